@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use crate::BuildError;
+
+/// The settings of a pool; every field has a default, and setters are on
+/// [`PoolBuilder`](crate::PoolBuilder).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Resources of the default class kept at least, in any state. Default: 0.
+    pub min_size: usize,
+    /// Resources of all classes and states together, at most. Default: 8.
+    pub max_size: usize,
+    /// Creations at the same time, at most. Default: 2.
+    pub max_creating: usize,
+    /// Requests that may wait; one more is refused at once. Default: 1000.
+    pub max_waiting: usize,
+    /// How long a request waits unless it says otherwise; `None`: for ever. Default: 30 s.
+    pub acquire_timeout: Option<Duration>,
+    /// How long a creation with its preparation may take. Default: 30 s.
+    pub create_timeout: Duration,
+    /// How long a recycling may take. Default: 5 s.
+    pub recycle_timeout: Duration,
+    /// How long a check may take. Default: 2 s.
+    pub check_timeout: Duration,
+    /// How long a close or a revocation may take before its place is free again. Default: 10 s.
+    pub close_timeout: Duration,
+    /// An idle resource above the minimum is closed after this. Default: 5 min.
+    pub max_idle_time: Option<Duration>,
+    /// A resource is replaced when it gets this old. Default: 1 h.
+    pub max_lifetime: Option<Duration>,
+    /// Share of `max_lifetime` by which lifetimes are shortened at random, so that resources made
+    /// together do not end together: 0.0 to 1.0. Default: 0.1.
+    pub lifetime_jitter: f64,
+    /// A resource is leased at most this often. Default: no limit.
+    pub max_use_count: Option<u64>,
+    /// A lease held longer is reported with its call site and revoked. Default: no limit.
+    pub hold_limit: Option<Duration>,
+    /// An idle resource is checked when its last check, lease or creation is this long ago.
+    /// Default: 30 s.
+    pub health_check_interval: Option<Duration>,
+    /// A resource that has idled longer than this without a check is checked before it is handed
+    /// out. `Some(ZERO)`: always. Default: 30 s.
+    pub check_after_idle: Option<Duration>,
+    /// How much longer than the next waiter of its own class a waiter of another class must have
+    /// waited before a released resource is closed to make room for it. Default: 1 s.
+    ///
+    /// Zero would close and create at every turn while two classes contend; without any limit the
+    /// busier class would never let the other in.
+    pub eviction_patience: Duration,
+    /// After the first failed creation of a class the next waits this long; it doubles with every
+    /// further failure, with jitter. Default: 250 ms.
+    pub backoff: Duration,
+    /// After this many failures in a row the class is unavailable: requests that only a creation
+    /// could serve fail at once, and one creation is tried per `breaker_interval`. Default: 3.
+    pub breaker_threshold: u32,
+    /// See `breaker_threshold`. Default: 15 s, which keeps attempts under 8 per minute.
+    pub breaker_interval: Duration,
+    /// How often policies get their [`tick`](crate::Policy::tick). Default: 1 s.
+    pub tick_interval: Duration,
+    /// Seed of the jitter, for runs that must repeat. Default: random.
+    pub seed: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            min_size: 0,
+            max_size: 8,
+            max_creating: 2,
+            max_waiting: 1000,
+            acquire_timeout: Some(Duration::from_secs(30)),
+            create_timeout: Duration::from_secs(30),
+            recycle_timeout: Duration::from_secs(5),
+            check_timeout: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(10),
+            max_idle_time: Some(Duration::from_secs(5 * 60)),
+            max_lifetime: Some(Duration::from_secs(60 * 60)),
+            lifetime_jitter: 0.1,
+            max_use_count: None,
+            hold_limit: None,
+            health_check_interval: Some(Duration::from_secs(30)),
+            check_after_idle: Some(Duration::from_secs(30)),
+            eviction_patience: Duration::from_secs(1),
+            backoff: Duration::from_millis(250),
+            breaker_threshold: 3,
+            breaker_interval: Duration::from_secs(15),
+            tick_interval: Duration::from_secs(1),
+            seed: None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the settings make sense together.
+    ///
+    /// # Errors
+    ///
+    /// A [`BuildError`] that names the setting.
+    pub fn validate(&self) -> Result<(), BuildError> {
+        if self.min_size > self.max_size {
+            return Err(BuildError::MinAboveMax { min: self.min_size, max: self.max_size });
+        }
+        let zero = [
+            ("max_size", self.max_size == 0),
+            ("max_creating", self.max_creating == 0),
+            ("create_timeout", self.create_timeout.is_zero()),
+            ("recycle_timeout", self.recycle_timeout.is_zero()),
+            ("check_timeout", self.check_timeout.is_zero()),
+            ("close_timeout", self.close_timeout.is_zero()),
+            ("max_use_count", self.max_use_count == Some(0)),
+            ("breaker_threshold", self.breaker_threshold == 0),
+            ("breaker_interval", self.breaker_interval.is_zero()),
+            ("tick_interval", self.tick_interval.is_zero()),
+        ];
+        match zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            Some((setting, _)) => Err(BuildError::Zero { setting }),
+            None => Ok(()),
+        }
+    }
+}

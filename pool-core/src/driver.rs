@@ -1,0 +1,109 @@
+use std::error::Error;
+
+use async_trait::async_trait;
+
+use crate::{Meta, Reporter};
+
+/// The async, fallible side of a pool: how a resource is made, proved, cleaned and ended.
+///
+/// The pool calls a driver from tasks of its own, never from the task that acquires and never
+/// under its lock. Each call on one resource has that resource to itself, and each is bounded by
+/// a timeout of the [`Config`](crate::Config); a call that runs out of time is dropped at its
+/// current await point, so every method must be **cancel safe** in this sense: dropping its future
+/// must leave nothing behind that the drop of the resource does not clean up.
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::{Driver, Meta, Pool, Reporter, async_trait};
+///
+/// struct Connections;
+///
+/// #[async_trait]
+/// impl Driver for Connections {
+///     type Spec = ();
+///     type Resource = String;
+///     type Error = std::io::Error;
+///
+///     async fn create(&self, _: &(), meta: &Meta, _: Reporter) -> Result<String, Self::Error> {
+///         Ok(format!("connection {}", meta.id))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = Pool::builder(Connections).max_size(2).build()?;
+/// let lease = pool.acquire().await?;
+/// assert_eq!(*lease, "connection 1");
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// What a new resource should be like; policies edit it before [`create`](Self::create).
+    ///
+    /// It is made afresh from `Default` for every creation and describes a class, not a request:
+    /// resources of one class must be interchangeable.
+    type Spec: Default + Send + Sync + 'static;
+
+    /// The thing that is pooled.
+    type Resource: Send + 'static;
+
+    /// Why a resource could not be made, proved or cleaned.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Makes a resource, within [`create_timeout`](crate::Config::create_timeout).
+    ///
+    /// The `reporter` may be kept as long as the resource lives: it tells the pool at once that
+    /// the resource broke by itself, so that it is not found out at the next lease.
+    async fn create(
+        &self,
+        spec: &Self::Spec,
+        meta: &Meta,
+        reporter: Reporter,
+    ) -> Result<Self::Resource, Self::Error>;
+
+    /// Proves that an idle resource still works, within
+    /// [`check_timeout`](crate::Config::check_timeout). An error closes it.
+    async fn check(&self, resource: &mut Self::Resource, meta: &Meta) -> Result<(), Self::Error> {
+        let _ = (resource, meta);
+        Ok(())
+    }
+
+    /// Whether a resource that comes back must go through [`recycle`](Self::recycle) first.
+    ///
+    /// Called in the drop of the lease, so it must be quick. Where it says no, release hands the
+    /// resource to the next waiter without a task in between. Default: yes.
+    fn needs_recycle(&self, resource: &Self::Resource) -> bool {
+        let _ = resource;
+        true
+    }
+
+    /// Makes a used resource as good as new, within
+    /// [`recycle_timeout`](crate::Config::recycle_timeout). An error closes it: a resource that
+    /// could not be cleaned is never leased again.
+    async fn recycle(&self, resource: &mut Self::Resource, meta: &Meta) -> Result<(), Self::Error> {
+        let _ = (resource, meta);
+        Ok(())
+    }
+
+    /// Ends a resource, within [`close_timeout`](crate::Config::close_timeout). It counts towards
+    /// `max_size` until this returns.
+    async fn close(&self, resource: Self::Resource, meta: &Meta) {
+        let _ = meta;
+        drop(resource);
+    }
+
+    /// Ends a resource whose holder still has it: its lease passed the hold limit, or the pool
+    /// drains and its deadline has come.
+    ///
+    /// The pool cannot take the value out of the holder's hands, so a driver with something
+    /// behind the value (a process, a socket) ends that by [`Meta::id`]. The holder's later
+    /// release only drops the value. Default: nothing.
+    async fn revoke(&self, meta: &Meta) {
+        let _ = meta;
+    }
+}
+
+/// The error type for hooks that may fail for any reason.
+pub type BoxError = Box<dyn Error + Send + Sync>;

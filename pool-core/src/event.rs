@@ -1,0 +1,115 @@
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::{Class, ResourceId, SharedError};
+
+/// One transition of the pool, with its reason.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A creation has begun.
+    Creating { /** Which. */ id: ResourceId, /** Its class. */ class: Class },
+    /// A creation has ended well, preparation included.
+    Created { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    /// A creation failed.
+    CreateFailed {
+        /** Which. */ id: ResourceId,
+        /** Its class. */ class: Class,
+        /** How long it took. */ took: Duration,
+        /** Why. */ error: SharedError,
+        /** How many creations of the class have failed in a row. */ consecutive: u32,
+        /** When the next one may begin. */ retry_after: Duration,
+    },
+    /// A lease began.
+    Leased { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long its holder had waited. */ waited: Duration },
+    /// A lease ended.
+    Released { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it was held. */ held: Duration },
+    /// A resource was recycled and is idle again.
+    Recycled { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    /// A check has passed.
+    Checked { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    /// A lease is held longer than the hold limit; it is about to be revoked.
+    Overdue { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it is held. */ held: Duration, /** Where it was acquired. */ acquired_at: &'static Location<'static> },
+    /// A resource is being closed.
+    Closing { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** Why. */ reason: CloseReason },
+    /// A resource is gone and its place is free.
+    Closed { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** Why. */ reason: CloseReason, /** How long the closing took. */ took: Duration },
+    /// A request joined the queue.
+    Enqueued { /** Its class. */ class: Class },
+    /// A request left the queue or was refused without a lease.
+    Refused { /** Its class. */ class: Class, /** How. */ outcome: Refusal, /** How long it had waited. */ waited: Duration },
+    /// The limits of the pool or a class were changed.
+    Resized { /** The class, or `None` for the whole pool. */ class: Option<Class>, /** At least. */ min: usize, /** At most. */ max: usize, /** Kept idle and ready at least. */ warm: usize },
+    /// The pool takes no new requests and waits for its leases.
+    Draining,
+    /// A policy's hook panicked and was answered with the default.
+    PolicyPanicked { /** The policy. */ policy: String, /** Its hook. */ hook: &'static str, /** What the panic said. */ message: String },
+}
+
+/// Why a resource is closed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// It was idle for longer than the maximum idle time.
+    IdleTimeout,
+    /// It was older than the maximum lifetime.
+    Lifetime,
+    /// It was leased as often as allowed.
+    MaxUses,
+    /// Its check failed.
+    CheckFailed(SharedError),
+    /// It could not be recycled.
+    RecycleFailed(SharedError),
+    /// It broke by itself, as its driver reported.
+    Broken(String),
+    /// Its holder discarded it.
+    Discarded,
+    /// A policy discarded it when it was released.
+    Policy,
+    /// Its lease was held longer than the hold limit.
+    Overdue,
+    /// It made room for a waiter of another class.
+    Evicted,
+    /// The pool or its class has more than it may have.
+    Surplus,
+    /// It was invalidated.
+    Invalidated,
+    /// The pool drains.
+    Drained,
+}
+
+impl CloseReason {
+    /// A stable word for logs and metrics, in snake case.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle_timeout",
+            Self::Lifetime => "lifetime",
+            Self::MaxUses => "max_uses",
+            Self::CheckFailed(_) => "check_failed",
+            Self::RecycleFailed(_) => "recycle_failed",
+            Self::Broken(_) => "broken",
+            Self::Discarded => "discarded",
+            Self::Policy => "policy",
+            Self::Overdue => "overdue",
+            Self::Evicted => "evicted",
+            Self::Surplus => "surplus",
+            Self::Invalidated => "invalidated",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// How a request ended without a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Its timeout passed.
+    Timeout,
+    /// The queue was full, or a policy refused it.
+    Rejected,
+    /// Its caller went away.
+    Cancelled,
+    /// No resource can be created, or the pool is closed.
+    Error,
+}

@@ -1,0 +1,95 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Rejection;
+
+/// What a caller asks for: labels for the policies, a priority, and how long it will wait.
+///
+/// A request is cheap to clone and may be kept and used for many acquires.
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::Request;
+/// use std::time::Duration;
+///
+/// let request = Request::new().label("profile", "work").priority(1).timeout(Duration::from_secs(5));
+/// assert_eq!(request.get("profile"), Some("work"));
+/// assert_eq!(request.priority, Some(1));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Request {
+    /// 1 (most urgent) to 10; read by a priority policy, ignored without one. Default: none.
+    pub priority: Option<u8>,
+    /// How long to wait. Default: the pool's
+    /// [`acquire_timeout`](crate::Config::acquire_timeout).
+    pub timeout: Option<Duration>,
+    labels: Option<Arc<Vec<(Arc<str>, Arc<str>)>>>,
+}
+
+impl Request {
+    /// A request for any resource of the default class.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the priority, 1 (most urgent) to 10.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Sets how long to wait; `Duration::ZERO` means: only if one can be had at once.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets a label, replacing an earlier one of that name.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// Sets a label in place, replacing an earlier one of that name.
+    pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
+        let (name, value) = (name.into(), value.into());
+        let labels = Arc::make_mut(self.labels.get_or_insert_default());
+        match labels.iter_mut().find(|(held, _)| *held == name) {
+            Some(slot) => slot.1 = value,
+            None => labels.push((name, value)),
+        }
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.label_value(name).map(|value| &**value)
+    }
+
+    /// The value of a label as a shared string, for policies that keep it.
+    #[must_use]
+    pub fn label_value(&self, name: &str) -> Option<&Arc<str>> {
+        self.labels.as_ref()?.iter().find(|(held, _)| &**held == name).map(|(_, value)| value)
+    }
+
+    /// All labels, in the order they were set.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.iter().flat_map(|labels| labels.iter()).map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The value of a label that must be there.
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] with the code `missing_label`.
+    pub fn require(&self, name: &'static str) -> Result<&str, Rejection> {
+        self.get(name)
+            .ok_or_else(|| Rejection::new("missing_label", format!("the request needs a {name}")))
+    }
+}

@@ -1,0 +1,168 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{Class, ResourceId};
+
+/// How full the pool is at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Resources being created.
+    pub creating: usize,
+    /// Resources ready to be leased.
+    pub idle: usize,
+    /// Resources in a holder's hands.
+    pub leased: usize,
+    /// Resources being cleaned after a lease.
+    pub recycling: usize,
+    /// Resources being checked.
+    pub checking: usize,
+    /// Resources being closed.
+    pub closing: usize,
+    /// Requests in the queue.
+    pub waiting: usize,
+    /// How many resources there may be, in all states together.
+    pub max_size: usize,
+}
+
+impl Load {
+    /// All resources, in whatever state; at most `max_size` except after a shrink.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.creating + self.idle + self.leased + self.recycling + self.checking + self.closing
+    }
+
+    /// Leased resources as a share of all that could be leased, 0.0 to 1.0.
+    #[must_use]
+    pub fn utilization(&self) -> f64 {
+        let usable = self.idle + self.leased + self.recycling + self.checking;
+        if usable == 0 { 0.0 } else { self.leased as f64 / usable as f64 }
+    }
+}
+
+/// What has happened since the pool was built. Every field only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Creations that ended well.
+    pub created: u64,
+    /// Creations that failed.
+    pub create_failed: u64,
+    /// Resources that are gone.
+    pub closed: u64,
+    /// Leases that began.
+    pub acquired: u64,
+    /// Leases that ended.
+    pub released: u64,
+    /// Resources that were recycled well.
+    pub recycled: u64,
+    /// Resources that could not be recycled.
+    pub recycle_failed: u64,
+    /// Checks that were made.
+    pub checks: u64,
+    /// Checks that failed.
+    pub checks_failed: u64,
+    /// Requests that ran out of time.
+    pub timeouts: u64,
+    /// Requests that were refused: the queue was full, or a policy said no.
+    pub rejected: u64,
+    /// Requests whose caller went away.
+    pub cancelled: u64,
+    /// Requests that failed because nothing could be created or the pool was closed.
+    pub errors: u64,
+    /// Leases that were revoked.
+    pub revoked: u64,
+    /// Hooks of policies that panicked.
+    pub policy_panics: u64,
+    /// Time that granted requests have waited, in sum.
+    pub waited: Duration,
+}
+
+/// A snapshot of a pool: load, counters, and each class.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// When it was taken.
+    pub at: Instant,
+    /// The whole pool.
+    pub load: Load,
+    /// What has happened so far.
+    pub counters: Counters,
+    /// Every class that has a resource, a waiter or limits of its own; the default class first.
+    pub classes: Vec<ClassStats>,
+    /// How long the oldest waiter has waited.
+    pub oldest_wait: Option<Duration>,
+    /// Whether the pool drains or is closed.
+    pub draining: bool,
+}
+
+/// One class in a [`Stats`] snapshot.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// The class.
+    pub class: Class,
+    /// Its resources and waiters; `max_size` is the class's own maximum.
+    pub load: Load,
+    /// Kept at least, in any state.
+    pub min: usize,
+    /// Kept idle and ready at least.
+    pub warm: usize,
+    /// Time that its granted requests have waited, in sum, since the pool was built.
+    pub waited: Duration,
+    /// How many of its requests were granted since the pool was built.
+    pub granted: u64,
+    /// Whether its creations fail and the next is put off.
+    pub failing: bool,
+}
+
+/// The state a resource is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResourceState {
+    /// Being made, preparation included.
+    Creating,
+    /// Ready.
+    Idle,
+    /// In a holder's hands.
+    Leased,
+    /// Being cleaned.
+    Recycling,
+    /// Being checked.
+    Checking,
+    /// Being ended.
+    Closing,
+}
+
+/// One resource, as [`Pool::resources`](crate::Pool::resources) lists it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ResourceInfo {
+    /// Which.
+    pub id: ResourceId,
+    /// Its class.
+    pub class: Class,
+    /// Its state.
+    pub state: ResourceState,
+    /// Since when it is in this state.
+    pub since: Instant,
+    /// When its creation began.
+    pub created_at: Instant,
+    /// How often it was leased.
+    pub uses: u64,
+    /// When its last check ended well, and how long that took.
+    pub last_check: Option<(Instant, Duration)>,
+}
+
+/// One waiting request, as [`Pool::waiters`](crate::Pool::waiters) lists them, best first.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WaiterInfo {
+    /// Its class.
+    pub class: Class,
+    /// Its priority, if it had one.
+    pub priority: Option<u8>,
+    /// How long it has waited.
+    pub waited: Duration,
+}
