@@ -1,1 +1,9 @@
-//! Placeholder.
+//! `pool-cli`: a warm pool of real Chromium browsers as a service.
+//!
+//! The library target exists so that the binary, its tests and its benchmarks share one code; its
+//! items are not a stable interface.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod exit;

@@ -1,0 +1,52 @@
+//! The command line: one variant for each command, whose arguments and code are in
+//! [`commands`].
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::exit::Failure;
+
+/// A warm pool of real Chromium browsers behind one WebSocket.
+#[derive(Debug, Parser)]
+#[command(name = "pool-cli", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands. To add one: a variant here, an arm in [`Command::run`], and its module in
+/// [`commands`].
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub enum Command {
+    /// Check a configuration, and say what to write instead of what is wrong.
+    Check(commands::check::Args),
+    /// Print a script that completes commands and options in a shell.
+    Completions(commands::completions::Args),
+}
+
+impl Command {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    ///
+    /// What to print, and the exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Check(args) => commands::check::run(&args),
+            Self::Completions(args) => commands::completions::run(&args),
+        }
+    }
+}
+
+/// Parses the command line and runs the command; the whole of `main`.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,77 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{AsDuration, AsPath, AsSizeOrOff};
+
+/// `[chrome]`: which Chromium is launched, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChromeConfig {
+    /// Which of the two builds of Chromium to use.
+    pub engine: Engine,
+    /// The executable to launch.
+    ///
+    /// By default what `CHROME` names, else the usual names on `PATH`.
+    #[serde(with = "AsPath")]
+    pub executable: Option<PathBuf>,
+    /// Whether the browsers run without windows.
+    pub headless: bool,
+    /// Whether Chromium's own sandbox is used.
+    pub sandbox: Sandbox,
+    /// Extra flags for Chromium, such as `["--lang=de"]`. They never come from a client.
+    pub args: Vec<String>,
+    /// How long a browser may take from its launch to its first answer.
+    #[serde(with = "AsDuration")]
+    pub launch_timeout: Duration,
+    /// A browser whose processes together hold more than this is replaced at release, or "off".
+    ///
+    /// Counted as proportional set size, so that shared pages are not counted twice.
+    #[serde(with = "AsSizeOrOff")]
+    pub max_memory: Option<ByteSize>,
+}
+
+/// Which of the two builds of Chromium to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Engine {
+    /// The shell when headless and where it is installed, else Chromium.
+    #[default]
+    Auto,
+    /// `chromium-headless-shell`: starts fastest and takes the least memory; headless only.
+    Shell,
+    /// `chromium`: the whole browser, with extensions and windows.
+    Chromium,
+}
+
+/// Whether Chromium's own sandbox is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Sandbox {
+    /// On wherever it can work; off with a warning where it cannot, as for root.
+    #[default]
+    Auto,
+    /// On; a browser that cannot have it does not start.
+    On,
+    /// Off: a page that breaks out of its renderer has the rights of the pool.
+    Off,
+}
+
+impl Default for ChromeConfig {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Auto,
+            executable: None,
+            headless: true,
+            sandbox: Sandbox::Auto,
+            args: Vec::new(),
+            launch_timeout: Duration::from_secs(20),
+            max_memory: Some(ByteSize::gib(1)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+use super::units::{AsDuration, AsUrl};
+
+/// `[gateway]`: the server that clients connect to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address and port to listen on.
+    ///
+    /// Beyond loopback a token is required.
+    #[schemars(with = "super::units::AsAddress")]
+    pub listen: SocketAddr,
+    /// The token that clients must show, as `?token=…` or `Authorization: Bearer …`.
+    ///
+    /// Optional on loopback. Every route but `/livez`, `/readyz` and `/healthz` wants it.
+    pub token: Option<Secret>,
+    /// The address under which clients reach the gateway, for what `/json/version` hands out.
+    ///
+    /// By default it is made from the request's `Host`.
+    #[serde(with = "AsUrl")]
+    pub external_url: Option<String>,
+    /// How long leases may go on after SIGTERM before they are ended.
+    #[serde(with = "AsDuration")]
+    pub drain_timeout: Duration,
+    /// Host names besides loopback and that of `external_url` that requests may be addressed to.
+    ///
+    /// Others are refused, which stops DNS rebinding. With a token, any host is accepted.
+    pub allowed_hosts: Vec<String>,
+    /// Web origins, such as `https://tools.example`, whose pages may open a WebSocket here.
+    ///
+    /// CDP clients send no `Origin`; a request that has one comes from a web page.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
+            token: None,
+            external_url: None,
+            drain_timeout: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
+}

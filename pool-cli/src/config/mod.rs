@@ -1,0 +1,62 @@
+//! The configuration: its types with their defaults, and how it is read from flags, environment
+//! and file.
+//!
+//! The types are the only description of a setting. Their JSON schema (see [`schema`]) is derived
+//! from them, and the check for unknown keys, the generated file of `init`, the environment
+//! variables and `docs/configuration.md` all come from that schema.
+
+mod args;
+mod chrome;
+mod gateway;
+mod log;
+mod machine;
+mod pool;
+mod priority;
+mod profiles;
+mod regions;
+mod secret;
+mod sizing;
+mod units;
+mod warming;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use args::ConfigArgs;
+pub use chrome::{ChromeConfig, Engine, Sandbox};
+pub use gateway::GatewayConfig;
+pub use log::{LogConfig, LogFormat};
+pub use pool::{LeaseKind, PoolConfig, Reset};
+pub use priority::PriorityConfig;
+pub use profiles::{ProfileConfig, ProfileMode, ProfilesConfig};
+pub use regions::{ProxyConfig, RegionConfig};
+pub use secret::Secret;
+pub use sizing::SizingConfig;
+pub use warming::WarmingConfig;
+
+/// Everything that can be configured; every key has a default, so an empty file is a valid one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "pool.toml", inline)]
+pub struct Config {
+    /// The HTTP and WebSocket server that clients connect to.
+    pub gateway: GatewayConfig,
+    /// How many browsers there are, how they are leased, and when they are replaced.
+    pub pool: PoolConfig,
+    /// Which Chromium is launched, and how.
+    pub chrome: ChromeConfig,
+    /// Browsers that keep their state, by name: `?profile=work` is leased from `[profiles.work]`.
+    pub profiles: ProfilesConfig,
+    /// Who is served first when all browsers are leased.
+    pub priority: PriorityConfig,
+    /// Proxies by region: `?region=eu-west` is leased from `[regions.eu-west]`.
+    pub regions: BTreeMap<String, RegionConfig>,
+    /// How the number of browsers follows the load, between `min_size` and `max_size`.
+    pub sizing: SizingConfig,
+    /// What is done to a new browser before its first lease.
+    pub warming: WarmingConfig,
+    /// What is written to stderr.
+    pub log: LogConfig,
+}

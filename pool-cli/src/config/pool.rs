@@ -1,0 +1,117 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::machine;
+use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
+
+/// `[pool]`: how many browsers there are, how they are leased, and when they are replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// The name of the pool, in metrics and in `/browser_pools/{name}`.
+    #[schemars(extend("format" = "name"))]
+    pub name: String,
+    /// Anonymous browsers that are kept at least, leased or idle.
+    pub min_size: usize,
+    /// Browsers of all profiles and regions together, at most.
+    ///
+    /// By default 4 for each core, and no more than one for each 512 MiB of memory.
+    #[schemars(range(min = 1, max = 1000), transform = machine::computed)]
+    pub max_size: usize,
+    /// What a client gets.
+    pub lease: LeaseKind,
+    /// Whether a client may ask for the other kind with `?lease=…`.
+    pub lease_choice: bool,
+    /// Leases in one Chromium, at most; for shared leases only.
+    #[schemars(range(min = 1, max = 64))]
+    pub leases_per_browser: usize,
+    /// What is done to a browser between exclusive leases.
+    pub reset: Reset,
+    /// How long a client waits for a browser before it is refused (query: `acquire_timeout`).
+    #[serde(with = "AsDuration")]
+    pub acquire_timeout: Duration,
+    /// Clients that may wait; one more is refused at once with 429.
+    pub max_waiting: usize,
+    /// A browser above the minimum that was idle for this long is closed, or "off".
+    #[serde(with = "AsDurationOrOff")]
+    pub max_idle_time: Option<Duration>,
+    /// A browser is replaced when it gets this old, or "off".
+    ///
+    /// Shortened at random by up to a tenth, so that browsers made together do not end together.
+    #[serde(with = "AsDurationOrOff")]
+    pub max_lifetime: Option<Duration>,
+    /// A browser is replaced after this many leases, or "off".
+    #[serde(with = "AsCountOrOff")]
+    pub max_use_count: Option<u64>,
+    /// Browsers launched at the same time, at most.
+    ///
+    /// More than the machine has cores wins nothing: launches share them.
+    #[schemars(range(min = 1, max = 64))]
+    pub max_creating: usize,
+    /// How often an idle browser is checked by opening a page, or "off".
+    #[serde(with = "AsDurationOrOff")]
+    pub health_check_interval: Option<Duration>,
+    /// How long a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
+    #[serde(with = "AsDurationOrOff")]
+    pub lease_timeout: Option<Duration>,
+    /// A lease whose client sends nothing for this long is ended, or "off".
+    #[serde(with = "AsDurationOrOff")]
+    pub lease_idle_timeout: Option<Duration>,
+    /// Directory of the profiles and of the pool's own records.
+    ///
+    /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
+    /// One pool at a time uses it.
+    #[schemars(extend("format" = "path"), transform = machine::computed)]
+    pub state_dir: PathBuf,
+}
+
+/// What a client gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LeaseKind {
+    /// A Chromium of its own.
+    #[default]
+    Exclusive,
+    /// A virtual browser: one of several clients in a Chromium, each unaware of the others.
+    Shared,
+}
+
+/// What is done to a browser between exclusive leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Reset {
+    /// Its context is disposed, and what outlives a context is wiped and checked.
+    #[default]
+    Context,
+    /// The Chromium is replaced by a new one, in the background.
+    Relaunch,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            min_size: 2,
+            max_size: machine::max_size(),
+            lease: LeaseKind::Exclusive,
+            lease_choice: false,
+            leases_per_browser: 8,
+            reset: Reset::Context,
+            acquire_timeout: Duration::from_secs(30),
+            max_waiting: 1000,
+            max_idle_time: Some(Duration::from_secs(5 * 60)),
+            max_lifetime: Some(Duration::from_secs(60 * 60)),
+            max_use_count: Some(100),
+            max_creating: 2,
+            health_check_interval: Some(Duration::from_secs(30)),
+            lease_timeout: Some(Duration::from_secs(30 * 60)),
+            lease_idle_timeout: Some(Duration::from_secs(5 * 60)),
+            state_dir: machine::state_dir(),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! How a command ends without success: what it prints and its exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+
+/// The command could not do what it was asked to.
+pub const FAILURE: u8 = 1;
+/// The command line is wrong; clap exits with it.
+pub const USAGE: u8 = 2;
+/// The configuration is wrong (`EX_CONFIG` of sysexits).
+pub const CONFIG: u8 = 78;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Why a command ends without success.
+///
+/// Any error converts to one with the exit code 1 and its chain of sources as the message.
+///
+/// # Examples
+///
+/// ```
+/// use pool_cli::exit::Failure;
+///
+/// let failure = Failure::new("no pool answers at 127.0.0.1:3000").hint("start one: pool-cli run");
+/// assert_eq!(
+///     failure.to_string(),
+///     "error: no pool answers at 127.0.0.1:3000\nhint: start one: pool-cli run\n",
+/// );
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct Failure {
+    code: u8,
+    message: Option<String>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a message: lower case, no full stop. Exit code 1.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILURE, message: Some(message.into()), hint: None }
+    }
+
+    /// A failure that has printed all there is to say.
+    pub fn silent(code: u8) -> Self {
+        Self { code, message: None, hint: None }
+    }
+
+    /// Adds what to do next: lower case, with the command to try.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Sets the exit code.
+    pub fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Prints it to stderr and gives the exit code of the process.
+    pub fn report(&self) -> ExitCode {
+        anstream::eprint!("{self:#}");
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    /// `error:` and `hint:` lines; with `{:#}` in colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let style = |style: Style| if f.alternate() { style } else { Style::new() };
+        for (word, text, style) in
+            [("error", &self.message, style(ERROR)), ("hint", &self.hint, style(HINT))]
+        {
+            if let Some(text) = text {
+                writeln!(f, "{style}{word}:{style:#} {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            message.push_str(": ");
+            message.push_str(&error.to_string());
+            source = error.source();
+        }
+        Self::new(message)
+    }
+}
