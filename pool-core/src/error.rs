@@ -81,6 +81,8 @@ pub enum BuildError {
         setting: &'static str,
     },
     /// There is no Tokio runtime to run the pool's tasks on.
-    #[error("no tokio runtime here: build the pool inside one, or name it with PoolBuilder::runtime")]
+    #[error(
+        "no tokio runtime here: build the pool inside one, or name it with PoolBuilder::runtime"
+    )]
     NoRuntime,
 }

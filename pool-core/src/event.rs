@@ -8,42 +8,139 @@ use crate::{Class, ResourceId, SharedError};
 #[non_exhaustive]
 pub enum Event {
     /// A creation has begun.
-    Creating { /** Which. */ id: ResourceId, /** Its class. */ class: Class },
+    Creating {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+    },
     /// A creation has ended well, preparation included.
-    Created { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    Created {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it took. */
+        took: Duration,
+    },
     /// A creation failed.
     CreateFailed {
-        /** Which. */ id: ResourceId,
-        /** Its class. */ class: Class,
-        /** How long it took. */ took: Duration,
-        /** Why. */ error: SharedError,
-        /** How many creations of the class have failed in a row. */ consecutive: u32,
-        /** When the next one may begin. */ retry_after: Duration,
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it took. */
+        took: Duration,
+        /** Why. */
+        error: SharedError,
+        /** How many creations of the class have failed in a row. */
+        consecutive: u32,
+        /** When the next one may begin. */
+        retry_after: Duration,
     },
     /// A lease began.
-    Leased { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long its holder had waited. */ waited: Duration },
+    Leased {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long its holder had waited. */
+        waited: Duration,
+    },
     /// A lease ended.
-    Released { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it was held. */ held: Duration },
+    Released {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it was held. */
+        held: Duration,
+    },
     /// A resource was recycled and is idle again.
-    Recycled { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    Recycled {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it took. */
+        took: Duration,
+    },
     /// A check has passed.
-    Checked { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it took. */ took: Duration },
+    Checked {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it took. */
+        took: Duration,
+    },
     /// A lease is held longer than the hold limit; it is about to be revoked.
-    Overdue { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** How long it is held. */ held: Duration, /** Where it was acquired. */ acquired_at: &'static Location<'static> },
+    Overdue {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** How long it is held. */
+        held: Duration,
+        /** Where it was acquired. */
+        acquired_at: &'static Location<'static>,
+    },
     /// A resource is being closed.
-    Closing { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** Why. */ reason: CloseReason },
+    Closing {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** Why. */
+        reason: CloseReason,
+    },
     /// A resource is gone and its place is free.
-    Closed { /** Which. */ id: ResourceId, /** Its class. */ class: Class, /** Why. */ reason: CloseReason, /** How long the closing took. */ took: Duration },
+    Closed {
+        /** Which. */
+        id: ResourceId,
+        /** Its class. */
+        class: Class,
+        /** Why. */
+        reason: CloseReason,
+        /** How long the closing took. */
+        took: Duration,
+    },
     /// A request joined the queue.
-    Enqueued { /** Its class. */ class: Class },
+    Enqueued {
+        /** Its class. */
+        class: Class,
+    },
     /// A request left the queue or was refused without a lease.
-    Refused { /** Its class. */ class: Class, /** How. */ outcome: Refusal, /** How long it had waited. */ waited: Duration },
+    Refused {
+        /** Its class. */
+        class: Class,
+        /** How. */
+        outcome: Refusal,
+        /** How long it had waited. */
+        waited: Duration,
+    },
     /// The limits of the pool or a class were changed.
-    Resized { /** The class, or `None` for the whole pool. */ class: Option<Class>, /** At least. */ min: usize, /** At most. */ max: usize, /** Kept idle and ready at least. */ warm: usize },
+    Resized {
+        /** The class, or `None` for the whole pool. */
+        class: Option<Class>,
+        /** At least. */
+        min: usize,
+        /** At most. */
+        max: usize,
+        /** Kept idle and ready at least. */
+        warm: usize,
+    },
     /// The pool takes no new requests and waits for its leases.
     Draining,
     /// A policy's hook panicked and was answered with the default.
-    PolicyPanicked { /** The policy. */ policy: String, /** Its hook. */ hook: &'static str, /** What the panic said. */ message: String },
+    PolicyPanicked {
+        /** The policy. */
+        policy: String,
+        /** Its hook. */
+        hook: &'static str,
+        /** What the panic said. */
+        message: String,
+    },
 }
 
 /// Why a resource is closed.

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Adjustment, BoxError, Class, Driver, Event, Limits, Meta, Rejection, Request, Stats, Verdict};
+use crate::{
+    Adjustment, BoxError, Class, Driver, Event, Limits, Meta, Rejection, Request, Stats, Verdict,
+};
 
 /// A plugin that decides: who may wait and how urgently, what a resource is like, when it goes.
 ///

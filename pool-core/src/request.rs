@@ -25,7 +25,7 @@ pub struct Request {
     /// How long to wait. Default: the pool's
     /// [`acquire_timeout`](crate::Config::acquire_timeout).
     pub timeout: Option<Duration>,
-    labels: Option<Arc<Vec<(Arc<str>, Arc<str>)>>>,
+    labels: Option<Arc<Vec<Label>>>,
 }
 
 impl Request {
@@ -93,3 +93,6 @@ impl Request {
             .ok_or_else(|| Rejection::new("missing_label", format!("the request needs a {name}")))
     }
 }
+
+/// A name and its value.
+type Label = (Arc<str>, Arc<str>);

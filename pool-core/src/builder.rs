@@ -1,0 +1,158 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::engine::State;
+use crate::shared::{Settings, Shared};
+use crate::stack::Stack;
+use crate::{BuildError, Config, Driver, Policy, Pool, upkeep};
+
+/// Builds a [`Pool`]; every setting has a default, see [`Config`].
+#[must_use = "a builder does nothing until build is called"]
+pub struct PoolBuilder<D: Driver> {
+    driver: D,
+    config: Config,
+    policies: Vec<Box<dyn Policy<D>>>,
+    runtime: Option<Handle>,
+    event_capacity: usize,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.config.$name = $name;
+            self
+        }
+    )*};
+}
+
+impl<D: Driver> PoolBuilder<D> {
+    pub(crate) fn new(driver: D) -> Self {
+        Self {
+            driver,
+            config: Config::default(),
+            policies: Vec::new(),
+            runtime: None,
+            event_capacity: 1024,
+        }
+    }
+
+    /// Adds a policy; the first one added decides first.
+    pub fn policy(mut self, policy: impl Policy<D>) -> Self {
+        self.policies.push(Box::new(policy));
+        self
+    }
+
+    /// Adds a policy that was boxed already.
+    pub fn boxed_policy(mut self, policy: Box<dyn Policy<D>>) -> Self {
+        self.policies.push(policy);
+        self
+    }
+
+    /// Replaces all settings at once.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Runs the pool's tasks on this runtime. Default: the one around [`build`](Self::build).
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// How many events a slow reader may lag behind before it misses some. Default: 1024.
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events.max(1);
+        self
+    }
+
+    setters! {
+        /// Sets [`Config::min_size`].
+        min_size: usize,
+        /// Sets [`Config::max_size`].
+        max_size: usize,
+        /// Sets [`Config::max_creating`].
+        max_creating: usize,
+        /// Sets [`Config::max_waiting`].
+        max_waiting: usize,
+        /// Sets [`Config::acquire_timeout`].
+        acquire_timeout: Option<Duration>,
+        /// Sets [`Config::create_timeout`].
+        create_timeout: Duration,
+        /// Sets [`Config::recycle_timeout`].
+        recycle_timeout: Duration,
+        /// Sets [`Config::check_timeout`].
+        check_timeout: Duration,
+        /// Sets [`Config::close_timeout`].
+        close_timeout: Duration,
+        /// Sets [`Config::max_idle_time`].
+        max_idle_time: Option<Duration>,
+        /// Sets [`Config::max_lifetime`].
+        max_lifetime: Option<Duration>,
+        /// Sets [`Config::lifetime_jitter`].
+        lifetime_jitter: f64,
+        /// Sets [`Config::max_use_count`].
+        max_use_count: Option<u64>,
+        /// Sets [`Config::hold_limit`].
+        hold_limit: Option<Duration>,
+        /// Sets [`Config::health_check_interval`].
+        health_check_interval: Option<Duration>,
+        /// Sets [`Config::check_after_idle`].
+        check_after_idle: Option<Duration>,
+        /// Sets [`Config::eviction_patience`].
+        eviction_patience: Duration,
+        /// Sets [`Config::backoff`].
+        backoff: Duration,
+        /// Sets [`Config::breaker_threshold`].
+        breaker_threshold: u32,
+        /// Sets [`Config::breaker_interval`].
+        breaker_interval: Duration,
+        /// Sets [`Config::tick_interval`].
+        tick_interval: Duration,
+        /// Sets [`Config::seed`].
+        seed: Option<u64>,
+    }
+
+    /// Starts the pool; its minimum is made in the background.
+    ///
+    /// # Errors
+    ///
+    /// If the settings contradict each other, or there is no runtime.
+    pub fn build(self) -> Result<Pool<D>, BuildError> {
+        self.config.validate()?;
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => Handle::try_current().map_err(|_| BuildError::NoRuntime)?,
+        };
+        let settings = Settings {
+            acquire_timeout: self.config.acquire_timeout,
+            create_timeout: self.config.create_timeout,
+            recycle_timeout: self.config.recycle_timeout,
+            check_timeout: self.config.check_timeout,
+            close_timeout: self.config.close_timeout,
+            tick_interval: self.config.tick_interval,
+        };
+        let mut state = State::new(self.config);
+        let policies = Stack::new(self.policies);
+        if !policies.is_empty() {
+            state.observe();
+        }
+        let shared =
+            Shared::new(state, self.driver, policies, settings, runtime, self.event_capacity);
+        let shared = Arc::new(shared);
+        let now = Instant::now();
+        shared.apply(|state, fx| state.start(now, fx));
+        shared.runtime.spawn(upkeep::run(Arc::downgrade(&shared)));
+        Ok(Pool::from_shared(shared))
+    }
+}
+
+impl<D: Driver> std::fmt::Debug for PoolBuilder<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::hash::BuildHasherDefault;
+use std::time::Duration;
+
+use priority_queue::PriorityQueue;
+use rustc_hash::FxHasher;
+use tokio::time::Instant;
+
+use super::breaker::Breaker;
+use super::waiter::WaiterId;
+use crate::{Class, Limits, Load, ResourceState};
+
+pub(super) type ClassId = usize;
+
+/// The class of requests that ask for nothing in particular; it always exists.
+pub(super) const DEFAULT_CLASS: ClassId = 0;
+
+/// The order in which waiters are served: by the moment they are deemed to have come, then by
+/// the moment they really came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) at: Instant,
+    pub(super) sequence: u64,
+}
+
+pub(super) type RankQueue<T> = PriorityQueue<T, Reverse<Rank>, BuildHasherDefault<FxHasher>>;
+
+/// How many slots are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts([usize; 6]);
+
+impl Counts {
+    pub(super) fn of(&self, state: ResourceState) -> usize {
+        self.0[state as usize]
+    }
+
+    pub(super) fn add(&mut self, state: ResourceState) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(super) fn remove(&mut self, state: ResourceState) {
+        self.0[state as usize] -= 1;
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// All but those that are on their way out.
+    pub(super) fn live(&self) -> usize {
+        self.total() - self.of(ResourceState::Closing)
+    }
+
+    /// Those that will be idle soon without anyone's doing.
+    pub(super) fn arriving(&self) -> usize {
+        self.of(ResourceState::Creating)
+            + self.of(ResourceState::Recycling)
+            + self.of(ResourceState::Checking)
+    }
+
+    pub(super) fn load(&self, waiting: usize, max_size: usize) -> Load {
+        Load {
+            creating: self.of(ResourceState::Creating),
+            idle: self.of(ResourceState::Idle),
+            leased: self.of(ResourceState::Leased),
+            recycling: self.of(ResourceState::Recycling),
+            checking: self.of(ResourceState::Checking),
+            closing: self.of(ResourceState::Closing),
+            waiting,
+            max_size,
+        }
+    }
+}
+
+/// The stock and the waiters of one class.
+#[derive(Debug)]
+pub(super) struct ClassState {
+    pub(super) class: Class,
+    pub(super) min: usize,
+    pub(super) max: usize,
+    pub(super) warm: usize,
+    /// Has limits that somebody set, so it is kept when it is empty.
+    pub(super) limited: bool,
+    pub(super) counts: Counts,
+    /// Live slots that will go soon; they do not count towards `min`.
+    pub(super) retiring: usize,
+    /// Slot indices, least recently used first.
+    pub(super) idle: VecDeque<usize>,
+    pub(super) waiters: RankQueue<WaiterId>,
+    pub(super) breaker: Breaker,
+    /// Whether the class stands in the engine's `hungry` queue, and with which rank.
+    pub(super) hungry: Option<Rank>,
+    /// Whether the class stands in the engine's `short` set.
+    pub(super) short: bool,
+    pub(super) waited: Duration,
+    pub(super) granted: u64,
+}
+
+impl ClassState {
+    pub(super) fn new(class: Class) -> Self {
+        Self {
+            class,
+            min: 0,
+            max: usize::MAX,
+            warm: 0,
+            limited: false,
+            counts: Counts::default(),
+            retiring: 0,
+            idle: VecDeque::new(),
+            waiters: RankQueue::with_default_hasher(),
+            breaker: Breaker::default(),
+            hungry: None,
+            short: false,
+            waited: Duration::ZERO,
+            granted: 0,
+        }
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limited = true;
+        self.min = limits.min.unwrap_or(self.min);
+        self.max = limits.max.unwrap_or(self.max);
+        self.warm = limits.warm.unwrap_or(self.warm);
+    }
+
+    /// The rank of the best waiter.
+    pub(super) fn best(&self) -> Option<Rank> {
+        self.waiters.peek().map(|(_, Reverse(rank))| *rank)
+    }
+
+    /// Whether another creation may begin, as far as this class is concerned.
+    fn may_create(&self) -> bool {
+        self.counts.total() < self.max
+            && self.breaker.allows(self.counts.of(ResourceState::Creating))
+    }
+
+    /// Whether a waiter is left that nothing on its way will serve, and a creation could.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.waiters.len() > self.counts.arriving() && self.may_create()
+    }
+
+    /// Whether it has less than it should keep.
+    pub(super) fn is_short(&self) -> bool {
+        let stock = self.counts.live() - self.retiring;
+        let ready = self.idle.len() + self.counts.arriving();
+        (stock < self.min || (self.warm > 0 && ready < self.warm + self.waiters.len()))
+            && self.may_create()
+    }
+
+    /// Whether it may give an idle resource away and still have what it should keep.
+    pub(super) fn can_spare(&self) -> bool {
+        self.counts.live() - self.retiring > self.min && self.idle.len() > self.warm
+    }
+
+    /// Whether no waiter can be served until a creation succeeds, and none is allowed now.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.breaker.is_open() && self.breaker.is_blocked() && self.counts.live() == 0
+    }
+
+    /// Whether nothing would be lost if the class were forgotten.
+    pub(super) fn is_forgettable(&self) -> bool {
+        !self.limited
+            && self.counts.total() == 0
+            && self.waiters.is_empty()
+            && !self.breaker.is_failing()
+    }
+}

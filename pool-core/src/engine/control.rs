@@ -1,0 +1,140 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::class::{ClassId, DEFAULT_CLASS};
+use super::{Effects, Phase, SlotState, State};
+use crate::{AcquireError, Class, CloseReason, Event, Limits, Meta, ResourceId};
+
+impl<R> State<R> {
+    /// Sets the size of the pool. Leased resources are never taken away; what is too much goes
+    /// when it comes back.
+    pub(crate) fn resize(&mut self, min: usize, max: usize, now: Instant, fx: &mut Effects<R>) {
+        if (self.config.min_size, self.config.max_size) == (min, max) {
+            return;
+        }
+        self.config.max_size = max;
+        self.config.min_size = min;
+        self.classes[DEFAULT_CLASS].min = min;
+        let warm = self.classes[DEFAULT_CLASS].warm;
+        self.emit(fx, || Event::Resized { class: None, min, max, warm });
+        while self.counts.live() > max {
+            let spare = self
+                .classes
+                .iter()
+                .filter_map(|(_, class)| Some((!class.can_spare(), *class.idle.front()?)))
+                .min_by_key(|(keep, index)| (*keep, self.slots[*index].since));
+            let Some((_, index)) = spare else { break };
+            self.close_idle(index, CloseReason::Surplus, now, fx);
+        }
+        self.refresh(DEFAULT_CLASS);
+        self.pump(now, fx);
+    }
+
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.config.min_size, self.config.max_size)
+    }
+
+    /// Sets the limits of a class; fields that are `None` stay.
+    pub(crate) fn set_limits(
+        &mut self,
+        class: &Class,
+        limits: Limits,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let id = self.intern(class, None);
+        let state = &mut self.classes[id];
+        let before = (state.min, state.max, state.warm);
+        state.set_limits(limits);
+        let (min, max, warm) = (state.min, state.max, state.warm);
+        if before == (min, max, warm) {
+            return;
+        }
+        if id == DEFAULT_CLASS {
+            self.config.min_size = min;
+        }
+        self.emit(fx, || Event::Resized { class: Some(class.clone()), min, max, warm });
+        while self.classes[id].counts.live() > max {
+            let Some(&index) = self.classes[id].idle.front() else { break };
+            self.close_idle(index, CloseReason::Surplus, now, fx);
+        }
+        self.refresh(id);
+        self.pump(now, fx);
+    }
+
+    /// Closes a resource as soon as it is back in the pool's hands; at once if it is idle.
+    pub(crate) fn doom(
+        &mut self,
+        id: ResourceId,
+        reason: CloseReason,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) -> bool {
+        let Some(index) = self.slots.iter().find(|(_, slot)| slot.id == id).map(|(at, _)| at)
+        else {
+            return false;
+        };
+        match self.slots[index].state {
+            SlotState::Idle(_) => self.close_idle(index, reason, now, fx),
+            SlotState::Closing(_) => return false,
+            _ => {
+                self.slots[index].doomed = Some(reason);
+                self.mark_retiring(index);
+            }
+        }
+        self.pump(now, fx);
+        true
+    }
+
+    /// Closes every idle resource; minimums are made anew.
+    pub(crate) fn flush_idle(&mut self, now: Instant, fx: &mut Effects<R>) -> usize {
+        let idle: Vec<usize> =
+            self.classes.iter().flat_map(|(_, class)| class.idle.iter().copied()).collect();
+        for index in &idle {
+            self.close_idle(*index, CloseReason::Invalidated, now, fx);
+        }
+        self.pump(now, fx);
+        idle.len()
+    }
+
+    /// Everything that is not already on its way out.
+    pub(crate) fn metas(&self) -> Vec<Meta> {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| !matches!(slot.state, SlotState::Closing(_)))
+            .map(|(index, _)| self.meta(index))
+            .collect()
+    }
+
+    /// Takes no more requests, fails those that wait, closes what is idle; leases are left in
+    /// peace until the deadline.
+    pub(crate) fn drain(&mut self, grace: Option<Duration>, now: Instant, fx: &mut Effects<R>) {
+        let deadline = grace.map(|grace| now + grace);
+        if !self.is_draining() {
+            self.emit(fx, || Event::Draining);
+        }
+        self.phase = match self.phase {
+            Phase::Draining { deadline: Some(earlier) } => {
+                Phase::Draining { deadline: Some(deadline.map_or(earlier, |at| at.min(earlier))) }
+            }
+            _ => Phase::Draining { deadline },
+        };
+        let classes: Vec<ClassId> = self.classes.iter().map(|(id, _)| id).collect();
+        for class in classes {
+            self.fail_waiters(class, &AcquireError::Closed, now, fx);
+            while let Some(&index) = self.classes[class].idle.front() {
+                self.close_idle(index, CloseReason::Drained, now, fx);
+            }
+            self.refresh(class);
+        }
+        if let Some(at) = deadline {
+            self.arm(at, fx);
+        }
+        fx.drained |= self.slots.is_empty();
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_draining() && self.slots.is_empty()
+    }
+}

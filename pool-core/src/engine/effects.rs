@@ -1,0 +1,46 @@
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use super::slot::SlotRef;
+use crate::{CloseReason, Event, Meta};
+
+/// What the shell must do once the lock is released.
+#[derive(Debug)]
+pub(crate) struct Effects<R> {
+    /// Wakers to wake: their waiters have been answered.
+    pub(crate) wake: SmallVec<[Waker; 2]>,
+    /// Work for tasks.
+    pub(crate) jobs: Vec<Job<R>>,
+    /// Transitions to tell of, in order.
+    pub(crate) events: Vec<Event>,
+    /// Values to drop: the pool has no claim on them any more.
+    pub(crate) drop: Option<R>,
+    /// The next deadline came nearer: the upkeep task must look again.
+    pub(crate) rearm: bool,
+    /// The last resource of a draining pool is gone.
+    pub(crate) drained: bool,
+}
+
+impl<R> Default for Effects<R> {
+    fn default() -> Self {
+        Self {
+            wake: SmallVec::new(),
+            jobs: Vec::new(),
+            events: Vec::new(),
+            drop: None,
+            rearm: false,
+            drained: false,
+        }
+    }
+}
+
+/// A piece of asynchronous work on one resource.
+#[derive(Debug)]
+pub(crate) enum Job<R> {
+    Create { slot: SlotRef, meta: Meta },
+    Recycle { slot: SlotRef, meta: Meta, resource: R },
+    Check { slot: SlotRef, meta: Meta, resource: R },
+    Close { slot: SlotRef, meta: Meta, resource: R, reason: CloseReason },
+    Revoke { slot: SlotRef, meta: Meta },
+}

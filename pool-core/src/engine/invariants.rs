@@ -1,0 +1,75 @@
+use std::cmp::Reverse;
+
+use super::class::Counts;
+use super::waiter::WaiterState;
+use super::{SlotState, State};
+use crate::ResourceState;
+
+impl<R> State<R> {
+    /// Asserts everything that must hold between two calls; runs after each in debug builds.
+    ///
+    /// # Panics
+    ///
+    /// If something does not hold: that is a bug of the engine.
+    pub(crate) fn check(&self) {
+        self.check_tallies();
+        self.check_waiters();
+        for (id, class) in &self.classes {
+            let idle_served = class.idle.is_empty()
+                || class.waiters.len() <= class.counts.of(ResourceState::Checking);
+            assert!(idle_served, "{}: a waiter stands beside an idle resource", class.class);
+            let hungry = self.hungry.get_priority(&id).map(|Reverse(rank)| *rank);
+            assert_eq!(hungry, class.hungry, "{}: hungry queue", class.class);
+            assert_eq!(self.short.contains(&id), class.short, "{}: short set", class.class);
+            let expect = if class.is_hungry() && !self.is_draining() { class.best() } else { None };
+            assert_eq!(class.hungry, expect, "{}: hungry is out of date", class.class);
+            let short = class.is_short() && !self.is_draining();
+            assert_eq!(class.short, short, "{}: short is out of date", class.class);
+        }
+        let can_create = self.slots.len() < self.config.max_size
+            && self.counts.of(ResourceState::Creating) < self.config.max_creating;
+        assert!(
+            !can_create || (self.hungry.is_empty() && self.short.is_empty()),
+            "there is room, and a class is left without the creation that it needs"
+        );
+    }
+
+    fn check_tallies(&self) {
+        let mut counts = Counts::default();
+        let mut by_class: Vec<(Counts, usize)> = Vec::new();
+        for (index, slot) in &self.slots {
+            counts.add(slot.state.kind());
+            if by_class.len() <= slot.class {
+                by_class.resize(slot.class + 1, Default::default());
+            }
+            by_class[slot.class].0.add(slot.state.kind());
+            by_class[slot.class].1 += usize::from(slot.retiring);
+            let listed = self.classes[slot.class].idle.contains(&index);
+            let idle = matches!(slot.state, SlotState::Idle(_));
+            assert_eq!(listed, idle, "an idle resource is listed, and only that");
+        }
+        assert_eq!(counts, self.counts, "tallies by state");
+        assert_eq!(counts.total(), self.slots.len(), "every slot is in one state");
+        assert!(
+            counts.of(ResourceState::Creating) <= self.config.max_creating,
+            "more creations at once than allowed"
+        );
+        for (id, class) in &self.classes {
+            let (counts, retiring) = by_class.get(id).copied().unwrap_or_default();
+            assert_eq!(counts, class.counts, "{}: tallies by state", class.class);
+            assert_eq!(retiring, class.retiring, "{}: retiring", class.class);
+        }
+    }
+
+    fn check_waiters(&self) {
+        let waiting = self
+            .waiters
+            .iter()
+            .filter(|(_, waiter)| matches!(waiter.state, WaiterState::Waiting(_)))
+            .count();
+        let queued: usize = self.classes.iter().map(|(_, class)| class.waiters.len()).sum();
+        assert_eq!(waiting, self.waiting, "tally of waiters");
+        assert_eq!(waiting, queued, "a waiting request stands in exactly one queue");
+        assert!(waiting <= self.config.max_waiting, "the queue is longer than allowed");
+    }
+}

@@ -1,0 +1,192 @@
+//! The pool as a pure state machine.
+//!
+//! It has no clock, no I/O and no tasks: every method is told what time it is and pushes what
+//! must be done into [`Effects`]. The shell locks, calls one method, unlocks, and then acts. So
+//! nothing of a user (hook, waker, `Drop`) ever runs under the lock, and every interleaving of
+//! the real world is a sequence of calls that a test can write down.
+
+mod acquire;
+mod breaker;
+mod class;
+mod control;
+mod effects;
+mod invariants;
+mod release;
+mod slot;
+mod snapshot;
+mod supply;
+mod upkeep;
+mod waiter;
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tokio::time::Instant;
+
+pub(crate) use acquire::{Acquired, Asked};
+use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, RankQueue};
+pub(crate) use effects::{Effects, Job};
+pub(crate) use release::Return;
+pub(crate) use slot::SlotRef;
+use slot::{Slot, SlotState};
+pub(crate) use waiter::Grant;
+use waiter::Waiter;
+
+use crate::{Class, Config, Counters, Event, Limits, ResourceState};
+
+/// All that a pool knows. One mutex holds one of these.
+#[derive(Debug)]
+pub(crate) struct State<R> {
+    config: Config,
+    /// Every resource. Its length is the capacity in use: there is no counter to forget.
+    slots: Slab<Slot<R>>,
+    /// Tallies of `slots` by state, changed only where a slot changes its state.
+    counts: Counts,
+    classes: Slab<ClassState>,
+    class_ids: FxHashMap<Class, ClassId>,
+    waiters: Slab<Waiter<R>>,
+    /// How many of `waiters` are still in a queue.
+    waiting: usize,
+    /// Classes with a waiter that only a creation can serve, best waiter first.
+    hungry: RankQueue<ClassId>,
+    /// Classes that have less than they should keep.
+    short: BTreeSet<ClassId>,
+    phase: Phase,
+    counters: Counters,
+    next_id: u64,
+    next_sequence: u64,
+    /// The next moment at which `tick` has something to do.
+    alarm: Option<Instant>,
+    /// Whether anyone reads events; without a reader none are made.
+    observed: bool,
+    rng: fastrand::Rng,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// No new requests; leases are revoked at the deadline, if there is one.
+    Draining {
+        deadline: Option<Instant>,
+    },
+}
+
+impl<R> State<R> {
+    pub(crate) fn new(config: Config) -> Self {
+        let rng = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let mut classes = Slab::new();
+        let mut default = ClassState::new(Class::default());
+        default.limited = true;
+        default.min = config.min_size;
+        classes.insert(default);
+        Self {
+            config,
+            slots: Slab::new(),
+            counts: Counts::default(),
+            classes,
+            class_ids: FxHashMap::default(),
+            waiters: Slab::new(),
+            waiting: 0,
+            hungry: RankQueue::with_default_hasher(),
+            short: BTreeSet::new(),
+            phase: Phase::Running,
+            counters: Counters::default(),
+            next_id: 0,
+            next_sequence: 0,
+            alarm: None,
+            observed: false,
+            rng,
+        }
+    }
+
+    /// Fills the pool to its minimum for the first time.
+    pub(crate) fn start(&mut self, now: Instant, fx: &mut Effects<R>) {
+        self.refresh(DEFAULT_CLASS);
+        self.pump(now, fx);
+    }
+
+    /// From now on events are made.
+    pub(crate) fn observe(&mut self) {
+        self.observed = true;
+    }
+
+    pub(crate) fn count_policy_panic(&mut self) {
+        self.counters.policy_panics += 1;
+    }
+
+    pub(crate) fn count_rejection(&mut self) {
+        self.counters.rejected += 1;
+    }
+
+    /// Runs [`check`](Self::check) in debug builds, as long as the pool is small enough for a
+    /// full look after every call.
+    pub(crate) fn debug_check(&self) {
+        if cfg!(debug_assertions) && self.slots.len() + self.waiters.len() <= 64 {
+            self.check();
+        }
+    }
+
+    fn emit(&self, fx: &mut Effects<R>, event: impl FnOnce() -> Event) {
+        if self.observed {
+            fx.events.push(event());
+        }
+    }
+
+    fn class_id(&self, class: &Class) -> Option<ClassId> {
+        if class.is_default() { Some(DEFAULT_CLASS) } else { self.class_ids.get(class).copied() }
+    }
+
+    fn intern(&mut self, class: &Class, limits: Option<Limits>) -> ClassId {
+        if let Some(id) = self.class_id(class) {
+            return id;
+        }
+        let mut state = ClassState::new(class.clone());
+        if let Some(limits) = limits {
+            state.set_limits(limits);
+        }
+        let id = self.classes.insert(state);
+        self.class_ids.insert(class.clone(), id);
+        self.refresh(id);
+        id
+    }
+
+    /// The slot that a reference names, unless that resource is gone.
+    fn slot(&mut self, slot: SlotRef) -> Option<&mut Slot<R>> {
+        self.slots.get_mut(slot.index).filter(|held| held.id == slot.id)
+    }
+
+    fn meta(&self, index: usize) -> crate::Meta {
+        let slot = &self.slots[index];
+        slot.meta(&self.classes[slot.class].class)
+    }
+
+    /// The only way a slot changes its state, so that the tallies cannot drift.
+    fn set_state(&mut self, index: usize, state: SlotState<R>, now: Instant) -> SlotState<R> {
+        let slot = &mut self.slots[index];
+        let class = &mut self.classes[slot.class];
+        let (old, new) = (slot.state.kind(), state.kind());
+        self.counts.remove(old);
+        class.counts.remove(old);
+        self.counts.add(new);
+        class.counts.add(new);
+        if new == ResourceState::Closing && slot.retiring {
+            slot.retiring = false;
+            class.retiring -= 1;
+        }
+        slot.since = now;
+        std::mem::replace(&mut slot.state, state)
+    }
+
+    /// Brings `tick` forward to `at` if it would come later.
+    fn arm(&mut self, at: Instant, fx: &mut Effects<R>) {
+        if self.alarm.is_none_or(|alarm| at < alarm) {
+            self.alarm = Some(at);
+            fx.rearm = true;
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.phase != Phase::Running
+    }
+}

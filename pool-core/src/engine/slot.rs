@@ -1,0 +1,63 @@
+use std::panic::Location;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::class::ClassId;
+use crate::{Class, CloseReason, Meta, ResourceId, ResourceState};
+
+/// Names a slot from outside the engine; stale ones are told apart by the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotRef {
+    pub(crate) index: usize,
+    pub(crate) id: ResourceId,
+}
+
+/// One resource in whatever state. As long as a slot exists it counts towards `max_size`.
+#[derive(Debug)]
+pub(super) struct Slot<R> {
+    pub(super) id: ResourceId,
+    pub(super) class: ClassId,
+    pub(super) created_at: Instant,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) uses: u64,
+    /// When it was last known to work: created, leased, recycled or checked.
+    pub(super) proven_at: Instant,
+    pub(super) last_check: Option<(Instant, Duration)>,
+    /// Set when it must be closed as soon as it is back in the pool's hands.
+    pub(super) doomed: Option<CloseReason>,
+    /// Counted in the class's `retiring`: it will go soon, so it no longer counts as stock.
+    pub(super) retiring: bool,
+    pub(super) since: Instant,
+    pub(super) state: SlotState<R>,
+}
+
+/// Where the resource itself is: in the engine only while idle, else with a job or a holder.
+#[derive(Debug)]
+pub(super) enum SlotState<R> {
+    Creating,
+    Idle(R),
+    Leased { overdue_at: Option<Instant>, acquired_at: &'static Location<'static> },
+    Recycling,
+    Checking,
+    Closing(CloseReason),
+}
+
+impl<R> SlotState<R> {
+    pub(super) fn kind(&self) -> ResourceState {
+        match self {
+            Self::Creating => ResourceState::Creating,
+            Self::Idle(_) => ResourceState::Idle,
+            Self::Leased { .. } => ResourceState::Leased,
+            Self::Recycling => ResourceState::Recycling,
+            Self::Checking => ResourceState::Checking,
+            Self::Closing(_) => ResourceState::Closing,
+        }
+    }
+}
+
+impl<R> Slot<R> {
+    pub(super) fn meta(&self, class: &Class) -> Meta {
+        Meta { id: self.id, class: class.clone(), created_at: self.created_at, uses: self.uses }
+    }
+}

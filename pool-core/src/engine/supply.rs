@@ -1,0 +1,135 @@
+use std::cmp::Reverse;
+
+use tokio::time::Instant;
+
+use super::class::{ClassId, Rank};
+use super::slot::Slot;
+use super::{Effects, Job, SlotRef, SlotState, State};
+use crate::{CloseReason, Event, Meta, ResourceId, ResourceState};
+
+impl<R> State<R> {
+    /// Brings a class's place in `hungry` and `short` up to date. Called after every change of
+    /// its waiters, slots, limits or breaker; cheap when nothing changed.
+    pub(super) fn refresh(&mut self, id: ClassId) {
+        let class = &mut self.classes[id];
+        let running = self.phase == super::Phase::Running;
+        let hungry = if class.waiters.is_empty() || !running || !class.is_hungry() {
+            None
+        } else {
+            class.best()
+        };
+        if hungry != class.hungry {
+            class.hungry = hungry;
+            match hungry {
+                Some(rank) => drop(self.hungry.push(id, Reverse(rank))),
+                None => drop(self.hungry.remove(&id)),
+            }
+        }
+        let short = running && (class.min > 0 || class.warm > 0) && class.is_short();
+        if short != class.short {
+            class.short = short;
+            if short {
+                self.short.insert(id);
+            } else {
+                self.short.remove(&id);
+            }
+        }
+    }
+
+    /// Starts the creations that waiters and minimums call for, and makes room for them.
+    pub(super) fn pump(&mut self, now: Instant, fx: &mut Effects<R>) {
+        while let Some((&class, _)) = self.hungry.peek() {
+            let creating = self.counts.of(ResourceState::Creating);
+            if creating >= self.config.max_creating {
+                return;
+            }
+            if self.slots.len() < self.config.max_size {
+                self.start_creation(class, now, fx);
+                continue;
+            }
+            // Room that is on its way is enough for as many creations as may run at once.
+            if self.counts.of(ResourceState::Closing) + creating >= self.config.max_creating {
+                return;
+            }
+            let Some(idle) = self.least_recently_used(class) else { return };
+            self.close_idle(idle, CloseReason::Evicted, now, fx);
+        }
+        while let Some(&class) = self.short.first() {
+            if self.slots.len() >= self.config.max_size
+                || self.counts.of(ResourceState::Creating) >= self.config.max_creating
+            {
+                return;
+            }
+            self.start_creation(class, now, fx);
+        }
+    }
+
+    /// Whether a resource of `class` must make room for another class: there is no other room,
+    /// and the other's best waiter has waited longer than its own best one by more than the
+    /// patience.
+    pub(super) fn must_yield(&self, class: ClassId) -> bool {
+        let Some((&hungriest, Reverse(other))) = self.hungry.peek() else { return false };
+        if hungriest == class || self.slots.len() < self.config.max_size {
+            return false;
+        }
+        let busy = self.counts.of(ResourceState::Creating) + self.counts.of(ResourceState::Closing);
+        if busy >= self.config.max_creating {
+            return false;
+        }
+        let Some(own) = self.classes[class].best() else { return false };
+        own > Rank { at: other.at + self.config.eviction_patience, sequence: other.sequence }
+    }
+
+    /// The idle resource of another class that was used longest ago; one that its class can
+    /// spare before one that it should keep.
+    fn least_recently_used(&self, hungry: ClassId) -> Option<usize> {
+        self.classes
+            .iter()
+            .filter(|(id, class)| *id != hungry && class.waiters.is_empty())
+            .filter_map(|(_, class)| class.idle.front().map(|index| (class.can_spare(), *index)))
+            .min_by_key(|(spare, index)| (!spare, self.slots[*index].since))
+            .map(|(_, index)| index)
+    }
+
+    fn start_creation(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
+        self.next_id += 1;
+        let id = ResourceId(self.next_id.try_into().expect("ids start at 1"));
+        let expires_at = self.config.max_lifetime.map(|lifetime| {
+            let shorter = self.config.lifetime_jitter.clamp(0.0, 1.0) * self.rng.f64();
+            now + lifetime.mul_f64(1.0 - shorter)
+        });
+        if let Some(at) = expires_at {
+            self.arm(at, fx);
+        }
+        let index = self.slots.insert(Slot {
+            id,
+            class,
+            created_at: now,
+            expires_at,
+            uses: 0,
+            proven_at: now,
+            last_check: None,
+            doomed: None,
+            retiring: false,
+            since: now,
+            state: SlotState::Creating,
+        });
+        self.counts.add(ResourceState::Creating);
+        self.classes[class].counts.add(ResourceState::Creating);
+        self.refresh(class);
+        let meta: Meta = self.meta(index);
+        self.emit(fx, || Event::Creating { id, class: meta.class.clone() });
+        fx.jobs.push(Job::Create { slot: SlotRef { index, id }, meta });
+    }
+
+    /// No longer counts a slot as stock, so that its replacement is made while it lives.
+    pub(super) fn mark_retiring(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if !slot.retiring && !matches!(slot.state, SlotState::Closing(_)) {
+            slot.retiring = true;
+            let class = slot.class;
+            self.classes[class].retiring += 1;
+            self.refresh(class);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The pool's asynchronous work: one task per creation, recycling, check and close.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::engine::{Effects, Job, SlotRef, State};
+use crate::shared::{Shared, shared_error};
+use crate::{BoxError, Driver, Meta, Reporter, SharedError};
+
+/// A step of a driver or a policy took longer than the pool's configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step} took longer than {limit:?}")]
+pub struct TimedOut {
+    /// Which step: `create`, `recycle` or `check`.
+    pub step: &'static str,
+    /// How long it was allowed to take.
+    pub limit: Duration,
+}
+
+/// A task of the pool ended without a result: its driver panicked, or the runtime shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task was ended before it was done")]
+pub struct Aborted;
+
+/// Starts a job. Its slot is accounted for whatever becomes of the task.
+pub(crate) fn spawn<D: Driver>(shared: &Arc<Shared<D>>, job: Job<D::Resource>) {
+    match job {
+        Job::Create { slot, meta } => {
+            let ticket = Ticket::new(shared, slot);
+            shared.runtime.spawn(async move { create(ticket, meta).await });
+        }
+        Job::Recycle { slot, meta, mut resource } => {
+            let ticket = Ticket::new(shared, slot);
+            shared.runtime.spawn(async move {
+                let driver = &ticket.shared.driver;
+                let limit = ticket.shared.settings.recycle_timeout;
+                let result = bounded("recycle", limit, driver.recycle(&mut resource, &meta)).await;
+                ticket.done(|state, slot, now, fx| state.recycled(slot, resource, result, now, fx));
+            });
+        }
+        Job::Check { slot, meta, mut resource } => {
+            let ticket = Ticket::new(shared, slot);
+            shared.runtime.spawn(async move {
+                let driver = &ticket.shared.driver;
+                let limit = ticket.shared.settings.check_timeout;
+                let result = bounded("check", limit, driver.check(&mut resource, &meta)).await;
+                ticket.done(|state, slot, now, fx| state.checked(slot, resource, result, now, fx));
+            });
+        }
+        Job::Close { slot, meta, resource, reason } => {
+            let ticket = Ticket::new(shared, slot);
+            shared.runtime.spawn(async move {
+                tracing::debug!(id = %meta.id, class = %meta.class, reason = reason.code(), "closing");
+                close(&ticket.shared, resource, &meta).await;
+                ticket.done(State::closed);
+            });
+        }
+        Job::Revoke { slot, meta } => {
+            let ticket = Ticket::new(shared, slot);
+            shared.runtime.spawn(async move {
+                let limit = ticket.shared.settings.close_timeout;
+                if timeout(limit, ticket.shared.driver.revoke(&meta)).await.is_err() {
+                    tracing::warn!(id = %meta.id, ?limit, "revoking took too long");
+                }
+                ticket.done(State::closed);
+            });
+        }
+    }
+}
+
+async fn create<D: Driver>(ticket: Ticket<D>, meta: Meta) {
+    let limit = ticket.shared.settings.create_timeout;
+    match timeout(limit, make(&ticket, &meta)).await {
+        Ok(Ok(resource)) => {
+            ticket.done(|state, slot, now, fx| state.created(slot, resource, now, fx));
+        }
+        Ok(Err(error)) => {
+            ticket.done(|state, slot, now, fx| state.create_failed(slot, error, now, fx));
+        }
+        Err(_) => {
+            let error = shared_error(TimedOut { step: "create", limit });
+            ticket.done(|state, slot, now, fx| state.create_failed(slot, error, now, fx));
+        }
+    }
+}
+
+async fn make<D: Driver>(ticket: &Ticket<D>, meta: &Meta) -> Result<D::Resource, SharedError> {
+    let shared = &ticket.shared;
+    let mut spec = D::Spec::default();
+    let (configured, panics) = shared.policies.configure(&meta.class, &mut spec);
+    shared.report_panics(panics);
+    configured.map_err(SharedError::from)?;
+    let reporter = Reporter::new(shared, ticket.slot);
+    let mut resource = shared.driver.create(&spec, meta, reporter).await.map_err(shared_error)?;
+    let (prepared, panics) = shared.policies.prepare(&mut resource, meta).await;
+    shared.report_panics(panics);
+    match prepared {
+        Ok(()) => Ok(resource),
+        Err(error) => {
+            close(shared, resource, meta).await;
+            Err(SharedError::from(error))
+        }
+    }
+}
+
+async fn close<D: Driver>(shared: &Shared<D>, resource: D::Resource, meta: &Meta) {
+    let limit = shared.settings.close_timeout;
+    if timeout(limit, shared.driver.close(resource, meta)).await.is_err() {
+        tracing::warn!(id = %meta.id, ?limit, "closing took too long and was given up");
+    }
+}
+
+async fn bounded<E: Into<BoxError>>(
+    step: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<(), E>> + Send,
+) -> Result<(), SharedError> {
+    match timeout(limit, work).await {
+        Ok(result) => result.map_err(shared_error),
+        Err(_) => Err(shared_error(TimedOut { step, limit })),
+    }
+}
+
+/// A job's claim on its slot. If it is dropped before [`done`](Self::done), because the driver
+/// panicked or the runtime is gone, the slot is given up, so capacity always comes back.
+struct Ticket<D: Driver> {
+    shared: Arc<Shared<D>>,
+    slot: SlotRef,
+    open: bool,
+}
+
+impl<D: Driver> Ticket<D> {
+    fn new(shared: &Arc<Shared<D>>, slot: SlotRef) -> Self {
+        Self { shared: Arc::clone(shared), slot, open: true }
+    }
+
+    fn done(
+        mut self,
+        report: impl FnOnce(&mut State<D::Resource>, SlotRef, Instant, &mut Effects<D::Resource>),
+    ) {
+        self.open = false;
+        let (slot, now) = (self.slot, Instant::now());
+        self.shared.apply(|state, fx| report(state, slot, now, fx));
+    }
+}
+
+impl<D: Driver> Drop for Ticket<D> {
+    fn drop(&mut self) {
+        if self.open {
+            let (slot, now) = (self.slot, Instant::now());
+            self.shared.apply(|state, fx| state.lost(slot, shared_error(Aborted), now, fx));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::{Grant, Return, SlotRef};
+use crate::shared::Shared;
+use crate::{Driver, Event, Meta, Verdict};
+
+/// A resource in its holder's hands; dropping it gives it back.
+///
+/// The drop never blocks and needs no runtime around it: what must be awaited is done by tasks
+/// of the pool.
+#[must_use = "a lease that is dropped is given back at once"]
+pub struct Lease<D: Driver> {
+    shared: Arc<Shared<D>>,
+    /// `None` only while it is being dropped.
+    resource: Option<D::Resource>,
+    slot: SlotRef,
+    meta: Meta,
+    leased_at: Instant,
+    waited: Duration,
+    discarded: bool,
+}
+
+impl<D: Driver> Lease<D> {
+    pub(crate) fn new(shared: &Arc<Shared<D>>, grant: Grant<D::Resource>) -> Self {
+        if shared.is_observed() {
+            shared.tell(Event::Leased {
+                id: grant.meta.id,
+                class: grant.meta.class.clone(),
+                waited: grant.waited,
+            });
+        }
+        Self {
+            shared: Arc::clone(shared),
+            resource: Some(grant.resource),
+            slot: grant.slot,
+            meta: grant.meta,
+            leased_at: grant.leased_at,
+            waited: grant.waited,
+            discarded: false,
+        }
+    }
+
+    /// What the pool knows of the resource.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// How long the holder had waited for it.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// How long it has been held.
+    #[must_use]
+    pub fn held(&self) -> Duration {
+        self.leased_at.elapsed()
+    }
+
+    /// Gives the resource back as no good: it is closed and never leased again.
+    pub fn discard(mut self) {
+        self.discarded = true;
+    }
+}
+
+impl<D: Driver> Deref for Lease<D> {
+    type Target = D::Resource;
+
+    fn deref(&self) -> &D::Resource {
+        self.resource.as_ref().expect("a lease has its resource until it is dropped")
+    }
+}
+
+impl<D: Driver> DerefMut for Lease<D> {
+    fn deref_mut(&mut self) -> &mut D::Resource {
+        self.resource.as_mut().expect("a lease has its resource until it is dropped")
+    }
+}
+
+impl<D: Driver> Drop for Lease<D> {
+    fn drop(&mut self) {
+        let resource = self.resource.take().expect("a lease is dropped once");
+        let now = Instant::now();
+        if self.shared.is_observed() {
+            // Told before the engine knows, so that it comes before the next `Leased`.
+            self.shared.tell(Event::Released {
+                id: self.meta.id,
+                class: self.meta.class.clone(),
+                held: now.saturating_duration_since(self.leased_at),
+            });
+        }
+        let how =
+            if self.discarded { Return::Discarded } else { Return::Judged(self.judge(&resource)) };
+        let slot = self.slot;
+        self.shared.apply(|state, fx| state.release(slot, resource, how, now, fx));
+    }
+}
+
+impl<D: Driver> Lease<D> {
+    fn judge(&self, resource: &D::Resource) -> Verdict {
+        let recycle = if self.shared.driver.needs_recycle(resource) {
+            Verdict::Recycle
+        } else {
+            Verdict::Keep
+        };
+        if self.shared.policies.is_empty() {
+            return recycle;
+        }
+        let (verdict, panics) = self.shared.policies.released(&self.meta);
+        self.shared.report_panics(panics);
+        verdict.max(recycle)
+    }
+}
+
+impl<D: Driver> std::fmt::Debug for Lease<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("meta", &self.meta).finish_non_exhaustive()
+    }
+}

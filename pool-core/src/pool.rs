@@ -1,0 +1,272 @@
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::engine::{Acquired, Asked};
+use crate::shared::Shared;
+use crate::{
+    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Lease, Limits, Load, Meta,
+    PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
+};
+
+/// A pool of resources; a handle that is cheap to clone.
+///
+/// When the last handle is dropped, idle resources are closed and leased ones are closed when
+/// they come back. To wait for that, use [`drain`](Self::drain).
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::{Driver, Meta, Pool, Reporter, async_trait};
+/// # struct Numbers;
+/// # #[async_trait]
+/// # impl Driver for Numbers {
+/// #     type Spec = ();
+/// #     type Resource = u64;
+/// #     type Error = std::io::Error;
+/// #     async fn create(&self, _: &(), meta: &Meta, _: Reporter) -> Result<u64, Self::Error> {
+/// #         Ok(meta.id.get())
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = Pool::builder(Numbers).min_size(1).max_size(4).build()?;
+/// let lease = pool.acquire().await?;
+/// assert_eq!(pool.load().leased, 1);
+/// drop(lease);
+/// pool.drain(std::time::Duration::from_secs(5)).await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pool<D: Driver> {
+    shared: Arc<Shared<D>>,
+}
+
+/// How a [`drain`](Pool::drain) ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Leases that were still held at the deadline and had to be revoked.
+    pub revoked: u64,
+    /// Whether every resource is gone.
+    pub complete: bool,
+}
+
+impl<D: Driver> Pool<D> {
+    /// Starts to build a pool over a driver.
+    pub fn builder(driver: D) -> PoolBuilder<D> {
+        PoolBuilder::new(driver)
+    }
+
+    pub(crate) fn from_shared(shared: Arc<Shared<D>>) -> Self {
+        Self { shared }
+    }
+
+    /// Leases a resource of the default class.
+    ///
+    /// # Errors
+    ///
+    /// An [`AcquireError`](crate::AcquireError), at the latest when the pool's acquire timeout
+    /// has passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Acquire`].
+    #[track_caller]
+    pub fn acquire(&self) -> Acquire<'_, D> {
+        Acquire::new(&self.shared, Request::new(), Location::caller())
+    }
+
+    /// Leases a resource that fits a request.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire); and whatever a policy refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Acquire`].
+    #[track_caller]
+    pub fn acquire_with(&self, request: Request) -> Acquire<'_, D> {
+        Acquire::new(&self.shared, request, Location::caller())
+    }
+
+    /// Leases a resource of the default class if one is idle and needs no check first.
+    #[track_caller]
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Lease<D>> {
+        let asked = Asked {
+            class: &Class::default(),
+            limits: None,
+            handicap: Duration::ZERO,
+            priority: None,
+            nowait: true,
+            acquired_at: Location::caller(),
+        };
+        let now = Instant::now();
+        let granted = self.shared.apply(|state, fx| match state.acquire(&asked, now, fx) {
+            Acquired::Queued(waiter) => {
+                state.cancel(waiter, now, fx);
+                None
+            }
+            Acquired::Granted(grant) => Some(grant),
+            Acquired::Refused(_) | Acquired::UnknownClass => None,
+        });
+        granted.map(|grant| Lease::new(&self.shared, grant))
+    }
+
+    /// The driver.
+    #[must_use]
+    pub fn driver(&self) -> &D {
+        &self.shared.driver
+    }
+
+    /// How full the pool is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.shared.look(|state| state.load())
+    }
+
+    /// Load, counters and classes in one consistent snapshot.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let now = Instant::now();
+        self.shared.look(|state| state.stats(now))
+    }
+
+    /// Every resource, oldest first.
+    #[must_use]
+    pub fn resources(&self) -> Vec<ResourceInfo> {
+        self.shared.look(|state| state.resources())
+    }
+
+    /// Every waiting request, the next one to be served first.
+    #[must_use]
+    pub fn waiters(&self) -> Vec<WaiterInfo> {
+        let now = Instant::now();
+        self.shared.look(|state| state.waiters(now))
+    }
+
+    /// Every transition from now on.
+    #[must_use]
+    pub fn events(&self) -> EventStream {
+        let stream = EventStream::new(self.shared.events.subscribe());
+        self.shared.apply(|state, _| state.observe());
+        stream
+    }
+
+    /// Sets how many resources the default class keeps and the whole pool may have.
+    ///
+    /// Leased resources are never taken away: what is too much is closed when it comes back.
+    ///
+    /// # Errors
+    ///
+    /// If `max` is zero or less than `min`; nothing is changed then.
+    pub fn resize(&self, min: usize, max: usize) -> Result<(), BuildError> {
+        if max == 0 {
+            return Err(BuildError::Zero { setting: "max_size" });
+        }
+        if min > max {
+            return Err(BuildError::MinAboveMax { min, max });
+        }
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.resize(min, max, now, fx));
+        Ok(())
+    }
+
+    /// Sets the limits of a class; fields that are `None` stay as they are.
+    pub fn set_limits(&self, class: &Class, limits: Limits) {
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.set_limits(class, limits, now, fx));
+    }
+
+    /// Closes the resources that `unwanted` picks: idle ones at once, others when they come back.
+    /// Returns how many.
+    pub fn invalidate(&self, mut unwanted: impl FnMut(&Meta) -> bool) -> usize {
+        // The predicate is foreign code, so it looks at a copy outside of the lock.
+        let metas = self.shared.look(|state| state.metas());
+        let ids = metas.into_iter().filter(|meta| unwanted(meta)).map(|meta| meta.id);
+        ids.filter(|id| self.doom(*id, CloseReason::Invalidated)).count()
+    }
+
+    /// Closes every resource made so far: idle ones at once, others when they come back.
+    pub fn invalidate_all(&self) -> usize {
+        self.invalidate(|_| true)
+    }
+
+    /// Closes one resource: at once if it is idle, else when it comes back. Says whether there
+    /// was one.
+    pub fn retire(&self, id: ResourceId) -> bool {
+        self.doom(id, CloseReason::Invalidated)
+    }
+
+    /// Closes all idle resources and makes the minimums anew. Returns how many were closed.
+    pub fn flush_idle(&self) -> usize {
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.flush_idle(now, fx))
+    }
+
+    /// Ends the pool: refuses new requests, fails those that wait, closes what is idle, lets
+    /// leases finish for `grace`, then revokes them.
+    ///
+    /// Returns when every resource is gone, or when the drivers' revocations had time for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The pool goes on draining when the future is dropped; call it again to wait again. A
+    /// second call may shorten the grace, never lengthen it.
+    pub async fn drain(&self, grace: Duration) -> DrainReport {
+        let revoked_before = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
+        let drained = self.shared.drained.notified();
+        tokio::pin!(drained);
+        // Registered before the engine is told, so that its answer cannot be missed.
+        drained.as_mut().enable();
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.drain(Some(grace), now, fx));
+        let complete = self.shared.look(|state| state.is_drained()) || {
+            let patience = grace + self.shared.settings.close_timeout * 2;
+            timeout(patience, drained).await.is_ok()
+        };
+        let revoked = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
+        DrainReport { revoked: revoked - revoked_before, complete }
+    }
+
+    /// Ends the pool without grace: leases are revoked at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`drain`](Self::drain).
+    pub async fn close(&self) -> DrainReport {
+        self.drain(Duration::ZERO).await
+    }
+
+    fn doom(&self, id: ResourceId, reason: CloseReason) -> bool {
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.doom(id, reason, now, fx))
+    }
+}
+
+impl<D: Driver> Clone for Pool<D> {
+    fn clone(&self) -> Self {
+        self.shared.handles.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<D: Driver> Drop for Pool<D> {
+    fn drop(&mut self) {
+        if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let now = Instant::now();
+            self.shared.apply(|state, fx| state.drain(None, now, fx));
+        }
+    }
+}
+
+impl<D: Driver> std::fmt::Debug for Pool<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("load", &self.load()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
+
+use crate::engine::{Effects, SlotRef, State};
+use crate::stack::Stack;
+use crate::{BoxError, CloseReason, Driver, Event, SharedError, jobs};
+
+/// What all handles, leases and tasks of one pool share.
+///
+/// The engine sits behind the one mutex. Everything else happens outside of it, in
+/// [`apply`](Self::apply).
+pub(crate) struct Shared<D: Driver> {
+    state: Mutex<State<D::Resource>>,
+    pub(crate) driver: D,
+    pub(crate) policies: Stack<D>,
+    pub(crate) settings: Settings,
+    pub(crate) runtime: Handle,
+    /// Rings when the engine's next deadline came nearer.
+    pub(crate) alarm: Arc<Notify>,
+    /// Rings when the last resource of a draining pool is gone.
+    pub(crate) drained: Notify,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// How many `Pool` handles there are; the last one ends the pool.
+    pub(crate) handles: AtomicUsize,
+}
+
+/// The settings that the shell needs outside of the lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) acquire_timeout: Option<std::time::Duration>,
+    pub(crate) create_timeout: std::time::Duration,
+    pub(crate) recycle_timeout: std::time::Duration,
+    pub(crate) check_timeout: std::time::Duration,
+    pub(crate) close_timeout: std::time::Duration,
+    pub(crate) tick_interval: std::time::Duration,
+}
+
+impl<D: Driver> Shared<D> {
+    pub(crate) fn new(
+        state: State<D::Resource>,
+        driver: D,
+        policies: Stack<D>,
+        settings: Settings,
+        runtime: Handle,
+        event_capacity: usize,
+    ) -> Self {
+        Self {
+            state: Mutex::new(state),
+            driver,
+            policies,
+            settings,
+            runtime,
+            alarm: Arc::new(Notify::new()),
+            drained: Notify::new(),
+            events: broadcast::Sender::new(event_capacity),
+            handles: AtomicUsize::new(1),
+        }
+    }
+
+    /// Locks, calls one method of the engine, unlocks, and only then acts on what it said.
+    pub(crate) fn apply<T>(
+        self: &Arc<Self>,
+        method: impl FnOnce(&mut State<D::Resource>, &mut Effects<D::Resource>) -> T,
+    ) -> T {
+        let mut fx = Effects::default();
+        let out = {
+            let mut state = self.lock();
+            let out = method(&mut state, &mut fx);
+            state.debug_check();
+            out
+        };
+        self.run(fx);
+        out
+    }
+
+    /// Looks at the engine without changing it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State<D::Resource>) -> T) -> T {
+        look(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<D::Resource>> {
+        // No user code runs under the lock, so a poisoned one means a bug of the engine that has
+        // been reported by its panic; going on is better than failing every later call.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(self: &Arc<Self>, fx: Effects<D::Resource>) {
+        for waker in fx.wake {
+            waker.wake();
+        }
+        for event in fx.events {
+            self.tell(event);
+        }
+        for job in fx.jobs {
+            jobs::spawn(self, job);
+        }
+        if fx.rearm {
+            self.alarm.notify_one();
+        }
+        if fx.drained {
+            self.drained.notify_waiters();
+        }
+        drop(fx.drop);
+    }
+
+    /// Shows an event to the policies and to everyone who reads the stream.
+    pub(crate) fn tell(self: &Arc<Self>, event: Event) {
+        if !matches!(event, Event::PolicyPanicked { .. }) {
+            let panics = self.policies.event(&event);
+            self.report_panics(panics);
+        }
+        // An error only says that nobody listens.
+        drop(self.events.send(event));
+    }
+
+    /// Whether anyone would see an event.
+    pub(crate) fn is_observed(&self) -> bool {
+        !self.policies.is_empty() || self.events.receiver_count() > 0
+    }
+
+    pub(crate) fn report_panics(self: &Arc<Self>, panics: Vec<Event>) {
+        for event in panics {
+            self.apply(|state, _| state.count_policy_panic());
+            tracing::error!(?event, "a policy panicked; its default was used");
+            drop(self.events.send(event));
+        }
+    }
+}
+
+impl<D: Driver> std::fmt::Debug for Shared<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("handles", &self.handles.load(Ordering::Relaxed)).finish()
+    }
+}
+
+impl<D: Driver> Drop for Shared<D> {
+    fn drop(&mut self) {
+        // The upkeep task sleeps on it and ends when it finds the pool gone.
+        self.alarm.notify_one();
+    }
+}
+
+/// Lets a driver tell the pool that a resource broke by itself.
+///
+/// It holds the pool only weakly and does nothing once the resource is gone. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    pool: Weak<dyn Report>,
+    slot: SlotRef,
+}
+
+pub(crate) trait Report: Send + Sync + std::fmt::Debug {
+    fn broken(self: Arc<Self>, slot: SlotRef, why: String);
+}
+
+impl<D: Driver> Report for Shared<D> {
+    fn broken(self: Arc<Self>, slot: SlotRef, why: String) {
+        let now = Instant::now();
+        self.apply(|state, fx| state.doom(slot.id, CloseReason::Broken(why), now, fx));
+    }
+}
+
+impl Reporter {
+    pub(crate) fn new<D: Driver>(shared: &Arc<Shared<D>>, slot: SlotRef) -> Self {
+        let pool: Weak<Shared<D>> = Arc::downgrade(shared);
+        Self { pool, slot }
+    }
+
+    /// The resource is broken: an idle one is closed and replaced at once, a leased one is closed
+    /// when it comes back.
+    pub fn broken(&self, why: impl Into<String>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.broken(self.slot, why.into());
+        }
+    }
+}
+
+pub(crate) fn shared_error(error: impl Into<BoxError>) -> SharedError {
+    SharedError::from(error.into())
+}

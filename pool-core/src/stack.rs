@@ -1,0 +1,174 @@
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::{
+    Adjustment, BoxError, Class, Driver, Event, Limits, Meta, Policy, Rejection, Request, Stats,
+    Verdict,
+};
+
+/// The policies of one pool, in the order they were added, with every panic contained.
+///
+/// Each method returns what was decided and the panics that it met on the way.
+pub(crate) struct Stack<D: Driver>(Arc<[Box<dyn Policy<D>>]>);
+
+/// A decision, and the panics met while it was made.
+type Decided<T> = (T, Vec<Event>);
+
+impl<D: Driver> Stack<D> {
+    pub(crate) fn new(policies: Vec<Box<dyn Policy<D>>>) -> Self {
+        Self(policies.into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Runs the hooks of an acquire that need no lock.
+    pub(crate) fn decide(
+        &self,
+        request: &mut Request,
+    ) -> Decided<Result<(Class, Duration), Rejection>> {
+        let mut panics = Vec::new();
+        for policy in &*self.0 {
+            let admitted = contain(&**policy, "admit", &mut panics, || policy.admit(request));
+            if let Some(Err(rejection)) = admitted {
+                return (Err(rejection), panics);
+            }
+        }
+        let mut class = Class::default();
+        let mut handicap = None;
+        for policy in &*self.0 {
+            contain(&**policy, "classify", &mut panics, || policy.classify(request, &mut class));
+            if handicap.is_none() {
+                handicap =
+                    contain(&**policy, "rank", &mut panics, || policy.rank(request)).flatten();
+            }
+        }
+        (Ok((class, handicap.unwrap_or_default().min(MAX_HANDICAP))), panics)
+    }
+
+    pub(crate) fn limit(&self, class: &Class) -> Decided<Option<Limits>> {
+        let mut panics = Vec::new();
+        let limits = self.0.iter().find_map(|policy| {
+            contain(&**policy, "limit", &mut panics, || policy.limit(class)).flatten()
+        });
+        (limits, panics)
+    }
+
+    pub(crate) fn configure(
+        &self,
+        class: &Class,
+        spec: &mut D::Spec,
+    ) -> Decided<Result<(), BoxError>> {
+        let mut panics = Vec::new();
+        for policy in &*self.0 {
+            let done =
+                contain(&**policy, "configure", &mut panics, || policy.configure(class, spec));
+            if let Some(Err(error)) = done {
+                return (Err(error), panics);
+            }
+        }
+        (Ok(()), panics)
+    }
+
+    pub(crate) async fn prepare(
+        &self,
+        resource: &mut D::Resource,
+        meta: &Meta,
+    ) -> Decided<Result<(), BoxError>> {
+        let mut panics = Vec::new();
+        for policy in &*self.0 {
+            let started =
+                contain(&**policy, "prepare", &mut panics, || policy.prepare(resource, meta));
+            let Some(work) = started else { continue };
+            match (Contained { work }).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return (Err(error), panics),
+                Err(payload) => panics.push(panicked(&**policy, "prepare", &*payload)),
+            }
+        }
+        (Ok(()), panics)
+    }
+
+    pub(crate) fn released(&self, meta: &Meta) -> Decided<Verdict> {
+        let mut panics = Vec::new();
+        let mut verdict = Verdict::Keep;
+        for policy in &*self.0 {
+            let judged = contain(&**policy, "released", &mut panics, || policy.released(meta));
+            verdict = verdict.max(judged.unwrap_or_default());
+        }
+        (verdict, panics)
+    }
+
+    pub(crate) fn tick(&self, stats: &Stats) -> Decided<Vec<Adjustment>> {
+        let mut panics = Vec::new();
+        let mut all = Vec::new();
+        for policy in &*self.0 {
+            all.extend(
+                contain(&**policy, "tick", &mut panics, || policy.tick(stats)).unwrap_or_default(),
+            );
+        }
+        (all, panics)
+    }
+
+    pub(crate) fn event(&self, event: &Event) -> Vec<Event> {
+        let mut panics = Vec::new();
+        for policy in &*self.0 {
+            contain(&**policy, "event", &mut panics, || policy.event(event));
+        }
+        panics
+    }
+}
+
+/// A handicap beyond a day would only serve to overflow the clock.
+const MAX_HANDICAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn contain<D: Driver, T>(
+    policy: &dyn Policy<D>,
+    hook: &'static str,
+    panics: &mut Vec<Event>,
+    call: impl FnOnce() -> T,
+) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(answer) => Some(answer),
+        Err(payload) => {
+            panics.push(panicked(policy, hook, &*payload));
+            None
+        }
+    }
+}
+
+fn panicked<D: Driver>(
+    policy: &dyn Policy<D>,
+    hook: &'static str,
+    payload: &(dyn Any + Send),
+) -> Event {
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_string());
+    // The name is user code as well.
+    let name = catch_unwind(AssertUnwindSafe(|| policy.name().to_string()));
+    Event::PolicyPanicked { policy: name.unwrap_or_else(|_| "unknown".to_string()), hook, message }
+}
+
+/// Polls a hook's future and turns a panic into an error.
+struct Contained<'a, T> {
+    work: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+}
+
+impl<T> Future for Contained<'_, T> {
+    type Output = Result<T, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+use std::sync::{Arc, Weak};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::shared::Shared;
+use crate::{Adjustment, Driver};
+
+/// The pool's one standing task: sleeps until the engine's next deadline, and gives the policies
+/// their tick. It holds the pool weakly and ends with it.
+pub(crate) async fn run<D: Driver>(pool: Weak<Shared<D>>) {
+    let mut next_tick = None;
+    loop {
+        let Some(shared) = pool.upgrade() else { return };
+        let now = Instant::now();
+        let mut wake_at = shared.apply(|state, fx| state.tick(now, fx));
+        if !shared.policies.is_empty() {
+            let mut at = next_tick.unwrap_or(now);
+            if at <= now {
+                tick(&shared);
+                at = now + shared.settings.tick_interval;
+            }
+            next_tick = Some(at);
+            wake_at = Some(wake_at.map_or(at, |deadline| deadline.min(at)));
+        }
+        // Only the alarm is kept while asleep, or the pool would never end.
+        let alarm = Arc::clone(&shared.alarm);
+        drop(shared);
+        match wake_at {
+            Some(at) => drop(timeout_at(at, alarm.notified()).await),
+            None => alarm.notified().await,
+        }
+    }
+}
+
+fn tick<D: Driver>(shared: &Arc<Shared<D>>) {
+    let stats = shared.look(|state| state.stats(Instant::now()));
+    let (adjustments, panics) = shared.policies.tick(&stats);
+    shared.report_panics(panics);
+    for adjustment in adjustments {
+        let now = Instant::now();
+        shared.apply(|state, fx| {
+            let (min, max) = state.size();
+            match &adjustment {
+                Adjustment::Class(class, limits) => state.set_limits(class, *limits, now, fx),
+                Adjustment::MaxSize(size) if *size > 0 => {
+                    state.resize(min.min(*size), *size, now, fx);
+                }
+                Adjustment::MinSize(size) => state.resize((*size).min(max), max, now, fx),
+                Adjustment::MaxSize(_) => {}
+            }
+        });
+    }
+}
