@@ -1,1 +1,8 @@
 //! Placeholder.
+
+mod error;
+
+pub mod egress;
+pub mod process;
+
+pub use error::ChromeError;

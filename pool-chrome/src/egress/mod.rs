@@ -1,0 +1,3 @@
+//! The way out of a proxied Chromium.
+mod error;
+pub use error::ProxyError;

@@ -1,0 +1,143 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::egress::ProxyError;
+use crate::process::{Engine, Exit};
+
+/// Why a Chromium could not be launched, driven or cleaned.
+///
+/// Messages are sentences without a capital that end without a stop, made to be printed after
+/// `error:`; where there is a remedy they name it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChromeError {
+    /// No executable of the wanted engine was found.
+    #[error(
+        "no {engine} was found (tried {}); install it (on Debian and Ubuntu: apt install {}) \
+         or set `executable`",
+        tried.join(", "),
+        engine.package()
+    )]
+    NotFound {
+        /// What was looked for.
+        engine: Engine,
+        /// The places that were looked at, in order.
+        tried: Vec<String>,
+    },
+
+    /// The configured executable cannot be run.
+    #[error("the executable {} cannot be used: {source}", path.display())]
+    BadExecutable {
+        /// The path as it was configured.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// An operator's extra argument would break what the pool guarantees.
+    #[error("the argument {arg} is not allowed: {instead}")]
+    ForbiddenArg {
+        /// The argument's name, without its value.
+        arg: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+
+    /// A sandbox was demanded where none can work.
+    #[error("Chromium's sandbox cannot work here: {reason}; set `sandbox` to \"off\" or \"auto\" to run without it")]
+    NoSandbox {
+        /// What is in the way.
+        reason: String,
+    },
+
+    /// A browser with a window was asked for and only the headless shell is there.
+    #[error("{} has no window; set `headless` or another `engine`", executable.display())]
+    NoWindow {
+        /// The headless shell.
+        executable: PathBuf,
+    },
+
+    /// The operating system would not start the process.
+    #[error("cannot start {}: {source}", executable.display())]
+    Spawn {
+        /// What was started.
+        executable: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+
+    /// Chromium has ended, by itself or killed by somebody else.
+    #[error("Chromium has ended: {0}")]
+    Exited(Exit),
+
+    /// Chromium did not answer its first command in time.
+    #[error("Chromium did not get ready within {waited:?}{}", quoted(stderr))]
+    LaunchTimeout {
+        /// How long it had.
+        waited: Duration,
+        /// The end of what it wrote to stderr, without the usual noise.
+        stderr: String,
+    },
+
+    /// A persistent profile is in use by a Chromium that is not ours.
+    #[error("profile_busy: the profile {} is in use by {holder}", directory.display())]
+    ProfileBusy {
+        /// The profile's user data directory.
+        directory: PathBuf,
+        /// Who uses it, such as `process 4711`.
+        holder: String,
+    },
+
+    /// Another pool uses the same state directory.
+    #[error(
+        "the state directory {} is in use by another pool{}; stop that one or set another `state_dir`",
+        directory.display(),
+        owner.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    StateDirBusy {
+        /// The state directory.
+        directory: PathBuf,
+        /// The process that holds it, if it left its id.
+        owner: Option<u32>,
+    },
+
+    /// A file or directory could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+
+    /// Something else that the operating system refused.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried, such as `make a pipe`.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+
+    /// The egress proxy of a browser does not work.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+}
+
+impl ChromeError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+
+    pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { action, source }
+    }
+}
+
+fn quoted(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; it wrote: {stderr}") }
+}

@@ -1,0 +1,58 @@
+use std::fmt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+/// How a Chromium ended. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    status: Option<ExitStatus>,
+    stderr: Arc<str>,
+}
+
+impl Exit {
+    pub(super) fn new(status: Option<ExitStatus>, stderr: impl Into<Arc<str>>) -> Self {
+        Self { status, stderr: stderr.into() }
+    }
+
+    /// The exit status of the process; `None` if the operating system would not tell.
+    #[must_use]
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+
+    /// The last 8 KiB of what it wrote to stderr, without the usual noise.
+    #[must_use]
+    pub fn stderr(&self) -> &str {
+        &self.stderr
+    }
+}
+
+/// The status and the last three lines of stderr: short enough for an error message.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "{status}")?,
+            None => f.write_str("its status is unknown")?,
+        }
+        let last = last_lines(&self.stderr);
+        if last.is_empty() { Ok(()) } else { write!(f, "; it wrote: {last}") }
+    }
+}
+
+pub(super) fn last_lines(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(3)..].join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn the_message_ends_with_the_last_lines_of_stderr() {
+        let exit = Exit::new(Some(ExitStatus::from_raw(21 << 8)), "a\nb\n\nc\nno display\n");
+        assert_eq!(exit.to_string(), "exit status: 21; it wrote: b | c | no display");
+    }
+}

@@ -1,0 +1,232 @@
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::ioctl_fionbio;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::sync::{oneshot, watch};
+
+use super::flags::{self, Surroundings};
+use super::state_dir::{BrowserDir, private_dir};
+use super::stderr::StderrTail;
+use super::supervisor::{KillOnDrop, Killer, Stage, Supervisor};
+use super::tree::{ProcessId, Tree};
+use super::{Engine, LaunchOptions, StateDir, UserData, find_executable, profile, sandbox};
+use crate::ChromeError;
+
+/// The environment variables that Chromium gets; everything else stays with us, secrets first.
+const ENVIRONMENT: [&str; 11] = [
+    "PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "LD_LIBRARY_PATH", "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "NSS_DEFAULT_DB_TYPE",
+];
+
+/// Those that it needs besides to show a window.
+const DISPLAY: [&str; 5] =
+    ["DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "XDG_SESSION_TYPE"];
+
+/// Chromium needs this much of /dev/shm, or it crashes on large pages.
+const ENOUGH_SHM: u64 = 512 * 1024 * 1024;
+
+/// Answers wait here while the multiplexer is busy: a screenshot of some size in one piece.
+const PIPE_SIZE: usize = 256 * 1024;
+
+/// A Chromium that has been started.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: ProcessId,
+    pub(super) engine: Engine,
+    pub(super) executable: PathBuf,
+    pub(super) user_data_dir: PathBuf,
+    pub(super) temp_dir: PathBuf,
+    pub(super) commands: OwnedFd,
+    pub(super) answers: OwnedFd,
+    pub(super) tail: Arc<Mutex<StderrTail>>,
+    pub(super) tree: Tree,
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) guard: KillOnDrop,
+}
+
+/// Starts a Chromium on a thread of its own, which then watches over it until it is gone.
+///
+/// Cancel safe: one that is started for nobody is killed and removed.
+pub(super) async fn launch(options: LaunchOptions, state: StateDir) -> Result<Launched, ChromeError> {
+    flags::check(&options.args)?;
+    let (started, launched) = oneshot::channel();
+    thread::Builder::new()
+        .name("chromium".to_owned())
+        .spawn(move || match start(&options, &state) {
+            Ok((launched, supervisor)) => {
+                // What nobody wants comes back and is dropped here, which kills it.
+                drop(started.send(Ok(launched)));
+                supervisor.run();
+            }
+            Err(error) => drop(started.send(Err(error))),
+        })
+        .map_err(ChromeError::system("start a thread"))?;
+    launched.await.map_err(|_| {
+        ChromeError::system("start a browser")(io::Error::other("its thread panicked"))
+    })?
+}
+
+fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervisor), ChromeError> {
+    let (executable, engine) =
+        find_executable(options.engine, options.executable.as_deref(), options.headless)?;
+    if engine == Engine::Shell && !options.headless {
+        return Err(ChromeError::NoWindow { executable });
+    }
+    let sandboxed = sandbox::decide(options.sandbox, &executable)?;
+    let directory = state.browser_dir()?;
+    let spawned = user_data_dir(options, state, &directory).and_then(|user_data_dir| {
+        let around =
+            Surroundings { engine, user_data_dir: &user_data_dir, sandboxed, small_shm: small_shm() };
+        let spawned = spawn(options, around, &directory, &executable)?;
+        Ok((spawned, user_data_dir))
+    });
+    let (spawned, user_data_dir) = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            if let Err(error) = directory.remove() {
+                tracing::warn!(%error, "cannot remove the directory of a browser that did not start");
+            }
+            return Err(error);
+        }
+    };
+
+    let Spawned { process, leader, pidfd, stderr, commands, answers } = spawned;
+    let killer = Arc::new(Killer::new(leader));
+    let tree = directory.tree(Some(process.pid));
+    let tail = Arc::new(Mutex::new(StderrTail::default()));
+    let (stage, watched) = watch::channel(Stage::Running);
+    let launched = Launched {
+        process,
+        engine,
+        executable,
+        user_data_dir,
+        temp_dir: directory.temp_dir().to_owned(),
+        commands,
+        answers,
+        tail: Arc::clone(&tail),
+        tree: tree.clone(),
+        stage: watched,
+        guard: KillOnDrop(Arc::clone(&killer)),
+    };
+    Ok((launched, Supervisor { pidfd, stderr, tail, killer, tree, directory, stage }))
+}
+
+/// The user data directory, made and free for us.
+fn user_data_dir(
+    options: &LaunchOptions,
+    state: &StateDir,
+    directory: &BrowserDir,
+) -> Result<PathBuf, ChromeError> {
+    match &options.user_data {
+        UserData::Private => Ok(directory.profile()),
+        UserData::Persistent(path) => {
+            let absolute = std::path::absolute(path).map_err(ChromeError::file("resolve", path))?;
+            private_dir(&absolute)?;
+            let path = absolute.canonicalize().map_err(ChromeError::file("resolve", absolute))?;
+            profile::unlock(&path, path.starts_with(state.path()))?;
+            Ok(path)
+        }
+    }
+}
+
+/// A child, and our ends of its pipes.
+#[derive(Debug)]
+struct Spawned {
+    process: ProcessId,
+    leader: Pid,
+    pidfd: OwnedFd,
+    stderr: ChildStderr,
+    commands: OwnedFd,
+    answers: OwnedFd,
+}
+
+fn spawn(
+    options: &LaunchOptions,
+    around: Surroundings<'_>,
+    directory: &BrowserDir,
+    executable: &Path,
+) -> Result<Spawned, ChromeError> {
+    let (their_commands, commands) = pipe()?;
+    let (answers, their_answers) = pipe()?;
+    // Without the right to a larger one the usual 64 KiB do.
+    let _ = fcntl_setpipe_size(&answers, PIPE_SIZE);
+    let mut command = Command::new(executable);
+    command
+        .args(flags::command_line(options, around))
+        .env_clear()
+        .env("HOME", directory.home())
+        .envs(environment(options))
+        .env("TMPDIR", directory.temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .fd_mappings(vec![
+            FdMapping { parent_fd: their_commands, child_fd: 3 },
+            FdMapping { parent_fd: their_answers, child_fd: 4 },
+        ])
+        .expect("the two numbers differ");
+    let mut child = command
+        .spawn()
+        .map_err(|source| ChromeError::Spawn { executable: executable.to_owned(), source })?;
+    // It holds their ends of the pipes, which must close with the child.
+    drop(command);
+
+    match watch_over(&mut child, directory) {
+        Ok((process, leader, pidfd, stderr)) => {
+            Ok(Spawned { process, leader, pidfd, stderr, commands, answers })
+        }
+        Err(error) => {
+            // Not waited for yet, so the id is still its own.
+            if let Some(leader) = Pid::from_raw(child.id().cast_signed()) {
+                let _ = kill_process_group(leader, Signal::KILL);
+            }
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+fn watch_over(
+    child: &mut Child,
+    directory: &BrowserDir,
+) -> Result<(ProcessId, Pid, OwnedFd, ChildStderr), ChromeError> {
+    let leader = Pid::from_raw(child.id().cast_signed()).expect("a child's id is positive");
+    let pidfd = pidfd_open(leader, PidfdFlags::empty())
+        .map_err(|error| ChromeError::system("watch a process")(error.into()))?;
+    let process = ProcessId::of(child.id())
+        .ok_or(io::ErrorKind::NotFound)
+        .map_err(|kind| ChromeError::system("read /proc")(kind.into()))?;
+    directory.record(process)?;
+    let stderr = child.stderr.take().expect("stderr is piped");
+    ioctl_fionbio(&stderr, true)
+        .map_err(|error| ChromeError::system("read without blocking")(error.into()))?;
+    Ok((process, leader, pidfd, stderr))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), ChromeError> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| ChromeError::system("make a pipe")(error.into()))
+}
+
+fn environment(options: &LaunchOptions) -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| {
+        let Some(name) = name.to_str() else { return false };
+        ENVIRONMENT.contains(&name)
+            || name.starts_with("LC_")
+            || (!options.headless && DISPLAY.contains(&name))
+            || options.env.iter().any(|allowed| allowed == name)
+    })
+}
+
+fn small_shm() -> bool {
+    rustix::fs::statvfs("/dev/shm").is_ok_and(|shm| shm.f_bavail * shm.f_frsize < ENOUGH_SHM)
+}

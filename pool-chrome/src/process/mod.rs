@@ -1,0 +1,35 @@
+//! Launching and supervising one Chromium: no port, no orphan, no zombie, no litter.
+//!
+//! [`Chromium::launch`] starts the process with `--remote-debugging-pipe` and hands back a
+//! supervised handle and the two halves of the pipe. Everything about the process stands below
+//! one directory of its own in a [`StateDir`]; a thread of its own drains its stderr, notices its
+//! exit at once, ends what is left of its process tree and removes the directory. Nothing of that
+//! needs an async runtime, so a handle may be dropped anywhere.
+//!
+//! Linux only: the supervision stands on pidfds and `/proc`.
+
+mod chromium;
+mod engine;
+mod exit;
+mod flags;
+mod launch;
+mod memory;
+mod options;
+mod pipe;
+mod profile;
+mod record;
+mod remove;
+mod sandbox;
+mod state_dir;
+mod stderr;
+mod supervisor;
+mod sweep;
+mod tree;
+
+pub use chromium::Chromium;
+pub use engine::{Engine, UnknownEngine, find_executable};
+pub use exit::Exit;
+pub use options::{LaunchOptions, Sandbox, UserData};
+pub use pipe::{Pipe, PipeReader, PipeWriter};
+pub use state_dir::StateDir;
+pub use sweep::Sweep;

@@ -1,0 +1,203 @@
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::record::Record;
+use super::remove::remove;
+use super::sweep::{Sweep, sweep};
+use super::tree::{ProcessId, Tree};
+use crate::ChromeError;
+
+/// The longest path of a Unix socket, without the ending NUL.
+const SOCKET_PATH: usize = 107;
+
+/// What Chromium puts below TMPDIR: `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
+const SOCKET_SUFFIX: usize = 45;
+
+/// The directory in which a pool keeps what it must remember: one pool, one directory.
+///
+/// It holds a lock, one directory for every Chromium that runs, and usually the persistent
+/// profiles. Clones share the lock, which is given back when the last clone and the last browser
+/// below it are gone.
+#[derive(Clone, Debug)]
+pub struct StateDir(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// Held for its lock.
+    _lock: File,
+    swept: Sweep,
+}
+
+impl StateDir {
+    /// Makes the directory if need be, takes its lock, and sweeps away what a pool that was
+    /// killed has left in it: Chromium processes that were recorded there, and directories.
+    ///
+    /// Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`ChromeError::StateDirBusy`] if another pool holds it, [`ChromeError::File`] if it cannot
+    /// be used.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, ChromeError> {
+        let path = path.into();
+        let path = std::path::absolute(&path).map_err(ChromeError::file("resolve", path))?;
+        private_dir(&path)?;
+        let path = path.canonicalize().map_err(ChromeError::file("resolve", path))?;
+        let lock = lock(&path)?;
+        let run = path.join("run");
+        private_dir(&run)?;
+        // A directory that was there before may have been open to others.
+        fs::set_permissions(&run, Permissions::from_mode(0o700))
+            .map_err(ChromeError::file("protect", &run))?;
+        let swept = sweep(&run)?;
+        if !swept.is_clean() {
+            tracing::info!(directory = %path.display(), ?swept, "swept up after a pool that was killed");
+        }
+        Ok(Self(Arc::new(Inner { path, _lock: lock, swept })))
+    }
+
+    /// The directory used where none is configured: `browser-pool` under `XDG_STATE_HOME`, which
+    /// defaults to `~/.local/state`. `None` if the environment has neither that nor `HOME`.
+    #[must_use]
+    pub fn default_path() -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+        Some(state.join("browser-pool"))
+    }
+
+    /// The absolute path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What opening it had to clean up.
+    #[must_use]
+    pub fn swept(&self) -> &Sweep {
+        &self.0.swept
+    }
+
+    /// Makes the directory of one browser.
+    pub(super) fn browser_dir(&self) -> Result<BrowserDir, ChromeError> {
+        let run = self.0.path.join("run");
+        loop {
+            let name = format!("{:08x}", fastrand::u32(..));
+            let path = run.join(&name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(ChromeError::file("create", path)(error)),
+                Ok(()) => {
+                    let directory = BrowserDir { temp_dir: temp_dir(&path), path, _state: self.clone() };
+                    for directory in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
+                        private_dir(&directory)?;
+                    }
+                    return Ok(directory);
+                }
+            }
+        }
+    }
+}
+
+/// The directory of one browser and everything below it. Its owner removes it: the drop does so
+/// only for a browser that never started.
+#[derive(Debug)]
+pub(super) struct BrowserDir {
+    path: PathBuf,
+    temp_dir: PathBuf,
+    /// Keeps the lock while anything of ours is below it.
+    _state: StateDir,
+}
+
+impl BrowserDir {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The user data directory of a browser without a persistent profile.
+    pub(super) fn profile(&self) -> PathBuf {
+        self.path.join("profile")
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    pub(super) fn temp_dir(&self) -> &Path {
+        &self.temp_dir
+    }
+
+    pub(super) fn tree(&self, leader: Option<u32>) -> Tree {
+        Tree { group: leader, directory: self.path.clone(), temp_dir: self.temp_dir.clone() }
+    }
+
+    pub(super) fn record(&self, process: ProcessId) -> Result<(), ChromeError> {
+        Record::new(process).write(&self.path).map_err(ChromeError::file("write a record to", &self.path))
+    }
+
+    /// Removes it: the temporary files first, so that a removal that is cut short is taken up by
+    /// the next sweep.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove(&self.temp_dir)?;
+        remove(&self.path)
+    }
+}
+
+/// TMPDIR of the browser whose directory this is. Chromium makes a socket in it and dies where
+/// the path is too long for one; then it is in the system's own directory.
+pub(super) fn temp_dir(browser_dir: &Path) -> PathBuf {
+    let near = browser_dir.join("tmp");
+    if near.as_os_str().len() + SOCKET_SUFFIX <= SOCKET_PATH {
+        return near;
+    }
+    let name = browser_dir.file_name().unwrap_or_default().to_string_lossy();
+    std::env::temp_dir().join(format!("browser-pool-{name}"))
+}
+
+/// Makes a directory that only its owner may enter; one that is there already must be a directory
+/// and no link to one.
+pub(super) fn private_dir(path: &Path) -> Result<(), ChromeError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(ChromeError::file("create", parent))?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::metadata(path).map_err(ChromeError::file("look at", path))?;
+            if metadata.is_dir() { Ok(()) } else { Err(ChromeError::file("create", path)(error)) }
+        }
+        made => made.map_err(ChromeError::file("create", path)),
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, ChromeError> {
+    let path = directory.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(ChromeError::file("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut owner = String::new();
+            let _ = file.read_to_string(&mut owner);
+            let owner = owner.trim().parse().ok();
+            return Err(ChromeError::StateDirBusy { directory: directory.to_owned(), owner });
+        }
+        Err(error) => return Err(ChromeError::file("lock", path)(error.into())),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(ChromeError::file("write", path))?;
+    Ok(file)
+}

@@ -1,0 +1,203 @@
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open, pidfd_send_signal,
+    waitid, waitpid,
+};
+
+/// A process that cannot be taken for another: ids are used again, start times are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ProcessId {
+    pub(super) pid: u32,
+    /// In clock ticks since boot, as in `/proc/PID/stat`.
+    pub(super) started: u64,
+}
+
+impl ProcessId {
+    /// The process that has this id now.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        Stat::read(pid).map(|stat| Self { pid, started: stat.started })
+    }
+
+    pub(super) fn is_alive(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_zombie())
+    }
+
+    /// Kills exactly this process and hands back a descriptor that gets readable when it is dead.
+    fn kill(self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // The descriptor is bound to whatever has the id now: only then is the question whether
+        // it is still the same process a safe one.
+        if Self::of(self.pid)? != self {
+            return None;
+        }
+        pidfd_send_signal(&pidfd, Signal::KILL).ok()?;
+        Some(pidfd)
+    }
+}
+
+/// What `/proc/PID/stat` tells.
+struct Stat {
+    state: u8,
+    parent: u32,
+    group: u32,
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The name of the program stands in brackets and may hold anything, brackets too.
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();
+        Some(Self {
+            state: *fields.first()?.as_bytes().first()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// All processes of one browser: those of its process group, and those that left the group but
+/// carry its directory in their arguments or its TMPDIR in their environment.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    pub(super) group: Option<u32>,
+    pub(super) directory: PathBuf,
+    pub(super) temp_dir: PathBuf,
+}
+
+impl Tree {
+    /// The ids of the processes in the group, without a look at the rest of the machine's
+    /// arguments and environments.
+    pub(super) fn group(&self) -> Vec<u32> {
+        processes()
+            .filter(|(_, stat)| !stat.is_zombie() && Some(stat.group) == self.group)
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// The processes that live.
+    pub(super) fn members(&self) -> Vec<ProcessId> {
+        let own = std::process::id();
+        processes()
+            .filter(|(pid, stat)| *pid != own && !stat.is_zombie())
+            .filter(|(pid, stat)| Some(stat.group) == self.group || self.carries_mark(*pid))
+            .map(|(pid, stat)| ProcessId { pid, started: stat.started })
+            .collect()
+    }
+
+    fn carries_mark(&self, pid: u32) -> bool {
+        let mut argument = b"=".to_vec();
+        argument.extend_from_slice(self.directory.as_os_str().as_bytes());
+        argument.push(b'/');
+        let mut variable = b"TMPDIR=".to_vec();
+        variable.extend_from_slice(self.temp_dir.as_os_str().as_bytes());
+        let entries = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        memchr::memmem::find(&entries("cmdline"), &argument).is_some()
+            || entries("environ").split(|&byte| byte == 0).any(|entry| entry == variable)
+    }
+
+    /// Kills every member and waits until the last one is dead; false if one is still there at
+    /// the deadline.
+    pub(super) fn end(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut killed = HashSet::new();
+        loop {
+            let members = self.members();
+            if members.is_empty() {
+                self.reap_adopted();
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            killed.extend(members.iter().copied());
+            let dying: Vec<OwnedFd> = members.into_iter().filter_map(ProcessId::kill).collect();
+            for pidfd in &dying {
+                wait_readable(pidfd, Duration::from_millis(200));
+            }
+            if dying.is_empty() {
+                // Not ours to kill, or between two states: look again, but do not spin.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Reaps dead members that became our children because we are process 1 or a subreaper;
+    /// the leader, our own child from the start, is left alone.
+    pub(super) fn reap_adopted(&self) {
+        let own = std::process::id();
+        let adopted = processes().filter(|(pid, stat)| {
+            stat.parent == own
+                && stat.is_zombie()
+                && Some(stat.group) == self.group
+                && Some(*pid) != self.group
+        });
+        for pid in adopted.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // An error means that somebody else was quicker.
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// Waits until a process is dead, its zombie not yet reaped.
+pub(super) fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
+    let timeout = Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
+
+/// Reaps a child that is dead.
+pub(super) fn reap(pidfd: impl AsFd) {
+    // An error means that it is no child of ours, or has been reaped.
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+}
+
+fn processes() -> impl Iterator<Item = (u32, Stat)> {
+    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        Some((pid, Stat::read(pid)?))
+    })
+}
+
+/// All processes that were given exactly this argument.
+pub(super) fn with_argument(argument: &[u8]) -> Option<u32> {
+    processes().filter(|(_, stat)| !stat.is_zombie()).map(|(pid, _)| pid).find(|pid| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|&byte| byte == 0).any(|held| held == argument)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_with_brackets_and_spaces_is_read_past() {
+        let line = "42 (a) Z 1 (b)) S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.group, stat.started), (b'S', 7, 8, 12345));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_time_too() {
+        let own = ProcessId::of(std::process::id()).unwrap();
+        assert!(own.is_alive());
+        assert!(!ProcessId { started: own.started + 1, ..own }.is_alive());
+    }
+}
