@@ -170,6 +170,11 @@ impl Reporter {
         Self { pool, slot }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn to(pool: Weak<dyn Report>, slot: SlotRef) -> Self {
+        Self { pool, slot }
+    }
+
     /// The resource is broken: an idle one is closed and replaced at once, a leased one is closed
     /// when it comes back.
     pub fn broken(&self, why: impl Into<String>) {
