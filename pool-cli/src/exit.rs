@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::config::Findings;
+
 /// The command could not do what it was asked to.
 pub const FAILURE: u8 = 1;
 /// The command line is wrong; clap exits with it.
@@ -37,17 +39,23 @@ pub struct Failure {
     code: u8,
     message: Option<String>,
     hint: Option<String>,
+    findings: Option<Findings>,
 }
 
 impl Failure {
     /// A failure with a message: lower case, no full stop. Exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILURE, message: Some(message.into()), hint: None }
+        Self { code: FAILURE, message: Some(message.into()), hint: None, findings: None }
     }
 
     /// A failure that has printed all there is to say.
     pub fn silent(code: u8) -> Self {
-        Self { code, message: None, hint: None }
+        Self { code, message: None, hint: None, findings: None }
+    }
+
+    /// A configuration that cannot be used. Exit code 78.
+    fn config(findings: Findings) -> Self {
+        Self { code: CONFIG, message: None, hint: None, findings: Some(findings) }
     }
 
     /// Adds what to do next: lower case, with the command to try.
@@ -72,6 +80,9 @@ impl Failure {
 impl fmt::Display for Failure {
     /// `error:` and `hint:` lines; with `{:#}` in colour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(findings) = &self.findings {
+            fmt::Display::fmt(findings, f)?;
+        }
         let style = |style: Style| if f.alternate() { style } else { Style::new() };
         for (word, text, style) in
             [("error", &self.message, style(ERROR)), ("hint", &self.hint, style(HINT))]
@@ -84,8 +95,15 @@ impl fmt::Display for Failure {
     }
 }
 
-impl<E: Error> From<E> for Failure {
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        // One blanket impl for `?` on any error, so the one kind with a code of its own is told
+        // apart here.
+        let error: Box<dyn Error> = Box::new(error);
+        let error = match error.downcast::<Findings>() {
+            Ok(findings) => return Self::config(*findings),
+            Err(error) => error,
+        };
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {

@@ -1,8 +1,7 @@
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::Config;
-use crate::exit::{self, Failure};
+use super::{Config, Loaded, Loader};
+use crate::exit::Failure;
 
 /// Where a command's configuration comes from; flattened into the arguments of each command that
 /// wants one.
@@ -15,31 +14,65 @@ pub struct ConfigArgs {
     /// The configuration file; without one the defaults apply.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "POOL_CONFIG")]
     pub file: Option<PathBuf>,
-    /// Address and port to listen on.
+    /// Address and port to listen on [gateway.listen].
     #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<SocketAddr>,
-    /// Browsers that are kept at least.
+    pub listen: Option<String>,
+    /// Browsers that are kept at least [pool.min_size].
     #[arg(long, value_name = "N")]
-    pub min_size: Option<usize>,
-    /// Browsers, at most.
+    pub min_size: Option<String>,
+    /// Browsers, at most [pool.max_size].
     #[arg(long, value_name = "N")]
-    pub max_size: Option<usize>,
-    /// Any other key, such as `--set chrome.headless=false`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub max_size: Option<String>,
+    /// What a client gets: exclusive or shared [pool.lease].
+    #[arg(long, value_name = "KIND")]
+    pub lease: Option<String>,
+    /// Which Chromium: auto, shell or chromium [chrome.engine].
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Any key, such as --set chrome.headless=false.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
 }
 
 impl ConfigArgs {
-    /// Loads the configuration from flags, environment and file, and validates it whole.
-    ///
-    /// Warnings go to stderr.
+    /// A loader of the file, the environment of the process, and these flags.
+    pub fn loader(&self) -> Loader {
+        let mut loader = Loader::new().environment();
+        if let Some(file) = &self.file {
+            loader = loader.file(file);
+        }
+        for (flag, path, value) in [
+            ("--listen", "gateway.listen", &self.listen),
+            ("--min-size", "pool.min_size", &self.min_size),
+            ("--max-size", "pool.max_size", &self.max_size),
+            ("--lease", "pool.lease", &self.lease),
+            ("--engine", "chrome.engine", &self.engine),
+        ] {
+            if let Some(value) = value {
+                loader = loader.flag(flag, path, value);
+            }
+        }
+        for (path, value) in &self.set {
+            loader = loader.flag(format!("--set {path}"), path, value);
+        }
+        loader
+    }
+
+    /// Loads and validates the configuration, and prints warnings to stderr.
     ///
     /// # Errors
     ///
-    /// Exit code 78 with every problem that was found.
+    /// Exit code 78 with everything that is wrong.
     pub fn load(&self) -> Result<Config, Failure> {
-        let Some(file) = &self.file else { return Ok(Config::default()) };
-        let text = std::fs::read_to_string(file)?;
-        toml::from_str(&text).map_err(|error| Failure::new(error.to_string()).code(exit::CONFIG))
+        let Loaded { config, warnings, .. } = self.loader().load()?;
+        for warning in &warnings {
+            anstream::eprintln!("{warning:#}");
+        }
+        Ok(config)
     }
+}
+
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("write it as section.key=value")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }

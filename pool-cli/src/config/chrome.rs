@@ -23,6 +23,7 @@ pub struct ChromeConfig {
     /// Whether Chromium's own sandbox is used.
     pub sandbox: Sandbox,
     /// Extra flags for Chromium, such as `["--lang=de"]`. They never come from a client.
+    #[schemars(extend("items" = { "type": "string", "x-kind": "flag" }))]
     pub args: Vec<String>,
     /// How long a browser may take from its launch to its first answer.
     #[serde(with = "AsDuration")]

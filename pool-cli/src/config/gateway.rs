@@ -31,10 +31,12 @@ pub struct GatewayConfig {
     /// Host names besides loopback and that of `external_url` that requests may be addressed to.
     ///
     /// Others are refused, which stops DNS rebinding. With a token, any host is accepted.
+    #[schemars(extend("items" = { "type": "string", "x-kind": "host" }))]
     pub allowed_hosts: Vec<String>,
     /// Web origins, such as `https://tools.example`, whose pages may open a WebSocket here.
     ///
     /// CDP clients send no `Origin`; a request that has one comes from a web page.
+    #[schemars(extend("items" = { "type": "string", "x-kind": "origin" }))]
     pub allowed_origins: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by target,
     /// as in `info,pool_chrome=debug`.
+    #[schemars(extend("x-kind" = "filter"))]
     pub filter: String,
 }
 

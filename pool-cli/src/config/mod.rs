@@ -7,15 +7,28 @@
 
 mod args;
 mod chrome;
+mod conform;
+mod finding;
 mod gateway;
+mod kind;
+mod load;
 mod log;
 mod machine;
+mod overrides;
 mod pool;
 mod priority;
 mod profiles;
 mod regions;
+mod rules;
+pub mod schema;
 mod secret;
+mod secrets;
+mod settings;
+mod shape;
 mod sizing;
+mod source;
+mod suggest;
+mod tree;
 mod units;
 mod warming;
 
@@ -26,13 +39,16 @@ use serde::{Deserialize, Serialize};
 
 pub use args::ConfigArgs;
 pub use chrome::{ChromeConfig, Engine, Sandbox};
+pub use finding::{Finding, Findings, Place, Severity};
 pub use gateway::GatewayConfig;
+pub use load::{Loaded, Loader};
 pub use log::{LogConfig, LogFormat};
 pub use pool::{LeaseKind, PoolConfig, Reset};
 pub use priority::PriorityConfig;
 pub use profiles::{ProfileConfig, ProfileMode, ProfilesConfig};
 pub use regions::{ProxyConfig, RegionConfig};
 pub use secret::Secret;
+pub use settings::Setting;
 pub use sizing::SizingConfig;
 pub use warming::WarmingConfig;
 

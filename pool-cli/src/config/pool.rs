@@ -12,7 +12,7 @@ use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
 #[serde(default, deny_unknown_fields)]
 pub struct PoolConfig {
     /// The name of the pool, in metrics and in `/browser_pools/{name}`.
-    #[schemars(extend("format" = "name"))]
+    #[schemars(extend("x-kind" = "name"))]
     pub name: String,
     /// Anonymous browsers that are kept at least, leased or idle.
     pub min_size: usize,
@@ -64,7 +64,7 @@ pub struct PoolConfig {
     ///
     /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
     /// One pool at a time uses it.
-    #[schemars(extend("format" = "path"), transform = machine::computed)]
+    #[schemars(extend("x-kind" = "path"), transform = machine::computed)]
     pub state_dir: PathBuf,
 }
 

@@ -26,7 +26,6 @@ pub struct ProfileConfig {
     /// What of a lease is there in the next one.
     pub mode: ProfileMode,
     /// The region of leases that ask for none.
-    #[schemars(extend("format" = "name"))]
     pub region: Option<String>,
 }
 

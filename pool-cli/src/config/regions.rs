@@ -47,6 +47,7 @@ pub struct ProxyConfig {
 #[schemars(inline)]
 struct ProxyTable {
     /// Its address, without credentials.
+    #[schemars(extend("x-kind" = "proxy url"))]
     url: String,
     /// The user name that it wants.
     username: Option<String>,
@@ -95,6 +96,6 @@ impl JsonSchema for ProxyConfig {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let table = generator.subschema_for::<ProxyTable>();
-        json_schema!({ "anyOf": [{ "type": "string", "format": "proxy" }, table] })
+        json_schema!({ "anyOf": [{ "type": "string", "x-kind": "proxy url" }, table] })
     }
 }

@@ -67,7 +67,7 @@ impl JsonSchema for Secret {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "format": "secret",
+            "x-kind": "secret",
             "anyOf": [
                 { "type": "string" },
                 {

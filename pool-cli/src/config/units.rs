@@ -14,7 +14,7 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is written instead of a limit that does not apply.
-const OFF: &str = "off";
+pub(super) const OFF: &str = "off";
 
 /// A duration such as `"30s"`; longer than zero.
 pub(super) struct AsDuration;
@@ -179,7 +179,7 @@ fn or_off<S: Serializer>(value: Option<impl Display>, to: S) -> Result<S::Ok, S:
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("a duration must be longer than zero".to_owned()),
         Ok(duration) => Ok(duration),
@@ -187,7 +187,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn size(text: &str) -> Result<ByteSize, String> {
+pub(super) fn size(text: &str) -> Result<ByteSize, String> {
     let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
     match text.parse::<ByteSize>() {
         Ok(size) if has_unit && size.as_u64() > 0 => Ok(size),
@@ -225,11 +225,11 @@ macro_rules! schema {
 }
 
 schema! {
-    AsDuration => { "type": "string", "format": "duration" }
-    AsDurationOrOff => { "type": "string", "format": "duration or off" }
-    AsSizeOrOff => { "type": "string", "format": "size or off" }
-    AsCountOrOff => { "type": ["integer", "string"], "format": "count or off", "minimum": 1 }
-    AsUrl => { "type": "string", "format": "url" }
-    AsPath => { "type": "string", "format": "path" }
-    AsAddress => { "type": "string", "format": "address" }
+    AsDuration => { "type": "string", "x-kind": "duration" }
+    AsDurationOrOff => { "type": "string", "x-kind": "duration or off" }
+    AsSizeOrOff => { "type": "string", "x-kind": "size or off" }
+    AsCountOrOff => { "type": ["integer", "string"], "x-kind": "count or off", "minimum": 1 }
+    AsUrl => { "type": "string", "x-kind": "public url" }
+    AsPath => { "type": "string", "x-kind": "path" }
+    AsAddress => { "type": "string", "x-kind": "address" }
 }

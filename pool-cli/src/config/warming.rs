@@ -13,6 +13,7 @@ pub struct WarmingConfig {
     /// The user agent of the page that warms, if not Chromium's own.
     pub user_agent: Option<String>,
     /// The page that is opened.
+    #[schemars(extend("x-kind" = "page url"))]
     pub url: String,
     /// JavaScript that is run once in that page.
     pub script: Option<String>,

@@ -1,0 +1,156 @@
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+/// Where a setting comes from, or where something is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Place {
+    /// It is not set anywhere.
+    Default,
+    /// A place in the file; line and column are counted from 1, columns in characters.
+    File {
+        /// The file, as it was named.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// An environment variable.
+    Environment {
+        /// Its name.
+        name: String,
+    },
+    /// A flag on the command line.
+    Flag {
+        /// The flag, with its dashes.
+        name: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Environment { name } => write!(f, "environment variable {name}"),
+            Self::Flag { name } => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing is started.
+    Error,
+    /// It works, but probably not as meant.
+    Warning,
+}
+
+/// One thing that is wrong with a configuration, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong: lower case, without a full stop.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Where it is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    #[serde(skip)]
+    pub(super) excerpt: Option<Excerpt>,
+}
+
+/// The line of a file that a finding is about, without the secrets in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Excerpt {
+    pub(super) line: String,
+    /// What of the line is meant, in characters from 0.
+    pub(super) marked: Range<usize>,
+}
+
+impl Finding {
+    /// Whether it keeps nothing from starting.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        self.severity == Severity::Warning
+    }
+}
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const MARGIN: Style = AnsiColor::Blue.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+impl fmt::Display for Finding {
+    /// Several lines, the last with its line feed; with `{:#}` in colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let style = |style: Style| if f.alternate() { style } else { Style::new() };
+        let (word, colour) = match self.severity {
+            Severity::Error => ("error", style(ERROR)),
+            Severity::Warning => ("warning", style(WARNING)),
+        };
+        let (margin, hint) = (style(MARGIN), style(HINT));
+        writeln!(f, "{colour}{word}:{colour:#} {}", self.message)?;
+        let number = match &self.place {
+            Some(Place::File { line, .. }) => line.to_string(),
+            _ => " ".to_owned(),
+        };
+        let pad = " ".repeat(number.len());
+        if let Some(place) = &self.place {
+            writeln!(f, "{pad}{margin}-->{margin:#} {place}")?;
+        }
+        if let Some(Excerpt { line, marked }) = &self.excerpt {
+            // Tabs are repeated, so that the caret stands under its character.
+            let indent: String = line
+                .chars()
+                .take(marked.start)
+                .map(|char| if char == '\t' { '\t' } else { ' ' })
+                .collect();
+            let carets = "^".repeat(marked.len().max(1));
+            writeln!(f, "{pad} {margin}|{margin:#}")?;
+            writeln!(f, "{margin}{number} |{margin:#} {line}")?;
+            writeln!(f, "{pad} {margin}|{margin:#} {indent}{colour}{carets}{colour:#}")?;
+        }
+        if let Some(text) = &self.hint {
+            writeln!(f, "{hint}hint:{hint:#} {text}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that was found in a configuration that cannot be used; at least one error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings(pub(super) Vec<Finding>);
+
+impl Findings {
+    /// The findings, in the order of the file; those of the environment and of flags follow.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            fmt::Display::fmt(finding, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Findings {}

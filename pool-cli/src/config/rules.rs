@@ -1,0 +1,259 @@
+//! The rules that no single value can break.
+
+use std::ops::Range;
+
+use super::source::Problem;
+use super::suggest::{did_you_mean, nearest};
+use super::tree::{self, Tree};
+use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox};
+
+/// Checks a configuration whose values are all right by themselves.
+///
+/// `refused` are the settings that were written but could not be used: what they are not cannot
+/// break a rule.
+pub(super) fn check(
+    config: &Config,
+    tree: &Tree<'_>,
+    refused: &[Vec<String>],
+    problems: &mut Vec<Problem>,
+) {
+    let mut rules = Rules { config, tree, refused, problems };
+    rules.gateway();
+    rules.sizes();
+    rules.leases();
+    rules.chrome();
+    rules.profiles();
+    rules.regions();
+}
+
+struct Rules<'a> {
+    config: &'a Config,
+    tree: &'a Tree<'a>,
+    refused: &'a [Vec<String>],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Rules<'_> {
+    /// Where a value is set; nowhere if it is the default.
+    fn value(&self, path: &[&str]) -> Option<Range<usize>> {
+        tree::find(self.tree, path).map(|(_, value)| value.span())
+    }
+
+    /// Whether a value was written that could not be used.
+    fn is_refused(&self, path: &[&str]) -> bool {
+        self.refused.iter().any(|refused| refused == path)
+    }
+
+    /// Where a section or key is named.
+    fn key(&self, path: &[&str]) -> Option<Range<usize>> {
+        tree::find(self.tree, path).map(|(key, _)| key.span())
+    }
+
+    /// Where one item of a list is.
+    fn item(&self, path: &[&str], index: usize) -> Option<Range<usize>> {
+        let (_, list) = tree::find(self.tree, path)?;
+        list.get_ref().as_array()?.get(index).map(toml::Spanned::span)
+    }
+
+    fn gateway(&mut self) {
+        let gateway = &self.config.gateway;
+        let has_token = gateway.token.is_some() || self.is_refused(&["gateway", "token"]);
+        if !gateway.listen.ip().is_loopback() && !has_token {
+            let at = self.value(&["gateway", "listen"]);
+            let message = format!("listening on {} without a token", gateway.listen);
+            self.problems.push(Problem::error(at, message).hint(
+                "beyond loopback anybody could take a browser: add token = { env = \"POOL_TOKEN\" }",
+            ));
+        }
+    }
+
+    fn sizes(&mut self) {
+        let pool = &self.config.pool;
+        self.min_and_max(&["pool"], pool.min_size, pool.max_size);
+        for (name, profile) in &self.config.profiles.named {
+            self.min_and_max(&["profiles", name], profile.min_size, profile.max_size);
+        }
+        for (name, region) in &self.config.regions {
+            self.min_and_max(&["regions", name], region.min_size, region.max_size);
+        }
+        let classes = others_min(self.config);
+        let total = pool.min_size.saturating_add(classes);
+        let is_sure = !self.is_refused(&["pool", "max_size"]);
+        if classes > 0 && is_sure && pool.min_size <= pool.max_size && total > pool.max_size {
+            let at =
+                self.value(&["pool", "max_size"]).or_else(|| self.value(&["pool", "min_size"]));
+            let message = format!(
+                "the minimums of the pool, its profiles and regions add up to {total}, but \
+                 `max_size` is {}",
+                pool.max_size
+            );
+            let hint = format!("set `max_size` in [pool] to {total} or more");
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
+    }
+
+    fn min_and_max(&mut self, section: &[&str], min: usize, max: usize) {
+        let key = |name| [section, &[name]].concat();
+        if min <= max || self.is_refused(&key("min_size")) || self.is_refused(&key("max_size")) {
+            return;
+        }
+        let at = self.value(&key("min_size")).or_else(|| self.value(&key("max_size")));
+        let message = format!("`min_size` is {min}, more than `max_size`, which is {max}");
+        let hint = format!("raise `max_size` to {min} or more, or lower `min_size`");
+        self.problems.push(Problem::error(at, message).hint(hint));
+    }
+
+    fn leases(&mut self) {
+        let pool = &self.config.pool;
+        if pool.lease_choice {
+            return;
+        }
+        let (key, kind, other, is_changed) = match pool.lease {
+            LeaseKind::Exclusive => {
+                let default = PoolConfig::default().leases_per_browser;
+                let is_changed = pool.leases_per_browser != default;
+                ("leases_per_browser", "exclusive", "shared", is_changed)
+            }
+            LeaseKind::Shared => ("reset", "shared", "exclusive", pool.reset != Reset::default()),
+        };
+        if is_changed {
+            let at = self.key(&["pool", key]);
+            let message = format!("`{key}` has no effect on {kind} leases");
+            let hint = format!("set lease = \"{other}\" or lease_choice = true, or leave it out");
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
+    }
+
+    fn chrome(&mut self) {
+        let chrome = &self.config.chrome;
+        if chrome.engine == Engine::Shell && !chrome.headless {
+            let at =
+                self.value(&["chrome", "headless"]).or_else(|| self.value(&["chrome", "engine"]));
+            let message = "engine = \"shell\" has no windows, but `headless` is false";
+            let hint = "set engine = \"chromium\" or leave `headless` out";
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
+        if let Some(path) = &chrome.executable
+            && !is_executable(path)
+        {
+            let at = self.value(&["chrome", "executable"]);
+            let message = if path.exists() {
+                format!("{} cannot be executed", path.display())
+            } else {
+                format!("there is no {}", path.display())
+            };
+            let hint = "leave `executable` out to look on PATH, and see `pool-cli doctor`";
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
+        if chrome.sandbox == Sandbox::Off
+            && let Some(at) = self.value(&["chrome", "sandbox"])
+        {
+            let message = "without the sandbox a page that breaks out has the rights of the pool";
+            let hint = "\"auto\" turns it off only where it cannot work";
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
+    }
+
+    fn profiles(&mut self) {
+        for (name, profile) in &self.config.profiles.named {
+            if let Some(region) = &profile.region {
+                let at = self.value(&["profiles", name, "region"]);
+                self.known_region(region, at);
+            }
+        }
+    }
+
+    fn regions(&mut self) {
+        for (name, region) in &self.config.regions {
+            let proxies = ["regions", name, "proxies"];
+            if region.proxies.is_empty() && !self.is_refused(&proxies) {
+                let at = self.value(&proxies).or_else(|| self.key(&["regions", name]));
+                let message = format!("region `{name}` has no proxies");
+                let hint =
+                    "add proxies = [\"http://proxy.example:8080\"]: without one nothing goes out";
+                self.problems.push(Problem::error(at, message).hint(hint));
+            }
+            for (index, proxy) in region.proxies.iter().enumerate() {
+                if proxy.password.is_some() && proxy.username.is_none() {
+                    let at = self.item(&["regions", name, "proxies"], index);
+                    let message = "a `password` without a `username`";
+                    let hint = "add username = \"…\"";
+                    self.problems.push(Problem::error(at, message).hint(hint));
+                }
+            }
+            for (index, fallback) in region.fallback.iter().enumerate() {
+                let at = self.item(&["regions", name, "fallback"], index);
+                if fallback == name {
+                    let message = format!("region `{name}` falls back to itself");
+                    let hint = "leave it out: a region's proxies are all tried first";
+                    self.problems.push(Problem::error(at, message).hint(hint));
+                } else {
+                    self.known_region(fallback, at);
+                }
+            }
+        }
+        self.fallback_cycles();
+    }
+
+    fn known_region(&mut self, region: &str, at: Option<Range<usize>>) {
+        let regions = &self.config.regions;
+        if regions.contains_key(region) {
+            return;
+        }
+        let message = format!("there is no region `{}`", region.escape_debug());
+        let hint = match nearest(region, regions.keys().map(String::as_str)) {
+            Some(near) => did_you_mean(near),
+            None => format!("add a section [regions.{}]", region.escape_debug()),
+        };
+        self.problems.push(Problem::error(at, message).hint(hint));
+    }
+
+    /// Each cycle is reported once, at the first of its regions.
+    fn fallback_cycles(&mut self) {
+        let config = self.config;
+        let mut reported: Vec<&str> = Vec::new();
+        for start in config.regions.keys() {
+            let Some(cycle) = cycle_through(config, start) else { continue };
+            if cycle.iter().any(|name| reported.contains(name)) {
+                continue;
+            }
+            let at = self.value(&["regions", start, "fallback"]);
+            let names = [cycle.as_slice(), &[start]].concat().join(" → ");
+            let message = format!("regions fall back in a circle: {names}");
+            let hint = "a request would go round while all of them are down: break it at one place";
+            self.problems.push(Problem::error(at, message).hint(hint));
+            reported.extend(cycle);
+        }
+    }
+}
+
+/// The regions from `start` back to it, without the second `start`.
+fn cycle_through<'c>(config: &'c Config, start: &'c str) -> Option<Vec<&'c str>> {
+    let mut paths = vec![vec![start]];
+    let mut seen: Vec<&str> = Vec::new();
+    while let Some(path) = paths.pop() {
+        let last = *path.last()?;
+        let next = config.regions.get(last).map_or(&[][..], |region| &region.fallback);
+        for name in next.iter().filter(|name| *name != last) {
+            if name == start {
+                return Some(path);
+            }
+            if !seen.contains(&name.as_str()) {
+                seen.push(name);
+                paths.push([path.as_slice(), &[name.as_str()]].concat());
+            }
+        }
+    }
+    None
+}
+/// What profiles and regions keep at least, together.
+pub(super) fn others_min(config: &Config) -> usize {
+    let profiles = config.profiles.named.values().map(|profile| profile.min_size);
+    let regions = config.regions.values().map(|region| region.min_size);
+    profiles.chain(regions).fold(0, usize::saturating_add)
+}
+
+fn is_executable(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,198 @@
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::finding::{Excerpt, Finding, Place, Severity};
+use super::suggest::nearest;
+
+/// All text that a configuration is read from, end to end: first the file, then one piece for each
+/// variable and flag.
+///
+/// Every value keeps its range in this text, whatever it came from, as in the source map of a
+/// compiler. So one number tells both where a value is wrong and where it came from.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Vec<Source>);
+
+#[derive(Debug)]
+pub(super) struct Source {
+    origin: Origin,
+    pub(super) text: String,
+    /// Where it begins in the whole.
+    pub(super) start: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    File(PathBuf),
+    Environment(String),
+    Flag(String),
+}
+
+/// Something that is wrong, at a range of the whole text.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) severity: Severity,
+    pub(super) at: Option<Range<usize>>,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn error(at: impl Into<Option<Range<usize>>>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, at: at.into(), message: message.into(), hint: None }
+    }
+
+    pub(super) fn warning(at: impl Into<Option<Range<usize>>>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(at, message) }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Sources {
+    /// Adds a piece and gives its index.
+    pub(super) fn add(&mut self, origin: Origin, text: String) -> usize {
+        // One more than the text: the end of a piece belongs to it, and not to the next.
+        let start = self.0.last().map_or(0, |last| last.start + last.text.len() + 1);
+        self.0.push(Source { origin, text, start });
+        self.0.len() - 1
+    }
+
+    pub(super) fn get(&self, index: usize) -> &Source {
+        &self.0[index]
+    }
+
+    fn at(&self, offset: usize) -> Option<&Source> {
+        let index = self.0.partition_point(|source| source.start <= offset);
+        self.0.get(index.checked_sub(1)?)
+    }
+
+    /// Whether what stands there was written into a file.
+    pub(super) fn is_file(&self, offset: usize) -> bool {
+        self.at(offset).is_some_and(|source| matches!(source.origin, Origin::File(_)))
+    }
+
+    /// Where a range begins.
+    pub(super) fn place(&self, range: &Range<usize>) -> Place {
+        self.at(range.start).map_or(Place::Default, |source| match &source.origin {
+            Origin::File(path) => {
+                let before = &source.text[..source.floor(range.start)];
+                let line_start = before.rfind('\n').map_or(0, |feed| feed + 1);
+                Place::File {
+                    path: path.clone(),
+                    line: before.matches('\n').count() + 1,
+                    column: before[line_start..].chars().count() + 1,
+                }
+            }
+            Origin::Environment(name) => Place::Environment { name: name.clone() },
+            Origin::Flag(name) => Place::Flag { name: name.clone() },
+        })
+    }
+
+    /// Resolves problems for people, in the order of the text.
+    pub(super) fn findings(&self, mut problems: Vec<Problem>) -> Vec<Finding> {
+        problems.sort_by_key(|problem| problem.at.as_ref().map_or(usize::MAX, |at| at.start));
+        problems
+            .into_iter()
+            .map(|Problem { severity, at, message, hint }| Finding {
+                severity,
+                message,
+                hint,
+                place: at.as_ref().map(|at| self.place(at)),
+                excerpt: at.and_then(|at| self.excerpt(&at)),
+            })
+            .collect()
+    }
+
+    fn excerpt(&self, range: &Range<usize>) -> Option<Excerpt> {
+        let source = self.at(range.start)?;
+        if !matches!(source.origin, Origin::File(_)) {
+            return None;
+        }
+        let (start, end) = (source.floor(range.start), source.floor(range.end));
+        let line_start = source.text[..start].rfind('\n').map_or(0, |feed| feed + 1);
+        let rest = &source.text[line_start..];
+        let line = rest.split('\n').next().unwrap_or(rest).trim_end_matches('\r');
+        let chars = |end: usize| {
+            let end = end.clamp(line_start, line_start + line.len());
+            source.text[line_start..end].chars().count()
+        };
+        Some(Excerpt { line: conceal(line), marked: chars(start)..chars(end) })
+    }
+}
+
+impl Source {
+    /// Whether it is an environment variable.
+    pub(super) fn is_variable(&self) -> bool {
+        matches!(self.origin, Origin::Environment(_))
+    }
+
+    /// An offset of the whole as one of this piece, at the beginning of a character.
+    fn floor(&self, offset: usize) -> usize {
+        let mut at = offset.saturating_sub(self.start).min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    }
+}
+
+/// Keys whose value must not be shown, whatever is wrong on their line; misspelt ones as well.
+const SECRET_KEYS: [&str; 3] = ["token", "password", "secret"];
+
+/// The line with a star for each character of a secret, so that columns stay as they are.
+fn conceal(line: &str) -> String {
+    let mut shown: Vec<char> = line.chars().collect();
+    for (sign, _) in line.match_indices('=') {
+        let key = line[..sign].trim_end().trim_end_matches(['"', '\'']);
+        let key = key.rsplit(|char: char| !char.is_alphanumeric() && !"-_".contains(char)).next();
+        let value = line[sign + 1..].trim_start();
+        let quote = value.chars().next().filter(|char| matches!(char, '"' | '\''));
+        let (Some(key), Some(quote)) = (key, quote) else { continue };
+        if nearest(key, SECRET_KEYS).is_none() {
+            continue;
+        }
+        let inner = value.trim_start_matches(quote);
+        let from = line.chars().count() - inner.chars().count();
+        let length = inner.chars().take_while(|char| *char != quote).count();
+        shown[from..from + length].fill('*');
+    }
+    // `scheme://user:password@host`
+    for (at, _) in line.match_indices("://") {
+        let authority = &line[at + 3..];
+        let end = authority.find(['/', '"', '\'']).unwrap_or(authority.len());
+        if let Some(sign) = authority[..end].rfind('@') {
+            let from = line[..at + 3].chars().count();
+            let length = authority[..sign].chars().count();
+            shown[from..from + length].fill('*');
+        }
+    }
+    shown.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_concealed_and_columns_kept() {
+        for (line, shown) in [
+            (r#"token = "hunter2" # x"#, r#"token = "*******" # x"#),
+            (r#"token = "hunter2"#, r#"token = "*******"#),
+            (r#"tokn = "hunter2""#, r#"tokn = "*******""#),
+            (r#"lang = "de""#, r#"lang = "de""#),
+            ("token='hunter2'", "token='*******'"),
+            (
+                r#"{ url = "a", password = "pö", x = 1 }"#,
+                r#"{ url = "a", password = "**", x = 1 }"#,
+            ),
+            (r#""password" = "p""#, r#""password" = "*""#),
+            (r#"proxies = ["http://me:pw@host:1"]"#, r#"proxies = ["http://*****@host:1"]"#),
+            (r#"token = { env = "NAME" }"#, r#"token = { env = "NAME" }"#),
+        ] {
+            assert_eq!(conceal(line), shown);
+        }
+    }
+}

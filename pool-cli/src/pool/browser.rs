@@ -1,0 +1,134 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool_core::{BoxError, Driver, ResourceId, async_trait};
+use serde::Serialize;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// What the gateway asks of a leased browser: the only things that it knows of one.
+///
+/// It is implemented for the virtual browsers of `pool-chrome`, and in tests for whatever stands
+/// in for them.
+#[async_trait]
+pub trait Browser: Send + Sync + 'static {
+    /// Opens one more CDP connection to it. The lease ends with the browser, not with the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// Why the browser has ended.
+    async fn connect(&self) -> Result<Wire, BrowserEnd>;
+
+    /// Waits until the browser has ended: crashed, hung, or closed by its client.
+    async fn ended(&self) -> BrowserEnd;
+
+    /// What its foremost page shows, as a PNG, without disturbing its client.
+    ///
+    /// # Errors
+    ///
+    /// If it has no page, or the page does not answer.
+    async fn screenshot(&self) -> Result<Vec<u8>, BoxError>;
+}
+
+/// A CDP connection: commands in, replies and events out, one JSON text each.
+pub struct Wire {
+    /// Towards the browser.
+    pub commands: Box<dyn Commands>,
+    /// From the browser.
+    pub events: Box<dyn Events>,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
+/// The half of a [`Wire`] that takes a client's messages.
+#[async_trait]
+pub trait Commands: Send {
+    /// Passes one message on; waits while the browser takes no more.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection has ended.
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd>;
+}
+
+/// The half of a [`Wire`] that yields the browser's messages.
+#[async_trait]
+pub trait Events: Send {
+    /// The next message.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection has ended, once all messages before the end were taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// No message is lost when the future is dropped.
+    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd>;
+
+    /// The next message if it is there already, so that several go out in one write.
+    fn try_next(&mut self) -> Option<Utf8Bytes>;
+}
+
+/// Why a browser, or a connection to it, has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrowserEnd {
+    /// A client sent `Browser.close`.
+    Closed,
+    /// Its process died.
+    Crashed(Arc<str>),
+    /// It stopped answering.
+    Hung(Arc<str>),
+    /// The client took its messages too slowly.
+    SlowReader,
+    /// The pool took it away.
+    Revoked,
+}
+
+/// A driver whose resources are browsers, with what can be said of them all.
+#[async_trait]
+pub trait BrowserDriver: Driver<Resource: Browser> {
+    /// The native fields of `/json/version`, of whichever browser was launched last; `None`
+    /// before the first one.
+    fn version(&self) -> Option<Version>;
+
+    /// The process of a browser and its memory, as last looked at.
+    fn vitals(&self, id: ResourceId) -> Option<Vitals>;
+
+    /// Looks at the memory of all browsers. Reads `/proc`, so it is called now and then.
+    async fn measure(&self);
+}
+
+/// What a browser says of itself: the fields of `Browser.getVersion` under the names that
+/// `/json/version` has for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Product and version, such as `Chrome/156.0.8078.79`.
+    #[serde(rename = "Browser")]
+    pub browser: String,
+    /// The version of CDP.
+    #[serde(rename = "Protocol-Version")]
+    pub protocol: String,
+    /// The default user agent.
+    #[serde(rename = "User-Agent")]
+    pub user_agent: String,
+    /// The version of V8.
+    #[serde(rename = "V8-Version")]
+    pub v8: String,
+    /// The version of WebKit, with its revision.
+    #[serde(rename = "WebKit-Version")]
+    pub webkit: String,
+}
+
+/// The process behind a browser. Browsers of shared leases may have one in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// The process id of the Chromium.
+    pub pid: Option<u32>,
+    /// Proportional set size of its whole process tree, in bytes, and how old that number is.
+    pub memory: Option<(u64, Duration)>,
+}
