@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Five policies for [`pool_core`], each usable alone and with any driver.
+//!
+//! | policy | what it does | what it asks of the driver |
+//! |---|---|---|
+//! | [`Profiles`] | a class per profile, with a directory of its own for each resource | [`ProfileSpec`] |
+//! | [`Priority`] | who waits is served by priority, and ages, so that nobody starves | nothing |
+//! | [`GeoProxy`] | a class per region, spread over the region's healthy proxies | [`ProxySpec`], [`ProxyResource`] |
+//! | [`DynamicSizing`] | how many resources are kept follows the waits and the utilization | nothing |
+//! | [`Warming`] | a new resource is used once before anybody gets it | [`Warm`] |
+//!
+//! Policies stack in the order in which they are added. [`Profiles`] comes before [`GeoProxy`],
+//! since a profile may name a default region.
+//!
+//! # Examples
+//!
+//! ```
+//! use pool_core::testing::FakeDriver;
+//! use pool_core::{Pool, Request};
+//! use pool_policies::Priority;
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = Pool::builder(FakeDriver::default())
+//!     .policy(Priority::new().step(Duration::from_secs(10)))
+//!     .max_size(2)
+//!     .build()?;
+//! let lease = pool.acquire_with(Request::new().priority(1)).await?;
+//! # drop(lease);
+//! # Ok(())
+//! # }
+//! ```
+
+mod announce;
+mod dynamic_sizing;
+mod error;
+mod geo_proxy;
+mod name;
+mod part;
+mod priority;
+mod profiles;
+mod warming;
+
+pub use dynamic_sizing::{DynamicSizing, DynamicSizingBuilder};
+pub use error::PolicyError;
+pub use geo_proxy::{
+    ConnectProbe, GeoProxy, GeoProxyBuilder, Proxy, ProxyAssignment, ProxyProbe, ProxyResource,
+    ProxyScheme, ProxySpec, ProxyStatus, Region,
+};
+pub use priority::Priority;
+pub use profiles::{Profile, ProfileInstance, ProfileMode, ProfileSpec, Profiles, ProfilesBuilder};
+pub use warming::{Warm, WarmUp, Warming};

@@ -1,0 +1,292 @@
+mod builder;
+mod directory;
+mod entry;
+mod instance;
+mod profile;
+mod store;
+mod template;
+mod tree;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use pool_core::{
+    Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, Request, Stats, Verdict,
+};
+use rustc_hash::FxHashMap;
+
+use crate::announce::Announce;
+use crate::{PolicyError, name};
+pub use builder::ProfilesBuilder;
+use entry::Entry;
+pub use instance::ProfileInstance;
+pub use profile::{Profile, ProfileMode};
+use store::Store;
+
+/// The label of requests, and of classes, that names a profile.
+const LABEL: &str = "profile";
+
+/// A spec that can be told which profile directory a new resource shall use.
+///
+/// [`Profiles`] calls it before each creation for a request that names a profile. Keep the
+/// [`ProfileInstance`] with whatever uses the directory, for as long as it does: the directory is
+/// given back when the last clone is dropped. In particular, keep it with the process rather than
+/// with the handle that a holder has, so that a lease that was revoked gives it back too.
+///
+/// # Examples
+///
+/// ```
+/// use pool_policies::{ProfileInstance, ProfileSpec};
+///
+/// #[derive(Default)]
+/// struct Spec {
+///     profile: Option<ProfileInstance>,
+/// }
+///
+/// impl ProfileSpec for Spec {
+///     fn set_profile(&mut self, instance: ProfileInstance) {
+///         self.profile = Some(instance);
+///     }
+/// }
+/// ```
+pub trait ProfileSpec {
+    /// The new resource uses this directory, and nothing else does.
+    fn set_profile(&mut self, instance: ProfileInstance);
+}
+
+/// A class of resources per profile, each resource with a directory of its own.
+///
+/// A request names its profile with the label `profile`; one without it gets a resource of no
+/// profile. The pool of a profile is made when the first request for it comes, or at once if it
+/// keeps a minimum. A name that is not configured is refused with the code `unknown_profile`,
+/// unless profiles are made [on demand](ProfilesBuilder::on_demand).
+///
+/// What the directories hold depends on the [`ProfileMode`]: in `persistent` mode they are kept
+/// and used again, by one resource at a time, also when several processes share the root; in
+/// `template` mode each is a copy of a saved state and lives for one lease. They are locked by
+/// the operating system, so a lock never outlives its process. All of them are private to the
+/// user (0700), and below the root no symlink is followed.
+///
+/// Limits are per class. Where a profile is used in several regions, each combination has its own
+/// maximum, but all share the profile's directories: when these run out, a creation fails with
+/// [`PolicyError::ProfileBusy`].
+///
+/// Clones are handles to the same profiles: keep one to [save a template](Self::save_template).
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::{Driver, Meta, Pool, Reporter, Request, async_trait};
+/// use pool_policies::{PolicyError, Profile, ProfileInstance, ProfileSpec, Profiles};
+///
+/// #[derive(Default)]
+/// struct Spec(Option<ProfileInstance>);
+///
+/// impl ProfileSpec for Spec {
+///     fn set_profile(&mut self, instance: ProfileInstance) {
+///         self.0 = Some(instance);
+///     }
+/// }
+///
+/// struct Notebooks;
+///
+/// #[async_trait]
+/// impl Driver for Notebooks {
+///     type Spec = Spec;
+///     type Resource = Option<ProfileInstance>;
+///     type Error = PolicyError;
+///
+///     async fn create(
+///         &self,
+///         spec: &Spec,
+///         _: &Meta,
+///         _: Reporter,
+///     ) -> Result<Self::Resource, PolicyError> {
+///         if let Some(profile) = &spec.0 {
+///             std::fs::write(profile.open().await?.join("note"), "hello").expect("it is ours");
+///         }
+///         Ok(spec.0.clone())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// let profiles = Profiles::builder(root).profile("work", Profile::new().max_size(2)).build()?;
+/// let pool = Pool::builder(Notebooks).policy(profiles).build()?;
+/// let lease = pool.acquire_with(Request::new().label("profile", "work")).await?;
+/// assert_eq!(lease.as_ref().unwrap().number(), Some(0));
+/// assert!(pool.acquire_with(Request::new().label("profile", "play")).await.is_err());
+/// # drop(lease);
+/// # pool.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Profiles {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    named: FxHashMap<Arc<str>, Entry>,
+    on_demand: Option<OnDemand>,
+    default: Option<Arc<str>>,
+    announce: Announce,
+    /// Whether a release must be looked at.
+    any_template: bool,
+}
+
+/// Profiles that came into being because somebody asked for them.
+#[derive(Debug)]
+struct OnDemand {
+    like: Profile,
+    limit: usize,
+    made: RwLock<FxHashMap<Arc<str>, Arc<Entry>>>,
+}
+
+impl Profiles {
+    /// Profiles whose directories are `<root>/<profile>/<n>`.
+    pub fn builder(root: impl Into<PathBuf>) -> ProfilesBuilder {
+        ProfilesBuilder::new(root.into())
+    }
+
+    /// Takes a directory of a persistent profile for use outside of any pool: to log in by hand,
+    /// to look at it, to save a template from it.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Unknown`], [`PolicyError::ProfileBusy`] or [`PolicyError::Disk`].
+    pub fn claim(&self, profile: &str) -> Result<ProfileInstance, PolicyError> {
+        let (name, max) = self
+            .shared
+            .with(profile, |entry| (entry.name().clone(), entry.profile.instances()))
+            .ok_or_else(|| PolicyError::unknown(LABEL, profile))?;
+        self.shared.store.persistent(&name, max)
+    }
+
+    /// Makes the present content of an instance what every lease of its profile starts from in
+    /// `template` mode.
+    ///
+    /// Whatever uses the directory must be closed, or what it had not written yet is missing. The
+    /// new state replaces the old one at once; copies under way are of one or the other, never of
+    /// both.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Disk`]; the old state is then kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the saving goes on in the background.
+    pub async fn save_template(&self, instance: &ProfileInstance) -> Result<(), PolicyError> {
+        let (shared, instance) = (self.shared.clone(), instance.clone());
+        let save = move || shared.store.save_template(&instance);
+        tokio::task::spawn_blocking(save).await.map_err(|_| PolicyError::RuntimeGone)?
+    }
+}
+
+impl Shared {
+    /// Calls `f` with a profile that exists.
+    fn with<T>(&self, name: &str, f: impl FnOnce(&Entry) -> T) -> Option<T> {
+        if let Some(entry) = self.named.get(name) {
+            return Some(f(entry));
+        }
+        let made = self.on_demand.as_ref()?.made.read().unwrap_or_else(PoisonError::into_inner);
+        made.get(name).map(|entry| f(entry))
+    }
+
+    /// Makes a profile because somebody asked for it, if that is allowed.
+    fn make(&self, name: &str) -> Result<Arc<Entry>, Rejection> {
+        let Some(on_demand) = &self.on_demand else {
+            let name = name::shorten(name);
+            return Err(Rejection::new("unknown_profile", format!("there is no profile {name:?}")));
+        };
+        name::check(LABEL, name)
+            .map_err(|error| Rejection::new("invalid_profile", error.to_string()))?;
+        let mut made = on_demand.made.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = made.get(name) {
+            return Ok(entry.clone());
+        }
+        if made.len() >= on_demand.limit {
+            let limit = on_demand.limit;
+            let message = format!("there are {limit} profiles already, no more are made on demand");
+            return Err(Rejection::new("too_many_profiles", message));
+        }
+        let entry = Arc::new(Entry::new(name.into(), on_demand.like.clone()));
+        made.insert(entry.name().clone(), entry.clone());
+        Ok(entry)
+    }
+}
+
+#[async_trait]
+impl<D> Policy<D> for Profiles
+where
+    D: Driver,
+    D::Spec: ProfileSpec,
+{
+    fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
+        let name = match (request.label_value(LABEL), &self.shared.default) {
+            (Some(name), _) => name,
+            (None, None) => return Ok(()),
+            (None, Some(default)) => {
+                request.set(LABEL, default.clone());
+                default
+            }
+        };
+        // The label that the entry adds is only cloned here, since `name` borrows the request.
+        let region = match self.shared.with(name, |entry| entry.region().cloned()) {
+            Some(region) => region,
+            None => self.shared.make(name)?.region().cloned(),
+        };
+        if let Some((label, region)) = region
+            && request.get(&label).is_none()
+        {
+            request.set(label, region);
+        }
+        Ok(())
+    }
+
+    fn classify(&self, request: &Request, class: &mut Class) {
+        if let Some(name) = request.get(LABEL) {
+            self.shared.with(name, |entry| entry.part.join(class));
+        }
+    }
+
+    fn limit(&self, class: &Class) -> Option<Limits> {
+        self.shared.with(class.get(LABEL)?, |entry| entry.limits(class))
+    }
+
+    fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
+        let Some(name) = class.get(LABEL) else { return Ok(()) };
+        let (name, mode, max) = self
+            .shared
+            .with(name, |entry| {
+                (entry.name().clone(), entry.profile.mode, entry.profile.instances())
+            })
+            .ok_or_else(|| PolicyError::unknown(LABEL, name))?;
+        spec.set_profile(match mode {
+            ProfileMode::Persistent => self.shared.store.persistent(&name, max)?,
+            ProfileMode::Template => self.shared.store.copy(&name)?,
+        });
+        Ok(())
+    }
+
+    fn released(&self, meta: &Meta) -> Verdict {
+        if !self.shared.any_template {
+            return Verdict::Keep;
+        }
+        let is_template = |entry: &Entry| entry.profile.mode == ProfileMode::Template;
+        match meta.class.get(LABEL).and_then(|name| self.shared.with(name, is_template)) {
+            Some(true) => Verdict::Discard,
+            _ => Verdict::Keep,
+        }
+    }
+
+    fn tick(&self, _: &Stats) -> Vec<Adjustment> {
+        self.shared.announce.take()
+    }
+}

@@ -1,0 +1,93 @@
+/// How one profile is kept: how many resources it may have, and what their directories hold.
+///
+/// # Examples
+///
+/// ```
+/// use pool_policies::{Profile, ProfileMode};
+///
+/// let profile = Profile::new().min_size(1).max_size(2).region("eu-west");
+/// let scratch = Profile::new().mode(ProfileMode::Template).max_size(5).warm(1);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub(super) min: usize,
+    pub(super) max: Option<usize>,
+    pub(super) warm: Option<usize>,
+    pub(super) mode: ProfileMode,
+    pub(super) region: Option<String>,
+}
+
+/// What the directory of a profile's resource holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProfileMode {
+    /// What the last resource that used it left there, restarts included.
+    #[default]
+    Persistent,
+    /// A copy of the saved state, made for each lease and removed after it.
+    ///
+    /// The saved state is what [`Profiles::save_template`](crate::Profiles::save_template) stored
+    /// last; before that, what the profile's directory was left with in persistent mode; before
+    /// that, nothing.
+    Template,
+}
+
+impl Profile {
+    /// A persistent profile with one directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many resources are kept at least. Default: 0.
+    #[must_use]
+    pub fn min_size(mut self, min: usize) -> Self {
+        self.min = min;
+        self
+    }
+
+    /// Sets how many resources there may be, and with that how many directories of a persistent
+    /// profile. Default: 1 in persistent mode, where each further one is a state of its own that
+    /// somebody has to log in to; in template mode only the pool's own maximum.
+    #[must_use]
+    pub fn max_size(mut self, max: usize) -> Self {
+        self.max = Some(max);
+        self
+    }
+
+    /// Sets how many idle resources are kept ready beyond those in use. Default: 0, or what
+    /// [`Warming::keep`](crate::Warming::keep) says.
+    #[must_use]
+    pub fn warm(mut self, warm: usize) -> Self {
+        self.warm = Some(warm);
+        self
+    }
+
+    /// Sets what the directories hold. Default: [`ProfileMode::Persistent`].
+    #[must_use]
+    pub fn mode(mut self, mode: ProfileMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the region of requests that name none. Default: no region. It takes a
+    /// [`GeoProxy`](crate::GeoProxy) behind this policy.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// How many resources there may be.
+    pub(super) fn limit(&self) -> Option<usize> {
+        self.max.or(match self.mode {
+            ProfileMode::Persistent => Some(1),
+            ProfileMode::Template => None,
+        })
+    }
+
+    /// How many directories there may be in persistent mode.
+    pub(super) fn instances(&self) -> usize {
+        self.max.unwrap_or(1)
+    }
+}

@@ -1,0 +1,142 @@
+mod warm_up;
+
+use async_trait::async_trait;
+use pool_core::{Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Stats};
+use tokio::time::timeout;
+
+use crate::PolicyError;
+use crate::announce::Announce;
+pub use warm_up::WarmUp;
+
+/// A resource that can be warmed: made to do once, before its first lease, what is slow the first
+/// time.
+///
+/// [`Warming`] calls it from the pool's creating task, when the driver has made the resource and
+/// nobody has it yet. What the warm-up opens (a context, a page) it also closes: the first holder
+/// must find nothing of it. Dropping the future must leave nothing behind that closing the
+/// resource does not clean up; after an error or a timeout the resource is closed.
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::{BoxError, async_trait};
+/// use pool_policies::{Warm, WarmUp};
+///
+/// struct Connection {
+///     warm: bool,
+/// }
+///
+/// #[async_trait]
+/// impl Warm for Connection {
+///     async fn warm(&mut self, how: &WarmUp) -> Result<(), BoxError> {
+///         assert_eq!(how.viewport, Some((1280, 720)));
+///         self.warm = true;
+///         Ok(())
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Warm: Send {
+    /// Goes once through what a holder will do.
+    async fn warm(&mut self, how: &WarmUp) -> Result<(), BoxError>;
+}
+
+/// Warms new resources before their first lease, and keeps a number of them ready.
+///
+/// A warm-up that fails, or that takes longer than [`WarmUp::timeout`], is a failed creation: the
+/// resource is closed and the pool tries again with its backoff. Nobody is given a resource that
+/// could not do even this.
+///
+/// [`keep`](Self::keep) is how many idle resources are kept ready beyond those in use, so that a
+/// request does not wait for a creation. It holds for the default class and is the default of
+/// every other one; profiles and regions may have a number of their own
+/// ([`Profile::warm`](crate::Profile::warm), [`Region::warm`](crate::Region::warm)), which they
+/// keep if their policy is added before this one.
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::{BoxError, Driver, Meta, Pool, Reporter, async_trait};
+/// use pool_policies::{Warm, WarmUp, Warming};
+///
+/// #[derive(Default)]
+/// struct Connection { primed: bool }
+///
+/// #[async_trait]
+/// impl Warm for Connection {
+///     async fn warm(&mut self, _: &WarmUp) -> Result<(), BoxError> {
+///         self.primed = true;
+///         Ok(())
+///     }
+/// }
+///
+/// struct Connections;
+///
+/// #[async_trait]
+/// impl Driver for Connections {
+///     type Spec = ();
+///     type Resource = Connection;
+///     type Error = std::io::Error;
+///
+///     async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<Connection, Self::Error> {
+///         Ok(Connection::default())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = Pool::builder(Connections).policy(Warming::new(WarmUp::new()).keep(1)).build()?;
+/// assert!(pool.acquire().await?.primed);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Warming {
+    warm_up: WarmUp,
+    keep: usize,
+    announce: Announce,
+}
+
+impl Warming {
+    /// Warms every new resource in this way, and keeps none ready.
+    #[must_use]
+    pub fn new(warm_up: WarmUp) -> Self {
+        Self { warm_up, keep: 0, announce: Announce::new([]) }
+    }
+
+    /// Sets how many idle resources of each class are kept ready. Default: 0.
+    #[must_use]
+    pub fn keep(mut self, keep: usize) -> Self {
+        self.keep = keep;
+        self.announce = Announce::new([(Class::default(), self.limits())]);
+        self
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { warm: Some(self.keep), ..Limits::default() }
+    }
+}
+
+#[async_trait]
+impl<D> Policy<D> for Warming
+where
+    D: Driver,
+    D::Resource: Warm,
+{
+    fn limit(&self, _: &Class) -> Option<Limits> {
+        (self.keep > 0).then(|| self.limits())
+    }
+
+    fn tick(&self, _: &Stats) -> Vec<Adjustment> {
+        self.announce.take()
+    }
+
+    async fn prepare(&self, resource: &mut D::Resource, _: &Meta) -> Result<(), BoxError> {
+        let limit = self.warm_up.timeout;
+        match timeout(limit, resource.warm(&self.warm_up)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(source)) => Err(PolicyError::WarmUpFailed { source }.into()),
+            Err(_) => Err(PolicyError::TookTooLong { what: "the warm-up", limit }.into()),
+        }
+    }
+}
