@@ -19,7 +19,7 @@ use crate::{
 /// | [`admit`](Self::admit) | at acquire, by the asking task | each sees what the former filled in; the first refusal ends it |
 /// | [`classify`](Self::classify) | after all have admitted | each adds its part to the class |
 /// | [`rank`](Self::rank) | after classify | the first that answers |
-/// | [`limit`](Self::limit) | when a class is seen for the first time | the first that answers |
+/// | [`limit`](Self::limit) | when a class is seen for the first time | for each limit, the first that names it |
 /// | [`configure`](Self::configure) | before each creation, by the creating task | each edits the same spec; the first error fails the creation |
 /// | [`prepare`](Self::prepare) | after each creation, before the first lease | all, in order; the first error fails the creation |
 /// | [`released`](Self::released) | at release, by the releasing task | the most severe verdict |

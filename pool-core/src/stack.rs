@@ -53,10 +53,17 @@ impl<D: Driver> Stack<D> {
 
     pub(crate) fn limit(&self, class: &Class) -> Decided<Option<Limits>> {
         let mut panics = Vec::new();
-        let limits = self.0.iter().find_map(|policy| {
-            contain(&**policy, "limit", &mut panics, || policy.limit(class)).flatten()
-        });
-        (limits, panics)
+        let mut all: Option<Limits> = None;
+        for policy in &*self.0 {
+            let answer = contain(&**policy, "limit", &mut panics, || policy.limit(class));
+            if let Some(limits) = answer.flatten() {
+                let all = all.get_or_insert_default();
+                all.min = all.min.or(limits.min);
+                all.max = all.max.or(limits.max);
+                all.warm = all.warm.or(limits.warm);
+            }
+        }
+        (all, panics)
     }
 
     pub(crate) fn configure(
