@@ -45,7 +45,9 @@ pub enum ChromeError {
     },
 
     /// A sandbox was demanded where none can work.
-    #[error("Chromium's sandbox cannot work here: {reason}; set `sandbox` to \"off\" or \"auto\" to run without it")]
+    #[error(
+        "Chromium's sandbox cannot work here: {reason}; set `sandbox` to \"off\" or \"auto\" to run without it"
+    )]
     NoSandbox {
         /// What is in the way.
         reason: String,
@@ -128,7 +130,10 @@ pub enum ChromeError {
 }
 
 impl ChromeError {
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }

@@ -167,9 +167,9 @@ fn behind_wrapper(path: PathBuf) -> PathBuf {
         let mut magic = [0; 2];
         File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"#!"
     };
-    let program = path.file_name().and_then(|name| {
-        Some(path.parent()?.parent()?.join("lib/chromium").join(name))
-    });
+    let program = path
+        .file_name()
+        .and_then(|name| Some(path.parent()?.parent()?.join("lib/chromium").join(name)));
     match program {
         Some(program) if is_script(&path) && runnable(&program).is_ok() && !is_script(&program) => {
             program

@@ -129,7 +129,10 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// The whole command line after the executable.
-pub(super) fn command_line(options: &LaunchOptions, around: Surroundings<'_>) -> Vec<std::ffi::OsString> {
+pub(super) fn command_line(
+    options: &LaunchOptions,
+    around: Surroundings<'_>,
+) -> Vec<std::ffi::OsString> {
     let mut flags: Vec<String> = COMMON.iter().map(|&flag| flag.to_owned()).collect();
     if options.headless || around.engine == Engine::Shell {
         flags.extend(HEADLESS.iter().map(|&flag| flag.to_owned()));
@@ -161,9 +164,10 @@ pub(super) fn command_line(options: &LaunchOptions, around: Surroundings<'_>) ->
         flags.push(format!("--enable-features={}", enabled.join(",")));
     }
     let merged = ["disable-features", "enable-features"];
-    let extra = options.args.iter().filter(|arg| {
-        switch(arg).is_none_or(|(name, _)| !merged.contains(&name))
-    });
+    let extra = options
+        .args
+        .iter()
+        .filter(|arg| switch(arg).is_none_or(|(name, _)| !merged.contains(&name)));
     flags.extend(extra.cloned());
 
     let mut command_line: Vec<std::ffi::OsString> = flags.into_iter().map(Into::into).collect();
@@ -213,7 +217,10 @@ mod tests {
             assert!(matches!(error, ChromeError::ForbiddenArg { .. }), "{arg}: {error}");
         }
         let error = check(&["--no-sandbox".to_owned()]).unwrap_err().to_string();
-        assert_eq!(error, "the argument --no-sandbox is not allowed: set `sandbox = \"off\"` instead");
+        assert_eq!(
+            error,
+            "the argument --no-sandbox is not allowed: set `sandbox = \"off\"` instead"
+        );
     }
 
     #[test]

@@ -23,8 +23,17 @@ use crate::ChromeError;
 
 /// The environment variables that Chromium gets; everything else stays with us, secrets first.
 const ENVIRONMENT: [&str; 11] = [
-    "PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "LD_LIBRARY_PATH", "FONTCONFIG_FILE",
-    "FONTCONFIG_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "NSS_DEFAULT_DB_TYPE",
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TZDIR",
+    "LD_LIBRARY_PATH",
+    "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NSS_DEFAULT_DB_TYPE",
 ];
 
 /// Those that it needs besides to show a window.
@@ -56,7 +65,10 @@ pub(super) struct Launched {
 /// Starts a Chromium on a thread of its own, which then watches over it until it is gone.
 ///
 /// Cancel safe: one that is started for nobody is killed and removed.
-pub(super) async fn launch(options: LaunchOptions, state: StateDir) -> Result<Launched, ChromeError> {
+pub(super) async fn launch(
+    options: LaunchOptions,
+    state: StateDir,
+) -> Result<Launched, ChromeError> {
     flags::check(&options.args)?;
     let (started, launched) = oneshot::channel();
     thread::Builder::new()
@@ -84,8 +96,12 @@ fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervi
     let sandboxed = sandbox::decide(options.sandbox, &executable)?;
     let directory = state.browser_dir()?;
     let spawned = user_data_dir(options, state, &directory).and_then(|user_data_dir| {
-        let around =
-            Surroundings { engine, user_data_dir: &user_data_dir, sandboxed, small_shm: small_shm() };
+        let around = Surroundings {
+            engine,
+            user_data_dir: &user_data_dir,
+            sandboxed,
+            small_shm: small_shm(),
+        };
         let spawned = spawn(options, around, &directory, &executable)?;
         Ok((spawned, user_data_dir))
     });

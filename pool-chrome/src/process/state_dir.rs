@@ -3,6 +3,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -66,8 +67,10 @@ impl StateDir {
     /// defaults to `~/.local/state`. `None` if the environment has neither that nor `HOME`.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+        let variable =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state =
+            variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
         Some(state.join("browser-pool"))
     }
 
@@ -93,8 +96,11 @@ impl StateDir {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(ChromeError::file("create", path)(error)),
                 Ok(()) => {
-                    let directory = BrowserDir { temp_dir: temp_dir(&path), path, _state: self.clone() };
-                    for directory in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
+                    let directory =
+                        BrowserDir { temp_dir: temp_dir(&path), path, _state: self.clone() };
+                    for directory in
+                        [directory.profile(), directory.home(), directory.temp_dir.clone()]
+                    {
                         private_dir(&directory)?;
                     }
                     return Ok(directory);
@@ -137,7 +143,9 @@ impl BrowserDir {
     }
 
     pub(super) fn record(&self, process: ProcessId) -> Result<(), ChromeError> {
-        Record::new(process).write(&self.path).map_err(ChromeError::file("write a record to", &self.path))
+        Record::new(process)
+            .write(&self.path)
+            .map_err(ChromeError::file("write a record to", &self.path))
     }
 
     /// Removes it: the temporary files first, so that a removal that is cut short is taken up by
@@ -184,15 +192,22 @@ fn lock(directory: &Path) -> Result<File, ChromeError> {
         .mode(0o600)
         .open(&path)
         .map_err(ChromeError::file("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+    // A process that is just being started holds copies of our descriptors until its exec, so a
+    // lock that was given back a moment ago may seem to be held still.
+    let mut tries = 0;
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(ChromeError::file("lock", path)(error.into()));
+        }
+        tries += 1;
+        if tries == 10 {
             let mut owner = String::new();
+            // Without it the error only tells less.
             let _ = file.read_to_string(&mut owner);
             let owner = owner.trim().parse().ok();
             return Err(ChromeError::StateDirBusy { directory: directory.to_owned(), owner });
         }
-        Err(error) => return Err(ChromeError::file("lock", path)(error.into())),
+        std::thread::sleep(Duration::from_millis(20));
     }
     let written = file
         .set_len(0)

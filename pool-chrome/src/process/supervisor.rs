@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
+};
 use tokio::sync::watch;
 
 use super::Exit;
@@ -127,10 +129,8 @@ impl Supervisor {
         let timeout = adopts.then_some(ADOPTION_CHECK);
         let mut has_stderr = true;
         loop {
-            let mut fds = [
-                PollFd::new(&self.pidfd, PollFlags::IN),
-                PollFd::new(&self.stderr, PollFlags::IN),
-            ];
+            let mut fds =
+                [PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.stderr, PollFlags::IN)];
             let polled = if has_stderr { &mut fds[..] } else { &mut fds[..1] };
             match poll(polled, timeout.as_ref()) {
                 Ok(0) => self.tree.reap_adopted(),

@@ -61,7 +61,8 @@ pub(super) fn sweep(run: &Path) -> Result<Sweep, ChromeError> {
 /// alone proves nothing: it may be another program's Chrome by now. Beside the group, processes
 /// that carry this directory are killed, which no other program's do.
 fn end(directory: &Path) -> usize {
-    let leader = Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
+    let leader =
+        Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
     let temp_dir = temp_dir(directory);
     let tree =
         Tree { group: leader.map(|leader| leader.pid), directory: directory.to_owned(), temp_dir };
@@ -69,7 +70,9 @@ fn end(directory: &Path) -> usize {
     if !tree.end(DEATH) {
         tracing::warn!(directory = %directory.display(), "a Chromium of a killed pool does not die");
     }
-    if owned_by_us(&tree.temp_dir) && let Err(error) = remove(&tree.temp_dir) {
+    if owned_by_us(&tree.temp_dir)
+        && let Err(error) = remove(&tree.temp_dir)
+    {
         tracing::warn!(directory = %tree.temp_dir.display(), %error, "cannot remove temporary files");
     }
     members

@@ -1,0 +1,154 @@
+//! What the tests about processes share. It looks at `/proc` by itself, not through the code that
+//! it tests.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pool_chrome::process::{Chromium, Engine, LaunchOptions, Pipe, StateDir};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Both engines are installed by `make test`; a test on one of them is no test of the other.
+pub(crate) const ENGINES: [Engine; 2] = [Engine::Shell, Engine::Chromium];
+
+/// A state directory of its own for one test.
+pub(crate) struct State {
+    pub(crate) root: TempDir,
+    pub(crate) state: StateDir,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("pc").tempdir().unwrap();
+        let state = StateDir::open(root.path().join("s")).unwrap();
+        Self { root, state }
+    }
+
+    pub(crate) async fn launch(&self, options: LaunchOptions) -> (Chromium, Pipe) {
+        Chromium::launch(options, &self.state).await.unwrap()
+    }
+
+    /// Launches and waits for the first answer.
+    pub(crate) async fn ready(&self, options: LaunchOptions) -> (Chromium, Pipe) {
+        let (chromium, mut pipe) = self.launch(options).await;
+        let version = ask(&mut pipe, "Browser.getVersion", json!({})).await;
+        assert!(version["result"]["product"].is_string(), "{version}\n{}", chromium.stderr());
+        (chromium, pipe)
+    }
+
+    /// The processes that have anything to do with this directory.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        processes_of(self.root.path())
+    }
+
+    /// What stands below `run`.
+    pub(crate) fn litter(&self) -> Vec<String> {
+        fs::read_dir(self.state.path().join("run"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    pub(crate) fn assert_nothing_left(&self) {
+        assert_eq!(self.processes(), [0; 0]);
+        assert_eq!(self.litter(), [""; 0]);
+    }
+}
+
+/// Live processes that name the directory in their arguments or their environment, without us.
+pub(crate) fn processes_of(directory: &Path) -> Vec<u32> {
+    let needle = directory.as_os_str().as_bytes();
+    let names = |file: String| {
+        let text = fs::read(file).unwrap_or_default();
+        text.windows(needle.len()).any(|window| window == needle)
+    };
+    pids()
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| {
+            names(format!("/proc/{pid}/cmdline")) || names(format!("/proc/{pid}/environ"))
+        })
+        .collect()
+}
+
+pub(crate) fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The state letter of a process, `None` if there is none of this id.
+pub(crate) fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 2..].chars().next()
+}
+
+/// The inodes of the sockets that a process has open.
+pub(crate) fn socket_inodes(pid: u32) -> HashSet<String> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| {
+        let link = fs::read_link(fd.path()).ok()?;
+        Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    })
+    .collect()
+}
+
+/// Sends one command and waits for its answer, past any events.
+pub(crate) async fn ask(pipe: &mut Pipe, method: &str, params: Value) -> Value {
+    let command = json!({ "id": 1, "method": method, "params": params });
+    pipe.writer.write_all(format!("{command}\0").as_bytes()).await.unwrap();
+    loop {
+        let message = next_message(pipe).await.expect("Chromium ended before it answered");
+        if message["id"] == 1 {
+            return message;
+        }
+    }
+}
+
+pub(crate) async fn next_message(pipe: &mut Pipe) -> Option<Value> {
+    let mut message = Vec::new();
+    loop {
+        match pipe.reader.read_u8().await.ok()? {
+            0 => return Some(serde_json::from_slice(&message).unwrap()),
+            byte => message.push(byte),
+        }
+    }
+}
+
+/// Polls until `condition` holds; false if it does not within the time.
+pub(crate) fn holds_within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// The same, without blocking the other tasks.
+pub(crate) async fn comes_true(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    true
+}
+
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 2..].split_whitespace().nth(1)?.parse().ok()
+}
