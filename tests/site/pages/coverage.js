@@ -1,0 +1,7 @@
+function used() {
+  return 'used';
+}
+function unused() {
+  return 'never called';
+}
+document.title = `Coverage ${used()}`;
