@@ -24,8 +24,15 @@ pub struct Cli {
 pub enum Command {
     /// Check a configuration, and say what to write instead of what is wrong.
     Check(commands::check::Args),
+    /// Show the effective configuration, or its schema.
+    #[command(subcommand)]
+    Config(commands::config::Args),
+    /// Write a configuration file in which every key is explained.
+    Init(commands::init::Args),
     /// Print a script that completes commands and options in a shell.
     Completions(commands::completions::Args),
+    /// Write manual pages to a directory.
+    Man(commands::man::Args),
 }
 
 impl Command {
@@ -37,6 +44,9 @@ impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Check(args) => commands::check::run(&args),
+            Self::Config(args) => commands::config::run(&args),
+            Self::Init(args) => commands::init::run(&args),
+            Self::Man(args) => commands::man::run(&args),
             Self::Completions(args) => commands::completions::run(&args),
         }
     }

@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use crate::cli::Cli;
 use crate::exit::Failure;
+use crate::stdout;
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -17,8 +18,9 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// None so far; the signature is that of every command.
+/// Stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "pool-cli", &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "pool-cli", &mut script);
+    stdout::print(&String::from_utf8_lossy(&script))
 }

@@ -2,3 +2,8 @@
 
 pub mod check;
 pub mod completions;
+pub mod config;
+pub mod config_schema;
+pub mod config_show;
+pub mod init;
+pub mod man;

@@ -17,12 +17,14 @@ pub struct ChromeConfig {
     ///
     /// By default what `CHROME` names, else the usual names on `PATH`.
     #[serde(with = "AsPath")]
+    #[schemars(example = "/usr/bin/chromium")]
     pub executable: Option<PathBuf>,
     /// Whether the browsers run without windows.
     pub headless: bool,
     /// Whether Chromium's own sandbox is used.
     pub sandbox: Sandbox,
-    /// Extra flags for Chromium, such as `["--lang=de"]`. They never come from a client.
+    /// Extra flags for Chromium. They never come from a client.
+    #[schemars(example = ["--lang=de"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "flag" }))]
     pub args: Vec<String>,
     /// How long a browser may take from its launch to its first answer.
@@ -57,9 +59,9 @@ pub enum Sandbox {
     /// On wherever it can work; off with a warning where it cannot, as for root.
     #[default]
     Auto,
-    /// On; a browser that cannot have it does not start.
+    /// Always: a browser that cannot have it does not start.
     On,
-    /// Off: a page that breaks out of its renderer has the rights of the pool.
+    /// Never: a page that breaks out of its renderer has the rights of the pool.
     Off,
 }
 

@@ -19,11 +19,13 @@ pub struct GatewayConfig {
     /// The token that clients must show, as `?token=…` or `Authorization: Bearer …`.
     ///
     /// Optional on loopback. Every route but `/livez`, `/readyz` and `/healthz` wants it.
+    #[schemars(example = serde_json::json!({ "env": "POOL_TOKEN" }))]
     pub token: Option<Secret>,
     /// The address under which clients reach the gateway, for what `/json/version` hands out.
     ///
     /// By default it is made from the request's `Host`.
     #[serde(with = "AsUrl")]
+    #[schemars(example = "wss://pool.example")]
     pub external_url: Option<String>,
     /// How long leases may go on after SIGTERM before they are ended.
     #[serde(with = "AsDuration")]
@@ -31,11 +33,13 @@ pub struct GatewayConfig {
     /// Host names besides loopback and that of `external_url` that requests may be addressed to.
     ///
     /// Others are refused, which stops DNS rebinding. With a token, any host is accepted.
+    #[schemars(example = ["pool.internal"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "host" }))]
     pub allowed_hosts: Vec<String>,
     /// Web origins, such as `https://tools.example`, whose pages may open a WebSocket here.
     ///
     /// CDP clients send no `Origin`; a request that has one comes from a web page.
+    #[schemars(example = ["https://tools.example"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "origin" }))]
     pub allowed_origins: Vec<String>,
 }

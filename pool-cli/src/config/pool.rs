@@ -19,7 +19,7 @@ pub struct PoolConfig {
     /// Browsers of all profiles and regions together, at most.
     ///
     /// By default 4 for each core, and no more than one for each 512 MiB of memory.
-    #[schemars(range(min = 1, max = 1000), transform = machine::computed)]
+    #[schemars(range(min = 1, max = 1000), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// What a client gets.
     pub lease: LeaseKind,
@@ -64,7 +64,7 @@ pub struct PoolConfig {
     ///
     /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
     /// One pool at a time uses it.
-    #[schemars(extend("x-kind" = "path"), transform = machine::computed)]
+    #[schemars(extend("x-kind" = "path"), example = "/var/lib/browser-pool", transform = machine::computed)]
     pub state_dir: PathBuf,
 }
 

@@ -26,6 +26,7 @@ pub struct ProfileConfig {
     /// What of a lease is there in the next one.
     pub mode: ProfileMode,
     /// The region of leases that ask for none.
+    #[schemars(example = "eu-west")]
     pub region: Option<String>,
 }
 

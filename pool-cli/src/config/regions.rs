@@ -13,6 +13,10 @@ pub struct RegionConfig {
     /// Proxies of this region, as urls or as tables with `url`, `username` and `password`.
     ///
     /// `http://` and `socks5://` are spoken. At least one is needed.
+    #[schemars(example = serde_json::json!([
+        "http://eu-1.example:8080",
+        { "url": "socks5://eu-2.example:1080", "username": "u", "password": { "env": "EU2" } },
+    ]))]
     pub proxies: Vec<ProxyConfig>,
     /// Browsers of this region that are kept at least, leased or idle.
     pub min_size: usize,
@@ -22,6 +26,7 @@ pub struct RegionConfig {
     /// Regions to try, in this order, when every proxy of this one is down.
     ///
     /// With none it is an error: nothing ever goes out directly.
+    #[schemars(example = ["us-east"])]
     pub fallback: Vec<String>,
 }
 

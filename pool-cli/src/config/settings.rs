@@ -1,11 +1,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Config;
 use super::finding::Place;
 use super::shape::{Key, ROOT, Shape};
 use super::source::Sources;
 use super::tree::{self, Tree};
+use super::{Config, template};
 
 /// One value of an effective configuration, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,6 +19,17 @@ pub struct Setting {
     pub value: Option<Value>,
     /// Where it comes from.
     pub origin: Place,
+}
+
+impl Setting {
+    /// The line that would set it; a comment if it has no value.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match &self.value {
+            Some(value) => format!("{} = {}", self.key, template::toml(value)),
+            None => format!("#{} =", self.key),
+        }
+    }
 }
 
 /// Lists every key of every section, those of profiles and regions by name.

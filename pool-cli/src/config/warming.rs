@@ -11,11 +11,13 @@ pub struct WarmingConfig {
     #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 16384 }))]
     pub viewport: [u32; 2],
     /// The user agent of the page that warms, if not Chromium's own.
+    #[schemars(example = "Mozilla/5.0 (X11; Linux x86_64) browser-pool")]
     pub user_agent: Option<String>,
     /// The page that is opened.
     #[schemars(extend("x-kind" = "page url"))]
     pub url: String,
     /// JavaScript that is run once in that page.
+    #[schemars(example = "document.title")]
     pub script: Option<String>,
     /// Anonymous browsers kept idle and ready beyond those that are leased.
     pub min_idle: usize,
