@@ -1,8 +1,72 @@
-/// Why an egress proxy does not work.
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why an egress proxy does not work. Clones are cheap, and none of it holds credentials.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// The address of a proxy cannot be understood.
-    #[error("{0}")]
+    /// The address of a proxy cannot be understood. The address itself is not repeated: it may
+    /// hold a password.
+    #[error("the address of a proxy is wrong: {0}")]
     BadUrl(&'static str),
+
+    /// The forwarder found no port to listen on.
+    #[error("cannot listen on loopback: {0}")]
+    Listen(#[source] Arc<io::Error>),
+
+    /// The proxy cannot be reached.
+    #[error("cannot connect to the proxy {proxy}: {source}")]
+    Connect {
+        /// The proxy, without credentials.
+        proxy: Arc<str>,
+        /// Why not.
+        source: Arc<io::Error>,
+    },
+
+    /// The proxy did not answer in time.
+    #[error("the proxy {proxy} did not answer within {waited:?}")]
+    Timeout {
+        /// The proxy, without credentials.
+        proxy: Arc<str>,
+        /// How long it had.
+        waited: Duration,
+    },
+
+    /// The proxy wants credentials, or others than it got: 407, or SOCKS5's equivalent.
+    #[error("the proxy {proxy} {}", if *given { "refuses the credentials" } else { "wants credentials" })]
+    Credentials {
+        /// The proxy, without credentials.
+        proxy: Arc<str>,
+        /// Whether it got any.
+        given: bool,
+    },
+
+    /// The proxy broke the connection or the protocol.
+    #[error("the proxy {proxy} broke off: {source}")]
+    Broken {
+        /// The proxy, without credentials.
+        proxy: Arc<str>,
+        /// What was seen of it.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The proxy works but would or could not connect to the target.
+    #[error("the proxy {proxy} does not connect to {target}: {reason}")]
+    Refused {
+        /// The proxy, without credentials.
+        proxy: Arc<str>,
+        /// Where Chromium wanted to go, `host:port`.
+        target: Arc<str>,
+        /// The proxy's status or reply.
+        reason: Arc<str>,
+    },
+}
+
+impl ProxyError {
+    /// Whether the proxy is to blame, and not the place that a page wanted to go to.
+    #[must_use]
+    pub fn blames_proxy(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::BadUrl(_) | Self::Listen(_))
+    }
 }

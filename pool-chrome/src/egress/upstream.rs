@@ -1,0 +1,219 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use super::ProxyError;
+use super::auth::Credentials;
+use super::tunnel;
+
+/// A proxy out there: HTTP or SOCKS5, with or without credentials.
+///
+/// Neither `Debug` nor `Display` show the credentials.
+///
+/// # Examples
+///
+/// ```
+/// use pool_chrome::egress::Upstream;
+///
+/// let proxy = Upstream::parse("http://eu-1.example:8080")?
+///     .credentials("user".to_owned(), "secret".to_owned());
+/// assert_eq!(proxy.to_string(), "http://eu-1.example:8080");
+/// assert!(!format!("{proxy:?}").contains("secret"));
+/// # Ok::<(), pool_chrome::egress::ProxyError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub(super) protocol: Protocol,
+    pub(super) host: Host<String>,
+    pub(super) port: u16,
+    pub(super) credentials: Option<Credentials>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    /// Names are resolved by the proxy, as with `socks5h:` elsewhere.
+    Socks5,
+}
+
+impl Upstream {
+    /// Reads an address: `http://host:port` or `socks5://host:port`, with `user:password@` before
+    /// the host or without.
+    ///
+    /// The ports default to 80 and 1080. With `socks5:` and `socks5h:` alike the proxy resolves
+    /// the names, so that none is ever asked for from here.
+    ///
+    /// # Errors
+    ///
+    /// [`ProxyError::BadUrl`], which says what is wrong without repeating the address.
+    pub fn parse(address: &str) -> Result<Self, ProxyError> {
+        const SHAPE: &str = "it must be http://host:port or socks5://host:port";
+        let url = Url::parse(address).map_err(|_| ProxyError::BadUrl(SHAPE))?;
+        let (protocol, default_port) = match url.scheme() {
+            "http" => (Protocol::Http, 80),
+            "socks5" | "socks5h" => (Protocol::Socks5, 1080),
+            "https" => {
+                let reason = "proxies over TLS are not supported, use http:// or socks5://";
+                return Err(ProxyError::BadUrl(reason));
+            }
+            _ => return Err(ProxyError::BadUrl(SHAPE)),
+        };
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(ProxyError::BadUrl("nothing may follow the host and the port"));
+        }
+        let host = match url.host() {
+            Some(Host::Domain(name)) => Host::parse(name).map_err(|_| ProxyError::BadUrl(SHAPE))?,
+            Some(Host::Ipv4(address)) => Host::Ipv4(address),
+            Some(Host::Ipv6(address)) => Host::Ipv6(address),
+            None => return Err(ProxyError::BadUrl(SHAPE)),
+        };
+        let port = url.port().unwrap_or(default_port);
+        let upstream = Self { protocol, host, port, credentials: None };
+        if url.username().is_empty() && url.password().is_none() {
+            return Ok(upstream);
+        }
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        upstream
+            .credentials(decoded(url.username()), decoded(url.password().unwrap_or_default()))
+            .checked()
+    }
+
+    /// Sets the credentials.
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        username: impl Into<SecretString>,
+        password: impl Into<SecretString>,
+    ) -> Self {
+        let (username, password) = (username.into(), password.into());
+        self.credentials = Some(Credentials { username, password });
+        self
+    }
+
+    /// Checks that the proxy is there, answers, and takes the credentials, within `timeout`.
+    ///
+    /// With SOCKS5 that is the handshake up to where a target would be named. An HTTP proxy is
+    /// asked to connect to a name that cannot exist (`.invalid`), which it must refuse in one way
+    /// if it knows us and in another if it does not; so nothing reaches any site.
+    ///
+    /// # Errors
+    ///
+    /// A [`ProxyError`] that blames the proxy.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn probe(&self, timeout: Duration) -> Result<(), ProxyError> {
+        self.checked_ref()?;
+        let probed = tokio::time::timeout(timeout, tunnel::probe(self)).await;
+        probed.map_err(|_| ProxyError::Timeout { proxy: self.name(), waited: timeout })?
+    }
+
+    /// Without credentials, for errors.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.to_string().into()
+    }
+
+    pub(super) fn checked(self) -> Result<Self, ProxyError> {
+        self.checked_ref()?;
+        Ok(self)
+    }
+
+    /// What the protocols cannot carry must not be cut off in silence.
+    fn checked_ref(&self) -> Result<(), ProxyError> {
+        use secrecy::ExposeSecret;
+        let Some(Credentials { username, password }) = &self.credentials else { return Ok(()) };
+        let (username, password) = (username.expose_secret(), password.expose_secret());
+        match self.protocol {
+            Protocol::Http if username.contains(':') => {
+                Err(ProxyError::BadUrl("the user name of an HTTP proxy cannot hold a colon"))
+            }
+            Protocol::Socks5
+                if username.is_empty() || username.len() > 255 || password.len() > 255 =>
+            {
+                Err(ProxyError::BadUrl(
+                    "SOCKS5 takes a user name of 1 to 255 bytes and a password of up to 255",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The address without the credentials.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.protocol {
+            Protocol::Http => "http",
+            Protocol::Socks5 => "socks5",
+        };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = ProxyError;
+
+    fn from_str(address: &str) -> Result<Self, ProxyError> {
+        Self::parse(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_with_their_default_ports() {
+        for (address, shown) in [
+            ("http://p.example:8080", "http://p.example:8080"),
+            ("http://p.example/", "http://p.example:80"),
+            ("socks5://10.0.0.1", "socks5://10.0.0.1:1080"),
+            ("socks5h://[::1]:9", "socks5://[::1]:9"),
+        ] {
+            assert_eq!(Upstream::parse(address).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn credentials_in_the_address_are_decoded_and_never_shown() {
+        for scheme in ["http", "socks5"] {
+            let proxy = Upstream::parse(&format!("{scheme}://us%40er:ca%3Anary@p:1")).unwrap();
+            let held = proxy.credentials.as_ref().unwrap();
+            assert_eq!(held.username.expose_secret(), "us@er");
+            assert_eq!(held.password.expose_secret(), "ca:nary");
+            let shown = format!("{proxy} {proxy:?} {proxy:#?} {:?}", held.basic());
+            for secret in ["us@er", "ca:nary", "ca%3Anary", "dXNAZXI6Y2E6bmFyeQ"] {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_addresses_are_refused_without_repeating_them() {
+        for address in [
+            "",
+            "p.example:8080",
+            "ftp://p",
+            "https://u:canary@p",
+            "http://",
+            "http://u:canary@",
+            "http://p:99999",
+            "http://p/path",
+            "http://u:canary@p?x",
+            "socks4://p",
+            "http://a b",
+            "http://u%3Ax:canary@p",
+        ] {
+            let error = Upstream::parse(address).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
+    }
+}
