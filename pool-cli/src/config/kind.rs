@@ -246,18 +246,32 @@ fn host(text: &str) -> Result<(), Complaint> {
     }
 }
 
-/// Flags that the pool sets itself, with the setting to use instead.
-const OWN_FLAGS: [(&str, &str); 10] = [
-    ("--remote-debugging-port", "browsers are spoken to over a pipe: no port is ever opened"),
-    ("--remote-debugging-address", "browsers are spoken to over a pipe: no port is ever opened"),
-    ("--remote-debugging-pipe", "the pool sets it itself"),
-    ("--user-data-dir", "use a profile: `[profiles.NAME]`"),
-    ("--profile-directory", "use a profile: `[profiles.NAME]`"),
-    ("--proxy-server", "use a region: `proxies` in `[regions.NAME]`"),
-    ("--proxy-bypass-list", "use a region: `proxies` in `[regions.NAME]`"),
-    ("--no-sandbox", "use `sandbox = \"off\"` in `[chrome]`"),
-    ("--headless", "use `headless` in `[chrome]`"),
-    ("--enable-automation", "the pool sets what it needs"),
+const PIPE: &str = "browsers are spoken to over a pipe: no port is ever opened";
+const PROFILE: &str = "use a profile: [profiles.NAME]";
+const REGION: &str = "use a region: `proxies` in [regions.NAME]";
+const WEBRTC: &str = "WebRTC is confined wherever a region has proxies";
+
+/// Flags that the pool sets itself, with the setting to use instead; pool-chrome refuses them too,
+/// but cannot say where they stand.
+const OWN_FLAGS: [(&str, &str); 18] = [
+    ("--remote-debugging-port", PIPE),
+    ("--remote-debugging-address", PIPE),
+    ("--remote-debugging-pipe", PIPE),
+    ("--remote-debugging-io-pipes", PIPE),
+    ("--remote-debugging-socket-name", PIPE),
+    ("--user-data-dir", PROFILE),
+    ("--profile-directory", PROFILE),
+    ("--proxy-server", REGION),
+    ("--proxy-pac-url", REGION),
+    ("--proxy-auto-detect", REGION),
+    ("--proxy-bypass-list", REGION),
+    ("--no-proxy-server", REGION),
+    ("--force-webrtc-ip-handling-policy", WEBRTC),
+    ("--webrtc-ip-handling-policy", WEBRTC),
+    ("--no-sandbox", "use `sandbox = \"off\"` in [chrome]"),
+    ("--headless", "use `headless` in [chrome]"),
+    ("--no-startup-window", "the pool sets it itself"),
+    ("--type", "it would make Chromium something else than a browser"),
 ];
 
 fn flag(text: &str) -> Result<(), Complaint> {

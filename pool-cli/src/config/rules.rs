@@ -1,6 +1,8 @@
 //! The rules that no single value can break.
 
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::source::Problem;
 use super::suggest::{did_you_mean, nearest};
@@ -253,7 +255,11 @@ pub(super) fn others_min(config: &Config) -> usize {
     profiles.chain(regions).fold(0, usize::saturating_add)
 }
 
-fn is_executable(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+/// Whether it can be run; a bare name is looked up on `PATH` when it is.
+fn is_executable(path: &Path) -> bool {
+    let is_bare = path.components().count() == 1 && !path.is_absolute();
+    is_bare
+        || path
+            .metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -148,7 +148,7 @@ fn conceal(line: &str) -> String {
     for (sign, _) in line.match_indices('=') {
         let key = line[..sign].trim_end().trim_end_matches(['"', '\'']);
         let key = key.rsplit(|char: char| !char.is_alphanumeric() && !"-_".contains(char)).next();
-        let value = line[sign + 1..].trim_start();
+        let value = line[sign + 1..].trim_start_matches([' ', '\t', '[']);
         let quote = value.chars().next().filter(|char| matches!(char, '"' | '\''));
         let (Some(key), Some(quote)) = (key, quote) else { continue };
         if nearest(key, SECRET_KEYS).is_none() {

@@ -16,7 +16,9 @@ pub(super) fn nearest<'a>(
         .into_iter()
         .map(|candidate| (distance(candidate), candidate))
         .filter(|(distance, candidate)| {
-            *distance <= (candidate.len().max(word.len()) / 3).max(1) || prefix(candidate)
+            *distance <= (candidate.len().max(word.len()) / 3).max(1)
+                || prefix(candidate)
+                || strsim::jaro_winkler(&word, candidate) >= 0.88
         })
         // Of two that are as near, the one that the word begins: `of` is rather `off` than `on`.
         .min_by_key(|(distance, candidate)| (*distance, !candidate.starts_with(&word)))
@@ -52,6 +54,7 @@ mod tests {
         assert_eq!(nearest("max-size", keys), Some("max_size"));
         assert_eq!(nearest("waiting", keys), Some("max_waiting"));
         assert_eq!(nearest("of", ["on", "off"]), Some("off"));
+        assert_eq!(nearest("chrome", ["auto", "shell", "chromium"]), Some("chromium"));
     }
 
     #[test]

@@ -1,0 +1,619 @@
+//! Bad configurations: each is refused at its line and column, with what to write instead.
+
+use pool_cli::config::{Finding, Loader, Place};
+
+/// One bad file: what is in it, where it is wrong, what is said, what is suggested.
+type Case = (&'static str, (usize, usize), &'static str, &'static str);
+
+const SYNTAX: &[Case] = &[
+    ("[pool", (1, 6), "unclosed table, expected `]`", ""),
+    ("[pool]\nmax_size =\n", (2, 11), "string values must be quoted, expected literal string", ""),
+    ("[pool]\nmax_size = 4\nmax_size = 5", (3, 1), "duplicate key", ""),
+    ("[pool]\nlease = shared", (2, 9), "string values must be quoted, expected literal string", ""),
+    ("[log]\nfilter = \"info", (2, 15), "invalid basic string, expected `\"`", ""),
+];
+
+const UNKNOWN: &[Case] = &[
+    (
+        "[pool]\nmax_sise = 4",
+        (2, 1),
+        "unknown key `max_sise` in [pool]",
+        "did you mean `max_size`?",
+    ),
+    ("[pool]\nmaxSize = 4", (2, 1), "unknown key `maxSize` in [pool]", "did you mean `max_size`?"),
+    (
+        "[pool]\nmax-size = 4",
+        (2, 1),
+        "unknown key `max-size` in [pool]",
+        "did you mean `max_size`?",
+    ),
+    (
+        "[pool]\ncolour = 4",
+        (2, 1),
+        "unknown key `colour` in [pool]",
+        "known keys: name, min_size, max_size, lease, lease_choice, leases_per_browser, reset, \
+         acquire_timeout, max_waiting, max_idle_time, max_lifetime, max_use_count, max_creating, \
+         health_check_interval, lease_timeout, lease_idle_timeout, state_dir",
+    ),
+    (
+        "max_waiting = 4",
+        (1, 1),
+        "unknown key `max_waiting` outside of any section",
+        "it belongs in [pool]",
+    ),
+    (
+        "[gateway]\nmax_size = 4",
+        (2, 1),
+        "unknown key `max_size` in [gateway]",
+        "it belongs in [pool], [profiles.NAME] or [regions.NAME]",
+    ),
+    (
+        "[pool]\nheadless = true",
+        (2, 1),
+        "unknown key `headless` in [pool]",
+        "it belongs in [chrome]",
+    ),
+    ("[chrom]\nheadless = true", (1, 2), "unknown section [chrom]", "did you mean [chrome]?"),
+    ("[profile.work]", (1, 2), "unknown section [profile]", "did you mean [profiles]?"),
+    (
+        "[zebra]",
+        (1, 2),
+        "unknown section [zebra]",
+        "known sections: [gateway], [pool], [chrome], [profiles], [priority], [regions], [sizing], \
+         [warming], [log]",
+    ),
+    (
+        "[profiles.work]\nmod = \"template\"",
+        (2, 1),
+        "unknown key `mod` in [profiles.work]",
+        "did you mean `mode`?",
+    ),
+    (
+        "[regions.eu]\nproxies = [{ url = \"http://a:1\", user = \"x\" }]",
+        (2, 34),
+        "unknown key `user` in [regions.eu.proxies]",
+        "did you mean `username`?",
+    ),
+];
+
+const TYPES: &[Case] = &[
+    (
+        "[pool]\nmax_size = \"8\"",
+        (2, 12),
+        "`max_size` must be a whole number from 1 to 1000, not \"8\"",
+        "write 8, without quotes",
+    ),
+    (
+        "[pool]\nmax_size = 2.5",
+        (2, 12),
+        "`max_size` must be a whole number from 1 to 1000, not a number with a fraction",
+        "",
+    ),
+    ("[pool]\nmin_size = -1", (2, 12), "`min_size` must be a whole number, 0 or more", ""),
+    ("[pool]\nmax_size = 0", (2, 12), "`max_size` must be a whole number from 1 to 1000", ""),
+    ("[pool]\nmax_creating = 0", (2, 16), "`max_creating` must be a whole number from 1 to 64", ""),
+    (
+        "[pool]\nmax_use_count = 0",
+        (2, 17),
+        "`max_use_count` must be a whole number, 1 or more, or \"off\"",
+        "",
+    ),
+    (
+        "[chrome]\nheadless = \"true\"",
+        (2, 12),
+        "`headless` must be true or false, not \"true\"",
+        "write true, without quotes",
+    ),
+    (
+        "[sizing]\nenabled = 1",
+        (2, 11),
+        "`enabled` must be true or false, not a whole number",
+        "write true",
+    ),
+    (
+        "[chrome]\nargs = \"--lang=de\"",
+        (2, 8),
+        "`args` must be a list, not \"--lang=de\"",
+        "put it in brackets: [\"…\"]",
+    ),
+    (
+        "pool = 4",
+        (1, 8),
+        "`pool` must be a section, not a whole number",
+        "write its keys below a line [pool]",
+    ),
+    ("[warming]\nviewport = [1280]", (2, 12), "`viewport` must have 2 items, not 1", ""),
+    (
+        "[warming]\nviewport = [1280, 0]",
+        (2, 19),
+        "`viewport` must be a whole number from 1 to 16384",
+        "",
+    ),
+    (
+        "[warming]\nurl = 1979-05-27",
+        (2, 7),
+        "`url` must be a url such as \"about:blank\", not a date",
+        "",
+    ),
+    ("[priority]\ndefault = 11", (2, 11), "`default` must be a whole number from 1 to 10", ""),
+    (
+        "[sizing]\nscale_down_utilization = 30",
+        (2, 26),
+        "`scale_down_utilization` must be from 0.0 to 1.0",
+        "",
+    ),
+    (
+        "[gateway]\ntoken = 1234",
+        (2, 9),
+        "`token` must be a string, { env = \"NAME\" } or { file = \"PATH\" }, not a whole number",
+        "",
+    ),
+];
+
+const WORDS: &[Case] = &[
+    (
+        "[pool]\nlease = \"share\"",
+        (2, 9),
+        "`lease` must be \"exclusive\" or \"shared\", not \"share\"",
+        "did you mean \"shared\"?",
+    ),
+    (
+        "[chrome]\nengine = \"chrome\"",
+        (2, 10),
+        "`engine` must be \"auto\", \"shell\" or \"chromium\", not \"chrome\"",
+        "did you mean \"chromium\"?",
+    ),
+    (
+        "[chrome]\nsandbox = false",
+        (2, 11),
+        "`sandbox` must be \"auto\", \"on\" or \"off\", not false",
+        "",
+    ),
+    (
+        "[log]\nformat = \"JSON\"",
+        (2, 10),
+        "`format` must be \"auto\", \"human\" or \"json\", not \"JSON\"",
+        "did you mean \"json\"?",
+    ),
+    (
+        "[profiles.work]\nmode = \"persist\"",
+        (2, 8),
+        "`mode` must be \"persistent\" or \"template\", not \"persist\"",
+        "did you mean \"persistent\"?",
+    ),
+    (
+        "[log]\nfilter = \"inof\"",
+        (2, 10),
+        "`inof` is not a level of the log",
+        "did you mean `info`?",
+    ),
+];
+
+const UNITS: &[Case] = &[
+    (
+        "[pool]\nacquire_timeout = 30",
+        (2, 19),
+        "`acquire_timeout` must be a duration such as \"30s\", not a whole number",
+        "write \"30s\"",
+    ),
+    (
+        "[pool]\nacquire_timeout = \"30\"",
+        (2, 19),
+        "`30` is not a duration",
+        "add a unit: \"30s\" or \"30ms\"",
+    ),
+    (
+        "[pool]\nacquire_timeout = \"soon\"",
+        (2, 19),
+        "`soon` is not a duration",
+        "write numbers with units, such as \"30s\", \"5m\" or \"1h 30m\"",
+    ),
+    (
+        "[pool]\nacquire_timeout = \"0s\"",
+        (2, 19),
+        "a duration must be longer than zero",
+        "write numbers with units, such as \"30s\", \"5m\" or \"1h 30m\"",
+    ),
+    (
+        "[gateway]\ndrain_timeout = \"off\"",
+        (2, 17),
+        "`off` is not a duration",
+        "write numbers with units, such as \"30s\", \"5m\" or \"1h 30m\"",
+    ),
+    (
+        "[pool]\nmax_lifetime = false",
+        (2, 16),
+        "`max_lifetime` must be a duration such as \"30s\", or \"off\", not false",
+        "write \"off\"",
+    ),
+    (
+        "[pool]\nmax_idle_time = 0",
+        (2, 17),
+        "`max_idle_time` must be a duration such as \"30s\", or \"off\", not a whole number",
+        "write \"off\"",
+    ),
+    ("[chrome]\nmax_memory = \"512\"", (2, 14), "`512` is not a size", "add a unit: \"512MiB\""),
+    (
+        "[chrome]\nmax_memory = 512",
+        (2, 14),
+        "`max_memory` must be a size such as \"512MiB\", or \"off\", not a whole number",
+        "write \"512MiB\"",
+    ),
+    (
+        "[chrome]\nmax_memory = \"lots\"",
+        (2, 14),
+        "`lots` is not a size",
+        "write a number with a unit, such as \"512MiB\" or \"1GiB\"",
+    ),
+];
+
+const ADDRESSES: &[Case] = &[
+    (
+        "[gateway]\nlisten = 3000",
+        (2, 10),
+        "`listen` must be an address such as \"127.0.0.1:3000\", not a whole number",
+        "write \"127.0.0.1:3000\"",
+    ),
+    (
+        "[gateway]\nlisten = \"localhost:3000\"",
+        (2, 10),
+        "`localhost:3000` is not an address with a port",
+        "write \"127.0.0.1:3000\"",
+    ),
+    (
+        "[gateway]\nlisten = \":3000\"",
+        (2, 10),
+        "`:3000` is not an address with a port",
+        "write \"0.0.0.0:3000\"; beyond loopback a token is required",
+    ),
+    (
+        "[gateway]\nlisten = \"127.0.0.1\"",
+        (2, 10),
+        "`127.0.0.1` is not an address with a port",
+        "add a port: \"127.0.0.1:3000\"",
+    ),
+    (
+        "[gateway]\nlisten = \"127.0.0.1:70000\"",
+        (2, 10),
+        "`127.0.0.1:70000` is not an address with a port",
+        "write an IP address and a port, such as \"127.0.0.1:3000\"",
+    ),
+    (
+        "[gateway]\nexternal_url = \"pool.example\"",
+        (2, 16),
+        "this is not a url",
+        "write one such as \"wss://pool.example\"",
+    ),
+    (
+        "[gateway]\nexternal_url = \"ftp://pool.example\"",
+        (2, 16),
+        "`ftp:` is not a scheme that can be used here",
+        "use ws://, wss://, http:// or https://",
+    ),
+    (
+        "[gateway]\nexternal_url = \"wss://pool.example/?token=x\"",
+        (2, 16),
+        "`wss://pool.example/?token=x` has a query",
+        "leave it out: the query of each request is kept",
+    ),
+    (
+        "[gateway]\nallowed_origins = [\"https://tools.example/\"]",
+        (2, 20),
+        "`https://tools.example/` is not an origin",
+        "write \"https://tools.example\"",
+    ),
+    (
+        "[gateway]\nallowed_hosts = [\"https://pool.internal\"]",
+        (2, 18),
+        "`https://pool.internal` is not a host name",
+        "write \"pool.internal\"",
+    ),
+    (
+        "[gateway]\nallowed_hosts = [\"pool.internal:80\"]",
+        (2, 18),
+        "`pool.internal:80` has a port",
+        "write \"pool.internal\": it holds for every port",
+    ),
+    (
+        "[warming]\nurl = \"file:///etc/passwd\"",
+        (2, 7),
+        "`file:` is not a scheme that can be used here",
+        "begin with http://, https://, about: or data:",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"eu-1.example:8080\"]",
+        (2, 12),
+        "`eu-1.example:` is not a scheme that can be used here",
+        "begin with http:// or socks5://",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"socks5://eu-1.example\"]",
+        (2, 12),
+        "`socks5://eu-1.example` has no port",
+        "add one: \"socks5://eu-1.example:1080\"",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"http://eu-1.example:8080/path\"]",
+        (2, 12),
+        "`http://eu-1.example:8080/path` has more than a host and a port",
+        "leave out what follows the port",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"http://me:secret@eu-1.example:8080\"]",
+        (2, 12),
+        "credentials do not belong in a url",
+        "write { url = \"…\", username = \"…\", password = { env = \"…\" } }",
+    ),
+    (
+        "[regions.eu]\nproxies = [{ username = \"me\" }]",
+        (2, 12),
+        "`url` is missing",
+        "add url = \"…\"",
+    ),
+    (
+        "[regions.eu]\nproxies = [{ url = \"http://a:1\", password = { env = \"SECRET\" } }]",
+        (2, 12),
+        "a `password` without a `username`",
+        "add username = \"…\"",
+    ),
+];
+
+const SECRETS: &[Case] = &[
+    (
+        "[gateway]\ntoken = { env = \"ABSENT\" }",
+        (2, 17),
+        "environment variable `ABSENT` is not set",
+        "export ABSENT=… before the start, or leave the key out",
+    ),
+    (
+        "[gateway]\ntoken = { file = \"/nonexistent/token\" }",
+        (2, 18),
+        "cannot read /nonexistent/token: no such file or directory",
+        "",
+    ),
+    (
+        "[gateway]\ntoken = { evn = \"SECRET\" }",
+        (2, 11),
+        "`token` must be a string, { env = \"NAME\" } or { file = \"PATH\" }",
+        "did you mean `env`?",
+    ),
+    ("[gateway]\ntoken = \"\"", (2, 9), "`token` is empty", "leave the key out if there is none"),
+];
+
+const FLAGS: &[Case] = &[
+    (
+        "[chrome]\nargs = [\"--lang=de\", \"--remote-debugging-port=9222\"]",
+        (2, 22),
+        "`--remote-debugging-port` is not yours to set",
+        "browsers are spoken to over a pipe: no port is ever opened",
+    ),
+    (
+        "[chrome]\nargs = [\"--no-sandbox\"]",
+        (2, 9),
+        "`--no-sandbox` is not yours to set",
+        "use `sandbox = \"off\"` in [chrome]",
+    ),
+    (
+        "[chrome]\nargs = [\"-lang=de\"]",
+        (2, 9),
+        "`-lang=de` is not a flag",
+        "flags begin with two dashes: \"--lang=de\"",
+    ),
+];
+
+const NAMES: &[Case] = &[
+    (
+        "[profiles.\"../../etc\"]",
+        (1, 11),
+        "`../../etc` is not a name",
+        "use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+    ),
+    (
+        "[regions.\"eu west\"]\nproxies = [\"http://a:1\"]",
+        (1, 10),
+        "`eu west` is not a name",
+        "use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+    ),
+];
+
+const CONTRADICTIONS: &[Case] = &[
+    (
+        "[gateway]\nlisten = \"0.0.0.0:3000\"",
+        (2, 10),
+        "listening on 0.0.0.0:3000 without a token",
+        "beyond loopback anybody could take a browser: add token = { env = \"POOL_TOKEN\" }",
+    ),
+    (
+        "[pool]\nmin_size = 5\nmax_size = 2",
+        (2, 12),
+        "`min_size` is 5, more than `max_size`, which is 2",
+        "raise `max_size` to 5 or more, or lower `min_size`",
+    ),
+    (
+        "[profiles.work]\nmin_size = 3",
+        (2, 12),
+        "`min_size` is 3, more than `max_size`, which is 2",
+        "raise `max_size` to 3 or more, or lower `min_size`",
+    ),
+    (
+        "[pool]\nmin_size = 2\nmax_size = 3\n[profiles.work]\nmin_size = 2",
+        (3, 12),
+        "the minimums of the pool, its profiles and regions add up to 4, but `max_size` is 3",
+        "set `max_size` in [pool] to 4 or more",
+    ),
+    (
+        "[chrome]\nengine = \"shell\"\nheadless = false",
+        (3, 12),
+        "engine = \"shell\" has no windows, but `headless` is false",
+        "set engine = \"chromium\" or leave `headless` out",
+    ),
+    (
+        "[chrome]\nexecutable = \"/nonexistent/chromium\"",
+        (2, 14),
+        "there is no /nonexistent/chromium",
+        "leave `executable` out to look on PATH, and see `pool-cli doctor`",
+    ),
+    (
+        "[chrome]\nexecutable = \"/etc/passwd\"",
+        (2, 14),
+        "/etc/passwd cannot be executed",
+        "leave `executable` out to look on PATH, and see `pool-cli doctor`",
+    ),
+    (
+        "[profiles.work]\nregion = \"eu\"",
+        (2, 10),
+        "there is no region `eu`",
+        "add a section [regions.eu]",
+    ),
+    (
+        "[regions.eu-west]\nproxies = [\"http://a:1\"]\n[profiles.work]\nregion = \"eu-wst\"",
+        (4, 10),
+        "there is no region `eu-wst`",
+        "did you mean `eu-west`?",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"http://a:1\"]\nfallback = [\"us\"]",
+        (3, 13),
+        "there is no region `us`",
+        "add a section [regions.us]",
+    ),
+    (
+        "[regions.eu]\nproxies = [\"http://a:1\"]\nfallback = [\"eu\"]",
+        (3, 13),
+        "region `eu` falls back to itself",
+        "leave it out: a region's proxies are all tried first",
+    ),
+    (
+        "[regions.a]\nproxies = [\"http://a:1\"]\nfallback = [\"b\"]\n\
+         [regions.b]\nproxies = [\"http://b:1\"]\nfallback = [\"c\"]\n\
+         [regions.c]\nproxies = [\"http://c:1\"]\nfallback = [\"a\"]",
+        (3, 12),
+        "regions fall back in a circle: a → b → c → a",
+        "a request would go round while all of them are down: break it at one place",
+    ),
+    (
+        "[regions.eu]\nmax_size = 2",
+        (1, 10),
+        "region `eu` has no proxies",
+        "add proxies = [\"http://proxy.example:8080\"]: without one nothing goes out",
+    ),
+];
+
+fn load(text: &str) -> Vec<Finding> {
+    let loader = Loader::new().text("pool.toml", text).variable("SECRET", "s3cret");
+    match loader.load() {
+        Ok(loaded) => panic!("accepted, with {:?}:\n{text}", loaded.warnings),
+        Err(findings) => findings.iter().cloned().collect(),
+    }
+}
+
+fn refused_as_expected(cases: &[Case]) {
+    let mut wrong = String::new();
+    for (text, (line, column), message, hint) in cases {
+        let findings = load(text);
+        let place = Place::File { path: "pool.toml".into(), line: *line, column: *column };
+        let [finding] = findings.as_slice() else {
+            wrong += &format!("{} findings for\n{text}\n{findings:#?}\n", findings.len());
+            continue;
+        };
+        let is_as_expected = finding.message == *message
+            && finding.hint.as_deref().unwrap_or_default() == *hint
+            && finding.place.as_ref() == Some(&place);
+        if !is_as_expected {
+            wrong += &format!("expected {line}:{column} {message} ({hint}), got\n{finding}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+macro_rules! refused {
+    ($($name:ident: $cases:ident;)*) => { $(
+        #[test]
+        fn $name() {
+            refused_as_expected($cases);
+        }
+    )* };
+}
+
+refused! {
+    what_is_not_toml_is_refused: SYNTAX;
+    unknown_keys_and_sections_are_refused_with_the_one_that_was_meant: UNKNOWN;
+    wrong_types_and_ranges_are_refused: TYPES;
+    words_outside_of_a_closed_set_are_refused: WORDS;
+    durations_and_sizes_want_a_unit: UNITS;
+    addresses_and_urls_that_cannot_be_used_are_refused: ADDRESSES;
+    secrets_that_are_not_there_are_refused: SECRETS;
+    flags_that_the_pool_sets_itself_are_refused: FLAGS;
+    names_that_could_leave_their_directory_are_refused: NAMES;
+    settings_that_contradict_each_other_are_refused: CONTRADICTIONS;
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_and_in_order() {
+    let findings = load(
+        "[pool]\nmax_sise = 4\nmin_size = \"2\"\n[chrome]\nengine = \"x\"\n[profiles.work]\nregion = \"eu\"\n",
+    );
+    let lines: Vec<usize> = findings
+        .iter()
+        .filter_map(|finding| match finding.place {
+            Some(Place::File { line, .. }) => Some(line),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lines, [2, 3, 5, 7]);
+}
+
+#[test]
+fn one_mistake_does_not_bring_forth_others() {
+    for text in [
+        // Not also "no proxies", "no token" or "more than `max_size`".
+        "[regions.eu]\nproxies = [\"eu-1.example\"]",
+        "[gateway]\nlisten = \"0.0.0.0:3000\"\ntoken = { env = \"ABSENT\" }",
+        "[pool]\nmin_size = 900\nmax_size = 1001",
+    ] {
+        assert_eq!(load(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn the_message_shows_the_line_with_a_caret_under_the_mistake() {
+    let findings = load("# häßlich\n[pool]\n\tmax_sise = 4 # ü\n");
+    assert_eq!(
+        findings[0].to_string(),
+        "\
+error: unknown key `max_sise` in [pool]
+ --> pool.toml:3:2
+  |
+3 | \tmax_sise = 4 # ü
+  | \t^^^^^^^^
+hint: did you mean `max_size`?
+"
+    );
+}
+
+#[test]
+fn the_message_never_shows_a_secret() {
+    for text in [
+        "[gateway]\ntoken = \"canary\" x",
+        "[gateway]\ntoken = \"canary",
+        "[gateway]\ntokn = \"canary\"",
+        "[gateway]\ntoken = [\"canary\"]",
+        "[regions.eu]\nproxies = [\"http://me:canary@a:1\"]",
+        "[regions.eu]\nproxies = [{ url = \"http://a:1\", usrname = \"me\", password = \"canary\" }]",
+        "[regions.eu]\nproxies = [{ url = \"x\", password = \"canary\" }]",
+    ] {
+        for finding in load(text) {
+            assert!(!finding.to_string().contains("canary"), "{finding}");
+            assert!(!format!("{finding:?}").contains("canary"), "{finding:?}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_stands_in_the_file_is_a_warning() {
+    let loaded = Loader::new().text("pool.toml", "[gateway]\ntoken = \"canary\"").load().unwrap();
+    assert_eq!(loaded.config.gateway.token.unwrap().expose(), "canary");
+    let warning = loaded.warnings[0].to_string();
+    assert!(warning.starts_with("warning: `token` stands in the file"), "{warning}");
+    assert!(!warning.contains("canary"), "{warning}");
+}
