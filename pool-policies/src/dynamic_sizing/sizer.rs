@@ -80,7 +80,7 @@ impl Sizer {
 
     fn decide(&mut self, now: Instant, class: &ClassStats, max: usize, rules: &Rules) {
         let current = class.load.total() - class.load.closing;
-        if self.window.mean_wait() > rules.scale_up_wait {
+        if self.wait(now) > rules.scale_up_wait {
             let target = self.target.max(current).saturating_add(rules.scale_up_by).min(max);
             if target > self.target {
                 self.target = target;
@@ -117,19 +117,22 @@ impl Sizer {
 
     fn sample(&mut self, now: Instant, class: &ClassStats) -> Sample {
         let queue = class.load.waiting;
-        let mut granted = class.granted.saturating_sub(self.granted);
-        let mut waited = class.waited.saturating_sub(self.waited);
+        let granted = class.granted.saturating_sub(self.granted);
+        let waited = class.waited.saturating_sub(self.waited);
         (self.granted, self.waited) = (class.granted, class.waited);
         if granted == 0 && queue > 0 {
-            // Where nobody is served, nobody has a wait to tell of: those who still wait count,
-            // with what is known of their wait.
-            let since = *self.starving_since.get_or_insert(now);
-            granted = queue as u64;
-            waited = (now - since).saturating_mul(u32::try_from(queue).unwrap_or(u32::MAX));
+            self.starving_since.get_or_insert(now);
         } else {
             self.starving_since = None;
         }
         let (leased, utilization) = (class.load.leased, class.load.utilization());
         Sample { waited, granted, queue, leased, utilization }
+    }
+
+    /// How long requests wait. Where nobody is served, nobody has a wait to tell of, and how long
+    /// that has gone on is all that is known.
+    fn wait(&self, now: Instant) -> Duration {
+        let starving = self.starving_since.map_or(Duration::ZERO, |since| now - since);
+        self.window.mean_wait().max(starving)
     }
 }
