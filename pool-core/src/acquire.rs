@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::engine::{Acquired, Asked};
+use crate::engine::{Acquired, Asked, Grant};
 use crate::shared::Shared;
-use crate::{AcquireError, Driver, Event, Lease, Refusal, Request};
+use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
 
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
 ///
@@ -41,10 +41,12 @@ impl<'a, D: Driver> Acquire<'a, D> {
         Self { shared, stage: Stage::Asking(request), acquired_at }
     }
 
+    /// Asks the policies, then the engine.
     fn ask(
         &self,
         request: &mut Request,
         now: Instant,
+        cx: &Context<'_>,
     ) -> Result<Acquired<D::Resource>, AcquireError> {
         let shared = self.shared;
         let (class, handicap) = if shared.policies.is_empty() {
@@ -52,16 +54,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         } else {
             let (decided, panics) = shared.policies.decide(request);
             shared.report_panics(panics);
-            match decided {
-                Ok(decided) => decided,
-                Err(rejection) => {
-                    shared.apply(|state, _| state.count_rejection());
-                    let waited = Duration::ZERO;
-                    let class = crate::Class::default();
-                    shared.tell(Event::Refused { class, outcome: Refusal::Rejected, waited });
-                    return Err(rejection.into());
-                }
-            }
+            decided.map_err(|rejection| self.rejected(rejection))?
         };
         let mut asked = Asked {
             class: &class,
@@ -69,66 +62,93 @@ impl<'a, D: Driver> Acquire<'a, D> {
             handicap,
             priority: request.priority,
             nowait: request.timeout.is_some_and(|timeout| timeout.is_zero()),
+            expires_at: match request.timeout {
+                Some(_) => None,
+                None => shared.settings.acquire_timeout.map(|limit| now + limit),
+            },
             acquired_at: self.acquired_at,
         };
-        match shared.apply(|state, fx| state.acquire(&asked, now, fx)) {
-            Acquired::UnknownClass => {
-                let (limits, panics) = shared.policies.limit(&class);
-                shared.report_panics(panics);
-                asked.limits = Some(limits);
-                Ok(shared.apply(|state, fx| state.acquire(&asked, now, fx)))
+        let mut waker = shared.is_crowded().then(|| cx.waker().clone());
+        loop {
+            match shared.apply(|state, fx| state.acquire(&asked, &mut waker, now, fx)) {
+                Acquired::UnknownClass => {
+                    let (limits, panics) = shared.policies.limit(&class);
+                    shared.report_panics(panics);
+                    asked.limits = Some(limits);
+                }
+                Acquired::NeedsWaker => waker = Some(cx.waker().clone()),
+                answer => {
+                    shared.set_crowded(matches!(answer, Acquired::Queued(_)));
+                    return Ok(answer);
+                }
             }
-            answer => Ok(answer),
         }
     }
+
+    fn rejected(&self, rejection: Rejection) -> AcquireError {
+        self.shared.apply(|state, _| state.count_rejection());
+        let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
+        self.shared.tell(Event::Refused { class, outcome, waited });
+        rejection.into()
+    }
+
+    /// Fetches the answer if there is one, else leaves the waker to be told of it.
+    fn fetch(&self, waiter: usize, cx: &Context<'_>) -> Answer<D> {
+        if let Some(answer) = self.shared.apply(|state, _| state.fetch(waiter)) {
+            return Some(answer);
+        }
+        let waker = cx.waker().clone();
+        let (answer, unused) = self.shared.apply(|state, _| state.watch(waiter, waker));
+        drop(unused);
+        answer
+    }
 }
+
+/// What became of a request; `None` while it waits.
+type Answer<D> = Option<Result<Grant<<D as Driver>::Resource>, AcquireError>>;
 
 impl<D: Driver> Future for Acquire<'_, D> {
     type Output = Result<Lease<D>, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::Asking(request) = &mut this.stage {
-            let mut request = std::mem::take(request);
-            this.stage = Stage::Done;
-            let now = Instant::now();
-            match this.ask(&mut request, now)? {
-                Acquired::Granted(grant) => return Poll::Ready(Ok(Lease::new(this.shared, grant))),
-                Acquired::Refused(error) => return Poll::Ready(Err(error)),
-                Acquired::Queued(waiter) => {
-                    let limit = match request.timeout {
-                        // Only a check is waited for, and that is bounded by itself.
-                        Some(Duration::ZERO) => None,
-                        Some(limit) => Some(limit),
-                        None => this.shared.settings.acquire_timeout,
-                    };
-                    let deadline = limit.map(|limit| now + limit);
-                    this.stage = Stage::Waiting {
-                        waiter,
-                        deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-                    };
+        let answer = match &mut this.stage {
+            Stage::Asking(request) => {
+                let mut request = std::mem::take(request);
+                this.stage = Stage::Done;
+                let now = Instant::now();
+                match this.ask(&mut request, now, cx)? {
+                    Acquired::Granted(grant) => Some(Ok(grant)),
+                    Acquired::Refused(error) => Some(Err(error)),
+                    Acquired::Queued(waiter) => {
+                        // A timeout of zero waits only for a check, which is bounded by itself;
+                        // the pool's own timeout is kept by the pool.
+                        let own = request.timeout.filter(|limit| !limit.is_zero());
+                        let deadline = own.map(|limit| Box::pin(sleep_until(now + limit)));
+                        this.stage = Stage::Waiting { waiter, deadline };
+                        None
+                    }
+                    Acquired::UnknownClass | Acquired::NeedsWaker => {
+                        unreachable!("both were given")
+                    }
                 }
-                Acquired::UnknownClass => unreachable!("its limits were given"),
             }
-        }
-        let Stage::Waiting { waiter, deadline } = &mut this.stage else {
-            panic!("an acquire was polled after it was done");
+            Stage::Waiting { waiter, .. } => {
+                let waiter = *waiter;
+                this.fetch(waiter, cx)
+            }
+            Stage::Done => panic!("an acquire was polled after it was done"),
         };
-        let waiter = *waiter;
-        // Cloned before the lock is taken: a waker is foreign code.
-        let waker = cx.waker().clone();
-        let (answer, unused) = this.shared.apply(|state, _| state.poll(waiter, waker));
-        drop(unused);
-        let answer = match answer {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => {
-                let Some(deadline) = deadline else { return Poll::Pending };
+        let answer = match (answer, &mut this.stage) {
+            (Some(answer), _) => answer,
+            (None, Stage::Waiting { waiter, deadline: Some(deadline) }) => {
                 if deadline.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let now = Instant::now();
+                let (waiter, now) = (*waiter, Instant::now());
                 this.shared.apply(|state, fx| state.expire(waiter, now, fx))
             }
+            (None, _) => return Poll::Pending,
         };
         this.stage = Stage::Done;
         Poll::Ready(answer.map(|grant| Lease::new(this.shared, grant)))

@@ -136,7 +136,8 @@ impl<D: Driver> PoolBuilder<D> {
             close_timeout: self.config.close_timeout,
             tick_interval: self.config.tick_interval,
         };
-        let mut state = State::new(self.config);
+        let now = Instant::now();
+        let mut state = State::new(self.config, now);
         let policies = Stack::new(self.policies);
         if !policies.is_empty() {
             state.observe();
@@ -144,7 +145,6 @@ impl<D: Driver> PoolBuilder<D> {
         let shared =
             Shared::new(state, self.driver, policies, settings, runtime, self.event_capacity);
         let shared = Arc::new(shared);
-        let now = Instant::now();
         shared.apply(|state, fx| state.start(now, fx));
         shared.runtime.spawn(upkeep::run(Arc::downgrade(&shared)));
         Ok(Pool::from_shared(shared))

@@ -104,18 +104,14 @@ impl<D: Driver> Pool<D> {
             handicap: Duration::ZERO,
             priority: None,
             nowait: true,
+            expires_at: None,
             acquired_at: Location::caller(),
         };
         let now = Instant::now();
-        let granted = self.shared.apply(|state, fx| match state.acquire(&asked, now, fx) {
-            Acquired::Queued(waiter) => {
-                state.cancel(waiter, now, fx);
-                None
-            }
-            Acquired::Granted(grant) => Some(grant),
-            Acquired::Refused(_) | Acquired::UnknownClass => None,
-        });
-        granted.map(|grant| Lease::new(&self.shared, grant))
+        match self.shared.apply(|state, fx| state.acquire(&asked, &mut None, now, fx)) {
+            Acquired::Granted(grant) => Some(Lease::new(&self.shared, grant)),
+            _ => None,
+        }
     }
 
     /// The driver.
@@ -153,9 +149,7 @@ impl<D: Driver> Pool<D> {
     /// Every transition from now on.
     #[must_use]
     pub fn events(&self) -> EventStream {
-        let stream = EventStream::new(self.shared.events.subscribe());
-        self.shared.apply(|state, _| state.observe());
-        stream
+        EventStream::new(self.shared.subscribe())
     }
 
     /// Sets how many resources the default class keeps and the whole pool may have.

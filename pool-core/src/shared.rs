@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
@@ -23,7 +23,11 @@ pub(crate) struct Shared<D: Driver> {
     pub(crate) alarm: Arc<Notify>,
     /// Rings when the last resource of a draining pool is gone.
     pub(crate) drained: Notify,
-    pub(crate) events: broadcast::Sender<Event>,
+    events: broadcast::Sender<Event>,
+    /// Whether anyone ever asked for the event stream.
+    subscribed: AtomicBool,
+    /// Whether the last request had to wait: a guess at whether the next one will.
+    crowded: AtomicBool,
     /// How many `Pool` handles there are; the last one ends the pool.
     pub(crate) handles: AtomicUsize,
 }
@@ -57,6 +61,8 @@ impl<D: Driver> Shared<D> {
             alarm: Arc::new(Notify::new()),
             drained: Notify::new(),
             events: broadcast::Sender::new(event_capacity),
+            subscribed: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
         }
     }
@@ -113,20 +119,44 @@ impl<D: Driver> Shared<D> {
             let panics = self.policies.event(&event);
             self.report_panics(panics);
         }
-        // An error only says that nobody listens.
-        drop(self.events.send(event));
+        self.publish(event);
+    }
+
+    fn publish(&self, event: Event) {
+        if self.subscribed.load(Ordering::Relaxed) {
+            // An error only says that nobody listens any more.
+            drop(self.events.send(event));
+        }
+    }
+
+    /// The event stream from now on.
+    pub(crate) fn subscribe(self: &Arc<Self>) -> broadcast::Receiver<Event> {
+        let receiver = self.events.subscribe();
+        self.subscribed.store(true, Ordering::Relaxed);
+        self.apply(|state, _| state.observe());
+        receiver
+    }
+
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_crowded(&self, crowded: bool) {
+        if self.is_crowded() != crowded {
+            self.crowded.store(crowded, Ordering::Relaxed);
+        }
     }
 
     /// Whether anyone would see an event.
     pub(crate) fn is_observed(&self) -> bool {
-        !self.policies.is_empty() || self.events.receiver_count() > 0
+        !self.policies.is_empty() || self.subscribed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn report_panics(self: &Arc<Self>, panics: Vec<Event>) {
         for event in panics {
             self.apply(|state, _| state.count_policy_panic());
             tracing::error!(?event, "a policy panicked; its default was used");
-            drop(self.events.send(event));
+            self.publish(event);
         }
     }
 }

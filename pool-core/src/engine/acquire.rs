@@ -1,11 +1,11 @@
-use std::cmp::Reverse;
 use std::panic::Location;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::class::{ClassId, Rank};
+use super::class::ClassId;
+use super::queue::{Links, Rank};
 use super::waiter::{Waiter, WaiterId, WaiterState};
 use super::{Effects, Grant, Job, SlotRef, SlotState, State};
 use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
@@ -20,6 +20,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) priority: Option<u8>,
     /// Do not wait for anything but a check of an idle resource.
     pub(crate) nowait: bool,
+    /// When the pool gives up; `None` where the caller keeps the time.
+    pub(crate) expires_at: Option<Instant>,
     pub(crate) acquired_at: &'static Location<'static>,
 }
 
@@ -31,12 +33,22 @@ pub(crate) enum Acquired<R> {
     Refused(AcquireError),
     /// The class is new: ask the policies for its limits, then ask again.
     UnknownClass,
+    /// It would have to wait: ask again with a waker.
+    NeedsWaker,
 }
 
+/// The answer, if there is one, and a waker to drop.
+pub(crate) type Watched<R> = (Option<Result<Grant<R>, AcquireError>>, Option<Waker>);
+
 impl<R> State<R> {
+    /// Answers a request at once or puts it into the queue.
+    ///
+    /// The waker is a clone made before the lock was taken, since cloning it is foreign code; it
+    /// is taken only if the request must wait.
     pub(crate) fn acquire(
         &mut self,
         asked: &Asked<'_>,
+        waker: &mut Option<Waker>,
         now: Instant,
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
@@ -68,12 +80,20 @@ impl<R> State<R> {
             let error = AcquireError::QueueFull { load: self.load() };
             return self.refuse(asked.class, error, fx);
         }
-        let waiter = self.enqueue(class, asked, now);
+        if waker.is_none() {
+            return Acquired::NeedsWaker;
+        }
+        let waiter = self.enqueue(class, asked, waker, now);
+        if let Some(at) = asked.expires_at {
+            self.arm(at, fx);
+        }
         self.serve(class, now, fx);
         if asked.nowait && self.waiters.contains(waiter) && self.is_unserved(waiter) {
             self.dequeue(waiter);
             self.refresh(class);
-            self.waiters.remove(waiter);
+            if let WaiterState::Waiting(held) = self.waiters.remove(waiter).state {
+                *waker = held;
+            }
             let error = AcquireError::Timeout {
                 waited: Duration::ZERO,
                 load: self.load(),
@@ -86,18 +106,13 @@ impl<R> State<R> {
         Acquired::Queued(waiter)
     }
 
-    /// Fetches the answer of a waiter, or leaves a waker to be told of it.
-    ///
-    /// A waker that is replaced is pushed to the caller, since dropping it runs foreign code.
-    pub(crate) fn poll(
-        &mut self,
-        waiter: WaiterId,
-        waker: Waker,
-    ) -> (Poll<Result<Grant<R>, AcquireError>>, Option<Waker>) {
-        if let WaiterState::Waiting(held) = &mut self.waiters[waiter].state {
-            return (Poll::Pending, held.replace(waker));
+    /// Fetches the answer of a waiter, or leaves a waker to be told of it. Whichever waker is not
+    /// needed comes back, since dropping it is foreign code.
+    pub(crate) fn watch(&mut self, waiter: WaiterId, waker: Waker) -> Watched<R> {
+        match &mut self.waiters[waiter].state {
+            WaiterState::Waiting(held) => (None, held.replace(waker)),
+            _ => (self.fetch(waiter), Some(waker)),
         }
-        (Poll::Ready(self.fetch(waiter).expect("the waiter was answered")), Some(waker))
     }
 
     /// The caller's time is up: it gets its answer if there is one by now, else it leaves.
@@ -110,34 +125,29 @@ impl<R> State<R> {
         if let Some(answer) = self.fetch(waiter) {
             return answer;
         }
-        let class = self.waiters[waiter].class;
-        let error = AcquireError::Timeout {
-            waited: now.saturating_duration_since(self.waiters[waiter].enqueued_at),
-            load: self.load(),
-            last: self.classes[class].breaker.last().cloned(),
-        };
+        let error = self.timed_out(waiter, now);
         self.leave(waiter, Refusal::Timeout, now, fx);
         self.counters.timeouts += 1;
+        self.pump(now, fx);
         Err(error)
     }
 
     /// The caller went away: it leaves the queue, and a grant it had got goes to the next.
     pub(crate) fn cancel(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects<R>) {
-        if !matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
-            let waiter = self.waiters.remove(waiter);
-            if let WaiterState::Granted(grant) = waiter.state {
-                self.counters.cancelled += 1;
-                self.emit(fx, || Event::Refused {
-                    class: grant.meta.class.clone(),
-                    outcome: Refusal::Cancelled,
-                    waited: grant.waited,
-                });
-                self.give_back(grant, now, fx);
-            }
-            return;
+        if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
+            self.leave(waiter, Refusal::Cancelled, now, fx);
+            self.counters.cancelled += 1;
+        } else if let WaiterState::Granted(grant) = self.waiters.remove(waiter).state {
+            self.counters.cancelled += 1;
+            self.emit(fx, || Event::Refused {
+                class: grant.meta.class.clone(),
+                outcome: Refusal::Cancelled,
+                waited: grant.waited,
+            });
+            self.give_back(grant, now, fx);
         }
-        self.leave(waiter, Refusal::Cancelled, now, fx);
-        self.counters.cancelled += 1;
+        // What it leaves behind may be the room that another class waits for.
+        self.pump(now, fx);
     }
 
     /// Grants idle resources of a class to its waiters, best first; those that have idled long
@@ -165,7 +175,8 @@ impl<R> State<R> {
     /// Hands the slot's resource, which is in the engine's hands, to the best waiter of its class.
     pub(super) fn grant(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
         let class = self.slots[index].class;
-        let (waiter, _) = self.classes[class].waiters.pop().expect("the class has a waiter");
+        let waiter =
+            self.classes[class].waiters.pop(&mut self.waiters).expect("the class has a waiter");
         self.waiting -= 1;
         let held = &self.waiters[waiter];
         let (acquired_at, waited) =
@@ -183,6 +194,23 @@ impl<R> State<R> {
         self.fail_waiters(class, &error, now, fx);
     }
 
+    /// Tells the waiters whose time is up.
+    pub(super) fn expire_waiters(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
+        while let Some((_, waiter)) = self.classes[class]
+            .waiters
+            .first_timed(&self.waiters)
+            .into_iter()
+            .find(|(expires_at, _)| *expires_at <= now)
+        {
+            self.dequeue(waiter);
+            self.counters.timeouts += 1;
+            let error = self.timed_out(waiter, now);
+            self.tell_refused(class, Refusal::Timeout, self.waiters[waiter].enqueued_at, now, fx);
+            self.answer(waiter, WaiterState::Failed(error), fx);
+        }
+        self.refresh(class);
+    }
+
     pub(super) fn fail_waiters(
         &mut self,
         class: ClassId,
@@ -190,15 +218,10 @@ impl<R> State<R> {
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        while let Some((waiter, _)) = self.classes[class].waiters.pop() {
+        while let Some(waiter) = self.classes[class].waiters.pop(&mut self.waiters) {
             self.waiting -= 1;
             self.counters.errors += 1;
-            let waited = now.saturating_duration_since(self.waiters[waiter].enqueued_at);
-            self.emit(fx, || Event::Refused {
-                class: self.classes[class].class.clone(),
-                outcome: Refusal::Error,
-                waited,
-            });
+            self.tell_refused(class, Refusal::Error, self.waiters[waiter].enqueued_at, now, fx);
             self.answer(waiter, WaiterState::Failed(error.clone()), fx);
         }
         self.refresh(class);
@@ -211,7 +234,8 @@ impl<R> State<R> {
         }
     }
 
-    fn fetch(&mut self, waiter: WaiterId) -> Option<Result<Grant<R>, AcquireError>> {
+    /// The answer of a waiter, which is then forgotten; `None` if it still waits.
+    pub(crate) fn fetch(&mut self, waiter: WaiterId) -> Option<Result<Grant<R>, AcquireError>> {
         if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
             return None;
         }
@@ -275,25 +299,36 @@ impl<R> State<R> {
         self.offer(grant.slot.index, grant.resource, now, fx);
     }
 
-    fn enqueue(&mut self, class: ClassId, asked: &Asked<'_>, now: Instant) -> WaiterId {
-        let rank = Rank { at: now + asked.handicap, sequence: self.next_sequence };
+    fn enqueue(
+        &mut self,
+        class: ClassId,
+        asked: &Asked<'_>,
+        waker: &mut Option<Waker>,
+        now: Instant,
+    ) -> WaiterId {
+        // Callers read the clock before they got the lock: among them, the lock decides who came
+        // first.
+        self.latest = self.latest.max(now);
+        let rank = Rank { at: self.latest + asked.handicap, sequence: self.next_sequence };
         self.next_sequence += 1;
         let waiter = self.waiters.insert(Waiter {
             class,
+            rank,
+            links: Links::default(),
             priority: asked.priority,
             enqueued_at: now,
+            expires_at: asked.expires_at,
             acquired_at: asked.acquired_at,
-            state: WaiterState::Waiting(None),
+            state: WaiterState::Waiting(waker.take()),
         });
-        self.classes[class].waiters.push(waiter, Reverse(rank));
+        self.classes[class].waiters.push(&mut self.waiters, waiter, asked.handicap);
         self.waiting += 1;
         waiter
     }
 
     fn dequeue(&mut self, waiter: WaiterId) {
         let class = self.waiters[waiter].class;
-        let found = self.classes[class].waiters.remove(&waiter);
-        debug_assert!(found.is_some(), "a waiting waiter stands in its class's queue");
+        self.classes[class].waiters.remove(&mut self.waiters, waiter);
         self.waiting -= 1;
     }
 
@@ -301,11 +336,7 @@ impl<R> State<R> {
         self.dequeue(waiter);
         let held = self.waiters.remove(waiter);
         self.refresh(held.class);
-        self.emit(fx, || Event::Refused {
-            class: self.classes[held.class].class.clone(),
-            outcome,
-            waited: now.saturating_duration_since(held.enqueued_at),
-        });
+        self.tell_refused(held.class, outcome, held.enqueued_at, now, fx);
         if let WaiterState::Waiting(Some(waker)) = held.state {
             // Waking a caller that leaves is harmless; dropping its waker here would not be.
             fx.wake.push(waker);
@@ -330,6 +361,28 @@ impl<R> State<R> {
         let waited = Duration::ZERO;
         self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
         Acquired::Refused(error)
+    }
+
+    fn tell_refused(
+        &self,
+        class: ClassId,
+        outcome: Refusal,
+        enqueued_at: Instant,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let waited = now.saturating_duration_since(enqueued_at);
+        let class = &self.classes[class].class;
+        self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
+    }
+
+    fn timed_out(&self, waiter: WaiterId, now: Instant) -> AcquireError {
+        let waiter = &self.waiters[waiter];
+        AcquireError::Timeout {
+            waited: now.saturating_duration_since(waiter.enqueued_at),
+            load: self.load(),
+            last: self.classes[waiter.class].breaker.last().cloned(),
+        }
     }
 
     fn unavailable(&self, class: ClassId, now: Instant) -> AcquireError {

@@ -1,30 +1,14 @@
-use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
-use priority_queue::PriorityQueue;
-use rustc_hash::FxHasher;
-use tokio::time::Instant;
-
 use super::breaker::Breaker;
-use super::waiter::WaiterId;
+use super::queue::Queue;
 use crate::{Class, Limits, Load, ResourceState};
 
 pub(super) type ClassId = usize;
 
 /// The class of requests that ask for nothing in particular; it always exists.
 pub(super) const DEFAULT_CLASS: ClassId = 0;
-
-/// The order in which waiters are served: by the moment they are deemed to have come, then by
-/// the moment they really came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
-    pub(super) at: Instant,
-    pub(super) sequence: u64,
-}
-
-pub(super) type RankQueue<T> = PriorityQueue<T, Reverse<Rank>, BuildHasherDefault<FxHasher>>;
 
 /// How many slots are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,10 +71,10 @@ pub(super) struct ClassState {
     pub(super) retiring: usize,
     /// Slot indices, least recently used first.
     pub(super) idle: VecDeque<usize>,
-    pub(super) waiters: RankQueue<WaiterId>,
+    pub(super) waiters: Queue,
     pub(super) breaker: Breaker,
-    /// Whether the class stands in the engine's `hungry` queue, and with which rank.
-    pub(super) hungry: Option<Rank>,
+    /// Whether the class stands in the engine's `hungry` set.
+    pub(super) hungry: bool,
     /// Whether the class stands in the engine's `short` set.
     pub(super) short: bool,
     pub(super) waited: Duration,
@@ -108,9 +92,9 @@ impl ClassState {
             counts: Counts::default(),
             retiring: 0,
             idle: VecDeque::new(),
-            waiters: RankQueue::with_default_hasher(),
+            waiters: Queue::default(),
             breaker: Breaker::default(),
-            hungry: None,
+            hungry: false,
             short: false,
             waited: Duration::ZERO,
             granted: 0,
@@ -122,11 +106,6 @@ impl ClassState {
         self.min = limits.min.unwrap_or(self.min);
         self.max = limits.max.unwrap_or(self.max);
         self.warm = limits.warm.unwrap_or(self.warm);
-    }
-
-    /// The rank of the best waiter.
-    pub(super) fn best(&self) -> Option<Rank> {
-        self.waiters.peek().map(|(_, Reverse(rank))| *rank)
     }
 
     /// Whether another creation may begin, as far as this class is concerned.

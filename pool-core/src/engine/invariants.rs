@@ -1,5 +1,3 @@
-use std::cmp::Reverse;
-
 use super::class::Counts;
 use super::waiter::WaiterState;
 use super::{SlotState, State};
@@ -18,11 +16,10 @@ impl<R> State<R> {
             let idle_served = class.idle.is_empty()
                 || class.waiters.len() <= class.counts.of(ResourceState::Checking);
             assert!(idle_served, "{}: a waiter stands beside an idle resource", class.class);
-            let hungry = self.hungry.get_priority(&id).map(|Reverse(rank)| *rank);
-            assert_eq!(hungry, class.hungry, "{}: hungry queue", class.class);
+            assert_eq!(self.hungry.contains(&id), class.hungry, "{}: hungry set", class.class);
             assert_eq!(self.short.contains(&id), class.short, "{}: short set", class.class);
-            let expect = if class.is_hungry() && !self.is_draining() { class.best() } else { None };
-            assert_eq!(class.hungry, expect, "{}: hungry is out of date", class.class);
+            let hungry = class.is_hungry() && !self.is_draining();
+            assert_eq!(class.hungry, hungry, "{}: hungry is out of date", class.class);
             let short = class.is_short() && !self.is_draining();
             assert_eq!(class.short, short, "{}: short is out of date", class.class);
         }
@@ -32,6 +29,19 @@ impl<R> State<R> {
             !can_create || (self.hungry.is_empty() && self.short.is_empty()),
             "there is room, and a class is left without the creation that it needs"
         );
+        self.check_evictions();
+    }
+
+    /// A class that needs room gets it from another one's idle resource.
+    fn check_evictions(&self) {
+        let coming =
+            self.counts.of(ResourceState::Creating) + self.counts.of(ResourceState::Closing);
+        if let Some((_, hungry)) = self.hungriest()
+            && coming < self.config.max_creating
+        {
+            let idle = self.least_recently_used(hungry);
+            assert!(idle.is_none(), "a waiter stands beside an idle resource of another class");
+        }
     }
 
     fn check_tallies(&self) {
@@ -70,6 +80,12 @@ impl<R> State<R> {
         let queued: usize = self.classes.iter().map(|(_, class)| class.waiters.len()).sum();
         assert_eq!(waiting, self.waiting, "tally of waiters");
         assert_eq!(waiting, queued, "a waiting request stands in exactly one queue");
+        for (_, class) in &self.classes {
+            let sorted = class.waiters.sorted(&self.waiters);
+            assert_eq!(sorted.len(), class.waiters.len(), "{}: length of the queue", class.class);
+            let best = sorted.first().map(|(rank, _)| *rank);
+            assert_eq!(best, class.waiters.best(), "{}: best waiter", class.class);
+        }
         assert!(waiting <= self.config.max_waiting, "the queue is longer than allowed");
     }
 }

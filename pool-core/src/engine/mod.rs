@@ -11,10 +11,13 @@ mod class;
 mod control;
 mod effects;
 mod invariants;
+mod queue;
 mod release;
 mod slot;
 mod snapshot;
 mod supply;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod waiter;
 
@@ -25,7 +28,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 pub(crate) use acquire::{Acquired, Asked};
-use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, RankQueue};
+use class::{ClassId, ClassState, Counts, DEFAULT_CLASS};
 pub(crate) use effects::{Effects, Job};
 pub(crate) use release::Return;
 pub(crate) use slot::SlotRef;
@@ -48,14 +51,17 @@ pub(crate) struct State<R> {
     waiters: Slab<Waiter<R>>,
     /// How many of `waiters` are still in a queue.
     waiting: usize,
-    /// Classes with a waiter that only a creation can serve, best waiter first.
-    hungry: RankQueue<ClassId>,
+    /// Classes with a waiter that only a creation can serve. In no order: which of them has the
+    /// best waiter changes with every grant, but is asked only when there is room or contention.
+    hungry: BTreeSet<ClassId>,
     /// Classes that have less than they should keep.
     short: BTreeSet<ClassId>,
     phase: Phase,
     counters: Counters,
     next_id: u64,
     next_sequence: u64,
+    /// The latest moment at which a waiter has come.
+    latest: Instant,
     /// The next moment at which `tick` has something to do.
     alarm: Option<Instant>,
     /// Whether anyone reads events; without a reader none are made.
@@ -73,7 +79,7 @@ enum Phase {
 }
 
 impl<R> State<R> {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, now: Instant) -> Self {
         let rng = config.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let mut classes = Slab::new();
         let mut default = ClassState::new(Class::default());
@@ -88,12 +94,13 @@ impl<R> State<R> {
             class_ids: FxHashMap::default(),
             waiters: Slab::new(),
             waiting: 0,
-            hungry: RankQueue::with_default_hasher(),
+            hungry: BTreeSet::new(),
             short: BTreeSet::new(),
             phase: Phase::Running,
             counters: Counters::default(),
             next_id: 0,
             next_sequence: 0,
+            latest: now,
             alarm: None,
             observed: false,
             rng,

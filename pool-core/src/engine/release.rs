@@ -36,6 +36,7 @@ impl<R> State<R> {
             return;
         }
         held.proven_at = now;
+        held.used_at = now;
         let index = slot.index;
         let reason = match how {
             Return::Discarded => Some(CloseReason::Discarded),
@@ -68,6 +69,7 @@ impl<R> State<R> {
         self.counters.created += 1;
         self.classes[class].breaker.succeeded();
         self.slots[index].proven_at = now;
+        self.slots[index].used_at = now;
         self.emit(fx, || Event::Created {
             id: slot.id,
             class: self.classes[class].class.clone(),
@@ -120,6 +122,7 @@ impl<R> State<R> {
                 self.counters.recycled += 1;
                 let took = now.saturating_duration_since(self.slots[index].since);
                 self.slots[index].proven_at = now;
+                self.slots[index].used_at = now;
                 self.emit(fx, || {
                     let class = self.classes[self.slots[index].class].class.clone();
                     Event::Recycled { id: slot.id, class, took }
@@ -145,6 +148,7 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         let index = slot.index;
+        let class = self.slots[index].class;
         self.counters.checks += 1;
         match result {
             Ok(()) => {
@@ -164,6 +168,8 @@ impl<R> State<R> {
                 self.close(index, resource, reason, now, fx);
             }
         }
+        // A waiter may have counted on this one: it is the next one's turn to be checked.
+        self.serve(class, now, fx);
         self.pump(now, fx);
     }
 
@@ -214,6 +220,7 @@ impl<R> State<R> {
                 };
                 self.tell_closing(slot.index, &reason, fx);
                 self.set_state(slot.index, SlotState::Closing(reason), now);
+                self.serve(self.slots[slot.index].class, now, fx);
             }
         }
         self.closed(slot, now, fx);
@@ -239,9 +246,9 @@ impl<R> State<R> {
         }
         self.set_state(index, SlotState::Idle(resource), now);
         if self.classes[class].waiters.is_empty() {
-            self.classes[class].idle.push_back(index);
+            self.shelve(index);
             if let Some(limit) = self.config.max_idle_time {
-                self.arm(now + limit, fx);
+                self.arm(self.slots[index].used_at + limit, fx);
             }
             if let Some(interval) = self.config.health_check_interval {
                 self.arm(self.slots[index].proven_at + interval, fx);
@@ -250,6 +257,16 @@ impl<R> State<R> {
             self.grant(index, now, fx);
         }
         self.refresh(class);
+    }
+
+    /// Puts an idle resource into its class's list, least recently used first: at the end, unless
+    /// it comes from a check or from a caller that went away.
+    fn shelve(&mut self, index: usize) {
+        let used_at = self.slots[index].used_at;
+        let idle = &mut self.classes[self.slots[index].class].idle;
+        let later = idle.iter().rev().take_while(|held| self.slots[**held].used_at > used_at);
+        let at = idle.len() - later.count();
+        idle.insert(at, index);
     }
 
     /// Why a resource that is in the pool's hands must go now, if it must.

@@ -21,6 +21,9 @@ pub(super) struct Slot<R> {
     pub(super) created_at: Instant,
     pub(super) expires_at: Option<Instant>,
     pub(super) uses: u64,
+    /// When it last became idle after a lease, a recycling or its creation. A check in between
+    /// is no use, or a pool that is checked would never shrink.
+    pub(super) used_at: Instant,
     /// When it was last known to work: created, leased, recycled or checked.
     pub(super) proven_at: Instant,
     pub(super) last_check: Option<(Instant, Duration)>,

@@ -1,5 +1,3 @@
-use std::cmp::Reverse;
-
 use tokio::time::Instant;
 
 use super::State;
@@ -60,8 +58,7 @@ impl<R> State<R> {
         let mut waiting: Vec<_> = self
             .classes
             .iter()
-            .flat_map(|(_, class)| class.waiters.iter())
-            .map(|(waiter, Reverse(rank))| (*rank, *waiter))
+            .flat_map(|(_, class)| class.waiters.sorted(&self.waiters))
             .collect();
         waiting.sort_unstable_by_key(|(rank, _)| *rank);
         waiting

@@ -1,8 +1,7 @@
-use std::cmp::Reverse;
-
 use tokio::time::Instant;
 
-use super::class::{ClassId, Rank};
+use super::class::ClassId;
+use super::queue::Rank;
 use super::slot::Slot;
 use super::{Effects, Job, SlotRef, SlotState, State};
 use crate::{CloseReason, Event, Meta, ResourceId, ResourceState};
@@ -13,16 +12,13 @@ impl<R> State<R> {
     pub(super) fn refresh(&mut self, id: ClassId) {
         let class = &mut self.classes[id];
         let running = self.phase == super::Phase::Running;
-        let hungry = if class.waiters.is_empty() || !running || !class.is_hungry() {
-            None
-        } else {
-            class.best()
-        };
+        let hungry = running && !class.waiters.is_empty() && class.is_hungry();
         if hungry != class.hungry {
             class.hungry = hungry;
-            match hungry {
-                Some(rank) => drop(self.hungry.push(id, Reverse(rank))),
-                None => drop(self.hungry.remove(&id)),
+            if hungry {
+                self.hungry.insert(id);
+            } else {
+                self.hungry.remove(&id);
             }
         }
         let short = running && (class.min > 0 || class.warm > 0) && class.is_short();
@@ -38,11 +34,12 @@ impl<R> State<R> {
 
     /// Starts the creations that waiters and minimums call for, and makes room for them.
     pub(super) fn pump(&mut self, now: Instant, fx: &mut Effects<R>) {
-        while let Some((&class, _)) = self.hungry.peek() {
+        while !self.hungry.is_empty() {
             let creating = self.counts.of(ResourceState::Creating);
             if creating >= self.config.max_creating {
                 return;
             }
+            let Some((_, class)) = self.hungriest() else { return };
             if self.slots.len() < self.config.max_size {
                 self.start_creation(class, now, fx);
                 continue;
@@ -68,26 +65,38 @@ impl<R> State<R> {
     /// and the other's best waiter has waited longer than its own best one by more than the
     /// patience.
     pub(super) fn must_yield(&self, class: ClassId) -> bool {
-        let Some((&hungriest, Reverse(other))) = self.hungry.peek() else { return false };
-        if hungriest == class || self.slots.len() < self.config.max_size {
+        let others = self.hungry.len() - usize::from(self.classes[class].hungry);
+        if others == 0 || self.slots.len() < self.config.max_size {
             return false;
         }
         let busy = self.counts.of(ResourceState::Creating) + self.counts.of(ResourceState::Closing);
         if busy >= self.config.max_creating {
             return false;
         }
-        let Some(own) = self.classes[class].best() else { return false };
+        let (Some(own), Some((other, _))) = (self.classes[class].waiters.best(), self.hungriest())
+        else {
+            return false;
+        };
         own > Rank { at: other.at + self.config.eviction_patience, sequence: other.sequence }
+    }
+
+    /// The hungry class with the best waiter.
+    pub(super) fn hungriest(&self) -> Option<(Rank, ClassId)> {
+        let ranked = |id: &ClassId| Some((self.classes[*id].waiters.best()?, *id));
+        self.hungry.iter().filter_map(ranked).min()
     }
 
     /// The idle resource of another class that was used longest ago; one that its class can
     /// spare before one that it should keep.
-    fn least_recently_used(&self, hungry: ClassId) -> Option<usize> {
+    pub(super) fn least_recently_used(&self, hungry: ClassId) -> Option<usize> {
+        if self.counts.of(ResourceState::Idle) == 0 {
+            return None;
+        }
         self.classes
             .iter()
             .filter(|(id, class)| *id != hungry && class.waiters.is_empty())
             .filter_map(|(_, class)| class.idle.front().map(|index| (class.can_spare(), *index)))
-            .min_by_key(|(spare, index)| (!spare, self.slots[*index].since))
+            .min_by_key(|(spare, index)| (!spare, self.slots[*index].used_at))
             .map(|(_, index)| index)
     }
 
@@ -107,6 +116,7 @@ impl<R> State<R> {
             created_at: now,
             expires_at,
             uses: 0,
+            used_at: now,
             proven_at: now,
             last_check: None,
             doomed: None,

@@ -19,6 +19,7 @@ impl<R> State<R> {
             if self.classes[class].breaker.expire(now) {
                 self.refresh(class);
             }
+            self.expire_waiters(class, now, fx);
             self.retire_idle(class, now, fx);
             self.forget(class);
         }
@@ -36,7 +37,7 @@ impl<R> State<R> {
         for index in idle {
             let slot = &self.slots[index];
             let idle_too_long =
-                self.config.max_idle_time.is_some_and(|limit| since(now, slot.since) >= limit);
+                self.config.max_idle_time.is_some_and(|limit| since(now, slot.used_at) >= limit);
             if slot.expires_at.is_some_and(|at| at <= now) {
                 self.retire_old(index, now, fx);
             } else if idle_too_long && self.classes[class].can_spare() {
@@ -139,6 +140,9 @@ impl<R> State<R> {
         };
         for (_, class) in &self.classes {
             consider(class.breaker.retry_at());
+            for (expires_at, _) in class.waiters.first_timed(&self.waiters) {
+                consider(Some(expires_at));
+            }
         }
         if let Phase::Draining { deadline } = self.phase
             && self.counts.of(ResourceState::Leased) > 0
@@ -155,7 +159,7 @@ impl<R> State<R> {
                         consider(slot.expires_at);
                     }
                     if self.classes[slot.class].can_spare() {
-                        consider(self.config.max_idle_time.map(|limit| slot.since + limit));
+                        consider(self.config.max_idle_time.map(|limit| slot.used_at + limit));
                     }
                     let due = self.config.health_check_interval.map(|every| slot.proven_at + every);
                     consider(due.map(|at| if checking { at.max(now + CHECK_PAUSE) } else { at }));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::queue::{Links, Rank};
 use super::slot::SlotRef;
 use crate::{AcquireError, Meta};
 
@@ -14,8 +15,12 @@ pub(super) type WaiterId = usize;
 #[derive(Debug)]
 pub(super) struct Waiter<R> {
     pub(super) class: ClassId,
+    pub(super) rank: Rank,
+    pub(super) links: Links,
     pub(super) priority: Option<u8>,
     pub(super) enqueued_at: Instant,
+    /// When the pool gives up on it; `None` where its caller keeps the time.
+    pub(super) expires_at: Option<Instant>,
     pub(super) acquired_at: &'static Location<'static>,
     pub(super) state: WaiterState<R>,
 }

@@ -1,0 +1,166 @@
+use std::cmp::Reverse;
+use std::hash::BuildHasherDefault;
+use std::time::Duration;
+
+use priority_queue::PriorityQueue;
+use rustc_hash::{FxHashMap, FxHasher};
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::waiter::{Waiter, WaiterId};
+
+/// The order in which waiters are served: by the moment they are deemed to have come, then by
+/// the order in which they really came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) at: Instant,
+    pub(super) sequence: u64,
+}
+
+/// The waiters of one class, best first.
+///
+/// Waiters of one handicap keep the order in which they came for ever, so they stand in a lane,
+/// a linked list through the waiters themselves; a priority queue orders the lanes by their first
+/// waiters. With as many lanes as there are priorities, joining and leaving cost next to nothing
+/// however long the queue is. With a handicap of its own for each waiter it is a priority queue
+/// of waiters.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    lanes: Slab<Lane>,
+    by_handicap: FxHashMap<Duration, LaneId>,
+    order: PriorityQueue<LaneId, Reverse<Rank>, BuildHasherDefault<FxHasher>>,
+    len: usize,
+}
+
+pub(super) type LaneId = usize;
+
+/// Empty lanes are kept up to this many, since priorities come again.
+const SPARE_LANES: usize = 16;
+
+#[derive(Debug)]
+struct Lane {
+    handicap: Duration,
+    /// First and last, unless it is empty.
+    ends: Option<(WaiterId, WaiterId)>,
+}
+
+/// A waiter's place in its lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Links {
+    lane: LaneId,
+    before: Option<WaiterId>,
+    after: Option<WaiterId>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rank of the best waiter.
+    pub(super) fn best(&self) -> Option<Rank> {
+        self.order.peek().map(|(_, Reverse(rank))| *rank)
+    }
+
+    /// Adds a waiter whose rank is its lane's latest.
+    pub(super) fn push<R>(
+        &mut self,
+        waiters: &mut Slab<Waiter<R>>,
+        waiter: WaiterId,
+        handicap: Duration,
+    ) {
+        let lane_id = self.lane(handicap);
+        let lane = &mut self.lanes[lane_id];
+        let before = lane.ends.map(|(_, last)| last);
+        lane.ends = Some((lane.ends.map_or(waiter, |(first, _)| first), waiter));
+        waiters[waiter].links = Links { lane: lane_id, before, after: None };
+        match before {
+            Some(before) => waiters[before].links.after = Some(waiter),
+            None => drop(self.order.push(lane_id, Reverse(waiters[waiter].rank))),
+        }
+        self.len += 1;
+    }
+
+    /// Takes the best waiter out.
+    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<WaiterId> {
+        let (&lane, _) = self.order.peek()?;
+        let (first, _) = self.lanes[lane].ends.expect("a lane in the order has a waiter");
+        self.remove(waiters, first);
+        Some(first)
+    }
+
+    /// Takes a waiter out, wherever it stands.
+    pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
+        let Links { lane: lane_id, before, after } = waiters[waiter].links;
+        if let Some(before) = before {
+            waiters[before].links.after = after;
+        }
+        if let Some(after) = after {
+            waiters[after].links.before = before;
+        }
+        let lane = &mut self.lanes[lane_id];
+        let (first, last) = lane.ends.expect("the waiter stands in this lane");
+        lane.ends = match (before, after) {
+            (None, None) => None,
+            _ => Some((
+                if first == waiter { after.expect("it was not alone") } else { first },
+                if last == waiter { before.expect("it was not alone") } else { last },
+            )),
+        };
+        if before.is_none() {
+            match after {
+                Some(after) => {
+                    self.order.change_priority(&lane_id, Reverse(waiters[after].rank));
+                }
+                None => self.close_lane(lane_id),
+            }
+        }
+        self.len -= 1;
+    }
+
+    /// Every waiter with its rank, best first.
+    pub(super) fn sorted<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Rank, WaiterId)> {
+        let mut all: Vec<_> = self.iter(waiters).map(|id| (waiters[id].rank, id)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Every waiter, lane by lane, each lane in order.
+    pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
+        self.lanes.iter().flat_map(|(_, lane)| {
+            let first = lane.ends.map(|(first, _)| first);
+            std::iter::successors(first, |at| waiters[*at].links.after)
+        })
+    }
+
+    /// In each lane the first waiter that the pool itself must call time on.
+    pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
+        let timed = |lane: &Lane| {
+            let first = lane.ends.map(|(first, _)| first);
+            std::iter::successors(first, |at| waiters[*at].links.after)
+                .find_map(|at| waiters[at].expires_at.map(|expires_at| (expires_at, at)))
+        };
+        self.lanes.iter().filter_map(|(_, lane)| timed(lane)).collect()
+    }
+
+    fn lane(&mut self, handicap: Duration) -> LaneId {
+        if let Some(lane) = self.by_handicap.get(&handicap) {
+            return *lane;
+        }
+        let lane = self.lanes.insert(Lane { handicap, ends: None });
+        self.by_handicap.insert(handicap, lane);
+        lane
+    }
+
+    fn close_lane(&mut self, lane: LaneId) {
+        self.order.remove(&lane);
+        if self.lanes.len() > SPARE_LANES {
+            let lane = self.lanes.remove(lane);
+            self.by_handicap.remove(&lane.handicap);
+        }
+    }
+}
