@@ -1,0 +1,293 @@
+//! The outer object of a command: read strictly, written anew.
+//!
+//! What Chromium parses must be what the rules have judged, so nothing of a client's envelope is
+//! passed on: four members are read, everything else is an error, and a fresh envelope is written
+//! around the raw params.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::session_id::SessionId;
+use super::suffix::OWN_IDS_FROM;
+
+/// One command of a client.
+#[derive(Debug)]
+pub(crate) struct Command<'a> {
+    pub(crate) id: i32,
+    pub(crate) method: Cow<'a, str>,
+    /// An object, if any.
+    pub(crate) params: Option<&'a RawValue>,
+    /// Not empty, if any.
+    pub(crate) session: Option<Cow<'a, str>>,
+}
+
+/// Why a message is not a command, as Chromium would have said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    pub(crate) id: Option<i32>,
+    pub(crate) code: i32,
+    pub(crate) message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    id: i32,
+    #[serde(borrow)]
+    method: Text<'a>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "sessionId")]
+    session: Option<Text<'a>>,
+}
+
+/// Reads a client's message.
+///
+/// # Errors
+///
+/// [`Malformed`], with the codes and words of Chromium's own dispatcher.
+pub(crate) fn parse(text: &str) -> Result<Command<'_>, Malformed> {
+    // The pipe's frames end with NUL. Inside of JSON a bare NUL is invalid everywhere, but this
+    // must hold whatever a JSON parser thinks of it.
+    if memchr::memchr(0, text.as_bytes()).is_some() {
+        return Err(Malformed::syntax("a NUL byte"));
+    }
+    // A JSON array would also do as a struct for serde.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(match serde_json::from_str::<&RawValue>(text) {
+            Ok(_) => Malformed::request(None, "Message must be an object"),
+            Err(error) => Malformed::syntax(error),
+        });
+    }
+    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| Malformed::of(text, &error))?;
+    if wire.id <= OWN_IDS_FROM {
+        return Err(Malformed::request(None, "Message must have an 'id' above -1000000"));
+    }
+    if wire.params.is_some_and(|params| !params.get().starts_with('{')) {
+        return Err(Malformed::request(Some(wire.id), "Message may have object 'params' property"));
+    }
+    Ok(Command {
+        id: wire.id,
+        method: wire.method.0,
+        params: wire.params,
+        session: wire.session.map(|text| text.0).filter(|text| !text.is_empty()),
+    })
+}
+
+/// Writes a command for Chromium, with the NUL that ends it.
+pub(crate) fn write(
+    id: i32,
+    method: &str,
+    params: Option<&str>,
+    session: Option<SessionId>,
+) -> Vec<u8> {
+    let params_len = params.map_or(0, str::len);
+    let mut frame = Vec::with_capacity(method.len() + params_len + 96);
+    frame.extend_from_slice(br#"{"id":"#);
+    frame.extend_from_slice(id.to_string().as_bytes());
+    frame.extend_from_slice(br#","method":"#);
+    push_string(&mut frame, method);
+    if let Some(params) = params {
+        frame.extend_from_slice(br#","params":"#);
+        frame.extend_from_slice(params.as_bytes());
+    }
+    push_session(&mut frame, session);
+    frame.extend_from_slice(b"}\0");
+    frame
+}
+
+/// A reply with a result, as Chromium writes it.
+pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Vec<u8> {
+    let mut frame = format!(r#"{{"id":{id},"result":{result}"#).into_bytes();
+    push_session(&mut frame, session);
+    frame.push(b'}');
+    frame
+}
+
+/// A reply with an error, as Chromium writes it. Without an id for what has none.
+pub(crate) fn error(
+    id: Option<i32>,
+    code: i32,
+    message: &str,
+    session: Option<SessionId>,
+) -> Vec<u8> {
+    let mut frame = vec![b'{'];
+    if let Some(id) = id {
+        frame.extend_from_slice(format!(r#""id":{id},"#).as_bytes());
+    }
+    frame.extend_from_slice(format!(r#""error":{{"code":{code},"message":"#).as_bytes());
+    push_string(&mut frame, message);
+    frame.push(b'}');
+    push_session(&mut frame, session);
+    frame.push(b'}');
+    frame
+}
+
+/// A reply with an error that Chromium wrote.
+pub(crate) fn raw_error(id: i32, error: &str, session: Option<SessionId>) -> Vec<u8> {
+    let mut frame = format!(r#"{{"id":{id},"error":{error}"#).into_bytes();
+    push_session(&mut frame, session);
+    frame.push(b'}');
+    frame
+}
+
+/// An event, as Chromium writes it.
+pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> Vec<u8> {
+    let mut frame = format!(r#"{{"method":"{method}","params":{params}"#).into_bytes();
+    push_session(&mut frame, session);
+    frame.push(b'}');
+    frame
+}
+
+fn push_session(frame: &mut Vec<u8>, session: Option<SessionId>) {
+    if let Some(session) = session {
+        frame.extend_from_slice(br#","sessionId":""#);
+        frame.extend_from_slice(session.as_str().as_bytes());
+        frame.push(b'"');
+    }
+}
+
+fn push_string(frame: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\' || byte == b' ';
+    if text.bytes().all(plain) {
+        frame.push(b'"');
+        frame.extend_from_slice(text.as_bytes());
+        frame.push(b'"');
+    } else {
+        serde_json::to_writer(frame, text).expect("a string can always be written to memory");
+    }
+}
+
+impl Malformed {
+    fn syntax(what: impl fmt::Display) -> Self {
+        Self { id: None, code: -32700, message: format!("JSON: {what}") }
+    }
+
+    fn request(id: Option<i32>, message: &str) -> Self {
+        Self { id, code: -32600, message: message.to_owned() }
+    }
+
+    /// Sorts a parser's complaint into the words that Chromium has for it.
+    fn of(text: &str, error: &serde_json::Error) -> Self {
+        if !error.is_data() {
+            return Self::syntax(error);
+        }
+        let Ok(object) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+        else {
+            return Self::syntax(error);
+        };
+        let id = object.get("id").and_then(serde_json::Value::as_i64);
+        let Some(id) = id.and_then(|id| i32::try_from(id).ok()) else {
+            return Self::request(None, "Message must have integer 'id' property");
+        };
+        let known = ["id", "method", "params", "sessionId"];
+        let message = if !object.get("method").is_some_and(serde_json::Value::is_string) {
+            "Message must have string 'method' property"
+        } else if object.get("sessionId").is_some_and(|id| !id.is_string()) {
+            "Message may have string 'sessionId' property"
+        } else if object.keys().any(|key| !known.contains(&key.as_str())) {
+            "Message has property other than 'id', 'method', 'sessionId', 'params'"
+        } else {
+            // All that is left is a member that stands there twice.
+            return Self { id: Some(id), ..Self::syntax(error) };
+        };
+        Self::request(Some(id), message)
+    }
+}
+
+/// A string that is borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Text<'de>, E> {
+                Err(E::invalid_type(serde::de::Unexpected::Unit, &self))
+            }
+        }
+        let text = deserializer.deserialize_str(TextVisitor)?;
+        if text.0.contains('\0') {
+            return Err(D::Error::custom("a NUL character"));
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (i32, String) {
+        let malformed = parse(text).unwrap_err();
+        (malformed.code, malformed.message)
+    }
+
+    #[test]
+    fn a_command_is_written_anew_around_its_raw_params() {
+        let text = r#" { "sessionId" : "", "params":{"a": 1.50 },"method":"A\u002eb" , "id":7}"#;
+        let command = parse(text).unwrap();
+        assert_eq!(command.method, "A.b");
+        assert!(command.session.is_none());
+        let frame = write(command.id, &command.method, command.params.map(RawValue::get), None);
+        assert_eq!(frame, b"{\"id\":7,\"method\":\"A.b\",\"params\":{\"a\": 1.50 }}\0");
+    }
+
+    #[test]
+    fn errors_are_those_of_chromium() {
+        let property = "Message has property other than 'id', 'method', 'sessionId', 'params'";
+        for (text, code, message) in [
+            ("[1]", -32600, "Message must be an object"),
+            (r#"[1,"A.b",null,null]"#, -32600, "Message must be an object"),
+            (r#"{"id":1.5,"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
+            (r#"{"id":4294967296,"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
+            (r#"{"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
+            (r#"{"id":1}"#, -32600, "Message must have string 'method' property"),
+            (r#"{"id":1,"method":5}"#, -32600, "Message must have string 'method' property"),
+            (r#"{"id":1,"method":"A.b","sessionId":5}"#, -32600, "Message may have string 'sessionId' property"),
+            (r#"{"id":1,"method":"A.b","foo":1}"#, -32600, property),
+        ] {
+            assert_eq!(refused(text), (code, message.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for text in [
+            r#"{"id":1,"id":2,"method":"A.b"}"#,
+            r#"{"id":1,"method":"A.b","method":"C.d"}"#,
+            r#"{"id":1,"method":"A.b","sessionId":"","sessionId":"X"}"#,
+            r#"{"id":1,"method":"A.b","params":null,"params":{}}"#,
+            r#"{"id":1,"method":"A.b"} {"id":2,"method":"C.d"}"#,
+            r#"{"id":1,"method":"A.b","params":[]}"#,
+            r#"{"id":1,"method":"A.b","params":"x"}"#,
+            "{\"id\":1,\"method\":\"A.b\"}\0{\"id\":2,\"method\":\"Browser.close\"}",
+            "{\"id\":1,\"method\":\"A.b\",\"params\":{\"x\":\"\0\"}}",
+            "{\"id\":1,\"method\":\"A.b\\u0000\"}",
+            r#"{"id":-1000000,"method":"A.b"}"#,
+            r#"{"id":1,"#,
+            "",
+            "nonsense",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::connection::{Connection, Outgoing};
+use super::multiplexer::Multiplexer;
+use super::state::{LeaseId, Remains};
+use super::{EndReason, LeaseKind};
+use crate::cdp::CdpError;
+
+/// How long the things of a lease may take to go.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A virtual browser: what one holder has of a Chromium, until it ends.
+///
+/// Its drop ends it in the background, unchecked; [`end`](Self::end) waits and checks.
+#[derive(Debug)]
+pub struct MuxLease {
+    mux: Multiplexer,
+    id: LeaseId,
+}
+
+/// A target of a lease, as its holder's overview shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseTarget {
+    /// Its id.
+    pub id: String,
+    /// `page`, `iframe`, `worker`, `service_worker` or another word of the protocol's.
+    pub kind: String,
+    /// Its title, which a page chooses.
+    pub title: String,
+    /// Its address.
+    pub url: String,
+}
+
+impl MuxLease {
+    pub(super) fn new(mux: Multiplexer, id: LeaseId) -> Self {
+        Self { mux, id }
+    }
+
+    /// Opens a connection for a client. There may be several, at once or one after another: each
+    /// has sessions, discovery and auto-attach of its own, and they share the default context.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Ended`] if the lease is over.
+    pub async fn connect(&self) -> Result<Connection, CdpError> {
+        let shared = self.mux.shared();
+        if let Some(reason) = self.end_reason() {
+            return Err(CdpError::Ended(reason));
+        }
+        let lease = |state: &mut super::state::State| {
+            let lease = state.leases.get_mut(&self.id)?;
+            Some((lease.spare.take(), lease.options.outgoing_limit))
+        };
+        let over = || CdpError::Ended(self.end_reason().unwrap_or(EndReason::Released));
+        let (spare, limit) = shared.update(lease).ok_or_else(over)?;
+        let root = match spare {
+            Some(spare) => spare,
+            None => self.mux.browser_session(self.id).await?,
+        };
+        let (outgoing, queue) = Outgoing::new(limit);
+        let link = outgoing.link.clone();
+        let id = shared.update(|state| state.open_connection(self.id, root, outgoing)).ok_or_else(over)?;
+        Ok(Connection::new(Arc::clone(shared), id, link, queue))
+    }
+
+    /// Makes the warm page, if there is none and no client has used the lease yet.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the page from being made.
+    pub async fn warm_up(&self) -> Result<(), CdpError> {
+        self.mux.shared().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
+    }
+
+    /// Ends the lease: its connections close, everything of it goes, and it is checked that it is
+    /// gone.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Leftover`] if something stayed; then this Chromium must not be used again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, everything of the lease goes all the same, unchecked.
+    pub async fn end(&self) -> Result<(), CdpError> {
+        self.end_with(EndReason::Released).await
+    }
+
+    /// Ends the lease for a reason of the caller's. See [`end`](Self::end).
+    ///
+    /// # Errors
+    ///
+    /// As [`end`](Self::end).
+    pub async fn end_with(&self, reason: EndReason) -> Result<(), CdpError> {
+        let remains = self.close(reason);
+        if let Some(gone) = self.mux.end_reason() {
+            return Err(CdpError::Ended(gone));
+        }
+        let gone_by = Instant::now() + PATIENCE;
+        while let Some(left) = self.leftover(&remains).await? {
+            if Instant::now() >= gone_by {
+                return Err(CdpError::Leftover(left));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if remains.screens {
+            self.remove_screens().await?;
+        }
+        Ok(())
+    }
+
+    /// What is still there of the lease. Both engines dispose a session's contexts before they
+    /// answer that it is detached, and answers come in order: so nothing is left at the first look
+    /// unless something is wrong or slow.
+    async fn leftover(&self, remains: &Remains) -> Result<Option<String>, CdpError> {
+        let contexts = self.mux.context_ids().await?;
+        let is_its = |id: &&String| remains.contexts.iter().any(|own| **own == ***id);
+        if let Some(context) = contexts.iter().find(is_its) {
+            return Ok(Some(format!("the context {context}")));
+        }
+        let targets = self.mux.shared().look(|state| state.targets_in(&remains.contexts));
+        Ok(targets.first().map(|target| format!("the target {target}")))
+    }
+
+    fn close(&self, reason: EndReason) -> Remains {
+        self.mux.shared().update(|state| {
+            let remains = state.close_lease(self.id, reason);
+            state.dispose(&remains);
+            remains
+        })
+    }
+
+    /// Removes the screens that an exclusive lease has added: they belong to the whole Chromium.
+    async fn remove_screens(&self) -> Result<(), CdpError> {
+        let infos = self.mux.call(None, "Emulation.getScreenInfos", &json!({})).await?;
+        let screens = infos["screenInfos"].as_array().cloned().unwrap_or_default();
+        for screen in screens.iter().filter(|screen| screen["isPrimary"] != json!(true)) {
+            let params = json!({ "screenId": screen["id"] });
+            self.mux.call(None, "Emulation.removeScreen", &params).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the lease's connections for a reason of the caller's; it can then only be ended.
+    pub fn revoke(&self, reason: EndReason) {
+        self.close(reason);
+    }
+
+    /// Waits until the lease is over, and says why: its client sent `Browser.close`, it was ended,
+    /// or its Chromium is gone.
+    pub async fn ended(&self) -> EndReason {
+        let ended = self.mux.shared().look(|state| {
+            state.leases.get(&self.id).map(|lease| lease.ended.subscribe())
+        });
+        let Some(mut ended) = ended else {
+            return self.mux.end_reason().unwrap_or(EndReason::Released);
+        };
+        let reason = ended.wait_for(Option::is_some).await.map(|reason| *reason);
+        reason.ok().flatten().unwrap_or(EndReason::Released)
+    }
+
+    /// Why the lease is over, if it is.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.mux.shared().look(|state| match state.leases.get(&self.id) {
+            Some(lease) => *lease.ended.borrow(),
+            None => Some(state.end_reason().unwrap_or(EndReason::Released)),
+        })
+    }
+
+    /// Whether the lease has its Chromium to itself.
+    #[must_use]
+    pub fn kind(&self) -> LeaseKind {
+        self.options(|options| options.kind).unwrap_or_default()
+    }
+
+    /// Whether a client used a command whose effects outlive the lease, so that this Chromium must
+    /// not be used for another one.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.mux.shared().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
+    }
+
+    /// Whether one of the lease's renderers has died.
+    #[must_use]
+    pub fn has_crashed_page(&self) -> bool {
+        self.mux.shared().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
+    }
+
+    /// What the lease has open, for an overview. Nothing of it is disturbed.
+    #[must_use]
+    pub fn targets(&self) -> Vec<LeaseTarget> {
+        self.mux.shared().look(|state| {
+            state
+                .targets
+                .values()
+                .filter(|target| !target.hidden && target.info.kind != "tab")
+                .filter(|target| state.is_of_lease(target, self.id))
+                .map(|target| LeaseTarget {
+                    id: target.info.target_id.to_string(),
+                    kind: target.info.kind.clone(),
+                    title: target.info.title.clone(),
+                    url: target.info.url.clone(),
+                })
+                .collect()
+        })
+    }
+
+    /// The multiplexer that the lease hangs on.
+    #[must_use]
+    pub fn multiplexer(&self) -> &Multiplexer {
+        &self.mux
+    }
+
+    fn options<T>(&self, look: impl FnOnce(&super::LeaseOptions) -> T) -> Option<T> {
+        self.mux.shared().look(|state| state.leases.get(&self.id).map(|lease| look(&lease.options)))
+    }
+}
+
+impl Drop for MuxLease {
+    fn drop(&mut self) {
+        self.close(EndReason::Released);
+    }
+}

@@ -1,0 +1,100 @@
+use std::path::PathBuf;
+
+/// Whether a lease has its Chromium to itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseKind {
+    /// Alone in its Chromium: process-wide commands are allowed. The default.
+    #[default]
+    Exclusive,
+    /// One of many in a Chromium, kept apart from the others by the rules.
+    Shared,
+}
+
+impl LeaseKind {
+    /// The name used in configuration: `exclusive` or `shared`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+/// Which browser context a lease's client takes for the default one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DefaultContext {
+    /// A fresh one, off the record, that is disposed with the lease. The default.
+    #[default]
+    Fresh,
+    /// The Chromium's real one, which a persistent profile stores on disk.
+    Real,
+}
+
+/// What a new lease should be like.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LeaseOptions {
+    /// Whether it has the Chromium to itself. Default: exclusive.
+    pub kind: LeaseKind,
+    /// Its default context. Default: a fresh one.
+    pub default_context: DefaultContext,
+    /// Whether a page is made ahead for the client's first `newPage`. Default: yes.
+    pub warm_page: bool,
+    /// The proxy of its fresh default context, in the syntax of `--proxy-server`, instead of the
+    /// Chromium's own. Default: none.
+    pub proxy: Option<String>,
+    /// Directories that a shared lease may download to and upload from; an exclusive lease may use
+    /// any. Default: none.
+    pub directories: Vec<PathBuf>,
+    /// Whether pages may be sent to `file:` addresses. Default: yes for exclusive leases.
+    pub file_urls: Option<bool>,
+    /// How many bytes may wait for a client that does not read before it is cut off.
+    /// Default: 16 MiB.
+    pub outgoing_limit: usize,
+}
+
+impl Default for LeaseOptions {
+    fn default() -> Self {
+        Self {
+            kind: LeaseKind::default(),
+            default_context: DefaultContext::default(),
+            warm_page: true,
+            proxy: None,
+            directories: Vec::new(),
+            file_urls: None,
+            outgoing_limit: 16 * 1024 * 1024,
+        }
+    }
+}
+
+impl LeaseOptions {
+    /// The defaults for a lease of this kind.
+    #[must_use]
+    pub fn new(kind: LeaseKind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+
+    /// Sets the default context.
+    #[must_use]
+    pub fn default_context(mut self, context: DefaultContext) -> Self {
+        self.default_context = context;
+        self
+    }
+
+    /// Sets whether a page is made ahead.
+    #[must_use]
+    pub fn warm_page(mut self, warm: bool) -> Self {
+        self.warm_page = warm;
+        self
+    }
+
+    /// Adds a directory for downloads and uploads.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directories.push(directory.into());
+        self
+    }
+}

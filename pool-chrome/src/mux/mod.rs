@@ -1,0 +1,51 @@
+//! The multiplexer: many clients over the one pipe of a Chromium, each with a browser of its own.
+//!
+//! A [`Multiplexer`] owns the pipe. A [`MuxLease`] is a virtual browser: a default context and
+//! whatever its clients make, all of which goes with it. A [`Connection`] is what one client has
+//! instead of a WebSocket to a browser's debugging port. What a client may do stands in one table,
+//! in `rules.rs`.
+//!
+//! # Examples
+//!
+//! ```no_run
+//! use pool_chrome::mux::{LeaseOptions, Multiplexer};
+//!
+//! # async fn example(
+//! #     reader: tokio::io::DuplexStream,
+//! #     writer: tokio::io::DuplexStream,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let mux = Multiplexer::start(reader, writer).await?;
+//! let lease = mux.open_lease(LeaseOptions::default()).await?;
+//! let mut client = lease.connect().await?;
+//! client.send(r#"{"id":1,"method":"Browser.getVersion"}"#).await?;
+//! let reply = client.recv().await;
+//! drop(client);
+//! lease.end().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod assumptions;
+mod connection;
+mod end;
+mod envelope;
+mod filter;
+mod framing;
+mod lease;
+mod lease_options;
+mod multiplexer;
+mod outbox;
+mod paths;
+mod rules;
+mod session_id;
+mod state;
+mod suffix;
+mod target;
+
+pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
+pub use end::EndReason;
+pub use lease::{LeaseTarget, MuxLease};
+pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions};
+pub use multiplexer::Multiplexer;
+pub use session_id::SessionId;

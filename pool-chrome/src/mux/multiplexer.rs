@@ -1,0 +1,357 @@
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::framing::FrameReader;
+use super::lease::MuxLease;
+use super::session_id::SessionId;
+use super::state::{LeaseId, Reply, State};
+use super::target::Id;
+use super::{EndReason, LeaseKind, LeaseOptions};
+use crate::cdp::CdpError;
+
+/// How much is written to Chromium at once. Commands of our own wait for this much at most.
+const BATCH: usize = 64 * 1024;
+
+/// Many clients over the one pipe of a Chromium. Clones share it.
+///
+/// It ends when Chromium closes the pipe, or by [`end`](Self::end); everything that hangs on it
+/// ends with the same [`EndReason`]. When the last clone and the last lease are dropped, the pipe is
+/// closed, at which Chromium exits by itself.
+#[derive(Clone, Debug)]
+pub struct Multiplexer {
+    shared: Arc<Shared>,
+    /// Dropped with the last handle: ends the writer, which closes the pipe.
+    _alive: Arc<Alive>,
+}
+
+/// What the handles and the two tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    wake: Notify,
+    /// Something was written.
+    pub(crate) room: Notify,
+    /// When Chromium was last heard.
+    heard: Mutex<Instant>,
+}
+
+#[derive(Debug)]
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.update(|state| state.end_all(EndReason::Closed));
+    }
+}
+
+impl Multiplexer {
+    /// Takes over the pipe of a Chromium and sets up the control session.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError`] if Chromium does not answer as the protocol has it, or ends.
+    pub async fn start<R, W>(reader: R, writer: W) -> Result<Self, CdpError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new()),
+            wake: Notify::new(),
+            room: Notify::new(),
+            heard: Mutex::new(Instant::now()),
+        });
+        let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
+        tokio::spawn(write_frames(shared.clone(), writer));
+        tokio::spawn(read_frames(shared, reader));
+        mux.take_control().await?;
+        Ok(mux)
+    }
+
+    async fn take_control(&self) -> Result<(), CdpError> {
+        let discover = json!({ "discover": true, "filter": [{}] });
+        let attach = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+        let (discovered, attached, contexts) = tokio::join!(
+            self.call(None, "Target.setDiscoverTargets", &discover),
+            self.call(None, "Target.setAutoAttach", &attach),
+            self.contexts(),
+        );
+        discovered?;
+        attached?;
+        let real: Option<Id> = contexts?.default_browser_context_id.map(Into::into);
+        self.shared.update(|state| state.real_context = real);
+        Ok(())
+    }
+
+    /// Opens a lease: a default context and, if wanted, a page made ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Unsuited`] for a shared lease in a Chromium that does not behave as virtual
+    /// browsers need it; else whatever went wrong with the commands.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing of the lease stays.
+    pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
+        let (kind, warm_page) = (options.kind, options.warm_page);
+        let id = self.shared.update(|state| state.new_lease(options));
+        let lease = MuxLease::new(self.clone(), id);
+        let base = self.browser_session(id).await?;
+        let (made, spare) = tokio::join!(
+            self.shared.ask(|state, reply| state.make_default_context(id, base, reply)),
+            self.browser_session(id),
+        );
+        made??;
+        let spare = spare?;
+        self.shared.update(|state| match state.leases.get_mut(&id) {
+            Some(lease) => lease.spare = Some(spare),
+            None => state.detach_own(spare),
+        });
+        if warm_page {
+            lease.warm_up().await?;
+        }
+        if kind == LeaseKind::Shared {
+            self.check_suited()?;
+        }
+        Ok(lease)
+    }
+
+    /// Whether this Chromium behaves as virtual browsers need it, as far as it has shown it. The
+    /// first warm page shows all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Unsuited`], saying what is different.
+    pub fn check_suited(&self) -> Result<(), CdpError> {
+        self.shared.look(|state| state.assumptions.check())
+    }
+
+    /// Whether [`check_suited`](Self::check_suited) rests on a page that was really made.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.shared.look(|state| state.assumptions.is_proven())
+    }
+
+    /// Sends a command of our own, on the root session or on a session of ours, and awaits its
+    /// result. It is written before what clients have sent.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Refused`] with Chromium's error, [`CdpError::Ended`] if it is gone.
+    pub async fn call(
+        &self,
+        session: Option<SessionId>,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, CdpError> {
+        let send = |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
+        let result = self.shared.ask(send).await??;
+        serde_json::from_str(result.get())
+            .map_err(|error| CdpError::unexpected(method, error.to_string()))
+    }
+
+    /// Attaches to a target beside whoever else is attached, for a look at it.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call); a target that is gone is refused.
+    pub async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
+        const METHOD: &str = "Target.attachToTarget";
+        self.shared.update(|state| state.expect_attach(target));
+        let params = json!({ "targetId": target, "flatten": true });
+        let result = self.call(None, METHOD, &params).await;
+        self.shared.update(|state| state.forget_attach(target));
+        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
+        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
+    }
+
+    /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
+    pub fn detach(&self, session: SessionId) {
+        self.shared.update(|state| state.detach_own(session));
+    }
+
+    /// The contexts that Chromium has at this moment, but for its real default one.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn context_ids(&self) -> Result<Vec<String>, CdpError> {
+        Ok(self.contexts().await?.browser_context_ids)
+    }
+
+    async fn contexts(&self) -> Result<Contexts, CdpError> {
+        const METHOD: &str = "Target.getBrowserContexts";
+        let result = self.call(None, METHOD, &json!({})).await?;
+        serde_json::from_value(result).map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
+    }
+
+    /// When Chromium was last heard: any message counts.
+    #[must_use]
+    pub fn last_heard(&self) -> Instant {
+        *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all leases and connections, for a Chromium that is about to be killed or closed.
+    pub fn end(&self, reason: EndReason) {
+        self.shared.update(|state| state.end_all(reason));
+    }
+
+    /// Waits until the Chromium is gone, and says why.
+    pub async fn ended(&self) -> EndReason {
+        let mut ended = self.shared.look(|state| state.ended.subscribe());
+        let reason = ended.wait_for(Option::is_some).await.map(|reason| *reason);
+        reason.ok().flatten().unwrap_or(EndReason::Closed)
+    }
+
+    /// Why the Chromium is gone, if it is.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.shared.look(State::end_reason)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) async fn browser_session(&self, lease: LeaseId) -> Result<SessionId, CdpError> {
+        self.shared.ask(|state, reply| state.make_browser_session(lease, reply)).await?
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Contexts {
+    browser_context_ids: Vec<String>,
+    #[serde(default)]
+    default_browser_context_id: Option<String>,
+}
+
+impl Shared {
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes the state, and wakes the writer if there is something to write by now.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let write = !state.outbox.is_empty() || state.end_reason().is_some();
+        drop(state);
+        if write {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Sends something whose answer comes by a channel, and awaits that.
+    pub(crate) async fn ask<T>(
+        &self,
+        send: impl FnOnce(&mut State, oneshot::Sender<T>),
+    ) -> Result<T, CdpError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = self.update(|state| {
+            let gone = state.end_reason();
+            if gone.is_none() {
+                send(state, reply);
+            }
+            gone
+        });
+        if let Some(reason) = gone {
+            return Err(CdpError::Ended(reason));
+        }
+        answer.await.map_err(|_| {
+            CdpError::Ended(self.look(State::end_reason).unwrap_or(EndReason::Released))
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every method; one that panicked has left a message undone.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what Chromium writes until it ends. One lock for all frames of one read.
+async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reader: R) {
+    let mut frames = FrameReader::new(reader);
+    loop {
+        tokio::select! {
+            filled = frames.fill() => match filled {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the pipe from Chromium broke");
+                    break;
+                }
+            },
+            () = ended(&shared) => return,
+        }
+        *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let mut next = frames.next_frame();
+        if next.is_none() {
+            continue;
+        }
+        shared.update(|state| {
+            while let Some(frame) = next {
+                state.browser_message(frame);
+                next = frames.next_frame();
+            }
+        });
+    }
+    shared.update(|state| state.end_all(EndReason::Crashed));
+}
+
+async fn ended(shared: &Shared) {
+    let mut ended = shared.look(|state| state.ended.subscribe());
+    let _ = ended.wait_for(Option::is_some).await;
+}
+
+/// Writes what is queued until the end, then closes the pipe.
+async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut writer: W) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let over = {
+            let mut state = shared.lock();
+            state.outbox.take(&mut batch, BATCH);
+            state.end_reason().is_some()
+        };
+        if over {
+            break;
+        }
+        if batch.is_empty() {
+            shared.wake.notified().await;
+            continue;
+        }
+        shared.room.notify_waiters();
+        if let Err(error) = write_all(&shared, &mut writer, &batch).await {
+            // The reader sees the end of the stream as well, after what Chromium said last.
+            tracing::debug!(%error, "the pipe to Chromium broke");
+            break;
+        }
+        batch.clear();
+        // A large frame must not keep its memory for ever.
+        batch.shrink_to(BATCH);
+    }
+    shared.room.notify_waiters();
+    let _ = writer.shutdown().await;
+}
+
+/// Writes a batch, unless the end comes first: a Chromium that hangs does not read.
+async fn write_all<W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    writer: &mut W,
+    batch: &[u8],
+) -> io::Result<()> {
+    tokio::select! {
+        written = async { writer.write_all(batch).await?; writer.flush().await } => written,
+        () = ended(shared) => Ok(()),
+    }
+}

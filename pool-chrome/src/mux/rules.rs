@@ -1,0 +1,346 @@
+//! What happens to each command of a client: one table.
+//!
+//! Browser sessions are a client's root and what it gets from `Target.attachToBrowserTarget`;
+//! page-like sessions are all others. A shared lease gets what the table names, on page-like
+//! sessions also every domain in [`PAGE_DOMAINS`], and nothing else. An exclusive lease gets
+//! everything but what would end its Chromium, open a port, or hand out the multiplexer's own
+//! session.
+
+use super::lease_options::LeaseKind;
+
+/// What becomes of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Goes to Chromium as it is.
+    Pass,
+    /// Goes to Chromium as it is, after which this Chromium is not used for another lease.
+    Taint,
+    /// Goes to Chromium as it is; the screens are put back at the end of the lease.
+    Screens,
+    /// Is refused with "is not available in …".
+    Refuse,
+    /// Is refused in Chromium's own words, "Not allowed".
+    NotAllowed,
+    /// Does nothing and succeeds.
+    Nothing,
+
+    /// Answered here: the lease's contexts.
+    Contexts,
+    /// Made to be disposed with its session or its lease, and registered.
+    CreateContext,
+    /// Own contexts only, never the default one.
+    DisposeContext,
+    /// The reply is filtered.
+    Targets,
+    /// Own targets only.
+    TargetInfo,
+    /// Answered here: events come out of the registry.
+    Discover,
+    /// Answered here: sessions come from the control session.
+    AutoAttach,
+    /// Address and context are checked; the warm page answers the first one.
+    CreateTarget,
+    /// Own targets only, always flattened.
+    Attach,
+    /// Own targets only.
+    OwnTarget,
+    /// Own sessions only, sent to whoever made the session.
+    Detach,
+    /// Passes; the session is registered as a browser session.
+    AttachBrowser,
+
+    /// Ends the lease.
+    Close,
+    /// The context must be the lease's own, or is set to its default one.
+    Context,
+    /// The same, and the path must lie in the lease's directories.
+    Downloads,
+    /// Only downloads that the lease has seen.
+    CancelDownload,
+    /// Own targets only; the window is remembered.
+    WindowOfTarget,
+    /// Only windows that are remembered.
+    Window,
+    /// Kept here, and set on each page of the client.
+    IgnoreCertificates,
+    /// The address must be allowed.
+    Navigate,
+    /// All files must lie in the lease's directories.
+    Files,
+    /// The download path must lie in the lease's directories.
+    DownloadPath,
+}
+
+use Rule::*;
+
+/// On which kind of session a command came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionKind {
+    Browser,
+    Page,
+}
+
+struct Row {
+    method: &'static str,
+    /// In a shared lease: on browser sessions, on page-like sessions.
+    shared: [Rule; 2],
+    /// In an exclusive lease: on browser sessions, on page-like sessions.
+    exclusive: [Rule; 2],
+}
+
+const fn row(method: &'static str, shared: [Rule; 2], exclusive: [Rule; 2]) -> Row {
+    Row { method, shared, exclusive }
+}
+
+/// A row that holds for both kinds of lease.
+const fn both(method: &'static str, browser: Rule, page: Rule) -> Row {
+    row(method, [browser, page], [browser, page])
+}
+
+/// `X.*` holds for the methods of X that have no row of their own.
+#[rustfmt::skip]
+static TABLE: &[Row] = &[
+    //    method                                  browser session    page-like session
+    both("Target.getBrowserContexts",             Contexts,          Pass),
+    both("Target.getTargets",                     Targets,           Targets),
+    both("Target.getTargetInfo",                  TargetInfo,        TargetInfo),
+    both("Target.setDiscoverTargets",             Discover,          Refuse),
+    both("Target.setAutoAttach",                  AutoAttach,        Pass),
+    both("Target.createBrowserContext",           CreateContext,     Pass),
+    both("Target.disposeBrowserContext",          DisposeContext,    Pass),
+    both("Target.createTarget",                   CreateTarget,      CreateTarget),
+    both("Target.attachToTarget",                 Attach,            Attach),
+    both("Target.closeTarget",                    OwnTarget,         OwnTarget),
+    both("Target.activateTarget",                 OwnTarget,         OwnTarget),
+    both("Target.detachFromTarget",               Detach,            Detach),
+    both("Target.attachToBrowserTarget",          AttachBrowser,     Pass),
+    both("Target.*",                              Refuse,            NotAllowed),
+
+    both("Browser.getVersion",                    Pass,              Pass),
+    both("Browser.close",                         Close,             Close),
+    both("Browser.setDownloadBehavior",           Downloads,         Downloads),
+    both("Browser.grantPermissions",              Context,           Context),
+    both("Browser.setPermission",                 Context,           Context),
+    both("Browser.resetPermissions",              Context,           Context),
+    both("Browser.cancelDownload",                CancelDownload,    CancelDownload),
+    both("Browser.getWindowForTarget",            WindowOfTarget,    WindowOfTarget),
+    both("Browser.getWindowBounds",               Window,            Window),
+    both("Browser.setWindowBounds",               Window,            Window),
+    both("Browser.setContentsSize",               Window,            Window),
+    both("Browser.setDockTile",                   Nothing,           Nothing),
+    both("Browser.crash",                         Refuse,            Refuse),
+
+    both("Storage.getCookies",                    Context,           Pass),
+    both("Storage.setCookies",                    Context,           Pass),
+    both("Storage.clearCookies",                  Context,           Pass),
+
+    both("Security.setIgnoreCertificateErrors",   IgnoreCertificates, Pass),
+    both("SystemInfo.getFeatureState",            Pass,              Pass),
+    both("Emulation.getScreenInfos",              Pass,              Pass),
+    both("IO.read",                               Pass,              Pass),
+    both("IO.close",                              Pass,              Pass),
+    both("Schema.getDomains",                     Pass,              Pass),
+    both("Runtime.runIfWaitingForDebugger",       Pass,              Pass),
+
+    both("Page.navigate",                         Refuse,            Navigate),
+    both("DOM.setFileInputFiles",                 Refuse,            Files),
+    both("Page.setDownloadBehavior",              Refuse,            DownloadPath),
+
+    //   Opens a port: nothing of ours listens.
+    both("Tethering.*",                           Refuse,            Refuse),
+
+    //   method                                   shared: browser, page     exclusive: browser, page
+    row("Browser.*",                              [Refuse, Refuse],         [Taint, Taint]),
+    row("SystemInfo.getInfo",                     [Pass, Refuse],           [Pass, Pass]),
+    row("SystemInfo.*",                           [Refuse, Refuse],         [Pass, Pass]),
+    row("Storage.*",                              [Refuse, Pass],           [Taint, Pass]),
+    row("Emulation.addScreen",                    [Refuse, Refuse],         [Screens, Screens]),
+    row("Emulation.updateScreen",                 [Refuse, Refuse],         [Taint, Taint]),
+    row("Emulation.removeScreen",                 [Refuse, Refuse],         [Taint, Taint]),
+    row("Emulation.setPrimaryScreen",             [Refuse, Refuse],         [Taint, Taint]),
+    row("Memory.setPressureNotificationsSuppressed", [Refuse, Refuse],      [Taint, Taint]),
+    row("Memory.simulatePressureNotification",    [Refuse, Refuse],         [Taint, Taint]),
+    row("Memory.getBrowserSamplingProfile",       [Refuse, Refuse],         [Pass, Pass]),
+    row("Memory.prepareForLeakDetection",         [Refuse, Refuse],         [Taint, Taint]),
+    row("Memory.getDOMCountersForLeakDetection",  [Refuse, Refuse],         [Taint, Taint]),
+    row("Extensions.*",                           [Refuse, Refuse],         [Taint, Taint]),
+    row("PWA.*",                                  [Refuse, Refuse],         [Taint, Taint]),
+    row("Cast.*",                                 [Refuse, Refuse],         [Taint, Taint]),
+    row("BluetoothEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
+    row("SmartCardEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
+    row("Tracing.*",                              [Refuse, Refuse],         [Pass, Pass]),
+];
+
+/// The domains that are about one page, frame or worker, and pass on page-like sessions of a
+/// shared lease. A domain that is not here does not exist for it, so one that a new Chromium
+/// brings is closed until somebody has looked at it.
+pub(crate) static PAGE_DOMAINS: &[&str] = &[
+    "Accessibility",
+    "Animation",
+    "Audits",
+    "Autofill",
+    "BackgroundService",
+    "CSS",
+    "CacheStorage",
+    "Console",
+    "DOM",
+    "DOMDebugger",
+    "DOMSnapshot",
+    "DOMStorage",
+    "Debugger",
+    "DeviceAccess",
+    "DeviceOrientation",
+    "Emulation",
+    "EventBreakpoints",
+    "FedCm",
+    "Fetch",
+    "FileSystem",
+    "HeapProfiler",
+    "IO",
+    "IndexedDB",
+    "Input",
+    "Inspector",
+    "LayerTree",
+    "Log",
+    "Media",
+    "Memory",
+    "Network",
+    "Overlay",
+    "Page",
+    "Performance",
+    "PerformanceTimeline",
+    "Preload",
+    "Profiler",
+    "Runtime",
+    "Schema",
+    "Security",
+    "ServiceWorker",
+    "Storage",
+    "WebAudio",
+    "WebAuthn",
+    "WebMCP",
+];
+
+/// What becomes of a method on this kind of session in this kind of lease.
+pub(crate) fn rule(method: &str, session: SessionKind, lease: LeaseKind) -> Rule {
+    let Some((domain, _)) = method.split_once('.') else {
+        return otherwise("", session, lease);
+    };
+    match find(method, domain) {
+        Some(row) => {
+            let rules = match lease {
+                LeaseKind::Shared => row.shared,
+                LeaseKind::Exclusive => row.exclusive,
+            };
+            rules[session as usize]
+        }
+        None => otherwise(domain, session, lease),
+    }
+}
+
+/// The rule for what stands in no row.
+fn otherwise(domain: &str, session: SessionKind, lease: LeaseKind) -> Rule {
+    let allowed = match (lease, session) {
+        (LeaseKind::Exclusive, _) => true,
+        (LeaseKind::Shared, SessionKind::Browser) => false,
+        (LeaseKind::Shared, SessionKind::Page) => PAGE_DOMAINS.binary_search(&domain).is_ok(),
+    };
+    if allowed { Pass } else { Refuse }
+}
+
+fn find(method: &str, domain: &str) -> Option<&'static Row> {
+    // Most traffic is in domains without any row: one look at the few that have one settles it.
+    let rows = INDEX.get(domain)?;
+    let name = |row: &&&'static Row| row.method == method;
+    let star = |row: &&&'static Row| row.method.ends_with(".*");
+    rows.iter().find(name).or_else(|| rows.iter().find(star)).copied()
+}
+
+static INDEX: std::sync::LazyLock<std::collections::HashMap<&'static str, Vec<&'static Row>>> =
+    std::sync::LazyLock::new(|| {
+        let mut index = std::collections::HashMap::<_, Vec<_>>::new();
+        for row in TABLE {
+            let (domain, _) = row.method.split_once('.').expect("rows are named Domain.method");
+            index.entry(domain).or_default().push(row);
+        }
+        index
+    });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(method: &str, session: SessionKind) -> Rule {
+        rule(method, session, LeaseKind::Shared)
+    }
+
+    fn exclusive(method: &str, session: SessionKind) -> Rule {
+        rule(method, session, LeaseKind::Exclusive)
+    }
+
+    #[test]
+    fn no_method_stands_in_two_rows() {
+        let mut seen = std::collections::HashSet::new();
+        for row in TABLE {
+            assert!(seen.insert(row.method), "{} stands there twice", row.method);
+        }
+    }
+
+    #[test]
+    fn the_page_domains_are_sorted() {
+        assert!(PAGE_DOMAINS.is_sorted());
+    }
+
+    #[test]
+    fn browser_sessions_of_a_shared_lease_deny_by_default() {
+        for method in [
+            "Fetch.enable",
+            "Tracing.start",
+            "Memory.getBrowserSamplingProfile",
+            "Browser.crash",
+            "Browser.executeBrowserCommand",
+            "Browser.getBrowserCommandLine",
+            "Target.exposeDevToolsProtocol",
+            "Target.sendMessageToTarget",
+            "Target.madeUpTomorrow",
+            "MadeUp.tomorrow",
+            "Storage.clearDataForOrigin",
+            "nodomain",
+            "",
+        ] {
+            assert_eq!(shared(method, SessionKind::Browser), Refuse, "{method}");
+        }
+    }
+
+    #[test]
+    fn page_sessions_of_a_shared_lease_allow_by_domain() {
+        for method in ["Runtime.evaluate", "DOM.getDocument", "Fetch.enable", "Storage.getUsageAndQuota"] {
+            assert_eq!(shared(method, SessionKind::Page), Pass, "{method}");
+        }
+        for method in ["Tracing.start", "MadeUp.tomorrow", "Browser.getHistograms", "Emulation.addScreen", "nodomain"] {
+            assert_eq!(shared(method, SessionKind::Page), Refuse, "{method}");
+        }
+    }
+
+    #[test]
+    fn an_exclusive_lease_gets_all_but_what_ends_its_chromium_or_opens_it_up() {
+        for method in ["Tracing.start", "MadeUp.tomorrow", "Fetch.enable", "Memory.forciblyPurgeJavaScriptMemory"] {
+            assert_eq!(exclusive(method, SessionKind::Browser), Pass, "{method}");
+        }
+        for method in ["Browser.crash", "Tethering.bind", "Target.exposeDevToolsProtocol"] {
+            assert_eq!(exclusive(method, SessionKind::Browser), Refuse, "{method}");
+        }
+        assert_eq!(exclusive("Browser.close", SessionKind::Page), Close);
+    }
+
+    #[test]
+    fn a_lease_is_as_virtual_in_either_kind() {
+        for method in ["Target.setAutoAttach", "Target.createTarget", "Storage.getCookies"] {
+            assert_eq!(
+                shared(method, SessionKind::Browser),
+                exclusive(method, SessionKind::Browser),
+                "{method}"
+            );
+        }
+    }
+}

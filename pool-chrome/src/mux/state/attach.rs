@@ -1,0 +1,315 @@
+//! Who gets the session of a new target.
+//!
+//! The root session attaches to everything that is new, paused. The lease that a target belongs to
+//! gets that very session if one of its clients asked for it; otherwise the target is resumed and
+//! left alone. Two clients cannot share a session, so further ones get one by a command of ours.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::super::filter::TargetFilter;
+use super::super::session_id::SessionId;
+use super::super::target::{Id, Info, Target};
+use super::browser::AutoAttach;
+use super::lease::Warm;
+use super::{ConnectionId, LeaseId, Owner, Relay, Reply, Session, State};
+
+/// The params of `Target.setAutoAttach`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AutoAttachParams {
+    pub(crate) auto_attach: bool,
+    pub(crate) wait_for_debugger_on_start: bool,
+    #[serde(default)]
+    pub(crate) flatten: bool,
+    pub(crate) filter: Option<TargetFilter>,
+}
+
+impl State {
+    /// The root session was attached to a target.
+    pub(super) fn attached_on_root(&mut self, session: SessionId, info: &Info, waiting: bool) {
+        let target = info.target_id.clone();
+        if info.kind == "browser" {
+            self.browser_targets.insert(session, target);
+            return;
+        }
+        // What attaches by itself stands still; what we attach to by a command does not.
+        if !waiting && self.own_attaches.remove(&target) {
+            self.insert_session(session, Owner::Own, Some(target), None);
+            return;
+        }
+        let context = info.browser_context_id.as_ref().and_then(|id| self.contexts.get(id));
+        let lease = context.map(|context| context.lease).filter(|_| info.kind != "browser_ui");
+        let Some(lease) = lease.filter(|lease| self.leases.contains_key(lease)) else {
+            return self.release(session, None);
+        };
+        if info.kind == "page" && self.keep_warm(lease, session, &target, waiting) {
+            return;
+        }
+        self.offer(lease, session, &target, waiting, None);
+    }
+
+    /// Keeps the first page of a lease out of sight, paused, until its client asks for one.
+    fn keep_warm(
+        &mut self,
+        lease: LeaseId,
+        session: SessionId,
+        target: &Id,
+        waiting: bool,
+    ) -> bool {
+        let Some(held) = self.leases.get_mut(&lease) else { return false };
+        if !matches!(held.warm, Warm::Creating) {
+            return false;
+        }
+        held.warm = Warm::Attached { target: target.clone(), session, waiting };
+        self.assumptions.page_attached(waiting);
+        self.insert_session(session, Owner::Own, Some(target.clone()), None);
+        true
+    }
+
+    /// Gives a session of the root's to a client of the lease that wants it: the one that made the
+    /// target, if that is known, else the first.
+    pub(super) fn offer(
+        &mut self,
+        lease: LeaseId,
+        session: SessionId,
+        target: &Id,
+        waiting: bool,
+        maker: Option<ConnectionId>,
+    ) {
+        let Some(kind) = self.targets.get(target).map(|target| target.info.kind.clone()) else {
+            return self.release(session, None);
+        };
+        let mut wanting: Vec<(ConnectionId, SessionId)> = self
+            .browsers
+            .iter()
+            .filter(|(_, browser)| browser.lease == lease)
+            .filter(|(_, browser)| {
+                browser.auto_attach.as_ref().is_some_and(|auto| wants(auto, &kind))
+            })
+            .map(|(id, browser)| (browser.connection, *id))
+            .collect();
+        wanting.sort_by_key(|(connection, _)| (Some(*connection) != maker, *connection));
+        let Some(((_, first), others)) = wanting.split_first() else {
+            return self.release(session, None);
+        };
+        self.hand_over(*first, session, target, waiting, None);
+        for (_, other) in others {
+            self.attach_for(*other, target);
+        }
+    }
+
+    /// Attaches to a target that exists, because a client auto-attaches.
+    pub(super) fn attach_for(&mut self, browser: SessionId, target: &Id) {
+        if let Some(held) = self.browsers.get_mut(&browser) {
+            held.attaching.insert(target.clone());
+        }
+        let reply = Reply::AutoAttached { browser, target: target.clone() };
+        let params = json!({ "targetId": &**target, "flatten": true });
+        self.own_command(Some(browser), "Target.attachToTarget", &params, reply);
+    }
+
+    /// Tells a client that it is attached. A client that wants tabs gets a session of the page's
+    /// tab first, which is ours alone: Chromium attaches us to pages, not to tabs.
+    pub(super) fn hand_over(
+        &mut self,
+        browser: SessionId,
+        session: SessionId,
+        target: &Id,
+        mut waiting: bool,
+        maker: Option<SessionId>,
+    ) {
+        let Some(held) = self.browsers.get(&browser) else {
+            return self.release(session, maker);
+        };
+        let (connection, auto) = (held.connection, held.auto_attach.clone());
+        let (wait, in_tabs) = auto.map_or((true, false), |auto| (auto.wait, auto.filter.wants_tabs()));
+        self.insert_session(session, Owner::Page(connection), Some(target.clone()), maker);
+        self.apply_to_new_page(connection, session);
+        if waiting && !wait {
+            self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), Reply::Nothing);
+            waiting = false;
+        }
+        let Some(page) = self.targets.get(target) else { return };
+        let tab = page.tab.clone().filter(|_| in_tabs && page.info.kind == "page");
+        let (shown, info) = match tab.as_ref().and_then(|tab| self.targets.get(tab)) {
+            None => (session, page.raw.clone()),
+            Some(tab) => {
+                let info = tab.raw_attached();
+                let tab_session = SessionId::invent();
+                let owner = Owner::Tab { connection, page: session };
+                let tab = tab.info.target_id.clone();
+                self.insert_session(tab_session, owner, Some(tab), None);
+                (tab_session, info)
+            }
+        };
+        self.set_parent(shown, browser, waiting);
+        if shown != session {
+            self.set_parent(session, shown, waiting);
+        }
+        let params = attached_params(shown, &info, waiting);
+        self.emit(browser, "Target.attachedToTarget", &params);
+    }
+
+    /// Resumes a target that nobody wants and leaves it. Detaching before the resumption is
+    /// answered strands service and shared workers.
+    pub(super) fn release(&mut self, session: SessionId, maker: Option<SessionId>) {
+        self.insert_session(session, Owner::Own, None, maker);
+        let reply = Reply::Release(session);
+        self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), reply);
+    }
+
+    /// Detaches a session by whoever made it.
+    pub(super) fn detach(&mut self, session: SessionId) {
+        let Some(held) = self.sessions.get(&session) else { return };
+        let params = json!({ "sessionId": session.as_str() });
+        self.own_command(held.maker, "Target.detachFromTarget", &params, Reply::Nothing);
+    }
+
+    /// Turns auto-attach on or off for a browser session. The client has its answer when all that
+    /// exists is attached.
+    pub(super) fn set_auto_attach(&mut self, browser: SessionId, params: AutoAttachParams, reply: Relay) {
+        let Some(held) = self.browsers.get_mut(&browser) else { return };
+        if !params.auto_attach {
+            held.auto_attach = None;
+            for session in self.handed_to(browser) {
+                self.detach(session);
+            }
+            return self.answer(&reply, "{}");
+        }
+        let auto = AutoAttach {
+            wait: params.wait_for_debugger_on_start,
+            filter: params.filter.unwrap_or_default(),
+        };
+        held.auto_attach = Some(auto.clone());
+        let has = |state: &Self, target: &Target| {
+            let id = &target.info.target_id;
+            state.handed_to(browser).iter().any(|session| {
+                state.sessions.get(session).and_then(|held| held.target.as_ref()) == Some(id)
+            })
+        };
+        let missing: Vec<Id> = self
+            .targets
+            .values()
+            // Frames and dedicated workers are attached to below their pages.
+            .filter(|target| !["tab", "browser", "iframe", "worker"].contains(&&*target.info.kind))
+            .filter(|target| wants(&auto, &target.info.kind) && self.is_visible(target, browser))
+            .filter(|target| target.info.subtype.is_none() && !has(self, target))
+            .map(|target| target.info.target_id.clone())
+            .collect();
+        if missing.is_empty() {
+            return self.answer(&reply, "{}");
+        }
+        if let Some(held) = self.browsers.get_mut(&browser) {
+            held.auto_attach_reply = Some(reply);
+        }
+        for target in missing {
+            self.attach_for(browser, &target);
+        }
+    }
+
+    /// One of the existing targets is attached, or could not be.
+    pub(super) fn auto_attached(&mut self, browser: SessionId, target: &Id) {
+        let Some(held) = self.browsers.get_mut(&browser) else { return };
+        held.attaching.remove(target);
+        let connection = held.connection;
+        if held.attaching.is_empty() {
+            if let Some(reply) = held.auto_attach_reply.take() {
+                self.answer(&reply, "{}");
+            }
+        }
+        self.deliver_held(connection);
+    }
+
+    /// Delivers replies whose target is attached by now.
+    pub(super) fn deliver_held(&mut self, connection: ConnectionId) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if client.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut client.held);
+        for (target, frame) in held {
+            if self.is_attaching(connection, &target) {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.held.push((target, frame));
+                }
+            } else {
+                self.deliver(connection, frame);
+            }
+        }
+    }
+
+    pub(super) fn is_attaching(&self, connection: ConnectionId, target: &Id) -> bool {
+        self.browsers
+            .values()
+            .any(|browser| browser.connection == connection && browser.attaching.contains(target))
+    }
+
+    /// A session has ended, by itself or by a command: its client learns it where it learned of
+    /// the session.
+    pub(super) fn session_gone(&mut self, session: SessionId) {
+        let Some(held) = self.sessions.get(&session) else { return };
+        let (target, parent) = (held.target.clone(), held.parent);
+        if let Some(parent) = parent {
+            self.emit_detached(parent, session, target.as_ref());
+            if let Some(Session { owner: Owner::Tab { .. }, target, parent: Some(browser), .. }) =
+                self.sessions.get(&parent)
+            {
+                let (target, browser) = (target.clone(), *browser);
+                self.emit_detached(browser, parent, target.as_ref());
+            }
+        }
+        self.forget_session(session);
+    }
+
+    fn emit_detached(&mut self, parent: SessionId, session: SessionId, target: Option<&Id>) {
+        let params = json!({ "sessionId": session.as_str(), "targetId": target.map(|id| &**id) });
+        self.emit(parent, "Target.detachedFromTarget", &params.to_string());
+    }
+
+    /// The page sessions that auto-attach gave to a browser session, directly or below a tab.
+    fn handed_to(&self, browser: SessionId) -> Vec<SessionId> {
+        let below = |held: &Session| {
+            let parent = held.parent?;
+            match self.sessions.get(&parent)?.owner {
+                Owner::Tab { .. } => self.sessions.get(&parent)?.parent,
+                _ => Some(parent),
+            }
+        };
+        self.sessions
+            .iter()
+            .filter(|(_, held)| held.automatic && matches!(held.owner, Owner::Page(_)))
+            .filter(|(_, held)| below(held) == Some(browser))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(super) fn insert_session(
+        &mut self,
+        session: SessionId,
+        owner: Owner,
+        target: Option<Id>,
+        maker: Option<SessionId>,
+    ) {
+        let held = Session { owner, target, maker, parent: maker, waiting: false, automatic: false };
+        self.sessions.insert(session, held);
+    }
+
+    fn set_parent(&mut self, session: SessionId, parent: SessionId, waiting: bool) {
+        if let Some(held) = self.sessions.get_mut(&session) {
+            held.parent = Some(parent);
+            held.waiting = waiting;
+            held.automatic = true;
+        }
+    }
+}
+
+/// Whether auto-attach is about targets of this type.
+fn wants(auto: &AutoAttach, kind: &str) -> bool {
+    auto.filter.wants(kind) || kind == "page" && auto.filter.wants_tabs()
+}
+
+/// The params of `Target.attachedToTarget`.
+pub(super) fn attached_params(session: SessionId, info: &str, waiting: bool) -> String {
+    format!(r#"{{"sessionId":"{session}","targetInfo":{info},"waitingForDebugger":{waiting}}}"#)
+}

@@ -1,0 +1,57 @@
+//! Browser contexts of a lease.
+
+use serde_json::{Map, Value, json};
+
+use super::super::lease_options::DefaultContext;
+use super::super::target::Id;
+use super::{LeaseId, State};
+
+/// The context that a command names is not one of the lease's.
+pub(super) struct ForeignContext(pub(super) String);
+
+impl State {
+    /// Whether a context belongs to a lease.
+    pub(super) fn is_own_context(&self, lease: LeaseId, context: &str) -> bool {
+        self.contexts.get(context).is_some_and(|context| context.lease == lease)
+    }
+
+    /// Sets the context of a command that names none, and checks one that is named. The real
+    /// default context is never named: Chromium takes it for none.
+    pub(super) fn set_context(
+        &self,
+        lease: LeaseId,
+        params: &mut Map<String, Value>,
+    ) -> Result<Id, ForeignContext> {
+        const KEY: &str = "browserContextId";
+        let foreign = |named: &str| ForeignContext(named.to_owned());
+        let held = self.leases.get(&lease).ok_or_else(|| foreign(""))?;
+        let default = held.default.clone().ok_or_else(|| foreign(""))?;
+        let context = match params.get(KEY) {
+            None | Some(Value::Null) => default.clone(),
+            Some(Value::String(named)) if named.is_empty() => default.clone(),
+            Some(Value::String(named)) if self.is_own_context(lease, named) => named.as_str().into(),
+            Some(Value::String(named)) => return Err(foreign(named)),
+            Some(other) => return Err(foreign(&other.to_string())),
+        };
+        if context == default && held.options.default_context == DefaultContext::Real {
+            params.remove(KEY);
+        } else {
+            params.insert(KEY.to_owned(), json!(&*context));
+        }
+        Ok(context)
+    }
+
+    /// The answer to `Target.getBrowserContexts`: the default one stands apart.
+    pub(super) fn context_list(&self, lease: LeaseId) -> String {
+        let default = self.leases.get(&lease).and_then(|lease| lease.default.clone());
+        let mut others: Vec<&str> = self
+            .contexts
+            .iter()
+            .filter(|(id, context)| context.lease == lease && Some(*id) != default.as_ref())
+            .map(|(id, _)| &**id)
+            .collect();
+        others.sort_unstable();
+        json!({ "browserContextIds": others, "defaultBrowserContextId": default.as_deref() })
+            .to_string()
+    }
+}

@@ -1,0 +1,124 @@
+//! Downloads: Chromium tells every session of all of them, so whose each one is must be found out.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::super::lease_options::LeaseKind;
+use super::super::session_id::SessionId;
+use super::super::suffix;
+use super::super::target::Id;
+use super::{ConnectionId, Owner, Reply, State};
+
+/// The downloads whose owner a connection waits to learn.
+#[derive(Debug, Default)]
+pub(crate) struct Downloads {
+    open: HashMap<Id, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    frame: String,
+    events: Vec<Bytes>,
+    /// How many pages have not said yet which frames they have.
+    asked: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Params {
+    guid: Id,
+    #[serde(default)]
+    frame_id: String,
+}
+
+impl State {
+    pub(super) fn download_event(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        method: &str,
+        params: &RawValue,
+        message: &Bytes,
+    ) {
+        let Ok(Params { guid, frame_id }) = serde_json::from_str::<Params>(params.get()) else {
+            return;
+        };
+        let root = matches!(
+            self.sessions.get(&session).map(|held| held.owner),
+            Some(Owner::Browser { root: true, .. })
+        );
+        let event: Bytes =
+            if root { suffix::without_session(message).into() } else { message.clone() };
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let lease = client.lease;
+        if let Some(open) = client.downloads.open.get_mut(&guid) {
+            open.events.push(event);
+            return;
+        }
+        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let alone = held.options.kind == LeaseKind::Exclusive;
+        let known = alone
+            || held.downloads.contains(&guid)
+            || held.had(&frame_id)
+            || self.is_own_target(connection, &frame_id);
+        if known {
+            if let Some(held) = self.leases.get_mut(&lease) {
+                held.downloads.insert(guid);
+            }
+            return self.deliver(connection, event);
+        }
+        if method == "Browser.downloadWillBegin" {
+            self.ask_whose(connection, guid, frame_id, event);
+        }
+    }
+
+    /// A frame that is no target of its own: one of the client's pages may have it.
+    fn ask_whose(&mut self, connection: ConnectionId, guid: Id, frame: String, event: Bytes) {
+        let pages: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, held)| held.owner == Owner::Page(connection))
+            .filter(|(_, held)| {
+                let target = held.target.as_ref().and_then(|id| self.targets.get(id));
+                target.is_some_and(|target| matches!(&*target.info.kind, "page" | "iframe"))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if pages.is_empty() {
+            return;
+        }
+        let open = Open { frame, events: vec![event], asked: pages.len() };
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.downloads.open.insert(guid.clone(), open);
+        }
+        for page in pages {
+            let reply = Reply::FrameTree { connection, guid: guid.clone() };
+            self.own_command(Some(page), "Page.getFrameTree", &json!({}), reply);
+        }
+    }
+
+    /// A page has said which frames it has.
+    pub(super) fn frame_tree(&mut self, connection: ConnectionId, guid: &Id, frames: &str) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let Some(open) = client.downloads.open.get_mut(guid) else { return };
+        open.asked -= 1;
+        // Quotes inside of names and addresses are escaped: this is a member or nothing.
+        let own = frames.contains(&format!(r#""id":"{}""#, open.frame));
+        if own {
+            let lease = client.lease;
+            let events = client.downloads.open.remove(guid).map(|open| open.events);
+            if let Some(lease) = self.leases.get_mut(&lease) {
+                lease.downloads.insert(guid.clone());
+            }
+            for event in events.unwrap_or_default() {
+                self.deliver(connection, event);
+            }
+        } else if open.asked == 0 {
+            client.downloads.open.remove(guid);
+        }
+    }
+}

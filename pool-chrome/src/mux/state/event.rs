@@ -1,0 +1,269 @@
+//! Events that change the registry, from the root session and from sessions of clients.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::super::session_id::SessionId;
+use super::super::target::{AttachedParams, GoneParams, Id, Info, InfoParams, Message, Target};
+use super::lease::Warm;
+use super::{BrowserSession, ConnectionId, Owner, Reply, State};
+
+impl State {
+    pub(super) fn root_event(&mut self, method: &str, params: &RawValue) {
+        match method {
+            "Target.targetCreated" => self.target_changed("Target.targetCreated", params),
+            "Target.targetInfoChanged" => self.target_changed("Target.targetInfoChanged", params),
+            "Target.targetDestroyed" => self.target_destroyed(params),
+            "Target.targetCrashed" => self.target_crashed(params),
+            "Target.attachedToTarget" => {
+                let Some((session, info, waiting)) = self.read_attached(params) else { return };
+                self.attached_on_root(session, &info, waiting);
+            }
+            "Target.detachedFromTarget" => {
+                if let Some(session) = gone(params).and_then(|gone| SessionId::parse(&gone.session_id)) {
+                    self.session_gone(session);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads `Target.attachedToTarget` and takes over what it says of the target.
+    fn read_attached(&mut self, params: &RawValue) -> Option<(SessionId, Info, bool)> {
+        let params: AttachedParams<'_> = serde_json::from_str(params.get()).ok()?;
+        let session = SessionId::parse(&params.session_id)?;
+        let info: Info = serde_json::from_str(params.target_info.get()).ok()?;
+        if let Some(target) = self.targets.get_mut(&info.target_id) {
+            target.update(info.clone(), params.target_info);
+        }
+        Some((session, info, params.waiting_for_debugger))
+    }
+
+    fn target_changed(&mut self, method: &'static str, params: &RawValue) {
+        let Ok(params) = serde_json::from_str::<InfoParams<'_>>(params.get()) else { return };
+        let raw = params.target_info;
+        let Ok(info) = serde_json::from_str::<Info>(raw.get()) else { return };
+        let id = info.target_id.clone();
+        match self.targets.get_mut(&id) {
+            Some(target) => target.update(info, raw),
+            None => self.insert_target(info, raw),
+        }
+        self.follow_tab(&id);
+        self.announce(&id, method);
+    }
+
+    fn insert_target(&mut self, info: Info, raw: &RawValue) {
+        let id = info.target_id.clone();
+        let mut target = Target::new(info, raw);
+        let lease = self.lease_of(&target).and_then(|lease| self.leases.get_mut(&lease));
+        let mut invented = None;
+        if let Some(lease) = lease {
+            match target.info.kind.as_str() {
+                "tab" => {
+                    target.hidden = matches!(lease.warm, Warm::Creating);
+                    lease.new_tab = Some(id.clone());
+                }
+                "page" => {
+                    target.hidden = matches!(lease.warm, Warm::Creating);
+                    // Chromium names no tab in its pages, but it tells of the tab right before.
+                    target.tab = lease.new_tab.take();
+                    if target.tab.is_none() && target.info.subtype.is_none() {
+                        let mut tab = Target::invented_tab(&target.info);
+                        tab.hidden = target.hidden;
+                        target.tab = Some(tab.info.target_id.clone());
+                        invented = Some(tab);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(tab) = invented {
+            let tab_id = tab.info.target_id.clone();
+            self.targets.insert(tab_id.clone(), tab);
+            self.announce(&tab_id, "Target.targetCreated");
+        }
+        self.targets.insert(id, target);
+    }
+
+    /// Takes what has changed of a page over to the tab that we made up for it.
+    fn follow_tab(&mut self, page: &Id) {
+        let Some(page) = self.targets.get(page) else { return };
+        let Some(tab) = page.tab.as_ref().and_then(|tab| self.targets.get(tab)) else { return };
+        if !tab.invented || (&tab.info.title, &tab.info.url) == (&page.info.title, &page.info.url) {
+            return;
+        }
+        let id = tab.info.target_id.clone();
+        let mut fresh = Target::invented_tab(&page.info);
+        fresh.hidden = tab.hidden;
+        fresh.raw = fresh.raw.replacen(&*fresh.info.target_id, &id, 1);
+        fresh.info.target_id = id.clone();
+        self.targets.insert(id.clone(), fresh);
+        self.announce(&id, "Target.targetInfoChanged");
+    }
+
+    fn target_destroyed(&mut self, params: &RawValue) {
+        let Some(gone) = gone(params) else { return };
+        let id: Id = Arc::from(gone.target_id);
+        self.announce_end(&id, "Target.targetDestroyed", params.get());
+        let Some(target) = self.targets.shift_remove(&id) else { return };
+        if let Some(lease) = self.lease_of(&target).and_then(|id| self.leases.get_mut(&id)) {
+            lease.remember_past(id.clone());
+            lease.warm.forget(&id);
+        }
+        let tab = target.tab.filter(|tab| self.targets.get(tab).is_some_and(|tab| tab.invented));
+        if let Some(tab) = tab {
+            let params = json!({ "targetId": &*tab }).to_string();
+            self.announce_end(&tab, "Target.targetDestroyed", &params);
+            self.targets.shift_remove(&tab);
+        }
+    }
+
+    fn target_crashed(&mut self, params: &RawValue) {
+        let Some(gone) = gone(params) else { return };
+        let id: Id = Arc::from(gone.target_id);
+        let lease = self.targets.get(&id).and_then(|target| self.lease_of(target));
+        if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(&lease)) {
+            lease.crashed = true;
+        }
+        self.announce_end(&id, "Target.targetCrashed", params.get());
+    }
+
+    /// A `Target` event on a session of a page, frame or worker: its children come and go there.
+    pub(super) fn page_target_event(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        message: Bytes,
+    ) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else { return };
+        let Some(params) = parsed.params else { return };
+        match parsed.method {
+            "Target.attachedToTarget" => {
+                let Some((child, info, _)) = self.read_attached(params) else { return };
+                if !self.is_own_child(connection, &info) {
+                    return self.release(child, Some(session));
+                }
+                self.insert_session(child, Owner::Page(connection), Some(info.target_id), Some(session));
+                self.apply_to_new_page(connection, child);
+            }
+            "Target.detachedFromTarget" => {
+                let child = gone(params).and_then(|gone| SessionId::parse(&gone.session_id));
+                let Some(child) = child.filter(|child| self.sessions.contains_key(child)) else {
+                    return;
+                };
+                self.forget_session(child);
+            }
+            "Target.receivedMessageFromTarget" => return,
+            _ => {
+                // Discovery on a page's session is refused, so nothing else is due; what comes
+                // all the same must at least be about the client's own.
+                let target = self.named_target(params);
+                let own = target.is_some_and(|id| self.is_own_target(connection, &id));
+                if !own {
+                    return;
+                }
+            }
+        }
+        self.deliver(connection, message);
+    }
+
+    /// A child without a context of its own lives in its parent's.
+    fn is_own_child(&self, connection: ConnectionId, info: &Info) -> bool {
+        let Some(client) = self.clients.get(&connection) else { return false };
+        info.browser_context_id.as_ref().is_none_or(|context| {
+            self.contexts.get(context).is_some_and(|context| context.lease == client.lease)
+        })
+    }
+
+    /// An event on a browser session that may be about others or about what the client does not
+    /// know of.
+    pub(super) fn browser_session_event(&mut self, session: SessionId, message: Bytes) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else { return };
+        let Some(params) = parsed.params else { return };
+        let Some(browser) = self.browsers.get(&session) else { return };
+        let connection = browser.connection;
+        match parsed.method {
+            "Target.attachedToTarget" => {
+                let Some((child, info, waiting)) = self.read_attached(params) else { return };
+                self.attached_on_browser(session, child, &info, waiting, params);
+            }
+            "Target.detachedFromTarget" => {
+                if let Some(child) = gone(params).and_then(|gone| SessionId::parse(&gone.session_id)) {
+                    self.session_gone(child);
+                }
+            }
+            "Browser.downloadWillBegin" | "Browser.downloadProgress" => {
+                self.download_event(connection, session, parsed.method, params, &message);
+            }
+            // The registry tells of targets; the session's own discovery is never on.
+            _ => {}
+        }
+    }
+
+    /// A browser session was attached to a target: by its client, or by us for its auto-attach.
+    fn attached_on_browser(
+        &mut self,
+        session: SessionId,
+        child: SessionId,
+        info: &Info,
+        waiting: bool,
+        params: &RawValue,
+    ) {
+        let Some(browser) = self.browsers.get(&session) else { return };
+        let (connection, lease) = (browser.connection, browser.lease);
+        if browser.attaching.contains(&info.target_id) {
+            let target = info.target_id.clone();
+            return self.hand_over(session, child, &target, waiting, Some(session));
+        }
+        if info.kind == "browser" {
+            let owner = Owner::Browser { connection, root: false };
+            self.insert_session(child, owner, Some(info.target_id.clone()), Some(session));
+            let fresh = BrowserSession::new(connection, lease, Some(info.target_id.clone()));
+            self.browsers.insert(child, fresh);
+        } else if self.is_own_target(connection, &info.target_id) {
+            let target = Some(info.target_id.clone());
+            self.insert_session(child, Owner::Page(connection), target, Some(session));
+            self.apply_to_new_page(connection, child);
+        } else {
+            return self.release(child, Some(session));
+        }
+        self.emit(session, "Target.attachedToTarget", params.get());
+    }
+
+    /// The target that an event is about.
+    fn named_target(&self, params: &RawValue) -> Option<Id> {
+        if let Ok(params) = serde_json::from_str::<InfoParams<'_>>(params.get()) {
+            let info: Info = serde_json::from_str(params.target_info.get()).ok()?;
+            return Some(info.target_id);
+        }
+        gone(params).map(|gone| Arc::from(gone.target_id))
+    }
+
+    /// Whether a client may know of a target.
+    pub(super) fn is_own_target(&self, connection: ConnectionId, target: &str) -> bool {
+        let Some(client) = self.clients.get(&connection) else { return false };
+        self.targets
+            .get(target)
+            .is_some_and(|target| self.is_visible_to(target, client.lease, connection))
+    }
+
+    /// Sets on a new page session what its client had set for all of them.
+    pub(super) fn apply_to_new_page(&mut self, connection: ConnectionId, session: SessionId) {
+        if self.clients.get(&connection).is_some_and(|client| client.ignore_certificates) {
+            self.ignore_certificates(session, true);
+        }
+    }
+
+    pub(super) fn ignore_certificates(&mut self, session: SessionId, ignore: bool) {
+        let params = json!({ "ignore": ignore });
+        let method = "Security.setIgnoreCertificateErrors";
+        self.own_command(Some(session), method, &params, Reply::Nothing);
+    }
+}
+
+fn gone(params: &RawValue) -> Option<GoneParams> {
+    serde_json::from_str(params.get()).ok()
+}

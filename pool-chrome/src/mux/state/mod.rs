@@ -1,0 +1,323 @@
+//! The multiplexer without its pipe: every message in, every frame out, no I/O and no clock.
+//!
+//! One pipe carries the root session, which is the multiplexer's own and the only one that
+//! attaches by itself to what is new, and any number of sessions below it. Frames for Chromium go
+//! to the [`Outbox`], messages for clients into their connections' queues.
+
+mod attach;
+mod browser;
+mod client;
+mod command;
+mod context;
+mod download;
+mod event;
+mod lease;
+mod reply;
+mod window;
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use tokio::sync::watch;
+
+use super::assumptions::Assumptions;
+use super::connection::Outgoing;
+use super::end::EndReason;
+use super::envelope;
+use super::outbox::Outbox;
+use super::session_id::SessionId;
+use super::suffix;
+use super::target::{Id, Message, Target};
+
+pub(crate) use browser::BrowserSession;
+pub(crate) use lease::{Lease, LeaseId, Remains};
+pub(crate) use reply::{Pending, Relay, Reply, Watch};
+
+/// Which connection; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(u64);
+
+/// Whose a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The multiplexer's: events on it are of no interest.
+    Own,
+    /// A browser session of a client. The one that stands for its root has no id for the client.
+    Browser { connection: ConnectionId, root: bool },
+    /// A session of a page, frame or worker of a client.
+    Page(ConnectionId),
+    /// A tab's session that only exists here, above the session of its page.
+    Tab { connection: ConnectionId, page: SessionId },
+}
+
+/// A session in the registry.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) owner: Owner,
+    pub(crate) target: Option<Id>,
+    /// The session that it was made on; `None` for the root session.
+    pub(crate) maker: Option<SessionId>,
+    /// The session that its client believes it was made on: another one than the maker for
+    /// sessions that the control session handed over.
+    pub(crate) parent: Option<SessionId>,
+    /// It stood still when its client was told of it.
+    pub(crate) waiting: bool,
+    /// It came by auto-attach, not by a command of its client.
+    pub(crate) automatic: bool,
+}
+
+/// A browser context in the registry.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) lease: LeaseId,
+    /// The session whose end disposes it.
+    pub(crate) maker: SessionId,
+}
+
+/// One connection of a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) lease: LeaseId,
+    /// The browser session that stands for the client's root.
+    pub(crate) root: SessionId,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) ignore_certificates: bool,
+    /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
+    /// for the page when it reads the reply.
+    pub(crate) held: Vec<(Id, Bytes)>,
+    pub(crate) downloads: download::Downloads,
+}
+
+/// Everything that the multiplexer knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) outbox: Outbox,
+    pub(crate) ended: watch::Sender<Option<EndReason>>,
+    pub(crate) assumptions: Assumptions,
+    next_id: i32,
+    next_serial: u64,
+    pending: HashMap<i32, Pending>,
+    /// In the order they were made: clients see existing pages in this order.
+    pub(crate) targets: IndexMap<Id, Target>,
+    contexts: HashMap<Id, Context>,
+    sessions: HashMap<SessionId, Session>,
+    /// The virtual side of browser sessions of clients.
+    browsers: HashMap<SessionId, BrowserSession>,
+    /// Browser targets by the session on them: each session has one of its own.
+    browser_targets: HashMap<SessionId, Id>,
+    pub(crate) leases: HashMap<LeaseId, Lease>,
+    clients: HashMap<ConnectionId, Client>,
+    /// Targets that we attach to by ourselves, over the root session.
+    own_attaches: HashSet<Id>,
+    /// The Chromium's real default context, once it is known.
+    pub(crate) real_context: Option<Id>,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            outbox: Outbox::default(),
+            ended: watch::Sender::new(None),
+            assumptions: Assumptions::default(),
+            next_id: suffix::OWN_IDS_FROM,
+            next_serial: 0,
+            pending: HashMap::new(),
+            targets: IndexMap::new(),
+            contexts: HashMap::new(),
+            sessions: HashMap::new(),
+            browsers: HashMap::new(),
+            browser_targets: HashMap::new(),
+            leases: HashMap::new(),
+            clients: HashMap::new(),
+            own_attaches: HashSet::new(),
+            real_context: None,
+        }
+    }
+
+    /// Takes one message from Chromium.
+    pub(crate) fn browser_message(&mut self, message: Bytes) {
+        if let Some(id) = suffix::own_reply(&message) {
+            if let Some(pending) = self.pending.remove(&id) {
+                return self.own_reply(pending, &message);
+            }
+        }
+        let Some(session) = suffix::session_of(&message) else {
+            return self.root_message(message);
+        };
+        match self.sessions.get(&session).map(|session| session.owner) {
+            Some(Owner::Page(connection)) => {
+                if suffix::is_target_event(&message) {
+                    self.page_target_event(connection, session, message);
+                } else {
+                    self.deliver(connection, message);
+                }
+            }
+            Some(Owner::Browser { connection, root }) => {
+                if suffix::is_browser_event(&message) {
+                    self.browser_session_event(session, message);
+                } else if root {
+                    self.deliver(connection, suffix::without_session(&message));
+                } else {
+                    self.deliver(connection, message);
+                }
+            }
+            // A session that has just ended, or one of ours: nobody waits for it.
+            Some(Owner::Own | Owner::Tab { .. }) | None => {}
+        }
+    }
+
+    fn root_message(&mut self, message: Bytes) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else {
+            tracing::warn!(length = message.len(), "Chromium sent something that is not a message");
+            return;
+        };
+        if parsed.session.is_some() {
+            // The suffix would have been there if it were the last member.
+            self.assumptions.session_not_last();
+            let moved = suffix::with_session_last(&message);
+            if let Some(moved) = moved {
+                self.browser_message(moved.into());
+            }
+            return;
+        }
+        let Some(params) = parsed.params else { return };
+        self.root_event(parsed.method, params);
+    }
+
+    /// The whole Chromium is gone, or about to be: every connection ends with this reason.
+    pub(crate) fn end_all(&mut self, reason: EndReason) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(reason);
+            first
+        });
+        let reason = (*self.ended.borrow()).unwrap_or(reason);
+        self.pending.clear();
+        for (_, client) in self.clients.drain() {
+            let _ = client.outgoing.link.reason.set(reason);
+        }
+        for lease in self.leases.values_mut() {
+            lease.end(reason);
+        }
+        self.sessions.clear();
+        self.browsers.clear();
+        self.targets.clear();
+        self.contexts.clear();
+    }
+
+    /// Why the Chromium is gone, if it is.
+    pub(crate) fn end_reason(&self) -> Option<EndReason> {
+        *self.ended.borrow()
+    }
+
+    /// Sends a command of our own.
+    fn own_command(
+        &mut self,
+        session: Option<SessionId>,
+        method: &str,
+        params: &serde_json::Value,
+        reply: Reply,
+    ) {
+        let id = self.register(Pending::new(session, method, reply));
+        let frame = envelope::write(id, method, Some(&params.to_string()), session);
+        self.outbox.push_own(frame);
+    }
+
+    /// Sends a command of our own for somebody outside, who awaits the answer.
+    pub(crate) fn call(
+        &mut self,
+        session: Option<SessionId>,
+        method: &str,
+        params: &serde_json::Value,
+        reply: Reply,
+    ) {
+        self.own_command(session, method, params, reply);
+    }
+
+    /// The root session is about to attach to a target by a command of ours.
+    pub(crate) fn expect_attach(&mut self, target: &str) {
+        self.own_attaches.insert(target.into());
+    }
+
+    /// It has, or could not.
+    pub(crate) fn forget_attach(&mut self, target: &str) {
+        self.own_attaches.remove(target);
+    }
+
+    /// Leaves a session of ours.
+    pub(crate) fn detach_own(&mut self, session: SessionId) {
+        self.detach(session);
+    }
+
+    /// Sends a command for a client, whose answer we must see, in the client's turn.
+    fn relay(
+        &mut self,
+        connection: ConnectionId,
+        session: Option<SessionId>,
+        method: &str,
+        params: Option<&str>,
+        reply: Reply,
+    ) {
+        let id = self.register(Pending::new(session, method, reply));
+        let frame = envelope::write(id, method, params, session);
+        self.push_client(connection, frame);
+    }
+
+    fn push_client(&mut self, connection: ConnectionId, frame: Vec<u8>) {
+        if let Some(client) = self.clients.get(&connection) {
+            self.outbox.push_client(&client.outgoing.link.unsent, frame);
+        }
+    }
+
+    fn register(&mut self, pending: Pending) -> i32 {
+        loop {
+            let id = self.next_id;
+            self.next_id = id.checked_sub(1).unwrap_or(suffix::OWN_IDS_FROM);
+            // After two thousand million commands an old one may still be unanswered.
+            if !self.pending.contains_key(&id) {
+                self.pending.insert(id, pending);
+                return id;
+            }
+        }
+    }
+
+    fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    /// Queues a message for a client; one that does not read is cut off.
+    fn deliver(&mut self, connection: ConnectionId, message: impl Into<Bytes>) {
+        let Some(client) = self.clients.get(&connection) else { return };
+        if client.outgoing.push(message.into()).is_err() {
+            self.close_connection(connection, EndReason::SlowReader);
+        }
+    }
+
+    /// Forgets a session with everything below it. What waits for an answer on it fails.
+    fn forget_session(&mut self, session: SessionId) {
+        let mut gone = vec![session];
+        while let Some(session) = gone.pop() {
+            self.sessions.remove(&session);
+            self.browsers.remove(&session);
+            self.browser_targets.remove(&session);
+            let below = |held: &Session| {
+                held.maker == Some(session)
+                    || matches!(held.owner, Owner::Tab { page, .. } if page == session)
+            };
+            gone.extend(self.sessions.iter().filter(|(_, held)| below(held)).map(|(id, _)| *id));
+            let orphans: Vec<i32> = self
+                .pending
+                .iter()
+                .filter(|(_, pending)| pending.session == Some(session))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in orphans {
+                if let Some(pending) = self.pending.remove(&id) {
+                    self.orphaned(pending);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Replies to commands of our own, and what waits for them.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::super::session_id::SessionId;
+use super::super::target::{Id, Message};
+use super::lease::Warm;
+use super::{ConnectionId, Context, LeaseId, Owner, State};
+use crate::cdp::CdpError;
+use crate::mux::envelope;
+
+/// A command of ours that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(super) session: Option<SessionId>,
+    method: String,
+    reply: Reply,
+}
+
+impl Pending {
+    pub(super) fn new(session: Option<SessionId>, method: &str, reply: Reply) -> Self {
+        Self { session, method: method.to_owned(), reply }
+    }
+}
+
+/// A result as raw JSON, or why there is none.
+pub(crate) type CallResult = Result<Box<RawValue>, CdpError>;
+
+/// What is done with an answer.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Nothing,
+    /// Somebody awaits it.
+    Call(oneshot::Sender<CallResult>),
+    /// It resumed a target that nobody wants: leave it.
+    Release(SessionId),
+    /// It goes to a client, under the client's id.
+    Relay(Relay, Watch),
+    /// It is part of a client's auto-attach.
+    AutoAttached { browser: SessionId, target: Id },
+    /// It names a browser session for a lease.
+    BrowserSession { lease: LeaseId, reply: oneshot::Sender<Result<SessionId, CdpError>> },
+    /// It names the default context of a lease.
+    DefaultContext { lease: LeaseId, maker: SessionId, reply: oneshot::Sender<Result<(), CdpError>> },
+    /// It ends the making of a lease's warm page.
+    Warm { lease: LeaseId, reply: oneshot::Sender<Result<(), CdpError>> },
+    /// It says which frames a page has, to tell whose a download is.
+    FrameTree { connection: ConnectionId, guid: Id },
+}
+
+/// To whom an answer goes, and under which id.
+#[derive(Clone, Debug)]
+pub(crate) struct Relay {
+    pub(crate) connection: ConnectionId,
+    /// The session as the client names it; `None` for its root.
+    pub(crate) session: Option<SessionId>,
+    pub(crate) id: i32,
+}
+
+/// What is learned from an answer on its way to a client.
+#[derive(Debug)]
+pub(crate) enum Watch {
+    Nothing,
+    /// A target was made.
+    Target,
+    /// A context was made, on this session.
+    Context(SessionId),
+    /// A context was disposed.
+    Disposed(Id),
+    /// Targets are listed.
+    Targets,
+    /// A window is named.
+    Window,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    #[serde(default)]
+    target_id: Option<Id>,
+    #[serde(default)]
+    browser_context_id: Option<Id>,
+    #[serde(default)]
+    session_id: Option<String>,
+    #[serde(default)]
+    window_id: Option<i64>,
+}
+
+impl State {
+    pub(super) fn own_reply(&mut self, pending: Pending, message: &Bytes) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
+        let result = match (parsed.result, parsed.error) {
+            (Some(result), _) => Ok(result),
+            (None, Some(error)) => {
+                let body = serde_json::from_str::<ErrorBody>(error.get());
+                let body = body.unwrap_or(ErrorBody { code: 0, message: String::new() });
+                if body.code == -32601 && !matches!(pending.reply, Reply::Relay(..) | Reply::Call(_)) {
+                    self.assumptions.unknown_command(&pending.method);
+                }
+                Err((error, body))
+            }
+            (None, None) => return,
+        };
+        let Pending { method, reply, .. } = pending;
+        let refused = |body: ErrorBody| CdpError::Refused {
+            method: method.clone(),
+            code: body.code,
+            message: body.message,
+        };
+        match reply {
+            Reply::Nothing => {}
+            Reply::Call(reply) => {
+                let result = result.map(ToOwned::to_owned).map_err(|(_, body)| refused(body));
+                let _ = reply.send(result);
+            }
+            Reply::Release(session) => {
+                self.detach(session);
+            }
+            Reply::Relay(relay, watch) => match result {
+                Ok(result) => self.relayed(&relay, watch, result),
+                Err((error, _)) => {
+                    let frame = envelope::raw_error(relay.id, error.get(), relay.session);
+                    self.deliver(relay.connection, frame);
+                }
+            },
+            Reply::AutoAttached { browser, target } => self.auto_attached(browser, &target),
+            Reply::BrowserSession { lease, reply } => {
+                let session = result.map_err(|(_, body)| refused(body)).and_then(|result| {
+                    let named = named(result).session_id;
+                    let session = named.as_deref().and_then(SessionId::parse);
+                    session.ok_or_else(|| CdpError::unexpected(&method, "no sessionId"))
+                });
+                self.browser_session_made(lease, session, reply);
+            }
+            Reply::DefaultContext { lease, maker, reply } => {
+                let made = result.map_err(|(_, body)| refused(body)).and_then(|result| {
+                    let context = named(result).browser_context_id;
+                    context.ok_or_else(|| CdpError::unexpected(&method, "no browserContextId"))
+                });
+                let made = made.map(|context| {
+                    self.contexts.insert(context.clone(), Context { lease, maker });
+                    if let Some(lease) = self.leases.get_mut(&lease) {
+                        lease.default = Some(context);
+                    }
+                });
+                let _ = reply.send(made);
+            }
+            Reply::Warm { lease, reply } => {
+                let made = result.map(|_| ()).map_err(|(_, body)| refused(body));
+                self.warm_page_made(lease);
+                let _ = reply.send(made);
+            }
+            Reply::FrameTree { connection, guid } => {
+                let frames = result.map(RawValue::get).unwrap_or_default();
+                self.frame_tree(connection, &guid, frames);
+            }
+        }
+    }
+
+    /// What waits for an answer on a session that is gone.
+    pub(super) fn orphaned(&mut self, pending: Pending) {
+        let ended = || CdpError::unexpected(&pending.method, "its session has ended");
+        match pending.reply {
+            Reply::Relay(relay, _) => {
+                let message = "Session with given id not found.";
+                let frame = envelope::error(Some(relay.id), -32001, message, relay.session);
+                self.deliver(relay.connection, frame);
+            }
+            Reply::AutoAttached { browser, target } => self.auto_attached(browser, &target),
+            Reply::FrameTree { connection, guid } => self.frame_tree(connection, &guid, ""),
+            Reply::Warm { lease, reply } => {
+                let error = ended();
+                self.warm_page_made(lease);
+                let _ = reply.send(Err(error));
+            }
+            Reply::Call(reply) => drop(reply.send(Err(ended()))),
+            Reply::BrowserSession { reply, .. } => drop(reply.send(Err(ended()))),
+            Reply::DefaultContext { reply, .. } => drop(reply.send(Err(ended()))),
+            Reply::Nothing | Reply::Release(_) => {}
+        }
+    }
+
+    fn relayed(&mut self, relay: &Relay, watch: Watch, result: &RawValue) {
+        let Some(client) = self.clients.get(&relay.connection) else { return };
+        let lease = client.lease;
+        match watch {
+            Watch::Nothing => {}
+            Watch::Target => {
+                if let Some(target) = named(result).target_id {
+                    return self.answer_made(relay, &target);
+                }
+            }
+            Watch::Context(maker) => {
+                if let Some(context) = named(result).browser_context_id {
+                    self.contexts.insert(context, Context { lease, maker });
+                }
+            }
+            Watch::Disposed(context) => {
+                self.contexts.remove(&context);
+            }
+            Watch::Targets => {
+                let result = self.filter_targets(relay, result);
+                return self.answer(relay, &result);
+            }
+            Watch::Window => {
+                if let Some(window) = named(result).window_id {
+                    if let Some(lease) = self.leases.get_mut(&lease) {
+                        lease.windows.insert(window);
+                    }
+                }
+            }
+        }
+        self.answer(relay, result.get());
+    }
+
+    /// Answers a client.
+    pub(super) fn answer(&mut self, relay: &Relay, result: &str) {
+        self.deliver(relay.connection, envelope::result(relay.id, result, relay.session));
+    }
+
+    /// Answers `Target.createTarget`, not before the client is attached if it auto-attaches.
+    pub(super) fn answer_made(&mut self, relay: &Relay, target: &Id) {
+        let result = json!({ "targetId": &**target }).to_string();
+        let frame: Bytes = envelope::result(relay.id, &result, relay.session).into();
+        if self.is_attaching(relay.connection, target) {
+            if let Some(client) = self.clients.get_mut(&relay.connection) {
+                client.held.push((target.clone(), frame));
+            }
+        } else {
+            self.deliver(relay.connection, frame);
+        }
+    }
+
+    /// The reply to `Target.getTargets`, with the client's own targets only.
+    fn filter_targets(&self, relay: &Relay, result: &RawValue) -> String {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Targets<'a> {
+            #[serde(borrow)]
+            target_infos: Vec<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Named {
+            target_id: Id,
+        }
+        let Ok(targets) = serde_json::from_str::<Targets<'_>>(result.get()) else {
+            return r#"{"targetInfos":[]}"#.to_owned();
+        };
+        let own: Vec<&str> = targets
+            .target_infos
+            .iter()
+            .filter(|info| {
+                serde_json::from_str::<Named>(info.get())
+                    .is_ok_and(|named| self.is_own_target(relay.connection, &named.target_id))
+            })
+            .map(|info| info.get())
+            .collect();
+        format!(r#"{{"targetInfos":[{}]}}"#, own.join(","))
+    }
+
+    /// A browser session was made for a lease. If the lease is gone by now, so must the session.
+    fn browser_session_made(
+        &mut self,
+        lease: LeaseId,
+        session: Result<SessionId, CdpError>,
+        reply: oneshot::Sender<Result<SessionId, CdpError>>,
+    ) {
+        if let Ok(made) = session {
+            let target = self.browser_targets.get(&made).cloned();
+            self.insert_session(made, Owner::Own, target, None);
+            match self.leases.get_mut(&lease) {
+                Some(lease) => drop(lease.made.insert(made)),
+                None => self.detach(made),
+            }
+        }
+        // Whoever asked may have gone: then the session goes with its lease.
+        let _ = reply.send(session);
+    }
+
+    /// The warm page is there, or could not be made; commands that waited for it go on.
+    fn warm_page_made(&mut self, lease: LeaseId) {
+        let Some(held) = self.leases.get_mut(&lease) else { return };
+        held.warm = match std::mem::take(&mut held.warm) {
+            Warm::Attached { target, session, waiting } => Warm::Ready { target, session, waiting },
+            other => {
+                if matches!(other, Warm::Creating) {
+                    self.assumptions.page_not_attached();
+                }
+                Warm::None
+            }
+        };
+        for (connection, message) in std::mem::take(&mut held.waiting_for_warm) {
+            self.client_message(connection, &message);
+        }
+    }
+}
+
+fn named(result: &RawValue) -> Named {
+    serde_json::from_str(result.get()).unwrap_or(Named {
+        target_id: None,
+        browser_context_id: None,
+        session_id: None,
+        window_id: None,
+    })
+}

@@ -1,0 +1,122 @@
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::session_id::SessionId;
+
+/// The id of a target, a context or a download.
+pub(crate) type Id = Arc<str>;
+
+/// What Chromium tells of a target, as far as the multiplexer needs it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Info {
+    pub(crate) target_id: Id,
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) title: String,
+    #[serde(default)]
+    pub(crate) url: String,
+    #[serde(default)]
+    pub(crate) subtype: Option<String>,
+    #[serde(default)]
+    pub(crate) browser_context_id: Option<Id>,
+}
+
+/// A target in the registry.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) info: Info,
+    /// The same as Chromium wrote it, for clients.
+    pub(crate) raw: String,
+    /// Not yet shown to any client: the warm page and its tab.
+    pub(crate) hidden: bool,
+    /// The tab that a page stands in.
+    pub(crate) tab: Option<Id>,
+    /// A tab that Chromium does not know of.
+    pub(crate) invented: bool,
+}
+
+impl Target {
+    pub(crate) fn new(info: Info, raw: &RawValue) -> Self {
+        Self { info, raw: raw.get().to_owned(), hidden: false, tab: None, invented: false }
+    }
+
+    pub(crate) fn update(&mut self, info: Info, raw: &RawValue) {
+        self.info = info;
+        raw.get().clone_into(&mut self.raw);
+    }
+
+    /// The tab of a page for which Chromium named none.
+    pub(crate) fn invented_tab(page: &Info) -> Self {
+        let info = Info {
+            target_id: SessionId::invent().as_str().into(),
+            kind: "tab".to_owned(),
+            subtype: None,
+            ..page.clone()
+        };
+        let raw = serde_json::json!({
+            "targetId": &*info.target_id,
+            "type": "tab",
+            "title": info.title,
+            "url": info.url,
+            "attached": true,
+            "canAccessOpener": false,
+            "browserContextId": info.browser_context_id.as_deref(),
+        });
+        Self { info, raw: raw.to_string(), hidden: false, tab: None, invented: true }
+    }
+
+    /// The info with `attached` set, as a client that holds a session of our own making must see
+    /// it: Puppeteer ignores changes of targets that are not attached.
+    pub(crate) fn raw_attached(&self) -> String {
+        // Quotes inside of strings are escaped, so this finds the member and nothing else.
+        self.raw.replacen(r#""attached":false"#, r#""attached":true"#, 1)
+    }
+}
+
+/// The params of `Target.targetCreated` and `Target.targetInfoChanged`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InfoParams<'a> {
+    #[serde(borrow)]
+    pub(crate) target_info: &'a RawValue,
+}
+
+/// The params of `Target.attachedToTarget`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AttachedParams<'a> {
+    pub(crate) session_id: String,
+    #[serde(borrow)]
+    pub(crate) target_info: &'a RawValue,
+    pub(crate) waiting_for_debugger: bool,
+}
+
+/// The params of events that name a target or a session that is gone.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GoneParams {
+    #[serde(default)]
+    pub(crate) session_id: String,
+    #[serde(default)]
+    pub(crate) target_id: String,
+}
+
+/// Any message from Chromium, one level deep.
+#[derive(Deserialize)]
+pub(crate) struct Message<'a> {
+    #[serde(default)]
+    pub(crate) method: &'a str,
+    #[serde(borrow, default)]
+    pub(crate) params: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(crate) error: Option<&'a RawValue>,
+    /// Only there if it was not the last member.
+    #[serde(default, rename = "sessionId")]
+    pub(crate) session: Option<&'a str>,
+}
