@@ -6,5 +6,9 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod error;
 pub mod exit;
+pub mod gateway;
+pub mod metrics;
+pub mod pool;
 pub mod stdout;

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pool_core::{BoxError, Driver, ResourceId, async_trait};
@@ -53,7 +52,7 @@ pub trait Commands: Send {
     /// # Errors
     ///
     /// Why the connection has ended.
-    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd>;
+    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd>;
 }
 
 /// The half of a [`Wire`] that yields the browser's messages.
@@ -75,14 +74,14 @@ pub trait Events: Send {
 }
 
 /// Why a browser, or a connection to it, has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrowserEnd {
     /// A client sent `Browser.close`.
     Closed,
     /// Its process died.
-    Crashed(Arc<str>),
+    Crashed,
     /// It stopped answering.
-    Hung(Arc<str>),
+    Hung,
     /// The client took its messages too slowly.
     SlowReader,
     /// The pool took it away.

@@ -4,7 +4,5 @@
 mod browser;
 mod fleet;
 
-pub use browser::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire,
-};
+pub use browser::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
 pub use fleet::{Fleet, Leased};

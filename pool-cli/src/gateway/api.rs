@@ -1,0 +1,153 @@
+//! `/api/…`: what the dashboard and the commands `status`, `top`, `resize`, `drain` and the like
+//! are made of.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::history::Point;
+use super::snapshot::Snapshot;
+use super::state::Reloaded;
+use super::{Gateway, Problem};
+use crate::error::chain;
+
+/// How long a page may take to be drawn for the live view.
+const SCREENSHOT: Duration = Duration::from_secs(5);
+
+/// `GET /api/state`.
+pub(super) async fn state(State(gateway): State<Arc<Gateway>>) -> Json<Snapshot> {
+    Json(gateway.snapshot())
+}
+
+/// `GET /api/history`: the last hour, second by second.
+pub(super) async fn history(State(gateway): State<Arc<Gateway>>) -> Json<Vec<Point>> {
+    Json(gateway.history.last(3600))
+}
+
+/// `GET /api/stream`: the state once a second, as server-sent events.
+pub(super) async fn stream(
+    State(gateway): State<Arc<Gateway>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let first = serde_json::to_string(&gateway.snapshot()).expect("a snapshot is plain data");
+    let watcher = gateway.watchers.join();
+    // Holds no handle to the gateway: a dashboard that stays open must not keep it alive.
+    let events = stream::unfold((Some(first), watcher), |(first, mut watcher)| async move {
+        let text = match first {
+            Some(first) => first,
+            None => {
+                watcher.changed().await.ok()?;
+                watcher.borrow_and_update().to_string()
+            }
+        };
+        Some((Ok(Event::default().data(text)), (None, watcher)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
+pub(super) async fn screenshot(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<u64>,
+) -> Result<Response, Problem> {
+    let session = gateway.sessions.all().into_iter().find(|session| session.browser == id);
+    let leased = session.as_ref().and_then(|session| session.leased());
+    let (Some(session), Some(leased)) = (session, leased) else {
+        let detail = "only a browser that a client has leased has something to show";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not_leased", detail));
+    };
+    let unavailable = |detail: String| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_screenshot", detail)
+            .retry_after(Duration::from_secs(1))
+    };
+    let drawn = tokio::select! {
+        drawn = timeout(SCREENSHOT, leased.browser().screenshot()) => drawn,
+        _ = session.ended() => return Err(unavailable("the lease is over".to_owned())),
+    };
+    match drawn {
+        Ok(Ok(png)) => {
+            let headers =
+                [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")];
+            Ok((headers, png).into_response())
+        }
+        Ok(Err(error)) => Err(unavailable(chain(&*error))),
+        Err(_) => Err(unavailable("the page was not drawn in time".to_owned())),
+    }
+}
+
+/// `POST /api/browsers/{id}/retire`: closes a browser, when it comes back if it is leased.
+pub(super) async fn retire(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<u64>,
+) -> Result<StatusCode, Problem> {
+    if gateway.fleet().retire(id) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail = format!("there is no browser {id}");
+    Err(Problem::new(StatusCode::NOT_FOUND, "unknown_browser", detail))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resize {
+    min_size: Option<usize>,
+    max_size: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Resized {
+    min_size: usize,
+    max_size: usize,
+}
+
+/// `POST /api/resize`: what is left out stays as it is.
+pub(super) async fn resize(
+    State(gateway): State<Arc<Gateway>>,
+    Body(body): Body<Resize>,
+) -> Result<Json<Resized>, Problem> {
+    let stats = gateway.fleet().stats();
+    let default = stats.classes.iter().find(|class| class.class.is_default());
+    let min_size = body.min_size.unwrap_or_else(|| default.map_or(0, |class| class.min));
+    let max_size = body.max_size.unwrap_or(stats.load.max_size);
+    gateway
+        .fleet()
+        .resize(min_size, max_size)
+        .map_err(|error| Problem::bad_request("bad_size", error.to_string()))?;
+    Ok(Json(Resized { min_size, max_size }))
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Flushed {
+    closed: usize,
+}
+
+/// `POST /api/flush`: closes the idle browsers; the minimum is launched anew.
+pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Json<Flushed> {
+    Json(Flushed { closed: gateway.fleet().flush_idle() })
+}
+
+/// `POST /api/drain`: as SIGTERM.
+pub(super) async fn drain(State(gateway): State<Arc<Gateway>>) -> StatusCode {
+    gateway.ask_drain();
+    StatusCode::ACCEPTED
+}
+
+/// `POST /api/reload`: as SIGHUP, with what came of it.
+pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Json<Reloaded>, Problem> {
+    let Some(reload) = gateway.reloader() else {
+        let detail = "this pool has no configuration to read again";
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "no_reload", detail));
+    };
+    let invalid =
+        |detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", detail);
+    reload.reload().await.map(Json).map_err(invalid)
+}

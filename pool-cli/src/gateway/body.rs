@@ -1,0 +1,51 @@
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use std::time::Duration;
+
+use super::Problem;
+
+/// Longer than any body that means something here.
+const LIMIT: usize = 64 * 1024;
+
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A JSON body, with refusals as problems; an empty one stands for `{}`.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+        let bytes = match timeout(PATIENCE, to_bytes(request.into_body(), LIMIT)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(_)) => {
+                let detail = format!("the body is incomplete or longer than {LIMIT} bytes");
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_body", detail));
+            }
+            Err(_) => {
+                let detail = "the body did not arrive in time";
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail));
+            }
+        };
+        if bytes.is_empty() {
+            return parse(&Bytes::from_static(b"{}"));
+        }
+        // A form of a foreign page can send JSON as text, but not with this type unasked.
+        if kind.is_none_or(|kind| !kind.as_bytes().starts_with(b"application/json")) {
+            let detail = "the body must be JSON: Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
+        }
+        parse(&bytes)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<Body<T>, Problem> {
+    let parsed = serde_json::from_slice(bytes);
+    parsed.map(Body).map_err(|error| Problem::bad_request("bad_body", error.to_string()))
+}

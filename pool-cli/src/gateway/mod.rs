@@ -1,0 +1,50 @@
+//! The gateway: the HTTP and WebSocket server that clients connect to.
+//!
+//! A WebSocket is a lease: it is taken before the handshake is answered, and given back when the
+//! connection ends. Everything else looks at the pool or changes it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `server`, `router`, `guard` | connections, routes, who may ask |
+//! | `connect`, `upgrade`, `bridge` | a WebSocket from its handshake to its end |
+//! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
+//! | `version`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
+//! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
+
+mod api;
+mod body;
+mod bridge;
+mod connect;
+mod dashboard;
+mod end;
+mod guard;
+mod history;
+mod kernel;
+mod lease_id;
+mod leasing;
+mod listing;
+mod machine;
+mod pressure;
+mod probes;
+mod problem;
+mod query;
+mod refusal;
+mod router;
+mod sampler;
+mod server;
+mod session;
+mod sessions;
+mod settings;
+mod snapshot;
+mod state;
+mod upgrade;
+mod version;
+mod watchers;
+
+pub use end::LeaseEnd;
+pub use lease_id::{LeaseId, NotALeaseId};
+pub use problem::Problem;
+pub use query::LeaseQuery;
+pub use server::Server;
+pub use settings::{Settings, SettingsError};
+pub use state::{Gateway, Phase, Reload, Reloaded};

@@ -1,0 +1,240 @@
+use std::time::Duration;
+
+use pool_core::Request;
+use url::form_urlencoded;
+
+use super::Problem;
+use crate::config::LeaseKind;
+
+/// The names that a lease's query may have, for the message about one that it may not have.
+const NAMES: [&str; 10] = [
+    "profile",
+    "region",
+    "priority",
+    "tenant",
+    "timeout",
+    "acquire_timeout",
+    "nowait",
+    "lease",
+    "token",
+    "trackingId",
+];
+
+/// The longest value that is looked at; the longest that can mean anything is far shorter.
+const MAX_VALUE: usize = 256;
+
+/// Longer than anybody waits; beyond it a number is a mistake.
+const MAX_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// What a client asks for in the query of its address.
+///
+/// # Examples
+///
+/// ```
+/// use pool_cli::gateway::LeaseQuery;
+///
+/// let query = LeaseQuery::parse("profile=work&priority=1&timeout=60000").unwrap();
+/// assert_eq!(query.profile.as_deref(), Some("work"));
+/// assert_eq!(LeaseQuery::parse("prioritty=1").unwrap_err().code(), "unknown_parameter");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseQuery {
+    /// The profile whose browser is wanted.
+    pub profile: Option<String>,
+    /// The region to come from.
+    pub region: Option<String>,
+    /// 1 (served first) to 10.
+    pub priority: Option<u8>,
+    /// On whose behalf, for the audit line.
+    pub tenant: Option<String>,
+    /// How long the lease may last.
+    pub timeout: Option<Duration>,
+    /// How long to wait for a browser.
+    pub acquire_timeout: Option<Duration>,
+    /// The kind of lease.
+    pub lease: Option<LeaseKind>,
+    /// A name by which the client finds its lease again in `/sessions` and `/kill`.
+    pub tracking_id: Option<String>,
+}
+
+impl LeaseQuery {
+    /// Reads a query. The token is not kept: it is looked at elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// A 400 that names the parameter: an unknown one, one that is there twice, or one whose value
+    /// means nothing.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        let mut parsed = Self::default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let name =
+                NAMES.into_iter().find(|known| *known == name).ok_or_else(|| unknown(&name))?;
+            if seen.contains(&name) {
+                return Err(bad(name, "is there twice"));
+            }
+            seen.push(name);
+            if value.len() > MAX_VALUE && name != "token" {
+                return Err(bad(name, "is too long"));
+            }
+            parsed.set(name, &value)?;
+        }
+        Ok(parsed)
+    }
+
+    fn set(&mut self, name: &'static str, value: &str) -> Result<(), Problem> {
+        match name {
+            "profile" => self.profile = Some(word(name, value)?),
+            "region" => self.region = Some(word(name, value)?),
+            "tenant" => self.tenant = Some(word(name, value)?),
+            "trackingId" => self.tracking_id = Some(word(name, value)?),
+            "priority" => self.priority = Some(priority(value)?),
+            "timeout" => {
+                let timeout = milliseconds(name, value)?;
+                if timeout.is_zero() {
+                    return Err(bad(name, "must be longer than 0 ms"));
+                }
+                self.timeout = Some(timeout);
+            }
+            "acquire_timeout" => {
+                let timeout = milliseconds(name, value)?;
+                if timeout > MAX_ACQUIRE_TIMEOUT {
+                    return Err(bad(name, "is longer than an hour (it is in milliseconds)"));
+                }
+                self.acquire_timeout.get_or_insert(timeout);
+            }
+            "nowait" => {
+                if flag(name, value)? {
+                    self.acquire_timeout = Some(Duration::ZERO);
+                }
+            }
+            "lease" => self.lease = Some(kind(value)?),
+            _token => {}
+        }
+        Ok(())
+    }
+
+    /// What the pool is asked for, but for the timeout, which depends on the settings.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let mut request = Request::new();
+        request.priority = self.priority;
+        for (name, value) in [("profile", &self.profile), ("region", &self.region)] {
+            if let Some(value) = value {
+                request.set(name, value.as_str());
+            }
+        }
+        request
+    }
+}
+
+fn unknown(name: &str) -> Problem {
+    let shown: String = name.chars().take(64).collect();
+    let known = NAMES.join(", ");
+    let detail = format!("unknown parameter {shown:?}: there are {known}");
+    Problem::bad_request("unknown_parameter", detail)
+}
+
+fn bad(name: &str, what: &str) -> Problem {
+    Problem::bad_request("bad_parameter", format!("the parameter {name:?} {what}"))
+}
+
+/// Names go into logs and answers, so they are kept to characters that mean nothing there.
+pub(super) fn word(name: &str, value: &str) -> Result<String, Problem> {
+    if value.is_empty() {
+        return Err(bad(name, "is empty"));
+    }
+    let plain = |char: char| char.is_ascii_alphanumeric() || "._-:@+".contains(char);
+    if value.len() > 64 || !value.chars().all(plain) {
+        return Err(bad(name, "takes up to 64 letters, digits and any of . _ - : @ +"));
+    }
+    Ok(value.to_owned())
+}
+
+fn priority(value: &str) -> Result<u8, Problem> {
+    value
+        .parse()
+        .ok()
+        .filter(|priority| (1..=10).contains(priority))
+        .ok_or_else(|| bad("priority", "must be 1 (served first) to 10 (served last)"))
+}
+
+fn milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse::<u64>() {
+        Ok(milliseconds) if digits => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(bad(name, "must be a number of milliseconds")),
+    }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(bad(name, "must be true or false")),
+    }
+}
+
+pub(super) fn kind(value: &str) -> Result<LeaseKind, Problem> {
+    match value {
+        "exclusive" => Ok(LeaseKind::Exclusive),
+        "shared" => Ok(LeaseKind::Shared),
+        _ => Err(bad("lease", "must be exclusive or shared")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_a_lease_may_be_asked_for_is_read() {
+        let query = LeaseQuery::parse(
+            "profile=work&region=eu-west&priority=1&tenant=a%40b&timeout=60000\
+             &acquire_timeout=500&token=x&trackingId=run-7&lease=shared",
+        )
+        .expect("it is right");
+        assert_eq!(query.tenant.as_deref(), Some("a@b"));
+        assert_eq!(query.timeout, Some(Duration::from_secs(60)));
+        assert_eq!(query.acquire_timeout, Some(Duration::from_millis(500)));
+        assert_eq!(query.lease, Some(LeaseKind::Shared));
+        let request = query.request();
+        assert_eq!(request.get("profile"), Some("work"));
+        assert_eq!(request.priority, Some(1));
+    }
+
+    #[test]
+    fn nowait_wins_over_acquire_timeout_in_either_order() {
+        for query in ["nowait&acquire_timeout=5", "acquire_timeout=5&nowait=true"] {
+            let query = LeaseQuery::parse(query).expect("it is right");
+            assert_eq!(query.acquire_timeout, Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn the_mistake_is_named() {
+        for (query, code, name) in [
+            ("prioritty=1", "unknown_parameter", "prioritty"),
+            ("--no-sandbox", "unknown_parameter", "--no-sandbox"),
+            ("launch={}", "unknown_parameter", "launch"),
+            ("priority=0", "bad_parameter", "priority"),
+            ("priority=11", "bad_parameter", "priority"),
+            ("priority=1&priority=2", "bad_parameter", "priority"),
+            ("timeout=-5", "bad_parameter", "timeout"),
+            ("timeout=%2B5", "bad_parameter", "timeout"),
+            ("timeout=0", "bad_parameter", "timeout"),
+            ("timeout=30s", "bad_parameter", "timeout"),
+            ("acquire_timeout=99999999999999999999", "bad_parameter", "acquire_timeout"),
+            ("nowait=maybe", "bad_parameter", "nowait"),
+            ("profile=", "bad_parameter", "profile"),
+            ("profile=../etc", "bad_parameter", "profile"),
+            ("profile=a%00b", "bad_parameter", "profile"),
+            ("trackingId=a%0Ab", "bad_parameter", "trackingId"),
+            ("lease=both", "bad_parameter", "lease"),
+        ] {
+            let problem = LeaseQuery::parse(query).expect_err(query);
+            assert_eq!(problem.code(), code, "{query}");
+            assert!(problem.detail().contains(name), "{query}: {}", problem.detail());
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a client is told when the pool has no lease for it.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use pool_core::{AcquireError, Rejection};
+
+use super::Problem;
+use crate::error::chain;
+
+/// The answer to a request that got no lease.
+pub(super) fn refusal(error: &AcquireError) -> Problem {
+    match error {
+        AcquireError::Timeout { waited, load, last } => {
+            let because = last
+                .as_ref()
+                .map(|error| {
+                    format!("; the last browser could not be launched: {}", chain(error.get()))
+                })
+                .unwrap_or_default();
+            let waited_for = waited.as_secs_f64();
+            let detail = format!("no browser was free within {waited_for:.1} s{because}");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "acquire_timeout", detail)
+                .waited(*waited)
+                .queue_position(load.waiting + 1)
+                .retry_after(Duration::from_secs(1))
+        }
+        AcquireError::QueueFull { load } => {
+            let detail = format!("the queue is full: {} clients wait already", load.waiting);
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail)
+                .queue_position(load.waiting + 1)
+                .retry_after(Duration::from_secs(1))
+        }
+        AcquireError::Unavailable { last, retry_after } => {
+            let detail = format!("no browser can be launched at present: {}", chain(last.get()));
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "browser_unavailable", detail)
+                .retry_after(*retry_after)
+        }
+        AcquireError::Rejected(rejection) => rejected(rejection),
+        AcquireError::Closed => draining(Duration::from_secs(5)),
+        other => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", other.to_string())
+            .retry_after(Duration::from_secs(1)),
+    }
+}
+
+/// The answer while the pool drains; whoever takes its place may be there after `retry_after`.
+pub(super) fn draining(retry_after: Duration) -> Problem {
+    let detail = "this pool drains and takes no new leases";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", detail).retry_after(retry_after)
+}
+
+/// The status follows from the policy's code: `unknown_…` names something that is not there,
+/// `invalid_…` and `missing_…` are mistakes of the request, `too_many_…` and `…_busy` pass.
+fn rejected(rejection: &Rejection) -> Problem {
+    let code = rejection.code;
+    let status = if code.starts_with("unknown_") {
+        StatusCode::NOT_FOUND
+    } else if code.starts_with("invalid_") || code.starts_with("missing_") {
+        StatusCode::BAD_REQUEST
+    } else if code.starts_with("too_many_") {
+        StatusCode::TOO_MANY_REQUESTS
+    } else if rejection.retry_after.is_some() || code.ends_with("_busy") || code.ends_with("_down")
+    {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::FORBIDDEN
+    };
+    let problem = Problem::new(status, code, rejection.message.clone());
+    match rejection.retry_after {
+        Some(after) => problem.retry_after(after),
+        None => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_follows_from_the_code() {
+        for (code, status) in [
+            ("unknown_region", 404),
+            ("unknown_profile", 404),
+            ("invalid_priority", 400),
+            ("missing_label", 400),
+            ("too_many_profiles", 429),
+            ("profile_busy", 503),
+            ("not_for_you", 403),
+        ] {
+            let rejection = Rejection::new(code, "no");
+            assert_eq!(refusal(&rejection.into()).status().as_u16(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_never_less_than_a_second() {
+        let rejection = Rejection::new("later", "no").retry_after(Duration::from_millis(3));
+        let problem = serde_json::to_value(refusal(&rejection.into())).expect("it is plain data");
+        assert_eq!(problem["retry_after"], 1);
+    }
+}

@@ -1,0 +1,103 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::guard::Shown;
+use super::upgrade::Handshake;
+use super::{Gateway, Problem, api, connect, kernel, listing, pressure, probes, version};
+
+/// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
+/// been through [`version::find`] before.
+pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
+    let reads = Router::new()
+        .route("/", get(connect::lease))
+        .route("/chromium", get(connect::lease))
+        .route(version::PATH, get(version::version))
+        .route("/pressure", get(pressure::pressure))
+        .route("/sessions", get(listing::sessions))
+        .route("/metrics", get(metrics))
+        .route("/api/state", get(api::state))
+        .route("/api/history", get(api::history))
+        .route("/api/stream", get(api::stream))
+        .route("/api/browsers/{id}/screenshot", get(api::screenshot))
+        .fallback(unknown_route)
+        .route_layer(from_fn_with_state(gateway.clone(), may_read));
+    let changes = Router::new()
+        .route("/kill/{id}", get(listing::kill).delete(listing::kill))
+        .route("/browser_pools/{name}/acquire", post(kernel::acquire))
+        .route("/browser_pools/{name}/release", post(kernel::release))
+        .route("/browser_pools/{name}/flush", post(kernel::flush))
+        .route("/api/browsers/{id}/retire", post(api::retire))
+        .route("/api/leases/{id}/kill", post(listing::kill))
+        .route("/api/resize", post(api::resize))
+        .route("/api/flush", post(api::flush))
+        .route("/api/drain", post(api::drain))
+        .route("/api/reload", post(api::reload))
+        .route_layer(from_fn_with_state(gateway.clone(), may_change));
+    Router::new()
+        .merge(reads)
+        .merge(changes)
+        // Its own address stands for the token.
+        .route("/devtools/browser/{lease}", get(connect::reconnect))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(gateway.clone(), is_ours))
+        .route("/livez", get(probes::livez))
+        .route("/healthz", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
+        .with_state(gateway.clone())
+}
+
+/// Not sent by a foreign web page.
+async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let upgrade = Handshake::is_wanted(request.headers());
+    match gateway.settings().check_source(request.headers(), upgrade) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let settings = gateway.settings();
+    match settings.check_token(request.headers(), request.uri(), Shown::Anywhere) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let settings = gateway.settings();
+    let headers = request.headers();
+    let checked = settings
+        .check_token(headers, request.uri(), Shown::InHeader)
+        .and_then(|()| settings.check_change(headers, request.method()));
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let stats = gateway.fleet().stats();
+    let text = gateway.observer().metrics().render(&stats, gateway.memory());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) -> Problem {
+    let settings = gateway.settings();
+    let token = settings.check_token(request.headers(), request.uri(), Shown::Anywhere);
+    token.err().unwrap_or_else(|| {
+        let detail = "there is nothing here; clients connect to /";
+        Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
+    })
+}
+
+async fn wrong_method() -> Problem {
+    let detail = "this route is not for this method";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}

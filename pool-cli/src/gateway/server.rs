@@ -1,0 +1,136 @@
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+use super::router::router;
+use super::{Gateway, sampler, version};
+
+/// How long a request's headers may take, and how long a connection may be kept without one.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// Headers longer than this belong to no client of ours.
+const MAX_HEADERS: usize = 64 * 1024;
+
+/// Connections that are not WebSockets: those that send requests, wait in the queue, or do nothing.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+
+/// How long to wait when no socket can be had, rather than to ask again at once and for ever.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Listens for the clients of a [`Gateway`]; dropping it closes the listener and every
+/// connection that is not a WebSocket.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Server {
+    /// Binds the address and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be had, such as a port in use.
+    pub async fn start(gateway: &Arc<Gateway>, listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        Self::start_on(gateway, listener)
+    }
+
+    /// Begins to serve on a listener that was bound before.
+    ///
+    /// # Errors
+    ///
+    /// If its address cannot be told.
+    pub fn start_on(gateway: &Arc<Gateway>, listener: TcpListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(accept(listener, router(gateway)));
+        let sampling = tokio::spawn(sampler::run(Arc::downgrade(gateway)));
+        Ok(Self { address, tasks: [accepting, sampling] })
+    }
+
+    /// Where it listens: with port 0 asked for, the one that was given.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let permit = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let serving = serve(stream, peer, router.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, or a client that was gone before it was accepted.
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
+    prepare(&stream);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(uri) = version::find(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        request.extensions_mut().insert(peer);
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = serving.await {
+        tracing::trace!(%error, %peer, "connection ended");
+    }
+}
+
+/// Small messages go out at once; a peer whose machine is gone is noticed within a minute, also
+/// where a lease may be idle for long.
+fn prepare(stream: &TcpStream) {
+    let prepared = stream.set_nodelay(true).and_then(|()| {
+        sockopt::set_socket_keepalive(stream, true)?;
+        sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
+        sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+        sockopt::set_tcp_keepcnt(stream, 3)?;
+        Ok(())
+    });
+    if let Err(error) = prepared {
+        tracing::debug!(%error, "a socket took not all options");
+    }
+}

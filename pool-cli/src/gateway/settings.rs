@@ -1,0 +1,94 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::config::{Config, LeaseKind, Secret};
+
+/// What the gateway takes from the configuration: all of it can be swapped while it runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(super) pool_name: String,
+    pub(super) token: Option<Secret>,
+    pub(super) external_url: Option<Url>,
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) allowed_origins: Vec<String>,
+    pub(super) drain_timeout: Duration,
+    pub(super) acquire_timeout: Duration,
+    pub(super) max_waiting: usize,
+    pub(super) lease: LeaseKind,
+    pub(super) lease_choice: bool,
+    pub(super) lease_timeout: Option<Duration>,
+    pub(super) lease_idle_timeout: Option<Duration>,
+}
+
+/// Why the gateway would not be safe, or could not work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// Anybody who can reach the machine could lease browsers.
+    #[error("{listen} can be reached from other machines, but there is no token")]
+    Exposed {
+        /// The address that was to be listened on.
+        listen: IpAddr,
+    },
+    /// The external address is no address.
+    #[error("external_url is not a url: {0}")]
+    ExternalUrl(#[from] url::ParseError),
+}
+
+impl Settings {
+    /// Reads them from a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError::Exposed`] for an address beyond loopback without a token, and
+    /// [`SettingsError::ExternalUrl`].
+    pub fn new(config: &Config) -> Result<Self, SettingsError> {
+        let Config { gateway, pool, .. } = config;
+        let listen = gateway.listen.ip().to_canonical();
+        if gateway.token.is_none() && !listen.is_loopback() {
+            return Err(SettingsError::Exposed { listen });
+        }
+        Ok(Self {
+            pool_name: pool.name.clone(),
+            token: gateway.token.clone(),
+            external_url: gateway.external_url.as_deref().map(Url::parse).transpose()?,
+            allowed_hosts: gateway.allowed_hosts.iter().map(|host| host.to_lowercase()).collect(),
+            allowed_origins: gateway.allowed_origins.clone(),
+            drain_timeout: gateway.drain_timeout,
+            acquire_timeout: pool.acquire_timeout,
+            max_waiting: pool.max_waiting,
+            lease: pool.lease,
+            lease_choice: pool.lease_choice,
+            lease_timeout: pool.lease_timeout,
+            lease_idle_timeout: pool.lease_idle_timeout,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: &str, token: Option<&str>) -> Config {
+        let mut config = Config::default();
+        config.gateway.listen = listen.parse().expect("it is an address");
+        config.gateway.token = token.map(Secret::new);
+        config
+    }
+
+    #[test]
+    fn beyond_loopback_a_token_is_needed() {
+        for listen in ["0.0.0.0:3000", "[::]:3000", "192.0.2.1:3000"] {
+            assert!(matches!(
+                Settings::new(&config(listen, None)),
+                Err(SettingsError::Exposed { .. })
+            ));
+            assert!(Settings::new(&config(listen, Some("t"))).is_ok());
+        }
+        for listen in ["127.0.0.1:3000", "127.8.8.8:1", "[::1]:3000", "[::ffff:127.0.0.1]:1"] {
+            assert!(Settings::new(&config(listen, None)).is_ok(), "{listen}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use pool_core::async_trait;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::history::History;
+use super::sessions::Sessions;
+use super::watchers::Watchers;
+use super::{LeaseEnd, Settings};
+use crate::metrics::Observer;
+use crate::pool::Fleet;
+
+/// The gateway's state: what every route works with.
+///
+/// It does not listen by itself; see [`Server`](super::Server).
+pub struct Gateway {
+    settings: RwLock<Arc<Settings>>,
+    fleet: Arc<dyn Fleet>,
+    observer: Observer,
+    pub(super) sessions: Sessions,
+    pub(super) history: History,
+    pub(super) watchers: Watchers,
+    phase: watch::Sender<Phase>,
+    reload: OnceLock<Arc<dyn Reload>>,
+    pub(super) started: Instant,
+}
+
+/// Whether new leases are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// They are.
+    #[default]
+    Serving,
+    /// They are refused; those that are held may go on until the grace is over.
+    Draining,
+}
+
+/// What reads the configuration again, for `POST /api/reload`.
+#[async_trait]
+pub trait Reload: Send + Sync + 'static {
+    /// Validates the whole configuration, then swaps in what can be swapped.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for people; then nothing was changed.
+    async fn reload(&self) -> Result<Reloaded, String>;
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// The settings that changed and hold from now on.
+    pub changed: Vec<String>,
+    /// The settings that changed and hold after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl Gateway {
+    /// A gateway to a pool whose events this observer sees.
+    #[must_use]
+    pub fn new(settings: Settings, fleet: Arc<dyn Fleet>, observer: Observer) -> Arc<Self> {
+        Arc::new(Self {
+            settings: RwLock::new(Arc::new(settings)),
+            fleet,
+            observer,
+            sessions: Sessions::default(),
+            history: History::default(),
+            watchers: Watchers::default(),
+            phase: watch::Sender::default(),
+            reload: OnceLock::new(),
+            started: Instant::now(),
+        })
+    }
+
+    /// The settings as they are now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Swaps the settings: requests from now on go by the new ones.
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn fleet(&self) -> &Arc<dyn Fleet> {
+        &self.fleet
+    }
+
+    /// What is counted and remembered.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// Says what `POST /api/reload` does; once.
+    pub fn on_reload(&self, reload: Arc<dyn Reload>) {
+        // A second one would be a mistake of the program that changes nothing for clients.
+        let _ = self.reload.set(reload);
+    }
+
+    pub(super) fn reloader(&self) -> Option<&Arc<dyn Reload>> {
+        self.reload.get()
+    }
+
+    /// Whether new leases are refused.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() == Phase::Draining
+    }
+
+    /// Asks for a drain, as SIGTERM does; whoever runs the gateway waits for it by
+    /// [`drain_asked`](Self::drain_asked).
+    pub fn ask_drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Waits until a drain was asked for.
+    pub async fn drain_asked(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as `self`, so that this cannot fail.
+        let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+    }
+
+    /// Refuses new leases, lets those that are held finish for `grace`, ends the others with 1001,
+    /// and ends the pool. Says how many had to be ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// The gateway goes on refusing when the future is dropped; call it again to finish.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.ask_drain();
+        let until = Instant::now() + grace;
+        let clients = async {
+            if timeout(grace, self.sessions.none()).await.is_ok() {
+                return 0;
+            }
+            let left = self.sessions.all();
+            for session in &left {
+                session.end(LeaseEnd::Drained);
+            }
+            // Ending takes no longer than the goodbye; the pool's own deadline is behind it.
+            let _ = timeout(Duration::from_secs(2), self.sessions.none()).await;
+            left.len()
+        };
+        // At once, so that those who wait are told and idle browsers are closed.
+        let pool = self.fleet.drain(grace + Duration::from_secs(3));
+        let (ended, report) = tokio::join!(clients, pool);
+        tracing::debug!(?report, late = ?Instant::now().checked_duration_since(until), "drained");
+        ended
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("fleet", &self.fleet).finish_non_exhaustive()
+    }
+}

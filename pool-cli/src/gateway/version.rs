@@ -1,0 +1,137 @@
+//! `GET */json/version`: how clients that are given `http://` find the WebSocket.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use serde::Serialize;
+
+use super::refusal::refusal;
+use super::{Gateway, LeaseQuery, Problem, Settings};
+use crate::pool::Version;
+
+/// Where it is asked for once [`find`] has looked at the address.
+pub(super) const PATH: &str = "/json/version";
+
+/// The address without what a client has put before or behind it.
+///
+/// Playwright appends `/json/version/` to the path and keeps the query behind it; chromiumoxide
+/// appends it to the whole address, and so to the query.
+pub(super) fn find(uri: &Uri) -> Option<Uri> {
+    let query = if uri.path().trim_end_matches('/').ends_with(PATH) {
+        uri.query().unwrap_or_default()
+    } else {
+        uri.query()?.trim_end_matches('/').strip_suffix(PATH)?
+    };
+    format!("{PATH}?{query}").parse().ok()
+}
+
+#[derive(Serialize)]
+pub(super) struct Discovery {
+    #[serde(flatten)]
+    version: Version,
+    #[serde(rename = "webSocketDebuggerUrl")]
+    url: String,
+}
+
+/// Takes no lease: a client that only looks must not keep a browser from the others.
+pub(super) async fn version(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Discovery>, Problem> {
+    let query = uri.query().unwrap_or_default();
+    // A mistake is told here, where the client still shows the answer.
+    let asked = LeaseQuery::parse(query)?;
+    let settings = gateway.settings();
+    let version = match gateway.fleet().version() {
+        Some(version) => version,
+        None => {
+            // No browser was ever launched: one is, into the pool, so that it can be asked.
+            let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
+            let request = asked.request().timeout(wait);
+            let leased = gateway.fleet().acquire(request).await.map_err(|error| refusal(&error))?;
+            drop(leased);
+            gateway.fleet().version().ok_or_else(no_version)?
+        }
+    };
+    Ok(Json(Discovery { version, url: settings.websocket_url(&headers, "/", query) }))
+}
+
+fn no_version() -> Problem {
+    let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+    Problem::new(status, "browser_unavailable", "no browser has said its version yet")
+}
+
+impl Settings {
+    /// The address of a path of ours, as the client that sent these headers can reach it.
+    pub(super) fn websocket_url(&self, headers: &HeaderMap, path: &str, query: &str) -> String {
+        let base = match &self.external_url {
+            Some(url) => {
+                let base = url.as_str().trim_end_matches('/');
+                match base.split_once("://") {
+                    Some(("https" | "wss", rest)) => format!("wss://{rest}"),
+                    Some((_, rest)) => format!("ws://{rest}"),
+                    None => base.to_owned(),
+                }
+            }
+            None => {
+                let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+                let host = text(header::HOST).unwrap_or("127.0.0.1");
+                // Said by a proxy in front of us; a client that says it misleads only itself.
+                let proto = text(header::HeaderName::from_static("x-forwarded-proto"));
+                let scheme = if proto == Some("https") { "wss" } else { "ws" };
+                format!("{scheme}://{host}")
+            }
+        };
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{base}{path}{mark}{query}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn it_is_found_wherever_a_client_puts_it() {
+        for (uri, found) in [
+            ("/json/version", Some("/json/version?")),
+            ("/json/version/", Some("/json/version?")),
+            ("/json/version?priority=1", Some("/json/version?priority=1")),
+            ("/base/json/version/?x=1", Some("/json/version?x=1")),
+            ("/?token=a/json/version", Some("/json/version?token=a")),
+            ("/?token=a/json/version/", Some("/json/version?token=a")),
+            ("/chromium?priority=2/json/version", Some("/json/version?priority=2")),
+            ("/", None),
+            ("/json/list", None),
+            ("/json/version/x", None),
+        ] {
+            let answer = find(&uri.parse().expect("a uri")).map(|uri| uri.to_string());
+            assert_eq!(answer.as_deref(), found, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_url_is_the_external_one_or_that_of_the_request() {
+        let mut config = Config::default();
+        let headers: HeaderMap =
+            [(header::HOST, "localhost:3000".parse().expect("a value"))].into_iter().collect();
+        let url = |config: &Config, query| {
+            let settings = Settings::new(config).expect("it is valid");
+            settings.websocket_url(&headers, "/", query)
+        };
+        assert_eq!(url(&config, ""), "ws://localhost:3000/");
+        assert_eq!(url(&config, "priority=1&token=x"), "ws://localhost:3000/?priority=1&token=x");
+        for (external, expected) in [
+            ("wss://pool.example", "wss://pool.example/?a=1"),
+            ("https://pool.example/base/", "wss://pool.example/base/?a=1"),
+            ("http://pool.example:8080", "ws://pool.example:8080/?a=1"),
+        ] {
+            config.gateway.external_url = Some(external.to_owned());
+            assert_eq!(url(&config, "a=1"), expected);
+        }
+    }
+}

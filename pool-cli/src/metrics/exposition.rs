@@ -1,0 +1,256 @@
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use pool_core::{Event, Stats};
+
+use super::series::{Family, Maker};
+
+/// How a lease can end, as `leases_ended_total{reason}` has it.
+pub(crate) const LEASE_ENDS: [&str; 11] = [
+    "released",
+    "client_gone",
+    "idle_timeout",
+    "lease_limit",
+    "killed",
+    "drained",
+    "browser_crashed",
+    "browser_hung",
+    "slow_reader",
+    "protocol_error",
+    "revoked",
+];
+
+/// How a browser can end, as `browser_exits_total{reason}` has it: the codes of
+/// [`CloseReason`](pool_core::CloseReason).
+const BROWSER_EXITS: [&str; 14] = [
+    "idle_timeout",
+    "lifetime",
+    "max_uses",
+    "check_failed",
+    "recycle_failed",
+    "broken",
+    "discarded",
+    "policy",
+    "overdue",
+    "evicted",
+    "surplus",
+    "invalidated",
+    "drained",
+    "other",
+];
+
+const STATES: [&str; 6] = ["creating", "idle", "leased", "recycling", "checking", "closing"];
+
+const OUTCOMES: [&str; 5] = ["granted", "timeout", "rejected", "cancelled", "error"];
+
+/// Seconds: from a hand-out of what is there, to the longest that anybody waits.
+const WAITS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Seconds: from a screenshot to a long job.
+const LEASES: [f64; 13] =
+    [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0];
+
+/// Seconds: from a reset to a launch that is about to be given up.
+const WORK: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
+
+/// Every metric of one pool.
+pub struct Metrics {
+    handle: PrometheusHandle,
+    browsers: Family<Gauge, 6>,
+    browsers_max: Gauge,
+    browsers_idle_min: Gauge,
+    pending: Gauge,
+    oldest_pending: Gauge,
+    memory: Gauge,
+    draining: Gauge,
+    acquires: Family<Counter, 5>,
+    launches: Family<Counter, 2>,
+    checks: Family<Counter, 2>,
+    exits: Family<Counter, 14>,
+    ended: Family<Counter, 11>,
+    acquire_wait: Histogram,
+    lease_duration: Histogram,
+    launch_duration: Histogram,
+    reset_duration: Histogram,
+    pub(crate) connections: Gauge,
+    messages: Family<Counter, 2>,
+    bytes: Family<Counter, 2>,
+}
+
+impl Metrics {
+    /// All series of the pool of this name, at 0.
+    #[must_use]
+    pub fn new(pool: &str) -> Self {
+        let buckets = |builder: PrometheusBuilder, name: &str, bounds: &[f64]| {
+            let name = Matcher::Full(format!("browserpool_{name}"));
+            builder.set_buckets_for_metric(name, bounds).expect("there is a bucket")
+        };
+        let builder = PrometheusBuilder::new().add_global_label("pool", pool);
+        let builder = buckets(builder, "acquire_wait_seconds", &WAITS);
+        let builder = buckets(builder, "lease_duration_seconds", &LEASES);
+        let builder = buckets(builder, "browser_launch_duration_seconds", &WORK);
+        let builder = buckets(builder, "browser_reset_duration_seconds", &WORK);
+        let recorder = builder.build_recorder();
+        let make = Maker(&recorder);
+        let version = [env!("CARGO_PKG_VERSION")];
+        let build = make.gauges("browserpool_build_info", "Always 1.", "version", version);
+        build.of(version[0]).set(1);
+        Self {
+            browsers: make.gauges("browserpool_browsers", "Browsers by state.", "state", STATES),
+            browsers_max: make.gauge("browserpool_browsers_max", "Browsers there may be."),
+            browsers_idle_min: make
+                .gauge("browserpool_browsers_idle_min", "Browsers that are kept at least."),
+            pending: make.gauge("browserpool_pending_requests", "Clients that wait."),
+            oldest_pending: make.gauge(
+                "browserpool_oldest_pending_request_age_seconds",
+                "How long the client that waits longest has waited.",
+            ),
+            memory: make.gauge(
+                "browserpool_browser_memory_bytes",
+                "Proportional set size of all processes of all browsers.",
+            ),
+            draining: make.gauge("browserpool_draining", "1 while the pool takes no new leases."),
+            acquires: make.counters(
+                "browserpool_acquires_total",
+                "Requests for a lease by how they ended.",
+                "outcome",
+                OUTCOMES,
+            ),
+            launches: make.counters(
+                "browserpool_browser_launches_total",
+                "Browsers launched and made ready.",
+                "outcome",
+                ["ok", "error"],
+            ),
+            checks: make.counters(
+                "browserpool_health_checks_total",
+                "Checks of idle browsers.",
+                "outcome",
+                ["ok", "error"],
+            ),
+            exits: make.counters(
+                "browserpool_browser_exits_total",
+                "Browsers that are gone, by why.",
+                "reason",
+                BROWSER_EXITS,
+            ),
+            ended: make.counters(
+                "browserpool_leases_ended_total",
+                "Leases of clients that ended, by why.",
+                "reason",
+                LEASE_ENDS,
+            ),
+            acquire_wait: make
+                .seconds("browserpool_acquire_wait_seconds", "How long granted requests waited."),
+            lease_duration: make
+                .seconds("browserpool_lease_duration_seconds", "How long leases were held."),
+            launch_duration: make.seconds(
+                "browserpool_browser_launch_duration_seconds",
+                "How long a browser took to launch and be warmed.",
+            ),
+            reset_duration: make.seconds(
+                "browserpool_browser_reset_duration_seconds",
+                "How long a browser took to be cleaned after a lease.",
+            ),
+            connections: make
+                .gauge("browserpool_gateway_connections", "WebSocket connections of clients."),
+            messages: make.counters(
+                "browserpool_gateway_messages_total",
+                "Messages bridged, from clients (in) and to them (out).",
+                "direction",
+                ["in", "out"],
+            ),
+            bytes: make.counters(
+                "browserpool_gateway_bytes_total",
+                "Bytes of these messages.",
+                "direction",
+                ["in", "out"],
+            ),
+            handle: recorder.handle(),
+        }
+    }
+
+    /// Takes in what the pool tells; the counters that [`Stats`] has are set from there.
+    pub fn observe(&self, event: &Event) {
+        match event {
+            Event::Created { took, .. } | Event::CreateFailed { took, .. } => {
+                self.launch_duration.record(took.as_secs_f64());
+            }
+            Event::Leased { waited, .. } => self.acquire_wait.record(waited.as_secs_f64()),
+            Event::Released { held, .. } => self.lease_duration.record(held.as_secs_f64()),
+            Event::Recycled { took, .. } => self.reset_duration.record(took.as_secs_f64()),
+            Event::Closed { reason, .. } => self.exits.of(reason.code()).increment(1),
+            _ => {}
+        }
+    }
+
+    /// Counts a lease of a client that ended.
+    pub(crate) fn lease_ended(&self, reason: &str) {
+        self.ended.of(reason).increment(1);
+    }
+
+    /// Counts a message from a client.
+    pub(crate) fn message_in(&self, bytes: usize) {
+        self.messages.of("in").increment(1);
+        self.bytes.of("in").increment(bytes as u64);
+    }
+
+    /// Counts messages to a client.
+    pub(crate) fn messages_out(&self, messages: u64, bytes: u64) {
+        self.messages.of("out").increment(messages);
+        self.bytes.of("out").increment(bytes);
+    }
+
+    /// Everything in the format of Prometheus, with the gauges and the pool's own counters as
+    /// they are in this snapshot.
+    #[must_use]
+    pub fn render(&self, stats: &Stats, memory: u64) -> String {
+        let load = &stats.load;
+        let states =
+            [load.creating, load.idle, load.leased, load.recycling, load.checking, load.closing];
+        for (state, browsers) in STATES.into_iter().zip(states) {
+            self.browsers.of(state).set(browsers as f64);
+        }
+        let kept: usize = stats.classes.iter().map(|class| class.min).sum();
+        self.browsers_max.set(load.max_size as f64);
+        self.browsers_idle_min.set(kept as f64);
+        self.pending.set(load.waiting as f64);
+        self.oldest_pending.set(stats.oldest_wait.unwrap_or_default().as_secs_f64());
+        self.memory.set(memory as f64);
+        self.draining.set(f64::from(u8::from(stats.draining)));
+        let counters = &stats.counters;
+        let outcomes = [
+            counters.acquired,
+            counters.timeouts,
+            counters.rejected,
+            counters.cancelled,
+            counters.errors,
+        ];
+        for (outcome, count) in OUTCOMES.into_iter().zip(outcomes) {
+            self.acquires.of(outcome).absolute(count);
+        }
+        self.launches.of("ok").absolute(counters.created);
+        self.launches.of("error").absolute(counters.create_failed);
+        self.checks.of("ok").absolute(counters.checks.saturating_sub(counters.checks_failed));
+        self.checks.of("error").absolute(counters.checks_failed);
+        self.handle.render()
+    }
+
+    /// Folds the samples of the histograms; to be called now and then, or they pile up while
+    /// nobody scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// How often to call [`upkeep`](Self::upkeep).
+    pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

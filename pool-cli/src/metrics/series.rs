@@ -1,0 +1,67 @@
+//! The series, each made once and at 0 from the start, so that rates are right from the first
+//! event on and no label is ever made from what a client sent.
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+/// Makes series on one recorder, with their help text.
+pub(super) struct Maker<'a>(pub(super) &'a PrometheusRecorder);
+
+const METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+impl Maker<'_> {
+    pub(super) fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        self.0.register_gauge(&Key::from_name(name), &METADATA)
+    }
+
+    /// A histogram of seconds.
+    pub(super) fn seconds(&self, name: &'static str, help: &'static str) -> Histogram {
+        self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
+        self.0.register_histogram(&Key::from_name(name), &METADATA)
+    }
+
+    /// One counter for each value of a label.
+    pub(super) fn counters<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Counter, N> {
+        self.0.describe_counter(KeyName::from(name), None, help.into());
+        let of = |value| self.0.register_counter(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+
+    /// One gauge for each value of a label.
+    pub(super) fn gauges<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Gauge, N> {
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        let of = |value| self.0.register_gauge(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+}
+
+fn key(name: &'static str, label: &'static str, value: &'static str) -> Key {
+    Key::from_parts(name, vec![Label::from_static_parts(label, value)])
+}
+
+/// The series of one metric, one for each value of its label.
+#[derive(Debug)]
+pub(super) struct Family<T, const N: usize>([(&'static str, T); N]);
+
+impl<T, const N: usize> Family<T, N> {
+    /// The series of a value; the last one, by convention `other`, for a value that has none.
+    pub(super) fn of(&self, value: &str) -> &T {
+        let found = self.0.iter().find(|(held, _)| *held == value);
+        let (_, series) = found.or(self.0.last()).expect("a family has a series");
+        series
+    }
+}
