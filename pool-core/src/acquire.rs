@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::config::bounded;
 use crate::engine::{Acquired, Asked, Grant};
 use crate::shared::Shared;
 use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
@@ -85,6 +87,21 @@ impl<'a, D: Driver> Acquire<'a, D> {
         }
     }
 
+    /// How long this request itself keeps the time; the pool's own timeout is kept by the pool.
+    fn own_limit(&self, request: &Request) -> Option<Duration> {
+        request.timeout.map(|limit| match limit {
+            // What does not wait has queued for a check, which is to be its only wait.
+            Duration::ZERO => self.shared.settings.check_timeout,
+            limit => bounded(limit),
+        })
+    }
+
+    /// A timer on the caller's runtime, or on the pool's where the caller has none.
+    fn sleep(&self, until: Instant) -> Pin<Box<Sleep>> {
+        let _guard = Handle::try_current().is_err().then(|| self.shared.runtime.enter());
+        Box::pin(sleep_until(until))
+    }
+
     fn rejected(&self, rejection: Rejection) -> AcquireError {
         self.shared.apply(|state, _| state.count_rejection());
         let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
@@ -121,11 +138,11 @@ impl<D: Driver> Future for Acquire<'_, D> {
                     Acquired::Granted(grant) => Some(Ok(grant)),
                     Acquired::Refused(error) => Some(Err(error)),
                     Acquired::Queued(waiter) => {
-                        // A timeout of zero waits only for a check, which is bounded by itself;
-                        // the pool's own timeout is kept by the pool.
-                        let own = request.timeout.filter(|limit| !limit.is_zero());
-                        let deadline = own.map(|limit| Box::pin(sleep_until(now + limit)));
-                        this.stage = Stage::Waiting { waiter, deadline };
+                        // Before the timer, which panics where a runtime has ended: the waiter
+                        // must leave the queue then too.
+                        this.stage = Stage::Waiting { waiter, deadline: None };
+                        let sleep = this.own_limit(&request).map(|limit| this.sleep(now + limit));
+                        this.stage = Stage::Waiting { waiter, deadline: sleep };
                         None
                     }
                     Acquired::UnknownClass | Acquired::NeedsWaker => {

@@ -124,22 +124,23 @@ impl<D: Driver> PoolBuilder<D> {
     /// If the settings contradict each other, or there is no runtime.
     pub fn build(self) -> Result<Pool<D>, BuildError> {
         self.config.validate()?;
+        let config = self.config.bounded();
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => Handle::try_current().map_err(|_| BuildError::NoRuntime)?,
         };
         let settings = Settings {
-            acquire_timeout: self.config.acquire_timeout,
-            create_timeout: self.config.create_timeout,
-            recycle_timeout: self.config.recycle_timeout,
-            check_timeout: self.config.check_timeout,
-            close_timeout: self.config.close_timeout,
-            tick_interval: self.config.tick_interval,
+            acquire_timeout: config.acquire_timeout,
+            create_timeout: config.create_timeout,
+            recycle_timeout: config.recycle_timeout,
+            check_timeout: config.check_timeout,
+            close_timeout: config.close_timeout,
+            tick_interval: config.tick_interval,
         };
         let now = Instant::now();
-        let mut state = State::new(self.config, now);
+        let mut state = State::new(config, now);
         let policies = Stack::new(self.policies);
-        if !policies.is_empty() {
+        if policies.watch() {
             state.observe();
         }
         let shared =

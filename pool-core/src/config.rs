@@ -2,6 +2,14 @@ use std::time::Duration;
 
 use crate::BuildError;
 
+/// Longer than any pool lives, and short enough that no clock overflows when it is added.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// A duration that can be added to any moment: `Duration::MAX` is a fair way to say "never".
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    duration.min(FOREVER)
+}
+
 /// The settings of a pool; every field has a default, and setters are on
 /// [`PoolBuilder`](crate::PoolBuilder).
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +116,9 @@ impl Config {
             ("recycle_timeout", self.recycle_timeout.is_zero()),
             ("check_timeout", self.check_timeout.is_zero()),
             ("close_timeout", self.close_timeout.is_zero()),
+            ("max_lifetime", self.max_lifetime == Some(Duration::ZERO)),
             ("max_use_count", self.max_use_count == Some(0)),
+            ("health_check_interval", self.health_check_interval == Some(Duration::ZERO)),
             ("breaker_threshold", self.breaker_threshold == 0),
             ("breaker_interval", self.breaker_interval.is_zero()),
             ("tick_interval", self.tick_interval.is_zero()),
@@ -117,5 +127,33 @@ impl Config {
             Some((setting, _)) => Err(BuildError::Zero { setting }),
             None => Ok(()),
         }
+    }
+
+    /// The same settings with values that the engine can calculate with.
+    pub(crate) fn bounded(mut self) -> Self {
+        let durations = [
+            &mut self.create_timeout,
+            &mut self.recycle_timeout,
+            &mut self.check_timeout,
+            &mut self.close_timeout,
+            &mut self.eviction_patience,
+            &mut self.backoff,
+            &mut self.breaker_interval,
+            &mut self.tick_interval,
+        ];
+        let options = [
+            &mut self.acquire_timeout,
+            &mut self.max_idle_time,
+            &mut self.max_lifetime,
+            &mut self.hold_limit,
+            &mut self.health_check_interval,
+            &mut self.check_after_idle,
+        ];
+        for duration in durations.into_iter().chain(options.into_iter().flatten()) {
+            *duration = bounded(*duration);
+        }
+        let jitter = self.lifetime_jitter;
+        self.lifetime_jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
+        self
     }
 }

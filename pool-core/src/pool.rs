@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use crate::config::bounded;
 use crate::engine::{Acquired, Asked};
 use crate::shared::Shared;
 use crate::{
@@ -213,6 +214,7 @@ impl<D: Driver> Pool<D> {
     /// The pool goes on draining when the future is dropped; call it again to wait again. A
     /// second call may shorten the grace, never lengthen it.
     pub async fn drain(&self, grace: Duration) -> DrainReport {
+        let grace = bounded(grace);
         let revoked_before = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
         let drained = self.shared.drained.notified();
         tokio::pin!(drained);

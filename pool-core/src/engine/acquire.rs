@@ -55,8 +55,12 @@ impl<R> State<R> {
         if self.is_draining() {
             return self.refuse(asked.class, AcquireError::Closed, fx);
         }
+        let full = self.waiting >= self.config.max_waiting;
         let class = match (self.class_id(asked.class), asked.limits) {
             (Some(class), _) => class,
+            // It would only be forgotten again: nothing of a new class is idle.
+            (None, _) if full => return self.refuse_full(asked.class, fx),
+            (None, Some(_)) if waker.is_none() => return Acquired::NeedsWaker,
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
         };
@@ -76,11 +80,12 @@ impl<R> State<R> {
             let error = self.unavailable(class, now);
             return self.refuse(asked.class, error, fx);
         }
-        if self.waiting >= self.config.max_waiting {
-            let error = AcquireError::QueueFull { load: self.load() };
-            return self.refuse(asked.class, error, fx);
+        if full {
+            return self.refuse_full(asked.class, fx);
         }
         if waker.is_none() {
+            // A class that is new by this very call may have something to keep.
+            self.pump(now, fx);
             return Acquired::NeedsWaker;
         }
         let waiter = self.enqueue(class, asked, waker, now);
@@ -91,7 +96,7 @@ impl<R> State<R> {
         if asked.nowait && self.waiters.contains(waiter) && self.is_unserved(waiter) {
             self.dequeue(waiter);
             self.refresh(class);
-            if let WaiterState::Waiting(held) = self.waiters.remove(waiter).state {
+            if let WaiterState::Waiting(held) = self.take_waiter(waiter).state {
                 *waker = held;
             }
             let error = AcquireError::Timeout {
@@ -99,6 +104,7 @@ impl<R> State<R> {
                 load: self.load(),
                 last: self.classes[class].breaker.last().cloned(),
             };
+            self.forget(class, now);
             return self.refuse(asked.class, error, fx);
         }
         self.emit(fx, || Event::Enqueued { class: asked.class.clone() });
@@ -126,18 +132,20 @@ impl<R> State<R> {
             return answer;
         }
         let error = self.timed_out(waiter, now);
-        self.leave(waiter, Refusal::Timeout, now, fx);
+        let class = self.leave(waiter, Refusal::Timeout, now, fx);
         self.counters.timeouts += 1;
         self.pump(now, fx);
+        self.forget(class, now);
         Err(error)
     }
 
     /// The caller went away: it leaves the queue, and a grant it had got goes to the next.
     pub(crate) fn cancel(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects<R>) {
+        let class = self.waiters[waiter].class;
         if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
             self.leave(waiter, Refusal::Cancelled, now, fx);
             self.counters.cancelled += 1;
-        } else if let WaiterState::Granted(grant) = self.waiters.remove(waiter).state {
+        } else if let WaiterState::Granted(grant) = self.take_waiter(waiter).state {
             self.counters.cancelled += 1;
             self.emit(fx, || Event::Refused {
                 class: grant.meta.class.clone(),
@@ -148,6 +156,7 @@ impl<R> State<R> {
         }
         // What it leaves behind may be the room that another class waits for.
         self.pump(now, fx);
+        self.forget(class, now);
     }
 
     /// Grants idle resources of a class to its waiters, best first; those that have idled long
@@ -239,7 +248,7 @@ impl<R> State<R> {
         if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
             return None;
         }
-        let held = self.waiters.remove(waiter);
+        let held = self.take_waiter(waiter);
         Some(match held.state {
             WaiterState::Granted(grant) => {
                 self.counters.acquired += 1;
@@ -249,7 +258,11 @@ impl<R> State<R> {
                 class.waited += grant.waited;
                 Ok(grant)
             }
-            WaiterState::Failed(error) => Err(error),
+            WaiterState::Failed(error) => {
+                // An older time than now only means that it is remembered for longer.
+                self.forget(held.class, self.latest);
+                Err(error)
+            }
             WaiterState::Waiting(_) => unreachable!("asked above"),
         })
     }
@@ -322,6 +335,7 @@ impl<R> State<R> {
             state: WaiterState::Waiting(waker.take()),
         });
         self.classes[class].waiters.push(&mut self.waiters, waiter, asked.handicap);
+        self.classes[class].asking += 1;
         self.waiting += 1;
         waiter
     }
@@ -332,15 +346,29 @@ impl<R> State<R> {
         self.waiting -= 1;
     }
 
-    fn leave(&mut self, waiter: WaiterId, outcome: Refusal, now: Instant, fx: &mut Effects<R>) {
+    fn leave(
+        &mut self,
+        waiter: WaiterId,
+        outcome: Refusal,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) -> ClassId {
         self.dequeue(waiter);
-        let held = self.waiters.remove(waiter);
+        let held = self.take_waiter(waiter);
         self.refresh(held.class);
         self.tell_refused(held.class, outcome, held.enqueued_at, now, fx);
         if let WaiterState::Waiting(Some(waker)) = held.state {
             // Waking a caller that leaves is harmless; dropping its waker here would not be.
             fx.wake.push(waker);
         }
+        held.class
+    }
+
+    /// The only way a request is forgotten.
+    fn take_waiter(&mut self, waiter: WaiterId) -> Waiter<R> {
+        let held = self.waiters.remove(waiter);
+        self.classes[held.class].asking -= 1;
+        held
     }
 
     /// Whether a waiter still waits and no check that is under way is meant for it.
@@ -349,6 +377,11 @@ impl<R> State<R> {
         let class = &self.classes[held.class];
         matches!(held.state, WaiterState::Waiting(_))
             && class.counts.of(ResourceState::Checking) < class.waiters.len()
+    }
+
+    fn refuse_full(&mut self, class: &Class, fx: &mut Effects<R>) -> Acquired<R> {
+        let error = AcquireError::QueueFull { load: self.load() };
+        self.refuse(class, error, fx)
     }
 
     fn refuse(&mut self, class: &Class, error: AcquireError, fx: &mut Effects<R>) -> Acquired<R> {

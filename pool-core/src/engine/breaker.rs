@@ -4,15 +4,23 @@ use tokio::time::Instant;
 
 use crate::{Config, SharedError};
 
+/// For so long after its last failure a class is not forgotten, so that asking again and again
+/// does not start the count of failures anew.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// Keeps failing creations of one class from becoming a storm.
 ///
 /// After a failure the next creation waits, twice as long after each; after `breaker_threshold`
 /// failures in a row the class is *open*: one creation is tried per `breaker_interval`, and
-/// requests that only a creation could serve fail at once. One success closes it.
+/// requests that only a creation could serve fail at once. One success closes it; but a resource
+/// that breaks before its first lease was no success, and the failures before it count again.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
+    /// Failures before creations that have ended well, but whose resources have not been proved.
+    on_probation: u32,
     threshold: u32,
+    failed_at: Option<Instant>,
     retry_at: Option<Instant>,
     last: Option<SharedError>,
 }
@@ -25,7 +33,8 @@ impl Breaker {
         config: &Config,
         rng: &mut fastrand::Rng,
     ) -> Duration {
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.max(self.on_probation).saturating_add(1);
+        self.on_probation = 0;
         self.threshold = config.breaker_threshold;
         let delay = if self.is_open() {
             config.breaker_interval
@@ -35,13 +44,21 @@ impl Breaker {
         };
         // Up to a tenth more, so that classes which failed together do not retry together.
         let delay = delay.mul_f64(1.0 + rng.f64() / 10.0);
+        self.failed_at = Some(now);
         self.retry_at = Some(now + delay);
         self.last = Some(error);
         delay
     }
 
+    /// A creation has ended well; its resource must still show that it lives.
     pub(super) fn succeeded(&mut self) {
-        *self = Self::default();
+        let on_probation = self.on_probation.max(self.failures);
+        *self = Self { on_probation, failed_at: self.failed_at, ..Self::default() };
+    }
+
+    /// A resource has come back from a lease, or passed a check.
+    pub(super) fn proved(&mut self) {
+        self.on_probation = 0;
     }
 
     /// Lets the next creation through once its time has come; says whether anything changed.
@@ -69,6 +86,12 @@ impl Breaker {
 
     pub(super) fn is_failing(&self) -> bool {
         self.failures > 0
+    }
+
+    /// Until when its failures must be remembered, if it has any.
+    pub(super) fn remembers_until(&self) -> Option<Instant> {
+        let memory = self.failed_at.map(|at| at + MEMORY);
+        memory.max(self.retry_at)
     }
 
     pub(super) fn failures(&self) -> u32 {

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::breaker::Breaker;
 use super::queue::Queue;
 use crate::{Class, Limits, Load, ResourceState};
@@ -72,6 +74,8 @@ pub(super) struct ClassState {
     /// Slot indices, least recently used first.
     pub(super) idle: VecDeque<usize>,
     pub(super) waiters: Queue,
+    /// Requests in `State::waiters`, those that have their answer included.
+    pub(super) asking: usize,
     pub(super) breaker: Breaker,
     /// Whether the class stands in the engine's `hungry` set.
     pub(super) hungry: bool,
@@ -93,6 +97,7 @@ impl ClassState {
             retiring: 0,
             idle: VecDeque::new(),
             waiters: Queue::default(),
+            asking: 0,
             breaker: Breaker::default(),
             hungry: false,
             short: false,
@@ -137,11 +142,13 @@ impl ClassState {
         self.breaker.is_open() && self.breaker.is_blocked() && self.counts.live() == 0
     }
 
+    /// Whether the class is empty; it may be forgotten unless its failures must be remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.limited && self.asking == 0 && self.counts.total() == 0
+    }
+
     /// Whether nothing would be lost if the class were forgotten.
-    pub(super) fn is_forgettable(&self) -> bool {
-        !self.limited
-            && self.counts.total() == 0
-            && self.waiters.is_empty()
-            && !self.breaker.is_failing()
+    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        self.is_empty() && self.breaker.remembers_until().is_none_or(|until| until <= now)
     }
 }

@@ -1,4 +1,4 @@
-use super::class::Counts;
+use super::class::{Counts, DEFAULT_CLASS};
 use super::waiter::WaiterState;
 use super::{SlotState, State};
 use crate::ResourceState;
@@ -68,6 +68,15 @@ impl<R> State<R> {
             let (counts, retiring) = by_class.get(id).copied().unwrap_or_default();
             assert_eq!(counts, class.counts, "{}: tallies by state", class.class);
             assert_eq!(retiring, class.retiring, "{}: retiring", class.class);
+            let asking = self.waiters.iter().filter(|(_, waiter)| waiter.class == id).count();
+            assert_eq!(asking, class.asking, "{}: requests", class.class);
+            assert!(
+                !class.is_empty()
+                    || id == DEFAULT_CLASS
+                    || class.breaker.remembers_until().is_some(),
+                "{}: nothing is left of it",
+                class.class
+            );
         }
     }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::class::ClassId;
 use super::{Effects, Job, SlotRef, SlotState, State};
-use crate::{CloseReason, Event, ResourceState, SharedError, Verdict};
+use crate::{BoxError, CloseReason, Event, ResourceState, SharedError, Verdict};
 
 /// How a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ impl<R> State<R> {
         held.proven_at = now;
         held.used_at = now;
         let index = slot.index;
+        let class = self.slots[index].class;
+        if how != Return::Discarded {
+            self.classes[class].breaker.proved();
+        }
         let reason = match how {
             Return::Discarded => Some(CloseReason::Discarded),
             Return::Judged(Verdict::Discard) => Some(CloseReason::Policy),
@@ -70,6 +74,7 @@ impl<R> State<R> {
         self.classes[class].breaker.succeeded();
         self.slots[index].proven_at = now;
         self.slots[index].used_at = now;
+        self.limit_lifetime(index, now, fx);
         self.emit(fx, || Event::Created {
             id: slot.id,
             class: self.classes[class].class.clone(),
@@ -78,6 +83,16 @@ impl<R> State<R> {
         self.arrived(index, resource, now, fx);
         self.retire_replaced(class, now, fx);
         self.pump(now, fx);
+    }
+
+    /// A life begins when the resource is ready: one that took longer to make than it may live
+    /// would go before it was ever leased, and be made again at once.
+    fn limit_lifetime(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
+        let Some(lifetime) = self.config.max_lifetime else { return };
+        let shorter = self.config.lifetime_jitter * self.rng.f64();
+        let expires_at = now + lifetime.mul_f64(1.0 - shorter);
+        self.slots[index].expires_at = Some(expires_at);
+        self.arm(expires_at, fx);
     }
 
     pub(crate) fn create_failed(
@@ -155,6 +170,7 @@ impl<R> State<R> {
                 let took = now.saturating_duration_since(self.slots[index].since);
                 self.slots[index].proven_at = now;
                 self.slots[index].last_check = Some((now, took));
+                self.classes[class].breaker.proved();
                 self.emit(fx, || {
                     let class = self.classes[self.slots[index].class].class.clone();
                     Event::Checked { id: slot.id, class, took }
@@ -192,6 +208,7 @@ impl<R> State<R> {
         self.fail_hopeless(class, now, fx);
         self.refresh(class);
         self.pump(now, fx);
+        self.forget(class, now);
     }
 
     /// A job died with its resource (its driver panicked, or the runtime shut down).
@@ -218,7 +235,7 @@ impl<R> State<R> {
                         CloseReason::RecycleFailed(error)
                     }
                 };
-                self.tell_closing(slot.index, &reason, fx);
+                self.closing(slot.index, &reason, now, fx);
                 self.set_state(slot.index, SlotState::Closing(reason), now);
                 self.serve(self.slots[slot.index].class, now, fx);
             }
@@ -300,7 +317,7 @@ impl<R> State<R> {
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        self.tell_closing(index, &reason, fx);
+        self.closing(index, &reason, now, fx);
         self.set_state(index, SlotState::Closing(reason.clone()), now);
         let meta = self.meta(index);
         let slot = SlotRef { index, id: meta.id };
@@ -320,7 +337,7 @@ impl<R> State<R> {
         let idle = &mut self.classes[class].idle;
         let at = idle.iter().position(|held| *held == index).expect("it is listed as idle");
         idle.remove(at);
-        self.tell_closing(index, &reason, fx);
+        self.closing(index, &reason, now, fx);
         let closing = SlotState::Closing(reason.clone());
         let SlotState::Idle(resource) = self.set_state(index, closing, now) else {
             unreachable!("only idle resources are listed as idle")
@@ -331,12 +348,31 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    pub(super) fn tell_closing(&self, index: usize, reason: &CloseReason, fx: &mut Effects<R>) {
+    /// Tells why a resource goes. One that breaks before its first lease counts as a failed
+    /// creation: a driver whose resources die young must not be asked for more at full speed.
+    pub(super) fn closing(
+        &mut self,
+        index: usize,
+        reason: &CloseReason,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
         self.emit(fx, || {
             let slot = &self.slots[index];
             let class = self.classes[slot.class].class.clone();
             Event::Closing { id: slot.id, class, reason: reason.clone() }
         });
+        let slot = &self.slots[index];
+        let class = &mut self.classes[slot.class];
+        let error = match reason {
+            CloseReason::Broken(why) => SharedError::from(BoxError::from(why.as_str())),
+            CloseReason::CheckFailed(error) => error.clone(),
+            _ => return,
+        };
+        if slot.uses == 0 && slot.last_check.is_none() {
+            let retry_after = class.breaker.failed(now, error, &self.config, &mut self.rng);
+            self.arm(now + retry_after, fx);
+        }
     }
 
     fn remove(&mut self, index: usize, fx: &mut Effects<R>) {

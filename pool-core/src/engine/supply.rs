@@ -103,18 +103,11 @@ impl<R> State<R> {
     fn start_creation(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         self.next_id += 1;
         let id = ResourceId(self.next_id.try_into().expect("ids start at 1"));
-        let expires_at = self.config.max_lifetime.map(|lifetime| {
-            let shorter = self.config.lifetime_jitter.clamp(0.0, 1.0) * self.rng.f64();
-            now + lifetime.mul_f64(1.0 - shorter)
-        });
-        if let Some(at) = expires_at {
-            self.arm(at, fx);
-        }
         let index = self.slots.insert(Slot {
             id,
             class,
             created_at: now,
-            expires_at,
+            expires_at: None,
             uses: 0,
             used_at: now,
             proven_at: now,

@@ -21,7 +21,7 @@ impl<R> State<R> {
             }
             self.expire_waiters(class, now, fx);
             self.retire_idle(class, now, fx);
-            self.forget(class);
+            self.forget(class, now);
         }
         self.revoke_overdue(now, fx);
         self.check_next(now, fx);
@@ -110,7 +110,7 @@ impl<R> State<R> {
                 self.emit(fx, || Event::Overdue { id, class, held, acquired_at });
             }
             self.counters.revoked += 1;
-            self.tell_closing(index, &reason, fx);
+            self.closing(index, &reason, now, fx);
             self.set_state(index, SlotState::Closing(reason), now);
             self.refresh(self.slots[index].class);
             fx.jobs.push(Job::Revoke { slot: SlotRef { index, id: meta.id }, meta });
@@ -118,11 +118,8 @@ impl<R> State<R> {
     }
 
     /// Drops a class that nothing remembers, so that names from outside cannot pile up.
-    fn forget(&mut self, class: ClassId) {
-        if class != DEFAULT_CLASS
-            && self.classes[class].is_forgettable()
-            && !self.waiters.iter().any(|(_, waiter)| waiter.class == class)
-        {
+    pub(super) fn forget(&mut self, class: ClassId, now: Instant) {
+        if class != DEFAULT_CLASS && self.classes[class].is_forgettable(now) {
             let state = self.classes.remove(class);
             self.class_ids.remove(&state.class);
             self.hungry.remove(&class);
@@ -140,6 +137,9 @@ impl<R> State<R> {
         };
         for (_, class) in &self.classes {
             consider(class.breaker.retry_at());
+            if class.is_empty() {
+                consider(class.breaker.remembers_until());
+            }
             for (expires_at, _) in class.waiters.first_timed(&self.waiters) {
                 consider(Some(expires_at));
             }

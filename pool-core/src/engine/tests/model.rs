@@ -138,7 +138,7 @@ fn cases() -> ProptestConfig {
     let default = ProptestConfig::default();
     let asked = |name| std::env::var_os(name).is_some();
     ProptestConfig {
-        cases: if asked("PROPTEST_CASES") { default.cases } else { 400 },
+        cases: if asked("PROPTEST_CASES") { default.cases } else { 200 },
         rng_seed: if asked("PROPTEST_RNG_SEED") { default.rng_seed } else { RngSeed::Fixed(1) },
         failure_persistence: None,
         ..default
