@@ -8,8 +8,9 @@
 //! | [`DynamicSizing`] | how many resources are kept follows the waits and the utilization | nothing |
 //! | [`Warming`] | a new resource is used once before anybody gets it | [`Warm`] |
 //!
-//! Policies stack in the order in which they are added. [`Profiles`] comes before [`GeoProxy`],
-//! since a profile may name a default region.
+//! Policies stack in the order in which they are added, and this is the order to add them in:
+//! [`Profiles`] before [`GeoProxy`], since a profile may name a default region; both before
+//! [`Warming`], since a proxy should be probed before a page is loaded through it.
 //!
 //! # Examples
 //!
@@ -30,6 +31,11 @@
 //! # Ok(())
 //! # }
 //! ```
+
+/// The examples of the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod announce;
 mod dynamic_sizing;

@@ -52,8 +52,8 @@ impl DynamicSizingBuilder {
         self
     }
 
-    /// Sets how long after a growth nothing shrinks; it doubles while shrinks are regretted.
-    /// Default: 60 s.
+    /// Sets how long waits must have been short before anything shrinks; it doubles, up to 16
+    /// times as long, while shrinks are regretted. Default: 60 s.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.rules.cooldown = cooldown;
         self

@@ -9,9 +9,9 @@ use super::window::{Sample, Window};
 /// Regretted shrinks double the cooldown at most so many times: 16 × longer.
 const MAX_REGRETS: u32 = 4;
 
-/// A growth that comes later after the last one than this many cooldowns is a new load, not the
+/// Long waits that come later after the last ones than this many cooldowns are a new load, not the
 /// regret of a shrink.
-const MEMORY: u32 = 4;
+const MEMORY: u32 = 16;
 
 /// Decides how many resources one class keeps. It is told the time, so that it needs no clock.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ pub(super) struct Sizer {
     /// What was seen since the last change.
     window: Window,
     next_decision: Instant,
-    grown_at: Option<Instant>,
+    /// When waits were last too long, whether or not there was room to grow.
+    busy_at: Option<Instant>,
     shrunk_since: bool,
     regrets: u32,
 }
@@ -43,7 +44,7 @@ impl Sizer {
             starving_since: None,
             window: Window::default(),
             next_decision: now + rules.interval,
-            grown_at: None,
+            busy_at: None,
             shrunk_since: false,
             regrets: 0,
         }
@@ -81,14 +82,17 @@ impl Sizer {
     fn decide(&mut self, now: Instant, class: &ClassStats, max: usize, rules: &Rules) {
         let current = class.load.total() - class.load.closing;
         if self.wait(now) > rules.scale_up_wait {
-            let target = self.target.max(current).saturating_add(rules.scale_up_by).min(max);
-            if target > self.target {
-                self.target = target;
-                self.note_growth(now, rules);
+            self.note_busy(now, rules);
+            if class.failing {
+                // It has not too few because too few are kept: to ask for more would only make
+                // more creations fail.
+                return;
             }
+            let target = self.target.max(current).saturating_add(rules.scale_up_by);
+            self.target = target.min(max).max(self.target);
         } else if self.window.mean_utilization() < rules.scale_down_utilization
             && self.window.mean_queue() == 0.0
-            && self.grown_at.is_none_or(|at| now >= at + self.cooldown(rules))
+            && self.busy_at.is_none_or(|at| now >= at + self.cooldown(rules))
         {
             let needed = self.base.max(self.window.peak());
             let target = self.target.saturating_sub(rules.scale_down_by).max(needed);
@@ -99,15 +103,15 @@ impl Sizer {
         }
     }
 
-    fn note_growth(&mut self, now: Instant, rules: &Rules) {
-        if let Some(last) = self.grown_at {
+    fn note_busy(&mut self, now: Instant, rules: &Rules) {
+        if let Some(last) = self.busy_at {
             if now > last + self.cooldown(rules) * MEMORY {
                 self.regrets = 0;
             } else if self.shrunk_since {
                 self.regrets = (self.regrets + 1).min(MAX_REGRETS);
             }
         }
-        self.grown_at = Some(now);
+        self.busy_at = Some(now);
         self.shrunk_since = false;
     }
 

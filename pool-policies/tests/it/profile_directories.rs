@@ -10,7 +10,7 @@ fn profiles(root: &Path, max: usize) -> Profiles {
     Profiles::builder(root).profile("work", Profile::new().max_size(max)).build().unwrap()
 }
 
-fn is_busy(result: Result<ProfileInstance, PolicyError>) -> bool {
+fn is_busy(result: &Result<ProfileInstance, PolicyError>) -> bool {
     matches!(result, Err(PolicyError::ProfileBusy { .. }))
 }
 
@@ -21,7 +21,7 @@ fn an_instance_is_held_until_its_last_clone_is_dropped() {
     let first = profiles.claim("work").unwrap();
     let second = first.clone();
     drop(first);
-    assert!(is_busy(profiles.claim("work")));
+    assert!(is_busy(&profiles.claim("work")));
     drop(second);
     assert_eq!(profiles.claim("work").unwrap().number(), Some(0));
 }
@@ -54,7 +54,7 @@ fn no_more_directories_are_used_than_the_maximum() {
     let few = profiles(root.path(), 2);
     let held: Vec<_> = (0..2).map(|_| few.claim("work").unwrap()).collect();
     assert!(held.iter().all(|instance| instance.number().unwrap() < 2));
-    assert!(is_busy(few.claim("work")));
+    assert!(is_busy(&few.claim("work")));
 }
 
 #[test]
@@ -155,11 +155,11 @@ fn another_process_holds_its_instance_until_it_is_killed() {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line.contains("held")));
     let profiles = profiles(root.path(), 1);
-    assert!(is_busy(profiles.claim("work")));
+    assert!(is_busy(&profiles.claim("work")));
     child.kill().unwrap();
     child.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
-    while is_busy(profiles.claim("work")) {
+    while is_busy(&profiles.claim("work")) {
         assert!(Instant::now() < deadline, "the lock outlived its process");
     }
 }

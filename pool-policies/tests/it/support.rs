@@ -76,6 +76,7 @@ struct Inner {
     launch: Mutex<Duration>,
     warm: Mutex<Warmth>,
     overlooks_proxies: AtomicBool,
+    launches_fail: AtomicBool,
     created: AtomicUsize,
     closed: AtomicUsize,
 }
@@ -83,6 +84,10 @@ struct Inner {
 impl Control {
     pub(crate) fn launch_takes(&self, time: Duration) {
         *self.0.launch.lock().unwrap() = time;
+    }
+
+    pub(crate) fn fail_launches(&self) {
+        self.0.launches_fail.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn warm_up(&self, warmth: Warmth) {
@@ -117,6 +122,9 @@ impl Driver for Browsers {
         let launch = *self.control.0.launch.lock().unwrap();
         if !launch.is_zero() {
             tokio::time::sleep(launch).await;
+        }
+        if self.control.0.launches_fail.load(Ordering::Relaxed) {
+            return Err(PolicyError::RuntimeGone);
         }
         let directory = match &spec.profile {
             Some(profile) => Some(profile.open().await?.to_owned()),

@@ -12,7 +12,7 @@ async fn a_new_resource_is_warmed_once_before_its_first_lease() {
     let pool = pool(Warming::new(how.clone()));
     for _ in 0..3 {
         let lease = pool.acquire().await.unwrap();
-        assert_eq!(lease.warmed, [how.clone()]);
+        assert_eq!(lease.warmed, std::slice::from_ref(&how));
     }
     assert_eq!(pool.driver().control.created(), 1);
 }
