@@ -174,8 +174,7 @@ impl<D: Driver> Pool<D> {
 
     /// Sets the limits of a class; fields that are `None` stay as they are.
     pub fn set_limits(&self, class: &Class, limits: Limits) {
-        let now = Instant::now();
-        self.shared.apply(|state, fx| state.set_limits(class, limits, now, fx));
+        crate::upkeep::set_limits(&self.shared, class, limits);
     }
 
     /// Closes the resources that `unwanted` picks: idle ones at once, others when they come back.

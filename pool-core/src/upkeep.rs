@@ -3,7 +3,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::{Instant, timeout_at};
 
 use crate::shared::Shared;
-use crate::{Adjustment, Driver};
+use crate::{Adjustment, Class, Driver, Limits};
 
 /// The pool's one standing task: sleeps until the engine's next deadline, and gives the policies
 /// their tick. It holds the pool weakly and ends with it.
@@ -37,17 +37,36 @@ fn tick<D: Driver>(shared: &Arc<Shared<D>>) {
     let (adjustments, panics) = shared.policies.tick(&stats);
     shared.report_panics(panics);
     for adjustment in adjustments {
+        if let Adjustment::Class(class, limits) = &adjustment {
+            set_limits(shared, class, *limits);
+            continue;
+        }
         let now = Instant::now();
         shared.apply(|state, fx| {
             let (min, max) = state.size();
             match &adjustment {
-                Adjustment::Class(class, limits) => state.set_limits(class, *limits, now, fx),
                 Adjustment::MaxSize(size) if *size > 0 => {
                     state.resize(min.min(*size), *size, now, fx);
                 }
                 Adjustment::MinSize(size) => state.resize((*size).min(max), max, now, fx),
-                Adjustment::MaxSize(_) => {}
+                Adjustment::MaxSize(_) | Adjustment::Class(..) => {}
             }
         });
     }
+}
+
+/// Sets the limits of a class. If that makes the class known, what is not set is what the policies
+/// say: they are asked once per class, and this is the occasion.
+pub(crate) fn set_limits<D: Driver>(shared: &Arc<Shared<D>>, class: &Class, limits: Limits) {
+    let mut all = limits;
+    if !shared.look(|state| state.knows(class)) {
+        let (told, panics) = shared.policies.limit(class);
+        shared.report_panics(panics);
+        let told = told.unwrap_or_default();
+        all.min = all.min.or(told.min);
+        all.max = all.max.or(told.max);
+        all.warm = all.warm.or(told.warm);
+    }
+    let now = Instant::now();
+    shared.apply(|state, fx| state.set_limits(class, all, now, fx));
 }

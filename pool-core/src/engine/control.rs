@@ -35,6 +35,11 @@ impl<R> State<R> {
         (self.config.min_size, self.config.max_size)
     }
 
+    /// Whether the class has a place here, so that the policies have been asked for its limits.
+    pub(crate) fn knows(&self, class: &Class) -> bool {
+        self.class_id(class).is_some()
+    }
+
     /// Sets the limits of a class; fields that are `None` stay.
     pub(crate) fn set_limits(
         &mut self,

@@ -51,6 +51,23 @@ async fn a_minimum_is_kept_where_requests_for_the_profile_will_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_minimum_of_one_policy_and_a_warm_number_of_another_hold_together() {
+    let root = tempfile::tempdir().unwrap();
+    let work = Profile::new().min_size(1).max_size(3);
+    let pool = Pool::builder(Browsers::default())
+        .policy(Profiles::builder(root.path()).profile("work", work).build().unwrap())
+        .policy(Warming::new(WarmUp::new()).keep(2))
+        .build()
+        .unwrap();
+    let work = || {
+        let stats = pool.stats();
+        let of = stats.classes.iter().find(|class| class.class.get("profile").is_some());
+        of.map(|class| (class.min, class.load.max_size, class.warm, class.load.idle))
+    };
+    crate::support::until("two are ready", || work() == Some((1, 3, 2, 2))).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_five_work_together() {
     let root = tempfile::tempdir().unwrap();
     let profiles = Profiles::builder(root.path())
