@@ -7,8 +7,9 @@ use crate::ChromeError;
 ///
 /// Without `--no-startup-window` the whole browser opens its new tab page; without the three about
 /// backgrounding, the pages of a lease that is not in front are slowed down. Crashpad's handlers
-/// leave the process group and write below `HOME`: the last of the crash switches is the one that
-/// keeps them from being started.
+/// leave the process group and write below `HOME`, but `--disable-crashpad-for-testing`, which
+/// keeps them from being started, makes the renderers of `chromium` die of an "FD ownership
+/// violation" at their first navigation: they are let be, and found by their command line.
 const COMMON: &[&str] = &[
     "--remote-debugging-pipe",
     "--no-startup-window",
@@ -37,7 +38,6 @@ const COMMON: &[&str] = &[
     "--disable-sync",
     "--disable-breakpad",
     "--disable-crash-reporter",
-    "--disable-crashpad-for-testing",
     "--allow-pre-commit-input",
     "--export-tagged-pdf",
     "--force-color-profile=srgb",
