@@ -35,14 +35,15 @@ use sizer::Sizer;
 ///
 /// It stays between the class's configured minimum and maximum, and the minima of all classes
 /// together stay below the pool's maximum, since otherwise they would be at each other's
-/// resources. If somebody else changes a minimum, that is the configured one from then on.
+/// resources. Where creations fail, nothing grows. If somebody else changes a minimum, that is the configured one from then on.
 ///
 /// # Why it does not flap
 ///
 /// After a change, old samples are forgotten, so that one busy minute is not counted twice.
-/// It shrinks only [`cooldown`](DynamicSizingBuilder::cooldown) after the last growth, never below
-/// what was in use at any one moment since the last change, and if a shrink is regretted (the waits
-/// come back at once), the next one waits for twice as long.
+/// It shrinks only when waits have been short for the [`cooldown`](DynamicSizingBuilder::cooldown),
+/// and never below what was in use at any one moment of the samples. If a shrink is regretted,
+/// since the waits come back soon, the next one takes twice as long: a load that comes and goes
+/// is followed a few times, and then kept up for.
 ///
 /// # Examples
 ///
