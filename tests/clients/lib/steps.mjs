@@ -26,6 +26,9 @@ export function parameters(extra = {}) {
   return { cdp, site, ...values, timeout: Number(values.timeout), only: values.only?.split(',') };
 }
 
+// What a step that ran out of time had begun may still fail later; it has been reported by then.
+process.on('unhandledRejection', () => {});
+
 export class Steps {
   #only;
   #timeout;
