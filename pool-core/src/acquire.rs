@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::bounded;
-use crate::engine::{Acquired, Asked, Grant};
+use crate::engine::{Acquired, Asked, Grant, State};
 use crate::shared::Shared;
 use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
 
@@ -58,6 +58,10 @@ impl<'a, D: Driver> Acquire<'a, D> {
             shared.report_panics(panics);
             decided.map_err(|rejection| self.rejected(rejection))?
         };
+        let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
+        if let Some(grant) = shared.apply_quietly(quiet) {
+            return Ok(Acquired::Granted(grant));
+        }
         let mut asked = Asked {
             class: &class,
             limits: None,

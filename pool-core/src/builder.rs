@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::engine::State;
 use crate::shared::{Settings, Shared};
 use crate::stack::Stack;
-use crate::{BuildError, Config, Driver, Policy, Pool, upkeep};
+use crate::{BuildError, Class, Config, Driver, Policy, Pool, upkeep};
 
 /// Builds a [`Pool`]; every setting has a default, see [`Config`].
 #[must_use = "a builder does nothing until build is called"]
@@ -146,7 +146,15 @@ impl<D: Driver> PoolBuilder<D> {
         let shared =
             Shared::new(state, self.driver, policies, settings, runtime, self.event_capacity);
         let shared = Arc::new(shared);
-        shared.apply(|state, fx| state.start(now, fx));
+        // The default class is always there, so nobody will come upon it as new.
+        let (limits, panics) = shared.policies.limit(&Class::default());
+        shared.report_panics(panics);
+        shared.apply(|state, fx| {
+            if let Some(limits) = limits {
+                state.set_limits(&Class::default(), limits, now, fx);
+            }
+            state.start(now, fx);
+        });
         shared.runtime.spawn(upkeep::run(Arc::downgrade(&shared)));
         Ok(Pool::from_shared(shared))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::{Grant, Return, SlotRef};
+use crate::engine::{Grant, Return, SlotRef, State};
 use crate::shared::Shared;
 use crate::{Driver, Event, Meta, Verdict};
 
@@ -96,7 +96,14 @@ impl<D: Driver> Drop for Lease<D> {
         }
         let how =
             if self.discarded { Return::Discarded } else { Return::Judged(self.judge(&resource)) };
-        let slot = self.slot;
+        let (slot, mut resource) = (self.slot, resource);
+        if how == Return::Judged(Verdict::Keep) {
+            let quiet = |state: &mut State<_>| state.release_quietly(slot, resource, now);
+            match self.shared.apply_quietly(quiet) {
+                Ok(()) => return,
+                Err(back) => resource = back,
+            }
+        }
         self.shared.apply(|state, fx| state.release(slot, resource, how, now, fx));
     }
 }

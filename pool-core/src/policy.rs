@@ -117,6 +117,13 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether this policy has use for [`event`](Self::event); asked once, when the pool is built.
+    ///
+    /// A pool in which nobody watches does not even make the events of its hot path. Default: yes.
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// Sees every transition, with its reason.
     fn event(&self, event: &Event) {
         let _ = event;

@@ -73,13 +73,36 @@ impl<D: Driver> Shared<D> {
         method: impl FnOnce(&mut State<D::Resource>, &mut Effects<D::Resource>) -> T,
     ) -> T {
         let mut fx = Effects::default();
-        let out = {
+        let (out, rearm) = {
             let mut state = self.lock();
             let out = method(&mut state, &mut fx);
             state.debug_check();
-            out
+            (out, state.take_rearm())
         };
-        self.run(fx);
+        if rearm {
+            self.alarm.notify_one();
+        }
+        if fx.is_empty() {
+            // Nothing in it owns anything, so it need not be taken apart.
+            std::mem::forget(fx);
+        } else {
+            self.run(fx);
+        }
+        out
+    }
+
+    /// As [`apply`](Self::apply), for the methods that have no effects.
+    #[inline]
+    pub(crate) fn apply_quietly<T>(&self, method: impl FnOnce(&mut State<D::Resource>) -> T) -> T {
+        let (out, rearm) = {
+            let mut state = self.lock();
+            let out = method(&mut state);
+            state.debug_check();
+            (out, state.take_rearm())
+        };
+        if rearm {
+            self.alarm.notify_one();
+        }
         out
     }
 
@@ -94,6 +117,7 @@ impl<D: Driver> Shared<D> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cold]
     fn run(self: &Arc<Self>, fx: Effects<D::Resource>) {
         for waker in fx.wake {
             waker.wake();
@@ -104,9 +128,6 @@ impl<D: Driver> Shared<D> {
         for job in fx.jobs {
             jobs::spawn(self, job);
         }
-        if fx.rearm {
-            self.alarm.notify_one();
-        }
         if fx.drained {
             self.drained.notify_waiters();
         }
@@ -115,7 +136,7 @@ impl<D: Driver> Shared<D> {
 
     /// Shows an event to the policies and to everyone who reads the stream.
     pub(crate) fn tell(self: &Arc<Self>, event: Event) {
-        if !matches!(event, Event::PolicyPanicked { .. }) {
+        if self.policies.watch() && !matches!(event, Event::PolicyPanicked { .. }) {
             let panics = self.policies.event(&event);
             self.report_panics(panics);
         }
@@ -149,7 +170,7 @@ impl<D: Driver> Shared<D> {
 
     /// Whether anyone would see an event.
     pub(crate) fn is_observed(&self) -> bool {
-        !self.policies.is_empty() || self.subscribed.load(Ordering::Relaxed)
+        self.policies.watch() || self.subscribed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn report_panics(self: &Arc<Self>, panics: Vec<Event>) {

@@ -1,7 +1,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,18 +12,30 @@ use crate::{
 /// The policies of one pool, in the order they were added, with every panic contained.
 ///
 /// Each method returns what was decided and the panics that it met on the way.
-pub(crate) struct Stack<D: Driver>(Arc<[Box<dyn Policy<D>>]>);
+pub(crate) struct Stack<D: Driver> {
+    policies: Box<[Box<dyn Policy<D>>]>,
+    /// Whether any of them wants to see events.
+    watch: bool,
+}
 
 /// A decision, and the panics met while it was made.
 type Decided<T> = (T, Vec<Event>);
 
 impl<D: Driver> Stack<D> {
     pub(crate) fn new(policies: Vec<Box<dyn Policy<D>>>) -> Self {
-        Self(policies.into())
+        let watch = policies.iter().any(|policy| {
+            // An answer that panics is answered with the default.
+            catch_unwind(AssertUnwindSafe(|| policy.watches())).unwrap_or(true)
+        });
+        Self { policies: policies.into(), watch }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.policies.is_empty()
+    }
+
+    pub(crate) fn watch(&self) -> bool {
+        self.watch
     }
 
     /// Runs the hooks of an acquire that need no lock.
@@ -33,7 +44,7 @@ impl<D: Driver> Stack<D> {
         request: &mut Request,
     ) -> Decided<Result<(Class, Duration), Rejection>> {
         let mut panics = Vec::new();
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             let admitted = contain(&**policy, "admit", &mut panics, || policy.admit(request));
             if let Some(Err(rejection)) = admitted {
                 return (Err(rejection), panics);
@@ -41,7 +52,7 @@ impl<D: Driver> Stack<D> {
         }
         let mut class = Class::default();
         let mut handicap = None;
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             contain(&**policy, "classify", &mut panics, || policy.classify(request, &mut class));
             if handicap.is_none() {
                 handicap =
@@ -54,7 +65,7 @@ impl<D: Driver> Stack<D> {
     pub(crate) fn limit(&self, class: &Class) -> Decided<Option<Limits>> {
         let mut panics = Vec::new();
         let mut all: Option<Limits> = None;
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             let answer = contain(&**policy, "limit", &mut panics, || policy.limit(class));
             if let Some(limits) = answer.flatten() {
                 let all = all.get_or_insert_default();
@@ -72,7 +83,7 @@ impl<D: Driver> Stack<D> {
         spec: &mut D::Spec,
     ) -> Decided<Result<(), BoxError>> {
         let mut panics = Vec::new();
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             let done =
                 contain(&**policy, "configure", &mut panics, || policy.configure(class, spec));
             if let Some(Err(error)) = done {
@@ -88,7 +99,7 @@ impl<D: Driver> Stack<D> {
         meta: &Meta,
     ) -> Decided<Result<(), BoxError>> {
         let mut panics = Vec::new();
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             let started =
                 contain(&**policy, "prepare", &mut panics, || policy.prepare(resource, meta));
             let Some(work) = started else { continue };
@@ -104,7 +115,7 @@ impl<D: Driver> Stack<D> {
     pub(crate) fn released(&self, meta: &Meta) -> Decided<Verdict> {
         let mut panics = Vec::new();
         let mut verdict = Verdict::Keep;
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             let judged = contain(&**policy, "released", &mut panics, || policy.released(meta));
             verdict = verdict.max(judged.unwrap_or_default());
         }
@@ -114,7 +125,7 @@ impl<D: Driver> Stack<D> {
     pub(crate) fn tick(&self, stats: &Stats) -> Decided<Vec<Adjustment>> {
         let mut panics = Vec::new();
         let mut all = Vec::new();
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             all.extend(
                 contain(&**policy, "tick", &mut panics, || policy.tick(stats)).unwrap_or_default(),
             );
@@ -124,7 +135,7 @@ impl<D: Driver> Stack<D> {
 
     pub(crate) fn event(&self, event: &Event) -> Vec<Event> {
         let mut panics = Vec::new();
-        for policy in &*self.0 {
+        for policy in &*self.policies {
             contain(&**policy, "event", &mut panics, || policy.event(event));
         }
         panics

@@ -88,6 +88,10 @@ impl Priority {
 
 #[async_trait]
 impl<D: Driver> Policy<D> for Priority {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         match *request.priority.get_or_insert(self.default) {
             FIRST..=LAST => Ok(()),

@@ -69,7 +69,7 @@ impl<R> State<R> {
             && !self.is_stale(index, now)
         {
             self.classes[class].idle.pop_back();
-            let grant = self.lease(index, asked.acquired_at, Duration::ZERO, now, fx);
+            let grant = self.lease(index, asked.acquired_at, Duration::ZERO, now);
             self.counters.acquired += 1;
             self.classes[class].granted += 1;
             self.refresh(class);
@@ -90,7 +90,7 @@ impl<R> State<R> {
         }
         let waiter = self.enqueue(class, asked, waker, now);
         if let Some(at) = asked.expires_at {
-            self.arm(at, fx);
+            self.arm(at);
         }
         self.serve(class, now, fx);
         if asked.nowait && self.waiters.contains(waiter) && self.is_unserved(waiter) {
@@ -190,7 +190,7 @@ impl<R> State<R> {
         let held = &self.waiters[waiter];
         let (acquired_at, waited) =
             (held.acquired_at, now.saturating_duration_since(held.enqueued_at));
-        let grant = self.lease(index, acquired_at, waited, now, fx);
+        let grant = self.lease(index, acquired_at, waited, now);
         self.answer(waiter, WaiterState::Granted(grant), fx);
     }
 
@@ -267,17 +267,16 @@ impl<R> State<R> {
         })
     }
 
-    fn lease(
+    pub(super) fn lease(
         &mut self,
         index: usize,
         acquired_at: &'static Location<'static>,
         waited: Duration,
         now: Instant,
-        fx: &mut Effects<R>,
     ) -> Grant<R> {
         let overdue_at = self.config.hold_limit.map(|limit| now + limit);
         if let Some(at) = overdue_at {
-            self.arm(at, fx);
+            self.arm(at);
         }
         let state = SlotState::Leased { overdue_at, acquired_at };
         let SlotState::Idle(resource) = self.set_state(index, state, now) else {
@@ -293,23 +292,43 @@ impl<R> State<R> {
         Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at: now, waited }
     }
 
+    /// Takes a resource back that was granted, but never fetched: its waiter, if there is one,
+    /// has slept for too long and gets an error when it wakes. Says whether there was one.
+    pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
+        let id = self.slots[index].id;
+        let asleep = self.waiters.iter().find_map(|(waiter, held)| match &held.state {
+            WaiterState::Granted(grant) if grant.slot.id == id => Some(waiter),
+            _ => None,
+        });
+        let Some(waiter) = asleep else { return false };
+        let (error, outcome) = if self.is_draining() {
+            self.counters.errors += 1;
+            (AcquireError::Closed, Refusal::Error)
+        } else {
+            self.counters.timeouts += 1;
+            (self.timed_out(waiter, now), Refusal::Timeout)
+        };
+        let held = &mut self.waiters[waiter];
+        let (class, enqueued_at) = (held.class, held.enqueued_at);
+        let answer = std::mem::replace(&mut held.state, WaiterState::Failed(error));
+        self.tell_refused(class, outcome, enqueued_at, now, fx);
+        if let WaiterState::Granted(grant) = answer {
+            self.give_back(grant, now, fx);
+        }
+        true
+    }
+
     /// Takes back a grant that nobody has touched: it is as idle as it was.
     fn give_back(&mut self, grant: Grant<R>, now: Instant, fx: &mut Effects<R>) {
-        let Some(slot) = self.slot(grant.slot) else {
-            fx.drop = Some(grant.resource);
-            return;
-        };
-        if !matches!(slot.state, SlotState::Leased { .. }) {
-            fx.drop = Some(grant.resource);
-            return;
-        }
+        let slot = &mut self.slots[grant.slot.index];
+        debug_assert_eq!(slot.id, grant.slot.id, "a grant that waits to be fetched is not revoked");
         slot.uses -= 1;
         if slot.retiring && slot.doomed.is_none() {
             slot.retiring = false;
             let class = slot.class;
             self.classes[class].retiring -= 1;
         }
-        self.offer(grant.slot.index, grant.resource, now, fx);
+        self.arrived(grant.slot.index, grant.resource, now, fx);
     }
 
     fn enqueue(
@@ -428,7 +447,7 @@ impl<R> State<R> {
         }
     }
 
-    fn is_stale(&self, index: usize, now: Instant) -> bool {
+    pub(super) fn is_stale(&self, index: usize, now: Instant) -> bool {
         self.config.check_after_idle.is_some_and(|limit| {
             let idled = now.saturating_duration_since(self.slots[index].proven_at);
             if limit.is_zero() { true } else { idled > limit }

@@ -124,6 +124,12 @@ impl ClassState {
         self.waiters.len() > self.counts.arriving() && self.may_create()
     }
 
+    /// How many more resources its waiters could use.
+    pub(super) fn hunger(&self) -> usize {
+        let unserved = self.waiters.len().saturating_sub(self.counts.arriving());
+        unserved.min(self.max.saturating_sub(self.counts.total()))
+    }
+
     /// Whether it has less than it should keep.
     pub(super) fn is_short(&self) -> bool {
         let stock = self.counts.live() - self.retiring;

@@ -134,7 +134,7 @@ impl<R> State<R> {
             self.refresh(class);
         }
         if let Some(at) = deadline {
-            self.arm(at, fx);
+            self.arm(at);
         }
         fx.drained |= self.slots.is_empty();
     }

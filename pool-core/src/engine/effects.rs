@@ -16,8 +16,6 @@ pub(crate) struct Effects<R> {
     pub(crate) events: Vec<Event>,
     /// Values to drop: the pool has no claim on them any more.
     pub(crate) drop: Option<R>,
-    /// The next deadline came nearer: the upkeep task must look again.
-    pub(crate) rearm: bool,
     /// The last resource of a draining pool is gone.
     pub(crate) drained: bool,
 }
@@ -29,9 +27,20 @@ impl<R> Default for Effects<R> {
             jobs: Vec::new(),
             events: Vec::new(),
             drop: None,
-            rearm: false,
             drained: false,
         }
+    }
+}
+
+impl<R> Effects<R> {
+    /// Whether there is nothing to do, as after most calls on a pool with something idle.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wake.is_empty()
+            && self.jobs.is_empty()
+            && self.events.is_empty()
+            && self.drop.is_none()
+            && !self.drained
     }
 }
 

@@ -34,10 +34,8 @@ impl<R> State<R> {
 
     /// A class that needs room gets it from another one's idle resource.
     fn check_evictions(&self) {
-        let coming =
-            self.counts.of(ResourceState::Creating) + self.counts.of(ResourceState::Closing);
         if let Some((_, hungry)) = self.hungriest()
-            && coming < self.config.max_creating
+            && self.needs_room(None)
         {
             let idle = self.least_recently_used(hungry);
             assert!(idle.is_none(), "a waiter stands beside an idle resource of another class");

@@ -12,6 +12,7 @@ mod control;
 mod effects;
 mod invariants;
 mod queue;
+mod quiet;
 mod release;
 mod slot;
 mod snapshot;
@@ -64,6 +65,8 @@ pub(crate) struct State<R> {
     latest: Instant,
     /// The next moment at which `tick` has something to do.
     alarm: Option<Instant>,
+    /// Whether it came nearer, so that the upkeep task must look again.
+    rearm: bool,
     /// Whether anyone reads events; without a reader none are made.
     observed: bool,
     rng: fastrand::Rng,
@@ -102,6 +105,7 @@ impl<R> State<R> {
             next_sequence: 0,
             latest: now,
             alarm: None,
+            rearm: false,
             observed: false,
             rng,
         }
@@ -128,6 +132,7 @@ impl<R> State<R> {
 
     /// Runs [`check`](Self::check) in debug builds, as long as the pool is small enough for a
     /// full look after every call.
+    #[inline]
     pub(crate) fn debug_check(&self) {
         if cfg!(debug_assertions) && self.slots.len() + self.waiters.len() <= 64 {
             self.check();
@@ -186,11 +191,16 @@ impl<R> State<R> {
     }
 
     /// Brings `tick` forward to `at` if it would come later.
-    fn arm(&mut self, at: Instant, fx: &mut Effects<R>) {
+    fn arm(&mut self, at: Instant) {
         if self.alarm.is_none_or(|alarm| at < alarm) {
             self.alarm = Some(at);
-            fx.rearm = true;
+            self.rearm = true;
         }
+    }
+
+    /// Whether the upkeep task must be woken because the next deadline came nearer.
+    pub(crate) fn take_rearm(&mut self) -> bool {
+        std::mem::take(&mut self.rearm)
     }
 
     fn is_draining(&self) -> bool {

@@ -74,7 +74,7 @@ impl<R> State<R> {
         self.classes[class].breaker.succeeded();
         self.slots[index].proven_at = now;
         self.slots[index].used_at = now;
-        self.limit_lifetime(index, now, fx);
+        self.limit_lifetime(index, now);
         self.emit(fx, || Event::Created {
             id: slot.id,
             class: self.classes[class].class.clone(),
@@ -87,12 +87,12 @@ impl<R> State<R> {
 
     /// A life begins when the resource is ready: one that took longer to make than it may live
     /// would go before it was ever leased, and be made again at once.
-    fn limit_lifetime(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
+    fn limit_lifetime(&mut self, index: usize, now: Instant) {
         let Some(lifetime) = self.config.max_lifetime else { return };
         let shorter = self.config.lifetime_jitter * self.rng.f64();
         let expires_at = now + lifetime.mul_f64(1.0 - shorter);
         self.slots[index].expires_at = Some(expires_at);
-        self.arm(expires_at, fx);
+        self.arm(expires_at);
     }
 
     pub(crate) fn create_failed(
@@ -109,7 +109,7 @@ impl<R> State<R> {
         let breaker = &mut self.classes[class].breaker;
         let retry_after = breaker.failed(now, error.clone(), &self.config, &mut self.rng);
         let consecutive = breaker.failures();
-        self.arm(now + retry_after, fx);
+        self.arm(now + retry_after);
         self.emit(fx, || Event::CreateFailed {
             id: slot.id,
             class: self.classes[class].class.clone(),
@@ -243,8 +243,8 @@ impl<R> State<R> {
         self.closed(slot, now, fx);
     }
 
-    /// A resource comes out of a job in good order.
-    fn arrived(&mut self, index: usize, resource: R, now: Instant, fx: &mut Effects<R>) {
+    /// A resource is in the pool's hands again, in good order.
+    pub(super) fn arrived(&mut self, index: usize, resource: R, now: Instant, fx: &mut Effects<R>) {
         match self.end_of(index, now) {
             Some(reason) => self.close(index, resource, reason, now, fx),
             None => self.offer(index, resource, now, fx),
@@ -253,27 +253,30 @@ impl<R> State<R> {
 
     /// Puts a good resource to use: the best waiter of its class, or idle, or, where another
     /// class has waited much longer and there is no other room, closed for its sake.
-    pub(super) fn offer(&mut self, index: usize, resource: R, now: Instant, fx: &mut Effects<R>) {
-        if let Some(reason) = self.end_of(index, now) {
-            return self.close(index, resource, reason, now, fx);
-        }
+    fn offer(&mut self, index: usize, resource: R, now: Instant, fx: &mut Effects<R>) {
         let class = self.slots[index].class;
         if self.must_yield(class) {
             return self.close(index, resource, CloseReason::Evicted, now, fx);
         }
-        self.set_state(index, SlotState::Idle(resource), now);
         if self.classes[class].waiters.is_empty() {
-            self.shelve(index);
-            if let Some(limit) = self.config.max_idle_time {
-                self.arm(self.slots[index].used_at + limit, fx);
-            }
-            if let Some(interval) = self.config.health_check_interval {
-                self.arm(self.slots[index].proven_at + interval, fx);
-            }
+            self.make_idle(index, resource, now);
         } else {
+            self.set_state(index, SlotState::Idle(resource), now);
             self.grant(index, now, fx);
         }
         self.refresh(class);
+    }
+
+    /// Lays a resource by until somebody wants it or its time comes.
+    pub(super) fn make_idle(&mut self, index: usize, resource: R, now: Instant) {
+        self.set_state(index, SlotState::Idle(resource), now);
+        self.shelve(index);
+        if let Some(limit) = self.config.max_idle_time {
+            self.arm(self.slots[index].used_at + limit);
+        }
+        if let Some(interval) = self.config.health_check_interval {
+            self.arm(self.slots[index].proven_at + interval);
+        }
     }
 
     /// Puts an idle resource into its class's list, least recently used first: at the end, unless
@@ -286,8 +289,9 @@ impl<R> State<R> {
         idle.insert(at, index);
     }
 
-    /// Why a resource that is in the pool's hands must go now, if it must.
-    fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
+    /// Why a resource that is in the pool's hands must go now, if it must. An old one that serves
+    /// until its replacement comes is not ended by a check in between.
+    pub(super) fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
         let slot = &self.slots[index];
         if let Some(reason) = &slot.doomed {
             return Some(reason.clone());
@@ -298,7 +302,8 @@ impl<R> State<R> {
         if self.config.max_use_count.is_some_and(|max| slot.uses >= max) {
             return Some(CloseReason::MaxUses);
         }
-        if slot.expires_at.is_some_and(|at| at <= now) {
+        let kept = slot.retiring && matches!(slot.state, SlotState::Checking);
+        if slot.expires_at.is_some_and(|at| at <= now) && !kept {
             return Some(CloseReason::Lifetime);
         }
         let class = &self.classes[slot.class];
@@ -371,7 +376,7 @@ impl<R> State<R> {
         };
         if slot.uses == 0 && slot.last_check.is_none() {
             let retry_after = class.breaker.failed(now, error, &self.config, &mut self.rng);
-            self.arm(now + retry_after, fx);
+            self.arm(now + retry_after);
         }
     }
 

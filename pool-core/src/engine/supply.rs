@@ -44,8 +44,7 @@ impl<R> State<R> {
                 self.start_creation(class, now, fx);
                 continue;
             }
-            // Room that is on its way is enough for as many creations as may run at once.
-            if self.counts.of(ResourceState::Closing) + creating >= self.config.max_creating {
+            if !self.needs_room(None) {
                 return;
             }
             let Some(idle) = self.least_recently_used(class) else { return };
@@ -69,8 +68,7 @@ impl<R> State<R> {
         if others == 0 || self.slots.len() < self.config.max_size {
             return false;
         }
-        let busy = self.counts.of(ResourceState::Creating) + self.counts.of(ResourceState::Closing);
-        if busy >= self.config.max_creating {
+        if !self.needs_room(Some(class)) {
             return false;
         }
         let (Some(own), Some((other, _))) = (self.classes[class].waiters.best(), self.hungriest())
@@ -78,6 +76,21 @@ impl<R> State<R> {
             return false;
         };
         own > Rank { at: other.at + self.config.eviction_patience, sequence: other.sequence }
+    }
+
+    /// Whether a place must be freed in a full pool for hungry classes other than `except`. What
+    /// is on its way out is enough for as many waiters, and for as many creations as may run at
+    /// once.
+    pub(super) fn needs_room(&self, except: Option<ClassId>) -> bool {
+        let closing = self.counts.of(ResourceState::Closing);
+        if closing + self.counts.of(ResourceState::Creating) >= self.config.max_creating {
+            return false;
+        }
+        let others = self.hungry.iter().filter(|id| Some(**id) != except);
+        let hunger: usize = others.map(|id| self.classes[*id].hunger()).sum();
+        // After a shrink the first ones to go leave no room.
+        let coming = (self.config.max_size + closing).saturating_sub(self.slots.len());
+        hunger > coming
     }
 
     /// The hungry class with the best waiter.

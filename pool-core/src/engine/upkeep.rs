@@ -27,7 +27,7 @@ impl<R> State<R> {
         self.check_next(now, fx);
         self.pump(now, fx);
         self.alarm = self.next_deadline(now);
-        fx.rearm = false;
+        self.rearm = false;
         self.alarm
     }
 
@@ -102,6 +102,9 @@ impl<R> State<R> {
             self.mark_retiring(index);
         }
         for (index, acquired_at) in overdue {
+            if self.take_back(index, now, fx) {
+                continue;
+            }
             let held = since(now, self.slots[index].since);
             let reason = if drained { CloseReason::Drained } else { CloseReason::Overdue };
             let meta = self.meta(index);

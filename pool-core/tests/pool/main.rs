@@ -4,6 +4,12 @@ mod support;
 
 mod backoff;
 mod cancel;
+mod check;
+mod classes;
 mod creation;
+mod expiry;
 mod handoff;
+mod hold_limit;
+mod replacement;
+mod resize;
 mod timeouts;

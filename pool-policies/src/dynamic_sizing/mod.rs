@@ -120,6 +120,10 @@ fn adjustment(class: &ClassStats, target: usize) -> Adjustment {
 
 #[async_trait]
 impl<D: Driver> Policy<D> for DynamicSizing {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn tick(&self, stats: &Stats) -> Vec<Adjustment> {
         self.adjust(stats)
     }

@@ -197,6 +197,10 @@ where
     D::Spec: ProxySpec,
     D::Resource: ProxyResource,
 {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         match (request.get(LABEL), &self.shared.default) {
             (Some(region), _) if self.shared.fleets.contains_key(region) => Ok(()),

@@ -228,6 +228,10 @@ where
     D: Driver,
     D::Spec: ProfileSpec,
 {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         let name = match (request.label_value(LABEL), &self.shared.default) {
             (Some(name), _) => name,

@@ -123,6 +123,10 @@ where
     D: Driver,
     D::Resource: Warm,
 {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn limit(&self, _: &Class) -> Option<Limits> {
         (self.keep > 0).then(|| self.limits())
     }

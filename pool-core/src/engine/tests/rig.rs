@@ -120,6 +120,7 @@ impl Rig {
         let mut fx = Effects::default();
         let out = method(&mut self.state, self.now, &mut fx);
         self.state.check();
+        self.state.take_rearm();
         drop(fx.drop.take());
         for job in fx.jobs {
             self.take_on(job);
@@ -410,6 +411,18 @@ impl Rig {
 
     /// Finds out who was answered, and that nobody better was passed over.
     fn sort_answers(&mut self) {
+        let (kept, taken_back): (Vec<Ask>, Vec<Ask>) =
+            self.granted.drain(..).partition(|ask| self.state.is_granted(ask.waiter));
+        self.granted = kept;
+        for ask in taken_back {
+            let counter = if self.draining {
+                &mut self.counters.errors
+            } else {
+                &mut self.counters.timeouts
+            };
+            *counter += 1;
+            self.failed.push(ask);
+        }
         let engine = self.state.waiting_ids();
         let (still, answered): (Vec<Ask>, Vec<Ask>) =
             self.waiting.drain(..).partition(|ask| engine.contains(&ask.waiter));
@@ -448,8 +461,7 @@ impl Rig {
         let closing = jobs(|work| matches!(work, Work::Close(_) | Work::Revoke));
         assert_eq!(load.closing, closing, "closing");
         let held = self.leases.iter().filter(|(_, held)| !self.revoked.contains(&held.slot.id));
-        let on_their_way = self.granted.len() - self.state.revoked_grants();
-        assert_eq!(load.leased, held.count() + on_their_way, "leased");
+        assert_eq!(load.leased, held.count() + self.granted.len(), "leased");
         assert_eq!(load.waiting, self.waiting.len(), "waiting");
         // Every value is somewhere: idle, with a job, with a holder, or on its way to one.
         let with_jobs = self
@@ -559,20 +571,5 @@ impl State<Toy> {
 
     fn is_granted(&self, waiter: usize) -> bool {
         matches!(self.waiters[waiter].state, crate::engine::waiter::WaiterState::Granted(_))
-    }
-
-    /// Grants that were revoked before their waiter came for them.
-    fn revoked_grants(&self) -> usize {
-        self.waiters
-            .iter()
-            .filter(|(_, waiter)| match &waiter.state {
-                crate::engine::waiter::WaiterState::Granted(grant) => {
-                    self.slots.get(grant.slot.index).is_none_or(|slot| {
-                        slot.id != grant.slot.id || slot.state.kind() != ResourceState::Leased
-                    })
-                }
-                _ => false,
-            })
-            .count()
     }
 }

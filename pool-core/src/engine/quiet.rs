@@ -1,0 +1,71 @@
+//! A lease that concerns nobody else: one class, something idle in it, nobody waiting anywhere.
+//!
+//! It needs no effects, so these two calls do without them; that is most of what an uncontended
+//! acquire and release cost. Whatever is not plain is left to `acquire` and `release`.
+
+use std::panic::Location;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Grant, SlotRef, SlotState, State};
+use crate::Class;
+
+impl<R> State<R> {
+    /// Leases an idle resource if nothing else has to be decided.
+    #[inline]
+    pub(crate) fn lease_quietly(
+        &mut self,
+        class: &Class,
+        acquired_at: &'static Location<'static>,
+        now: Instant,
+    ) -> Option<Grant<R>> {
+        let id = self.class_id(class)?;
+        let state = &self.classes[id];
+        let &index = state.idle.back()?;
+        // The last use and a class that keeps some warm call for a replacement.
+        let plain = state.warm == 0 && self.config.max_use_count.is_none();
+        if !plain || !self.is_quiet() || self.is_stale(index, now) {
+            return None;
+        }
+        self.classes[id].idle.pop_back();
+        self.classes[id].granted += 1;
+        self.counters.acquired += 1;
+        let grant = self.lease(index, acquired_at, Duration::ZERO, now);
+        self.refresh(id);
+        Some(grant)
+    }
+
+    /// Takes a good resource back into idle if nothing else has to be decided; gives it back to
+    /// the caller otherwise.
+    #[inline]
+    pub(crate) fn release_quietly(
+        &mut self,
+        slot: SlotRef,
+        resource: R,
+        now: Instant,
+    ) -> Result<(), R> {
+        let index = slot.index;
+        let held = match self.slot(slot) {
+            Some(held) if matches!(held.state, SlotState::Leased { .. }) => held,
+            _ => return Err(resource),
+        };
+        let class = held.class;
+        let last_used_at = std::mem::replace(&mut held.used_at, now);
+        if !self.is_quiet() || self.end_of(index, now).is_some() {
+            self.slots[index].used_at = last_used_at;
+            return Err(resource);
+        }
+        self.slots[index].proven_at = now;
+        self.counters.released += 1;
+        self.classes[class].breaker.proved();
+        self.make_idle(index, resource, now);
+        self.refresh(class);
+        Ok(())
+    }
+
+    /// Whether nobody waits, nothing is missing, and the pool goes on.
+    fn is_quiet(&self) -> bool {
+        self.waiting == 0 && self.hungry.is_empty() && self.short.is_empty() && !self.is_draining()
+    }
+}
