@@ -27,6 +27,8 @@ pub enum Command {
     /// Show the effective configuration, or its schema.
     #[command(subcommand)]
     Config(commands::config::Args),
+    /// Look at what the pool needs of its machine, and say what to do about what is wrong.
+    Doctor(commands::doctor::Args),
     /// Write a configuration file in which every key is explained.
     Init(commands::init::Args),
     /// Print a script that completes commands and options in a shell.
@@ -45,6 +47,7 @@ impl Command {
         match self {
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),
+            Self::Doctor(args) => commands::doctor::run(&args),
             Self::Init(args) => commands::init::run(&args),
             Self::Man(args) => commands::man::run(&args),
             Self::Completions(args) => commands::completions::run(&args),

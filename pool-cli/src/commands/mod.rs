@@ -5,5 +5,6 @@ pub mod completions;
 pub mod config;
 pub mod config_schema;
 pub mod config_show;
+pub mod doctor;
 pub mod init;
 pub mod man;

@@ -1,9 +1,7 @@
 use std::net::SocketAddr;
 
-use url::{Host, Url};
-
 use super::suggest::{self, nearest};
-use super::units;
+use super::{flags, units, urls};
 
 /// What a string means; named by `x-kind` in the schema.
 ///
@@ -109,23 +107,24 @@ impl Kind {
             Self::Path if text.is_empty() => Err(complaint("a path must not be empty")),
             Self::Path => Ok(()),
             Self::Name => name(text),
-            Self::PublicUrl => public_url(text),
-            Self::PageUrl => page_url(text),
-            Self::ProxyUrl => proxy_url(text),
-            Self::Origin => origin(text),
-            Self::HostName => host(text),
-            Self::Flag => flag(text),
+            Self::PublicUrl => urls::public_url(text),
+            Self::PageUrl => urls::page_url(text),
+            Self::ProxyUrl => urls::proxy_url(text),
+            Self::Origin => urls::origin(text),
+            Self::HostName => urls::host(text),
+            Self::Flag => flags::check(text),
             Self::Filter => filter(text),
         }
     }
 }
 
-fn complaint(message: impl Into<String>) -> Complaint {
+/// What is wrong, without a suggestion yet.
+pub(super) fn complaint(message: impl Into<String>) -> Complaint {
     Complaint { message: message.into(), hint: None }
 }
 
 impl Complaint {
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -184,113 +183,6 @@ pub(super) fn name(text: &str) -> Result<(), Complaint> {
     ))
 }
 
-fn public_url(text: &str) -> Result<(), Complaint> {
-    const SCHEMES: [&str; 4] = ["ws", "wss", "http", "https"];
-    let url = parse(text, "wss://pool.example")?;
-    scheme(&url, &SCHEMES)?;
-    no_credentials(&url, "clients bring their token in the query or a header")?;
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(complaint(format!("`{text}` has a query"))
-            .hint("leave it out: the query of each request is kept"));
-    }
-    Ok(())
-}
-
-fn page_url(text: &str) -> Result<(), Complaint> {
-    let url = parse(text, "about:blank")?;
-    scheme(&url, &["http", "https", "about", "data"])
-}
-
-fn proxy_url(text: &str) -> Result<(), Complaint> {
-    let url = parse(text, "http://proxy.example:8080")?;
-    scheme(&url, &["http", "socks5"])?;
-    no_credentials(&url, "write { url = \"…\", username = \"…\", password = { env = \"…\" } }")?;
-    if url.port_or_known_default().is_none() {
-        return Err(
-            complaint(format!("`{text}` has no port")).hint(format!("add one: \"{text}:1080\""))
-        );
-    }
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(complaint(format!("`{text}` has more than a host and a port"))
-            .hint("leave out what follows the port"));
-    }
-    Ok(())
-}
-
-fn origin(text: &str) -> Result<(), Complaint> {
-    let url = parse(text, "https://tools.example")?;
-    scheme(&url, &["http", "https"])?;
-    let origin = url.origin().ascii_serialization();
-    if origin == text {
-        return Ok(());
-    }
-    Err(complaint(format!("`{text}` is not an origin")).hint(format!("write \"{origin}\"")))
-}
-
-fn host(text: &str) -> Result<(), Complaint> {
-    let bare = text
-        .rsplit_once(':')
-        .map_or(text, |(host, port)| if port.parse::<u16>().is_ok() { host } else { text });
-    match Host::parse(text) {
-        Ok(_) => Ok(()),
-        Err(_) if Host::parse(bare).is_ok() => Err(complaint(format!("`{text}` has a port"))
-            .hint(format!("write \"{bare}\": it holds for every port"))),
-        Err(_) => {
-            match Url::parse(text).ok().and_then(|url| url.host().map(|host| host.to_owned())) {
-                Some(host) => Err(complaint(format!("`{text}` is not a host name"))
-                    .hint(format!("write \"{host}\""))),
-                None => Err(complaint(format!("`{text}` is not a host name"))
-                    .hint("write a name such as \"pool.example\"")),
-            }
-        }
-    }
-}
-
-const PIPE: &str = "browsers are spoken to over a pipe: no port is ever opened";
-const PROFILE: &str = "use a profile: [profiles.NAME]";
-const REGION: &str = "use a region: `proxies` in [regions.NAME]";
-const WEBRTC: &str = "WebRTC is confined wherever a region has proxies";
-
-/// Flags that the pool sets itself, with the setting to use instead; pool-chrome refuses them too,
-/// but cannot say where they stand.
-const OWN_FLAGS: [(&str, &str); 18] = [
-    ("--remote-debugging-port", PIPE),
-    ("--remote-debugging-address", PIPE),
-    ("--remote-debugging-pipe", PIPE),
-    ("--remote-debugging-io-pipes", PIPE),
-    ("--remote-debugging-socket-name", PIPE),
-    ("--user-data-dir", PROFILE),
-    ("--profile-directory", PROFILE),
-    ("--proxy-server", REGION),
-    ("--proxy-pac-url", REGION),
-    ("--proxy-auto-detect", REGION),
-    ("--proxy-bypass-list", REGION),
-    ("--no-proxy-server", REGION),
-    ("--force-webrtc-ip-handling-policy", WEBRTC),
-    ("--webrtc-ip-handling-policy", WEBRTC),
-    ("--no-sandbox", "use `sandbox = \"off\"` in [chrome]"),
-    ("--headless", "use `headless` in [chrome]"),
-    ("--no-startup-window", "the pool sets it itself"),
-    ("--type", "it would make Chromium something else than a browser"),
-];
-
-fn flag(text: &str) -> Result<(), Complaint> {
-    let Some(bare) = text.strip_prefix("--").filter(|bare| !bare.is_empty()) else {
-        return Err(complaint(format!("`{text}` is not a flag"))
-            .hint(format!("flags begin with two dashes: \"--{}\"", text.trim_start_matches('-'))));
-    };
-    if text.contains(['\0', '\n', '\r']) {
-        return Err(complaint("a flag must be one line"));
-    }
-    let name = &text[..2 + bare.find('=').unwrap_or(bare.len())];
-    match OWN_FLAGS.iter().find(|(own, _)| *own == name) {
-        Some((own, instead)) => {
-            Err(complaint(format!("`{own}` is not yours to set")).hint(*instead))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Levels of the log, loudest last.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -306,42 +198,4 @@ fn filter(text: &str) -> Result<(), Complaint> {
         }
     }
     Ok(())
-}
-
-fn parse(text: &str, example: &str) -> Result<Url, Complaint> {
-    Url::parse(text).map_err(|_| {
-        complaint("this is not a url").hint(format!("write one such as \"{example}\""))
-    })
-}
-
-fn scheme(url: &Url, allowed: &[&str]) -> Result<(), Complaint> {
-    if allowed.contains(&url.scheme()) {
-        return Ok(());
-    }
-    // `host:8080` parses as the scheme `host`.
-    let hint = if !url.has_host() {
-        format!("begin with {}", list(allowed))
-    } else {
-        format!("use {}", list(allowed))
-    };
-    Err(complaint(format!("`{}:` is not a scheme that can be used here", url.scheme())).hint(hint))
-}
-
-fn list(schemes: &[&str]) -> String {
-    let schemes: Vec<String> = schemes
-        .iter()
-        .map(|scheme| match *scheme {
-            "about" | "data" => format!("{scheme}:"),
-            _ => format!("{scheme}://"),
-        })
-        .collect();
-    suggest::or(&schemes)
-}
-
-fn no_credentials(url: &Url, hint: &str) -> Result<(), Complaint> {
-    if url.username().is_empty() && url.password().is_none() {
-        return Ok(());
-    }
-    // The url is not repeated: it holds a secret.
-    Err(complaint("credentials do not belong in a url").hint(hint))
 }

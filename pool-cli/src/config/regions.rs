@@ -25,7 +25,8 @@ pub struct RegionConfig {
     pub max_size: usize,
     /// Regions to try, in this order, when every proxy of this one is down.
     ///
-    /// With none it is an error: nothing ever goes out directly.
+    /// Their own fallbacks do not count, so two regions may name each other. With none it is an
+    /// error: nothing ever goes out directly.
     #[schemars(example = ["us-east"])]
     pub fallback: Vec<String>,
 }

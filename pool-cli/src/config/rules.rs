@@ -194,7 +194,6 @@ impl Rules<'_> {
                 }
             }
         }
-        self.fallback_cycles();
     }
 
     fn known_region(&mut self, region: &str, at: Option<Range<usize>>) {
@@ -209,45 +208,8 @@ impl Rules<'_> {
         };
         self.problems.push(Problem::error(at, message).hint(hint));
     }
-
-    /// Each cycle is reported once, at the first of its regions.
-    fn fallback_cycles(&mut self) {
-        let config = self.config;
-        let mut reported: Vec<&str> = Vec::new();
-        for start in config.regions.keys() {
-            let Some(cycle) = cycle_through(config, start) else { continue };
-            if cycle.iter().any(|name| reported.contains(name)) {
-                continue;
-            }
-            let at = self.value(&["regions", start, "fallback"]);
-            let names = [cycle.as_slice(), &[start]].concat().join(" → ");
-            let message = format!("regions fall back in a circle: {names}");
-            let hint = "a request would go round while all of them are down: break it at one place";
-            self.problems.push(Problem::error(at, message).hint(hint));
-            reported.extend(cycle);
-        }
-    }
 }
 
-/// The regions from `start` back to it, without the second `start`.
-fn cycle_through<'c>(config: &'c Config, start: &'c str) -> Option<Vec<&'c str>> {
-    let mut paths = vec![vec![start]];
-    let mut seen: Vec<&str> = Vec::new();
-    while let Some(path) = paths.pop() {
-        let last = *path.last()?;
-        let next = config.regions.get(last).map_or(&[][..], |region| &region.fallback);
-        for name in next.iter().filter(|name| *name != last) {
-            if name == start {
-                return Some(path);
-            }
-            if !seen.contains(&name.as_str()) {
-                seen.push(name);
-                paths.push([path.as_slice(), &[name.as_str()]].concat());
-            }
-        }
-    }
-    None
-}
 /// What profiles and regions keep at least, together.
 pub(super) fn others_min(config: &Config) -> usize {
     let profiles = config.profiles.named.values().map(|profile| profile.min_size);
