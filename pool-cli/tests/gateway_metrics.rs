@@ -1,0 +1,89 @@
+//! The metrics are all there from the start, true, and no more with every client.
+
+mod gateway_support;
+
+use std::collections::BTreeSet;
+
+use gateway_support::{ask, start};
+
+/// Names and labels, without the values.
+fn series(text: &str) -> BTreeSet<String> {
+    let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    samples.map(|line| line.rsplit_once(' ').expect("a sample").0.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_series_is_there_from_the_start() {
+    let pool = start(|_| ()).await;
+    let text = pool.get("/metrics").await.body;
+    for name in [
+        r#"browsers{pool="default",state="idle"} 0"#,
+        r#"browsers_max{pool="default"} 2"#,
+        r#"browsers_idle_min{pool="default"} 0"#,
+        r#"pending_requests{pool="default"} 0"#,
+        r#"oldest_pending_request_age_seconds{pool="default"} 0"#,
+        r#"acquire_wait_seconds_count{pool="default"} 0"#,
+        r#"lease_duration_seconds_count{pool="default"} 0"#,
+        r#"browser_launch_duration_seconds_count{pool="default"} 0"#,
+        r#"browser_reset_duration_seconds_count{pool="default"} 0"#,
+        r#"acquires_total{pool="default",outcome="granted"} 0"#,
+        r#"acquires_total{pool="default",outcome="timeout"} 0"#,
+        r#"acquires_total{pool="default",outcome="rejected"} 0"#,
+        r#"acquires_total{pool="default",outcome="cancelled"} 0"#,
+        r#"acquires_total{pool="default",outcome="error"} 0"#,
+        r#"leases_ended_total{pool="default",reason="client_gone"} 0"#,
+        r#"browser_launches_total{pool="default",outcome="ok"} 0"#,
+        r#"browser_exits_total{pool="default",reason="broken"} 0"#,
+        r#"health_checks_total{pool="default",outcome="ok"} 0"#,
+        r#"browser_memory_bytes{pool="default"} 0"#,
+        r#"gateway_connections{pool="default"} 0"#,
+        r#"gateway_messages_total{pool="default",direction="in"} 0"#,
+        r#"gateway_bytes_total{pool="default",direction="out"} 0"#,
+        r#"draining{pool="default"} 0"#,
+    ] {
+        let line = format!("browserpool_{name}");
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
+    assert!(text.contains("browserpool_build_info{"));
+}
+
+#[tokio::test]
+async fn clients_add_no_series_whatever_they_send() {
+    let pool = start(|_| ()).await;
+    let before = series(&pool.get("/metrics").await.body);
+    for index in 0..50 {
+        let path = format!("/?trackingId=t{index}&tenant=x{index}&priority={}", index % 10 + 1);
+        let mut client = pool.connect(&path).await;
+        ask(&mut client, "hello").await;
+        let _ = pool.refused(&format!("/?unknown{index}=1")).await;
+        let _ = pool.get(&format!("/nothing/{index}")).await;
+    }
+    assert_eq!(series(&pool.get("/metrics").await.body), before);
+}
+
+#[tokio::test]
+async fn the_counts_are_those_of_what_happened() {
+    let pool = start(|_| ()).await;
+    for _ in 0..3 {
+        let mut client = pool.connect("/").await;
+        assert_eq!(ask(&mut client, "12345").await, "12345");
+        client.close(None).await.expect("it was open");
+        pool.until("given back", |load| load.leased == 0).await;
+    }
+    for line in [
+        r#"browserpool_acquires_total{pool="default",outcome="granted"} 3"#,
+        r#"browserpool_leases_ended_total{pool="default",reason="released"} 3"#,
+        r#"browserpool_gateway_messages_total{pool="default",direction="in"} 3"#,
+        r#"browserpool_gateway_messages_total{pool="default",direction="out"} 3"#,
+        r#"browserpool_gateway_bytes_total{pool="default",direction="in"} 15"#,
+        r#"browserpool_gateway_bytes_total{pool="default",direction="out"} 15"#,
+        r#"browserpool_gateway_connections{pool="default"} 0"#,
+        r#"browserpool_acquire_wait_seconds_count{pool="default"} 3"#,
+        r#"browserpool_lease_duration_seconds_count{pool="default"} 3"#,
+    ] {
+        pool.until_metric(line).await;
+    }
+    let state = pool.get("/api/state").await.json();
+    assert_eq!(state["counters"]["acquired"], 3);
+    assert_eq!(state["counters"]["released"], 3);
+}

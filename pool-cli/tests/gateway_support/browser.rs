@@ -1,0 +1,172 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pool_cli::pool::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
+use pool_core::{BoxError, Driver, Meta, Reporter, ResourceId, async_trait};
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// Makes browsers that answer every message with itself, but for a few words.
+///
+/// | message | what happens |
+/// |---|---|
+/// | `close` | it is answered, then the browser ends as by `Browser.close` |
+/// | `crash` | the browser's process is gone |
+/// | `hang` | the browser is found to hang |
+/// | `flood` | messages come without end |
+#[derive(Clone, Default)]
+pub(crate) struct FakeBrowsers {
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    broken: AtomicBool,
+    launched: AtomicUsize,
+    dead_on_arrival: AtomicUsize,
+}
+
+impl FakeBrowsers {
+    /// From now on no browser can be launched.
+    pub(crate) fn break_launches(&self) {
+        self.state.broken.store(true, Ordering::SeqCst);
+    }
+
+    /// The next so many browsers die before their first command.
+    pub(crate) fn kill_next(&self, browsers: usize) {
+        self.state.dead_on_arrival.store(browsers, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Driver for FakeBrowsers {
+    type Spec = ();
+    type Resource = FakeBrowser;
+    type Error = io::Error;
+
+    async fn create(&self, _: &(), _: &Meta, reporter: Reporter) -> io::Result<FakeBrowser> {
+        if self.state.broken.load(Ordering::SeqCst) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no chromium here"));
+        }
+        self.state.launched.fetch_add(1, Ordering::SeqCst);
+        Ok(FakeBrowser {
+            end: Arc::new(watch::Sender::new(None)),
+            reporter,
+            state: self.state.clone(),
+        })
+    }
+
+    async fn recycle(&self, browser: &mut FakeBrowser, _: &Meta) -> io::Result<()> {
+        browser.end = Arc::new(watch::Sender::new(None));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BrowserDriver for FakeBrowsers {
+    fn version(&self) -> Option<Version> {
+        (self.state.launched.load(Ordering::SeqCst) > 0).then(|| Version {
+            browser: "Chrome/1.2.3.4".into(),
+            protocol: "1.3".into(),
+            user_agent: "Fake".into(),
+            v8: "1".into(),
+            webkit: "2".into(),
+        })
+    }
+
+    fn vitals(&self, _: ResourceId) -> Option<Vitals> {
+        None
+    }
+
+    async fn measure(&self) {}
+}
+
+pub(crate) struct FakeBrowser {
+    end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    reporter: Reporter,
+    state: Arc<State>,
+}
+
+#[async_trait]
+impl Browser for FakeBrowser {
+    async fn connect(&self) -> Result<Wire, BrowserEnd> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let doomed =
+            self.state.dead_on_arrival.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        if doomed.is_ok() {
+            self.reporter.broken("died on arrival");
+            self.end.send_replace(Some(BrowserEnd::Crashed));
+            return Err(BrowserEnd::Crashed);
+        }
+        let (sender, messages) = mpsc::channel(64);
+        let end = self.end.clone();
+        let commands = FakeCommands { sender, end: end.clone(), reporter: self.reporter.clone() };
+        let events = FakeEvents { messages, end: end.subscribe(), flood: false };
+        Ok(Wire { commands: Box::new(commands), events: Box::new(events) })
+    }
+
+    async fn ended(&self) -> BrowserEnd {
+        let mut end = self.end.subscribe();
+        let ended = end.wait_for(Option::is_some).await;
+        ended.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked)
+    }
+
+    async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
+        Ok(b"png".to_vec())
+    }
+}
+
+struct FakeCommands {
+    sender: mpsc::Sender<Utf8Bytes>,
+    end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    reporter: Reporter,
+}
+
+#[async_trait]
+impl Commands for FakeCommands {
+    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd> {
+        let answered = self.sender.send(message.into()).await;
+        answered.map_err(|_| BrowserEnd::Revoked)?;
+        let end = match message {
+            "close" => BrowserEnd::Closed,
+            "crash" => BrowserEnd::Crashed,
+            "hang" => BrowserEnd::Hung,
+            _ => return Ok(()),
+        };
+        if end != BrowserEnd::Closed {
+            self.reporter.broken("told to");
+        }
+        self.end.send_replace(Some(end));
+        Ok(())
+    }
+}
+
+struct FakeEvents {
+    messages: mpsc::Receiver<Utf8Bytes>,
+    end: watch::Receiver<Option<BrowserEnd>>,
+    flood: bool,
+}
+
+#[async_trait]
+impl Events for FakeEvents {
+    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd> {
+        if self.flood {
+            return Ok("x".repeat(1 << 20).into());
+        }
+        tokio::select! {
+            biased;
+            Some(message) = self.messages.recv() => {
+                self.flood = message.as_str() == "flood";
+                Ok(message)
+            }
+            end = self.end.wait_for(Option::is_some) => {
+                Err(end.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked))
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Utf8Bytes> {
+        self.messages.try_recv().ok()
+    }
+}
