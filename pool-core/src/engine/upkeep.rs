@@ -14,6 +14,8 @@ impl<R> State<R> {
     /// Does everything whose time has come and returns the next moment to call it.
     pub(crate) fn tick(&mut self, now: Instant, fx: &mut Effects<R>) -> Option<Instant> {
         self.alarm = None;
+        // First, since what it takes back may have idled too long.
+        self.revoke_overdue(now, fx);
         let classes: Vec<ClassId> = self.classes.iter().map(|(id, _)| id).collect();
         for class in classes {
             if self.classes[class].breaker.expire(now) {
@@ -23,7 +25,6 @@ impl<R> State<R> {
             self.retire_idle(class, now, fx);
             self.forget(class, now);
         }
-        self.revoke_overdue(now, fx);
         self.check_next(now, fx);
         self.pump(now, fx);
         self.alarm = self.next_deadline(now);

@@ -1,5 +1,5 @@
 use pool_core::testing::{Behaviour, Step, settle};
-use pool_core::{CloseReason, Event};
+use pool_core::{AcquireError, CloseReason, Event};
 use tokio::time::sleep;
 
 use crate::support::*;
@@ -97,18 +97,21 @@ async fn a_lease_given_back_in_time_is_not_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_was_revoked_before_anyone_fetched_it_is_not_leased() {
+async fn a_grant_that_nobody_comes_for_goes_to_the_next_waiter_at_the_hold_limit() {
     let (pool, control) =
         build(|builder| builder.max_size(1).hold_limit(Some(10 * SECOND)).acquire_timeout(None));
     control.set_needs_recycle(false);
     let held = lease(&pool).await;
-    let mut waiter = Box::pin(pool.acquire());
-    assert!(poll_once(waiter.as_mut()).is_pending());
+    let mut asleep = Box::pin(pool.acquire());
+    assert!(poll_once(asleep.as_mut()).is_pending());
+    let next = ask(&pool).await;
     drop(held);
-    sleep(MINUTE).await;
-    // It is dead by now. The waiter, which has slept through it all, gets one that lives.
-    let next = waiter.await.expect("it is served after all");
-    assert_eq!(next.id().get(), 2);
+    sleep(11 * SECOND).await;
+    let next = answer(next).await.expect("the sleeper has lost its turn");
+    assert_eq!(next.id().get(), 1, "nobody has touched it");
+    let error = asleep.await.expect_err("it is told so");
+    assert!(matches!(error, AcquireError::Timeout { .. }), "{error}");
+    assert_eq!((control.begun(Step::Revoke), pool.stats().counters.timeouts), (0, 1));
     drop(next);
     settle().await;
     ends_clean(pool, control).await;

@@ -160,7 +160,15 @@ impl Rig {
     // ---- what callers do ----
 
     pub(super) fn acquire(&mut self, class: usize, handicap: Duration, nowait: bool) {
+        let had_idle = self.idle.values().any(|held| *held == class);
         let name = self.classes[class].clone();
+        let quiet = self.call(|state, now, _| state.lease_quietly(&name, Location::caller(), now));
+        if let Some(grant) = quiet {
+            assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
+            self.counters.acquired += 1;
+            self.lease(class, grant);
+            return self.compare();
+        }
         let expires_at = self.config.acquire_timeout.map(|limit| self.now + limit);
         let expires_at = expires_at.filter(|_| !nowait);
         let mut waker = Some(Waker::noop().clone());
@@ -178,7 +186,6 @@ impl Rig {
             asked.limits = Some(Some(self.limits[class]));
             answer = self.call(|state, now, fx| state.acquire(&asked, &mut waker, now, fx));
         }
-        let had_idle = self.idle.values().any(|held| *held == class);
         match answer {
             Acquired::Granted(grant) => {
                 assert!(had_idle, "granted at once, but none of its class was idle");
@@ -274,7 +281,14 @@ impl Rig {
         self.counters.released += 1;
         self.used.insert(grant.slot.id, self.now);
         self.revoked.retain(|id| *id != grant.slot.id);
-        self.call(|state, now, fx| state.release(grant.slot, grant.resource, how, now, fx));
+        let Grant { slot, mut resource, .. } = grant;
+        if how == Return::Judged(crate::Verdict::Keep) {
+            match self.call(|state, now, _| state.release_quietly(slot, resource, now)) {
+                Ok(()) => return self.compare(),
+                Err(unquiet) => resource = unquiet,
+            }
+        }
+        self.call(|state, now, fx| state.release(slot, resource, how, now, fx));
         self.compare();
     }
 
@@ -415,11 +429,8 @@ impl Rig {
             self.granted.drain(..).partition(|ask| self.state.is_granted(ask.waiter));
         self.granted = kept;
         for ask in taken_back {
-            let counter = if self.draining {
-                &mut self.counters.errors
-            } else {
-                &mut self.counters.timeouts
-            };
+            let counter =
+                if self.draining { &mut self.counters.errors } else { &mut self.counters.timeouts };
             *counter += 1;
             self.failed.push(ask);
         }
