@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use crate::config::Findings;
+use crate::error::chain;
 
 /// The command could not do what it was asked to.
 pub const FAILURE: u8 = 1;
@@ -104,13 +105,6 @@ impl<E: Error + 'static> From<E> for Failure {
             Ok(findings) => return Self::config(*findings),
             Err(error) => error,
         };
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            source = error.source();
-        }
-        Self::new(message)
+        Self::new(chain(&*error))
     }
 }

@@ -358,6 +358,16 @@ const ADDRESSES: &[Case] = &[
     ),
 ];
 
+const PATHS: &[Case] = &[
+    ("[pool]\nstate_dir = \"\"", (2, 13), "a path must not be empty", ""),
+    (
+        "[pool]\nstate_dir = \"~/pool\"",
+        (2, 13),
+        "`~/pool` begins with `~`",
+        "a shell would expand it, a file does not: write the whole path",
+    ),
+];
+
 const SECRETS: &[Case] = &[
     (
         "[gateway]\ntoken = { env = \"ABSENT\" }",
@@ -534,6 +544,7 @@ refused! {
     words_outside_of_a_closed_set_are_refused: WORDS;
     durations_and_sizes_want_a_unit: UNITS;
     addresses_and_urls_that_cannot_be_used_are_refused: ADDRESSES;
+    paths_that_mean_nothing_are_refused: PATHS;
     secrets_that_are_not_there_are_refused: SECRETS;
     flags_that_the_pool_sets_itself_are_refused: FLAGS;
     names_that_could_leave_their_directory_are_refused: NAMES;

@@ -167,6 +167,9 @@ fn the_variables_of_browserless_are_understood() {
     assert_eq!(config.pool.lease_timeout, Some(Duration::from_secs(60)));
     assert_eq!(config.gateway.external_url.as_deref(), Some("https://chrome.example"));
 
+    let empty = Loader::new().variable("TOKEN", "").variable("TIMEOUT", "").load().unwrap();
+    assert_eq!(empty.config, Config::default());
+
     let endless = Loader::new().variable("TIMEOUT", "-1").load().unwrap().config;
     assert_eq!(endless.pool.lease_timeout, None);
 }

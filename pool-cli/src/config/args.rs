@@ -3,34 +3,36 @@ use std::path::PathBuf;
 use super::{Config, Loaded, Loader};
 use crate::exit::Failure;
 
+/// What stands above these flags in the help of a command.
+const HEADING: &str = "Configuration";
+
 /// Where a command's configuration comes from; flattened into the arguments of each command that
 /// wants one.
 ///
 /// Flags win over the environment (`POOL__SECTION__KEY`), which wins over the file, which wins
 /// over the defaults.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Configuration")]
 pub struct ConfigArgs {
     /// The configuration file; without one the defaults apply.
-    #[arg(short = 'c', long = "config", value_name = "FILE", env = "POOL_CONFIG")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "POOL_CONFIG", help_heading = HEADING)]
     pub file: Option<PathBuf>,
     /// Address and port to listen on [gateway.listen].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", help_heading = HEADING)]
     pub listen: Option<String>,
     /// Browsers that are kept at least [pool.min_size].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = HEADING)]
     pub min_size: Option<String>,
     /// Browsers, at most [pool.max_size].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = HEADING)]
     pub max_size: Option<String>,
     /// What a client gets: exclusive or shared [pool.lease].
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", help_heading = HEADING)]
     pub lease: Option<String>,
     /// Which Chromium: auto, shell or chromium [chrome.engine].
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", help_heading = HEADING)]
     pub engine: Option<String>,
     /// Any key, such as --set chrome.headless=false.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment, help_heading = HEADING)]
     pub set: Vec<(String, String)>,
 }
 

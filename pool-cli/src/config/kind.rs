@@ -104,8 +104,7 @@ impl Kind {
             Self::DurationOrOff => duration(text),
             Self::SizeOrOff if text == units::OFF => Ok(()),
             Self::SizeOrOff => size(text),
-            Self::Path if text.is_empty() => Err(complaint("a path must not be empty")),
-            Self::Path => Ok(()),
+            Self::Path => path(text),
             Self::Name => name(text),
             Self::PublicUrl => urls::public_url(text),
             Self::PageUrl => urls::page_url(text),
@@ -146,6 +145,17 @@ fn address(text: &str) -> Result<(), Complaint> {
         "write an IP address and a port, such as \"127.0.0.1:3000\"".to_owned()
     };
     Err(complaint(format!("`{text}` is not an address with a port")).hint(hint))
+}
+
+fn path(text: &str) -> Result<(), Complaint> {
+    if text.is_empty() {
+        return Err(complaint("a path must not be empty"));
+    }
+    if text == "~" || text.starts_with("~/") {
+        let hint = "a shell would expand it, a file does not: write the whole path";
+        return Err(complaint(format!("`{text}` begins with `~`")).hint(hint));
+    }
+    Ok(())
 }
 
 fn duration(text: &str) -> Result<(), Complaint> {

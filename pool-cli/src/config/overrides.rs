@@ -37,7 +37,8 @@ pub(super) fn from_environment(
     sources: &mut Sources,
 ) -> Vec<Override> {
     let aliases = ALIASES.into_iter().filter_map(|(name, section, key)| {
-        let text = variables.get(name)?;
+        // Often passed on empty by what starts containers.
+        let text = variables.get(name).filter(|text| !text.is_empty())?;
         // Milliseconds there, and -1 for no limit.
         let text = match name {
             "TIMEOUT" if text.trim() == "-1" => "off".to_owned(),
