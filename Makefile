@@ -1,0 +1,53 @@
+# `make run` and `make test` are all that a newcomer needs; both install what they miss.
+#
+# They build with the dev profile: with everything to compile, that is ready in a third of the time of a
+# release build on two cores, the two share one build, and what a lease costs is Chromium's doing either
+# way. `make run PROFILE=release` is for service and for figures; the benchmarks build a release by themselves.
+
+PROFILE ?= dev
+CONFIG ?= examples/pool.toml
+MINUTES ?= 2
+SECONDS ?= 60
+CARGO ?= cargo
+
+.PHONY: help run test lint format bench bench-visit soak fuzz chromium clients clean
+
+help: ## Tell what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: chromium ## Install Chromium if there is none, build, and serve on ws://127.0.0.1:3000
+	$(CARGO) run --locked --profile $(PROFILE) -p pool-cli -- run --config $(CONFIG)
+
+test: chromium clients ## Install what the tests need and run everything that CI runs
+	scripts/test
+
+lint: ## Formatting, clippy with warnings as errors, licences and advisories where cargo-deny is installed
+	scripts/lint
+
+format: ## Format the code
+	$(CARGO) fmt --all
+
+bench: chromium ## pool-core beside its peers, and leases beside launching a Chromium per client
+	$(CARGO) bench --locked -p pool-core
+	$(CARGO) run --locked --release -p pool-cli -- bench
+
+bench-visit: chromium ## Many URLs: pool-cli visit beside puppeteer-cluster and Crawlee's browser-pool
+	scripts/install-clients bench-visit
+	$(CARGO) build --locked --release -p pool-cli
+	node tests/bench-visit/run.mjs --pool-cli target/release/pool-cli
+
+soak: chromium clients ## Clients, bursts and faults for a while: make soak MINUTES=30
+	MINUTES=$(MINUTES) scripts/soak
+
+fuzz: ## Every fuzz target for a while: make fuzz SECONDS=300
+	SECONDS_EACH=$(SECONDS) scripts/fuzz
+
+chromium:
+	@scripts/install-chromium
+
+clients:
+	@scripts/install-clients clients
+
+clean: ## Remove what was built and installed here; Chromium stays
+	$(CARGO) clean
+	rm -rf tests/clients/node_modules tests/clients/.venv tests/bench-visit/node_modules
