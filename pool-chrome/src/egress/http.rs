@@ -1,5 +1,8 @@
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::Fuse;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -23,34 +26,33 @@ pub(super) async fn connect(
         .handshake::<_, Empty<Bytes>>(TokioIo::new(connection))
         .await
         .map_err(broken)?;
-    let connection = connection.with_upgrades();
-    tokio::pin!(connection);
-    let answer = sender.send_request(request(upstream, target));
-    tokio::pin!(answer);
-    let answer = tokio::select! {
-        answer = &mut answer => answer,
-        // The connection ends where the tunnel begins, so its end is not yet the answer.
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error),
-        },
-    };
-    let answer = answer.map_err(broken)?;
+    let mut connection = pin!(connection.with_upgrades().fuse());
+    let asked = sender.send_request(request(upstream, target));
+    let answer = drive(connection.as_mut(), asked).await.map_err(broken)?;
     check(upstream, answer.status())?;
     if !answer.status().is_success() {
         let (target, reason) = (target.as_str().into(), answer.status().as_str().into());
         return Err(ProxyError::Refused { proxy: upstream.name(), target, reason });
     }
-    let upgraded = hyper::upgrade::on(answer);
-    tokio::pin!(upgraded);
-    let tunnel = tokio::select! {
-        tunnel = &mut upgraded => tunnel,
-        ended = &mut connection => match ended {
-            Ok(()) => upgraded.await,
-            Err(error) => Err(error),
-        },
-    };
-    Ok(Box::new(TokioIo::new(tunnel.map_err(broken)?)))
+    let tunnel = drive(connection, hyper::upgrade::on(answer)).await.map_err(broken)?;
+    Ok(Box::new(TokioIo::new(tunnel)))
+}
+
+/// Waits for something that comes over a connection, which nobody else moves on.
+async fn drive<T>(
+    mut connection: Pin<&mut Fuse<impl Future<Output = hyper::Result<()>>>>,
+    wanted: impl Future<Output = hyper::Result<T>>,
+) -> hyper::Result<T> {
+    let mut wanted = pin!(wanted);
+    tokio::select! {
+        biased;
+        wanted = &mut wanted => wanted,
+        ended = &mut connection => {
+            ended?;
+            // It ends where the tunnel begins, which may be before the answer has been looked at.
+            wanted.await
+        }
+    }
 }
 
 /// A 407 is an error of its own wherever it comes from.

@@ -180,7 +180,7 @@ impl Chromium {
     /// counts what processes share once. Takes some milliseconds, on the blocking pool.
     pub async fn memory(&self) -> u64 {
         let tree = self.tree.clone();
-        let measured = tokio::task::spawn_blocking(move || proportional_set_size(&tree.group()));
+        let measured = tokio::task::spawn_blocking(move || proportional_set_size(&tree.members()));
         measured.await.unwrap_or(0)
     }
 

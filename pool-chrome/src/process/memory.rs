@@ -1,11 +1,14 @@
 use std::fs;
 
+use super::tree::ProcessId;
+
 /// The proportional set size of some processes together, in bytes.
 ///
 /// Where the kernel does not tell it (a sandboxed renderer, seen by another user than root), what
 /// the process has for itself alone is taken instead: less than the truth, never more.
-pub(super) fn proportional_set_size(pids: &[u32]) -> u64 {
-    pids.iter().map(|&pid| pss(pid).or_else(|| private(pid)).unwrap_or(0)).sum()
+pub(super) fn proportional_set_size(processes: &[ProcessId]) -> u64 {
+    let pids = processes.iter().map(|process| process.pid);
+    pids.map(|pid| pss(pid).or_else(|| private(pid)).unwrap_or(0)).sum()
 }
 
 fn pss(pid: u32) -> Option<u64> {

@@ -82,15 +82,6 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The ids of the processes in the group, without a look at the rest of the machine's
-    /// arguments and environments.
-    pub(super) fn group(&self) -> Vec<u32> {
-        processes()
-            .filter(|(_, stat)| !stat.is_zombie() && Some(stat.group) == self.group)
-            .map(|(pid, _)| pid)
-            .collect()
-    }
-
     /// The processes that live.
     pub(super) fn members(&self) -> Vec<ProcessId> {
         let own = std::process::id();

@@ -152,3 +152,42 @@ pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat[stat.rfind(')')? + 2..].split_whitespace().nth(1)?.parse().ok()
 }
+
+/// Opens a page and attaches to it; the id of the session.
+pub(crate) async fn open_page(pipe: &mut Pipe) -> String {
+    let page = ask(pipe, "Target.createTarget", json!({ "url": "about:blank" })).await;
+    let params = json!({ "targetId": page["result"]["targetId"], "flatten": true });
+    let attached = ask(pipe, "Target.attachToTarget", params).await;
+    attached["result"]["sessionId"].as_str().unwrap().to_owned()
+}
+
+/// Navigates; Chromium's word for why that failed, empty if it did not.
+pub(crate) async fn navigate(pipe: &mut Pipe, session: &str, url: &str) -> String {
+    loop {
+        let answer = ask_page(pipe, session, "Page.navigate", json!({ "url": url })).await;
+        let error = answer["result"]["errorText"].as_str().unwrap_or_default();
+        // A new page is on its way to about:blank, and one of the two is aborted.
+        if error != "net::ERR_ABORTED" {
+            return error.to_owned();
+        }
+    }
+}
+
+/// The value of a script, which may be a promise.
+pub(crate) async fn evaluate(pipe: &mut Pipe, session: &str, script: &str) -> Value {
+    let params = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+    let answer = ask_page(pipe, session, "Runtime.evaluate", params).await;
+    answer["result"]["result"]["value"].clone()
+}
+
+/// Sends one command to a page and waits for its answer, past any events.
+pub(crate) async fn ask_page(pipe: &mut Pipe, session: &str, method: &str, params: Value) -> Value {
+    let command = json!({ "id": 2, "method": method, "params": params, "sessionId": session });
+    pipe.writer.write_all(format!("{command}\0").as_bytes()).await.unwrap();
+    loop {
+        let message = next_message(pipe).await.expect("Chromium ended before it answered");
+        if message["id"] == 2 {
+            return message;
+        }
+    }
+}
