@@ -628,3 +628,11 @@ fn a_secret_that_stands_in_the_file_is_a_warning() {
     assert!(warning.starts_with("warning: `token` stands in the file"), "{warning}");
     assert!(!warning.contains("canary"), "{warning}");
 }
+
+#[test]
+fn a_secret_on_the_command_line_is_a_warning() {
+    let loader = Loader::new().flag("--set gateway.token", "gateway.token", "canary");
+    let warning = loader.load().unwrap().warnings[0].to_string();
+    assert!(warning.contains("stands in the list of processes"), "{warning}");
+    assert!(!warning.contains("canary") && !format!("{loader:?}").contains("canary"));
+}

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -29,7 +30,7 @@ use super::{Config, conform, rules};
 /// assert_eq!(loaded.config.gateway.listen.port(), 4000);
 /// # Ok::<(), pool_cli::config::Findings>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct Loader {
     file: Option<File>,
@@ -37,7 +38,7 @@ pub struct Loader {
     flags: Vec<(String, String, String)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum File {
     OnDisk(PathBuf),
     InMemory(PathBuf, String),
@@ -53,6 +54,16 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// Every value with where it comes from, in the order of the reference.
     pub settings: Vec<Setting>,
+}
+
+impl fmt::Debug for Loader {
+    /// Without any value: secrets are among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.file.as_ref().map(|file| match file {
+            File::OnDisk(path) | File::InMemory(path, _) => path,
+        });
+        f.debug_struct("Loader").field("file", &path).finish_non_exhaustive()
+    }
 }
 
 impl Loader {

@@ -60,7 +60,7 @@ impl Rules<'_> {
     fn gateway(&mut self) {
         let gateway = &self.config.gateway;
         let has_token = gateway.token.is_some() || self.is_refused(&["gateway", "token"]);
-        if !gateway.listen.ip().is_loopback() && !has_token {
+        if !gateway.listen.ip().to_canonical().is_loopback() && !has_token {
             let at = self.value(&["gateway", "listen"]);
             let message = format!("listening on {} without a token", gateway.listen);
             self.problems.push(Problem::error(at, message).hint(

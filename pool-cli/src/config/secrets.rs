@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
+use super::finding::Place;
 use super::source::{Problem, Sources};
 use super::suggest::nearest;
 
@@ -14,7 +15,7 @@ pub(super) struct Secrets<'a> {
 }
 
 impl Secrets<'_> {
-    /// The secret as a string, with a warning if it stands in the file for all to read.
+    /// The secret as a string, with a warning if it stands where others can read it.
     pub(super) fn resolve<'s>(
         &self,
         name: &str,
@@ -24,13 +25,10 @@ impl Secrets<'_> {
         let mut warning = None;
         let secret = match value {
             DeValue::String(text) => {
-                if self.sources.is_file(span.start) && !text.is_empty() {
-                    let problem = Problem::warning(
-                        span.clone(),
-                        format!("`{name}` stands in the file for all who can read it"),
-                    );
-                    warning = Some(problem.hint("write { env = \"NAME\" } or { file = \"PATH\" }"));
-                }
+                warning = exposed(name, &self.sources.place(span)).map(|message| {
+                    Problem::warning(span.clone(), message)
+                        .hint("write { env = \"NAME\" } or { file = \"PATH\" }")
+                });
                 text
             }
             DeValue::Table(table) => {
@@ -68,6 +66,15 @@ impl Secrets<'_> {
             Problem::error(span.clone(), format!("environment variable `{shown}` is not set"))
                 .hint(format!("export {shown}=… before the start, or leave the key out"))
         })
+    }
+}
+
+/// Who can read a secret that is written out at a place.
+fn exposed(name: &str, place: &Place) -> Option<String> {
+    match place {
+        Place::File { .. } => Some(format!("`{name}` stands in the file for all who can read it")),
+        Place::Flag { .. } => Some(format!("`{name}` stands in the list of processes for all")),
+        Place::Default | Place::Environment { .. } => None,
     }
 }
 

@@ -9,10 +9,11 @@ use super::suggest::nearest;
 ///
 /// Every value keeps its range in this text, whatever it came from, as in the source map of a
 /// compiler. So one number tells both where a value is wrong and where it came from.
-#[derive(Debug, Default)]
+///
+/// Not `Debug`: secrets are among it.
+#[derive(Default)]
 pub(super) struct Sources(Vec<Source>);
 
-#[derive(Debug)]
 pub(super) struct Source {
     origin: Origin,
     pub(super) text: String,
@@ -20,7 +21,7 @@ pub(super) struct Source {
     pub(super) start: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Origin {
     File(PathBuf),
     Environment(String),
@@ -67,11 +68,6 @@ impl Sources {
     fn at(&self, offset: usize) -> Option<&Source> {
         let index = self.0.partition_point(|source| source.start <= offset);
         self.0.get(index.checked_sub(1)?)
-    }
-
-    /// Whether what stands there was written into a file.
-    pub(super) fn is_file(&self, offset: usize) -> bool {
-        self.at(offset).is_some_and(|source| matches!(source.origin, Origin::File(_)))
     }
 
     /// Where a range begins.
