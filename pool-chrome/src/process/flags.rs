@@ -43,6 +43,11 @@ const COMMON: &[&str] = &[
     "--force-color-profile=srgb",
     "--metrics-recording-only",
     "--password-store=basic",
+    // Without these three the whole browser asks Google for accounts, a list of models and the
+    // time at every start, `--disable-background-networking` or not: on the operator's bill where
+    // there is a proxy. The third stands among the features.
+    "--gaia-url=http://127.0.0.1:9/",
+    "--component-updater=url-source=about:blank",
 ];
 
 /// Without a window there is no pointer: pages are told that there is a mouse, as with one.
@@ -63,6 +68,7 @@ const DISABLED_FEATURES: &[&str] = &[
     "Translate",
     "OptimizationHints",
     "MediaRouter",
+    "NetworkTimeServiceQuerying",
     "DialMediaRouteProvider",
     "AvoidUnnecessaryBeforeUnloadCheckSync",
     "DestroyProfileOnBrowserClose",
