@@ -43,25 +43,26 @@ impl<'a, D: Driver> Acquire<'a, D> {
         Self { shared, stage: Stage::Asking(request), acquired_at }
     }
 
-    /// Asks the policies, then the engine.
+    /// Asks the policies, outside of the lock.
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        if self.shared.policies.is_empty() {
+            return Ok(Default::default());
+        }
+        let (decided, panics) = self.shared.policies.decide(request);
+        self.shared.report_panics(panics);
+        decided.map_err(|rejection| self.rejected(rejection))
+    }
+
+    /// Asks the engine, and stands in its queue if there is nothing to be had.
+    #[inline(never)]
     fn ask(
         &self,
-        request: &mut Request,
+        request: &Request,
+        (class, handicap): (Class, Duration),
         now: Instant,
         cx: &Context<'_>,
-    ) -> Result<Acquired<D::Resource>, AcquireError> {
+    ) -> Acquired<D::Resource> {
         let shared = self.shared;
-        let (class, handicap) = if shared.policies.is_empty() {
-            Default::default()
-        } else {
-            let (decided, panics) = shared.policies.decide(request);
-            shared.report_panics(panics);
-            decided.map_err(|rejection| self.rejected(rejection))?
-        };
-        let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
-        if let Some(grant) = shared.apply_quietly(quiet) {
-            return Ok(Acquired::Granted(grant));
-        }
         let mut asked = Asked {
             class: &class,
             limits: None,
@@ -85,7 +86,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
                 Acquired::NeedsWaker => waker = Some(cx.waker().clone()),
                 answer => {
                     shared.set_crowded(matches!(answer, Acquired::Queued(_)));
-                    return Ok(answer);
+                    return answer;
                 }
             }
         }
@@ -137,8 +138,17 @@ impl<D: Driver> Future for Acquire<'_, D> {
             Stage::Asking(request) => {
                 let mut request = std::mem::take(request);
                 this.stage = Stage::Done;
-                let now = Instant::now();
-                match this.ask(&mut request, now, cx)? {
+                let decided = this.decide(&mut request)?;
+                let mut now = this.shared.needs_clock().then(Instant::now);
+                if !this.shared.is_crowded() {
+                    let (class, at) = (&decided.0, this.acquired_at);
+                    let quiet = |state: &mut State<_>| state.lease_quietly(class, at, now);
+                    if let Some(grant) = this.shared.apply_quietly(quiet) {
+                        return Poll::Ready(Ok(Lease::new(this.shared, grant)));
+                    }
+                }
+                let now = *now.get_or_insert_with(Instant::now);
+                match this.ask(&request, decided, now, cx) {
                     Acquired::Granted(grant) => Some(Ok(grant)),
                     Acquired::Refused(error) => Some(Err(error)),
                     Acquired::Queued(waiter) => {

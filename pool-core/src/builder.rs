@@ -130,6 +130,7 @@ impl<D: Driver> PoolBuilder<D> {
             None => Handle::try_current().map_err(|_| BuildError::NoRuntime)?,
         };
         let settings = Settings {
+            needs_clock: State::<D::Resource>::needs_clock(&config),
             acquire_timeout: config.acquire_timeout,
             create_timeout: config.create_timeout,
             recycle_timeout: config.recycle_timeout,

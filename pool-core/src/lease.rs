@@ -19,7 +19,8 @@ pub struct Lease<D: Driver> {
     resource: Option<D::Resource>,
     slot: SlotRef,
     meta: Meta,
-    leased_at: Instant,
+    /// `None` if nobody watched the pool when it began, and nothing else needed the time.
+    leased_at: Option<Instant>,
     waited: Duration,
     discarded: bool,
 }
@@ -56,12 +57,6 @@ impl<D: Driver> Lease<D> {
         self.waited
     }
 
-    /// How long it has been held.
-    #[must_use]
-    pub fn held(&self) -> Duration {
-        self.leased_at.elapsed()
-    }
-
     /// Gives the resource back as no good: it is closed and never leased again.
     pub fn discard(mut self) {
         self.discarded = true;
@@ -91,13 +86,13 @@ impl<D: Driver> Drop for Lease<D> {
             self.shared.tell(Event::Released {
                 id: self.meta.id,
                 class: self.meta.class.clone(),
-                held: now.saturating_duration_since(self.leased_at),
+                held: self.leased_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             });
         }
         let how =
             if self.discarded { Return::Discarded } else { Return::Judged(self.judge(&resource)) };
         let (slot, mut resource) = (self.slot, resource);
-        if how == Return::Judged(Verdict::Keep) {
+        if how == Return::Judged(Verdict::Keep) && !self.shared.is_crowded() {
             let quiet = |state: &mut State<_>| state.release_quietly(slot, resource, now);
             match self.shared.apply_quietly(quiet) {
                 Ok(()) => return,

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) check_timeout: std::time::Duration,
     pub(crate) close_timeout: std::time::Duration,
     pub(crate) tick_interval: std::time::Duration,
+    /// Whether the configuration needs to know when each lease begins.
+    pub(crate) needs_clock: bool,
 }
 
 impl<D: Driver> Shared<D> {
@@ -156,6 +158,11 @@ impl<D: Driver> Shared<D> {
         self.subscribed.store(true, Ordering::Relaxed);
         self.apply(|state, _| state.observe());
         receiver
+    }
+
+    /// Whether anyone needs to know when a lease begins.
+    pub(crate) fn needs_clock(&self) -> bool {
+        self.settings.needs_clock || self.is_observed()
     }
 
     pub(crate) fn is_crowded(&self) -> bool {

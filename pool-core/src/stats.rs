@@ -145,7 +145,8 @@ pub struct ResourceInfo {
     pub class: Class,
     /// Its state.
     pub state: ResourceState,
-    /// Since when it is in this state.
+    /// Since when it is in this state. A lease that nobody watched (no event stream, no policy
+    /// that watches, no hand-out check, no hold limit) shows the end of the state before.
     pub since: Instant,
     /// When its creation began.
     pub created_at: Instant,

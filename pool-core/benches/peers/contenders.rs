@@ -10,6 +10,9 @@ use pool_policies::{Priority, Profile, ProfileInstance, ProfileSpec, Profiles};
 pub(crate) type Item = Box<u64>;
 
 /// A pool under test: it holds at most as many items as it was made with.
+///
+/// None of them checks an item at hand-out: the peers are told that it is fine by their managers,
+/// pool-core's check of what has idled long is switched off.
 pub(crate) trait Contender: Clone + Send + Sync + 'static {
     type Guard: Send;
     const NAME: &'static str;
@@ -55,6 +58,7 @@ impl Contender for Bare {
             pool_core::Pool::builder(Items)
                 .max_size(size)
                 .max_waiting(1 << 20)
+                .check_after_idle(None)
                 .build()
                 .expect("valid"),
         )
@@ -99,6 +103,7 @@ impl Contender for Stacked {
             .policy(Priority::new())
             .max_size(size)
             .max_waiting(1 << 20)
+            .check_after_idle(None)
             .build()
             .expect("valid");
         let request = Request::new().label("profile", "work").priority(3);

@@ -267,6 +267,7 @@ impl<R> State<R> {
         })
     }
 
+    #[inline]
     pub(super) fn lease(
         &mut self,
         index: usize,
@@ -289,7 +290,7 @@ impl<R> State<R> {
             self.mark_retiring(index);
         }
         let meta = self.meta(index);
-        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at: now, waited }
+        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at: Some(now), waited }
     }
 
     /// Takes a resource back that was granted, but never fetched: its waiter, if there is one,
@@ -447,6 +448,7 @@ impl<R> State<R> {
         }
     }
 
+    #[inline]
     pub(super) fn is_stale(&self, index: usize, now: Instant) -> bool {
         self.config.check_after_idle.is_some_and(|limit| {
             let idled = now.saturating_duration_since(self.slots[index].proven_at);

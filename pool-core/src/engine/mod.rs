@@ -145,6 +145,7 @@ impl<R> State<R> {
         }
     }
 
+    #[inline]
     fn class_id(&self, class: &Class) -> Option<ClassId> {
         if class.is_default() { Some(DEFAULT_CLASS) } else { self.class_ids.get(class).copied() }
     }
@@ -168,12 +169,14 @@ impl<R> State<R> {
         self.slots.get_mut(slot.index).filter(|held| held.id == slot.id)
     }
 
+    #[inline]
     fn meta(&self, index: usize) -> crate::Meta {
         let slot = &self.slots[index];
         slot.meta(&self.classes[slot.class].class)
     }
 
     /// The only way a slot changes its state, so that the tallies cannot drift.
+    #[inline]
     fn set_state(&mut self, index: usize, state: SlotState<R>, now: Instant) -> SlotState<R> {
         let slot = &mut self.slots[index];
         let class = &mut self.classes[slot.class];
@@ -191,6 +194,7 @@ impl<R> State<R> {
     }
 
     /// Brings `tick` forward to `at` if it would come later.
+    #[inline]
     fn arm(&mut self, at: Instant) {
         if self.alarm.is_none_or(|alarm| at < alarm) {
             self.alarm = Some(at);

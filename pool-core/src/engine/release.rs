@@ -268,6 +268,7 @@ impl<R> State<R> {
     }
 
     /// Lays a resource by until somebody wants it or its time comes.
+    #[inline]
     pub(super) fn make_idle(&mut self, index: usize, resource: R, now: Instant) {
         self.set_state(index, SlotState::Idle(resource), now);
         self.shelve(index);
@@ -281,6 +282,7 @@ impl<R> State<R> {
 
     /// Puts an idle resource into its class's list, least recently used first: at the end, unless
     /// it comes from a check or from a caller that went away.
+    #[inline]
     fn shelve(&mut self, index: usize) {
         let used_at = self.slots[index].used_at;
         let idle = &mut self.classes[self.slots[index].class].idle;
@@ -291,6 +293,7 @@ impl<R> State<R> {
 
     /// Why a resource that is in the pool's hands must go now, if it must. An old one that serves
     /// until its replacement comes is not ended by a check in between.
+    #[inline]
     pub(super) fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
         let slot = &self.slots[index];
         if let Some(reason) = &slot.doomed {

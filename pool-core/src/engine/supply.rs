@@ -9,6 +9,7 @@ use crate::{CloseReason, Event, Meta, ResourceId, ResourceState};
 impl<R> State<R> {
     /// Brings a class's place in `hungry` and `short` up to date. Called after every change of
     /// its waiters, slots, limits or breaker; cheap when nothing changed.
+    #[inline]
     pub(super) fn refresh(&mut self, id: ClassId) {
         let class = &mut self.classes[id];
         let running = self.phase == super::Phase::Running;

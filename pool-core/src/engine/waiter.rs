@@ -39,6 +39,7 @@ pub(crate) struct Grant<R> {
     pub(crate) slot: SlotRef,
     pub(crate) meta: Meta,
     pub(crate) resource: R,
-    pub(crate) leased_at: Instant,
+    /// `None` where nobody needs to know.
+    pub(crate) leased_at: Option<Instant>,
     pub(crate) waited: Duration,
 }

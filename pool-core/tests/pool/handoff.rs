@@ -118,13 +118,12 @@ async fn a_discarded_resource_is_never_leased_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_knows_how_long_it_waited_and_is_held() {
+async fn the_lease_knows_how_long_it_waited() {
     let (pool, control) = pool_of(1);
     let held = lease(&pool).await;
     assert_eq!(held.waited(), std::time::Duration::ZERO);
     let waiter = ask(&pool).await;
     tokio::time::sleep(3 * SECOND).await;
-    assert_eq!(held.held(), 3 * SECOND);
     drop(held);
     let second = answer(waiter).await.expect("it is served");
     assert_eq!(second.waited(), 3 * SECOND);

@@ -3,13 +3,17 @@
 mod support;
 
 mod backoff;
+mod broken;
 mod cancel;
 mod check;
 mod classes;
 mod creation;
+mod drain;
 mod expiry;
 mod handoff;
 mod hold_limit;
+mod invalidate;
 mod replacement;
 mod resize;
+mod runtime;
 mod timeouts;
