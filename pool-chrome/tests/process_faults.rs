@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pool_chrome::ChromeError;
 use pool_chrome::process::LaunchOptions;
-use process_support::{State, ask, comes_true, next_message};
+use process_support::{State, ask, comes_true, next_message, zombies};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -121,9 +121,5 @@ async fn a_hundred_that_fail_leave_nothing() {
         drop((chromium, pipe));
     }
     assert!(comes_true(SOON, || state.litter().is_empty() && state.processes().is_empty()).await);
-    let zombies = process_support::pids()
-        .filter(|pid| process_support::state_of(*pid) == Some('Z'))
-        .filter(|pid| process_support::parent_of(*pid) == Some(std::process::id()))
-        .count();
-    assert_eq!(zombies, 0);
+    assert_eq!(zombies(), 0);
 }

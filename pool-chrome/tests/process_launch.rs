@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use pool_chrome::ChromeError;
 use pool_chrome::process::{Chromium, LaunchOptions, Sandbox, UserData};
-use process_support::{ENGINES, State, ask, socket_inodes};
+use process_support::{ENGINES, State, ask, group_of, pids, socket_inodes};
 use serde_json::json;
 
 #[tokio::test]
@@ -40,9 +40,10 @@ async fn the_process_is_the_browser_itself_and_leads_its_group() {
 async fn nothing_of_it_listens_on_a_port() {
     for engine in ENGINES {
         let state = State::new();
-        let (_chromium, mut pipe) = state.ready(LaunchOptions::new().engine(engine)).await;
+        let (chromium, mut pipe) = state.ready(LaunchOptions::new().engine(engine)).await;
         ask(&mut pipe, "Target.createTarget", json!({ "url": "about:blank" })).await;
-        let processes = state.processes();
+        let mut processes = state.processes();
+        processes.extend(pids().filter(|pid| group_of(*pid) == Some(chromium.pid())));
         assert!(processes.len() >= 3, "{engine:?}: {processes:?}");
         let sockets: HashSet<String> = processes.into_iter().flat_map(socket_inodes).collect();
         for table in ["tcp", "tcp6"] {

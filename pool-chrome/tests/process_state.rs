@@ -134,6 +134,19 @@ fn the_sweep_follows_no_link() {
 }
 
 #[test]
+fn a_link_in_place_of_our_own_directory_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let precious = root.path().join("precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "kept").unwrap();
+    fs::create_dir(root.path().join("s")).unwrap();
+    symlink(&precious, root.path().join("s/run")).unwrap();
+    let error = StateDir::open(root.path().join("s")).unwrap_err();
+    assert!(matches!(error, ChromeError::File { .. }), "{error}");
+    assert_eq!(fs::read_to_string(precious.join("file")).unwrap(), "kept");
+}
+
+#[test]
 fn a_second_pool_on_the_same_directory_is_refused() {
     let state = State::new();
     let error = StateDir::open(state.state.path()).unwrap_err();

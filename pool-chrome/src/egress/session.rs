@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
 
 use http_body_util::{Either, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use super::ProxyError;
 use super::forwarder::Shared;
 use super::http::{broken, check};
-use super::tunnel::{self, ANSWER, Io};
+use super::tunnel::{self, Io};
 use super::upstream::Protocol;
 
 /// Headers that are about one connection and not about the message, beside those that
@@ -33,6 +34,10 @@ const HOP_BY_HOP: [&str; 8] = [
     "trailer",
     "upgrade",
 ];
+
+/// How long the head of an answer to a plain request may take; a site that polls for long stays
+/// below it.
+const RESPONSE: Duration = Duration::from_secs(300);
 
 /// More than any page sends; hyper's own limit is 100.
 const MAX_HEADERS: usize = 512;
@@ -169,8 +174,8 @@ impl Session {
             Some(onward) => onward,
             None => Onward::new(site, &target, shared).await?,
         };
-        let waited = tokio::time::timeout(ANSWER * 10, onward.sender.send_request(request));
-        let timeout = |_| ProxyError::Timeout { proxy: upstream.name(), waited: ANSWER * 10 };
+        let waited = tokio::time::timeout(RESPONSE, onward.sender.send_request(request));
+        let timeout = |_| ProxyError::Timeout { proxy: upstream.name(), waited: RESPONSE };
         let mut answer = waited.await.map_err(timeout)?.map_err(|error| broken(upstream, error))?;
         if upstream.protocol == Protocol::Http {
             check(upstream, answer.status())?;

@@ -16,7 +16,7 @@ use super::{ProxyError, http};
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long a proxy may take to connect to a target.
-pub(super) const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// A connection to a target, through a proxy.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

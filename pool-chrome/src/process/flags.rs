@@ -41,6 +41,7 @@ const COMMON: &[&str] = &[
     "--allow-pre-commit-input",
     "--export-tagged-pdf",
     "--force-color-profile=srgb",
+    "--hide-crash-restore-bubble",
     "--metrics-recording-only",
     "--password-store=basic",
     // Without these three the whole browser asks Google for accounts, a list of models and the

@@ -53,6 +53,10 @@ impl StateDir {
         let lock = lock(&path)?;
         let run = path.join("run");
         private_dir(&run)?;
+        // All below it is going to be removed, so it must be our own and no link to elsewhere.
+        if fs::symlink_metadata(&run).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(ChromeError::file("use", run)(io::ErrorKind::NotADirectory.into()));
+        }
         // A directory that was there before may have been open to others.
         fs::set_permissions(&run, Permissions::from_mode(0o700))
             .map_err(ChromeError::file("protect", &run))?;
@@ -90,28 +94,17 @@ impl StateDir {
     pub(super) fn browser_dir(&self) -> Result<BrowserDir, ChromeError> {
         let run = self.0.path.join("run");
         loop {
-            let name = format!("{:08x}", fastrand::u32(..));
-            let path = run.join(&name);
-            match DirBuilder::new().mode(0o700).create(&path) {
+            let path = run.join(format!("{:08x}", fastrand::u32(..)));
+            match make(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(ChromeError::file("create", path)(error)),
-                Ok(()) => {
-                    let directory =
-                        BrowserDir { temp_dir: temp_dir(&path), path, _state: self.clone() };
-                    for directory in
-                        [directory.profile(), directory.home(), directory.temp_dir.clone()]
-                    {
-                        private_dir(&directory)?;
-                    }
-                    return Ok(directory);
-                }
+                Ok(()) => return BrowserDir::furnish(path, self.clone()),
             }
         }
     }
 }
 
-/// The directory of one browser and everything below it. Its owner removes it: the drop does so
-/// only for a browser that never started.
+/// The directory of one browser and everything below it. Who has it must remove it.
 #[derive(Debug)]
 pub(super) struct BrowserDir {
     path: PathBuf,
@@ -121,6 +114,18 @@ pub(super) struct BrowserDir {
 }
 
 impl BrowserDir {
+    fn furnish(path: PathBuf, state: StateDir) -> Result<Self, ChromeError> {
+        let directory = Self { temp_dir: temp_dir(&path), path, _state: state };
+        for part in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
+            if let Err(error) = make(&part) {
+                // A disk that is full leaves us little else to do.
+                let _ = directory.remove();
+                return Err(ChromeError::file("create", part)(error));
+            }
+        }
+        Ok(directory)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -167,19 +172,19 @@ pub(super) fn temp_dir(browser_dir: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("browser-pool-{name}"))
 }
 
-/// Makes a directory that only its owner may enter; one that is there already must be a directory
-/// and no link to one.
+/// Makes a directory that only its owner may enter, if there is none yet.
 pub(super) fn private_dir(path: &Path) -> Result<(), ChromeError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(ChromeError::file("create", parent))?;
     }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let metadata = fs::metadata(path).map_err(ChromeError::file("look at", path))?;
-            if metadata.is_dir() { Ok(()) } else { Err(ChromeError::file("create", path)(error)) }
-        }
+    match make(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made.map_err(ChromeError::file("create", path)),
     }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
 }
 
 fn lock(directory: &Path) -> Result<File, ChromeError> {

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +25,7 @@ impl ProcessId {
     }
 
     pub(super) fn is_alive(self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_zombie())
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_dead())
     }
 
     /// Kills exactly this process and hands back a descriptor that gets readable when it is dead.
@@ -45,9 +44,11 @@ impl ProcessId {
 
 /// What `/proc/PID/stat` tells.
 struct Stat {
+    is_crash_handler: bool,
     state: u8,
     parent: u32,
     group: u32,
+    threads: u32,
     started: u64,
 }
 
@@ -60,15 +61,19 @@ impl Stat {
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();
         Some(Self {
+            is_crash_handler: line.contains("(chrome_crashpad"),
             state: *fields.first()?.as_bytes().first()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }
 
-    fn is_zombie(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+    /// Whether nothing of it runs any more. While it dies, its first thread is a zombie before
+    /// the others have ended, and its children are not yet given to another parent.
+    fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 }
 
@@ -86,7 +91,7 @@ impl Tree {
     pub(super) fn members(&self) -> Vec<ProcessId> {
         let own = std::process::id();
         processes()
-            .filter(|(pid, stat)| *pid != own && !stat.is_zombie())
+            .filter(|(pid, stat)| *pid != own && !stat.is_dead())
             .filter(|(pid, stat)| Some(stat.group) == self.group || self.carries_mark(*pid))
             .map(|(pid, stat)| ProcessId { pid, started: stat.started })
             .collect()
@@ -107,17 +112,18 @@ impl Tree {
     /// the deadline.
     pub(super) fn end(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let mut killed = HashSet::new();
+        let mut killed = Vec::new();
         loop {
             let members = self.members();
             if members.is_empty() {
+                // Not before: only when their parents are dead can they be ours to reap.
+                killed.iter().for_each(reap);
                 self.reap_adopted();
                 return true;
             }
             if Instant::now() >= deadline {
                 return false;
             }
-            killed.extend(members.iter().copied());
             let dying: Vec<OwnedFd> = members.into_iter().filter_map(ProcessId::kill).collect();
             for pidfd in &dying {
                 wait_readable(pidfd, Duration::from_millis(200));
@@ -126,17 +132,21 @@ impl Tree {
                 // Not ours to kill, or between two states: look again, but do not spin.
                 std::thread::sleep(Duration::from_millis(5));
             }
+            killed.extend(dying);
         }
     }
 
     /// Reaps dead members that became our children because we are process 1 or a subreaper;
     /// the leader, our own child from the start, is left alone.
+    ///
+    /// A dead process shows neither arguments nor environment, so a crash handler, which left the
+    /// group, is known by its name.
     pub(super) fn reap_adopted(&self) {
         let own = std::process::id();
         let adopted = processes().filter(|(pid, stat)| {
             stat.parent == own
-                && stat.is_zombie()
-                && Some(stat.group) == self.group
+                && stat.is_dead()
+                && (Some(stat.group) == self.group || stat.is_crash_handler)
                 && Some(*pid) != self.group
         });
         for pid in adopted.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)) {
@@ -168,7 +178,7 @@ fn processes() -> impl Iterator<Item = (u32, Stat)> {
 
 /// All processes that were given exactly this argument.
 pub(super) fn with_argument(argument: &[u8]) -> Option<u32> {
-    processes().filter(|(_, stat)| !stat.is_zombie()).map(|(pid, _)| pid).find(|pid| {
+    processes().filter(|(_, stat)| !stat.is_dead()).map(|(pid, _)| pid).find(|pid| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         arguments.split(|&byte| byte == 0).any(|held| held == argument)
     })
@@ -180,9 +190,19 @@ mod tests {
 
     #[test]
     fn a_program_name_with_brackets_and_spaces_is_read_past() {
-        let line = "42 (a) Z 1 (b)) S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        let line = "42 (a) Z 1 (b)) S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 6 0 12345 0 0";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group, stat.started), (b'S', 7, 8, 12345));
+        assert!(!stat.is_dead());
+    }
+
+    #[test]
+    fn a_zombie_with_threads_is_not_yet_dead() {
+        let stat = |threads: u32| {
+            Stat::parse(&format!("4 (a) Z 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 1 0 0"))
+        };
+        assert!(!stat(2).unwrap().is_dead());
+        assert!(stat(1).unwrap().is_dead());
     }
 
     #[test]

@@ -149,8 +149,23 @@ pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
 }
 
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    stat_field(pid, 1)
+}
+
+pub(crate) fn group_of(pid: u32) -> Option<u32> {
+    stat_field(pid, 2)
+}
+
+/// A number from `/proc/PID/stat`, counted from the state letter.
+fn stat_field(pid: u32, index: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat[stat.rfind(')')? + 2..].split_whitespace().nth(1)?.parse().ok()
+    stat[stat.rfind(')')? + 2..].split_whitespace().nth(index)?.parse().ok()
+}
+
+/// Our own children that are dead and not reaped.
+pub(crate) fn zombies() -> usize {
+    let own = std::process::id();
+    pids().filter(|pid| state_of(*pid) == Some('Z') && parent_of(*pid) == Some(own)).count()
 }
 
 /// Opens a page and attaches to it; the id of the session.

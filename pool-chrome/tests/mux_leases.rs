@@ -1,0 +1,278 @@
+//! Leases on real Chromium: what is theirs, what they see, and that they leave nothing.
+
+mod mux_support;
+
+use std::time::Duration;
+
+use mux_support::{Client, ENGINES, KINDS, Rig, eventually};
+use pool_chrome::mux::{EndReason, LeaseKind, LeaseOptions};
+use serde_json::json;
+
+#[tokio::test]
+async fn an_ended_lease_leaves_no_context_and_no_target() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (lease, mut client) = rig.client(kind).await;
+            client.page("data:text/html,<script>onbeforeunload=()=>1</script>").await;
+            for dispose in [true, false] {
+                let params = json!({ "disposeOnDetach": dispose });
+                let made = client.ok(None, "Target.createBrowserContext", params).await;
+                let params = json!({ "url": "about:blank", "browserContextId": made["browserContextId"] });
+                client.ok(None, "Target.createTarget", params).await;
+            }
+            assert_eq!(rig.mux.context_ids().await.unwrap().len(), 3);
+            lease.end().await.unwrap();
+            assert_eq!(rig.mux.context_ids().await.unwrap(), [""; 0]);
+            assert_eq!(client.end().await, EndReason::Released);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_lease_goes_as_well() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (lease, client) = rig.client(LeaseKind::Shared).await;
+        drop((lease, client));
+        eventually("no context is left", async || {
+            rig.mux.context_ids().await.unwrap().is_empty()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn two_leases_see_nothing_of_each_other() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (_mine, mut me) = rig.client(LeaseKind::Shared).await;
+        let (_theirs, mut they) = rig.client(LeaseKind::Shared).await;
+        for client in [&mut me, &mut they] {
+            let all = json!({ "discover": true, "filter": [{}] });
+            client.ok(None, "Target.setDiscoverTargets", all).await;
+            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+            client.ok(None, "Target.setAutoAttach", params).await;
+        }
+        let (target, session) = they.page("data:text/html,<title>theirs</title>").await;
+        let mine = me.ok(None, "Target.getTargets", json!({ "filter": [{}] })).await;
+        assert!(!mine.to_string().contains(&target), "{engine:?}: {mine}");
+        let contexts = me.ok(None, "Target.getBrowserContexts", json!({})).await;
+        let theirs = they.ok(None, "Target.getBrowserContexts", json!({})).await;
+        assert_ne!(contexts["defaultBrowserContextId"], theirs["defaultBrowserContextId"]);
+        for method in ["Target.attachToTarget", "Target.closeTarget", "Target.activateTarget", "Target.getTargetInfo"] {
+            let params = json!({ "targetId": target, "flatten": true });
+            let (_, message) = me.fails(None, method, params).await;
+            assert!(message.contains("No target"), "{method}: {message}");
+        }
+        let params = json!({ "expression": "1" });
+        let (code, _) = me.fails(Some(&session), "Runtime.evaluate", params).await;
+        assert_eq!(code, -32001);
+        let params = json!({ "url": "about:blank", "browserContextId": theirs["defaultBrowserContextId"] });
+        me.fails(None, "Target.createTarget", params).await;
+        let events: Vec<String> = me.events.iter().map(ToString::to_string).collect();
+        assert!(!events.join("").contains(&target), "{engine:?}: {events:?}");
+        let value = they.evaluate(&session, "document.title").await;
+        assert_eq!(value, json!("theirs"));
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_one_lease_are_not_in_the_next() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (lease, mut client) = rig.client(kind).await;
+            let cookies = client.ok(None, "Storage.getCookies", json!({})).await;
+            assert_eq!(cookies["cookies"], json!([]), "{engine:?} {kind:?}");
+            let cookie = json!({ "name": "a", "value": "b", "domain": "example.org", "path": "/" });
+            client.ok(None, "Storage.setCookies", json!({ "cookies": [cookie] })).await;
+            let cookies = client.ok(None, "Storage.getCookies", json!({})).await;
+            assert_eq!(cookies["cookies"].as_array().unwrap().len(), 1);
+            lease.end().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_warm_page_is_the_first_new_page_and_was_never_seen_before() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (_lease, mut client) = rig.client(kind).await;
+            client.ok(None, "Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] })).await;
+            let targets = client.ok(None, "Target.getTargets", json!({ "filter": [{}] })).await;
+            assert!(!targets.to_string().contains(r#""page""#), "{engine:?}: {targets}");
+            assert!(client.events.iter().all(|event| event["params"]["targetInfo"]["type"] == "browser"));
+            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+            client.ok(None, "Target.setAutoAttach", params).await;
+            assert!(client.events.iter().all(|event| event["method"] != "Target.attachedToTarget"));
+
+            let made = client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            // Everything that a client must know of the page came before the reply.
+            let target = made["targetId"].clone();
+            let of_it = |event: &&serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
+            let methods: Vec<_> =
+                client.events.iter().filter(of_it).map(|event| event["method"].clone()).collect();
+            assert!(methods.contains(&json!("Target.targetCreated")), "{methods:?}");
+            assert!(methods.contains(&json!("Target.attachedToTarget")), "{methods:?}");
+            let attached = client
+                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .await;
+            assert_eq!(attached["params"]["waitingForDebugger"], json!(true));
+            let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
+            client.ok(Some(&session), "Runtime.runIfWaitingForDebugger", json!({})).await;
+            assert_eq!(client.evaluate(&session, "location.href").await, json!("about:blank"));
+            assert_eq!(client.evaluate(&session, "history.length").await, json!(1));
+
+            // A second page is a new one.
+            let other = client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            assert_ne!(other["targetId"], target);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_lives_on_in_its_lease_when_its_client_goes() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (lease, mut first) = rig.client(kind).await;
+            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+            first.ok(None, "Target.setAutoAttach", params.clone()).await;
+            // Left paused by its client, it must not stay so.
+            let made = first.ok(None, "Target.createTarget", json!({ "url": "data:text/html,<title>kept</title>" })).await;
+            let target = made["targetId"].as_str().unwrap();
+            let bound = json!({ "disposeOnDetach": true });
+            let bound = first.ok(None, "Target.createBrowserContext", bound).await;
+            drop(first);
+
+            let mut second = Client::new(lease.connect().await.unwrap());
+            second.ok(None, "Target.setAutoAttach", params).await;
+            let attached = second
+                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .await;
+            let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
+            eventually("the page goes on", async || {
+                second.evaluate(&session, "document.title").await == json!("kept")
+            })
+            .await;
+            eventually("what was bound to the connection is gone", async || {
+                let contexts = rig.mux.context_ids().await.unwrap();
+                !contexts.iter().any(|id| *id == bound["browserContextId"].as_str().unwrap())
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_clients_of_one_lease_are_both_attached_to_its_pages() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (lease, mut first) = rig.client(LeaseKind::Exclusive).await;
+        let mut second = Client::new(lease.connect().await.unwrap());
+        let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+        first.ok(None, "Target.setAutoAttach", params.clone()).await;
+        second.ok(None, "Target.setAutoAttach", params).await;
+        for _ in 0..3 {
+            // The reply comes when the one who asked is attached, whoever got the first session.
+            let made = second.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            let target = made["targetId"].clone();
+            let is_it = |event: &serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
+            let attached = second
+                .events
+                .iter()
+                .find(|event| event["method"] == "Target.attachedToTarget" && is_it(event))
+                .unwrap_or_else(|| panic!("not attached before the reply: {:?}", second.events));
+            let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
+            second.evaluate(&session, "1").await;
+            let attached = first
+                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .await;
+            let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
+            first.evaluate(&session, "1").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn browser_close_ends_the_lease_and_not_the_browser() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (lease, mut client) = rig.client(kind).await;
+            let (_, session) = client.page("about:blank").await;
+            let on = if kind == LeaseKind::Shared { Some(session.as_str()) } else { None };
+            assert_eq!(client.ok(on, "Browser.close", json!({})).await, json!({}));
+            assert_eq!(client.end().await, EndReason::BrowserClosed);
+            assert_eq!(lease.ended().await, EndReason::BrowserClosed);
+            assert!(lease.connect().await.is_err());
+            lease.end().await.unwrap();
+            assert!(rig.mux.end_reason().is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_browser_ends_its_clients_with_the_reason() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (lease, client) = rig.client(LeaseKind::Shared).await;
+        rig.chromium.kill();
+        assert_eq!(client.end().await, EndReason::Crashed);
+        assert_eq!(lease.ended().await, EndReason::Crashed);
+        assert_eq!(rig.mux.ended().await, EndReason::Crashed);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_its_neighbour_is_not() {
+    let rig = Rig::new(ENGINES[0]).await;
+    let mut options = LeaseOptions::new(LeaseKind::Shared);
+    options.outgoing_limit = 1024 * 1024;
+    let lease = rig.mux.open_lease(options).await.unwrap();
+    let mut greedy = Client::new(lease.connect().await.unwrap());
+    let (_neighbour, mut neighbour) = rig.client(LeaseKind::Shared).await;
+    let (_, session) = neighbour.page("about:blank").await;
+
+    let (_, page) = greedy.page("about:blank").await;
+    greedy.ok(Some(&page), "Runtime.enable", json!({})).await;
+    let flood = "setInterval(() => { for (let i = 0; i < 200; i++) console.log('x'.repeat(4096)) }, 0)";
+    greedy.send(Some(&page), "Runtime.evaluate", json!({ "expression": flood })).await;
+    eventually("it is cut off", async || {
+        assert_eq!(neighbour.evaluate(&session, "6*7").await, json!(42));
+        lease.targets().is_empty() || greedy_is_over(&greedy)
+    })
+    .await;
+    assert_eq!(greedy.end().await, EndReason::SlowReader);
+    assert_eq!(neighbour.evaluate(&session, "6*7").await, json!(42));
+}
+
+fn greedy_is_over(client: &Client) -> bool {
+    client.end_reason() == Some(EndReason::SlowReader)
+}
+
+#[tokio::test]
+async fn a_chromium_that_pauses_new_pages_suits_shared_leases() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        assert!(!rig.mux.is_proven());
+        let _lease = rig.lease(LeaseKind::Shared).await;
+        assert!(rig.mux.is_proven());
+        rig.mux.check_suited().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lease_takes_milliseconds_and_leaves_nothing_two_hundred_times() {
+    let rig = Rig::new(ENGINES[0]).await;
+    for _ in 0..200 {
+        let (lease, mut client) = rig.client(LeaseKind::Shared).await;
+        client.page("about:blank").await;
+        lease.end().await.unwrap();
+    }
+    assert_eq!(rig.mux.context_ids().await.unwrap(), [""; 0]);
+    let closed = tokio::time::timeout(Duration::from_secs(5), rig.chromium.close(Duration::from_secs(2)));
+    closed.await.unwrap();
+}
