@@ -7,8 +7,8 @@
 // One JSON line a session, then a summary; ends with 1 unless every session was good. `--context new` is
 // for a plain Chromium, whose default context all its clients share.
 
-import { randomUUID } from 'node:crypto';
-import { parameters, expect, pngSize, within } from './lib/steps.mjs';
+import { CLIENTS, session } from './lib/session.mjs';
+import { parameters, within } from './lib/steps.mjs';
 
 const options = parameters({
   client: { type: 'string', default: 'playwright' },
@@ -17,77 +17,6 @@ const options = parameters({
   context: { type: 'string', default: 'default' },
 });
 const { cdp, site } = options;
-
-/** What differs between the clients: how to connect, to get a context, and its pages. */
-const CLIENTS = {
-  async playwright() {
-    const { chromium } = await import('playwright-core');
-    return {
-      connect: () => chromium.connectOverCDP(cdp),
-      context: (browser) => (options.context === 'new' ? browser.newContext() : browser.contexts()[0]),
-      pages: (context) => context.pages(),
-    };
-  },
-  puppeteer: () => puppeteer('puppeteer-core'),
-  'puppeteer-24': () => puppeteer('puppeteer-core-24'),
-};
-
-async function puppeteer(library) {
-  const { default: lib } = await import(library);
-  return {
-    connect: () => lib.connect({ browserWSEndpoint: cdp }),
-    context: (browser) => (options.context === 'new' ? browser.createBrowserContext() : browser.defaultBrowserContext()),
-    pages: (context) => context.pages(),
-  };
-}
-
-/** One session; the time of each part in milliseconds. */
-async function session(client) {
-  const times = {};
-  let last = performance.now();
-  const lap = (part) => {
-    const now = performance.now();
-    times[part] = Math.round(now - last);
-    last = now;
-  };
-
-  const browser = await client.connect();
-  lap('connect');
-  try {
-    const context = await client.context(browser);
-    const leftPages = (await client.pages(context)).filter((page) => page.url() !== 'about:blank').map((page) => page.url());
-    const leftCookies = (await context.cookies()).map(({ name, value }) => `${name}=${value}`);
-    const page = await context.newPage();
-    lap('page');
-    await page.goto(`${site}/title.html`);
-    expect((await page.title()) === 'A page with a title', 'the wrong title');
-    lap('goto');
-
-    const mark = randomUUID();
-    const foreign = await page.evaluate((own) => {
-      const found = [document.cookie, ...Object.entries(localStorage).map((entry) => entry.join('='))].filter(Boolean);
-      document.cookie = `mark=${own}; Max-Age=3600; Path=/`;
-      localStorage.setItem('mark', own);
-      return found;
-    }, mark);
-    const leaks = [...leftPages, ...leftCookies, ...foreign];
-    expect(leaks.length === 0, `LEAK ${leaks.join(' ')}`);
-    await page.reload();
-    const kept = await page.evaluate(() => [document.cookie, localStorage.getItem('mark')]);
-    expect(kept[0] === `mark=${mark}` && kept[1] === mark, `its own mark is gone: ${kept}`);
-    lap('mark');
-
-    pngSize(await page.screenshot());
-    lap('screenshot');
-    await page.close();
-    if (options.context === 'new') await context.close();
-  } finally {
-    // Puppeteer's close() would end a browser that is not leased.
-    await (options.context === 'new' && browser.disconnect ? browser.disconnect() : browser.close());
-  }
-  lap('close');
-  return times;
-}
 
 const client = await CLIENTS[options.client]();
 const total = Number(options.sessions);
@@ -103,7 +32,7 @@ async function worker() {
     const begun = performance.now();
     const line = { session: number, ok: true };
     try {
-      Object.assign(line, await within(options.timeout, session(client)));
+      Object.assign(line, await within(options.timeout, session(client, { cdp, site, fresh: options.context === 'new' })));
     } catch (error) {
       failed += 1;
       const message = String(error?.message ?? error);

@@ -2,15 +2,17 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { descendants } from './processes.mjs';
 
 const BINARY = process.env.POOL_CLI ?? new URL('../../../target/debug/pool-cli', import.meta.url).pathname;
 
-async function freePort() {
+/** A port of 127.0.0.1 that was free a moment ago. */
+export async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
@@ -18,38 +20,46 @@ async function freePort() {
   return port;
 }
 
-/** Starts a pool with `settings`, `{ section: { key: value } }`, and resolves once it is ready. */
-export async function startPool(settings = {}) {
-  const port = await freePort();
-  const directory = mkdtempSync(join(tmpdir(), 'browser-pool-test-'));
-  const sections = {
-    ...settings,
-    gateway: { listen: `127.0.0.1:${port}`, ...settings.gateway },
-    pool: { state_dir: join(directory, 'state'), ...settings.pool },
-  };
+/**
+ * Starts a pool with `settings`, `{ section: { key: value } }`, and resolves once it is ready.
+ * `port` and `directory` are for one that takes the place of another; `env` is added to its environment.
+ */
+export async function startPool(settings = {}, { port, directory: given, env } = {}) {
+  const address = `127.0.0.1:${port ?? (await freePort())}`;
+  const directory = given ?? mkdtempSync(join(tmpdir(), 'browser-pool-test-'));
+  const clean = () => given || rmSync(directory, { recursive: true, force: true });
   const config = join(directory, 'pool.toml');
-  writeFileSync(config, toml(sections));
+  writeFileSync(config, toml({
+    ...settings,
+    gateway: { listen: address, ...settings.gateway },
+    pool: { state_dir: join(directory, 'state'), ...settings.pool },
+  }));
 
-  const child = spawn(BINARY, ['run', '--config', config], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(BINARY, ['run', '--config', config], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   let log = '';
-  child.stderr.on('data', (data) => { log = (log + data).slice(-20_000); });
+  child.stderr.on('data', (data) => { log = (log + data).slice(-100_000); });
   const exited = new Promise((resolve) => {
     child.on('error', (error) => resolve(String(error)));
     child.on('exit', (code, signal) => resolve(signal ?? code));
   });
-  const address = `127.0.0.1:${port}`;
+  const end = async (signal) => {
+    child.kill(signal);
+    const code = await exited;
+    clean();
+    return code;
+  };
   const pool = {
     pid: child.pid,
     url: `ws://${address}/`,
     log: () => log,
     get: async (path) => (await fetch(`http://${address}${path}`)).json(),
     /** Ends it as an operator would; resolves to its exit code. */
-    async stop() {
-      child.kill('SIGTERM');
-      const code = await exited;
-      rmSync(directory, { recursive: true, force: true });
-      return code;
-    },
+    stop: () => end('SIGTERM'),
+    /** Ends it as the kernel would. */
+    kill: () => end('SIGKILL'),
     /** Processes below it and its open files, from /proc. */
     resources: () => ({ processes: descendants(child.pid).length, files: readdirSync(`/proc/${child.pid}/fd`).length }),
   };
@@ -65,9 +75,7 @@ export async function startPool(settings = {}) {
   };
   const ended = exited.then((code) => { throw new Error(`it ended with ${code}`); });
   return Promise.race([ready(), ended]).catch(async (error) => {
-    child.kill('SIGKILL');
-    await exited;
-    rmSync(directory, { recursive: true, force: true });
+    await end('SIGKILL');
     throw new Error(`no pool: ${error.message}\n${log}`);
   });
 }
@@ -88,26 +96,4 @@ function toml(sections) {
     return [`[${name}]`, ...values].join('\n');
   });
   return `${lines.join('\n\n')}\n`;
-}
-
-/** The ids of all processes below `pid`. */
-function descendants(pid) {
-  const children = new Map();
-  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      // The name of a process may hold anything, so the fields are counted from its closing bracket.
-      const [, parent] = readFileSync(`/proc/${entry}/stat`, 'utf8').split(') ').pop().split(' ');
-      children.set(Number(parent), [...(children.get(Number(parent)) ?? []), Number(entry)]);
-    } catch (error) {
-      // It has ended since it was listed.
-      if (error.code !== 'ENOENT' && error.code !== 'ESRCH') throw error;
-    }
-  }
-  const found = [];
-  for (const todo = [pid]; todo.length > 0;) {
-    const below = children.get(todo.pop()) ?? [];
-    found.push(...below);
-    todo.push(...below);
-  }
-  return found;
 }
