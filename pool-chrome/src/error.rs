@@ -1,7 +1,11 @@
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pool_core::BoxError;
+
+use crate::cdp::CdpError;
 use crate::egress::ProxyError;
 use crate::process::{Engine, Exit};
 
@@ -127,6 +131,22 @@ pub enum ChromeError {
     /// The egress proxy of a browser does not work.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+
+    /// Chromium did not do what it was told over the Chrome DevTools Protocol.
+    #[error(transparent)]
+    Cdp(#[from] CdpError),
+
+    /// A launch that several waited for has failed.
+    #[error(transparent)]
+    Launch(Arc<Self>),
+
+    /// The directory of a profile is not to be had.
+    #[error("cannot open the profile: {0}")]
+    Profile(#[source] BoxError),
+
+    /// `chromiumoxide` could not do what it was asked for.
+    #[error("chromiumoxide: {0}")]
+    Client(#[source] Box<chromiumoxide::error::CdpError>),
 }
 
 impl ChromeError {
@@ -136,6 +156,16 @@ impl ChromeError {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+
+    /// An error of the client that comes with each browser.
+    pub(crate) fn client(error: chromiumoxide::error::CdpError) -> Self {
+        Self::Client(Box::new(error))
+    }
+
+    #[cfg(feature = "policies")]
+    pub(crate) fn profile(error: impl Into<BoxError>) -> Self {
+        Self::Profile(error.into())
     }
 
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {

@@ -1,5 +1,6 @@
 //! Placeholder.
 
+mod driver;
 mod error;
 
 pub mod cdp;
@@ -8,4 +9,5 @@ pub mod loopback;
 pub mod mux;
 pub mod process;
 
+pub use driver::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, Version, VirtualBrowser, Vitals};
 pub use error::ChromeError;

@@ -178,6 +178,17 @@ impl Multiplexer {
         self.shared.update(|state| state.detach_own(session));
     }
 
+    /// Disposes a context of our own, without waiting.
+    pub(crate) fn dispose_context(&self, context: &str) {
+        self.shared.update(|state| state.dispose_context_now(context));
+    }
+
+    /// Whether any client is connected.
+    #[must_use]
+    pub fn has_connections(&self) -> bool {
+        self.shared.look(State::has_connections)
+    }
+
     /// The contexts that Chromium has at this moment, but for its real default one.
     ///
     /// # Errors

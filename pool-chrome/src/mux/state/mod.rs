@@ -245,6 +245,16 @@ impl State {
         self.own_attaches.remove(target);
     }
 
+    /// Disposes a context that is no lease's.
+    pub(crate) fn dispose_context_now(&mut self, context: &str) {
+        let params = serde_json::json!({ "browserContextId": context });
+        self.own_command(None, "Target.disposeBrowserContext", &params, Reply::Nothing);
+    }
+
+    pub(crate) fn has_connections(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
     /// Leaves a session of ours.
     pub(crate) fn detach_own(&mut self, session: SessionId) {
         self.detach(session);

@@ -1,0 +1,273 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pool_core::{Driver, Meta, Reporter, ResourceId};
+use tokio::time::Instant;
+
+use super::fleet::Fleet;
+use super::host::{Host, Place};
+use super::seat::Seat;
+use super::version::Version;
+use super::virtual_browser::VirtualBrowser;
+use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
+use crate::ChromeError;
+use crate::mux::{EndReason, LeaseKind};
+use crate::process::StateDir;
+
+/// Memory is looked at no more often than this: reading it takes some milliseconds of /proc.
+const MEMORY_AGE: Duration = Duration::from_secs(10);
+
+/// Makes a pool of virtual browsers. Clones drive the same Chromiums.
+///
+/// A resource is one lease's place in a Chromium: an exclusive one has a Chromium to itself,
+/// shared ones are placed together, up to [`leases_per_browser`](ChromeConfig::leases_per_browser).
+///
+/// # Examples
+///
+/// ```no_run
+/// use pool_chrome::{ChromeConfig, ChromeDriver};
+/// use pool_core::Pool;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let driver = ChromeDriver::start(ChromeConfig::new()).await?;
+/// let pool = Pool::builder(driver).min_size(1).max_size(4).build()?;
+/// let browser = pool.acquire().await?;
+/// let page = browser.new_page("https://example.org").await?;
+/// println!("{:?}", page.get_title().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ChromeDriver {
+    fleet: Arc<Fleet>,
+}
+
+/// The process behind a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Vitals {
+    /// The browser process. Shared leases have it in common.
+    pub pid: u32,
+    /// The proportional set size of its process tree in bytes, and when it was measured.
+    pub memory: Option<(u64, Instant)>,
+}
+
+impl ChromeDriver {
+    /// Takes the state directory, ends what an earlier run has left in it, and is ready to launch.
+    ///
+    /// # Errors
+    ///
+    /// [`ChromeError::StateDirBusy`] if another pool has it, [`ChromeError::File`] if it cannot be
+    /// used.
+    pub async fn start(config: ChromeConfig) -> Result<Self, ChromeError> {
+        let path = config.state_dir.clone().or_else(StateDir::default_path).ok_or_else(|| {
+            let missing = std::io::Error::other("neither XDG_STATE_HOME nor HOME is set");
+            ChromeError::system("choose a state directory")(missing)
+        })?;
+        let open = tokio::task::spawn_blocking(move || StateDir::open(path)).await;
+        let state_dir = open.map_err(|_| {
+            ChromeError::system("open the state directory")(std::io::Error::other("it panicked"))
+        })??;
+        Ok(Self { fleet: Arc::new(Fleet::new(config, state_dir)) })
+    }
+
+    /// How it launches and leases.
+    #[must_use]
+    pub fn config(&self) -> &ChromeConfig {
+        &self.fleet.config
+    }
+
+    /// What the Chromium that was launched last says of itself; `None` before the first launch.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.fleet.version()
+    }
+
+    /// The process behind a resource, with its memory as last [measured](Self::measure).
+    #[must_use]
+    pub fn vitals(&self, id: ResourceId) -> Option<Vitals> {
+        let host = self.fleet.resource(id)?.host.upgrade()?;
+        Some(Vitals { pid: host.pid, memory: host.memory() })
+    }
+
+    /// Measures the memory of every Chromium that was not measured within `age`.
+    pub async fn measure(&self, age: Duration) {
+        self.fleet.measure(age).await;
+    }
+
+    /// Gives a resource a new lease: in this place, or elsewhere if the Chromium is retired.
+    async fn reseat(
+        &self,
+        browser: &mut VirtualBrowser,
+        place: Place,
+        reporter: Option<Reporter>,
+    ) -> Result<(), ChromeError> {
+        let place = match place.retired() {
+            None => place,
+            Some(why) => {
+                tracing::debug!(pid = place.pid, why, "a browser is replaced");
+                self.replace(browser, place).await?
+            }
+        };
+        let seat = Seat::take(&self.fleet, place, &browser.spec).await?;
+        self.fleet.register(browser.id, &seat.lease, &seat.place);
+        if let Some(reporter) = reporter {
+            seat.place.report_to(browser.id, reporter);
+        }
+        browser.seat = Some(seat);
+        Ok(())
+    }
+
+    /// A place in another Chromium. For shared leases it is found or launched before the old one
+    /// is given up; an exclusive one makes room first, and its profile must be closed.
+    async fn replace(&self, browser: &VirtualBrowser, old: Place) -> Result<Place, ChromeError> {
+        if old.kind == LeaseKind::Exclusive {
+            leave(old).await;
+            return self.fleet.place(&browser.spec).await;
+        }
+        old.forget(browser.id);
+        let place = self.fleet.place(&browser.spec).await?;
+        // In the background: the others' last lease on it may end much later.
+        tokio::spawn(leave(old));
+        Ok(place)
+    }
+
+    /// Wipes what an exclusive lease has left in its Chromium, or says that it must be replaced.
+    async fn wipe(&self, host: &Host) {
+        match clipboard::wipe(&host.mux).await {
+            Ok(()) => host.health.proven(),
+            Err(error) => {
+                tracing::warn!(pid = host.pid, %error, "a browser cannot be wiped");
+                host.retire("it could not be wiped");
+            }
+        }
+    }
+}
+
+/// Gives a place up. With the last one the Chromium is closed.
+async fn leave(place: Place) {
+    let host = Arc::clone(&place);
+    drop(place);
+    if host.is_unused() {
+        host.close().await;
+    }
+}
+
+#[async_trait]
+impl Driver for ChromeDriver {
+    type Spec = BrowserSpec;
+    type Resource = VirtualBrowser;
+    type Error = ChromeError;
+
+    async fn create(
+        &self,
+        spec: &BrowserSpec,
+        meta: &Meta,
+        reporter: Reporter,
+    ) -> Result<VirtualBrowser, ChromeError> {
+        let place = self.fleet.place(spec).await?;
+        let mut browser =
+            VirtualBrowser { seat: None, fleet: Arc::clone(&self.fleet), id: meta.id, spec: spec.clone() };
+        self.reseat(&mut browser, place, Some(reporter)).await?;
+        Ok(browser)
+    }
+
+    async fn check(&self, browser: &mut VirtualBrowser, _: &Meta) -> Result<(), ChromeError> {
+        let seat = browser.seat.as_ref().ok_or_else(gone)?;
+        if let Some(reason) = seat.lease.end_reason() {
+            return Err(crate::cdp::CdpError::Ended(reason).into());
+        }
+        seat.place.check_proxy()?;
+        let dead = seat.lease.has_crashed_page();
+        seat.place.probe().await?;
+        if !dead && seat.place.retired().is_none() {
+            return Ok(());
+        }
+        // It idles in a Chromium that is to go, or its warm page has died.
+        self.recycle_seat(browser).await
+    }
+
+    async fn recycle(&self, browser: &mut VirtualBrowser, _: &Meta) -> Result<(), ChromeError> {
+        self.recycle_seat(browser).await
+    }
+
+    async fn close(&self, mut browser: VirtualBrowser, _: &Meta) {
+        let Some(seat) = browser.seat.take() else { return };
+        seat.place.forget(browser.id);
+        if seat.place.kind == LeaseKind::Exclusive {
+            // Nothing of it stays, so nothing must be checked.
+            seat.lease.revoke(EndReason::Released);
+            let Seat { oxide, lease, place, .. } = seat;
+            drop((oxide, lease));
+            leave(place).await;
+        } else {
+            let (place, ended) = seat.clear().await;
+            if ended.is_err() {
+                place.retire("a lease could not be cleaned");
+            }
+            leave(place).await;
+        }
+    }
+
+    async fn revoke(&self, meta: &Meta) {
+        let Some(resource) = self.fleet.resource(meta.id) else { return };
+        if let Some(lease) = resource.lease.upgrade() {
+            lease.revoke(EndReason::Revoked);
+        }
+        if let Some(host) = resource.host.upgrade() {
+            host.forget(meta.id);
+            if host.kind == LeaseKind::Exclusive {
+                let exited = host.exited();
+                host.kill(EndReason::Revoked);
+                drop(host);
+                exited.await;
+            }
+        }
+    }
+}
+
+impl ChromeDriver {
+    async fn recycle_seat(&self, browser: &mut VirtualBrowser) -> Result<(), ChromeError> {
+        let seat = browser.seat.take().ok_or_else(gone)?;
+        let reporter = seat.place.forget(browser.id);
+        if let Some(reason) = seat.place.mux.end_reason() {
+            return Err(crate::cdp::CdpError::Ended(reason).into());
+        }
+        let exclusive = seat.place.kind == LeaseKind::Exclusive;
+        if seat.lease.is_tainted() {
+            seat.place.retire("a client changed what cannot be put back");
+        }
+        if seat.lease.has_crashed_page() {
+            seat.place.retire("one of its renderers has died");
+        }
+        if exclusive && (self.fleet.config.reset == Reset::Relaunch || browser.spec.has_profile()) {
+            // A profile keeps what is on its disk, and only a new process has forgotten the rest.
+            seat.place.retire("it is relaunched between leases");
+        }
+        seat.place.report_proxy();
+        if seat.place.retired().is_none() {
+            seat.place.measure(MEMORY_AGE).await;
+        }
+        let (place, ended) = if exclusive && seat.place.retired().is_some() {
+            seat.lease.revoke(EndReason::Released);
+            let Seat { oxide, lease, place, .. } = seat;
+            drop((oxide, lease));
+            (place, Ok(()))
+        } else {
+            seat.clear().await
+        };
+        if let Err(error) = ended {
+            tracing::warn!(pid = place.pid, %error, "a lease could not be cleaned");
+            place.retire("a lease could not be cleaned");
+        }
+        if exclusive && place.retired().is_none() {
+            self.wipe(&place).await;
+        }
+        self.reseat(browser, place, reporter).await
+    }
+}
+
+fn gone() -> ChromeError {
+    crate::cdp::CdpError::Ended(EndReason::Released).into()
+}

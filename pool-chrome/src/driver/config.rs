@@ -1,0 +1,161 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::mux::LeaseKind;
+use crate::process::{Engine, LaunchOptions, Sandbox};
+
+/// What happens between two exclusive leases of one Chromium.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reset {
+    /// The context of the lease is disposed and what outlives it is wiped, which takes some ten
+    /// milliseconds. Where a client did what cannot be wiped, the Chromium is relaunched. The
+    /// default.
+    #[default]
+    Context,
+    /// The Chromium is relaunched.
+    Relaunch,
+}
+
+/// How a [`ChromeDriver`](crate::ChromeDriver) launches and leases Chromium.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChromeConfig {
+    /// Which Chromium. Default: the headless shell when headless and installed.
+    pub engine: Engine,
+    /// The executable. Default: the environment variable `CHROME`, then the usual names on `PATH`.
+    pub executable: Option<PathBuf>,
+    /// Without a window. Default: true.
+    pub headless: bool,
+    /// Whether renderers are sandboxed. Default: where it can work.
+    pub sandbox: Sandbox,
+    /// The operator's extra arguments; never anything from a client. Default: none.
+    pub args: Vec<String>,
+    /// How long a Chromium may take until its first answer. Default: 20 s.
+    pub launch_timeout: Duration,
+    /// How many are launched at the same time; more wait. Default: 2.
+    pub max_launching: usize,
+    /// A Chromium whose process tree has a larger proportional set size, in bytes, is retired when
+    /// a lease on it ends. Default: 1 GiB.
+    pub max_memory: Option<u64>,
+    /// Where the directories of the processes and our own records are. Default: below
+    /// `XDG_STATE_HOME`.
+    pub state_dir: Option<PathBuf>,
+    /// The kind of lease where the spec does not say. Default: exclusive.
+    pub lease: LeaseKind,
+    /// How many shared leases one Chromium has at most. Default: 8.
+    pub leases_per_browser: usize,
+    /// A Chromium takes this many shared leases in its life. Default: 500.
+    pub max_browser_leases: u64,
+    /// A Chromium takes no more shared leases when it is this old. Default: 1 h.
+    pub max_browser_age: Duration,
+    /// What happens between two exclusive leases. Default: the context is disposed.
+    pub reset: Reset,
+    /// Whether each lease has a page ready for its client's first `newPage`. Default: yes.
+    pub warm_page: bool,
+    /// Directories that shared leases may download to and upload from, besides one of their own.
+    /// Default: none.
+    pub directories: Vec<PathBuf>,
+    /// A Chromium that does not answer for this long while it is leased is killed. Default: 10 s.
+    pub hang_timeout: Duration,
+    /// How long a Chromium may take to exit by itself before it is killed. Default: 2 s.
+    pub close_grace: Duration,
+}
+
+impl Default for ChromeConfig {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Auto,
+            executable: None,
+            headless: true,
+            sandbox: Sandbox::Auto,
+            args: Vec::new(),
+            launch_timeout: Duration::from_secs(20),
+            max_launching: 2,
+            max_memory: Some(1 << 30),
+            state_dir: None,
+            lease: LeaseKind::Exclusive,
+            leases_per_browser: 8,
+            max_browser_leases: 500,
+            max_browser_age: Duration::from_secs(60 * 60),
+            reset: Reset::Context,
+            warm_page: true,
+            directories: Vec::new(),
+            hang_timeout: Duration::from_secs(10),
+            close_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Makes a setter that has the name of its field.
+macro_rules! setters {
+    ($($name:ident: $type:ty),* $(,)?) => {
+        $(
+            #[doc = concat!("Sets [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, $name: impl Into<$type>) -> Self {
+                self.$name = $name.into();
+                self
+            }
+        )*
+    };
+}
+
+impl ChromeConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        engine: Engine,
+        executable: Option<PathBuf>,
+        headless: bool,
+        sandbox: Sandbox,
+        launch_timeout: Duration,
+        max_launching: usize,
+        max_memory: Option<u64>,
+        lease: LeaseKind,
+        leases_per_browser: usize,
+        max_browser_leases: u64,
+        max_browser_age: Duration,
+        reset: Reset,
+        warm_page: bool,
+        hang_timeout: Duration,
+        close_grace: Duration,
+    }
+
+    /// Sets [`state_dir`](Self::state_dir).
+    #[must_use]
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
+        self
+    }
+
+    /// Adds to [`args`](Self::args).
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds to [`directories`](Self::directories).
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directories.push(directory.into());
+        self
+    }
+
+    /// The launch of any Chromium by this configuration.
+    pub(super) fn launch_options(&self) -> LaunchOptions {
+        let mut options = LaunchOptions::new()
+            .engine(self.engine)
+            .headless(self.headless)
+            .sandbox(self.sandbox)
+            .args(self.args.iter().cloned())
+            .launch_timeout(self.launch_timeout);
+        options.executable.clone_from(&self.executable);
+        options
+    }
+}

@@ -1,0 +1,198 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use pool_core::ResourceId;
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use super::ChromeConfig;
+use super::host::{Host, Place};
+use super::spec::BrowserSpec;
+use super::version::Version;
+use crate::ChromeError;
+use crate::loopback::LoopbackServer;
+use crate::mux::{EndReason, LeaseKind, MuxLease};
+use crate::process::StateDir;
+
+/// All Chromiums of a driver, and who has a place in which.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) config: ChromeConfig,
+    state_dir: StateDir,
+    /// Launches at the same time: more than two on two cores only take longer each.
+    launching: Semaphore,
+    loopback: OnceCell<LoopbackServer>,
+    state: Mutex<FleetState>,
+}
+
+#[derive(Debug, Default)]
+struct FleetState {
+    /// Chromiums for shared leases, by what their leases have in common.
+    hosts: Vec<(String, Weak<Host>)>,
+    launches: Vec<Launch>,
+    next_launch: u64,
+    resources: HashMap<ResourceId, Resource>,
+    version: Option<Version>,
+}
+
+/// A launch whose places are waited for.
+#[derive(Debug)]
+struct Launch {
+    id: u64,
+    key: String,
+    promised: usize,
+    result: watch::Receiver<Launched>,
+}
+
+/// The result of a launch, for all who wait for it.
+type Launched = Option<Result<Arc<Host>, Arc<ChromeError>>>;
+
+/// What is behind a resource of the pool.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    pub(super) lease: Weak<MuxLease>,
+    pub(super) host: Weak<Host>,
+}
+
+impl Fleet {
+    pub(super) fn new(config: ChromeConfig, state_dir: StateDir) -> Self {
+        let launching = Semaphore::new(config.max_launching.max(1));
+        Self { config, state_dir, launching, loopback: OnceCell::new(), state: Mutex::default() }
+    }
+
+    /// A place in a Chromium that suits the spec: for an exclusive lease in a fresh one, for a
+    /// shared one wherever a place is free. One launch serves as many as find a place in it.
+    pub(super) async fn place(self: &Arc<Self>, spec: &BrowserSpec) -> Result<Place, ChromeError> {
+        if spec.kind(self.config.lease) == LeaseKind::Exclusive {
+            let host = self.launch(spec.clone()).await?;
+            return host.take_place().ok_or_else(|| ended(&host));
+        }
+        let key = spec.key();
+        loop {
+            let mut launch = {
+                let mut state = self.state();
+                if let Some(place) = free_place(&mut state, &key) {
+                    return Ok(place);
+                }
+                self.join_launch(&mut state, &key, spec)
+            };
+            let result = launch.wait_for(Option::is_some).await.map(|result| result.clone());
+            match result.ok().flatten() {
+                Some(Ok(host)) => {
+                    if let Some(place) = host.take_place() {
+                        return Ok(place);
+                    }
+                }
+                Some(Err(error)) => return Err(ChromeError::Launch(error)),
+                // The runtime ends.
+                None => return Err(crate::cdp::CdpError::Ended(EndReason::Closed).into()),
+            }
+        }
+    }
+
+    /// Waits for a launch under way that has places left, or begins one. It is a task of its own:
+    /// whoever asked for it first may give up while others wait.
+    fn join_launch(
+        self: &Arc<Self>,
+        state: &mut FleetState,
+        key: &str,
+        spec: &BrowserSpec,
+    ) -> watch::Receiver<Launched> {
+        let places = self.config.leases_per_browser.max(1);
+        let open = |launch: &&mut Launch| launch.key == key && launch.promised < places;
+        if let Some(launch) = state.launches.iter_mut().find(open) {
+            launch.promised += 1;
+            return launch.result.clone();
+        }
+        let id = state.next_launch;
+        state.next_launch += 1;
+        let (tell, result) = watch::channel(None);
+        let key = key.to_owned();
+        state.launches.push(Launch { id, key: key.clone(), promised: 1, result: result.clone() });
+        let (fleet, spec) = (Arc::clone(self), spec.clone());
+        tokio::spawn(async move {
+            let launched = fleet.launch(spec).await.map_err(Arc::new);
+            {
+                let mut state = fleet.state();
+                state.launches.retain(|launch| launch.id != id);
+                if let Ok(host) = &launched {
+                    state.hosts.push((key, Arc::downgrade(host)));
+                }
+            }
+            if let Err(unwanted) = tell.send(Some(launched)) {
+                if let Some(Ok(host)) = unwanted.0 {
+                    host.close().await;
+                }
+            }
+        });
+        result
+    }
+
+    /// Launches a Chromium, when it is this one's turn.
+    pub(super) async fn launch(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
+        let _turn = self.launching.acquire().await.expect("the semaphore is never closed");
+        let host = Host::launch(&self.config, &self.state_dir, spec).await?;
+        self.state().version = Some(host.version.clone());
+        Ok(host)
+    }
+
+    /// The server for clients in this process, which listens from its first use on.
+    pub(super) async fn loopback(&self) -> Result<&LoopbackServer, ChromeError> {
+        let start = || async {
+            LoopbackServer::start().await.map_err(ChromeError::system("listen on loopback"))
+        };
+        self.loopback.get_or_try_init(start).await
+    }
+
+    pub(super) fn version(&self) -> Option<Version> {
+        self.state().version.clone()
+    }
+
+    pub(super) fn register(&self, id: ResourceId, lease: &Arc<MuxLease>, host: &Arc<Host>) {
+        let resource = Resource { lease: Arc::downgrade(lease), host: Arc::downgrade(host) };
+        self.state().resources.insert(id, resource);
+    }
+
+    pub(super) fn unregister(&self, id: ResourceId) {
+        self.state().resources.remove(&id);
+    }
+
+    pub(super) fn resource(&self, id: ResourceId) -> Option<Resource> {
+        self.state().resources.get(&id).cloned()
+    }
+
+    /// Measures the memory of all Chromiums that were not measured within `age`.
+    pub(super) async fn measure(&self, age: Duration) {
+        let hosts: Vec<Arc<Host>> = {
+            let state = self.state();
+            let hosts = state.resources.values().filter_map(|resource| resource.host.upgrade());
+            hosts.collect()
+        };
+        // Those of shared leases come several times, and are measured once.
+        for host in hosts {
+            host.measure(age).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FleetState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the Chromium of this kind that has the fewest leases.
+fn free_place(state: &mut FleetState, key: &str) -> Option<Place> {
+    state.hosts.retain(|(_, host)| host.strong_count() > 0);
+    let mut hosts: Vec<Arc<Host>> = state
+        .hosts
+        .iter()
+        .filter(|(held, _)| held == key)
+        .filter_map(|(_, host)| host.upgrade())
+        .collect();
+    hosts.sort_by_key(|host| host.taken());
+    hosts.iter().find_map(Host::take_place)
+}
+
+fn ended(host: &Host) -> ChromeError {
+    let reason = host.mux.end_reason().unwrap_or(EndReason::Crashed);
+    crate::cdp::CdpError::Ended(reason).into()
+}

@@ -1,0 +1,144 @@
+//! Whether a Chromium still makes pages.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::host::Host;
+use crate::ChromeError;
+use crate::cdp::CdpError;
+
+/// How long the page of a probe may take. Below the pool's own timeout for a check, so that it is
+/// us who judge.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Where one probe is enough for all leases of a Chromium.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// How often in a row the benefit of the doubt is given.
+const DOUBTS: u32 = 3;
+
+/// How much slower than usual the control session answers on a machine that is overloaded.
+const OVERLOAD: u32 = 20;
+
+/// What earlier probes have shown.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Past>);
+
+#[derive(Debug, Default)]
+struct Past {
+    /// The usual time to answer a command that costs nothing.
+    answer: Option<Duration>,
+    proven_at: Option<Instant>,
+    doubts: u32,
+}
+
+impl Health {
+    fn past(&self) -> std::sync::MutexGuard<'_, Past> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.past().proven_at.is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    fn answered(&self, took: Duration) -> Duration {
+        let mut past = self.past();
+        let usual = past.answer.map_or(took, |usual| (usual * 7 + took) / 8);
+        past.answer = Some(usual);
+        usual
+    }
+
+    /// A page was made.
+    pub(super) fn proven(&self) {
+        let mut past = self.past();
+        past.proven_at = Some(Instant::now());
+        past.doubts = 0;
+    }
+
+    /// No page came in time. Whether that may be the machine's fault: Chromium then answers
+    /// everything slowly, compared with its own past. Dead zygotes make no page and slow down
+    /// nothing.
+    fn doubt(&self, answer: Duration, usual: Duration) -> bool {
+        let mut past = self.past();
+        past.doubts += 1;
+        let slow = answer >= (usual * OVERLOAD).max(Duration::from_millis(50));
+        slow && past.doubts < DOUBTS
+    }
+}
+
+impl Host {
+    /// Proves that pages can be made, by making one. `Browser.getVersion` still answers when none
+    /// can.
+    pub(super) async fn probe(&self) -> Result<(), ChromeError> {
+        if self.health.is_fresh() {
+            return Ok(());
+        }
+        let usual = self.health.past().answer;
+        let began = Instant::now();
+        let params = json!({});
+        let answer = self.mux.call(None, "Browser.getVersion", &params);
+        let answered = timeout(PATIENCE, answer).await;
+        let took = began.elapsed();
+        match answered {
+            Ok(answered) => drop(answered?),
+            Err(_) => {
+                let method = "Browser.getVersion".to_owned();
+                return Err(CdpError::Timeout { method, waited: took }.into());
+            }
+        }
+        let usual = usual.unwrap_or_else(|| self.health.answered(took));
+        match timeout(PATIENCE.saturating_sub(took), self.make_page()).await {
+            Ok(made) => {
+                made?;
+                self.health.answered(took);
+                self.health.proven();
+                Ok(())
+            }
+            Err(_) if self.health.doubt(took, usual) => {
+                tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
+                Ok(())
+            }
+            Err(_) => {
+                let method = "a new page".to_owned();
+                Err(CdpError::Timeout { method, waited: began.elapsed() }.into())
+            }
+        }
+    }
+
+    async fn make_page(&self) -> Result<(), CdpError> {
+        let page = super::scratch::ScratchPage::open(&self.mux).await?;
+        let answer = page.evaluate("6*7").await?;
+        page.close().await?;
+        if answer == json!(42) {
+            Ok(())
+        } else {
+            Err(CdpError::unexpected("Runtime.evaluate", format!("6*7 is {answer}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USUAL: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_slow_machine_gets_the_benefit_of_the_doubt_but_not_for_ever() {
+        let health = Health::default();
+        let slow = Duration::from_millis(400);
+        assert!(health.doubt(slow, USUAL));
+        assert!(health.doubt(slow, USUAL));
+        assert!(!health.doubt(slow, USUAL));
+        health.proven();
+        assert!(health.doubt(slow, USUAL));
+    }
+
+    #[test]
+    fn a_browser_that_answers_as_fast_as_ever_but_makes_no_page_is_dead() {
+        assert!(!Health::default().doubt(USUAL * 3, USUAL));
+    }
+}

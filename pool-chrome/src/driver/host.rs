@@ -1,0 +1,281 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pool_core::{Reporter, ResourceId};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::health::Health;
+use super::spec::BrowserSpec;
+use super::version::Version;
+use super::{ChromeConfig, watch};
+use crate::ChromeError;
+use crate::egress::Forwarder;
+use crate::mux::{EndReason, LeaseKind, Multiplexer};
+use crate::process::{Chromium, Engine, StateDir, UserData};
+
+/// How long a proxy may take to show that it is there.
+const PROXY_PROBE: Duration = Duration::from_secs(5);
+
+/// One Chromium with its multiplexer, and the places that leases take in it.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) mux: Multiplexer,
+    pub(super) kind: LeaseKind,
+    pub(super) pid: u32,
+    pub(super) engine: Engine,
+    pub(super) version: Version,
+    pub(super) health: Health,
+    pub(super) forwarder: Option<Forwarder>,
+    /// Its spec, with what must live as long as it does. After `chromium`, so that it is dropped
+    /// after the processes are killed.
+    chromium: Chromium,
+    pub(super) spec: BrowserSpec,
+    launched_at: Instant,
+    /// Places in all, and how many leases it takes in its life.
+    places: usize,
+    max_leases: u64,
+    max_age: Duration,
+    max_memory: Option<u64>,
+    grace: Duration,
+    memory: AtomicU64,
+    state: Mutex<HostState>,
+}
+
+#[derive(Debug, Default)]
+struct HostState {
+    taken: usize,
+    leases: u64,
+    /// Why it takes no more leases.
+    retired: Option<&'static str>,
+    measured_at: Option<Instant>,
+    reporters: HashMap<ResourceId, Reporter>,
+}
+
+/// A taken place; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Host>);
+
+impl std::ops::Deref for Place {
+    type Target = Arc<Host>;
+
+    fn deref(&self) -> &Arc<Host> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.state().taken -= 1;
+    }
+}
+
+impl Host {
+    /// Launches a Chromium and takes its pipe over.
+    pub(super) async fn launch(
+        config: &ChromeConfig,
+        state_dir: &StateDir,
+        spec: BrowserSpec,
+    ) -> Result<Arc<Self>, ChromeError> {
+        let kind = spec.kind(config.lease);
+        let mut options = config.launch_options();
+        if let Some(directory) = spec.directory().await? {
+            options = options.user_data(UserData::Persistent(directory));
+        }
+        let forwarder = match spec.upstream()? {
+            Some(upstream) => Some(Forwarder::start(upstream).await?),
+            None => None,
+        };
+        if let Some(forwarder) = &forwarder {
+            // A proxy that is down is known before a browser is launched for it.
+            let probed = forwarder.probe(PROXY_PROBE).await;
+            spec.report_proxy(probed.is_ok());
+            probed?;
+            options = options.proxy_server(forwarder.proxy_server());
+        }
+        let launched_at = Instant::now();
+        let (chromium, pipe) = Chromium::launch(options, state_dir).await?;
+        let ready = async {
+            let mux = Multiplexer::start(pipe.reader, pipe.writer).await?;
+            let version = mux.call(None, "Browser.getVersion", &json!({})).await?;
+            Ok::<_, ChromeError>((mux, version))
+        };
+        let ready = match timeout(config.launch_timeout, ready).await {
+            Ok(Ok((mux, version))) => Some((mux, version)),
+            // The pipe is closed before the process is reaped: let it say how it ended.
+            Ok(Err(_)) => {
+                let _ = timeout(Duration::from_secs(1), chromium.exited()).await;
+                None
+            }
+            Err(_) => None,
+        };
+        let Some((mux, version)) = ready else { return Err(chromium.not_ready()) };
+        let version = serde_json::from_value(version).map_err(|error| {
+            crate::cdp::CdpError::unexpected("Browser.getVersion", error.to_string())
+        })?;
+        let host = Arc::new(Self {
+            mux,
+            kind,
+            pid: chromium.pid(),
+            engine: chromium.engine(),
+            version,
+            health: Health::default(),
+            forwarder,
+            chromium,
+            spec,
+            launched_at,
+            places: if kind == LeaseKind::Shared { config.leases_per_browser.max(1) } else { 1 },
+            max_leases: if kind == LeaseKind::Shared { config.max_browser_leases } else { u64::MAX },
+            max_age: if kind == LeaseKind::Shared { config.max_browser_age } else { Duration::MAX },
+            max_memory: config.max_memory,
+            grace: config.close_grace,
+            memory: AtomicU64::new(0),
+            state: Mutex::default(),
+        });
+        watch::watch(&host, config.hang_timeout);
+        Ok(host)
+    }
+
+    /// Takes a place, if one is free and it takes leases at all.
+    pub(super) fn take_place(self: &Arc<Self>) -> Option<Place> {
+        let mut state = self.state();
+        if self.retire_if_due(&mut state).is_some() || state.taken == self.places {
+            return None;
+        }
+        state.taken += 1;
+        Some(Place(Arc::clone(self)))
+    }
+
+    /// Why it takes no more leases, if it does not.
+    pub(super) fn retired(&self) -> Option<&'static str> {
+        self.retire_if_due(&mut self.state())
+    }
+
+    fn retire_if_due(&self, state: &mut HostState) -> Option<&'static str> {
+        let memory = self.memory.load(Relaxed);
+        let due = if self.mux.end_reason().is_some() {
+            Some("it has ended")
+        } else if state.leases >= self.max_leases {
+            Some("it was leased as often as allowed")
+        } else if self.launched_at.elapsed() >= self.max_age {
+            Some("it is as old as allowed")
+        } else if self.max_memory.is_some_and(|max| memory > max) {
+            Some("it uses more memory than allowed")
+        } else {
+            None
+        };
+        state.retired = state.retired.or(due);
+        state.retired
+    }
+
+    /// Takes no more leases from now on.
+    pub(super) fn retire(&self, why: &'static str) {
+        self.state().retired.get_or_insert(why);
+    }
+
+    /// A lease was opened.
+    pub(super) fn count_lease(&self) {
+        self.state().leases += 1;
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.state().taken == 0
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.state().taken
+    }
+
+    /// Tells the pool of this resource when the Chromium dies.
+    pub(super) fn report_to(&self, id: ResourceId, reporter: Reporter) {
+        self.state().reporters.insert(id, reporter);
+        // It may have died before anybody was there to be told.
+        if let Some(reason) = self.mux.end_reason() {
+            self.broken(&reason.to_string());
+        }
+    }
+
+    pub(super) fn forget(&self, id: ResourceId) -> Option<Reporter> {
+        self.state().reporters.remove(&id)
+    }
+
+    /// Tells the pool that every resource of this Chromium is broken.
+    pub(super) fn broken(&self, why: &str) {
+        // Reports call into the pool: never under our lock.
+        let reporters = std::mem::take(&mut self.state().reporters);
+        for reporter in reporters.values() {
+            reporter.broken(why);
+        }
+    }
+
+    /// Ends all connections for this reason and kills the process tree.
+    pub(super) fn kill(&self, reason: EndReason) {
+        self.mux.end(reason);
+        self.chromium.kill();
+    }
+
+    pub(super) fn exited(&self) -> impl Future<Output = crate::process::Exit> + Send + use<> {
+        self.chromium.exited()
+    }
+
+    /// The memory as last measured, in bytes, and when.
+    pub(super) fn memory(&self) -> Option<(u64, Instant)> {
+        self.state().measured_at.map(|at| (self.memory.load(Relaxed), at))
+    }
+
+    /// Measures the memory if that was not done within `age`.
+    pub(super) async fn measure(&self, age: Duration) {
+        let now = Instant::now();
+        {
+            let mut state = self.state();
+            if state.measured_at.is_some_and(|at| now.duration_since(at) < age) {
+                return;
+            }
+            state.measured_at = Some(now);
+        }
+        let memory = self.chromium.memory().await;
+        self.memory.store(memory, Relaxed);
+    }
+
+    /// Whether the proxy, if there is one, worked at the last request.
+    pub(super) fn check_proxy(&self) -> Result<(), ChromeError> {
+        let error = self.forwarder.as_ref().and_then(Forwarder::last_error);
+        match error.filter(crate::egress::ProxyError::blames_proxy) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whoever assigned the proxy how it did for this lease.
+    pub(super) fn report_proxy(&self) {
+        if self.forwarder.is_some() {
+            self.spec.report_proxy(self.check_proxy().is_ok());
+        }
+    }
+
+    /// A directory for a lease's files, which goes with the process at the latest.
+    pub(super) fn lease_directory(&self) -> std::path::PathBuf {
+        self.chromium.temp_dir().join(format!("lease-{:016x}", fastrand::u64(..)))
+    }
+
+    /// Ends the Chromium if nobody else has it, and returns when nothing of it is left.
+    ///
+    /// A profile is told to close first: what it had just stored would be lost otherwise.
+    pub(super) async fn close(self: Arc<Self>) {
+        let Some(host) = Arc::into_inner(self) else { return };
+        if host.spec.has_profile() && host.mux.end_reason().is_none() {
+            let params = json!({});
+            let asked = host.mux.call(None, "Browser.close", &params);
+            let _ = timeout(host.grace, async { tokio::join!(asked, host.chromium.exited()) }).await;
+        }
+        host.mux.end(EndReason::Closed);
+        host.chromium.close(host.grace).await;
+        host.spec.give_back().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, HostState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

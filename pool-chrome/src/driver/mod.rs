@@ -1,0 +1,23 @@
+//! Chromium as a pool's resource.
+
+mod chrome_driver;
+mod clipboard;
+mod config;
+mod fleet;
+mod health;
+mod host;
+mod oxide;
+#[cfg(feature = "policies")]
+mod policies;
+mod scratch;
+mod seat;
+mod spec;
+mod version;
+mod virtual_browser;
+mod watch;
+
+pub use chrome_driver::{ChromeDriver, Vitals};
+pub use config::{ChromeConfig, Reset};
+pub use spec::BrowserSpec;
+pub use version::Version;
+pub use virtual_browser::VirtualBrowser;

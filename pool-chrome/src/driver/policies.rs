@@ -1,0 +1,61 @@
+//! What the policies of `pool-policies` ask of a driver's spec and resource.
+
+use async_trait::async_trait;
+use pool_core::BoxError;
+use pool_policies::{
+    ProfileInstance, ProfileSpec, ProxyAssignment, ProxyResource, ProxySpec, Warm, WarmUp,
+};
+use serde_json::json;
+
+use super::scratch::ScratchPage;
+use super::{BrowserSpec, VirtualBrowser};
+use crate::cdp::CdpError;
+
+impl ProfileSpec for BrowserSpec {
+    fn set_profile(&mut self, instance: ProfileInstance) {
+        self.instance = Some(instance);
+    }
+}
+
+impl ProxySpec for BrowserSpec {
+    fn set_proxy(&mut self, proxy: ProxyAssignment) {
+        self.assignment = Some(proxy);
+    }
+}
+
+impl ProxyResource for VirtualBrowser {
+    fn proxy(&self) -> Option<&ProxyAssignment> {
+        self.spec.assignment.as_ref()
+    }
+}
+
+#[async_trait]
+impl Warm for VirtualBrowser {
+    /// Goes to the page in a context of its own, which is disposed: nobody finds it.
+    async fn warm(&mut self, how: &WarmUp) -> Result<(), BoxError> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        let page = ScratchPage::open(&seat.place.mux).await?;
+        if let Some((width, height)) = how.viewport {
+            let params = json!({
+                "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
+            });
+            page.call("Emulation.setDeviceMetricsOverride", &params).await?;
+        }
+        if let Some(user_agent) = &how.user_agent {
+            let params = json!({ "userAgent": user_agent });
+            page.call("Emulation.setUserAgentOverride", &params).await?;
+        }
+        let went = page.call("Page.navigate", &json!({ "url": how.url })).await?;
+        if let Some(error) = went["errorText"].as_str() {
+            return Err(CdpError::unexpected("Page.navigate", error).into());
+        }
+        // Waits for the document in the page itself: no event can be missed.
+        page.run("new Promise(done => document.readyState === 'complete' \
+            ? done() : addEventListener('load', () => done()))").await?;
+        if let Some(script) = &how.script {
+            page.run(script).await?;
+        }
+        page.close().await?;
+        Ok(())
+    }
+}

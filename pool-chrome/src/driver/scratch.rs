@@ -1,0 +1,74 @@
+use serde_json::{Value, json};
+
+use crate::cdp::CdpError;
+use crate::mux::{Multiplexer, SessionId};
+
+/// A page of our own in a context of its own, which no lease sees. It goes with its drop.
+#[derive(Debug)]
+pub(super) struct ScratchPage<'a> {
+    mux: &'a Multiplexer,
+    context: Option<String>,
+    session: Option<SessionId>,
+}
+
+impl<'a> ScratchPage<'a> {
+    pub(super) async fn open(mux: &'a Multiplexer) -> Result<Self, CdpError> {
+        const CONTEXT: &str = "Target.createBrowserContext";
+        const TARGET: &str = "Target.createTarget";
+        let made = mux.call(None, CONTEXT, &json!({ "disposeOnDetach": true })).await?;
+        let Some(context) = made["browserContextId"].as_str() else {
+            return Err(CdpError::unexpected(CONTEXT, "no browserContextId"));
+        };
+        let mut page = Self { mux, context: Some(context.to_owned()), session: None };
+        let params = json!({ "url": "about:blank", "browserContextId": context });
+        let made = mux.call(None, TARGET, &params).await?;
+        let Some(target) = made["targetId"].as_str() else {
+            return Err(CdpError::unexpected(TARGET, "no targetId"));
+        };
+        page.session = Some(mux.attach(target).await?);
+        Ok(page)
+    }
+
+    pub(super) async fn call(&self, method: &str, params: &Value) -> Result<Value, CdpError> {
+        self.mux.call(self.session, method, params).await
+    }
+
+    /// The value of an expression.
+    pub(super) async fn evaluate(&self, expression: &str) -> Result<Value, CdpError> {
+        let params = json!({ "expression": expression, "returnByValue": true });
+        let mut result = self.call("Runtime.evaluate", &params).await?;
+        Ok(result["result"]["value"].take())
+    }
+
+    /// Runs a script to its end, that of its promise if it returns one.
+    #[cfg(feature = "policies")]
+    pub(super) async fn run(&self, script: &str) -> Result<(), CdpError> {
+        const METHOD: &str = "Runtime.evaluate";
+        let params = json!({ "expression": script, "awaitPromise": true, "userGesture": true });
+        let result = self.call(METHOD, &params).await?;
+        match result.get("exceptionDetails") {
+            None => Ok(()),
+            Some(thrown) => {
+                let text = thrown["exception"]["description"].as_str();
+                let text = text.or(thrown["text"].as_str()).unwrap_or("an exception");
+                Err(CdpError::unexpected(METHOD, text))
+            }
+        }
+    }
+
+    /// Closes the page and waits until it is gone.
+    pub(super) async fn close(mut self) -> Result<(), CdpError> {
+        let context = self.context.take();
+        let params = json!({ "browserContextId": context });
+        self.mux.call(None, "Target.disposeBrowserContext", &params).await?;
+        Ok(())
+    }
+}
+
+impl Drop for ScratchPage<'_> {
+    fn drop(&mut self) {
+        if let Some(context) = self.context.take() {
+            self.mux.dispose_context(&context);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::ChromeError;
+use crate::egress::Upstream;
+use crate::mux::{DefaultContext, LeaseKind};
+
+/// What a new virtual browser should be like; policies edit it.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BrowserSpec {
+    /// Whether it has its Chromium to itself. Default: as the driver is configured. With a
+    /// profile it always does.
+    pub lease: Option<LeaseKind>,
+    /// The directory of a persistent profile, whose real default context the client gets. Default:
+    /// a fresh context that goes with the lease.
+    pub profile: Option<PathBuf>,
+    /// The proxy that everything goes through. Default: direct connections.
+    pub proxy: Option<Upstream>,
+    /// What must live as long as the Chromium's process does.
+    held: Vec<Held>,
+    #[cfg(feature = "policies")]
+    pub(super) instance: Option<pool_policies::ProfileInstance>,
+    #[cfg(feature = "policies")]
+    pub(super) assignment: Option<pool_policies::ProxyAssignment>,
+}
+
+#[derive(Clone)]
+struct Held(#[expect(dead_code, reason = "it is held, not used")] Arc<dyn Any + Send + Sync>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl BrowserSpec {
+    /// A browser as the driver is configured.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`lease`](Self::lease).
+    #[must_use]
+    pub fn lease(mut self, kind: LeaseKind) -> Self {
+        self.lease = Some(kind);
+        self
+    }
+
+    /// Sets [`profile`](Self::profile).
+    #[must_use]
+    pub fn profile(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.profile = Some(directory.into());
+        self
+    }
+
+    /// Sets [`proxy`](Self::proxy).
+    #[must_use]
+    pub fn proxy(mut self, proxy: Upstream) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// Keeps a value until the Chromium's process is gone, such as the lock of a profile.
+    pub fn hold(&mut self, value: impl Any + Send + Sync) {
+        self.held.push(Held(Arc::new(value)));
+    }
+
+    /// Whether it has a profile that is not thrown away with its process.
+    pub(super) fn has_profile(&self) -> bool {
+        #[cfg(feature = "policies")]
+        if self.instance.is_some() {
+            return true;
+        }
+        self.profile.is_some()
+    }
+
+    pub(super) fn kind(&self, default: LeaseKind) -> LeaseKind {
+        if self.has_profile() { LeaseKind::Exclusive } else { self.lease.unwrap_or(default) }
+    }
+
+    pub(super) fn default_context(&self) -> DefaultContext {
+        if self.has_profile() { DefaultContext::Real } else { DefaultContext::Fresh }
+    }
+
+    /// What leases in one Chromium must have in common.
+    pub(super) fn key(&self) -> String {
+        #[cfg(feature = "policies")]
+        if let Some(assignment) = &self.assignment {
+            let proxy = assignment.proxy();
+            return format!("{proxy} {}", proxy.username().unwrap_or_default());
+        }
+        self.proxy.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The directory of the profile, made ready for use.
+    pub(super) async fn directory(&self) -> Result<Option<PathBuf>, ChromeError> {
+        #[cfg(feature = "policies")]
+        if let Some(instance) = &self.instance {
+            let opened = instance.open().await.map_err(ChromeError::profile)?;
+            return Ok(Some(opened.to_owned()));
+        }
+        Ok(self.profile.clone())
+    }
+
+    /// The proxy, with its credentials.
+    #[cfg_attr(not(feature = "policies"), expect(clippy::unnecessary_wraps, reason = "an assigned proxy may be refused"))]
+    pub(super) fn upstream(&self) -> Result<Option<Upstream>, ChromeError> {
+        #[cfg(feature = "policies")]
+        if let Some(assignment) = &self.assignment {
+            return Ok(Some(assigned(assignment.proxy())?));
+        }
+        Ok(self.proxy.clone())
+    }
+
+    /// Gives back what was held, now that the process is gone.
+    #[cfg_attr(not(feature = "policies"), expect(clippy::unused_async, reason = "a profile is given back off the runtime"))]
+    pub(super) async fn give_back(self) {
+        #[cfg(feature = "policies")]
+        if let Some(instance) = self.instance {
+            instance.close().await;
+        }
+    }
+
+    /// Tells whoever assigned the proxy how it does.
+    #[cfg_attr(not(feature = "policies"), expect(clippy::unused_self, reason = "nobody assigns proxies"))]
+    pub(super) fn report_proxy(&self, works: bool) {
+        #[cfg(feature = "policies")]
+        if let Some(assignment) = &self.assignment {
+            if works { assignment.report_success() } else { assignment.report_failure() }
+        }
+        #[cfg(not(feature = "policies"))]
+        let _ = works;
+    }
+}
+
+/// A proxy of a region as an upstream of ours.
+#[cfg(feature = "policies")]
+fn assigned(proxy: &pool_policies::Proxy) -> Result<Upstream, ChromeError> {
+    let host = proxy.host();
+    // An IPv6 address stands in brackets in a URL.
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let address = format!("{}://{host}:{}", proxy.scheme().as_str(), proxy.port());
+    let upstream = Upstream::parse(&address)?;
+    Ok(match (proxy.username(), proxy.password()) {
+        (Some(username), Some(password)) => upstream.credentials(username.to_owned(), password.clone()),
+        _ => upstream,
+    })
+}

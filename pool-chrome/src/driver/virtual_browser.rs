@@ -1,0 +1,175 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use pool_core::ResourceId;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::fleet::Fleet;
+use super::seat::Seat;
+use super::spec::BrowserSpec;
+use super::version::Version;
+use crate::ChromeError;
+use crate::cdp::CdpError;
+use crate::mux::{Connection, EndReason, LeaseKind, LeaseTarget};
+use crate::process::Engine;
+
+/// How long a screenshot may take. A page that shows a dialog does not paint.
+const SCREENSHOT: Duration = Duration::from_secs(5);
+
+/// A browser of one's own: a lease in a Chromium, alone in it or one of many.
+///
+/// Clients connect to it as to a browser that they had launched ([`connect`](Self::connect) for
+/// the raw protocol, [`browser`](Self::browser) for `chromiumoxide`). Everything that they make in
+/// it goes with the lease.
+#[derive(Debug)]
+pub struct VirtualBrowser {
+    /// `None` only while it is recycled, or closed.
+    pub(super) seat: Option<Seat>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) id: ResourceId,
+    pub(super) spec: BrowserSpec,
+}
+
+impl VirtualBrowser {
+    fn seat(&self) -> &Seat {
+        self.seat.as_ref().expect("only recycling and closing take the seat, and both own the browser")
+    }
+
+    /// Opens a connection of the Chrome DevTools Protocol. There may be several, one after another
+    /// or at once.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Ended`] with the reason if the browser is gone.
+    pub async fn connect(&self) -> Result<Connection, CdpError> {
+        self.seat().lease.connect().await
+    }
+
+    /// The browser as a connected `chromiumoxide::Browser`. The first call connects.
+    ///
+    /// # Errors
+    ///
+    /// [`ChromeError::Client`] if it could not connect.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe; the next call connects again.
+    pub async fn browser(&self) -> Result<&chromiumoxide::Browser, ChromeError> {
+        let seat = self.seat();
+        let connect = || async {
+            let published = self.fleet.loopback().await?.publish(&seat.lease);
+            super::oxide::Oxide::connect(published).await
+        };
+        Ok(seat.oxide.get_or_try_init(connect).await?.browser())
+    }
+
+    /// Opens a page at an address, the short way.
+    ///
+    /// # Errors
+    ///
+    /// [`ChromeError::Client`] if the browser or the navigation failed.
+    pub async fn new_page(&self, url: &str) -> Result<chromiumoxide::Page, ChromeError> {
+        // The warm page is handed out for an empty one only; going there takes no longer.
+        let page = self.browser().await?.new_page("about:blank").await.map_err(ChromeError::client)?;
+        if url != "about:blank" {
+            page.goto(url).await.map_err(ChromeError::client)?;
+        }
+        Ok(page)
+    }
+
+    /// Waits until the browser is over before its lease is: its client sent `Browser.close`, or
+    /// its Chromium died, hung, or was taken away.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ended(&self) -> EndReason {
+        self.seat().lease.ended().await
+    }
+
+    /// Why it is over, if it is.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.seat().lease.end_reason()
+    }
+
+    /// The id of the browser process. Shared leases have it in common.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.seat().place.pid
+    }
+
+    /// The proportional set size of the whole process tree in bytes, measured now.
+    pub async fn memory(&self) -> u64 {
+        let host = &self.seat().place;
+        host.measure(Duration::ZERO).await;
+        host.memory().map_or(0, |(bytes, _)| bytes)
+    }
+
+    /// Which engine it is.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.seat().place.engine
+    }
+
+    /// What the Chromium says of itself.
+    #[must_use]
+    pub fn version(&self) -> &Version {
+        &self.seat().place.version
+    }
+
+    /// Whether it has its Chromium to itself.
+    #[must_use]
+    pub fn kind(&self) -> LeaseKind {
+        self.seat().place.kind
+    }
+
+    /// What it has open. Its client notices nothing.
+    #[must_use]
+    pub fn targets(&self) -> Vec<LeaseTarget> {
+        self.seat().lease.targets()
+    }
+
+    /// What a page shows, as a PNG. Its client notices nothing.
+    ///
+    /// Without a target it is the page that was opened last.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Refused`] if there is no such page, [`CdpError::Timeout`] if it does not paint
+    /// within 5 s.
+    pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
+        const METHOD: &str = "Page.captureScreenshot";
+        let pages = self.targets().into_iter().filter(|target| target.kind == "page");
+        let page = match target {
+            Some(id) => pages.into_iter().find(|page| page.id == id),
+            None => pages.into_iter().last(),
+        };
+        let Some(page) = page else {
+            return Err(CdpError::unexpected(METHOD, "there is no such page"));
+        };
+        let mux = &self.seat().place.mux;
+        let session = mux.attach(&page.id).await?;
+        let params = json!({ "format": "png", "optimizeForSpeed": true });
+        let shot = timeout(SCREENSHOT, mux.call(Some(session), METHOD, &params)).await;
+        mux.detach(session);
+        let shot = shot.map_err(|_| CdpError::Timeout {
+            method: METHOD.to_owned(),
+            waited: SCREENSHOT,
+        })??;
+        let data = shot["data"].as_str().unwrap_or_default();
+        BASE64_STANDARD.decode(data).map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
+    }
+}
+
+impl Drop for VirtualBrowser {
+    fn drop(&mut self) {
+        self.fleet.unregister(self.id);
+        if let Some(seat) = &self.seat {
+            seat.place.forget(self.id);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The watch over each Chromium: its death is noticed at once, and so is that it hangs.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use super::host::Host;
+use crate::mux::{EndReason, Multiplexer};
+
+/// Watches over a Chromium until it is gone. The task does not keep the host.
+pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
+    let (weak, mux, exited) = (Arc::downgrade(host), host.mux.clone(), host.exited());
+    tokio::spawn(async move {
+        let why = tokio::select! {
+            exit = exited => {
+                mux.end(EndReason::Crashed);
+                format!("the browser has ended: {exit}")
+            }
+            reason = mux.ended() => match reason {
+                // Whoever closed it knows.
+                EndReason::Closed => return,
+                reason => reason.to_string(),
+            },
+            () = hung(&weak, &mux, hang_timeout) => {
+                if let Some(host) = weak.upgrade() {
+                    tracing::warn!(pid = host.pid, waited = ?hang_timeout, "a browser hangs and is killed");
+                    host.kill(EndReason::Hung);
+                }
+                EndReason::Hung.to_string()
+            }
+        };
+        if let Some(host) = weak.upgrade() {
+            host.broken(&why);
+        }
+    });
+}
+
+/// Returns when Chromium has neither answered nor said anything for the whole timeout.
+///
+/// One that is busy with a large answer keeps talking, and one that was stopped and goes on in
+/// time is no case for us. Only leased ones are asked: what idles is found by its check.
+async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) {
+    let pause = (limit / 8).clamp(Duration::from_millis(50), Duration::from_secs(2));
+    loop {
+        sleep(pause).await;
+        if host.strong_count() == 0 {
+            // The last holder is gone: the process ends with it.
+            std::future::pending::<()>().await;
+        }
+        if !mux.has_connections() {
+            continue;
+        }
+        let params = json!({});
+        let answer = mux.call(None, "Browser.getVersion", &params);
+        tokio::pin!(answer);
+        while timeout(pause, &mut answer).await.is_err() {
+            if mux.last_heard().elapsed() >= limit {
+                return;
+            }
+        }
+    }
+}
