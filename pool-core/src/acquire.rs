@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use crate::config::bounded;
 use crate::engine::{Acquired, Asked, Grant, State};
 use crate::shared::Shared;
+use crate::wait::sleep;
 use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
 
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
@@ -101,12 +101,6 @@ impl<'a, D: Driver> Acquire<'a, D> {
         })
     }
 
-    /// A timer on the caller's runtime, or on the pool's where the caller has none.
-    fn sleep(&self, until: Instant) -> Pin<Box<Sleep>> {
-        let _guard = Handle::try_current().is_err().then(|| self.shared.runtime.enter());
-        Box::pin(sleep_until(until))
-    }
-
     fn rejected(&self, rejection: Rejection) -> AcquireError {
         self.shared.apply(|state, _| state.count_rejection());
         let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
@@ -155,7 +149,9 @@ impl<D: Driver> Future for Acquire<'_, D> {
                         // Before the timer, which panics where a runtime has ended: the waiter
                         // must leave the queue then too.
                         this.stage = Stage::Waiting { waiter, deadline: None };
-                        let sleep = this.own_limit(&request).map(|limit| this.sleep(now + limit));
+                        let sleep = this
+                            .own_limit(&request)
+                            .map(|limit| Box::pin(sleep(now + limit, &this.shared.runtime)));
                         this.stage = Stage::Waiting { waiter, deadline: sleep };
                         None
                     }

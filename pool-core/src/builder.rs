@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::engine::State;
 use crate::shared::{Settings, Shared};
 use crate::stack::Stack;
+use crate::upkeep::Standing;
 use crate::{BuildError, Class, Config, Driver, Policy, Pool, upkeep};
 
 /// Builds a [`Pool`]; every setting has a default, see [`Config`].
@@ -156,7 +157,7 @@ impl<D: Driver> PoolBuilder<D> {
             }
             state.start(now, fx);
         });
-        shared.runtime.spawn(upkeep::run(Arc::downgrade(&shared)));
+        shared.runtime.spawn(upkeep::run(Standing::new(&shared)));
         Ok(Pool::from_shared(shared))
     }
 }

@@ -7,6 +7,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::engine::{Effects, Job, SlotRef, State};
 use crate::shared::{Shared, shared_error};
+use crate::stack::Contained;
+use crate::wait::unless;
 use crate::{BoxError, Driver, Meta, Reporter, SharedError};
 
 /// A step of a driver or a policy took longer than the pool's configuration allows.
@@ -71,38 +73,46 @@ pub(crate) fn spawn<D: Driver>(shared: &Arc<Shared<D>>, job: Job<D::Resource>) {
 }
 
 async fn create<D: Driver>(ticket: Ticket<D>, meta: Meta) {
-    let limit = ticket.shared.settings.create_timeout;
-    match timeout(limit, make(&ticket, &meta)).await {
-        Ok(Ok(resource)) => {
+    let shared = &ticket.shared;
+    let limit = shared.settings.create_timeout;
+    // Kept out here, so that what was made is closed if its preparation fails or takes too long.
+    let mut made = None;
+    let work = timeout(limit, make(shared, ticket.slot, &meta, &mut made));
+    let result = match unless(shared.ending(), work).await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(shared_error(TimedOut { step: "create", limit })),
+        // Nobody can lease it any more.
+        None => Err(shared_error(Aborted)),
+    };
+    match (result, made) {
+        (Ok(()), Some(resource)) => {
             ticket.done(|state, slot, now, fx| state.created(slot, resource, now, fx));
         }
-        Ok(Err(error)) => {
-            ticket.done(|state, slot, now, fx| state.create_failed(slot, error, now, fx));
-        }
-        Err(_) => {
-            let error = shared_error(TimedOut { step: "create", limit });
+        (result, made) => {
+            if let Some(resource) = made {
+                close(shared, resource, &meta).await;
+            }
+            let error = result.err().unwrap_or_else(|| shared_error(Aborted));
             ticket.done(|state, slot, now, fx| state.create_failed(slot, error, now, fx));
         }
     }
 }
 
-async fn make<D: Driver>(ticket: &Ticket<D>, meta: &Meta) -> Result<D::Resource, SharedError> {
-    let shared = &ticket.shared;
+async fn make<D: Driver>(
+    shared: &Arc<Shared<D>>,
+    slot: SlotRef,
+    meta: &Meta,
+    made: &mut Option<D::Resource>,
+) -> Result<(), SharedError> {
     let mut spec = D::Spec::default();
     let (configured, panics) = shared.policies.configure(&meta.class, &mut spec);
     shared.report_panics(panics);
     configured.map_err(SharedError::from)?;
-    let reporter = Reporter::new(shared, ticket.slot);
-    let mut resource = shared.driver.create(&spec, meta, reporter).await.map_err(shared_error)?;
-    let (prepared, panics) = shared.policies.prepare(&mut resource, meta).await;
+    let reporter = Reporter::new(shared, slot);
+    let resource = shared.driver.create(&spec, meta, reporter).await.map_err(shared_error)?;
+    let (prepared, panics) = shared.policies.prepare(made.insert(resource), meta).await;
     shared.report_panics(panics);
-    match prepared {
-        Ok(()) => Ok(resource),
-        Err(error) => {
-            close(shared, resource, meta).await;
-            Err(SharedError::from(error))
-        }
-    }
+    prepared.map_err(SharedError::from)
 }
 
 async fn close<D: Driver>(shared: &Shared<D>, resource: D::Resource, meta: &Meta) {
@@ -117,8 +127,10 @@ async fn bounded<E: Into<BoxError>>(
     limit: Duration,
     work: impl Future<Output = Result<(), E>> + Send,
 ) -> Result<(), SharedError> {
-    match timeout(limit, work).await {
-        Ok(result) => result.map_err(shared_error),
+    match timeout(limit, Contained::new(work)).await {
+        Ok(Ok(result)) => result.map_err(shared_error),
+        // The resource has outlived the panic and is closed as it should be.
+        Ok(Err(_)) => Err(shared_error(Aborted)),
         Err(_) => Err(shared_error(TimedOut { step, limit })),
     }
 }

@@ -1,4 +1,5 @@
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,8 +90,7 @@ impl<D: Driver> Drop for Lease<D> {
                 held: self.leased_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             });
         }
-        let how =
-            if self.discarded { Return::Discarded } else { Return::Judged(self.judge(&resource)) };
+        let how = if self.discarded { Return::Discarded } else { self.judge(&resource) };
         let (slot, mut resource) = (self.slot, resource);
         if how == Return::Judged(Verdict::Keep) && !self.shared.is_crowded() {
             let quiet = |state: &mut State<_>| state.release_quietly(slot, resource, now);
@@ -104,18 +104,23 @@ impl<D: Driver> Drop for Lease<D> {
 }
 
 impl<D: Driver> Lease<D> {
-    fn judge(&self, resource: &D::Resource) -> Verdict {
-        let recycle = if self.shared.driver.needs_recycle(resource) {
-            Verdict::Recycle
-        } else {
-            Verdict::Keep
+    fn judge(&self, resource: &D::Resource) -> Return {
+        // This runs in a drop, perhaps while the holder's own panic unwinds.
+        let asked = catch_unwind(AssertUnwindSafe(|| self.shared.driver.needs_recycle(resource)));
+        let recycle = match asked {
+            Ok(true) => Verdict::Recycle,
+            Ok(false) => Verdict::Keep,
+            Err(_) => {
+                tracing::error!(id = %self.meta.id, "needs_recycle panicked; the resource is discarded");
+                return Return::Discarded;
+            }
         };
         if self.shared.policies.is_empty() {
-            return recycle;
+            return Return::Judged(recycle);
         }
         let (verdict, panics) = self.shared.policies.released(&self.meta);
         self.shared.report_panics(panics);
-        verdict.max(recycle)
+        Return::Judged(verdict.max(recycle))
     }
 }
 

@@ -72,6 +72,7 @@ mod stats;
 pub mod testing;
 mod upkeep;
 mod verdict;
+mod wait;
 
 pub use acquire::Acquire;
 pub use async_trait::async_trait;

@@ -3,11 +3,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::config::bounded;
 use crate::engine::{Acquired, Asked};
 use crate::shared::Shared;
+use crate::wait::{sleep, unless};
 use crate::{
     Acquire, BuildError, Class, CloseReason, Driver, EventStream, Lease, Limits, Load, Meta,
     PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
@@ -203,8 +204,8 @@ impl<D: Driver> Pool<D> {
         self.shared.apply(|state, fx| state.flush_idle(now, fx))
     }
 
-    /// Ends the pool: refuses new requests, fails those that wait, closes what is idle, lets
-    /// leases finish for `grace`, then revokes them.
+    /// Ends the pool: refuses new requests, fails those that wait, closes what is idle, drops
+    /// creations, lets leases finish for `grace`, then revokes them.
     ///
     /// Returns when every resource is gone, or when the drivers' revocations had time for it.
     ///
@@ -219,11 +220,14 @@ impl<D: Driver> Pool<D> {
         tokio::pin!(drained);
         // Registered before the engine is told, so that its answer cannot be missed.
         drained.as_mut().enable();
-        let now = Instant::now();
-        self.shared.apply(|state, fx| state.drain(Some(grace), now, fx));
+        self.shared.drain(Some(grace));
         let complete = self.shared.look(|state| state.is_drained()) || {
-            let patience = grace + self.shared.settings.close_timeout * 2;
-            timeout(patience, drained).await.is_ok()
+            let settings = &self.shared.settings;
+            // A recycling or a check may have to run out of time before its resource is closed.
+            let longest = grace.max(settings.recycle_timeout).max(settings.check_timeout);
+            let patience = longest + settings.close_timeout * 2;
+            let late = sleep(Instant::now() + patience, &self.shared.runtime);
+            unless(late, drained).await.is_some()
         };
         let revoked = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
         DrainReport { revoked: revoked - revoked_before, complete }
@@ -254,8 +258,7 @@ impl<D: Driver> Clone for Pool<D> {
 impl<D: Driver> Drop for Pool<D> {
     fn drop(&mut self) {
         if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let now = Instant::now();
-            self.shared.apply(|state, fx| state.drain(None, now, fx));
+            self.shared.drain(None);
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast};
@@ -21,6 +23,8 @@ pub(crate) struct Shared<D: Driver> {
     pub(crate) runtime: Handle,
     /// Rings when the engine's next deadline came nearer.
     pub(crate) alarm: Arc<Notify>,
+    /// Rings when the pool begins to drain.
+    ending: Notify,
     /// Rings when the last resource of a draining pool is gone.
     pub(crate) drained: Notify,
     events: broadcast::Sender<Event>,
@@ -35,12 +39,12 @@ pub(crate) struct Shared<D: Driver> {
 /// The settings that the shell needs outside of the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    pub(crate) acquire_timeout: Option<std::time::Duration>,
-    pub(crate) create_timeout: std::time::Duration,
-    pub(crate) recycle_timeout: std::time::Duration,
-    pub(crate) check_timeout: std::time::Duration,
-    pub(crate) close_timeout: std::time::Duration,
-    pub(crate) tick_interval: std::time::Duration,
+    pub(crate) acquire_timeout: Option<Duration>,
+    pub(crate) create_timeout: Duration,
+    pub(crate) recycle_timeout: Duration,
+    pub(crate) check_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) tick_interval: Duration,
     /// Whether the configuration needs to know when each lease begins.
     pub(crate) needs_clock: bool,
 }
@@ -61,6 +65,7 @@ impl<D: Driver> Shared<D> {
             settings,
             runtime,
             alarm: Arc::new(Notify::new()),
+            ending: Notify::new(),
             drained: Notify::new(),
             events: broadcast::Sender::new(event_capacity),
             subscribed: AtomicBool::new(false),
@@ -106,6 +111,23 @@ impl<D: Driver> Shared<D> {
             self.alarm.notify_one();
         }
         out
+    }
+
+    /// Begins to drain; without a grace, leases are left in peace.
+    pub(crate) fn drain(self: &Arc<Self>, grace: Option<Duration>) {
+        let now = Instant::now();
+        self.apply(|state, fx| state.drain(grace, now, fx));
+        self.ending.notify_waiters();
+    }
+
+    /// Waits until the pool begins to drain.
+    pub(crate) async fn ending(&self) {
+        let mut ending = pin!(self.ending.notified());
+        // Registered before the engine is asked, so that its change cannot be missed.
+        ending.as_mut().enable();
+        if !self.look(State::is_draining) {
+            ending.await;
+        }
     }
 
     /// Looks at the engine without changing it.

@@ -175,9 +175,15 @@ fn panicked<D: Driver>(
     Event::PolicyPanicked { policy: name.unwrap_or_else(|_| "unknown".to_string()), hook, message }
 }
 
-/// Polls a hook's future and turns a panic into an error.
-struct Contained<'a, T> {
+/// Polls foreign work and turns a panic into an error.
+pub(crate) struct Contained<'a, T> {
     work: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+}
+
+impl<'a, T> Contained<'a, T> {
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'a) -> Self {
+        Self { work: Box::pin(work) }
+    }
 }
 
 impl<T> Future for Contained<'_, T> {

@@ -6,11 +6,11 @@ use crate::shared::Shared;
 use crate::{Adjustment, Class, Driver, Limits};
 
 /// The pool's one standing task: sleeps until the engine's next deadline, and gives the policies
-/// their tick. It holds the pool weakly and ends with it.
-pub(crate) async fn run<D: Driver>(pool: Weak<Shared<D>>) {
+/// their tick. It holds the pool weakly and ends with it; and the pool ends with it.
+pub(crate) async fn run<D: Driver>(pool: Standing<D>) {
     let mut next_tick = None;
     loop {
-        let Some(shared) = pool.upgrade() else { return };
+        let Some(shared) = pool.0.upgrade() else { return };
         let now = Instant::now();
         let mut wake_at = shared.apply(|state, fx| state.tick(now, fx));
         if !shared.policies.is_empty() {
@@ -28,6 +28,24 @@ pub(crate) async fn run<D: Driver>(pool: Weak<Shared<D>>) {
         match wake_at {
             Some(at) => drop(timeout_at(at, alarm.notified()).await),
             None => alarm.notified().await,
+        }
+    }
+}
+
+/// The standing task's hold on its pool. When the task is dropped because its runtime shuts down,
+/// nothing can be made, closed or timed out any more: requests must fail rather than wait for ever.
+pub(crate) struct Standing<D: Driver>(Weak<Shared<D>>);
+
+impl<D: Driver> Standing<D> {
+    pub(crate) fn new(shared: &Arc<Shared<D>>) -> Self {
+        Self(Arc::downgrade(shared))
+    }
+}
+
+impl<D: Driver> Drop for Standing<D> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.drain(None);
         }
     }
 }

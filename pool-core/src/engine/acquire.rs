@@ -64,6 +64,7 @@ impl<R> State<R> {
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
         };
+        self.recent = class;
         if self.classes[class].waiters.is_empty()
             && let Some(&index) = self.classes[class].idle.back()
             && !self.is_stale(index, now)

@@ -49,6 +49,8 @@ pub(crate) struct State<R> {
     counts: Counts,
     classes: Slab<ClassState>,
     class_ids: FxHashMap<Class, ClassId>,
+    /// The class that was asked for last, which is often the one that is asked for next.
+    recent: ClassId,
     waiters: Slab<Waiter<R>>,
     /// How many of `waiters` are still in a queue.
     waiting: usize,
@@ -95,6 +97,7 @@ impl<R> State<R> {
             counts: Counts::default(),
             classes,
             class_ids: FxHashMap::default(),
+            recent: DEFAULT_CLASS,
             waiters: Slab::new(),
             waiting: 0,
             hungry: BTreeSet::new(),
@@ -147,7 +150,14 @@ impl<R> State<R> {
 
     #[inline]
     fn class_id(&self, class: &Class) -> Option<ClassId> {
-        if class.is_default() { Some(DEFAULT_CLASS) } else { self.class_ids.get(class).copied() }
+        if class.is_default() {
+            return Some(DEFAULT_CLASS);
+        }
+        // Clones of one class are equal at a glance, without hashing its words.
+        match self.classes.get(self.recent) {
+            Some(recent) if recent.class == *class => Some(self.recent),
+            _ => self.class_ids.get(class).copied(),
+        }
     }
 
     fn intern(&mut self, class: &Class, limits: Option<Limits>) -> ClassId {
@@ -207,7 +217,7 @@ impl<R> State<R> {
         std::mem::take(&mut self.rearm)
     }
 
-    fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.phase != Phase::Running
     }
 }

@@ -48,14 +48,15 @@ async fn one_that_breaks_while_created_recycled_or_checked_is_never_leased() {
         }
         control.set(step, Behaviour::Hold);
         let waiter = ask(&pool).await;
+        let mut waiter = waiter;
         if step == Step::Recycle {
             drop(answer(waiter).await.expect("it was idle"));
-            settle().await;
+            waiter = ask(&pool).await;
         }
         let id = control.held_ids(step)[0];
         control.reporter(id).expect("it was begun").broken("it crashed");
         control.open(step);
-        let next = pool.acquire().await.expect("another is made");
+        let next = waiter.await.expect("no panic").expect("another is made");
         assert_ne!(next.id(), id, "{step}");
         drop(next);
         sleep(SECOND).await;

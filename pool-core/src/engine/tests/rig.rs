@@ -162,7 +162,10 @@ impl Rig {
     pub(super) fn acquire(&mut self, class: usize, handicap: Duration, nowait: bool) {
         let had_idle = self.idle.values().any(|held| *held == class);
         let name = self.classes[class].clone();
-        let quiet = self.call(|state, now, _| state.lease_quietly(&name, Location::caller(), now));
+        let clock = State::<Toy>::needs_clock(&self.config);
+        let quiet = self.call(|state, now, _| {
+            state.lease_quietly(&name, Location::caller(), clock.then_some(now))
+        });
         if let Some(grant) = quiet {
             assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
             self.counters.acquired += 1;
