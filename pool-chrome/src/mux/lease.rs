@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Outgoing};
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct MuxLease {
     mux: Multiplexer,
     id: LeaseId,
+    /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
+    /// it asks.
+    over: watch::Receiver<Option<EndReason>>,
 }
 
 /// A target of a lease, as its holder's overview shows it.
@@ -37,8 +41,12 @@ pub struct LeaseTarget {
 }
 
 impl MuxLease {
-    pub(super) fn new(mux: Multiplexer, id: LeaseId) -> Self {
-        Self { mux, id }
+    pub(super) fn new(
+        mux: Multiplexer,
+        id: LeaseId,
+        over: watch::Receiver<Option<EndReason>>,
+    ) -> Self {
+        Self { mux, id, over }
     }
 
     /// Opens a connection for a client. There may be several, at once or one after another: each
@@ -154,23 +162,15 @@ impl MuxLease {
     /// Waits until the lease is over, and says why: its client sent `Browser.close`, it was ended,
     /// or its Chromium is gone.
     pub async fn ended(&self) -> EndReason {
-        let ended = self.mux.shared().look(|state| {
-            state.leases.get(&self.id).map(|lease| lease.ended.subscribe())
-        });
-        let Some(mut ended) = ended else {
-            return self.mux.end_reason().unwrap_or(EndReason::Released);
-        };
-        let reason = ended.wait_for(Option::is_some).await.map(|reason| *reason);
+        let mut over = self.over.clone();
+        let reason = over.wait_for(Option::is_some).await.map(|reason| *reason);
         reason.ok().flatten().unwrap_or(EndReason::Released)
     }
 
     /// Why the lease is over, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.mux.shared().look(|state| match state.leases.get(&self.id) {
-            Some(lease) => *lease.ended.borrow(),
-            None => Some(state.end_reason().unwrap_or(EndReason::Released)),
-        })
+        *self.over.borrow()
     }
 
     /// Whether the lease has its Chromium to itself.

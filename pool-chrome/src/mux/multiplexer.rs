@@ -102,8 +102,8 @@ impl Multiplexer {
     /// Dropped before it is ready, nothing of the lease stays.
     pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
         let (kind, warm_page) = (options.kind, options.warm_page);
-        let id = self.shared.update(|state| state.new_lease(options));
-        let lease = MuxLease::new(self.clone(), id);
+        let (id, over) = self.shared.update(|state| state.new_lease(options));
+        let lease = MuxLease::new(self.clone(), id, over);
         let base = self.browser_session(id).await?;
         let (made, spare) = tokio::join!(
             self.shared.ask(|state, reply| state.make_default_context(id, base, reply)),

@@ -141,7 +141,10 @@ impl Lease {
 }
 
 impl State {
-    pub(crate) fn new_lease(&mut self, options: LeaseOptions) -> LeaseId {
+    pub(crate) fn new_lease(
+        &mut self,
+        options: LeaseOptions,
+    ) -> (LeaseId, watch::Receiver<Option<EndReason>>) {
         let id = LeaseId(self.serial());
         let real = self.real_context.clone();
         let lease = self.leases.entry(id).or_insert_with(|| Lease::new(options));
@@ -151,7 +154,7 @@ impl State {
         if lease.options.default_context == DefaultContext::Real {
             lease.default = real;
         }
-        id
+        (id, lease.ended.subscribe())
     }
 
     /// Asks for a browser session for a lease.
