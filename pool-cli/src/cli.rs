@@ -22,6 +22,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Command {
+    /// Serve browsers to clients until a signal ends it.
+    Run(commands::run::Args),
+    /// Run a command with a browser of its own: its address is in CDP_URL.
+    Exec(commands::exec::Args),
     /// Check a configuration, and say what to write instead of what is wrong.
     Check(commands::check::Args),
     /// Show the effective configuration, or its schema.
@@ -45,6 +49,8 @@ impl Command {
     /// What to print, and the exit code.
     pub fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Run(args) => commands::run::run(args),
+            Self::Exec(args) => commands::exec::run(&args),
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),
             Self::Doctor(args) => commands::doctor::run(&args),

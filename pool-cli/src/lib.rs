@@ -3,12 +3,17 @@
 //! The library target exists so that the binary, its tests and its benchmarks share one code; its
 //! items are not a stable interface.
 
+mod banner;
 pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod config;
 mod error;
 pub mod exit;
 pub mod gateway;
+pub mod logging;
 pub mod metrics;
 pub mod pool;
+pub mod reloader;
+pub mod service;
 pub mod stdout;

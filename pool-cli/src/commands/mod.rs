@@ -6,5 +6,7 @@ pub mod config;
 pub mod config_schema;
 pub mod config_show;
 pub mod doctor;
+pub mod exec;
 pub mod init;
 pub mod man;
+pub mod run;

@@ -103,13 +103,10 @@ impl LeaseQuery {
                 }
                 self.acquire_timeout.get_or_insert(timeout);
             }
-            "nowait" => {
-                if flag(name, value)? {
-                    self.acquire_timeout = Some(Duration::ZERO);
-                }
-            }
+            "nowait" if flag(name, value)? => self.acquire_timeout = Some(Duration::ZERO),
             "lease" => self.lease = Some(kind(value)?),
-            _token => {}
+            // The token is looked at elsewhere; `nowait=false` says nothing.
+            _ => {}
         }
         Ok(())
     }

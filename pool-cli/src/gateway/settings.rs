@@ -67,6 +67,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// How long leases may go on when the pool drains.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -174,7 +174,7 @@ impl Entry {
             }
             Event::Resized { class, min, max, warm } => {
                 let class = class.as_ref().map(ToString::to_string);
-                let sizes = format!("min {min}, max {max}, warm {warm}");
+                let sizes = format!("min {min}, max {}, warm {warm}", most(*max));
                 Self { class, ..Self::new("resized") }.because(sizes)
             }
             Event::Draining => Self::new("draining"),
@@ -184,6 +184,11 @@ impl Entry {
             _ => Self::new("other"),
         }
     }
+}
+
+/// A maximum, which may be none.
+pub(super) fn most(max: usize) -> String {
+    if max == usize::MAX { "none".to_owned() } else { max.to_string() }
 }
 
 /// The code of a reason, with what went wrong where something did.

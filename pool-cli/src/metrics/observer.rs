@@ -4,7 +4,7 @@ use std::time::Duration;
 use pool_core::{Driver, Event, Policy, async_trait};
 use tracing::{debug, info, warn};
 
-use super::journal::{is_failure, why};
+use super::journal::{is_failure, most, why};
 use super::{Journal, Metrics, Waits};
 
 /// A policy that decides nothing: it counts, remembers and logs what the pool tells.
@@ -101,7 +101,7 @@ fn log(event: &Event) {
         }
         Event::Resized { class, min, max, warm } => {
             let class = class.as_ref().map(ToString::to_string);
-            info!(class, min, max, warm, "resized");
+            info!(class, min, max = most(*max), warm, "resized");
         }
         Event::Draining => info!("draining: no new leases"),
         Event::PolicyPanicked { policy, hook, message } => {

@@ -1,0 +1,164 @@
+//! Talks to a pool that runs: what `exec`, `status`, `resize` and the like have in common.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::Response;
+use url::Url;
+
+use crate::config::Secret;
+use crate::exit::Failure;
+
+/// Which pool to talk to; flattened into the arguments of each command that does.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Pool")]
+pub struct ClientArgs {
+    /// The address of the pool.
+    #[arg(long, value_name = "URL", env = "POOL_URL", default_value = "http://127.0.0.1:3000")]
+    pub url: String,
+    /// The token of the pool; better given in the environment, where `ps` does not show it.
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// A pool that runs.
+#[derive(Debug)]
+pub struct Client {
+    base: String,
+    token: Option<Secret>,
+    agent: Agent,
+}
+
+impl ClientArgs {
+    /// The client; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not one.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::new(&self.url, self.token.as_deref())
+    }
+}
+
+impl Client {
+    /// A client of the pool at this address: `http`, `https`, `ws` or `wss`.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not one.
+    pub fn new(url: &str, token: Option<&str>) -> Result<Self, Failure> {
+        let wrong = || {
+            Failure::new(format!("{url:?} is not the address of a pool"))
+                .hint("write one such as http://127.0.0.1:3000")
+        };
+        let mut parsed = Url::parse(url).map_err(|_| wrong())?;
+        let scheme = match parsed.scheme() {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _ => return Err(wrong()),
+        };
+        let in_query = parsed.query_pairs().find(|(name, _)| name == "token");
+        let in_query = in_query.map(|(_, token)| token.into_owned());
+        parsed.set_query(None);
+        let rest = parsed.as_str().split_once(':').ok_or_else(wrong)?.1;
+        let base = format!("{scheme}:{}", rest.trim_end_matches('/'));
+        let agent = Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Ok(Self { base, token: token.map(Secret::new).or(in_query.map(Secret::new)), agent })
+    }
+
+    /// Gets a JSON answer.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or the answer is a refusal.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        let answer = request.call().map_err(|error| self.unreachable(&error))?;
+        self.read(answer)?.ok_or_else(|| Failure::new("the pool's answer is empty"))
+    }
+
+    /// Posts JSON; `None` for an answer without a body.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within `patience`, or the answer is a refusal.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Option<T>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = request.config().timeout_global(Some(patience)).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        let answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
+        self.read(answer)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        mut answer: Response<ureq::Body>,
+    ) -> Result<Option<T>, Failure> {
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(self.refused(status.as_u16(), &text));
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = serde_json::from_str(&text);
+        parsed.map(Some).map_err(|error| Failure::new(format!("the pool's answer is odd: {error}")))
+    }
+
+    fn refused(&self, status: u16, text: &str) -> Failure {
+        let problem: Value = serde_json::from_str(text).unwrap_or_default();
+        match problem["detail"].as_str() {
+            Some(detail) if status == 401 => {
+                Failure::new(detail).hint("set POOL_TOKEN to the pool's token")
+            }
+            Some(detail) => Failure::new(detail),
+            None => Failure::new(format!("{} answered with status {status}", self.base))
+                .hint("is this the address of a pool?"),
+        }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        Failure::new(format!("no pool answers at {}: {error}", self.base))
+            .hint("start one with pool-cli run, or say where it is: --url http://HOST:PORT")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_address_of_a_pool_will_do() {
+        for (url, base) in [
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("ws://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("wss://pool.example/base/?token=x", "https://pool.example/base"),
+        ] {
+            let client = Client::new(url, None).expect("it is an address");
+            assert_eq!(client.base, base);
+        }
+        assert!(Client::new("ftp://pool", None).is_err());
+        assert!(Client::new("pool", None).is_err());
+    }
+
+    #[test]
+    fn the_token_of_a_pasted_address_is_used_and_not_shown() {
+        let client = Client::new("ws://127.0.0.1:3000/?token=s3cret", None).expect("an address");
+        assert_eq!(client.token.as_ref().map(Secret::expose), Some("s3cret"));
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,129 @@
+//! `pool-cli run`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::config::ConfigArgs;
+use crate::exit::Failure;
+use crate::gateway::Reload;
+use crate::reloader::Reloader;
+use crate::service::Service;
+use crate::{banner, logging, stdout};
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// How long browsers have to end after a second signal.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+///
+/// What kept it from starting; or that a second signal cut the drain short.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let loaded = args.config.loader().load()?;
+    logging::init(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(args, loaded));
+    // Blocking reads of a browser's memory may be under way; nothing waits for them.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure> {
+    // Before anything is launched: a signal during the start must not leave browsers behind.
+    let mut signals = Signals::listen()?;
+    let service = tokio::select! {
+        service = Service::start(&loaded.config) => service?,
+        () = signals.end() => return Ok(()),
+    };
+    stdout::print(&format!("{}\n", banner::url(&loaded.config, service.address())))?;
+    anstream::eprint!("{}", banner::text(&loaded.config, service.address()));
+    let reloader = Arc::new(Reloader::new(
+        args.config,
+        loaded.config,
+        service.gateway().clone(),
+        service.opened().clone(),
+    ));
+    service.gateway().on_reload(reloader.clone());
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => reload(&reloader).await,
+                Told::End => break,
+            },
+            () = service.gateway().drain_asked() => break,
+        }
+    }
+    let leases = service.gateway().fleet().load().leased;
+    let grace = service.gateway().settings().drain_timeout();
+    info!(leases, ?grace, "draining; a second signal ends it at once");
+    tokio::select! {
+        ended = service.stop(grace) => info!(ended, "drained"),
+        () = signals.end() => {
+            warn!("second signal: ending at once");
+            // What is not gone by then dies with its pipe when this process does.
+            let _ = timeout(AT_ONCE, service.stop(Duration::ZERO)).await;
+            return Err(Failure::silent(crate::exit::FAILURE));
+        }
+    }
+    Ok(())
+}
+
+async fn reload(reloader: &Reloader) {
+    match reloader.reload().await {
+        Ok(reloaded) => info!(?reloaded, "configuration reloaded"),
+        Err(problem) => {
+            error!("the new configuration was not taken, the old one stays:\n{problem}");
+        }
+    }
+}
+
+/// The signals that a service is steered with.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for a signal to end; a reload makes no sense meanwhile.
+    async fn end(&mut self) {
+        while self.next().await != Told::End {}
+    }
+}
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
+}

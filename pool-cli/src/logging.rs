@@ -1,0 +1,42 @@
+//! What is written to stderr while a pool runs.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+use crate::exit::{self, Failure};
+
+/// Noise of libraries below a level that matters: chromiumoxide warns of every event that it does
+/// not know, and there are many.
+const QUIET: [&str; 4] = ["chromiumoxide=error", "hyper=warn", "rustls=warn", "ureq=warn"];
+
+/// Starts to log as configured; once in a process.
+///
+/// # Errors
+///
+/// Exit code 78 for a filter that means nothing.
+pub fn init(config: &LogConfig) -> Result<(), Failure> {
+    // Ours first, so that the operator's filter, which comes later, wins.
+    let directives = format!("{},{}", QUIET.join(","), config.filter);
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
+        Failure::new(format!("log.filter: {error}"))
+            .hint("write a level such as \"info\", or levels by target: \"info,pool_chrome=debug\"")
+            .code(exit::CONFIG)
+    })?;
+    let human = match config.format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = if human {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        builder.with_target(false).with_ansi(colours).finish().try_init()
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+    };
+    // A process that logs already, as a test may, goes on with what it has.
+    started.or(Ok(()))
+}

@@ -1,0 +1,149 @@
+//! The browsers of `pool-chrome`, as the gateway and the policies see them.
+
+use std::time::Duration;
+
+use pool_chrome::cdp::CdpError;
+use pool_chrome::mux::{ConnectionReceiver, ConnectionSender, EndReason};
+use pool_chrome::process::{Engine, Sandbox};
+use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
+use pool_core::{BoxError, ResourceId, async_trait};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::kind::KindSpec;
+use super::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
+use crate::config::{self, Config, LeaseKind};
+
+/// Memory that was read this recently is not read again.
+const MEMORY_AGE: Duration = Duration::from_secs(5);
+
+/// How a driver is to be made from the configuration.
+pub(super) fn config(config: &Config) -> ChromeConfig {
+    let Config { chrome, pool, .. } = config;
+    ChromeConfig::new()
+        .engine(match chrome.engine {
+            config::Engine::Shell => Engine::Shell,
+            config::Engine::Chromium => Engine::Chromium,
+            _ => Engine::Auto,
+        })
+        .executable(chrome.executable.clone())
+        .headless(chrome.headless)
+        .sandbox(match chrome.sandbox {
+            config::Sandbox::On => Sandbox::On,
+            config::Sandbox::Off => Sandbox::Off,
+            _ => Sandbox::Auto,
+        })
+        .args(chrome.args.iter().cloned())
+        .launch_timeout(chrome.launch_timeout)
+        .max_launching(pool.max_creating)
+        .max_memory(chrome.max_memory.map(|size| size.as_u64()))
+        .state_dir(&pool.state_dir)
+        .lease(kind(pool.lease))
+        .leases_per_browser(pool.leases_per_browser)
+        .max_browser_age(pool.max_lifetime.unwrap_or(Duration::MAX))
+        .reset(match pool.reset {
+            config::Reset::Relaunch => Reset::Relaunch,
+            _ => Reset::Context,
+        })
+}
+
+fn kind(kind: LeaseKind) -> pool_chrome::mux::LeaseKind {
+    match kind {
+        LeaseKind::Shared => pool_chrome::mux::LeaseKind::Shared,
+        LeaseKind::Exclusive => pool_chrome::mux::LeaseKind::Exclusive,
+    }
+}
+
+impl KindSpec for BrowserSpec {
+    fn set_kind(&mut self, wanted: LeaseKind) {
+        self.lease = Some(kind(wanted));
+    }
+}
+
+#[async_trait]
+impl Browser for VirtualBrowser {
+    async fn connect(&self) -> Result<Wire, BrowserEnd> {
+        let connection = Self::connect(self).await.map_err(|error| match error {
+            CdpError::Ended(reason) => reason.into(),
+            // It could not even give a session: as good as dead.
+            _ => self.end_reason().map_or(BrowserEnd::Hung, BrowserEnd::from),
+        })?;
+        let (sender, receiver) = connection.split();
+        Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
+    }
+
+    async fn ended(&self) -> BrowserEnd {
+        Self::ended(self).await.into()
+    }
+
+    async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
+        Ok(Self::screenshot(self, None).await?)
+    }
+}
+
+#[async_trait]
+impl Commands for ConnectionSender {
+    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd> {
+        Self::send(self, message).await.map_err(BrowserEnd::from)
+    }
+}
+
+#[async_trait]
+impl Events for ConnectionReceiver {
+    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd> {
+        loop {
+            let Some(message) = self.recv().await else {
+                return Err(self.end_reason().map_or(BrowserEnd::Revoked, BrowserEnd::from));
+            };
+            // JSON is UTF-8; what is not would be no message.
+            if let Ok(text) = Utf8Bytes::try_from(message) {
+                return Ok(text);
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Utf8Bytes> {
+        loop {
+            if let Ok(text) = Utf8Bytes::try_from(self.try_recv()?) {
+                return Some(text);
+            }
+        }
+    }
+}
+
+impl From<EndReason> for BrowserEnd {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::BrowserClosed => Self::Closed,
+            EndReason::SlowReader => Self::SlowReader,
+            EndReason::Crashed => Self::Crashed,
+            EndReason::Hung => Self::Hung,
+            _ => Self::Revoked,
+        }
+    }
+}
+
+#[async_trait]
+impl BrowserDriver for ChromeDriver {
+    fn version(&self) -> Option<Version> {
+        let version = Self::version(self)?;
+        Some(Version {
+            browser: version.product,
+            protocol: version.protocol_version,
+            user_agent: version.user_agent,
+            v8: version.js_version,
+            webkit: format!("537.36 ({})", version.revision),
+        })
+    }
+
+    fn vitals(&self, id: ResourceId) -> Option<Vitals> {
+        let vitals = Self::vitals(self, id)?;
+        Some(Vitals {
+            pid: Some(vitals.pid),
+            memory: vitals.memory.map(|(bytes, at)| (bytes, at.elapsed())),
+        })
+    }
+
+    async fn measure(&self) {
+        Self::measure(self, MEMORY_AGE).await;
+    }
+}

@@ -1,0 +1,156 @@
+use std::fmt;
+use std::sync::Arc;
+
+use pool_chrome::process::find_executable;
+use pool_chrome::{ChromeDriver, ChromeError};
+use pool_core::{BuildError, Class, Limits, Pool};
+use pool_policies::PolicyError;
+
+use super::policies::Policies;
+use super::{Fleet, chrome};
+use crate::config::Config;
+use crate::metrics::Observer;
+
+/// A pool of Chromium browsers as a configuration describes it.
+pub struct Opened {
+    pool: Pool<ChromeDriver>,
+    policies: Policies<ChromeDriver>,
+}
+
+/// Why a pool could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no Chromium, or its directory cannot be used.
+    #[error(transparent)]
+    Chrome(#[from] ChromeError),
+    /// A policy does not take its configuration.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The sizes contradict each other.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+/// Opens it: takes the state directory, finds the Chromium, and begins to launch the minimum.
+///
+/// # Errors
+///
+/// An [`OpenError`]; nothing was launched then.
+pub async fn open(config: &Config, observer: &Observer) -> Result<Opened, OpenError> {
+    // Asked for now, since the pool would only try again and again.
+    let wanted = chrome::config(config);
+    find_executable(wanted.engine, wanted.executable.as_deref(), wanted.headless)?;
+    let driver = ChromeDriver::start(wanted).await?;
+    let settings = &config.pool;
+    let builder = Pool::builder(driver)
+        .min_size(settings.min_size)
+        .max_size(settings.max_size)
+        .max_creating(settings.max_creating)
+        .max_waiting(settings.max_waiting)
+        .acquire_timeout(Some(settings.acquire_timeout))
+        // The launch has its own, shorter limit; the rest is for the warm-up.
+        .create_timeout(config.chrome.launch_timeout + WARM_UP)
+        .max_idle_time(settings.max_idle_time)
+        .max_lifetime(settings.max_lifetime)
+        .max_use_count(settings.max_use_count)
+        .health_check_interval(settings.health_check_interval)
+        .check_after_idle(settings.health_check_interval)
+        // The gateway ends its leases itself; this is for one that it has lost.
+        .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
+    let (builder, policies) = Policies::add_to(builder, config, observer)?;
+    Ok(Opened { pool: builder.build()?, policies })
+}
+
+/// How long the warm-up of a new browser may take on top of its launch.
+const WARM_UP: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long after the end of its lease a browser is taken back by force.
+const LOST: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Opened {
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &Pool<ChromeDriver> {
+        &self.pool
+    }
+
+    /// The pool, for the gateway.
+    #[must_use]
+    pub fn fleet(&self) -> Arc<dyn Fleet> {
+        Arc::new(self.pool.clone())
+    }
+
+    /// Goes over from one configuration to another, as far as that can be done while it runs: see
+    /// [`HELD_FROM_START`] for what cannot.
+    ///
+    /// # Errors
+    ///
+    /// If a policy or the pool does not take it; then nothing was changed.
+    pub fn change(&self, old: &Config, new: &Config) -> Result<(), OpenError> {
+        let (min, max) = (new.pool.min_size, new.pool.max_size);
+        if min > max {
+            return Err(BuildError::MinAboveMax { min, max }.into());
+        }
+        self.policies.change(old, new)?;
+        if (old.pool.min_size, old.pool.max_size) != (min, max) {
+            self.pool.resize(min, max)?;
+        }
+        self.limit_anew(old, new);
+        Ok(())
+    }
+
+    /// Tells the pool the limits of the classes that it knows, and closes the browsers that are
+    /// not any more what their name stands for.
+    fn limit_anew(&self, old: &Config, new: &Config) {
+        let gone = |class: &Class| {
+            let profile =
+                |name: &str| new.profiles.on_demand || new.profiles.named.contains_key(name);
+            class.get("profile").is_some_and(|name| !profile(name))
+                || class
+                    .get("region")
+                    .is_some_and(|name| old.regions.get(name) != new.regions.get(name))
+        };
+        for stats in self.pool.stats().classes {
+            if stats.class.is_default() {
+                continue;
+            }
+            let limits = self.policies.limits(&stats.class);
+            let limits = Limits {
+                min: limits.min.or(Some(0)),
+                max: limits.max.or(Some(new.pool.max_size)),
+                warm: limits.warm.or(Some(0)),
+            };
+            let none = Limits { min: Some(0), max: None, warm: Some(0) };
+            let known = !gone(&stats.class)
+                || stats.class.get("region").is_some_and(|name| new.regions.contains_key(name));
+            self.pool.set_limits(&stats.class, if known { limits } else { none });
+        }
+        self.pool.invalidate(|meta| gone(&meta.class));
+    }
+}
+
+/// The sections and keys that hold from the start to the end of a pool.
+pub(crate) const HELD_FROM_START: [&str; 15] = [
+    "chrome",
+    "log",
+    "gateway.listen",
+    "pool.name",
+    "pool.state_dir",
+    "pool.lease",
+    "pool.lease_choice",
+    "pool.leases_per_browser",
+    "pool.reset",
+    "pool.max_waiting",
+    "pool.max_idle_time",
+    "pool.max_lifetime",
+    "pool.max_use_count",
+    "pool.max_creating",
+    "pool.health_check_interval",
+];
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}

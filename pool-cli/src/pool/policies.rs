@@ -1,0 +1,205 @@
+//! From the configuration to the policies, each in a place where a reload can put another.
+
+use std::path::Path;
+
+use pool_core::{Class, Driver, Limits, Policy, PoolBuilder};
+use pool_policies::{
+    ConnectProbe, DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode,
+    ProfileSpec, Profiles, Proxy, ProxyResource, ProxySpec, Region, Warm, WarmUp, Warming,
+};
+
+use super::kind::{KindSpec, Kinds};
+use super::slot::Slot;
+use crate::config::{
+    Config, PriorityConfig, ProfileConfig, ProfileMode as Mode, ProfilesConfig, RegionConfig,
+    SizingConfig, WarmingConfig,
+};
+use crate::metrics::Observer;
+
+/// What a driver must be like for all policies to work on it.
+pub(super) trait Steerable:
+    Driver<Spec: ProfileSpec + ProxySpec + KindSpec, Resource: Warm + ProxyResource>
+{
+}
+
+impl<D> Steerable for D where
+    D: Driver<Spec: ProfileSpec + ProxySpec + KindSpec, Resource: Warm + ProxyResource>
+{
+}
+
+/// The policies of a pool, to change them at a reload.
+#[derive(Debug)]
+pub(super) struct Policies<D: Driver> {
+    profiles: Slot<D>,
+    regions: Slot<D>,
+    priority: Slot<D>,
+    sizing: Slot<D>,
+    warming: Slot<D>,
+}
+
+/// A policy that decides nothing.
+struct Nothing;
+
+impl<D: Driver> Policy<D> for Nothing {
+    fn watches(&self) -> bool {
+        false
+    }
+}
+
+impl<D: Steerable> Policies<D> {
+    /// Makes them, and adds them to a pool, with the observer behind them all.
+    pub(super) fn add_to(
+        builder: PoolBuilder<D>,
+        config: &Config,
+        observer: &Observer,
+    ) -> Result<(PoolBuilder<D>, Self), PolicyError> {
+        let policies = Self {
+            // First, since a profile may name its region.
+            profiles: Slot::new(profiles(&config.profiles, &config.pool.state_dir)?),
+            regions: Slot::new(regions(config)?),
+            priority: Slot::new(priority(&config.priority)?),
+            sizing: Slot::new(Nothing),
+            warming: Slot::new(Nothing),
+        };
+        policies.put_sizing(&config.sizing)?;
+        policies.put_warming(&config.warming);
+        let builder = builder
+            .policy(policies.profiles.clone())
+            .policy(policies.regions.clone())
+            .policy(Kinds::new(config.pool.lease))
+            .policy(policies.priority.clone())
+            .policy(policies.sizing.clone())
+            .policy(policies.warming.clone())
+            .policy(observer.clone());
+        Ok((builder, policies))
+    }
+
+    /// Puts new ones in the place of those whose configuration has changed. They are all made
+    /// before the first is put there, so that a mistake changes nothing.
+    pub(super) fn change(&self, old: &Config, new: &Config) -> Result<(), PolicyError> {
+        let profiles = profiles(&new.profiles, &new.pool.state_dir)?;
+        let regions = regions(new)?;
+        let priority = priority(&new.priority)?;
+        sizing(&new.sizing)?;
+        if old.profiles != new.profiles {
+            self.profiles.put(profiles);
+        }
+        if old.regions != new.regions {
+            self.regions.put(regions);
+        }
+        if old.priority != new.priority {
+            self.priority.put(priority);
+        }
+        if old.sizing != new.sizing {
+            self.put_sizing(&new.sizing)?;
+        }
+        if old.warming != new.warming {
+            self.put_warming(&new.warming);
+        }
+        Ok(())
+    }
+
+    /// The limits of a class as the policies have them now, as the pool puts them together: the
+    /// first answer for each of them.
+    pub(super) fn limits(&self, class: &Class) -> Limits {
+        let slots = [&self.profiles, &self.regions, &self.sizing, &self.warming];
+        slots.into_iter().filter_map(|slot| slot.limit(class)).fold(
+            Limits::default(),
+            |first, next| Limits {
+                min: first.min.or(next.min),
+                max: first.max.or(next.max),
+                warm: first.warm.or(next.warm),
+            },
+        )
+    }
+
+    fn put_sizing(&self, config: &SizingConfig) -> Result<(), PolicyError> {
+        if config.enabled {
+            self.sizing.put(sizing(config)?);
+        } else {
+            self.sizing.put(Nothing);
+        }
+        Ok(())
+    }
+
+    fn put_warming(&self, config: &WarmingConfig) {
+        self.warming.put(warming(config));
+    }
+}
+
+fn profiles(config: &ProfilesConfig, state_dir: &Path) -> Result<Profiles, PolicyError> {
+    let mut builder = Profiles::builder(state_dir.join("profiles"));
+    for (name, config) in &config.named {
+        builder = builder.profile(name, profile(config));
+    }
+    if config.on_demand {
+        builder = builder.on_demand(profile(&ProfileConfig::default()));
+    }
+    builder.build()
+}
+
+fn profile(config: &ProfileConfig) -> Profile {
+    let mode = match config.mode {
+        Mode::Template => ProfileMode::Template,
+        _ => ProfileMode::Persistent,
+    };
+    // Ready beyond those in use are none, whatever the anonymous browsers have: each directory is
+    // a login of its own.
+    let profile =
+        Profile::new().mode(mode).min_size(config.min_size).max_size(config.max_size).warm(0);
+    match &config.region {
+        Some(region) => profile.region(region),
+        None => profile,
+    }
+}
+
+fn regions(config: &Config) -> Result<GeoProxy, PolicyError> {
+    let mut builder = GeoProxy::builder().probe(ConnectProbe);
+    for (name, config) in &config.regions {
+        builder = builder.region(name, region(config)?);
+    }
+    builder.build()
+}
+
+fn region(config: &RegionConfig) -> Result<Region, PolicyError> {
+    let mut region = Region::new().min_size(config.min_size).max_size(config.max_size).warm(0);
+    for proxy in &config.proxies {
+        let mut parsed = Proxy::parse(&proxy.url)?;
+        if let Some(username) = &proxy.username {
+            let password = proxy.password.as_ref().map_or("", |password| password.expose());
+            parsed = parsed.credentials(username.as_str(), password);
+        }
+        region = region.proxy(parsed);
+    }
+    for fallback in &config.fallback {
+        region = region.fallback(fallback);
+    }
+    Ok(region)
+}
+
+fn priority(config: &PriorityConfig) -> Result<Priority, PolicyError> {
+    Priority::new().step(config.step).default_priority(config.default)
+}
+
+fn sizing(config: &SizingConfig) -> Result<DynamicSizing, PolicyError> {
+    DynamicSizing::builder()
+        .interval(config.interval)
+        .samples(config.samples)
+        .scale_up_wait(config.scale_up_wait)
+        .scale_up_by(config.scale_up_by)
+        .scale_down_utilization(config.scale_down_utilization)
+        .scale_down_by(config.scale_down_by)
+        .build()
+}
+
+fn warming(config: &WarmingConfig) -> Warming {
+    let [width, height] = config.viewport;
+    let mut warm_up = WarmUp::new().viewport(width, height).url(&config.url);
+    if let Some(user_agent) = &config.user_agent {
+        warm_up = warm_up.user_agent(user_agent);
+    }
+    if let Some(script) = &config.script {
+        warm_up = warm_up.script(script);
+    }
+    Warming::new(warm_up).keep(config.min_idle)
+}

@@ -1,0 +1,119 @@
+//! Reads the configuration again while the pool runs.
+
+use std::sync::Arc;
+
+use pool_core::async_trait;
+use tokio::sync::Mutex;
+
+use crate::config::{Config, ConfigArgs};
+use crate::gateway::{Gateway, Reload, Reloaded, Settings};
+use crate::pool::{HELD_FROM_START, Opened, changes};
+
+/// Reloads one service from the place where its configuration came from.
+#[derive(Debug)]
+pub struct Reloader {
+    args: ConfigArgs,
+    gateway: Arc<Gateway>,
+    opened: Arc<Opened>,
+    /// What holds now. Locked for the whole of a reload, so that two do not mix.
+    current: Mutex<Config>,
+}
+
+impl Reloader {
+    /// Reloads from these arguments; `current` is what the service was started with.
+    #[must_use]
+    pub fn new(
+        args: ConfigArgs,
+        current: Config,
+        gateway: Arc<Gateway>,
+        opened: Arc<Opened>,
+    ) -> Self {
+        Self { args, gateway, opened, current: Mutex::new(current) }
+    }
+}
+
+#[async_trait]
+impl Reload for Reloader {
+    async fn reload(&self) -> Result<Reloaded, String> {
+        let mut current = self.current.lock().await;
+        let loaded = self.args.loader().load().map_err(|findings| findings.to_string())?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (changed, needs_restart): (Vec<_>, Vec<_>) =
+            changes(&current, &loaded.config).into_iter().partition(|key| !is_held(key));
+        let next = with_held(&current, loaded.config);
+        // All that can fail comes before the first thing that changes.
+        let settings = Settings::new(&next).map_err(|error| error.to_string())?;
+        self.opened.change(&current, &next).map_err(|error| crate::error::chain(&error))?;
+        self.gateway.set_settings(settings);
+        *current = next;
+        Ok(Reloaded { changed, needs_restart })
+    }
+}
+
+fn is_held(key: &str) -> bool {
+    HELD_FROM_START.iter().any(|held| match key.strip_prefix(held) {
+        Some(rest) => rest.is_empty() || rest.starts_with('.'),
+        None => false,
+    })
+}
+
+/// The new configuration, but for what holds from the start.
+fn with_held(current: &Config, mut next: Config) -> Config {
+    next.chrome = current.chrome.clone();
+    next.log = current.log.clone();
+    next.gateway.listen = current.gateway.listen;
+    let (was, pool) = (&current.pool, &mut next.pool);
+    pool.name.clone_from(&was.name);
+    pool.state_dir.clone_from(&was.state_dir);
+    pool.lease = was.lease;
+    pool.lease_choice = was.lease_choice;
+    pool.leases_per_browser = was.leases_per_browser;
+    pool.reset = was.reset;
+    pool.max_waiting = was.max_waiting;
+    pool.max_idle_time = was.max_idle_time;
+    pool.max_lifetime = was.max_lifetime;
+    pool.max_use_count = was.max_use_count;
+    pool.max_creating = was.max_creating;
+    pool.health_check_interval = was.health_check_interval;
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_from_the_start_is_named_and_kept() {
+        let mut next = Config::default();
+        next.pool.max_waiting = 7;
+        next.pool.max_size = 9;
+        next.chrome.headless = false;
+        let keys = changes(&Config::default(), &next);
+        let held: Vec<_> = keys.iter().filter(|key| is_held(key)).collect();
+        assert_eq!(held, ["chrome.headless", "pool.max_waiting"]);
+        let kept = with_held(&Config::default(), next);
+        assert_eq!(changes(&Config::default(), &kept), ["pool.max_size"]);
+    }
+
+    #[test]
+    fn every_key_that_is_said_to_be_held_is() {
+        // A key of the list that `with_held` forgets would be reported and yet taken.
+        let mut next = Config::default();
+        next.gateway.listen.set_port(1);
+        next.pool.name = "other".into();
+        next.pool.lease_choice = true;
+        next.pool.leases_per_browser = 3;
+        next.pool.max_idle_time = None;
+        next.pool.max_lifetime = None;
+        next.pool.max_use_count = None;
+        next.pool.max_creating = 5;
+        next.pool.health_check_interval = None;
+        next.pool.state_dir = "/elsewhere".into();
+        next.log.filter = "debug".into();
+        let keys = changes(&Config::default(), &next);
+        assert!(keys.iter().all(|key| is_held(key)), "{keys:?}");
+        assert!(changes(&Config::default(), &with_held(&Config::default(), next)).is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! A pool with its gateway, from a configuration: what `run` and `exec` start.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool_chrome::ChromeError;
+use tokio::net::TcpListener;
+
+use crate::client::Client;
+use crate::config::{Config, Secret};
+use crate::error::chain;
+use crate::exit::{self, Failure};
+use crate::gateway::{Gateway, LeaseId, Server, Settings};
+use crate::metrics::Observer;
+use crate::pool::{OpenError, Opened, open};
+
+/// A pool and the gateway to it, both running.
+#[derive(Debug)]
+pub struct Service {
+    gateway: Arc<Gateway>,
+    server: Server,
+    opened: Arc<Opened>,
+    token: Option<Secret>,
+}
+
+impl Service {
+    /// Starts what the configuration says. The port is taken first, so that a second `run` fails
+    /// before it launches anything.
+    ///
+    /// # Errors
+    ///
+    /// What to print: a port in use, no Chromium (exit code 78), a state directory in use.
+    pub async fn start(config: &Config) -> Result<Self, Failure> {
+        let settings = Settings::new(config).map_err(|error| {
+            Failure::new(error.to_string())
+                .hint("set a token: [gateway] token = { env = \"POOL_TOKEN\" }")
+                .code(exit::CONFIG)
+        })?;
+        let listener = bind(config.gateway.listen).await?;
+        let observer = Observer::new(&config.pool.name);
+        let opened = open(config, &observer).await.map_err(|error| match &error {
+            OpenError::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
+                Failure::new(chain(&error))
+                    .hint("look at all it needs: pool-cli doctor")
+                    .code(exit::CONFIG)
+            }
+            _ => Failure::from(error),
+        })?;
+        let gateway = Gateway::new(settings, opened.fleet(), observer);
+        let server = Server::start_on(&gateway, listener)?;
+        let opened = Arc::new(opened);
+        Ok(Self { gateway, server, opened, token: config.gateway.token.clone() })
+    }
+
+    /// Starts a pool for one command: on a port of its own, behind a token of its own, with no
+    /// browser but those that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_private(mut config: Config) -> Result<Self, Failure> {
+        config.gateway.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.gateway.token = Some(Secret::new(LeaseId::random().to_string()));
+        config.gateway.external_url = None;
+        config.pool.name = "default".to_owned();
+        config.pool.min_size = 0;
+        config.warming.min_idle = 0;
+        for profile in config.profiles.named.values_mut() {
+            profile.min_size = 0;
+        }
+        for region in config.regions.values_mut() {
+            region.min_size = 0;
+        }
+        Self::start(&config).await
+    }
+
+    /// The gateway.
+    #[must_use]
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// The pool as it was opened, to change it at a reload.
+    #[must_use]
+    pub fn opened(&self) -> &Arc<Opened> {
+        &self.opened
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// A client of it.
+    ///
+    /// # Errors
+    ///
+    /// None in fact: the address is one.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let token = self.token.as_ref().map(Secret::expose);
+        Client::new(&format!("http://{}", self.address()), token)
+    }
+
+    /// Lets leases finish for `grace`, ends the others, and closes every browser. Says how many
+    /// leases had to be ended. A second call, while the first is under way, may shorten the grace.
+    pub async fn stop(&self, grace: Duration) -> usize {
+        self.gateway.drain(grace).await
+    }
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(listen).await.map_err(|error| {
+        let failure = Failure::new(format!("cannot listen on {listen}: {error}"));
+        match error.kind() {
+            ErrorKind::AddrInUse => {
+                failure.hint("another program has this port; take another: --listen 127.0.0.1:3001")
+            }
+            ErrorKind::PermissionDenied => failure.hint("ports below 1024 want root; take another"),
+            ErrorKind::AddrNotAvailable => failure.hint("this machine has no such address"),
+            _ => failure,
+        }
+    })
+}
