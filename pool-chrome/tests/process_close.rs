@@ -100,7 +100,7 @@ async fn a_browser_killed_from_outside_is_noticed_at_once() {
         let begun = Instant::now();
         signal(pid, Signal::KILL);
         let exit = tokio::time::timeout(SOON, chromium.exited()).await.unwrap();
-        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(exit.status().unwrap().signal(), Some(9));
         assert!(chromium.not_ready().to_string().contains("signal: 9"), "{}", chromium.not_ready());
         // The handle is still held: what is left is cleaned up all the same.

@@ -158,7 +158,7 @@ pub(super) fn command_line(
         flags.push(format!("--proxy-server={proxy}"));
         // Chromium never sends loopback to a proxy unless it is told to.
         flags.push("--proxy-bypass-list=<-loopback>".to_owned());
-        // The two engines know it by two names.
+        // The shell knows only the first of them, the whole browser only the second.
         flags.push("--force-webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
         flags.push("--webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
     }
