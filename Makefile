@@ -1,8 +1,8 @@
 # `make run` and `make test` are all that a newcomer needs; both install what they miss.
 #
-# They build with the dev profile: with everything to compile, that is ready in a third of the time of a
-# release build on two cores, the two share one build, and what a lease costs is Chromium's doing either
-# way. `make run PROFILE=release` is for service and for figures; the benchmarks build a release by themselves.
+# They build with the dev profile: from nothing that is ready long before a release build, the two share it,
+# and what a lease costs is Chromium's doing either way. `make run PROFILE=release` is for service and for
+# figures; the benchmarks build a release by themselves.
 
 PROFILE ?= dev
 CONFIG ?= examples/pool.toml
