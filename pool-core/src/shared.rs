@@ -202,7 +202,15 @@ impl<D: Driver> Shared<D> {
         self.policies.watch() || self.subscribed.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn report_panics(self: &Arc<Self>, panics: Vec<Event>) {
+        if !panics.is_empty() {
+            self.report(panics);
+        }
+    }
+
+    #[cold]
+    fn report(self: &Arc<Self>, panics: Vec<Event>) {
         for event in panics {
             self.apply(|state, _| state.count_policy_panic());
             tracing::error!(?event, "a policy panicked; its default was used");

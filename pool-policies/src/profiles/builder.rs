@@ -1,8 +1,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use rustc_hash::FxHashMap;
-
 use super::{Entry, LABEL, OnDemand, Profile, ProfileMode, Profiles, Shared, Store};
 use crate::announce::Announce;
 use crate::{PolicyError, geo_proxy, name};
@@ -82,7 +80,7 @@ impl ProfilesBuilder {
             .map(|(_, profile)| profile)
             .chain(&self.on_demand)
             .any(|profile| profile.mode == ProfileMode::Template);
-        let named: FxHashMap<Arc<str>, Entry> = self
+        let mut named: Vec<(Arc<str>, Entry)> = self
             .named
             .into_iter()
             .map(|(name, profile)| {
@@ -90,9 +88,10 @@ impl ProfilesBuilder {
                 (name.clone(), Entry::new(name, profile))
             })
             .collect();
+        named.sort_by(|(one, _), (other, _)| one.cmp(other));
         let shared = Shared {
             store,
-            announce: Announce::new(named.values().map(Entry::home)),
+            announce: Announce::new(named.iter().map(|(_, entry)| entry.home())),
             named,
             on_demand: self.on_demand.map(|like| OnDemand {
                 like,

@@ -132,7 +132,8 @@ pub struct Profiles {
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    named: FxHashMap<Arc<str>, Entry>,
+    /// Ordered by name: looked up twice per acquire, where a few comparisons beat a hash.
+    named: Vec<(Arc<str>, Entry)>,
     on_demand: Option<OnDemand>,
     default: Option<Arc<str>>,
     announce: Announce,
@@ -192,8 +193,8 @@ impl Profiles {
 impl Shared {
     /// Calls `f` with a profile that exists.
     fn with<T>(&self, name: &str, f: impl FnOnce(&Entry) -> T) -> Option<T> {
-        if let Some(entry) = self.named.get(name) {
-            return Some(f(entry));
+        if let Ok(at) = self.named.binary_search_by(|(held, _)| (**held).cmp(name)) {
+            return Some(f(&self.named[at].1));
         }
         let made = self.on_demand.as_ref()?.made.read().unwrap_or_else(PoisonError::into_inner);
         made.get(name).map(|entry| f(entry))
