@@ -35,9 +35,9 @@ async fn a_panic_in_any_step_frees_the_place_and_closes_what_is_left() {
         control.next(step, Behaviour::Panic);
         let held = lease(&pool).await;
         if step == Step::Close {
-            held.discard()
+            held.discard();
         } else {
-            drop(held)
+            drop(held);
         }
         settle().await;
         let next = lease(&pool).await;

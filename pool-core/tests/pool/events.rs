@@ -42,7 +42,7 @@ async fn every_refusal_is_told_with_its_outcome() {
     let last = ask(&pool).await;
     drop(held);
     drop(answer(last).await);
-    drop(pool.drain(SECOND).await);
+    assert!(pool.drain(SECOND).await.complete);
     drop(pool.acquire().await.expect_err("it is closed"));
     let outcomes: Vec<_> = all(&mut events)
         .into_iter()
@@ -131,7 +131,11 @@ async fn the_events_add_up_to_the_counters() {
                     let patience = std::time::Duration::from_millis(1 + (worker * round) % 40);
                     if let Ok(held) = pool.acquire_with(Request::new().timeout(patience)).await {
                         sleep(std::time::Duration::from_millis(worker % 7)).await;
-                        if round % 5 == 4 { held.discard() } else { drop(held) }
+                        if round % 5 == 4 {
+                            held.discard();
+                        } else {
+                            drop(held)
+                        }
                     }
                 }
             })

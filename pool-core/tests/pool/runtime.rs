@@ -145,7 +145,11 @@ fn work_that_is_under_way_when_the_runtime_goes_is_accounted_for() {
             pool_core::testing::settle().await;
             if step != Step::Create {
                 let held = asked.await.expect("it was made");
-                if step == Step::Close { held.discard() } else { drop(held) }
+                if step == Step::Close {
+                    held.discard();
+                } else {
+                    drop(held)
+                }
             }
             pool_core::testing::settle().await;
         });

@@ -10,15 +10,15 @@ use pool_core::{
 };
 use tokio::task::JoinHandle;
 
-pub type FakePool = Pool<FakeDriver>;
-pub type FakeLease = Lease<FakeDriver>;
-pub type Asked = JoinHandle<Result<FakeLease, AcquireError>>;
+pub(crate) type FakePool = Pool<FakeDriver>;
+pub(crate) type FakeLease = Lease<FakeDriver>;
+pub(crate) type Asked = JoinHandle<Result<FakeLease, AcquireError>>;
 
-pub const SECOND: Duration = Duration::from_secs(1);
-pub const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// A pool without chance in it: lifetimes are not jittered, backoff is seeded.
-pub fn build(
+pub(crate) fn build(
     configure: impl FnOnce(PoolBuilder<FakeDriver>) -> PoolBuilder<FakeDriver>,
 ) -> (FakePool, FakeControl) {
     let driver = FakeDriver::new();
@@ -28,16 +28,16 @@ pub fn build(
 }
 
 /// A pool of at most `max_size` that recycles at once.
-pub fn pool_of(max_size: usize) -> (FakePool, FakeControl) {
+pub(crate) fn pool_of(max_size: usize) -> (FakePool, FakeControl) {
     build(|builder| builder.max_size(max_size))
 }
 
 /// Asks in a task of its own, and stands in the queue when this returns.
-pub async fn ask(pool: &FakePool) -> Asked {
+pub(crate) async fn ask(pool: &FakePool) -> Asked {
     ask_with(pool, Request::new()).await
 }
 
-pub async fn ask_with(pool: &FakePool, request: Request) -> Asked {
+pub(crate) async fn ask_with(pool: &FakePool, request: Request) -> Asked {
     let pool = pool.clone();
     let asked = tokio::spawn(async move { pool.acquire_with(request).await });
     settle().await;
@@ -45,37 +45,37 @@ pub async fn ask_with(pool: &FakePool, request: Request) -> Asked {
 }
 
 /// Leases what can be had without time passing.
-pub async fn lease(pool: &FakePool) -> FakeLease {
+pub(crate) async fn lease(pool: &FakePool) -> FakeLease {
     lease_with(pool, Request::new()).await
 }
 
-pub async fn lease_with(pool: &FakePool, request: Request) -> FakeLease {
+pub(crate) async fn lease_with(pool: &FakePool, request: Request) -> FakeLease {
     pool.acquire_with(request).await.expect("a lease was to be had")
 }
 
 /// A request for a class of [`Sorted`].
-pub fn class(name: &str) -> Request {
+pub(crate) fn class(name: &str) -> Request {
     Request::new().label("class", name)
 }
 
-pub fn class_named(name: &str) -> Class {
+pub(crate) fn class_named(name: &str) -> Class {
     let mut class = Class::default();
     class.insert("class", name);
     class
 }
 
 /// Polls a future once, without anyone to wake.
-pub fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Starts a future and drops it at its first await.
-pub fn start_and_drop(future: impl Future) {
+pub(crate) fn start_and_drop(future: impl Future) {
     assert!(poll_once(pin!(future)).is_pending());
 }
 
 /// The answer, which must be there already.
-pub async fn answer(asked: Asked) -> Result<FakeLease, AcquireError> {
+pub(crate) async fn answer(asked: Asked) -> Result<FakeLease, AcquireError> {
     settle().await;
     assert!(asked.is_finished(), "no answer yet");
     asked.await.expect("the task did not panic")
@@ -83,7 +83,7 @@ pub async fn answer(asked: Asked) -> Result<FakeLease, AcquireError> {
 
 /// Drains the pool, and finds that nothing is left and every count adds up.
 #[track_caller]
-pub fn ends_clean(pool: FakePool, control: FakeControl) -> impl Future<Output = ()> {
+pub(crate) fn ends_clean(pool: FakePool, control: FakeControl) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
         let report = pool.drain(Duration::from_secs(1)).await;
@@ -100,16 +100,16 @@ pub fn ends_clean(pool: FakePool, control: FakeControl) -> impl Future<Output = 
 }
 
 /// Everything that is in the stream by now.
-pub fn all(events: &mut EventStream) -> Vec<Event> {
+pub(crate) fn all(events: &mut EventStream) -> Vec<Event> {
     std::iter::from_fn(|| events.try_next()).collect()
 }
 
 /// The names of events, the shortest way to write down what happened.
-pub fn names(events: &[Event]) -> Vec<&'static str> {
+pub(crate) fn names(events: &[Event]) -> Vec<&'static str> {
     events.iter().map(name).collect()
 }
 
-pub fn name(event: &Event) -> &'static str {
+pub(crate) fn name(event: &Event) -> &'static str {
     match event {
         Event::Creating { .. } => "creating",
         Event::Created { .. } => "created",
@@ -131,7 +131,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// The reasons of all closes so far, as their codes.
-pub fn close_reasons(events: &[Event]) -> Vec<&'static str> {
+pub(crate) fn close_reasons(events: &[Event]) -> Vec<&'static str> {
     let codes = events.iter().filter_map(|event| match event {
         Event::Closing { reason, .. } => Some(reason.code()),
         _ => None,
@@ -142,12 +142,12 @@ pub fn close_reasons(events: &[Event]) -> Vec<&'static str> {
 /// Sorts requests into classes by their label `class`, and ranks them by priority, a level worth
 /// ten seconds.
 #[derive(Default)]
-pub struct Sorted {
+pub(crate) struct Sorted {
     limits: BTreeMap<String, Limits>,
 }
 
 impl Sorted {
-    pub fn limit(mut self, class: &str, limits: Limits) -> Self {
+    pub(crate) fn limit(mut self, class: &str, limits: Limits) -> Self {
         self.limits.insert(class.to_string(), limits);
         self
     }
