@@ -1,0 +1,2 @@
+//! What a user does: unmodified clients against the real service.
+mod kills;

@@ -1,0 +1,75 @@
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::Engine;
+use crate::process::ProcessId;
+
+/// A Chromium of somebody else, started beside the pool with the same program: nothing that the
+/// pool does may touch it.
+#[derive(Debug)]
+pub struct Canary {
+    child: Child,
+    process: ProcessId,
+    _directory: TempDir,
+}
+
+impl Canary {
+    /// Starts one.
+    ///
+    /// # Panics
+    ///
+    /// If there is no Chromium.
+    #[must_use]
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("bp-canary-").tempdir();
+        let directory = directory.expect("there is room");
+        Self::start_with(directory.path().to_path_buf(), directory)
+    }
+
+    /// Starts one on a directory of our choice.
+    ///
+    /// # Panics
+    ///
+    /// If there is no Chromium.
+    #[must_use]
+    pub fn on(user_data: impl Into<std::path::PathBuf>) -> Self {
+        let keep = tempfile::Builder::new().prefix("bp-canary-").tempdir().expect("there is room");
+        Self::start_with(user_data.into(), keep)
+    }
+
+    fn start_with(user_data: std::path::PathBuf, keep: TempDir) -> Self {
+        let child = Command::new(Engine::any_executable())
+            .args(["--headless", "--no-sandbox", "--remote-debugging-port=0", "--disable-gpu"])
+            .arg(format!("--user-data-dir={}", user_data.display()))
+            .arg("about:blank")
+            .env("HOME", keep.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Chromium is executable");
+        let process = ProcessId::of(child.id()).expect("it was not waited for");
+        Self { child, process, _directory: keep }
+    }
+
+    /// Its main process.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    /// Whether it lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        // Its helpers end with it. An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::Mutex;
+
+use crate::oracle::Oracle;
+use crate::{Exit, Home, Service, Setup, Site};
+
+/// One at a time: they measure, and a machine that runs several measures something else.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// How much of the log a test that fails shows.
+const TAIL: usize = 60;
+
+/// A test in progress: a service of its own, a site to visit, and the judge.
+#[derive(Debug)]
+pub struct Case {
+    /// The service.
+    pub service: Service,
+    /// The site.
+    pub site: Site,
+    /// The judge.
+    pub oracle: Oracle,
+    /// The directories.
+    pub home: Home,
+    /// How the service was configured.
+    pub setup: Setup,
+}
+
+/// Starts a service, does `body` to it, and lets the [oracle](crate::oracle) judge.
+///
+/// # Panics
+///
+/// If `body` does, or with what the oracle finds.
+pub async fn case(setup: Setup, body: impl AsyncFnOnce(&mut Case)) {
+    case_in(Home::new(), setup, body).await;
+}
+
+/// Like [`case`], in a home that the test has prepared.
+///
+/// # Panics
+///
+/// As [`case`].
+pub async fn case_in(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Case)) {
+    let _turn = TURN.lock().await;
+    let mut case = Case::start(home, setup).await;
+    body(&mut case).await;
+    case.finish().await;
+}
+
+/// Starts a service that must refuse to start, and lets the oracle look at what is left. The exit,
+/// and what was written to stderr.
+///
+/// # Panics
+///
+/// With what the oracle finds.
+pub async fn refused(home: Home, setup: &Setup) -> (Exit, String) {
+    let _turn = TURN.lock().await;
+    let oracle = Oracle::new(&home, 0);
+    let refusal = Service::refused(&home, setup).await;
+    oracle.judge_end(&home).await;
+    refusal
+}
+
+impl Case {
+    async fn start(home: Home, setup: Setup) -> Self {
+        let oracle = Oracle::new(&home, setup.min_size());
+        let site = Site::start().await;
+        let service = Service::start(&home, &setup).await;
+        let mut case = Self { service, site, home, setup, oracle };
+        case.oracle.begin(&case.service).await;
+        case
+    }
+
+    /// Starts the service again, in the same directories, after the test has killed it.
+    pub async fn restart(&mut self) {
+        self.service = Service::start(&self.home, &self.setup).await;
+    }
+
+    /// Kills the service as the kernel would that is out of memory.
+    pub async fn kill_service(&mut self) {
+        self.service.kill().await;
+    }
+
+    async fn finish(&mut self) {
+        self.oracle.judge(&self.service, &self.home).await;
+        self.service.signal(Signal::TERM);
+        let exit = self.service.exit(Duration::from_secs(20)).await;
+        assert_eq!(exit.code, Some(0), "the service ends in order");
+        self.oracle.judge_end(&self.home).await;
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.home.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(TAIL)..];
+            eprintln!("-- the log of the service ends with\n{}\n--", tail.join("\n"));
+        }
+    }
+}

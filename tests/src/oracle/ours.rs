@@ -1,0 +1,96 @@
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::process::{Process, ProcessId, descendants};
+use crate::{Home, Service};
+
+/// The processes that a case has started through its pool.
+///
+/// A process is ours if a path of the case's home stands in its arguments or its environment, if
+/// it is below one that is ours, or if it was so when we last looked: an orphan has lost its parent
+/// and a renderer may have overwritten its arguments.
+#[derive(Debug)]
+pub struct Ours {
+    home: PathBuf,
+    seen: Mutex<HashSet<ProcessId>>,
+    foreign: Mutex<HashSet<ProcessId>>,
+}
+
+impl Ours {
+    pub(super) fn new(home: &Home) -> Self {
+        let home = home.path().to_path_buf();
+        Self { home, seen: Mutex::default(), foreign: Mutex::default() }
+    }
+
+    /// This one, and what is below it, is of somebody else although it uses a directory of ours.
+    pub fn disown(&self, process: ProcessId) {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(process);
+    }
+
+    /// The Chromium processes that live, helpers too.
+    ///
+    /// # Panics
+    ///
+    /// Never in fact.
+    #[must_use]
+    pub fn chromium(&self) -> Vec<Process> {
+        let all = Process::all();
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut not_ours: HashSet<ProcessId> = foreign.clone();
+        for process in foreign {
+            not_ours.extend(descendants(process.pid, &all).iter().map(|process| process.id));
+        }
+        // The service stands among them, as its configuration is in the home.
+        let roots: Vec<&Process> =
+            all.iter().filter(|process| process.mentions(&self.home)).collect();
+        let mut ids: HashSet<ProcessId> = roots.iter().map(|process| process.id).collect();
+        for root in roots {
+            ids.extend(descendants(root.id.pid, &all).iter().map(|process| process.id));
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(ids.difference(&not_ours).copied());
+        all.into_iter()
+            .filter(|process| seen.contains(&process.id) && !process.is_zombie())
+            .filter(|process| !is_service(process))
+            .collect()
+    }
+
+    /// The main processes of the Chromiums that live.
+    #[must_use]
+    pub fn browsers(&self) -> Vec<Process> {
+        self.chromium().into_iter().filter(Process::is_browser).collect()
+    }
+
+    /// The helpers of this type that live below a Chromium, such as its renderers.
+    #[must_use]
+    pub fn helpers(&self, browser: ProcessId, kind: &str) -> Vec<Process> {
+        let all = Process::all();
+        let below = descendants(browser.pid, &all);
+        below.into_iter().filter(|process| process.is_helper(kind)).collect()
+    }
+
+    /// Dead children that the service has not waited for.
+    pub(super) fn zombies(&self, service: &Service) -> Vec<Process> {
+        let own = |process: &Process| process.parent == service.process.pid && process.is_zombie();
+        Process::all().into_iter().filter(own).collect()
+    }
+}
+
+fn is_service(process: &Process) -> bool {
+    let arguments = process.arguments();
+    let is_run = arguments.windows(2).any(|pair| pair[0] == "run" && pair[1] == "--config");
+    is_run && !process.is_browser()
+}
+
+pub(super) fn describe(processes: &[Process]) -> Vec<String> {
+    processes
+        .iter()
+        .map(|process| {
+            let arguments = process.arguments();
+            let kind = arguments.iter().find(|argument| argument.starts_with("--type="));
+            let (name, pid) = (&process.name, process.id.pid);
+            format!("{name} ({pid}) {}", kind.map_or("", String::as_str))
+        })
+        .collect()
+}

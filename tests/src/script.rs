@@ -1,0 +1,89 @@
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::binary::workspace;
+
+/// A client script of `tests/clients`, in Node or in Python by its name.
+#[derive(Debug)]
+#[must_use]
+pub struct Script {
+    command: Command,
+    name: String,
+}
+
+/// What became of a script.
+#[derive(Debug)]
+pub struct ScriptOutcome {
+    /// The exit code; `None` where a signal has ended it.
+    pub code: Option<i32>,
+    /// The lines of stdout that are JSON.
+    pub lines: Vec<Value>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Script {
+    /// The script of this name.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are not installed.
+    pub fn new(name: &str) -> Self {
+        let folder = workspace().join("tests/clients");
+        let installed = folder.join("node_modules").is_dir();
+        assert!(installed, "the clients are not installed: scripts/install-clients");
+        let mut command = if name.ends_with(".py") {
+            Command::new(folder.join(".venv/bin/python"))
+        } else {
+            Command::new("node")
+        };
+        command.arg(folder.join(name)).current_dir(workspace()).kill_on_drop(true);
+        Self { command, name: name.to_owned() }
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started, or runs longer than `limit`.
+    pub async fn run(mut self, limit: Duration) -> ScriptOutcome {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let running = self.spawned().wait_with_output();
+        let output = timeout(limit, running).await;
+        let output = output.unwrap_or_else(|_| panic!("{} runs after {limit:?}", self.name));
+        let output = output.expect("its output can be read");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        ScriptOutcome {
+            code: output.status.code(),
+            lines: stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Starts it with a standard input that stays open for as long as the child is kept.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(mut self) -> Child {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawned()
+    }
+
+    fn spawned(&mut self) -> Child {
+        let program = Path::new(self.command.as_std().get_program()).display().to_string();
+        self.command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))
+    }
+}
