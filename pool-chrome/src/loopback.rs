@@ -129,6 +129,7 @@ async fn serve(
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     stream.set_nodelay(true)?;
     let mut lease = None;
+    #[expect(clippy::result_large_err, reason = "the type of tungstenite's callback")]
     let find = |request: &Request, response: Response| {
         let found = lock(routes).get(request.uri().path()).and_then(Weak::upgrade);
         lease = found.filter(|_| !request.headers().contains_key("origin"));

@@ -119,10 +119,8 @@ impl Fleet {
                     state.hosts.push((key, Arc::downgrade(host)));
                 }
             }
-            if let Err(unwanted) = tell.send(Some(launched)) {
-                if let Some(Ok(host)) = unwanted.0 {
-                    host.close().await;
-                }
+            if let Err(watch::error::SendError(Some(Ok(unwanted)))) = tell.send(Some(launched)) {
+                unwanted.close().await;
             }
         });
         result

@@ -143,10 +143,10 @@ impl VirtualBrowser {
     /// within 5 s.
     pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
         const METHOD: &str = "Page.captureScreenshot";
-        let pages = self.targets().into_iter().filter(|target| target.kind == "page");
+        let mut pages = self.targets().into_iter().filter(|target| target.kind == "page");
         let page = match target {
-            Some(id) => pages.into_iter().find(|page| page.id == id),
-            None => pages.into_iter().last(),
+            Some(id) => pages.find(|page| page.id == id),
+            None => pages.next_back(),
         };
         let Some(page) = page else {
             return Err(CdpError::unexpected(METHOD, "there is no such page"));

@@ -213,10 +213,10 @@ impl State {
         let Some(held) = self.browsers.get_mut(&browser) else { return };
         held.attaching.remove(target);
         let connection = held.connection;
-        if held.attaching.is_empty() {
-            if let Some(reply) = held.auto_attach_reply.take() {
-                self.answer(&reply, "{}");
-            }
+        if held.attaching.is_empty()
+            && let Some(reply) = held.auto_attach_reply.take()
+        {
+            self.answer(&reply, "{}");
         }
         self.deliver_held(connection);
     }

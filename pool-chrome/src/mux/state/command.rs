@@ -264,10 +264,12 @@ impl State {
                 || value.is_null()
                 || value == &json!(false)
         };
-        if blank && Some(context) == default && params.iter().all(plain) {
-            if let Some(page) = self.take_warm(request) {
-                return self.answer_made(&request.relay(), &page);
-            }
+        if blank
+            && Some(context) == default
+            && params.iter().all(plain)
+            && let Some(page) = self.take_warm(request)
+        {
+            return self.answer_made(&request.relay(), &page);
         }
         self.send_watched(request, Some(&params), Watch::Target);
     }

@@ -72,12 +72,12 @@ impl State {
             return self.deliver(connection, event);
         }
         if method == "Browser.downloadWillBegin" {
-            self.ask_whose(connection, guid, frame_id, event);
+            self.ask_whose(connection, &guid, frame_id, event);
         }
     }
 
     /// A frame that is no target of its own: one of the client's pages may have it.
-    fn ask_whose(&mut self, connection: ConnectionId, guid: Id, frame: String, event: Bytes) {
+    fn ask_whose(&mut self, connection: ConnectionId, guid: &Id, frame: String, event: Bytes) {
         let pages: Vec<SessionId> = self
             .sessions
             .iter()

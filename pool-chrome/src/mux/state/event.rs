@@ -180,8 +180,8 @@ impl State {
 
     /// An event on a browser session that may be about others or about what the client does not
     /// know of.
-    pub(super) fn browser_session_event(&mut self, session: SessionId, message: Bytes) {
-        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else { return };
+    pub(super) fn browser_session_event(&mut self, session: SessionId, message: &Bytes) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
         let Some(params) = parsed.params else { return };
         let Some(browser) = self.browsers.get(&session) else { return };
         let connection = browser.connection;
@@ -196,7 +196,7 @@ impl State {
                 }
             }
             "Browser.downloadWillBegin" | "Browser.downloadProgress" => {
-                self.download_event(connection, session, parsed.method, params, &message);
+                self.download_event(connection, session, parsed.method, params, message);
             }
             // The registry tells of targets; the session's own discovery is never on.
             _ => {}

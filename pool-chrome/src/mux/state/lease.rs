@@ -68,10 +68,10 @@ pub(crate) enum Warm {
 impl Warm {
     /// Forgets the page if it is this one, which is gone.
     pub(super) fn forget(&mut self, gone: &Id) {
-        if let Self::Attached { target, .. } | Self::Ready { target, .. } = self {
-            if target == gone {
-                *self = Self::None;
-            }
+        if let Self::Attached { target, .. } | Self::Ready { target, .. } = self
+            && target == gone
+        {
+            *self = Self::None;
         }
     }
 }
@@ -248,10 +248,10 @@ impl State {
         self.contexts.retain(|_, context| context.maker != client.root);
         self.insert_session(client.root, Owner::Own, None, None);
         self.detach(client.root);
-        if reason == EndReason::BrowserClosed {
-            if let Some(lease) = self.leases.get_mut(&client.lease) {
-                lease.end(reason);
-            }
+        if reason == EndReason::BrowserClosed
+            && let Some(lease) = self.leases.get_mut(&client.lease)
+        {
+            lease.end(reason);
         }
     }
 

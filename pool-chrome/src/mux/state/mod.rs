@@ -15,6 +15,7 @@ mod lease;
 mod reply;
 mod window;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -138,12 +139,14 @@ impl State {
     /// Takes one message from Chromium.
     pub(crate) fn browser_message(&mut self, message: Bytes) {
         if let Some(id) = suffix::own_reply(&message) {
+            // Nothing waits for an answer on a session that is gone.
             if let Some(pending) = self.pending.remove(&id) {
-                return self.own_reply(pending, &message);
+                self.own_reply(pending, &message);
             }
+            return;
         }
         let Some(session) = suffix::session_of(&message) else {
-            return self.root_message(message);
+            return self.root_message(&message);
         };
         match self.sessions.get(&session).map(|session| session.owner) {
             Some(Owner::Page(connection)) => {
@@ -155,7 +158,7 @@ impl State {
             }
             Some(Owner::Browser { connection, root }) => {
                 if suffix::is_browser_event(&message) {
-                    self.browser_session_event(session, message);
+                    self.browser_session_event(session, &message);
                 } else if root {
                     self.deliver(connection, suffix::without_session(&message));
                 } else {
@@ -167,16 +170,15 @@ impl State {
         }
     }
 
-    fn root_message(&mut self, message: Bytes) {
-        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else {
+    fn root_message(&mut self, message: &Bytes) {
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else {
             tracing::warn!(length = message.len(), "Chromium sent something that is not a message");
             return;
         };
         if parsed.session.is_some() {
             // The suffix would have been there if it were the last member.
             self.assumptions.session_not_last();
-            let moved = suffix::with_session_last(&message);
-            if let Some(moved) = moved {
+            if let Some(moved) = suffix::with_session_last(message) {
                 self.browser_message(moved.into());
             }
             return;
@@ -285,8 +287,8 @@ impl State {
             let id = self.next_id;
             self.next_id = id.checked_sub(1).unwrap_or(suffix::OWN_IDS_FROM);
             // After two thousand million commands an old one may still be unanswered.
-            if !self.pending.contains_key(&id) {
-                self.pending.insert(id, pending);
+            if let Entry::Vacant(entry) = self.pending.entry(id) {
+                entry.insert(pending);
                 return id;
             }
         }

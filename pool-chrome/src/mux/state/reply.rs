@@ -214,10 +214,9 @@ impl State {
                 return self.answer(relay, &result);
             }
             Watch::Window => {
-                if let Some(window) = named(result).window_id {
-                    if let Some(lease) = self.leases.get_mut(&lease) {
-                        lease.windows.insert(window);
-                    }
+                let lease = self.leases.get_mut(&lease);
+                if let (Some(window), Some(lease)) = (named(result).window_id, lease) {
+                    lease.windows.insert(window);
                 }
             }
         }

@@ -1,0 +1,257 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::JoinHandle;
+
+use super::CdpError;
+use crate::mux::{Connection, ConnectionReceiver, ConnectionSender, EndReason, SessionId};
+
+/// How many events a slow subscriber may lag behind before it loses the oldest.
+const EVENTS: usize = 1024;
+
+/// A small client of the raw protocol over one connection. Clones share the connection, which
+/// closes with the last of them.
+///
+/// For more than a handful of commands, `chromiumoxide` has types for all of them.
+///
+/// # Examples
+///
+/// ```no_run
+/// use pool_chrome::cdp::Client;
+/// use serde_json::json;
+///
+/// # async fn example(browser: &pool_chrome::VirtualBrowser) -> Result<(), pool_chrome::cdp::CdpError> {
+/// let client = Client::new(browser.connect().await?);
+/// let page = client.new_page("about:blank").await?;
+/// let answer = page.call("Runtime.evaluate", json!({ "expression": "6 * 7" })).await?;
+/// assert_eq!(answer["result"]["value"], json!(42));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: ConnectionSender,
+    next_id: AtomicI32,
+    pending: Arc<Mutex<Waiting>>,
+    events: broadcast::Sender<Event>,
+    task: JoinHandle<()>,
+}
+
+/// Who waits for which answer; `None` when the connection has ended.
+type Waiting = Option<HashMap<i32, oneshot::Sender<Answer>>>;
+type Answer = Result<Box<RawValue>, ErrorBody>;
+
+/// An event of the protocol.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// On which session; `None` for the browser's own.
+    pub session: Option<SessionId>,
+    /// Such as `Page.loadEventFired`.
+    pub method: Arc<str>,
+    /// Its params.
+    pub params: Arc<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ErrorBody {
+    code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Incoming<'a> {
+    id: Option<i32>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    error: Option<ErrorBody>,
+    method: Option<&'a str>,
+    params: Option<Value>,
+    #[serde(rename = "sessionId")]
+    session: Option<&'a str>,
+}
+
+impl Client {
+    /// Takes a connection over.
+    #[must_use]
+    pub fn new(connection: Connection) -> Self {
+        let (sender, receiver) = connection.split();
+        let (events, _) = broadcast::channel(EVENTS);
+        let pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let task = tokio::spawn(receive(receiver, Arc::clone(&pending), events.clone()));
+        let shared = Shared { sender, next_id: AtomicI32::new(1), pending, events, task };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The session of the browser itself.
+    #[must_use]
+    pub fn browser(&self) -> Session {
+        Session { client: self.clone(), id: None }
+    }
+
+    /// All events from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Opens a page and attaches to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::call`].
+    pub async fn new_page(&self, url: &str) -> Result<Session, CdpError> {
+        const METHOD: &str = "Target.createTarget";
+        let made = self.browser().call(METHOD, json!({ "url": url })).await?;
+        let target = made["targetId"].as_str();
+        self.attach(target.ok_or_else(|| CdpError::unexpected(METHOD, "no targetId"))?).await
+    }
+
+    /// Attaches to a target.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::call`].
+    pub async fn attach(&self, target: &str) -> Result<Session, CdpError> {
+        const METHOD: &str = "Target.attachToTarget";
+        let params = json!({ "targetId": target, "flatten": true });
+        let attached = self.browser().call(METHOD, params).await?;
+        let id = attached["sessionId"].as_str().and_then(SessionId::parse);
+        let id = id.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))?;
+        Ok(Session { client: self.clone(), id: Some(id) })
+    }
+
+    fn ended(&self) -> CdpError {
+        CdpError::Ended(self.shared.sender.end_reason().unwrap_or(EndReason::ClientClosed))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A session of a [`Client`]: the browser's own, or one on a target.
+#[derive(Clone, Debug)]
+pub struct Session {
+    client: Client,
+    id: Option<SessionId>,
+}
+
+impl Session {
+    /// Its id; `None` for the browser's own.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.id
+    }
+
+    /// The client that it belongs to.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends a command and awaits its result, for ever: bound it with a timeout where a page may
+    /// hang.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Refused`] with Chromium's error, [`CdpError::Ended`] if the connection has
+    /// ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the command may have been carried out.
+    pub async fn call(&self, method: &str, params: Value) -> Result<Value, CdpError> {
+        let shared = &self.client.shared;
+        let id = shared.next_id.fetch_add(1, Relaxed);
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(pending) = pending.as_mut() else { return Err(self.client.ended()) };
+            pending.insert(id, reply);
+        }
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = self.id {
+            message["sessionId"] = json!(session.as_str());
+        }
+        shared.sender.send(&message.to_string()).await.map_err(CdpError::Ended)?;
+        let result = match answer.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(ErrorBody { code, message })) => {
+                return Err(CdpError::Refused { method: method.to_owned(), code, message });
+            }
+            Err(_) => return Err(self.client.ended()),
+        };
+        serde_json::from_str(result.get())
+            .map_err(|error| CdpError::unexpected(method, error.to_string()))
+    }
+
+    /// Waits for an event of this session that was sent after `events` was made.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Ended`] if the connection has ended, [`CdpError::Unexpected`] if events were
+    /// lost because nobody took them.
+    pub async fn wait_for(
+        &self,
+        events: &mut broadcast::Receiver<Event>,
+        method: &str,
+    ) -> Result<Arc<Value>, CdpError> {
+        loop {
+            match events.recv().await {
+                Ok(event) if event.session == self.id && &*event.method == method => {
+                    return Ok(event.params);
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Closed) => return Err(self.client.ended()),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    return Err(CdpError::unexpected(method, format!("{lost} events were lost")));
+                }
+            }
+        }
+    }
+}
+
+/// Hands answers and events to those who wait for them, until the connection ends.
+async fn receive(
+    mut receiver: ConnectionReceiver,
+    pending: Arc<Mutex<Waiting>>,
+    events: broadcast::Sender<Event>,
+) {
+    while let Some(message) = receiver.recv().await {
+        let Ok(incoming) = serde_json::from_slice::<Incoming<'_>>(&message) else { continue };
+        if let Some(id) = incoming.id {
+            let answer = match (incoming.result, incoming.error) {
+                (_, Some(error)) => Err(error),
+                (Some(result), None) => Ok(result.to_owned()),
+                (None, None) => continue,
+            };
+            let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(reply) = pending.as_mut().and_then(|pending| pending.remove(&id)) {
+                let _ = reply.send(answer);
+            }
+        } else if let Some(method) = incoming.method {
+            // Nobody may be subscribed.
+            let _ = events.send(Event {
+                session: incoming.session.and_then(SessionId::parse),
+                method: method.into(),
+                params: Arc::new(incoming.params.unwrap_or_default()),
+            });
+        }
+    }
+    // Drops all who wait, and lets nobody wait any more.
+    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
