@@ -133,7 +133,9 @@ impl Client {
 
     pub(crate) async fn evaluate(&mut self, session: &str, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        self.ok(Some(session), "Runtime.evaluate", params).await["result"]["value"].clone()
+        let result = self.ok(Some(session), "Runtime.evaluate", params).await;
+        assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
+        result["result"]["value"].clone()
     }
 
     /// Waits for the end of the connection and says why.

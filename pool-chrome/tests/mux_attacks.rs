@@ -1,0 +1,313 @@
+//! What a client of a shared lease tries against another lease: it learns nothing and changes
+//! nothing.
+
+mod mux_support;
+
+use mux_support::{Client, ENGINES, Rig, eventually};
+use pool_chrome::mux::{LeaseKind, LeaseOptions};
+use serde_json::{Value, json};
+
+/// The victim: a page with a cookie, a window, a download directory, and all that could be named.
+struct Witness {
+    client: Client,
+    target: String,
+    session: String,
+    context: String,
+    window: Value,
+}
+
+impl Witness {
+    async fn new(rig: &Rig) -> (pool_chrome::mux::MuxLease, Self) {
+        let (lease, mut client) = rig.client(LeaseKind::Shared).await;
+        let (target, session) = client.page("data:text/html,<title>witness</title>").await;
+        let contexts = client.ok(None, "Target.getBrowserContexts", json!({})).await;
+        let context = contexts["defaultBrowserContextId"].as_str().unwrap().to_owned();
+        let params = json!({ "targetId": target });
+        let window = client.ok(None, "Browser.getWindowForTarget", params).await["windowId"].clone();
+        let cookie = json!({ "name": "witness", "value": "1", "domain": "example.org", "path": "/" });
+        client.ok(None, "Storage.setCookies", json!({ "cookies": [cookie] })).await;
+        (lease, Self { client, target, session, context, window })
+    }
+
+    /// Everything about it that an attack could have changed.
+    async fn state(&mut self) -> Value {
+        let cookies = self.client.ok(None, "Storage.getCookies", json!({})).await;
+        let targets = self.client.ok(None, "Target.getTargets", json!({ "filter": [{}] })).await;
+        let mut targets: Vec<String> = targets["targetInfos"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|target| format!("{} {} {}", target["type"], target["title"], target["url"]))
+            .collect();
+        targets.sort();
+        let window = json!({ "windowId": self.window });
+        let bounds = self.client.ok(None, "Browser.getWindowBounds", window).await;
+        let page = self.client.evaluate(
+            &self.session,
+            "(async () => [document.title, location.href, document.visibilityState, navigator.userAgent, \
+              Intl.DateTimeFormat().resolvedOptions().timeZone, screen.width, innerWidth, \
+              navigator.onLine, window.injected, \
+              (await navigator.permissions.query({name: 'geolocation'})).state].join())()",
+        );
+        json!({ "cookies": cookies, "targets": targets, "bounds": bounds, "page": page.await })
+    }
+
+    /// A string that must not reach anybody else.
+    fn secrets(&self) -> [&str; 4] {
+        [&self.target, &self.session, &self.context, "witness"]
+    }
+}
+
+/// Commands that name something of the witness, for any session.
+fn attacks(witness: &Witness) -> Vec<(&'static str, Value)> {
+    let Witness { target, session, context, window, .. } = witness;
+    let cookie = json!([{ "name": "evil", "value": "1", "domain": "example.org", "path": "/" }]);
+    vec![
+        ("Target.attachToTarget", json!({ "targetId": target, "flatten": true })),
+        ("Target.attachToTarget", json!({ "targetId": target, "flatten": false })),
+        ("Target.attachToTarget", json!({ "targetId": target })),
+        ("Target.closeTarget", json!({ "targetId": target })),
+        ("Target.activateTarget", json!({ "targetId": target })),
+        ("Target.getTargetInfo", json!({ "targetId": target })),
+        ("Target.detachFromTarget", json!({ "sessionId": session })),
+        ("Target.detachFromTarget", json!({ "targetId": target })),
+        ("Target.sendMessageToTarget", json!({ "sessionId": session, "message": r#"{"id":1,"method":"Page.close"}"# })),
+        ("Target.sendMessageToTarget", json!({ "targetId": target, "message": r#"{"id":1,"method":"Page.close"}"# })),
+        ("Target.exposeDevToolsProtocol", json!({ "targetId": target })),
+        ("Target.autoAttachRelated", json!({ "targetId": target, "waitForDebuggerOnStart": true })),
+        ("Target.getDevToolsTarget", json!({ "targetId": target })),
+        ("Target.openDevTools", json!({ "targetId": target })),
+        ("Target.setRemoteLocations", json!({ "locations": [{ "host": "127.0.0.1", "port": 1 }] })),
+        ("Target.createTarget", json!({ "url": "about:blank", "browserContextId": context })),
+        ("Target.disposeBrowserContext", json!({ "browserContextId": context })),
+        ("Target.createTarget", json!({ "url": "chrome://inspect" })),
+        ("Target.createTarget", json!({ "url": " CHROME:settings" })),
+        ("Target.createTarget", json!({ "url": "view-source:file:///etc/passwd" })),
+        ("Target.createTarget", json!({ "url": "file:///etc/passwd" })),
+        ("Browser.setDownloadBehavior", json!({ "behavior": "deny", "browserContextId": context })),
+        ("Browser.grantPermissions", json!({ "permissions": ["geolocation"], "browserContextId": context })),
+        ("Browser.setPermission", json!({ "permission": { "name": "geolocation" }, "setting": "granted", "browserContextId": context })),
+        ("Browser.resetPermissions", json!({ "browserContextId": context })),
+        ("Browser.cancelDownload", json!({ "guid": "x", "browserContextId": context })),
+        ("Browser.getWindowForTarget", json!({ "targetId": target })),
+        ("Browser.getWindowForTarget", json!({ "targetId": "no-such-target" })),
+        ("Browser.getWindowBounds", json!({ "windowId": window })),
+        ("Browser.setWindowBounds", json!({ "windowId": window, "bounds": { "width": 333 } })),
+        ("Browser.setContentsSize", json!({ "windowId": window, "width": 333 })),
+        ("Browser.crash", json!({})),
+        ("Browser.crashGpuProcess", json!({})),
+        ("Browser.getBrowserCommandLine", json!({})),
+        ("Browser.getHistograms", json!({})),
+        ("Browser.executeBrowserCommand", json!({ "commandId": "openTabSearch" })),
+        ("Storage.getCookies", json!({ "browserContextId": context })),
+        ("Storage.setCookies", json!({ "cookies": cookie, "browserContextId": context })),
+        ("Storage.clearCookies", json!({ "browserContextId": context })),
+        ("Tracing.start", json!({})),
+        ("Tracing.requestMemoryDump", json!({})),
+        ("Memory.simulatePressureNotification", json!({ "level": "critical" })),
+        ("Memory.getBrowserSamplingProfile", json!({})),
+        ("Emulation.addScreen", json!({ "left": 0, "top": 0, "width": 100, "height": 100 })),
+        ("Extensions.loadUnpacked", json!({ "path": "/tmp" })),
+        ("Tethering.bind", json!({ "port": 0 })),
+        ("BluetoothEmulation.enable", json!({ "state": "powered-on", "leSupported": true })),
+        ("PWA.install", json!({ "manifestId": "https://example.org" })),
+        ("Cast.enable", json!({})),
+        ("SystemInfo.getProcessInfo", json!({})),
+        ("MadeUp.tomorrow", json!({})),
+    ]
+}
+
+/// The same for sessions of pages only.
+fn page_attacks(witness: &Witness) -> Vec<(&'static str, Value)> {
+    let mut attacks: Vec<(&str, Value)> = [
+        "chrome://settings",
+        " chrome://version",
+        "chrome:history",
+        "CHROME://EXTENSIONS",
+        "\u{1f}chrome://inspect",
+        "ch\trome://gpu",
+        "view-source:chrome://version",
+        "view-source:file:///etc/passwd",
+        "file:///etc/passwd",
+        "FILE:/etc/passwd",
+        "devtools://devtools/bundled/inspector.html",
+        "filesystem:https://example.org/temporary/x",
+        "chrome-untrusted://print/",
+    ]
+    .into_iter()
+    .map(|url| ("Page.navigate", json!({ "url": url })))
+    .collect();
+    attacks.extend([
+        ("DOM.setFileInputFiles", json!({ "files": ["/etc/passwd"], "backendNodeId": 1 })),
+        ("DOM.setFileInputFiles", json!({ "files": ["/tmp/../etc/passwd"], "backendNodeId": 1 })),
+        ("Page.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": "/etc" })),
+        ("Target.createBrowserContext", json!({})),
+        ("Target.getBrowserContexts", json!({})),
+        ("Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] })),
+        ("Target.attachToBrowserTarget", json!({})),
+        ("Page.captureScreenshot", json!({ "sessionId": witness.session })),
+    ]);
+    attacks
+}
+
+#[tokio::test]
+async fn nothing_of_another_lease_is_learned_or_changed() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (_lease, mut witness) = Witness::new(&rig).await;
+        eventually("the witness has loaded", async || {
+            witness.client.evaluate(&witness.session, "document.title").await == json!("witness")
+        })
+        .await;
+        let before = witness.state().await;
+
+        let (_own, mut attacker) = rig.client(LeaseKind::Shared).await;
+        let all = json!({ "discover": true, "filter": [{}] });
+        attacker.ok(None, "Target.setDiscoverTargets", all).await;
+        let (own, page) = attacker.page("about:blank").await;
+        let child = attacker.ok(None, "Target.attachToBrowserTarget", json!({})).await;
+        let child = child["sessionId"].as_str().unwrap().to_owned();
+        let nested = json!({ "targetId": own, "flatten": true });
+        let nested = attacker.ok(Some(&page), "Target.attachToTarget", nested).await;
+        let nested = nested["sessionId"].as_str().unwrap().to_owned();
+
+        let mut tried = 0;
+        for session in [None, Some(&child), Some(&page), Some(&nested)] {
+            let session = session.map(String::as_str);
+            let mut list = attacks(&witness);
+            if session == Some(&page) || session == Some(&nested) {
+                list.extend(page_attacks(&witness));
+            }
+            for (method, params) in list {
+                let reply = attacker.ask(session, method, params.clone()).await.to_string();
+                // What the attacker itself has said may be repeated to it.
+                let reply = without(&reply, &params);
+                for secret in witness.secrets() {
+                    assert!(!reply.contains(secret), "{engine:?} {session:?} {method} {params}: {reply}");
+                }
+                tried += 1;
+            }
+        }
+        for session in [&witness.session, "", "0", "7EA8539A0034C78D11E68DEDA3A7AA39"] {
+            let text = json!({ "id": 7, "method": "Runtime.evaluate", "sessionId": session,
+                "params": { "expression": "document.title = 'changed'" } });
+            attacker.send_text(&text.to_string()).await;
+            attacker.reply(7).await;
+            tried += 1;
+        }
+        assert!(tried >= 60, "{tried}");
+        for event in &attacker.events {
+            let event = event.to_string();
+            for secret in witness.secrets() {
+                assert!(!event.contains(secret), "{engine:?}: {event}");
+            }
+        }
+        assert_eq!(witness.state().await, before, "{engine:?}");
+        assert!(rig.mux.end_reason().is_none());
+    }
+}
+
+fn without(reply: &str, params: &Value) -> String {
+    let mut reply = reply.to_owned();
+    for value in params.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()) {
+        reply = reply.replace(value, "");
+    }
+    reply
+}
+
+#[tokio::test]
+async fn tricks_with_the_envelope_are_refused_and_harm_nobody() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (_lease, mut witness) = Witness::new(&rig).await;
+        let (_own, mut attacker) = rig.client(LeaseKind::Shared).await;
+        let victim = witness.session.clone();
+        let tricks = [
+            format!(r#"{{"id":1,"method":"Browser.getVersion","sessionId":"","sessionId":"{victim}"}}"#),
+            format!(r#"{{"id":1,"method":"Browser.getVersion","method":"Browser.crash","sessionId":"{victim}"}}"#),
+            r#"{"id":1,"method":"Browser.getVersion"}{"id":2,"method":"Browser.crash"}"#.to_owned(),
+            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.crash\"}".to_owned(),
+            "{\"id\":1,\"method\":\"Browser.getVersion\\u0000\",\"x\":1}".to_owned(),
+            r#"[{"id":1,"method":"Browser.crash"}]"#.to_owned(),
+            r#"{"id":-1000001,"method":"Browser.getVersion"}"#.to_owned(),
+            r#"{"id":1e3,"method":"Browser.getVersion"}"#.to_owned(),
+            r#"{"id":1,"method":"Browser.getVersion","params":[]}"#.to_owned(),
+            r#"{"id":1,"method":"Browser.getVersion","params":{"#.to_owned(),
+            r#"{"id":1,"method":"Browser.getVersion","extra":{}}"#.to_owned(),
+            "{".repeat(100_000),
+            "\u{feff}{}".to_owned(),
+        ];
+        for trick in tricks {
+            attacker.send_text(&trick).await;
+            let reply = attacker.next().await.unwrap();
+            let code = reply["error"]["code"].as_i64();
+            assert!(matches!(code, Some(-32700 | -32600)), "{trick:.100}: {reply}");
+        }
+        // The last of two members in params counts, for us as for Chromium.
+        let twice = format!(
+            r#"{{"id":9,"method":"Target.getTargetInfo","params":{{"targetId":"x","targetId":"{}"}}}}"#,
+            witness.target
+        );
+        attacker.send_text(&twice).await;
+        assert!(attacker.reply(9).await["error"].is_object());
+        // A method is what it says after its escapes are read.
+        attacker.send_text(r#"{"id":10,"method":"Browser.cr\u0061sh"}"#).await;
+        assert!(attacker.reply(10).await["error"].is_object());
+        assert_eq!(witness.client.evaluate(&victim, "6*7").await, json!(42));
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_lease_cannot_end_or_open_its_chromium_either() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (_lease, mut client) = rig.client(LeaseKind::Exclusive).await;
+        let (target, page) = client.page("about:blank").await;
+        for method in ["Browser.crash", "Tethering.bind", "Target.exposeDevToolsProtocol"] {
+            client.fails(None, method, json!({ "targetId": target, "port": 0 })).await;
+        }
+        // The headless shell dies of a target that it does not know.
+        client.fails(None, "Browser.getWindowForTarget", json!({ "targetId": "x" })).await;
+        for url in ["chrome://settings", "chrome://history", "chrome://extensions", "chrome://quit"] {
+            let went = client.ok(Some(&page), "Page.navigate", json!({ "url": url })).await;
+            assert_eq!(went["errorText"], "net::ERR_BLOCKED_BY_ADMINISTRATOR", "{url}");
+        }
+        assert_eq!(client.evaluate(&page, "6*7").await, json!(42));
+    }
+}
+
+#[tokio::test]
+async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let files = tempfile::tempdir().unwrap();
+        let options = LeaseOptions::new(LeaseKind::Shared).directory(files.path());
+        let lease = rig.mux.open_lease(options).await.unwrap();
+        let mut own = Client::new(lease.connect().await.unwrap());
+        let (_other, mut other) = rig.client(LeaseKind::Shared).await;
+        let outside = json!({ "behavior": "allowAndName", "downloadPath": "/etc", "eventsEnabled": true });
+        own.ok(None, "Browser.setDownloadBehavior", outside).await;
+        let no_files = json!({ "behavior": "default", "eventsEnabled": true });
+        other.ok(None, "Browser.setDownloadBehavior", no_files).await;
+        let (_, watching) = other.page("about:blank").await;
+
+        // From the page itself, and from a frame in it that is no target of its own.
+        let (_, page) = own.page("about:blank").await;
+        for from in ["document.body", "document.body.appendChild(document.createElement('iframe')).contentDocument.body"] {
+            let click = format!(
+                "(() => {{ const body = {from}; const a = body.ownerDocument.createElement('a'); \
+                 a.href = 'data:application/octet-stream,hello'; a.download = 'x.bin'; body.append(a); a.click() }})()"
+            );
+            own.evaluate(&page, &click).await;
+            let begun = own.event("Browser.downloadWillBegin", |_| true).await;
+            let guid = begun["params"]["guid"].as_str().unwrap().to_owned();
+            own.event("Browser.downloadProgress", |params| {
+                params["guid"] == *guid && params["state"] == "completed"
+            })
+            .await;
+            assert_eq!(std::fs::read(files.path().join(&guid)).unwrap(), b"hello");
+        }
+        other.evaluate(&watching, "6*7").await;
+        assert!(other.events.iter().all(|event| !event.to_string().contains("download")), "{:?}", other.events);
+    }
+}
