@@ -1,0 +1,110 @@
+//! Every example runs as a reader would run it, and prints what it says it does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use assert_cmd::Command;
+
+/// What an example prints. It was built beside this test, as `cargo test` builds all examples.
+fn run(example: &str) -> String {
+    let path = built(example);
+    assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
+    let output = Command::new(path)
+        .timeout(Duration::from_secs(120))
+        .output()
+        .expect("an example that is there can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{example} failed: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn built(example: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test runs from a file");
+    let profile = test.ancestors().nth(2).expect("tests are built into <profile>/deps");
+    profile.join("examples").join(example)
+}
+
+/// Asserts that each line stands in the output, in this order.
+#[track_caller]
+fn assert_lines<'a>(output: &str, lines: impl IntoIterator<Item = &'a str>) {
+    let mut rest = output;
+    for line in lines {
+        let Some(at) = rest.find(line) else { panic!("{line:?} is missing in:\n{output}") };
+        rest = &rest[at + line.len()..];
+    }
+}
+
+#[test]
+fn quick_start_serves_eight_jobs_in_turn_with_two_presses() {
+    let output = run("quick_start");
+    let jobs: Vec<String> = (1..=8).map(|job| format!("job {job} printed on press")).collect();
+    assert_lines(&output, jobs.iter().map(String::as_str));
+    assert_lines(&output, ["and 2 presses", "a third one at once: no resource was free within"]);
+}
+
+#[test]
+fn titles_reads_twelve_pages_with_two_browsers() {
+    let output = run("titles");
+    let titles: Vec<String> = (1..=12).map(|page| format!("Page {page} of 12!")).collect();
+    assert_lines(&output, titles.iter().map(String::as_str));
+    assert_lines(&output, ["12 pages in", "12 leases of 2 browsers"]);
+}
+
+#[test]
+fn custom_policy_serves_small_jobs_first_and_holds_tenants_to_their_allowance() {
+    assert_lines(
+        &run("custom_policy"),
+        [
+            "small jobs first: a thumbnail, an icon, a report",
+            "ada has two rooms and asks for another: no resource was free",
+            "ada: ada has used",
+            "bob: here is room 3 of tenant=bob",
+            "eve: there is no tenant \"eve\"",
+        ],
+    );
+}
+
+#[test]
+fn priorities_serves_the_urgent_first_and_the_patient_too() {
+    assert_lines(
+        &run("priorities"),
+        [
+            "priority 1\n  priority 9",
+            "served: customer, crawler 1, crawler 2, crawler 3, crawler 4, crawler 5",
+            "crawler was served after",
+        ],
+    );
+}
+
+#[test]
+fn profiles_stays_logged_in_over_leases_and_a_restart_and_nowhere_else() {
+    assert_lines(
+        &run("profiles"),
+        [
+            "log in with profile work: welcome",
+            "the next lease of work:   hello, ada",
+            "profile private:          hello, stranger",
+            "no profile:               hello, stranger",
+            "a profile misspelt:       there is no profile \"wrok\"",
+            "work after a restart:     hello, ada",
+        ],
+    );
+}
+
+#[test]
+fn geo_proxy_goes_through_the_region_or_nowhere() {
+    let output = run("geo_proxy");
+    assert_lines(
+        &output,
+        [
+            "eu-west: shop.example as eu-west sees it",
+            "us-east: shop.example as us-east sees it",
+            "ap-south: shop.example as us-east sees it",
+            "af-north: no resource can be created at present: every proxy of region",
+            "the-moon: there is no region \"the-moon\"",
+            "a proxy of af-north is out of service",
+            "a proxy of eu-west is in service",
+        ],
+    );
+    assert!(!output.contains("secret"), "the password is printed");
+}
