@@ -17,7 +17,7 @@ export function executable(engine) {
   return NAMES[engine].map((name) => spawnSync('sh', ['-c', 'command -v "$0"', name], { encoding: 'utf8' }).stdout.trim()).find(Boolean);
 }
 
-/** The flags that every engine is started with here, and by the peers of the benchmarks. */
+/** The flags that every engine is started with here, and by the peers of the benchmarks: as the pool's, where a page could tell. */
 export function flags(engine) {
   return [
     ...(engine === 'chromium' ? ['--headless=new', '--no-startup-window'] : []),
@@ -30,13 +30,21 @@ export function flags(engine) {
     '--disable-default-apps',
     '--disable-dev-shm-usage',
     '--disable-extensions',
+    '--disable-hang-monitor',
+    '--disable-ipc-flooding-protection',
+    '--disable-popup-blocking',
+    '--disable-prompt-on-repost',
     '--disable-features=Translate,OptimizationHints,MediaRouter,WebUIOmniboxPopup,WebUIOmniboxAimPopup',
     '--disable-sync',
+    '--export-tagged-pdf',
     '--force-color-profile=srgb',
+    '--hide-scrollbars',
+    '--mute-audio',
     '--no-default-browser-check',
     '--no-first-run',
     '--password-store=basic',
     '--use-mock-keychain',
+    '--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4',
   ];
 }
 

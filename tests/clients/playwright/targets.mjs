@@ -129,7 +129,7 @@ export const targets = {
   async 'page-of-a-frame-closes'({ newPage, site }) {
     const page = await newPage();
     await page.goto(`${site}/frames.html`);
-    await page.frameLocator('iframe[name=localhost]').locator('#who').waitFor();
+    await page.frameLocator('iframe[name=localhost]').frameLocator('iframe[name=inner]').locator('#who').waitFor();
     const detached = [];
     page.on('framedetached', (frame) => detached.push(frame.name()));
     await page.evaluate(() => document.querySelector('iframe[name=localhost]').remove());
