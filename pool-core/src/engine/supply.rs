@@ -40,13 +40,15 @@ impl<R> State<R> {
             if creating >= self.config.max_creating {
                 return;
             }
+            let full = self.slots.len() >= self.config.max_size;
+            // While everything is leased, as under load, there is nothing to weigh.
+            if full && (self.counts.of(ResourceState::Idle) == 0 || !self.needs_room(None)) {
+                return;
+            }
             let Some((_, class)) = self.hungriest() else { return };
-            if self.slots.len() < self.config.max_size {
+            if !full {
                 self.start_creation(class, now, fx);
                 continue;
-            }
-            if !self.needs_room(None) {
-                return;
             }
             let Some(idle) = self.least_recently_used(class) else { return };
             self.close_idle(idle, CloseReason::Evicted, now, fx);
