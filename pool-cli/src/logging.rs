@@ -25,11 +25,7 @@ pub fn init(config: &LogConfig) -> Result<(), Failure> {
             .hint("write a level such as \"info\", or levels by target: \"info,pool_chrome=debug\"")
             .code(exit::CONFIG)
     })?;
-    let human = match config.format {
-        LogFormat::Human => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => io::stderr().is_terminal(),
-    };
+    let human = is_human(config);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if human {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -39,4 +35,14 @@ pub fn init(config: &LogConfig) -> Result<(), Failure> {
     };
     // A process that logs already, as a test may, goes on with what it has.
     started.or(Ok(()))
+}
+
+/// Whether lines are for people rather than for programs.
+#[must_use]
+pub fn is_human(config: &LogConfig) -> bool {
+    match config.format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => io::stderr().is_terminal(),
+    }
 }

@@ -1,6 +1,6 @@
 //! Reads the configuration again while the pool runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pool_core::async_trait;
 use tokio::sync::Mutex;
@@ -13,7 +13,8 @@ use crate::pool::{HELD_FROM_START, Opened, changes};
 #[derive(Debug)]
 pub struct Reloader {
     args: ConfigArgs,
-    gateway: Arc<Gateway>,
+    /// The gateway has the reloader, so that a handle to it would keep both alive for ever.
+    gateway: Weak<Gateway>,
     opened: Arc<Opened>,
     /// What holds now. Locked for the whole of a reload, so that two do not mix.
     current: Mutex<Config>,
@@ -25,9 +26,10 @@ impl Reloader {
     pub fn new(
         args: ConfigArgs,
         current: Config,
-        gateway: Arc<Gateway>,
+        gateway: &Arc<Gateway>,
         opened: Arc<Opened>,
     ) -> Self {
+        let gateway = Arc::downgrade(gateway);
         Self { args, gateway, opened, current: Mutex::new(current) }
     }
 }
@@ -46,7 +48,9 @@ impl Reload for Reloader {
         // All that can fail comes before the first thing that changes.
         let settings = Settings::new(&next).map_err(|error| error.to_string())?;
         self.opened.change(&current, &next).map_err(|error| crate::error::chain(&error))?;
-        self.gateway.set_settings(settings);
+        if let Some(gateway) = self.gateway.upgrade() {
+            gateway.set_settings(settings);
+        }
         *current = next;
         Ok(Reloaded { changed, needs_restart })
     }

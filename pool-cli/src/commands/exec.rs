@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Client;
-use crate::config::ConfigArgs;
+use crate::config::{ConfigArgs, LogConfig, LogFormat};
 use crate::exit::Failure;
 use crate::service::Service;
 
@@ -109,10 +109,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The command's own output should not stand between lines of ours, unless asked for.
-fn quiet(log: &crate::config::LogConfig) -> crate::config::LogConfig {
+fn quiet(log: &LogConfig) -> LogConfig {
     let mut log = log.clone();
-    if log.filter == crate::config::LogConfig::default().filter {
+    if log.filter == LogConfig::default().filter {
         "warn".clone_into(&mut log.filter);
+    }
+    if log.format == LogFormat::Auto {
+        log.format = LogFormat::Human;
     }
     log
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -32,6 +33,7 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 pub fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.config.loader().load()?;
     logging::init(&loaded.config.log)?;
+    raise_file_limit();
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -42,19 +44,30 @@ pub fn run(args: Args) -> Result<(), Failure> {
     outcome
 }
 
+/// Lets the process have as many files as it may: each client, and each browser, takes some.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, current = limit.current, "the limit of open files could not be raised");
+    }
+}
+
 async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure> {
-    // Before anything is launched: a signal during the start must not leave browsers behind.
+    // Before anything is launched: a signal during the start is served after it, as a drain, so
+    // that nothing is left behind.
     let mut signals = Signals::listen()?;
-    let service = tokio::select! {
-        service = Service::start(&loaded.config) => service?,
-        () = signals.end() => return Ok(()),
-    };
+    let service = Service::start(&loaded.config).await?;
     stdout::print(&format!("{}\n", banner::url(&loaded.config, service.address())))?;
-    anstream::eprint!("{}", banner::text(&loaded.config, service.address()));
+    if logging::is_human(&loaded.config.log) {
+        anstream::eprint!("{}", banner::text(&loaded.config, service.address()));
+    } else {
+        info!(address = %service.address(), "listening");
+    }
     let reloader = Arc::new(Reloader::new(
         args.config,
         loaded.config,
-        service.gateway().clone(),
+        service.gateway(),
         service.opened().clone(),
     ));
     service.gateway().on_reload(reloader.clone());

@@ -57,8 +57,9 @@ pub(super) async fn stream(
 /// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
 pub(super) async fn screenshot(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<u64>,
+    Path(id): Path<String>,
 ) -> Result<Response, Problem> {
+    let id = number(&id)?;
     let session = gateway.sessions.all().into_iter().find(|session| session.browser == id);
     let leased = session.as_ref().and_then(|session| session.leased());
     let (Some(session), Some(leased)) = (session, leased) else {
@@ -87,13 +88,19 @@ pub(super) async fn screenshot(
 /// `POST /api/browsers/{id}/retire`: closes a browser, when it comes back if it is leased.
 pub(super) async fn retire(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<u64>,
+    Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if gateway.fleet().retire(id) {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    let detail = format!("there is no browser {id}");
-    Err(Problem::new(StatusCode::NOT_FOUND, "unknown_browser", detail))
+    if gateway.fleet().retire(number(&id)?) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}
+
+/// The number of a browser; what is none names no browser.
+fn number(id: &str) -> Result<u64, Problem> {
+    id.parse().map_err(|_| unknown())
+}
+
+fn unknown() -> Problem {
+    let detail = "there is no browser of this number";
+    Problem::new(StatusCode::NOT_FOUND, "unknown_browser", detail)
 }
 
 #[derive(Debug, Deserialize)]

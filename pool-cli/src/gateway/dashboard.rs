@@ -13,10 +13,8 @@ const PAGE: &str = include_str!("dashboard.html");
 pub(super) fn page() -> Response {
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
     ];
     (headers, Html(PAGE)).into_response()
 }

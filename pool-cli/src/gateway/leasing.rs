@@ -98,6 +98,16 @@ impl Gateway {
 
 impl Settings {
     fn kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
+        if asked.profile.is_some() {
+            // The store of a profile belongs to one browser process.
+            return match asked.lease {
+                Some(LeaseKind::Shared) => {
+                    let detail = "leases of a profile are exclusive: leave out lease=shared";
+                    Err(Problem::bad_request("bad_parameter", detail))
+                }
+                _ => Ok(LeaseKind::Exclusive),
+            };
+        }
         match asked.lease {
             Some(kind) if kind != self.lease && !self.lease_choice => {
                 let detail = format!(

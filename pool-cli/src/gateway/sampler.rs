@@ -44,7 +44,9 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
             gateway.observer().metrics().upkeep();
         }
         if second.is_multiple_of(MEMORY_INTERVAL) {
-            gateway.fleet().measure().await;
+            // It may take a while, and the next second does not wait for it.
+            let fleet = Arc::clone(gateway.fleet());
+            tokio::spawn(async move { fleet.measure().await });
         }
         gateway.watchers.publish(|| snapshot(&gateway));
         second = second.wrapping_add(1);

@@ -155,7 +155,7 @@ impl Session {
             return Err(NotConnected::TooMany);
         }
         self.traffic.heard_at(self.began.elapsed());
-        Ok(Attached { session: Arc::clone(self) })
+        Ok(Attached { session: Arc::clone(self), end: LeaseEnd::ClientGone })
     }
 
     /// Waits until its clients have been silent for too long.
@@ -211,11 +211,13 @@ impl Traffic {
     }
 }
 
-/// One connection of a session; its drop ends the session if it was the last one and the session
-/// does not go on without.
+/// One connection of a session; the drop of the last one ends the session, unless that goes on
+/// without.
 #[derive(Debug)]
 pub(super) struct Attached {
     session: Arc<Session>,
+    /// How the session ends if this is the last connection.
+    end: LeaseEnd,
 }
 
 impl Attached {
@@ -224,25 +226,23 @@ impl Attached {
     }
 
     /// Ends this connection, and with it the session where that follows. Says how the session
-    /// ended, or why the connection did.
-    pub(super) fn detach(self, end: LeaseEnd) -> LeaseEnd {
-        let whole = match end {
-            // A client that breaks the rules ends its own connection; what the browser or the
-            // pool ends is over for all.
-            LeaseEnd::ClientGone | LeaseEnd::NotText | LeaseEnd::TooLong | LeaseEnd::BadFrame => {
-                self.is_last()
+    /// ended, or else why the connection did.
+    pub(super) fn detach(mut self, end: LeaseEnd) -> LeaseEnd {
+        let session = Arc::clone(&self.session);
+        self.end = end;
+        match end {
+            // A client that leaves, or breaks the rules, ends its own connection.
+            LeaseEnd::ClientGone
+            | LeaseEnd::Released
+            | LeaseEnd::NotText
+            | LeaseEnd::TooLong
+            | LeaseEnd::BadFrame => drop(self),
+            // What the browser or the pool ends is over for all.
+            _ => {
+                session.end(end);
             }
-            LeaseEnd::SlowReader => true,
-            // A close frame says that this client is done, `Browser.close` that all are; the
-            // second ends the browser and so the session by itself.
-            LeaseEnd::Released => self.is_last(),
-            _ => true,
-        };
-        if whole { self.session.end(end) } else { end }
-    }
-
-    fn is_last(&self) -> bool {
-        !self.session.detached && self.session.connections() == 1
+        }
+        session.has_ended().unwrap_or(end)
     }
 }
 
@@ -251,7 +251,7 @@ impl Drop for Attached {
         let left = self.session.connections.fetch_sub(1, Ordering::AcqRel) - 1;
         self.session.traffic.heard_at(self.session.began.elapsed());
         if left == 0 && !self.session.detached {
-            self.session.end(LeaseEnd::ClientGone);
+            self.session.end(self.end);
         }
     }
 }

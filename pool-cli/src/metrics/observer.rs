@@ -56,7 +56,10 @@ impl<D: Driver> Policy<D> for Observer {
 
     fn event(&self, event: &Event) {
         self.metrics.observe(event);
-        self.journal.record(event);
+        if !matches!(event, Event::Enqueued { .. }) {
+            // Under load there are thousands a second, and they say nothing that the load does not.
+            self.journal.record(event);
+        }
         if let Event::Leased { waited, .. } = event {
             self.waits.add(*waited);
         }

@@ -21,6 +21,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
             changed.push(format!("{key}.proxies"));
         }
     }
+    changed.sort();
     changed
 }
 
@@ -68,8 +69,7 @@ mod tests {
         new.gateway.token = Some(Secret::new("two"));
         new.regions.insert("eu".into(), region("two"));
         new.regions.insert("us".into(), region("two"));
-        let mut changed = changes(&old, &new);
-        changed.sort();
+        let changed = changes(&old, &new);
         assert_eq!(changed, ["gateway.token", "pool.max_size", "regions.eu.proxies", "regions.us"]);
     }
 }

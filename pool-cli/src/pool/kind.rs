@@ -13,8 +13,7 @@ pub trait KindSpec {
 
 /// A class for each kind of lease, where clients may choose: `?lease=shared`.
 ///
-/// Profiles come before it in the stack: a browser of a profile is always exclusive, so that a
-/// request for a shared one of a profile is refused.
+/// A browser of a profile is always exclusive, whatever is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Kinds {
     default: LeaseKind,
@@ -54,6 +53,7 @@ where
         // The default kind is the default class: it has the minimum, and no name of its own.
         if let Some(word) = request.get(LABEL)
             && kind(word) != Some(self.default)
+            && request.get("profile").is_none()
         {
             class.insert(LABEL, word);
         }

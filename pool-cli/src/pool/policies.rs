@@ -4,8 +4,8 @@ use std::path::Path;
 
 use pool_core::{Class, Driver, Limits, Policy, PoolBuilder};
 use pool_policies::{
-    ConnectProbe, DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode,
-    ProfileSpec, Profiles, Proxy, ProxyResource, ProxySpec, Region, Warm, WarmUp, Warming,
+    DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode, ProfileSpec, Profiles,
+    Proxy, ProxyResource, ProxySpec, Region, Warm, WarmUp, Warming,
 };
 
 use super::kind::{KindSpec, Kinds};
@@ -154,7 +154,8 @@ fn profile(config: &ProfileConfig) -> Profile {
 }
 
 fn regions(config: &Config) -> Result<GeoProxy, PolicyError> {
-    let mut builder = GeoProxy::builder().probe(ConnectProbe);
+    // No probe of its own: each new browser asks its proxy, with the credentials.
+    let mut builder = GeoProxy::builder();
     for (name, config) in &config.regions {
         builder = builder.region(name, region(config)?);
     }

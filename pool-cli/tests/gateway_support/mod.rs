@@ -1,9 +1,11 @@
 //! A gateway over browsers that are not there: they answer every message with itself.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part of it")]
 
 mod browser;
 mod http;
+mod service;
+mod site;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub(crate) use browser::FakeBrowsers;
 pub(crate) use http::{Answer, request};
+pub(crate) use service::{Cdp, Service, command, processes_below};
+pub(crate) use site::Site;
 
 /// Longer than anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
