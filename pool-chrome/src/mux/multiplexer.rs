@@ -1,22 +1,18 @@
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::framing::FrameReader;
 use super::lease::MuxLease;
+use super::pipe::{read_frames, write_frames};
 use super::session_id::SessionId;
 use super::state::{LeaseId, Reply, State};
 use super::target::Id;
 use super::{EndReason, LeaseKind, LeaseOptions};
 use crate::cdp::CdpError;
-
-/// How much is written to Chromium at once. Commands of our own wait for this much at most.
-const BATCH: usize = 64 * 1024;
 
 /// Many clients over the one pipe of a Chromium. Clones share it.
 ///
@@ -28,6 +24,24 @@ pub struct Multiplexer {
     shared: Arc<Shared>,
     /// Dropped with the last handle: ends the writer, which closes the pipe.
     _alive: Arc<Alive>,
+}
+
+/// How much a [`Multiplexer`] holds, for metrics and for those who look for leaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// Leases that have not ended.
+    pub leases: usize,
+    /// Connections of clients.
+    pub connections: usize,
+    /// Browser contexts of leases.
+    pub contexts: usize,
+    /// Targets of all kinds, the browser's own included.
+    pub targets: usize,
+    /// Sessions, our own included.
+    pub sessions: usize,
+    /// Commands of our own that are not answered yet.
+    pub pending: usize,
 }
 
 /// What the handles and the two tasks share.
@@ -204,6 +218,12 @@ impl Multiplexer {
         serde_json::from_value(result).map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
     }
 
+    /// How much the registry holds.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.shared.look(State::census)
+    }
+
     /// When Chromium was last heard: any message counts.
     #[must_use]
     pub fn last_heard(&self) -> Instant {
@@ -284,85 +304,25 @@ impl Shared {
         })
     }
 
+    /// Chromium has said something.
+    pub(super) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Moves what is to be written to `batch`, up to `limit` bytes. Whether the end has come.
+    pub(super) fn take_batch(&self, batch: &mut Vec<u8>, limit: usize) -> bool {
+        let mut state = self.lock();
+        state.outbox.take(batch, limit);
+        state.end_reason().is_some()
+    }
+
+    /// Waits until there is something to write, or the end has come.
+    pub(super) async fn work(&self) {
+        self.wake.notified().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole after every method; one that panicked has left a message undone.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Takes what Chromium writes until it ends. One lock for all frames of one read.
-async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reader: R) {
-    let mut frames = FrameReader::new(reader);
-    loop {
-        tokio::select! {
-            filled = frames.fill() => match filled {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "the pipe from Chromium broke");
-                    break;
-                }
-            },
-            () = ended(&shared) => return,
-        }
-        *shared.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let mut next = frames.next_frame();
-        if next.is_none() {
-            continue;
-        }
-        shared.update(|state| {
-            while let Some(frame) = next {
-                state.browser_message(frame);
-                next = frames.next_frame();
-            }
-        });
-    }
-    shared.update(|state| state.end_all(EndReason::Crashed));
-}
-
-async fn ended(shared: &Shared) {
-    let mut ended = shared.look(|state| state.ended.subscribe());
-    let _ = ended.wait_for(Option::is_some).await;
-}
-
-/// Writes what is queued until the end, then closes the pipe.
-async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut writer: W) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let over = {
-            let mut state = shared.lock();
-            state.outbox.take(&mut batch, BATCH);
-            state.end_reason().is_some()
-        };
-        if over {
-            break;
-        }
-        if batch.is_empty() {
-            shared.wake.notified().await;
-            continue;
-        }
-        shared.room.notify_waiters();
-        if let Err(error) = write_all(&shared, &mut writer, &batch).await {
-            // The reader sees the end of the stream as well, after what Chromium said last.
-            tracing::debug!(%error, "the pipe to Chromium broke");
-            break;
-        }
-        batch.clear();
-        // A large frame must not keep its memory for ever.
-        batch.shrink_to(BATCH);
-    }
-    shared.room.notify_waiters();
-    let _ = writer.shutdown().await;
-}
-
-/// Writes a batch, unless the end comes first: a Chromium that hangs does not read.
-async fn write_all<W: AsyncWrite + Unpin>(
-    shared: &Shared,
-    writer: &mut W,
-    batch: &[u8],
-) -> io::Result<()> {
-    tokio::select! {
-        written = async { writer.write_all(batch).await?; writer.flush().await } => written,
-        () = ended(shared) => Ok(()),
     }
 }

@@ -201,7 +201,7 @@ impl State {
             return self.answer(&reply, "{}");
         }
         if let Some(held) = self.browsers.get_mut(&browser) {
-            held.auto_attach_reply = Some(reply);
+            held.auto_attach_replies.push(reply);
         }
         for target in missing {
             self.attach_for(browser, &target);
@@ -213,10 +213,10 @@ impl State {
         let Some(held) = self.browsers.get_mut(&browser) else { return };
         held.attaching.remove(target);
         let connection = held.connection;
-        if held.attaching.is_empty()
-            && let Some(reply) = held.auto_attach_reply.take()
-        {
-            self.answer(&reply, "{}");
+        if held.attaching.is_empty() {
+            for reply in std::mem::take(&mut held.auto_attach_replies) {
+                self.answer(&reply, "{}");
+            }
         }
         self.deliver_held(connection);
     }

@@ -25,7 +25,7 @@ pub(crate) struct BrowserSession {
     /// Existing targets that we attach to on this session for its auto-attach.
     pub(crate) attaching: HashSet<Id>,
     /// `Target.setAutoAttach` is answered when all that exists is attached.
-    pub(crate) auto_attach_reply: Option<Relay>,
+    pub(crate) auto_attach_replies: Vec<Relay>,
 }
 
 /// What a client asked `Target.setAutoAttach` for.
@@ -45,7 +45,7 @@ impl BrowserSession {
             announced: HashSet::new(),
             auto_attach: None,
             attaching: HashSet::new(),
-            auto_attach_reply: None,
+            auto_attach_replies: Vec::new(),
         }
     }
 }

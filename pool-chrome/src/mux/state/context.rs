@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::lease_options::DefaultContext;
 use super::super::target::Id;
-use super::{LeaseId, State};
+use super::client::Request;
+use super::command::{Params, SERVER_ERROR, write};
+use super::{LeaseId, Reply, State, Watch};
 
 /// The context that a command names is not one of the lease's.
 pub(super) struct ForeignContext(pub(super) String);
@@ -53,5 +55,30 @@ impl State {
         others.sort_unstable();
         json!({ "browserContextIds": others, "defaultBrowserContextId": default.as_deref() })
             .to_string()
+    }
+
+    pub(super) fn create_context(&mut self, request: &Request<'_>) {
+        let Some(mut params) = self.read::<Params>(request) else { return };
+        // What its client did not bind to its own connection belongs to the lease: a client that
+        // comes back finds it, and nothing outlives the lease.
+        let bound = params.get("disposeOnDetach") == Some(&json!(true));
+        params.insert("disposeOnDetach".to_owned(), json!(true));
+        let base = self.leases.get(&request.lease).and_then(|lease| lease.base);
+        let maker = if bound { request.session } else { base.unwrap_or(request.session) };
+        let params = write(&params);
+        let reply = Reply::Relay(request.relay(), Watch::Context(maker));
+        self.relay(request.connection, Some(maker), &request.method, Some(&params), reply);
+    }
+
+    pub(super) fn dispose_context(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        let named = params.get("browserContextId").and_then(Value::as_str).unwrap_or_default();
+        let default = self.leases.get(&request.lease).and_then(|lease| lease.default.as_deref());
+        if !self.is_own_context(request.lease, named) || default == Some(named) {
+            let message = format!("Failed to find context with id {named}");
+            return self.refuse(request, SERVER_ERROR, &message);
+        }
+        let watch = Watch::Disposed(named.into());
+        self.send_watched(request, Some(&params), watch);
     }
 }

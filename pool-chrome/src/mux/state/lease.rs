@@ -2,21 +2,18 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::super::address::AddressRule;
-use super::super::connection::Outgoing;
 use super::super::end::EndReason;
 use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
 use super::super::session_id::SessionId;
-use super::super::target::{Id, Target};
-use super::{BrowserSession, Client, ConnectionId, Context, Owner, Reply, State, download};
-use crate::cdp::CdpError;
+use super::super::target::Id;
+use super::ConnectionId;
 
 /// Which lease; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LeaseId(u64);
+pub(crate) struct LeaseId(pub(super) u64);
 
 /// How many targets of a lease are remembered after their end: a download may be told of after the
 /// page that began it is gone.
@@ -33,6 +30,8 @@ pub(crate) struct Lease {
     /// The context that its clients take for the default one.
     pub(crate) default: Option<Id>,
     pub(crate) warm: Warm,
+    /// A client has been connected: whatever opens now may be its own.
+    pub(super) used: bool,
     /// Commands that would make a page, while the warm one is being made.
     pub(crate) waiting_for_warm: Vec<(ConnectionId, String)>,
     /// A browser session made ahead for the next connection.
@@ -90,13 +89,14 @@ pub(crate) struct Remains {
 }
 
 impl Lease {
-    fn new(options: LeaseOptions) -> Self {
+    pub(super) fn new(options: LeaseOptions) -> Self {
         Self {
             options,
             base: None,
             made: HashSet::new(),
             default: None,
             warm: Warm::None,
+            used: false,
             waiting_for_warm: Vec::new(),
             spare: None,
             windows: HashSet::new(),
@@ -137,207 +137,5 @@ impl Lease {
             off_the_record: self.options.default_context == DefaultContext::Fresh,
             files: self.options.file_urls.unwrap_or(exclusive),
         }
-    }
-}
-
-impl State {
-    pub(crate) fn new_lease(
-        &mut self,
-        options: LeaseOptions,
-    ) -> (LeaseId, watch::Receiver<Option<EndReason>>) {
-        let id = LeaseId(self.serial());
-        let real = self.real_context.clone();
-        let lease = self.leases.entry(id).or_insert_with(|| Lease::new(options));
-        if let Some(reason) = *self.ended.borrow() {
-            lease.end(reason);
-        }
-        if lease.options.default_context == DefaultContext::Real {
-            lease.default = real;
-        }
-        (id, lease.ended.subscribe())
-    }
-
-    /// Asks for a browser session for a lease.
-    pub(crate) fn make_browser_session(
-        &mut self,
-        lease: LeaseId,
-        reply: oneshot::Sender<Result<SessionId, CdpError>>,
-    ) {
-        let reply = Reply::BrowserSession { lease, reply };
-        self.own_command(None, "Target.attachToBrowserTarget", &json!({}), reply);
-    }
-
-    /// Takes a session as the one that the lease's contexts hang on, and asks for the default one.
-    pub(crate) fn make_default_context(
-        &mut self,
-        lease: LeaseId,
-        base: SessionId,
-        reply: oneshot::Sender<Result<(), CdpError>>,
-    ) {
-        let Some(held) = self.leases.get_mut(&lease) else { return };
-        held.base = Some(base);
-        if let Some(real) = held.default.clone() {
-            self.contexts.insert(real, Context { lease, maker: base });
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        let mut params = json!({ "disposeOnDetach": true });
-        if let Some(proxy) = &held.options.proxy {
-            params["proxyServer"] = json!(proxy);
-            // Loopback would go round the proxy otherwise.
-            params["proxyBypassList"] = json!("<-loopback>");
-        }
-        let reply = Reply::DefaultContext { lease, maker: base, reply };
-        self.own_command(Some(base), "Target.createBrowserContext", &params, reply);
-    }
-
-    /// Asks for the warm page of a lease that no client has used yet.
-    pub(crate) fn make_warm_page(
-        &mut self,
-        lease: LeaseId,
-        reply: oneshot::Sender<Result<(), CdpError>>,
-    ) {
-        let used = self.clients.values().any(|client| client.lease == lease);
-        let Some(held) = self.leases.get_mut(&lease) else { return };
-        let (Some(base), Warm::None, false) = (held.base, &held.warm, used) else {
-            let _ = reply.send(Ok(()));
-            return;
-        };
-        held.warm = Warm::Creating;
-        let mut params = json!({ "url": "about:blank" });
-        if let (Some(context), DefaultContext::Fresh) = (&held.default, held.options.default_context) {
-            params["browserContextId"] = json!(&**context);
-        }
-        self.own_command(Some(base), "Target.createTarget", &params, Reply::Warm { lease, reply });
-    }
-
-    /// Starts a connection on a browser session made for it.
-    pub(crate) fn open_connection(
-        &mut self,
-        lease: LeaseId,
-        root: SessionId,
-        outgoing: Outgoing,
-    ) -> Option<ConnectionId> {
-        let Some(held) = self.leases.get_mut(&lease) else {
-            self.detach(root);
-            return None;
-        };
-        held.made.remove(&root);
-        let id = ConnectionId(self.serial());
-        let own_target = self.browser_targets.get(&root).cloned();
-        self.insert_session(root, Owner::Browser { connection: id, root: true }, own_target.clone(), None);
-        self.browsers.insert(root, BrowserSession::new(id, lease, own_target));
-        let downloads = download::Downloads::default();
-        let client = Client { lease, root, outgoing, ignore_certificates: false, held: Vec::new(), downloads };
-        self.clients.insert(id, client);
-        Some(id)
-    }
-
-    /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
-    pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
-        let Some(client) = self.clients.remove(&id) else { return };
-        let _ = client.outgoing.link.reason.set(reason);
-        for session in self.sessions_of(id) {
-            let Some(held) = self.sessions.get(&session) else { continue };
-            let handed = held.maker.is_none() && matches!(held.owner, Owner::Page(_));
-            self.forget_session(session);
-            if handed {
-                self.release(session, None);
-            }
-        }
-        self.contexts.retain(|_, context| context.maker != client.root);
-        self.insert_session(client.root, Owner::Own, None, None);
-        self.detach(client.root);
-        if reason == EndReason::BrowserClosed
-            && let Some(lease) = self.leases.get_mut(&client.lease)
-        {
-            lease.end(reason);
-        }
-    }
-
-    fn sessions_of(&self, connection: ConnectionId) -> Vec<SessionId> {
-        let is_its = |owner: Owner| match owner {
-            Owner::Own => false,
-            Owner::Browser { connection: its, .. }
-            | Owner::Page(its)
-            | Owner::Tab { connection: its, .. } => its == connection,
-        };
-        self.sessions.iter().filter(|(_, held)| is_its(held.owner)).map(|(id, _)| *id).collect()
-    }
-
-    /// Takes a lease out of the registry and says what must go with it.
-    pub(crate) fn close_lease(&mut self, id: LeaseId, reason: EndReason) -> Remains {
-        let Some(mut lease) = self.leases.remove(&id) else { return Remains::default() };
-        lease.end(reason);
-        let reason = (*lease.ended.borrow()).unwrap_or(reason);
-        let mut remains = Remains { screens: lease.screens, ..Remains::default() };
-        let clients: Vec<ConnectionId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.lease == id)
-            .map(|(connection, _)| *connection)
-            .collect();
-        for connection in clients {
-            let Some(client) = self.clients.remove(&connection) else { continue };
-            let _ = client.outgoing.link.reason.set(reason);
-            // Its pages go with their context: no need to resume what stands still.
-            for session in self.sessions_of(connection) {
-                self.forget_session(session);
-            }
-            remains.sessions.push(client.root);
-        }
-        remains.sessions.extend(&lease.made);
-        let real = self.real_context.clone();
-        let contexts: Vec<Id> =
-            self.contexts.extract_if(|_, context| context.lease == id).map(|(id, _)| id).collect();
-        for context in contexts {
-            if Some(&context) == real.as_ref() {
-                remains.pages = self.pages_in(&context);
-            } else {
-                remains.contexts.push(context);
-            }
-        }
-        if self.end_reason().is_some() {
-            return Remains::default();
-        }
-        remains
-    }
-
-    fn pages_in(&self, context: &Id) -> Vec<Id> {
-        self.targets
-            .values()
-            .filter(|target| target.info.browser_context_id.as_ref() == Some(context))
-            .filter(|target| target.info.kind == "page")
-            .map(|target| target.info.target_id.clone())
-            .collect()
-    }
-
-    /// Gives the commands that end what remains of a lease, without waiting for them.
-    pub(crate) fn dispose(&mut self, remains: &Remains) {
-        for page in &remains.pages {
-            let params = json!({ "targetId": &**page });
-            self.own_command(None, "Target.closeTarget", &params, Reply::Nothing);
-        }
-        for session in &remains.sessions {
-            let params = json!({ "sessionId": session.as_str() });
-            self.own_command(None, "Target.detachFromTarget", &params, Reply::Nothing);
-        }
-    }
-
-    /// Whether a target belongs to a lease.
-    pub(crate) fn is_of_lease(&self, target: &Target, lease: LeaseId) -> bool {
-        self.lease_of(target) == Some(lease)
-    }
-
-    /// Targets that still live in one of these contexts.
-    pub(crate) fn targets_in(&self, contexts: &[Id]) -> Vec<Id> {
-        self.targets
-            .values()
-            .filter(|target| !target.invented)
-            .filter(|target| {
-                target.info.browser_context_id.as_ref().is_some_and(|id| contexts.contains(id))
-            })
-            .map(|target| target.info.target_id.clone())
-            .collect()
     }
 }

@@ -12,7 +12,11 @@ mod context;
 mod download;
 mod event;
 mod lease;
+mod lifecycle;
+mod page_command;
+mod pending;
 mod reply;
+mod target_command;
 mod window;
 
 use std::collections::hash_map::Entry;
@@ -26,6 +30,7 @@ use super::assumptions::Assumptions;
 use super::connection::Outgoing;
 use super::end::EndReason;
 use super::envelope;
+use super::multiplexer::Census;
 use super::outbox::Outbox;
 use super::session_id::SessionId;
 use super::suffix;
@@ -33,7 +38,7 @@ use super::target::{Id, Message, Target};
 
 pub(crate) use browser::BrowserSession;
 pub(crate) use lease::{Lease, LeaseId, Remains};
-pub(crate) use reply::{Pending, Relay, Reply, Watch};
+pub(crate) use pending::{Pending, Relay, Reply, Watch};
 
 /// Which connection; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -251,6 +256,17 @@ impl State {
     pub(crate) fn dispose_context_now(&mut self, context: &str) {
         let params = serde_json::json!({ "browserContextId": context });
         self.own_command(None, "Target.disposeBrowserContext", &params, Reply::Nothing);
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        Census {
+            leases: self.leases.len(),
+            connections: self.clients.len(),
+            contexts: self.contexts.len(),
+            targets: self.targets.len(),
+            sessions: self.sessions.len() + self.browser_targets.len(),
+            pending: self.pending.len(),
+        }
     }
 
     pub(crate) fn has_connections(&self) -> bool {

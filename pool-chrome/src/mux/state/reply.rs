@@ -1,4 +1,4 @@
-//! Replies to commands of our own, and what waits for them.
+//! Answers to commands of our own.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -9,73 +9,9 @@ use tokio::sync::oneshot;
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Message};
 use super::lease::Warm;
-use super::{ConnectionId, Context, LeaseId, Owner, State};
+use super::{Context, LeaseId, Owner, Pending, Relay, Reply, State, Watch};
 use crate::cdp::CdpError;
 use crate::mux::envelope;
-
-/// A command of ours that is not answered yet.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(super) session: Option<SessionId>,
-    method: String,
-    reply: Reply,
-}
-
-impl Pending {
-    pub(super) fn new(session: Option<SessionId>, method: &str, reply: Reply) -> Self {
-        Self { session, method: method.to_owned(), reply }
-    }
-}
-
-/// A result as raw JSON, or why there is none.
-pub(crate) type CallResult = Result<Box<RawValue>, CdpError>;
-
-/// What is done with an answer.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    Nothing,
-    /// Somebody awaits it.
-    Call(oneshot::Sender<CallResult>),
-    /// It resumed a target that nobody wants: leave it.
-    Release(SessionId),
-    /// It goes to a client, under the client's id.
-    Relay(Relay, Watch),
-    /// It is part of a client's auto-attach.
-    AutoAttached { browser: SessionId, target: Id },
-    /// It names a browser session for a lease.
-    BrowserSession { lease: LeaseId, reply: oneshot::Sender<Result<SessionId, CdpError>> },
-    /// It names the default context of a lease.
-    DefaultContext { lease: LeaseId, maker: SessionId, reply: oneshot::Sender<Result<(), CdpError>> },
-    /// It ends the making of a lease's warm page.
-    Warm { lease: LeaseId, reply: oneshot::Sender<Result<(), CdpError>> },
-    /// It says which frames a page has, to tell whose a download is.
-    FrameTree { connection: ConnectionId, guid: Id },
-}
-
-/// To whom an answer goes, and under which id.
-#[derive(Clone, Debug)]
-pub(crate) struct Relay {
-    pub(crate) connection: ConnectionId,
-    /// The session as the client names it; `None` for its root.
-    pub(crate) session: Option<SessionId>,
-    pub(crate) id: i32,
-}
-
-/// What is learned from an answer on its way to a client.
-#[derive(Debug)]
-pub(crate) enum Watch {
-    Nothing,
-    /// A target was made.
-    Target,
-    /// A context was made, on this session.
-    Context(SessionId),
-    /// A context was disposed.
-    Disposed(Id),
-    /// Targets are listed.
-    Targets,
-    /// A window is named.
-    Window,
-}
 
 #[derive(Deserialize)]
 struct ErrorBody {

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{LeaseId, State};
+use super::client::Request;
+use super::command::{Params, SERVER_ERROR};
+use super::{LeaseId, State, Watch};
 
 impl State {
     /// Whether a command names a window of the lease.
@@ -10,5 +12,22 @@ impl State {
         let window = params.get("windowId").and_then(Value::as_i64);
         let lease = self.leases.get(&lease);
         window.zip(lease).is_some_and(|(window, lease)| lease.windows.contains(&window))
+    }
+
+    pub(super) fn window_of_target(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        // Without a target it is the session's own. On a browser session the headless shell dies
+        // of a target that it does not know.
+        let named = params.get("targetId").and_then(Value::as_str);
+        if named.is_some_and(|named| !self.is_own_page(request, named)) {
+            return self.refuse(request, SERVER_ERROR, "No target with given id");
+        }
+        self.send_watched(request, Some(&params), Watch::Window);
+    }
+
+    pub(super) fn is_own_page(&self, request: &Request<'_>, target: &str) -> bool {
+        let page = self.targets.get(target);
+        page.is_some_and(|target| target.info.kind == "page" && !target.invented)
+            && self.is_own_target(request.connection, target)
     }
 }

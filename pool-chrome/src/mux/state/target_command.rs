@@ -1,0 +1,147 @@
+//! Commands about targets: whose they are, and what is made of them.
+
+use serde_json::{Value, json};
+
+use super::super::session_id::SessionId;
+use super::super::target::Id;
+use super::attach::AutoAttachParams;
+use super::client::Request;
+use super::command::{INVALID_PARAMS, Params, SERVER_ERROR};
+use super::lease::Warm;
+use super::{Owner, Reply, State, Watch};
+
+impl State {
+    pub(super) fn target_info(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        let Some(named) = params.get("targetId").and_then(Value::as_str) else {
+            return self.pass(request);
+        };
+        match self.targets.get(named) {
+            Some(target) if self.is_own_target(request.connection, named) => {
+                if target.invented {
+                    let info = format!(r#"{{"targetInfo":{}}}"#, target.raw);
+                    self.answer(&request.relay(), &info);
+                } else {
+                    self.send(request, &params);
+                }
+            }
+            _ => self.refuse(request, INVALID_PARAMS, "No target with given id found"),
+        }
+    }
+
+    pub(super) fn auto_attach(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<AutoAttachParams>(request) else { return };
+        if params.auto_attach && !params.flatten {
+            let message = "Only flatten protocol is supported with browser level auto-attach";
+            return self.refuse(request, INVALID_PARAMS, message);
+        }
+        self.set_auto_attach(request.session, params, request.relay());
+    }
+
+    pub(super) fn create_target(&mut self, request: &Request<'_>) {
+        let Some(held) = self.leases.get_mut(&request.lease) else { return };
+        if matches!(held.warm, Warm::Creating | Warm::Attached { .. }) {
+            // Which page is whose could not be told apart. It takes some milliseconds.
+            held.waiting_for_warm.push((request.connection, request.text.to_owned()));
+            return;
+        }
+        let rule = held.address_rule();
+        let default = held.default.clone();
+        let Some((params, context)) = self.in_context(request, SERVER_ERROR) else { return };
+        let address = match params.get("url") {
+            Some(Value::String(address)) => address.as_str(),
+            _ => return self.refuse(request, INVALID_PARAMS, "Invalid parameters"),
+        };
+        if !rule.allows(address) {
+            let message = "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
+            return self.refuse(request, SERVER_ERROR, message);
+        }
+        let blank = address.is_empty() || address == "about:blank";
+        let plain = |(name, value): (&String, &Value)| {
+            matches!(name.as_str(), "url" | "browserContextId")
+                || value.is_null()
+                || value == &json!(false)
+        };
+        if blank
+            && Some(context) == default
+            && params.iter().all(plain)
+            && let Some(page) = self.take_warm(request)
+        {
+            return self.answer_made(&request.relay(), &page);
+        }
+        self.send_watched(request, Some(&params), Watch::Target);
+    }
+
+    /// Brings the warm page into sight as if it had just been made.
+    pub(super) fn take_warm(&mut self, request: &Request<'_>) -> Option<Id> {
+        let held = self.leases.get_mut(&request.lease)?;
+        let Warm::Ready { .. } = held.warm else { return None };
+        let Warm::Ready { target, session, waiting } = std::mem::take(&mut held.warm) else {
+            return None;
+        };
+        let tab = self.targets.get(&target)?.tab.clone();
+        for id in tab.iter().chain([&target]) {
+            if let Some(target) = self.targets.get_mut(id) {
+                target.hidden = false;
+            }
+            self.announce(id, "Target.targetCreated");
+        }
+        self.offer(request.lease, session, &target, waiting, Some(request.connection));
+        Some(target)
+    }
+
+    pub(super) fn attach(&mut self, request: &Request<'_>) {
+        let missing = "No target with given id found";
+        let Some(params) = self.read::<Params>(request) else { return };
+        let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
+        let own_browser = self
+            .browsers
+            .get(&request.session)
+            .is_some_and(|browser| browser.own_target.as_deref() == Some(named));
+        let mut params = if own_browser {
+            params
+        } else {
+            let Some((params, _)) = self.own_target(request, missing) else { return };
+            params
+        };
+        params.insert("flatten".to_owned(), json!(true));
+        self.send_watched(request, Some(&params), Watch::Nothing);
+    }
+
+    pub(super) fn client_detach(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        let session = match (params.get("sessionId"), params.get("targetId")) {
+            (Some(Value::String(named)), _) => SessionId::parse(named),
+            (None, Some(Value::String(target))) => self.session_on(request, target),
+            _ => return self.refuse(request, INVALID_PARAMS, "Session id must be specified"),
+        };
+        let held = session.and_then(|session| Some((session, self.sessions.get(&session)?)));
+        let owned = held.and_then(|(session, held)| match held.owner {
+            Owner::Tab { connection, page } if connection == request.connection => Some(page),
+            Owner::Page(connection) | Owner::Browser { connection, root: false }
+                if connection == request.connection =>
+            {
+                Some(session)
+            }
+            _ => None,
+        });
+        let Some(held) = owned.and_then(|session| self.sessions.get(&session)) else {
+            return self.refuse(request, INVALID_PARAMS, "No session with given id");
+        };
+        // In the client's turn: Puppeteer resumes a service worker right before.
+        let params = json!({ "sessionId": owned.map(|id| id.to_string()) }).to_string();
+        let maker = held.maker;
+        let reply = Reply::Relay(request.relay(), Watch::Nothing);
+        self.relay(request.connection, maker, "Target.detachFromTarget", Some(&params), reply);
+    }
+
+    /// The session that a command's session has on a target.
+    pub(super) fn session_on(&self, request: &Request<'_>, target: &str) -> Option<SessionId> {
+        self.sessions
+            .iter()
+            .find(|(_, held)| {
+                held.parent == Some(request.session) && held.target.as_deref() == Some(target)
+            })
+            .map(|(id, _)| *id)
+    }
+}
