@@ -134,7 +134,7 @@ async fn the_events_add_up_to_the_counters() {
                         if round % 5 == 4 {
                             held.discard();
                         } else {
-                            drop(held)
+                            drop(held);
                         }
                     }
                 }

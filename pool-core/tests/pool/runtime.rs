@@ -148,7 +148,7 @@ fn work_that_is_under_way_when_the_runtime_goes_is_accounted_for() {
                 if step == Step::Close {
                     held.discard();
                 } else {
-                    drop(held)
+                    drop(held);
                 }
             }
             pool_core::testing::settle().await;
