@@ -1,13 +1,12 @@
-// A pool of its own for a test: `pool-cli run` on a free port, with what the oracle wants to know of it.
+// A pool of its own for a test: `pool-cli run` on a free port.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { descendants } from './processes.mjs';
 
 const BINARY = process.env.POOL_CLI ?? new URL('../../../target/debug/pool-cli', import.meta.url).pathname;
 
@@ -60,8 +59,6 @@ export async function startPool(settings = {}, { port, directory: given, env } =
     stop: () => end('SIGTERM'),
     /** Ends it as the kernel would. */
     kill: () => end('SIGKILL'),
-    /** Processes below it and its open files, from /proc. */
-    resources: () => ({ processes: descendants(child.pid).length, files: readdirSync(`/proc/${child.pid}/fd`).length }),
   };
 
   const ready = async () => {
@@ -78,16 +75,6 @@ export async function startPool(settings = {}, { port, directory: given, env } =
     await end('SIGKILL');
     throw new Error(`no pool: ${error.message}\n${log}`);
   });
-}
-
-/** Asks again and again until `condition` holds; gives up after `ms`. */
-export async function eventually(condition, ms = 10_000) {
-  const deadline = performance.now() + ms;
-  for (;;) {
-    if (await condition()) return;
-    if (performance.now() > deadline) throw new Error(`not so within ${ms} ms: ${condition}`);
-    await delay(50);
-  }
 }
 
 function toml(sections) {
