@@ -21,7 +21,8 @@ pub struct Config {
     pub max_size: usize,
     /// Creations at the same time, at most. Default: 2.
     pub max_creating: usize,
-    /// Requests that may wait; one more is refused at once. Default: 1000.
+    /// Requests that may wait; one more is refused at once, unless something idle only has to be
+    /// checked for it. Default: 1000.
     pub max_waiting: usize,
     /// How long a request waits unless it says otherwise; `None`: for ever. Default: 30 s.
     pub acquire_timeout: Option<Duration>,

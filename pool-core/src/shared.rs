@@ -143,11 +143,12 @@ impl<D: Driver> Shared<D> {
 
     #[cold]
     fn run(self: &Arc<Self>, fx: Effects<D::Resource>) {
-        for waker in fx.wake {
-            waker.wake();
-        }
+        // Told before anyone wakes, or a lease could be told of before the creation it is of.
         for event in fx.events {
             self.tell(event);
+        }
+        for waker in fx.wake {
+            waker.wake();
         }
         for job in fx.jobs {
             jobs::spawn(self, job);

@@ -81,7 +81,8 @@ impl<R> State<R> {
             let error = self.unavailable(class, now);
             return self.refuse(asked.class, error, fx);
         }
-        if full {
+        // Who finds something idle waits only for its check, and takes nobody's place in the queue.
+        if full && self.classes[class].idle.is_empty() {
             return self.refuse_full(asked.class, fx);
         }
         if waker.is_none() {

@@ -127,7 +127,9 @@ impl ClassState {
     /// How many more resources its waiters could use.
     pub(super) fn hunger(&self) -> usize {
         let unserved = self.waiters.len().saturating_sub(self.counts.arriving());
-        unserved.min(self.max.saturating_sub(self.counts.total()))
+        // After a failure creations go one at a time.
+        let tries = if self.breaker.is_failing() { 1 } else { usize::MAX };
+        unserved.min(self.max.saturating_sub(self.counts.total())).min(tries)
     }
 
     /// Whether it has less than it should keep.

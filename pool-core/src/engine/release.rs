@@ -81,7 +81,9 @@ impl<R> State<R> {
             took,
         });
         self.arrived(index, resource, now, fx);
-        self.retire_replaced(class, now, fx);
+        if !matches!(self.slots[index].state, SlotState::Closing(_)) {
+            self.retire_replaced(class, now, fx);
+        }
         self.pump(now, fx);
     }
 

@@ -185,3 +185,31 @@ async fn a_class_that_is_empty_is_forgotten_and_known_again_when_asked_for() {
     }
     ends_clean(pool, control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_waiter_evicts_one_and_a_class_that_fails_no_more_than_it_may_try() {
+    let (pool, control) =
+        build(|builder| builder.max_size(4).max_creating(4).policy(Sorted::default()));
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(lease_with(&pool, class("a")).await);
+    }
+    drop(held);
+    settle().await;
+    control.set(Step::Create, Behaviour::Fail);
+    let mut waiters = vec![ask_with(&pool, class("b")).await];
+    let idle = |pool: &FakePool| {
+        let stats = pool.stats();
+        stats.classes.iter().find(|held| held.class == class_named("a")).map(|a| a.load.idle)
+    };
+    assert_eq!(idle(&pool), Some(3));
+    for _ in 0..3 {
+        waiters.push(ask_with(&pool, class("b")).await);
+    }
+    sleep(SECOND).await;
+    assert_eq!(idle(&pool), Some(3), "its tries go one at a time, so one place is enough");
+    for waiter in waiters {
+        drop(waiter.await.expect("no panic").expect_err("nothing can be made"));
+    }
+    ends_clean(pool, control).await;
+}

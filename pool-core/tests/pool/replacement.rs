@@ -123,3 +123,23 @@ async fn as_many_as_wanted_are_kept_warm_beside_those_in_use() {
     assert_eq!(pool.load().idle, 1, "what is more idles out");
     ends_clean(pool, control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_is_no_good_does_not_retire_the_old_one() {
+    let (pool, control) =
+        build(|builder| builder.min_size(1).max_size(2).max_lifetime(Some(MINUTE)));
+    settle().await;
+    control.set(Step::Create, Behaviour::Hold);
+    sleep(MINUTE + SECOND).await;
+    let replacement = control.held_ids(Step::Create)[0];
+    control.reporter(replacement).expect("it was begun").broken("it crashed");
+    control.release(Step::Create);
+    settle().await;
+    let idle = |info: &pool_core::ResourceInfo| info.state == pool_core::ResourceState::Idle;
+    assert!(pool.resources().iter().any(|info| info.id.get() == 1 && idle(info)));
+    control.open(Step::Create);
+    sleep(SECOND).await;
+    let ids: Vec<_> = pool.resources().into_iter().map(|info| info.id.get()).collect();
+    assert_eq!(ids, [3]);
+    ends_clean(pool, control).await;
+}

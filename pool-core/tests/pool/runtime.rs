@@ -209,3 +209,71 @@ fn start_and_maybe_drop(pool: &FakePool) {
     let mut asked = Box::pin(pool.acquire());
     let _ = poll_once(asked.as_mut());
 }
+
+#[test]
+fn on_many_threads_every_life_is_told_in_order() {
+    let runtime =
+        Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
+    let (builder, control) = builder(&runtime);
+    let pool = builder.max_size(3).event_capacity(1 << 16).build().expect("valid");
+    let mut events = pool.events();
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let pool = pool.clone();
+            runtime.spawn(async move {
+                for round in 0..100 {
+                    let held = pool.acquire().await.expect("all are served");
+                    tokio::task::yield_now().await;
+                    if (task + round) % 10 == 0 {
+                        held.discard();
+                    }
+                }
+            })
+        })
+        .collect();
+    runtime.block_on(async {
+        for task in tasks {
+            task.await.expect("no task panics");
+        }
+        ends_clean(pool, control).await;
+    });
+    let mut lives = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for event in all(&mut events) {
+        if let Some(id) = id_of(&event) {
+            lives.entry(id).or_default().push(name(&event));
+        }
+    }
+    for (id, life) in lives {
+        // What each may come after: nobody leases what has not been made, or twice.
+        let mut before = "nothing";
+        for now in &life {
+            let fits = match *now {
+                "creating" => before == "nothing",
+                "created" => before == "creating",
+                "leased" => ["created", "recycled"].contains(&before),
+                "released" => before == "leased",
+                "recycled" => before == "released",
+                "closing" => ["created", "released", "recycled"].contains(&before),
+                "closed" => before == "closing",
+                _ => false,
+            };
+            assert!(fits, "resource {id}: {now} after {before} in {life:?}");
+            before = now;
+        }
+        assert_eq!(before, "closed", "resource {id}");
+    }
+}
+
+fn id_of(event: &pool_core::Event) -> Option<u64> {
+    use pool_core::Event::{Closed, Closing, Created, Creating, Leased, Recycled, Released};
+    match event {
+        Creating { id, .. }
+        | Created { id, .. }
+        | Leased { id, .. }
+        | Released { id, .. }
+        | Recycled { id, .. }
+        | Closing { id, .. }
+        | Closed { id, .. } => Some(id.get()),
+        _ => None,
+    }
+}

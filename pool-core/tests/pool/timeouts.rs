@@ -226,3 +226,20 @@ async fn with_a_queue_of_none_only_idle_resources_are_leased() {
     drop(held);
     ends_clean(pool, control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_does_not_shut_out_who_only_waits_for_a_check() {
+    let (pool, control) = build(|builder| {
+        builder
+            .min_size(1)
+            .max_size(1)
+            .max_waiting(0)
+            .health_check_interval(None)
+            .check_after_idle(Some(SECOND))
+    });
+    settle().await;
+    tokio::time::sleep(MINUTE).await;
+    drop(lease(&pool).await);
+    settle().await;
+    ends_clean(pool, control).await;
+}
