@@ -101,6 +101,27 @@ async fn a_browser_is_relaunched_where_the_reset_or_the_client_wants_it() {
 }
 
 #[tokio::test]
+async fn screens_that_a_lease_added_are_gone_in_the_next() {
+    for engine in ENGINES {
+        let (driver, _root) = driver(engine, |config| config).await;
+        let pool = Pool::builder(driver).max_size(1).recycle_timeout(LONG).build().unwrap();
+        let mut pids = Vec::new();
+        for _ in 0..2 {
+            let browser = pool.acquire().await.unwrap();
+            pids.push(browser.pid());
+            let mut client = Client::new(browser.connect().await.unwrap());
+            let (_, page) = client.page("about:blank").await;
+            let screens = client.ok(Some(&page), "Emulation.getScreenInfos", json!({})).await;
+            assert_eq!(screens["screenInfos"].as_array().unwrap().len(), 1, "{engine:?}");
+            let screen = json!({ "left": 800, "top": 0, "width": 640, "height": 480 });
+            client.ok(Some(&page), "Emulation.addScreen", screen).await;
+        }
+        assert_eq!(pids[0], pids[1], "{engine:?}: it was wiped, not relaunched");
+        pool.close().await;
+    }
+}
+
+#[tokio::test]
 async fn shared_browsers_are_placed_together_up_to_the_limit() {
     for engine in ENGINES {
         let (driver, root) = driver(engine, |config| config.lease(LeaseKind::Shared).leases_per_browser(3usize)).await;
@@ -185,8 +206,9 @@ async fn a_leased_chromium_that_hangs_is_killed_and_one_that_comes_back_is_not()
 }
 
 #[tokio::test]
-async fn a_check_finds_a_browser_that_hangs_or_makes_no_pages() {
-    let (driver, _root) = driver(ENGINES[0], |config| config).await;
+async fn no_browser_that_hangs_or_makes_no_pages_is_handed_out() {
+    let every_time = |config: ChromeConfig| config.page_check_interval(Duration::ZERO);
+    let (driver, _root) = driver(ENGINES[0], every_time).await;
     for how in ["STOP", "zygotes"] {
         let pool = Pool::builder(driver.clone())
             .max_size(1)
@@ -197,7 +219,7 @@ async fn a_check_finds_a_browser_that_hangs_or_makes_no_pages() {
         let first = pool.acquire().await.unwrap();
         let pid = first.pid();
         drop(first);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        eventually("it is idle", async || pool.load().idle == 1).await;
         if how == "STOP" { kill(pid, "STOP") } else { kill_zygotes(pid) }
         let second = pool.acquire().await.unwrap();
         assert_ne!(second.pid(), pid, "{how}");

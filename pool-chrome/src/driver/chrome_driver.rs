@@ -180,7 +180,7 @@ impl Driver for ChromeDriver {
         }
         seat.place.check_proxy()?;
         let dead = seat.lease.has_crashed_page();
-        seat.place.probe().await?;
+        seat.place.probe(&seat.lease, self.fleet.config.page_check_interval).await?;
         if !dead && seat.place.retired().is_none() {
             return Ok(());
         }

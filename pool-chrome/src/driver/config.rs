@@ -56,6 +56,9 @@ pub struct ChromeConfig {
     /// Directories that shared leases may download to and upload from, besides one of their own.
     /// Default: none.
     pub directories: Vec<PathBuf>,
+    /// A check makes a page when the last one was made this long ago; until then it asks the
+    /// Chromium and the lease's warm page, which takes a millisecond. Default: 20 s.
+    pub page_check_interval: Duration,
     /// A Chromium that does not answer for this long while it is leased is killed. Default: 10 s.
     pub hang_timeout: Duration,
     /// How long a Chromium may take to exit by itself before it is killed. Default: 2 s.
@@ -81,6 +84,7 @@ impl Default for ChromeConfig {
             reset: Reset::Context,
             warm_page: true,
             directories: Vec::new(),
+            page_check_interval: Duration::from_secs(20),
             hang_timeout: Duration::from_secs(10),
             close_grace: Duration::from_secs(2),
         }
@@ -122,6 +126,7 @@ impl ChromeConfig {
         max_browser_age: Duration,
         reset: Reset,
         warm_page: bool,
+        page_check_interval: Duration,
         hang_timeout: Duration,
         close_grace: Duration,
     }

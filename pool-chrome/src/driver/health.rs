@@ -9,13 +9,11 @@ use tokio::time::{Instant, timeout};
 use super::host::Host;
 use crate::ChromeError;
 use crate::cdp::CdpError;
+use crate::mux::MuxLease;
 
 /// How long the page of a probe may take. Below the pool's own timeout for a check, so that it is
 /// us who judge.
 const PATIENCE: Duration = Duration::from_millis(1500);
-
-/// Where one probe is enough for all leases of a Chromium.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// How often in a row the benefit of the doubt is given.
 const DOUBTS: u32 = 3;
@@ -40,14 +38,15 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_fresh(&self) -> bool {
-        self.past().proven_at.is_some_and(|at| at.elapsed() < FRESH)
+    fn is_fresh(&self, interval: Duration) -> bool {
+        self.past().proven_at.is_some_and(|at| at.elapsed() < interval)
     }
 
+    /// Takes an answer's time into account, and says what was usual before.
     fn answered(&self, took: Duration) -> Duration {
         let mut past = self.past();
-        let usual = past.answer.map_or(took, |usual| (usual * 7 + took) / 8);
-        past.answer = Some(usual);
+        let usual = past.answer.unwrap_or(took);
+        past.answer = Some((usual * 7 + took) / 8);
         usual
     }
 
@@ -70,41 +69,34 @@ impl Health {
 }
 
 impl Host {
-    /// Proves that pages can be made, by making one. `Browser.getVersion` still answers when none
-    /// can.
-    pub(super) async fn probe(&self) -> Result<(), ChromeError> {
-        if self.health.is_fresh() {
-            return Ok(());
-        }
-        let usual = self.health.past().answer;
+    /// Proves that the Chromium answers, that the lease's warm page does, and from time to time
+    /// that pages can be made, by making one: `Browser.getVersion` still answers when none can.
+    pub(super) async fn probe(&self, lease: &MuxLease, interval: Duration) -> Result<(), ChromeError> {
         let began = Instant::now();
+        let late = |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
         let params = json!({});
         let answer = self.mux.call(None, "Browser.getVersion", &params);
-        let answered = timeout(PATIENCE, answer).await;
+        timeout(PATIENCE, answer).await.map_err(|_| late("Browser.getVersion"))??;
         let took = began.elapsed();
-        match answered {
-            Ok(answered) => drop(answered?),
-            Err(_) => {
-                let method = "Browser.getVersion".to_owned();
-                return Err(CdpError::Timeout { method, waited: took }.into());
-            }
-        }
-        let usual = usual.unwrap_or_else(|| self.health.answered(took));
-        match timeout(PATIENCE.saturating_sub(took), self.make_page()).await {
+        let usual = self.health.answered(took);
+        let fresh = self.health.is_fresh(interval);
+        let page = async {
+            lease.probe_warm_page().await?;
+            if fresh { Ok(()) } else { self.make_page().await }
+        };
+        match timeout(PATIENCE.saturating_sub(took), page).await {
             Ok(made) => {
                 made?;
-                self.health.answered(took);
-                self.health.proven();
+                if !fresh {
+                    self.health.proven();
+                }
                 Ok(())
             }
             Err(_) if self.health.doubt(took, usual) => {
                 tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
                 Ok(())
             }
-            Err(_) => {
-                let method = "a new page".to_owned();
-                Err(CdpError::Timeout { method, waited: began.elapsed() }.into())
-            }
+            Err(_) => Err(late("a page").into()),
         }
     }
 

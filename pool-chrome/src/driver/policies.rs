@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::scratch::ScratchPage;
 use super::{BrowserSpec, VirtualBrowser};
-use crate::cdp::CdpError;
 
 impl ProfileSpec for BrowserSpec {
     fn set_profile(&mut self, instance: ProfileInstance) {
@@ -45,13 +44,7 @@ impl Warm for VirtualBrowser {
             let params = json!({ "userAgent": user_agent });
             page.call("Emulation.setUserAgentOverride", &params).await?;
         }
-        let went = page.call("Page.navigate", &json!({ "url": how.url })).await?;
-        if let Some(error) = went["errorText"].as_str() {
-            return Err(CdpError::unexpected("Page.navigate", error).into());
-        }
-        // Waits for the document in the page itself: no event can be missed.
-        page.run("new Promise(done => document.readyState === 'complete' \
-            ? done() : addEventListener('load', () => done()))").await?;
+        page.go(&how.url).await?;
         if let Some(script) = &how.script {
             page.run(script).await?;
         }

@@ -40,6 +40,28 @@ impl<'a> ScratchPage<'a> {
         Ok(result["result"]["value"].take())
     }
 
+    /// Goes to an address and waits until the document has loaded.
+    #[cfg(feature = "policies")]
+    pub(super) async fn go(&self, url: &str) -> Result<(), CdpError> {
+        const METHOD: &str = "Page.navigate";
+        let went = self.call(METHOD, &json!({ "url": url })).await?;
+        if let Some(error) = went["errorText"].as_str() {
+            return Err(CdpError::unexpected(METHOD, error));
+        }
+        // Events of our own sessions go nowhere, and the answer comes before the old document is
+        // gone: the loader says when the new one is there.
+        let loader = &went["loaderId"];
+        while !loader.is_null() {
+            let tree = self.call("Page.getFrameTree", &json!({})).await?;
+            if tree["frameTree"]["frame"]["loaderId"] == *loader {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.run("new Promise(done => document.readyState === 'complete' \
+            ? done() : addEventListener('load', () => done()))").await
+    }
+
     /// Runs a script to its end, that of its promise if it returns one.
     #[cfg(feature = "policies")]
     pub(super) async fn run(&self, script: &str) -> Result<(), CdpError> {

@@ -37,25 +37,30 @@ pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
     });
 }
 
+/// How often an idle Chromium is asked. It costs some tenths of a millisecond.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an idle one may be silent: nobody would miss it, and the next holder must not get it.
+const IDLE_LIMIT: Duration = Duration::from_secs(3);
+
 /// Returns when Chromium has neither answered nor said anything for the whole timeout.
 ///
 /// One that is busy with a large answer keeps talking, and one that was stopped and goes on in
-/// time is no case for us. Only leased ones are asked: what idles is found by its check.
+/// time is no case for us.
 async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) {
-    let pause = (limit / 8).clamp(Duration::from_millis(50), Duration::from_secs(2));
+    let params = json!({});
     loop {
-        sleep(pause).await;
+        let leased = mux.has_connections();
+        let pause = (limit / 8).clamp(Duration::from_millis(50), IDLE_PAUSE);
+        sleep(if leased { pause } else { IDLE_PAUSE }).await;
         if host.strong_count() == 0 {
             // The last holder is gone: the process ends with it.
             std::future::pending::<()>().await;
         }
-        if !mux.has_connections() {
-            continue;
-        }
-        let params = json!({});
         let answer = mux.call(None, "Browser.getVersion", &params);
         tokio::pin!(answer);
         while timeout(pause, &mut answer).await.is_err() {
+            let limit = if mux.has_connections() { limit } else { limit.min(IDLE_LIMIT) };
             if mux.last_heard().elapsed() >= limit {
                 return;
             }

@@ -85,6 +85,22 @@ impl MuxLease {
         self.mux.shared().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
     }
 
+    /// Asks the warm page whether it is there, if there is one. It changes nothing of it: even a
+    /// page that stands still before its first script can add.
+    pub(crate) async fn probe_warm_page(&self) -> Result<(), CdpError> {
+        let warm = self.mux.shared().look(|state| {
+            state.leases.get(&self.id).and_then(|lease| lease.warm.session())
+        });
+        let Some(session) = warm else { return Ok(()) };
+        let params = json!({ "expression": "6*7" });
+        let answer = self.mux.call(Some(session), "Runtime.evaluate", &params).await?;
+        if answer["result"]["value"] == json!(42) {
+            Ok(())
+        } else {
+            Err(CdpError::unexpected("Runtime.evaluate", format!("6*7 is {answer}")))
+        }
+    }
+
     /// Ends the lease: its connections close, everything of it goes, and it is checked that it is
     /// gone.
     ///

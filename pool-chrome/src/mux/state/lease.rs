@@ -65,6 +65,14 @@ pub(crate) enum Warm {
 }
 
 impl Warm {
+    /// The session of the page, when it is ready.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Ready { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+
     /// Forgets the page if it is this one, which is gone.
     pub(super) fn forget(&mut self, gone: &Id) {
         if let Self::Attached { target, .. } | Self::Ready { target, .. } = self
