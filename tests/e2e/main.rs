@@ -1,2 +1,15 @@
 //! What a user does: unmodified clients against the real service.
+//!
+//! | module | what is shown |
+//! |---|---|
+//! | `clients` | a hundred sessions of every client, eight at a time on two browsers |
+//! | `priorities` | who is served next when all wait |
+//! | `regions` | a proxy with credentials, and what happens without it |
+//! | `profiles` | a login that is kept, and for whom |
+//! | `kills` | what is left when the pool or a Chromium is killed |
+
+mod clients;
 mod kills;
+mod priorities;
+mod profiles;
+mod regions;

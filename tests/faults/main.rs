@@ -1,1 +1,20 @@
-//! Faults.
+//! The faults of `promises`, made for real, each followed by the oracle.
+//!
+//! A test is named after its row: `f06_pool_killed_under_load`. Those that are about leases run
+//! for both kinds.
+
+mod clients;
+mod configuration;
+mod crashes;
+mod hangs;
+mod launches;
+mod load;
+mod machine;
+mod policies;
+mod pool_death;
+mod profiles;
+mod proxies;
+mod release;
+mod signals;
+mod state_leaks;
+mod support;

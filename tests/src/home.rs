@@ -9,7 +9,14 @@ use tempfile::TempDir;
 pub struct Home(TempDir);
 
 impl Home {
-    pub(crate) fn new() -> Self {
+    /// Makes them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes directories")]
+    pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("bp-").tempdir().expect("there is room");
         let home = Self(directory);
         for path in [home.temp_dir(), home.user_home()] {

@@ -130,6 +130,12 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Lets its renderer crash, which is never answered.
+    pub async fn crash(&self) {
+        // An error means that the connection has ended, which whoever waits for the crash sees.
+        let _ = self.cdp.begin(Some(&self.session), "Page.crash", json!({})).await;
+    }
+
     /// What it shows, as a PNG.
     ///
     /// # Errors

@@ -104,6 +104,9 @@ impl Shared {
     }
 }
 
+const BAD_GATEWAY: &[u8] =
+    b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         let serving = tokio::spawn(serve(stream, Arc::clone(&shared))).abort_handle();
@@ -122,7 +125,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     match fault {
         ProxyFault::BlackHole => std::future::pending().await,
         ProxyFault::BadGateway => {
-            return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await;
+            return client.write_all(BAD_GATEWAY).await;
         }
         ProxyFault::Slow => tokio::time::sleep(Duration::from_secs(1)).await,
         _ => {}
@@ -136,14 +139,18 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut words = head.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     if method == "CONNECT" {
-        let mut origin = TcpStream::connect(target).await?;
+        let Ok(mut origin) = TcpStream::connect(target).await else {
+            return client.write_all(BAD_GATEWAY).await;
+        };
         client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
         copy_bidirectional(&mut client, &mut origin).await?;
         return Ok(());
     }
     let rest = target.strip_prefix("http://").unwrap_or(target);
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut origin = TcpStream::connect(authority).await?;
+    let Ok(mut origin) = TcpStream::connect(authority).await else {
+        return client.write_all(BAD_GATEWAY).await;
+    };
     let mut request = format!("{method} /{path} HTTP/1.1\r\n{}: yes\r\n", Proxy::MARK);
     for line in head.lines().skip(1).filter(|line| !line.is_empty()) {
         let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();

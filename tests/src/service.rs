@@ -20,6 +20,8 @@ pub struct Service {
     pub process: ProcessId,
     /// `host:port` of the gateway.
     pub address: String,
+    /// `Authorization`, where it wants a token.
+    authorization: Option<String>,
 }
 
 /// How a service has ended.
@@ -51,7 +53,8 @@ impl Service {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let pid = child.id().expect("it was not waited for");
         let process = ProcessId::of(pid).expect("it was not waited for");
-        let service = Self { child, process, address };
+        let authorization = setup.token.as_ref().map(|token| format!("Bearer {token}"));
+        let service = Self { child, process, address, authorization };
         service.until_ready().await;
         service
     }
@@ -134,7 +137,12 @@ impl Service {
     ///
     /// The refusal.
     pub async fn try_connect(&self, path: &str) -> Result<Cdp, Refused> {
-        Cdp::open(&self.address, path, &[]).await
+        let headers: Vec<_> = self.authorization().collect();
+        Cdp::open(&self.address, path, &headers).await
+    }
+
+    fn authorization(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.authorization.iter().map(|value| ("authorization", &**value))
     }
 
     /// GETs a path.
@@ -143,7 +151,8 @@ impl Service {
     ///
     /// If no answer comes.
     pub async fn get(&self, path: &str) -> Response {
-        let answer = request(&self.address, "GET", path, &[], "").await;
+        let headers: Vec<_> = self.authorization().collect();
+        let answer = request(&self.address, "GET", path, &headers, "").await;
         answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
@@ -153,7 +162,8 @@ impl Service {
     ///
     /// If no answer comes.
     pub async fn post(&self, path: &str, body: &Value) -> Response {
-        let headers = [("content-type", "application/json")];
+        let headers: Vec<_> =
+            self.authorization().chain([("content-type", "application/json")]).collect();
         let answer = request(&self.address, "POST", path, &headers, &body.to_string()).await;
         answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }

@@ -15,6 +15,7 @@ pub struct Setup {
     table: Table,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) wrapper: Vec<OsString>,
+    pub(crate) token: Option<String>,
 }
 
 /// Which build of Chromium.
@@ -63,7 +64,7 @@ impl fmt::Display for Engine {
 
 impl Default for Setup {
     fn default() -> Self {
-        let setup = Self { table: Table::new(), environment: Vec::new(), wrapper: Vec::new() };
+        let setup = Self { table: Table::new(), environment: Vec::new(), wrapper: Vec::new(), token: None };
         setup
             .set("gateway.listen", "127.0.0.1:0")
             .set("pool.min_size", 2)
@@ -125,6 +126,12 @@ impl Setup {
     /// Adds a variable to the environment of the service.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The token that the harness itself shows to the gateway; it is configured by itself.
+    pub fn tokened(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
         self
     }
 

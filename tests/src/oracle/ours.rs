@@ -18,7 +18,9 @@ pub struct Ours {
 }
 
 impl Ours {
-    pub(super) fn new(home: &Home) -> Self {
+    /// Those of this home.
+    #[must_use]
+    pub fn of(home: &Home) -> Self {
         let home = home.path().to_path_buf();
         Self { home, seen: Mutex::default(), foreign: Mutex::default() }
     }

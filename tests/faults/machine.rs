@@ -1,0 +1,121 @@
+//! F34, F37: a machine that has nothing left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use browser_pool_tests::{Case, Home, Setup, case, case_in, eventually};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{kill_idle, until_full, works};
+
+/// A small file system on a directory, taken away when this is dropped.
+#[derive(Debug)]
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` for whoever may not mount.
+    fn on(directory: &Path) -> Option<Self> {
+        fs::create_dir_all(directory).expect("the home is ours");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs"])
+            .arg(directory)
+            .status();
+        mount.is_ok_and(|status| status.success()).then(|| Self(directory.to_path_buf()))
+    }
+
+    fn fill(&self) {
+        // It ends with an error, as it must: that is when the disk is full.
+        let _ = fs::write(self.ballast(), vec![1; 80 << 20]);
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.ballast()).expect("it was made");
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: after a failed test something may still run on it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f34_disk_full() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::on(&home.state_dir()) else {
+        eprintln!("not tested: a file system can only be mounted by root");
+        return;
+    };
+    case_in(home, Setup::new(), async |case| {
+        disk.fill();
+        kill_idle(case).await;
+        let began = Instant::now();
+        let refused = eventually_refused(case).await;
+        println!("refused after {:?}: {refused}", began.elapsed());
+        assert!(refused.contains("No space left on device") || refused.contains("launch"), "{refused}");
+        disk.empty();
+        eventually("it heals by itself", Duration::from_secs(90), async || {
+            let load = case.service.state().await["load"].clone();
+            if load["idle"] == load["min_size"] { Ok(()) } else { Err(load) }
+        })
+        .await;
+    })
+    .await;
+    drop(disk);
+}
+
+/// The sentence of a refusal for want of a browser.
+async fn eventually_refused(case: &Case) -> String {
+    let mut told = String::new();
+    eventually("a lease is refused", Duration::from_secs(30), async || {
+        match case.service.try_connect("/?acquire_timeout=5000").await {
+            Err(refused) if [408, 503].contains(&refused.status) => {
+                told = refused.detail().to_owned();
+                Ok(())
+            }
+            other => Err(format!("{:?}", other.map(drop))),
+        }
+    })
+    .await;
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f37_descriptors_exhausted() {
+    // Enough for two Chromiums and a few clients.
+    let setup = Setup::new().wrapper(["prlimit", "--nofile=90:90"]);
+    case(setup, async |case| {
+        let mut crowd = Vec::new();
+        for _ in 0..150 {
+            crowd.push(TcpStream::connect(&case.service.address).await.expect("the kernel accepts"));
+        }
+        sleep(Duration::from_millis(500)).await;
+        let held = case.service.process.descriptors();
+        assert!(held >= 80, "they are not exhausted: {held}");
+        let used = case.service.process.cpu_seconds();
+        sleep(Duration::from_secs(3)).await;
+        let used = case.service.process.cpu_seconds() - used;
+        assert!(used < 1.0, "it spins: {used} s of CPU in 3 s");
+        // Launches that fail for want of descriptors are not to end anything else.
+        kill_idle(case).await;
+        sleep(Duration::from_secs(1)).await;
+        drop(crowd);
+        eventually("it serves again", Duration::from_secs(60), async || {
+            match case.service.try_connect("/?acquire_timeout=5000").await {
+                Ok(client) => works(&client).await,
+                Err(refused) => Err(format!("{refused:?}")),
+            }
+        })
+        .await;
+        until_full(&case.service).await;
+    })
+    .await;
+}
