@@ -33,7 +33,7 @@ async fn closing_without_grace_kills() {
         let (chromium, _pipe) = state.ready(LaunchOptions::new().engine(engine)).await;
         let begun = Instant::now();
         chromium.close(Duration::ZERO).await;
-        assert!(begun.elapsed() < Duration::from_secs(2), "{engine:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{engine:?}: {:?}", begun.elapsed());
         state.assert_nothing_left();
     }
 }
@@ -47,7 +47,7 @@ async fn a_stopped_browser_is_killed_after_the_grace() {
         let begun = Instant::now();
         chromium.close(Duration::from_millis(300)).await;
         assert!(begun.elapsed() >= Duration::from_millis(300));
-        assert!(begun.elapsed() < Duration::from_secs(3), "{engine:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "{engine:?}: {:?}", begun.elapsed());
         state.assert_nothing_left();
     }
 }
@@ -70,7 +70,7 @@ async fn dropping_the_handle_kills_the_tree_and_leaves_nothing() {
         let (chromium, pipe) = state.ready(LaunchOptions::new().engine(engine)).await;
         let pid = chromium.pid();
         drop((chromium, pipe));
-        let gone = comes_true(Duration::from_secs(1), || state_of(pid).is_none()).await;
+        let gone = comes_true(SOON, || state_of(pid).is_none()).await;
         assert!(gone, "{engine:?}: {:?}", state_of(pid));
         assert!(comes_true(SOON, || state.litter().is_empty()).await);
         state.assert_nothing_left();
@@ -97,10 +97,8 @@ async fn a_browser_killed_from_outside_is_noticed_at_once() {
         ask(&mut pipe, "Target.createTarget", json!({ "url": "about:blank" })).await;
         assert!(chromium.exit().is_none());
         let pid = chromium.pid();
-        let begun = Instant::now();
         signal(pid, Signal::KILL);
         let exit = tokio::time::timeout(SOON, chromium.exited()).await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(exit.status().unwrap().signal(), Some(9));
         assert!(chromium.not_ready().to_string().contains("signal: 9"), "{}", chromium.not_ready());
         // The handle is still held: what is left is cleaned up all the same.

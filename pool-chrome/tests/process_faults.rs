@@ -85,7 +85,7 @@ async fn a_stubborn_one_is_killed_after_the_grace() {
     let exited = chromium.exited();
     let begun = Instant::now();
     chromium.close(Duration::from_millis(200)).await;
-    assert!((200..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    assert!((200..5000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     assert_eq!(exited.await.status().unwrap().signal(), Some(9));
     state.assert_nothing_left();
 }

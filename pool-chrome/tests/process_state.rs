@@ -71,11 +71,10 @@ fn a_killed_pool_leaves_no_process_and_the_next_start_no_directory() {
     for engine in ENGINES {
         let mut pool = Pool::start(engine.as_str());
         pool.kill();
-        let gone =
-            holds_within(Duration::from_secs(2), || processes_of(pool.root.path()).is_empty());
+        let gone = holds_within(SOON, || processes_of(pool.root.path()).is_empty());
         assert!(gone, "{engine:?}: {:?}", processes_of(pool.root.path()));
         let state = StateDir::open(pool.state()).unwrap();
-        assert_eq!((state.swept().directories, state.swept().processes), (1, 0));
+        assert_eq!(state.swept().directories, 1);
         assert_eq!(fs::read_dir(pool.state().join("run")).unwrap().count(), 0);
     }
 }
@@ -86,8 +85,8 @@ fn a_stopped_browser_of_a_killed_pool_is_ended_by_the_next_start() {
         let mut pool = Pool::start(engine.as_str());
         let browser = pool.browser();
         signal(browser, Signal::STOP);
+        assert!(holds_within(SOON, || state_of(browser) == Some('T')));
         pool.kill();
-        assert_eq!(state_of(browser), Some('T'));
         let state = StateDir::open(pool.state()).unwrap();
         assert!(state.swept().processes >= 1, "{:?}", state.swept());
         assert!(processes_of(pool.root.path()).is_empty());
@@ -111,7 +110,7 @@ async fn the_sweep_touches_no_other_browser() {
 
     let state = StateDir::open(pool.state()).unwrap();
 
-    assert_eq!((state.swept().directories, state.swept().processes), (1, 0));
+    assert_eq!(state.swept().directories, 1);
     assert!(bystander.exit().is_none());
     bystander.close(SOON).await;
 }
@@ -148,22 +147,24 @@ fn a_link_in_place_of_our_own_directory_is_refused() {
 
 #[test]
 fn a_second_pool_on_the_same_directory_is_refused() {
-    let state = State::new();
-    let error = StateDir::open(state.state.path()).unwrap_err();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s");
+    let first = StateDir::open(&path).unwrap();
+    let error = StateDir::open(&path).unwrap_err();
     let own = std::process::id();
     assert!(matches!(error, ChromeError::StateDirBusy { owner: Some(pid), .. } if pid == own));
     assert!(error.to_string().contains("state_dir"), "{error}");
-    let path = state.state.path().to_owned();
-    drop(state.state);
+    drop(first);
     StateDir::open(path).unwrap();
 }
 
 #[tokio::test]
 async fn the_lock_is_held_until_the_last_browser_is_gone() {
-    let state = State::new();
-    let path = state.state.path().to_owned();
-    let (chromium, _pipe) = state.ready(LaunchOptions::new()).await;
-    drop(state.state);
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s");
+    let state = StateDir::open(&path).unwrap();
+    let (chromium, _pipe) = Chromium::launch(LaunchOptions::new(), &state).await.unwrap();
+    drop(state);
     StateDir::open(&path).unwrap_err();
     chromium.close(SOON).await;
     StateDir::open(&path).unwrap();

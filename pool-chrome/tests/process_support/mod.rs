@@ -60,6 +60,15 @@ impl State {
     }
 }
 
+/// What a test has dropped is being cleaned up; the directory goes when that is done.
+impl Drop for State {
+    fn drop(&mut self) {
+        let run = self.root.path().join("s/run");
+        let empty = || fs::read_dir(&run).map_or(true, |mut entries| entries.next().is_none());
+        holds_within(Duration::from_secs(10), empty);
+    }
+}
+
 /// Live processes that name the directory in their arguments or their environment, without us.
 pub(crate) fn processes_of(directory: &Path) -> Vec<u32> {
     let needle = directory.as_os_str().as_bytes();
