@@ -22,6 +22,7 @@ const options = parameters();
 const { cdp, site } = options;
 const steps = new Steps(options);
 const dir = options.dir ?? mkdtempSync(join(tmpdir(), 'browser-pool-files-'));
+if (!options.dir) process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
 let browser;
 
 await steps.run('connect', async () => {
@@ -55,5 +56,4 @@ await steps.run('close', async () => {
   await gone;
   expect(!browser.isConnected(), 'still connected');
 });
-if (!options.dir) rmSync(dir, { recursive: true, force: true });
 steps.finish();

@@ -22,6 +22,7 @@ const { cdp, site } = options;
 const { default: puppeteer } = await import(options.library);
 const steps = new Steps(options);
 const dir = options.dir ?? mkdtempSync(join(tmpdir(), 'browser-pool-files-'));
+if (!options.dir) process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
 let browser;
 
 await steps.run('connect', async () => {
@@ -56,5 +57,4 @@ await steps.run('close', async () => {
   await gone;
   expect(!browser.connected, 'still connected');
 });
-if (!options.dir) rmSync(dir, { recursive: true, force: true });
 steps.finish();
