@@ -145,6 +145,12 @@ impl ClassState {
         self.counts.live() - self.retiring > self.min && self.idle.len() > self.warm
     }
 
+    /// Whether it still waits for the replacement of a retiring idle resource.
+    pub(super) fn lacks_replacement(&self) -> bool {
+        let made = self.counts.live() - self.counts.of(ResourceState::Creating);
+        made.saturating_sub(self.retiring) < self.min || self.idle.len() <= self.warm
+    }
+
     /// Whether no waiter can be served until a creation succeeds, and none is allowed now.
     pub(super) fn is_hopeless(&self) -> bool {
         self.breaker.is_open() && self.breaker.is_blocked() && self.counts.live() == 0

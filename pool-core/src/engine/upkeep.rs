@@ -53,7 +53,7 @@ impl<R> State<R> {
         let slot = &self.slots[index];
         let class = &self.classes[slot.class];
         let late = slot.expires_at.is_some_and(|at| at + self.config.create_timeout <= now);
-        let needed = !class.can_spare() || slot.retiring;
+        let needed = if slot.retiring { class.lacks_replacement() } else { !class.can_spare() };
         let room = self.slots.len() < self.config.max_size
             && class.counts.total() < class.max
             && !class.breaker.is_failing();

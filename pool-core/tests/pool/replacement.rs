@@ -6,13 +6,22 @@ use crate::support::*;
 
 #[tokio::test(start_paused = true)]
 async fn an_old_idle_resource_stays_until_its_replacement_is_there() {
-    let (pool, control) =
-        build(|builder| builder.min_size(1).max_size(2).max_lifetime(Some(MINUTE)));
+    let (pool, control) = build(|builder| {
+        builder
+            .min_size(1)
+            .max_size(2)
+            .max_creating(1)
+            .max_lifetime(Some(MINUTE))
+            .health_check_interval(Some(SECOND))
+    });
     settle().await;
     control.set(Step::Create, Behaviour::Hold);
     sleep(MINUTE + SECOND).await;
     let load = pool.load();
     assert_eq!((load.idle, load.creating), (1, 1), "the old one still serves");
+    // Whatever makes the pool look again meanwhile.
+    sleep(5 * SECOND).await;
+    assert_eq!((pool.load().idle, pool.load().creating), (1, 1));
     control.open(Step::Create);
     settle().await;
     let ids: Vec<_> = pool.resources().into_iter().map(|info| info.id.get()).collect();
