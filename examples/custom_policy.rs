@@ -147,7 +147,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for tenant in ["ada", "bob", "eve"] {
         match pool.acquire_with(request(tenant)).await {
             Ok(room) => {
-                println!("{tenant}: here is room {} of {}", room.meta().id, room.meta().class)
+                println!("{tenant}: here is room {} of {}", room.meta().id, room.meta().class);
             }
             Err(refused) => println!("{tenant}: {refused}"),
         }

@@ -6,6 +6,22 @@ use std::net::Ipv4Addr;
 use axum::Router;
 use tokio::net::TcpListener;
 
+/// The code in the guides compiles, and runs where it needs no Chromium.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../docs/policies.md")]
+    struct Policies;
+
+    #[doc = include_str!("../../pool-core/README.md")]
+    struct PoolCore;
+
+    #[doc = include_str!("../../pool-chrome/README.md")]
+    struct PoolChrome;
+}
+
 /// Serves a site on a free port of loopback until the program ends, and says where.
 ///
 /// # Errors

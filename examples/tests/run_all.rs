@@ -1,15 +1,13 @@
 //! Every example runs as a reader would run it, and prints what it says it does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assert_cmd::Command;
 
-/// What an example prints. It was built beside this test, as `cargo test` builds all examples.
+/// What an example prints.
 fn run(example: &str) -> String {
-    let path = built(example);
-    assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
-    let output = Command::new(path)
+    let output = Command::new(built(example))
         .timeout(Duration::from_secs(120))
         .output()
         .expect("an example that is there can be started");
@@ -18,10 +16,17 @@ fn run(example: &str) -> String {
     text(&output.stdout)
 }
 
+/// An example that was built beside this test, as `cargo test` does unless it is told what to test.
 fn built(example: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test runs from a file");
     let profile = test.ancestors().nth(2).expect("tests are built into <profile>/deps");
-    profile.join("examples").join(example)
+    let program = profile.join("examples").join(example);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(example).with_extension("rs");
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    // None is less than any time: what is not built is too old.
+    let current = changed(&program) >= changed(&source);
+    assert!(current, "{} is not built as it is: cargo build --examples", program.display());
+    program
 }
 
 /// Asserts that each line stands in the output, in this order.
