@@ -63,3 +63,5 @@ impl fmt::Display for EndReason {
         })
     }
 }
+
+impl std::error::Error for EndReason {}
