@@ -26,6 +26,17 @@ pub enum Command {
     Run(commands::run::Args),
     /// Run a command with a browser of its own: its address is in CDP_URL.
     Exec(commands::exec::Args),
+    /// Show how a pool does.
+    Status(commands::status::Args),
+    /// List the leases of a pool, or end some.
+    #[command(subcommand)]
+    Lease(commands::lease::Args),
+    /// Change how many browsers a pool has.
+    Resize(commands::resize::Args),
+    /// Make a pool read its configuration again.
+    Reload(commands::reload::Args),
+    /// Make a pool finish its leases and end.
+    Drain(commands::drain::Args),
     /// Check a configuration, and say what to write instead of what is wrong.
     Check(commands::check::Args),
     /// Show the effective configuration, or its schema.
@@ -51,6 +62,11 @@ impl Command {
         match self {
             Self::Run(args) => commands::run::run(args),
             Self::Exec(args) => commands::exec::run(&args),
+            Self::Status(args) => commands::status::run(&args),
+            Self::Lease(args) => commands::lease::run(&args),
+            Self::Resize(args) => commands::resize::run(&args),
+            Self::Reload(args) => commands::reload::run(&args),
+            Self::Drain(args) => commands::drain::run(&args),
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),
             Self::Doctor(args) => commands::doctor::run(&args),

@@ -17,3 +17,4 @@ pub mod pool;
 pub mod reloader;
 pub mod service;
 pub mod stdout;
+mod table;

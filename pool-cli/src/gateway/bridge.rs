@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
@@ -27,6 +27,9 @@ const BATCH: usize = 64 * 1024;
 /// A client that takes nothing for this long is ended, however little waits for it. One that
 /// takes too little is ended by the browser's end of the connection, whose queue is bounded.
 const STALL: Duration = Duration::from_secs(30);
+
+/// How often a write that waits looks whether too much waits behind it.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a client has to answer a close frame before its socket is closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -114,36 +117,52 @@ async fn down(
     session: &Session,
     metrics: &Metrics,
 ) -> LeaseEnd {
+    let mut batch = Vec::new();
     loop {
-        let first = match events.next().await {
-            Ok(message) => message,
+        match events.next().await {
+            Ok(message) => batch.push(message),
             Err(end) => return end.into(),
-        };
-        let written = write(first, events, sink);
-        let (messages, bytes) = match timeout(STALL, written).await {
-            Ok(Ok(written)) => written,
-            Ok(Err(_)) => return LeaseEnd::ClientGone,
-            Err(_) => return BrowserEnd::SlowReader.into(),
-        };
-        session.traffic.told(messages, bytes);
-        metrics.messages_out(messages, bytes);
+        }
+        let mut bytes = batch[0].len();
+        while bytes < BATCH
+            && let Some(message) = events.try_next()
+        {
+            bytes += message.len();
+            batch.push(message);
+        }
+        let messages = batch.len();
+        if let Err(end) = write(&mut batch, events, sink).await {
+            return end;
+        }
+        session.traffic.told(messages as u64, bytes as u64);
+        metrics.messages_out(messages as u64, bytes as u64);
     }
 }
 
-/// Writes a message and those that are there already, with one flush for all of them.
+/// Writes messages with one flush for all of them, while the client takes them.
 async fn write(
-    first: Utf8Bytes,
-    events: &mut dyn Events,
+    batch: &mut Vec<Utf8Bytes>,
+    events: &dyn Events,
     sink: &mut SplitSink<Socket, Message>,
-) -> Result<(u64, u64), Error> {
-    let (mut messages, mut bytes) = (0, 0);
-    let mut next = Some(first);
-    while let Some(message) = next {
-        messages += 1;
-        bytes += message.len();
-        sink.feed(Message::Text(message)).await?;
-        next = if bytes < BATCH { events.try_next() } else { None };
+) -> Result<(), LeaseEnd> {
+    let began = Instant::now();
+    let writing = async {
+        for message in batch.drain(..) {
+            sink.feed(Message::Text(message)).await?;
+        }
+        sink.flush().await
+    };
+    tokio::pin!(writing);
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut writing => return written.map_err(|_| LeaseEnd::ClientGone),
+            () = sleep(LOOK) => {
+                let too_much = events.end() == Some(BrowserEnd::SlowReader);
+                if too_much || began.elapsed() > STALL {
+                    return Err(LeaseEnd::SlowReader);
+                }
+            }
+        }
     }
-    sink.flush().await?;
-    Ok((messages, bytes as u64))
 }

@@ -73,7 +73,7 @@ impl Gateway {
             request.set("lease", word(kind));
         }
         let leased = self.fleet().acquire(request).await.map_err(|error| {
-            let problem = refusal(&error);
+            let problem = refusal(&error, self.history.release_rate());
             debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
             match error {
                 AcquireError::Timeout { .. } => NoLease::TimedOut(problem),

@@ -8,8 +8,8 @@ use pool_core::{AcquireError, Rejection};
 use super::Problem;
 use crate::error::chain;
 
-/// The answer to a request that got no lease.
-pub(super) fn refusal(error: &AcquireError) -> Problem {
+/// The answer to a request that got no lease; `pace` is how many leases end per second.
+pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
     match error {
         AcquireError::Timeout { waited, load, last } => {
             let because = last
@@ -23,13 +23,13 @@ pub(super) fn refusal(error: &AcquireError) -> Problem {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "acquire_timeout", detail)
                 .waited(*waited)
                 .queue_position(load.waiting + 1)
-                .retry_after(Duration::from_secs(1))
+                .retry_after(turn(load.waiting + 1, pace))
         }
         AcquireError::QueueFull { load } => {
             let detail = format!("the queue is full: {} clients wait already", load.waiting);
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail)
                 .queue_position(load.waiting + 1)
-                .retry_after(Duration::from_secs(1))
+                .retry_after(turn(load.waiting + 1, pace))
         }
         AcquireError::Unavailable { last, retry_after } => {
             let detail = format!("no browser can be launched at present: {}", chain(last.get()));
@@ -41,6 +41,12 @@ pub(super) fn refusal(error: &AcquireError) -> Problem {
         other => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", other.to_string())
             .retry_after(Duration::from_secs(1)),
     }
+}
+
+/// When it would be the turn of this place in the queue, if leases go on ending at this pace.
+fn turn(position: usize, pace: f64) -> Duration {
+    let seconds = if pace > 0.0 { position as f64 / pace } else { 1.0 };
+    Duration::from_secs_f64(seconds.clamp(1.0, 60.0))
 }
 
 /// The answer while the pool drains; whoever takes its place may be there after `retry_after`.
@@ -88,14 +94,23 @@ mod tests {
             ("not_for_you", 403),
         ] {
             let rejection = Rejection::new(code, "no");
-            assert_eq!(refusal(&rejection.into()).status().as_u16(), status, "{code}");
+            assert_eq!(refusal(&rejection.into(), 0.0).status().as_u16(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_worth_another_try_when_it_could_be_ones_turn() {
+        for (position, pace, seconds) in [(30, 10.0, 3), (30, 0.0, 1), (1000, 0.1, 60), (1, 9.0, 1)]
+        {
+            assert_eq!(turn(position, pace), Duration::from_secs(seconds), "{position} at {pace}");
         }
     }
 
     #[test]
     fn retry_after_is_never_less_than_a_second() {
         let rejection = Rejection::new("later", "no").retry_after(Duration::from_millis(3));
-        let problem = serde_json::to_value(refusal(&rejection.into())).expect("it is plain data");
+        let problem =
+            serde_json::to_value(refusal(&rejection.into(), 0.0)).expect("it is plain data");
         assert_eq!(problem["retry_after"], 1);
     }
 }

@@ -51,7 +51,11 @@ pub(super) async fn version(
             // No browser was ever launched: one is, into the pool, so that it can be asked.
             let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
             let request = asked.request().timeout(wait);
-            let leased = gateway.fleet().acquire(request).await.map_err(|error| refusal(&error))?;
+            let leased = gateway
+                .fleet()
+                .acquire(request)
+                .await
+                .map_err(|error| refusal(&error, gateway.history.release_rate()))?;
             drop(leased);
             gateway.fleet().version().ok_or_else(no_version)?
         }

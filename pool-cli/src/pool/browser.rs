@@ -57,7 +57,7 @@ pub trait Commands: Send {
 
 /// The half of a [`Wire`] that yields the browser's messages.
 #[async_trait]
-pub trait Events: Send {
+pub trait Events: Send + Sync {
     /// The next message.
     ///
     /// # Errors
@@ -71,6 +71,9 @@ pub trait Events: Send {
 
     /// The next message if it is there already, so that several go out in one write.
     fn try_next(&mut self) -> Option<Utf8Bytes>;
+
+    /// Why the connection has ended, if it has; messages may be left that came before.
+    fn end(&self) -> Option<BrowserEnd>;
 }
 
 /// Why a browser, or a connection to it, has ended.

@@ -108,6 +108,10 @@ impl Events for ConnectionReceiver {
             }
         }
     }
+
+    fn end(&self) -> Option<BrowserEnd> {
+        self.end_reason().map(BrowserEnd::from)
+    }
 }
 
 impl From<EndReason> for BrowserEnd {

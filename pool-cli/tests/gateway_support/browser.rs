@@ -169,4 +169,8 @@ impl Events for FakeEvents {
     fn try_next(&mut self) -> Option<Utf8Bytes> {
         self.messages.try_recv().ok()
     }
+
+    fn end(&self) -> Option<BrowserEnd> {
+        *self.end.borrow()
+    }
 }

@@ -21,6 +21,11 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it with this configuration, and waits until it listens.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("pool.toml");
         std::fs::write(&file, config).expect("it can be written");
@@ -29,6 +34,7 @@ impl Service {
             .args(["run", "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
             .env("XDG_STATE_HOME", directory.path())
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

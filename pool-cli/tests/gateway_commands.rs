@@ -1,0 +1,89 @@
+//! The commands that talk to a pool that runs.
+
+mod gateway_support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use gateway_support::{Service, closed, command};
+
+const CONFIG: &str = "[pool]\nmin_size = 1\nmax_size = 2\n\
+                      [gateway]\ntoken = { env = \"TEST_TOKEN\" }\n";
+
+fn start() -> Service {
+    Service::start_with(CONFIG, &[("TEST_TOKEN", "s3cret")])
+}
+
+fn run(service: &Service, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output: Output = command()
+        .args(arguments)
+        .env("POOL_URL", format!("http://{}", service.address))
+        .env("POOL_TOKEN", "s3cret")
+        .output()
+        .expect("the binary is built");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn status_and_lease_show_who_holds_what_and_kill_ends_it() {
+    let service = start();
+    let mut client = service.connect("/?token=s3cret&tenant=acme&trackingId=job-7").await;
+    let (code, screen, _) = run(&service, &["status"]);
+    assert_eq!(code, Some(0));
+    for part in ["1 leased", "acme job-7", "browser  state"] {
+        assert!(screen.contains(part), "no {part:?} in\n{screen}");
+    }
+    assert!(!screen.contains('\u{1b}'), "no colours where it is no terminal");
+    let (_, json, _) = run(&service, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(json["load"]["leased"], 1);
+
+    let (_, list, _) = run(&service, &["lease", "list"]);
+    let line = list.lines().find(|line| line.contains("job-7")).expect("it is listed");
+    let beginning = &line[..6];
+    let (code, killed, _) = run(&service, &["lease", "kill", beginning]);
+    assert_eq!((code, killed.as_str()), (Some(0), "1 lease ended\n"));
+    assert_eq!(closed(&mut client).await.0, 1000);
+    let (code, _, error) = run(&service, &["lease", "kill", "nobody"]);
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("error: there is no lease"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pool_is_resized_reloaded_and_drained() {
+    let mut service = start();
+    let (code, sizes, _) = run(&service, &["resize", "--max-size", "4"]);
+    assert_eq!((code, sizes.as_str()), (Some(0), "1 to 4 browsers\n"));
+    let (code, _, error) = run(&service, &["resize", "--min-size", "9"]);
+    assert_eq!(code, Some(1), "{error}");
+
+    service.configure(&CONFIG.replace("max_size = 2", "max_size = 3\nreset = \"relaunch\""));
+    let (code, changes, _) = run(&service, &["reload"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(changes, "changed: pool.max_size\nneeds a restart: pool.reset\n");
+    service.configure("[pool]\nmax_size = 0\n");
+    let (code, _, error) = run(&service, &["reload"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("max_size"), "{error}");
+
+    assert_eq!(run(&service, &["drain"]).0, Some(0));
+    assert!(service.wait(Duration::from_secs(5)).success(), "{}", service.log());
+    let (code, _, error) = run(&service, &["status"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("no pool answers") && error.contains("hint: start one"), "{error}");
+}
+
+#[tokio::test]
+async fn without_the_token_the_command_says_where_to_put_it() {
+    let service = start();
+    let output = command()
+        .arg("status")
+        .env("POOL_URL", format!("http://{}", service.address))
+        .output()
+        .expect("the binary is built");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("hint: set POOL_TOKEN"), "{error}");
+    assert!(!service.log().contains("s3cret"));
+}
