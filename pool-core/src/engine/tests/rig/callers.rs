@@ -1,0 +1,150 @@
+//! What callers do.
+
+use std::panic::Location;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{Ask, Rig, Toy};
+use crate::engine::{Acquired, Asked, Grant, Return, State};
+use crate::{AcquireError, Verdict};
+
+impl Rig {
+    pub(crate) fn acquire(&mut self, class: usize, handicap: Duration, nowait: bool) {
+        let had_idle = self.idle.values().any(|held| *held == class);
+        let name = self.classes[class].clone();
+        let clock = State::<Toy>::needs_clock(&self.config);
+        let quiet = self.call(|state, now, _| {
+            state.lease_quietly(&name, Location::caller(), clock.then_some(now))
+        });
+        if let Some(grant) = quiet {
+            assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
+            self.counters.acquired += 1;
+            self.lease(class, grant);
+            return self.compare();
+        }
+        let expires_at = self.config.acquire_timeout.map(|limit| self.now + limit);
+        let expires_at = expires_at.filter(|_| !nowait);
+        let mut waker = Some(Waker::noop().clone());
+        let mut asked = Asked {
+            class: &name,
+            limits: None,
+            handicap,
+            priority: None,
+            nowait,
+            expires_at,
+            acquired_at: Location::caller(),
+        };
+        let mut answer = self.call(|state, now, fx| state.acquire(&asked, &mut waker, now, fx));
+        if matches!(answer, Acquired::UnknownClass) {
+            asked.limits = Some(Some(self.limits[class]));
+            answer = self.call(|state, now, fx| state.acquire(&asked, &mut waker, now, fx));
+        }
+        match answer {
+            Acquired::Granted(grant) => {
+                assert!(had_idle, "granted at once, but none of its class was idle");
+                self.counters.acquired += 1;
+                self.lease(class, grant);
+            }
+            Acquired::Queued(waiter) => {
+                assert!(!self.draining, "queued by a pool that drains");
+                let rank = (self.now + handicap, self.asked);
+                self.waiting.push(Ask { waiter, class, rank, expires_at });
+            }
+            Acquired::Refused(error) => match error {
+                AcquireError::Closed => {
+                    assert!(self.draining, "closed, but it does not drain");
+                    self.counters.errors += 1;
+                }
+                AcquireError::QueueFull { .. } => {
+                    assert!(self.waiting.len() >= self.config.max_waiting, "the queue has room");
+                    assert!(!had_idle, "it would only have waited for a check");
+                    self.counters.rejected += 1;
+                }
+                AcquireError::Timeout { .. } => {
+                    assert!(nowait, "timed out at once, but it could wait");
+                    self.counters.timeouts += 1;
+                }
+                AcquireError::Unavailable { .. } => self.counters.errors += 1,
+                AcquireError::Rejected(_) => panic!("no policy is here"),
+            },
+            Acquired::UnknownClass | Acquired::NeedsWaker => panic!("both were given"),
+        }
+        self.asked += 1;
+        self.compare();
+    }
+
+    fn lease(&mut self, class: usize, grant: Grant<Toy>) {
+        assert_eq!(grant.meta.class, self.classes[class], "leased to the wrong class");
+        assert_eq!(grant.resource.id, grant.slot.id, "leased the wrong resource");
+        let twice = self.leases.iter().any(|(_, held)| held.slot.id == grant.slot.id);
+        assert!(!twice, "resource {} was leased twice at once", grant.slot.id);
+        let max = self.config.max_use_count.unwrap_or(u64::MAX);
+        assert!(grant.meta.uses <= max, "resource {} was leased too often", grant.slot.id);
+        self.leases.push((class, grant));
+    }
+
+    /// The caller comes to look for its answer.
+    pub(crate) fn poll(&mut self, ask: Ask) {
+        let (answer, unused) =
+            self.call(|state, _, _| state.watch(ask.waiter, Waker::noop().clone()));
+        drop(unused);
+        match answer {
+            None => assert!(self.waits(ask), "answered, but it is not told"),
+            Some(answer) => self.fetched(ask, answer),
+        }
+        self.compare();
+    }
+
+    /// The caller's time is up.
+    pub(crate) fn expire(&mut self, ask: Ask) {
+        let waited = self.waits(ask);
+        let answer = self.call(|state, now, fx| state.expire(ask.waiter, now, fx));
+        if waited {
+            assert!(matches!(answer, Err(AcquireError::Timeout { .. })));
+            self.counters.timeouts += 1;
+            self.waiting.retain(|held| held.waiter != ask.waiter);
+        } else {
+            self.fetched(ask, answer);
+        }
+        self.compare();
+    }
+
+    fn fetched(&mut self, ask: Ask, answer: Result<Grant<Toy>, AcquireError>) {
+        match answer {
+            Ok(grant) => {
+                self.counters.acquired += 1;
+                self.counters.waited += grant.waited;
+                self.granted.retain(|held| held.waiter != ask.waiter);
+                self.lease(ask.class, grant);
+            }
+            Err(_) => self.failed.retain(|held| held.waiter != ask.waiter),
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, ask: Ask) {
+        if !self.failed.iter().any(|held| held.waiter == ask.waiter) {
+            self.counters.cancelled += 1;
+        }
+        self.call(|state, now, fx| state.cancel(ask.waiter, now, fx));
+        for list in [&mut self.waiting, &mut self.granted, &mut self.failed] {
+            list.retain(|held| held.waiter != ask.waiter);
+        }
+        self.compare();
+    }
+
+    pub(crate) fn release(&mut self, at: usize, how: Return) {
+        let (_, grant) = self.leases.remove(at);
+        self.counters.released += 1;
+        self.used.insert(grant.slot.id, self.now);
+        self.revoked.retain(|id| *id != grant.slot.id);
+        let Grant { slot, mut resource, .. } = grant;
+        if how == Return::Judged(Verdict::Keep) {
+            match self.call(|state, now, _| state.release_quietly(slot, resource, now)) {
+                Ok(()) => return self.compare(),
+                Err(unquiet) => resource = unquiet,
+            }
+        }
+        self.call(|state, now, fx| state.release(slot, resource, how, now, fx));
+        self.compare();
+    }
+}

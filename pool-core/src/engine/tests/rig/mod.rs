@@ -1,0 +1,169 @@
+//! The engine on a bench: one method for each thing that happens to it.
+
+mod account;
+mod callers;
+mod operators;
+mod tasks;
+mod time;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::engine::{Effects, Grant, Job, SlotRef, State};
+use crate::error::SharedError;
+use crate::{Class, Config, Counters, Limits, ResourceId};
+
+/// A resource that counts its own kind, so that a lost one is found.
+#[derive(Debug)]
+pub(crate) struct Toy {
+    id: ResourceId,
+    _alive: Arc<()>,
+}
+
+/// A request that has no answer yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) waiter: usize,
+    pub(crate) class: usize,
+    /// When it is deemed to have come, then its number: the order of service.
+    pub(crate) rank: (Instant, u64),
+    expires_at: Option<Instant>,
+}
+
+/// What the engine wants done, and has not been done yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) slot: SlotRef,
+    pub(crate) class: usize,
+    pub(crate) work: Work,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    Create,
+    Recycle(Toy),
+    Check(Toy),
+    Close(Toy),
+    Revoke,
+}
+
+/// The engine, and beside it a naive account of what it should be like: plain lists, searched
+/// from end to end. Every call is followed by a comparison of the two.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) state: State<Toy>,
+    pub(crate) now: Instant,
+    config: Config,
+    /// One part each, but the first.
+    classes: Vec<Class>,
+    limits: Vec<Limits>,
+    asked: u64,
+    pub(crate) waiting: Vec<Ask>,
+    /// Answered with a grant, and not fetched.
+    pub(crate) granted: Vec<Ask>,
+    /// Answered with an error, and not fetched.
+    pub(crate) failed: Vec<Ask>,
+    pub(crate) leases: Vec<(usize, Grant<Toy>)>,
+    /// Revoked in the hands of their holder, or on their way to it.
+    revoked: Vec<ResourceId>,
+    pub(crate) pending: Vec<Pending>,
+    idle: BTreeMap<ResourceId, usize>,
+    /// When each resource last came out of a lease, a recycling or its creation.
+    used: BTreeMap<ResourceId, Instant>,
+    /// When the creation of each ended.
+    made: BTreeMap<ResourceId, Instant>,
+    counters: Counters,
+    /// How many resources there may be: `max_size`, or what was left when that shrank.
+    ceiling: usize,
+    draining: bool,
+    alive: Arc<()>,
+}
+
+impl Rig {
+    pub(crate) fn new(mut config: Config, class_count: usize) -> Self {
+        config.seed = Some(7);
+        let now = Instant::now();
+        let mut classes = vec![Class::default()];
+        for name in 1..class_count {
+            let mut class = Class::default();
+            class.insert("class", name.to_string());
+            classes.push(class);
+        }
+        let mut limits = vec![Limits::default(); class_count];
+        limits[0].min = Some(config.min_size);
+        let mut rig = Self {
+            state: State::new(config.clone(), now),
+            now,
+            ceiling: config.max_size,
+            config,
+            classes,
+            limits,
+            asked: 0,
+            waiting: Vec::new(),
+            granted: Vec::new(),
+            failed: Vec::new(),
+            leases: Vec::new(),
+            revoked: Vec::new(),
+            pending: Vec::new(),
+            idle: BTreeMap::new(),
+            used: BTreeMap::new(),
+            made: BTreeMap::new(),
+            counters: Counters::default(),
+            draining: false,
+            alive: Arc::new(()),
+        };
+        rig.call(|state, now, fx| state.start(now, fx));
+        rig
+    }
+
+    /// One call of the engine, its effects put into the account, and the two compared.
+    fn call<T>(
+        &mut self,
+        method: impl FnOnce(&mut State<Toy>, Instant, &mut Effects<Toy>) -> T,
+    ) -> T {
+        let mut fx = Effects::default();
+        let out = method(&mut self.state, self.now, &mut fx);
+        self.state.check();
+        self.state.take_rearm();
+        drop(fx.drop.take());
+        for job in fx.jobs {
+            self.take_on(job);
+        }
+        if fx.drained {
+            assert!(self.draining && self.state.is_drained(), "drained, but not empty");
+        }
+        out
+    }
+
+    fn take_on(&mut self, job: Job<Toy>) {
+        let (slot, meta, work) = match job {
+            Job::Create { slot, meta } => (slot, meta, Work::Create),
+            Job::Recycle { slot, meta, resource } => (slot, meta, Work::Recycle(resource)),
+            Job::Check { slot, meta, resource } => (slot, meta, Work::Check(resource)),
+            Job::Close { slot, meta, resource, .. } => (slot, meta, Work::Close(resource)),
+            Job::Revoke { slot, meta } => (slot, meta, Work::Revoke),
+        };
+        assert_eq!(slot.id, meta.id);
+        let class = self.classes.iter().position(|class| *class == meta.class);
+        let class = class.expect("only classes of this test exist");
+        let busy = self.pending.iter().any(|pending| pending.slot.id == slot.id);
+        assert!(!busy, "resource {} has two jobs at once", slot.id);
+        match &work {
+            Work::Create | Work::Revoke => {}
+            Work::Recycle(toy) | Work::Check(toy) | Work::Close(toy) => {
+                assert_eq!(toy.id, slot.id, "a job got another's resource");
+            }
+        }
+        if matches!(work, Work::Revoke) {
+            self.counters.revoked += 1;
+            self.revoked.push(slot.id);
+        }
+        self.pending.push(Pending { slot, class, work });
+    }
+}
+
+fn broken() -> SharedError {
+    crate::shared::shared_error("told to fail")
+}
