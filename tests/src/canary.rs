@@ -24,7 +24,8 @@ impl Canary {
     pub fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("bp-canary-").tempdir();
         let directory = directory.expect("there is room");
-        Self::start_with(directory.path().to_path_buf(), directory)
+        let user_data = directory.path().to_path_buf();
+        Self::start_with(&user_data, directory)
     }
 
     /// Starts one on a directory of our choice.
@@ -35,10 +36,10 @@ impl Canary {
     #[must_use]
     pub fn on(user_data: impl Into<std::path::PathBuf>) -> Self {
         let keep = tempfile::Builder::new().prefix("bp-canary-").tempdir().expect("there is room");
-        Self::start_with(user_data.into(), keep)
+        Self::start_with(&user_data.into(), keep)
     }
 
-    fn start_with(user_data: std::path::PathBuf, keep: TempDir) -> Self {
+    fn start_with(user_data: &std::path::Path, keep: TempDir) -> Self {
         let child = Command::new(Engine::any_executable())
             .args(["--headless", "--no-sandbox", "--remote-debugging-port=0", "--disable-gpu"])
             .arg(format!("--user-data-dir={}", user_data.display()))

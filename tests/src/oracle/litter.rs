@@ -91,7 +91,7 @@ fn held() -> BTreeSet<PathBuf> {
         let open = entries(&process.join("fd")).into_iter();
         held.extend(open.filter_map(|link| fs::read_link(link).ok()));
         let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
-        let mapped = maps.lines().filter_map(|line| Some(line.get(line.find(SHARED_MEMORY)?..)?));
+        let mapped = maps.lines().filter_map(|line| line.get(line.find(SHARED_MEMORY)?..));
         held.extend(mapped.map(PathBuf::from));
     }
     held
