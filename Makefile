@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test lint format bench bench-visit soak fuzz chromium clients clean
+.PHONY: help run test faults lint format bench bench-visit soak fuzz chromium clients clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -20,6 +20,9 @@ run: chromium ## Install Chromium if there is none, build, and serve on ws://127
 
 test: chromium clients ## Install what the tests need and run everything that CI runs
 	scripts/test
+
+faults: chromium clients ## The fault and security suites: what breaks, what an attacker tries
+	scripts/test faults
 
 lint: ## Formatting, clippy with warnings as errors, licences and advisories where cargo-deny is installed
 	scripts/lint
