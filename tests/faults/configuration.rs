@@ -10,7 +10,7 @@ use crate::support::works;
 
 /// Each with what the answer must name.
 const BAD: [(&str, &str); 40] = [
-    ("[pool", "line 1"),
+    ("[pool", "pool.toml:1"),
     ("pool = 3", "pool"),
     ("[pol]\nmax_size = 1", "pool"),
     ("[pool]\nmaxsize = 1", "max_size"),

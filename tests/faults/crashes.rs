@@ -114,7 +114,9 @@ async fn f09_browser_crashed_by_its_client(kind: LeaseKind) {
 }
 
 async fn f10_renderer_dies(kind: LeaseKind) {
-    case(Setup::new().kind(kind), async |case| {
+    // Places of others in the same Chromium are given up at their next check.
+    let setup = Setup::new().kind(kind).set("pool.health_check_interval", "1s");
+    case(setup, async |case| {
         let client = case.service.connect("/").await;
         let browser = case.service.browser_of(&client).await;
         let page = client.page(&case.site.at("/title.html")).await;

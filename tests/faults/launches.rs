@@ -101,7 +101,7 @@ async fn f15_chromium_exits_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f16_chromium_never_gets_ready() {
-    let setup = Setup::new().set("chrome.launch_timeout", "2s");
+    let setup = Setup::new().set("chrome.launch_timeout", "5s");
     with_stand_in(setup, async |case, stand_in| {
         stand_in.become_fake("silent");
         launches_fail(case, watched()).await;

@@ -48,13 +48,19 @@ pub(crate) async fn works(client: &Cdp) -> Result<(), String> {
     }
 }
 
-/// Kills every Chromium that idles.
+/// Kills every Chromium that idles, and waits until the pool has noticed.
 pub(crate) async fn kill_idle(case: &Case) -> Vec<ProcessId> {
     let pids = case.service.browser_pids("idle").await;
     let processes: Vec<ProcessId> = pids.into_iter().filter_map(ProcessId::of).collect();
     for process in &processes {
         process.signal(Signal::KILL);
     }
+    eventually("the deaths are noticed", Duration::from_secs(5), async || {
+        let known = case.service.browser_pids("").await;
+        let dead: Vec<_> = processes.iter().filter(|it| known.contains(&it.pid)).collect();
+        if dead.is_empty() { Ok(()) } else { Err(format!("{dead:?}")) }
+    })
+    .await;
     processes
 }
 

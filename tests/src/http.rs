@@ -52,7 +52,7 @@ impl fmt::Debug for Response {
 ///
 /// # Errors
 ///
-/// If no whole answer comes within ten seconds.
+/// If no whole answer comes within half a minute.
 pub async fn request(
     address: &str,
     method: &str,
@@ -60,8 +60,8 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Response, String> {
-    let sent = timeout(Duration::from_secs(10), send(address, method, path, headers, body)).await;
-    sent.map_err(|_| "no answer within 10 s".to_owned())?
+    let sent = timeout(Duration::from_secs(30), send(address, method, path, headers, body)).await;
+    sent.map_err(|_| "no answer within 30 s".to_owned())?
 }
 
 async fn send(

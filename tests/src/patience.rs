@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long something may take that makes no promise about time, on a machine that has much else
 /// to do.
-pub(crate) const GENEROUS: Duration = Duration::from_secs(30);
+pub(crate) const GENEROUS: Duration = Duration::from_secs(60);
 
 /// Asks again and again until `condition` holds, and returns how long that took.
 ///
@@ -18,6 +18,7 @@ pub async fn eventually<E: Debug>(
     mut condition: impl AsyncFnMut() -> Result<(), E>,
 ) -> Duration {
     let began = Instant::now();
+    let mut pause = Duration::from_millis(10);
     loop {
         let asked = began.elapsed();
         match condition().await {
@@ -25,8 +26,10 @@ pub async fn eventually<E: Debug>(
             Err(error) if asked > limit => {
                 panic!("{what}: not so after {asked:.1?}: {error:?}")
             }
-            Err(_) => sleep(Duration::from_millis(20)).await,
+            Err(_) => sleep(pause).await,
         }
+        // What comes soon is seen soon, and who waits long takes no time from whom it waits for.
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
     }
 }
 

@@ -28,7 +28,8 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The executable, if it is installed.
+    /// The executable, if it is installed: the program itself rather than Debian's script before
+    /// it, which stays as one process more.
     #[must_use]
     pub fn executable(self) -> Option<PathBuf> {
         let names: &[&str] = match self {
@@ -36,9 +37,10 @@ impl Engine {
             Self::Chromium => &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        let candidates = names.iter().flat_map(|name| places.iter().map(move |at| at.join(name)));
-        candidates.into_iter().find(|candidate| candidate.is_file())
+        let mut places = vec![PathBuf::from("/usr/lib/chromium")];
+        places.extend(std::env::split_paths(&path));
+        let mut candidates = names.iter().flat_map(|name| places.iter().map(move |at| at.join(name)));
+        candidates.find(|candidate| candidate.is_file())
     }
 
     /// Either build, the shell first.

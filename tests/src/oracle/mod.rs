@@ -33,7 +33,7 @@ pub use ours::Ours;
 
 /// How long everything may take to be in order again. Blocking threads of the pool's runtime
 /// linger for ten seconds by themselves.
-const RECOVERY: Duration = Duration::from_secs(20);
+const RECOVERY: Duration = Duration::from_secs(40);
 
 /// A lease must come within this, whatever happened.
 const FRESH_LEASE: Duration = Duration::from_secs(10);

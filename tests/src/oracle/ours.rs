@@ -14,6 +14,8 @@ use crate::{Home, Service};
 pub struct Ours {
     home: PathBuf,
     seen: Mutex<HashSet<ProcessId>>,
+    /// Looked at before, and of no interest: a stranger does not become one of ours.
+    strangers: Mutex<HashSet<ProcessId>>,
     foreign: Mutex<HashSet<ProcessId>>,
 }
 
@@ -22,7 +24,7 @@ impl Ours {
     #[must_use]
     pub fn of(home: &Home) -> Self {
         let home = home.path().to_path_buf();
-        Self { home, seen: Mutex::default(), foreign: Mutex::default() }
+        Self { home, seen: Mutex::default(), strangers: Mutex::default(), foreign: Mutex::default() }
     }
 
     /// This one, and what is below it, is of somebody else although it uses a directory of ours.
@@ -44,8 +46,12 @@ impl Ours {
             not_ours.extend(descendants(process.pid, &all).iter().map(|process| process.id));
         }
         // The service stands among them, as its configuration is in the home.
-        let roots: Vec<&Process> =
-            all.iter().filter(|process| process.mentions(&self.home)).collect();
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (roots, others): (Vec<&Process>, Vec<&Process>) = all
+            .iter()
+            .filter(|process| !strangers.contains(&process.id))
+            .partition(|process| process.mentions(&self.home));
+        strangers.extend(others.into_iter().map(|process| process.id));
         let mut ids: HashSet<ProcessId> = roots.iter().map(|process| process.id).collect();
         for root in roots {
             ids.extend(descendants(root.id.pid, &all).iter().map(|process| process.id));
