@@ -214,6 +214,7 @@ async fn no_browser_that_hangs_or_makes_no_pages_is_handed_out() {
             .max_size(1)
             .check_after_idle(Some(Duration::ZERO))
             .check_timeout(Duration::from_secs(4))
+            .recycle_timeout(LONG)
             .build()
             .unwrap();
         let first = pool.acquire().await.unwrap();

@@ -110,7 +110,7 @@ impl ChromeDriver {
                 self.replace(browser, place).await?
             }
         };
-        let seat = Seat::take(&self.fleet, place, &browser.spec).await?;
+        let seat = self.take_seat(browser, place).await?;
         self.fleet.register(browser.id, &seat.lease, &seat.place);
         if let Some(reporter) = reporter {
             seat.place.report_to(browser.id, reporter);
@@ -119,17 +119,33 @@ impl ChromeDriver {
         Ok(())
     }
 
+    /// Opens a lease. An exclusive one that is not the first in its Chromium is made while what
+    /// the last one left is wiped.
+    async fn take_seat(&self, browser: &VirtualBrowser, place: Place) -> Result<Seat, ChromeError> {
+        let (host, spec) = (Arc::clone(&place), &browser.spec);
+        if host.kind == LeaseKind::Shared || host.is_new() {
+            return Seat::take(&self.fleet, place, spec).await;
+        }
+        let (seat, ()) = tokio::join!(Seat::take(&self.fleet, place, spec), self.wipe(&host));
+        if host.retired().is_none() {
+            return seat;
+        }
+        let place = seat?.clear().await.0;
+        drop(host);
+        let place = self.replace(browser, place).await?;
+        Seat::take(&self.fleet, place, spec).await
+    }
+
     /// A place in another Chromium. For shared leases it is found or launched before the old one
     /// is given up; an exclusive one makes room first, and its profile must be closed.
     async fn replace(&self, browser: &VirtualBrowser, old: Place) -> Result<Place, ChromeError> {
         if old.kind == LeaseKind::Exclusive {
-            leave(old).await;
+            old.leave().await;
             return self.fleet.place(&browser.spec).await;
         }
         old.forget(browser.id);
         let place = self.fleet.place(&browser.spec).await?;
-        // In the background: the others' last lease on it may end much later.
-        tokio::spawn(leave(old));
+        self.fleet.leave_later(old);
         Ok(place)
     }
 
@@ -142,15 +158,6 @@ impl ChromeDriver {
                 host.retire("it could not be wiped");
             }
         }
-    }
-}
-
-/// Gives a place up. With the last one the Chromium is closed.
-async fn leave(place: Place) {
-    let host = Arc::clone(&place);
-    drop(place);
-    if host.is_unused() {
-        host.close().await;
     }
 }
 
@@ -193,21 +200,24 @@ impl Driver for ChromeDriver {
     }
 
     async fn close(&self, mut browser: VirtualBrowser, _: &Meta) {
-        let Some(seat) = browser.seat.take() else { return };
+        let seat = browser.seat.take();
+        self.fleet.unregister(browser.id);
+        let Some(seat) = seat else { return self.fleet.wait_if_last().await };
         seat.place.forget(browser.id);
         if seat.place.kind == LeaseKind::Exclusive {
             // Nothing of it stays, so nothing must be checked.
             seat.lease.revoke(EndReason::Released);
             let Seat { oxide, lease, place, .. } = seat;
             drop((oxide, lease));
-            leave(place).await;
+            place.leave().await;
         } else {
             let (place, ended) = seat.clear().await;
             if ended.is_err() {
                 place.retire("a lease could not be cleaned");
             }
-            leave(place).await;
+            place.leave().await;
         }
+        self.fleet.wait_if_last().await;
     }
 
     async fn revoke(&self, meta: &Meta) {
@@ -260,9 +270,6 @@ impl ChromeDriver {
         if let Err(error) = ended {
             tracing::warn!(pid = place.pid, %error, "a lease could not be cleaned");
             place.retire("a lease could not be cleaned");
-        }
-        if exclusive && place.retired().is_none() {
-            self.wipe(&place).await;
         }
         self.reseat(browser, place, reporter).await
     }

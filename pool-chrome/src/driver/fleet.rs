@@ -22,6 +22,8 @@ pub(super) struct Fleet {
     /// Launches at the same time: more than two on two cores only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
+    /// How many Chromiums are being closed with nobody waiting.
+    closing: watch::Sender<usize>,
     state: Mutex<FleetState>,
 }
 
@@ -57,7 +59,9 @@ pub(super) struct Resource {
 impl Fleet {
     pub(super) fn new(config: ChromeConfig, state_dir: StateDir) -> Self {
         let launching = Semaphore::new(config.max_launching.max(1));
-        Self { config, state_dir, launching, loopback: OnceCell::new(), state: Mutex::default() }
+        let closing = watch::Sender::new(0);
+        let loopback = OnceCell::new();
+        Self { config, state_dir, launching, loopback, closing, state: Mutex::default() }
     }
 
     /// A place in a Chromium that suits the spec: for an exclusive lease in a fresh one, for a
@@ -134,6 +138,24 @@ impl Fleet {
         Ok(host)
     }
 
+    /// Gives a place up in the background: with the last one the Chromium is closed.
+    pub(super) fn leave_later(self: &Arc<Self>, place: Place) {
+        let closing = Closing::new(self);
+        tokio::spawn(async move {
+            place.leave().await;
+            drop(closing);
+        });
+    }
+
+    /// Waits for what is closed in the background, when nothing else is left: whoever closes the
+    /// last browser wants to know that all are gone.
+    pub(super) async fn wait_if_last(&self) {
+        if self.state().resources.is_empty() {
+            // The sender is ours, so it cannot be gone.
+            let _ = self.closing.subscribe().wait_for(|closing| *closing == 0).await;
+        }
+    }
+
     /// The server for clients in this process, which listens from its first use on.
     pub(super) async fn loopback(&self) -> Result<&LoopbackServer, ChromeError> {
         let start = || async {
@@ -174,6 +196,23 @@ impl Fleet {
 
     fn state(&self) -> MutexGuard<'_, FleetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts as closing until it is dropped.
+#[derive(Debug)]
+struct Closing(Arc<Fleet>);
+
+impl Closing {
+    fn new(fleet: &Arc<Fleet>) -> Self {
+        fleet.closing.send_modify(|closing| *closing += 1);
+        Self(Arc::clone(fleet))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closing.send_modify(|closing| *closing -= 1);
     }
 }
 

@@ -66,6 +66,17 @@ impl std::ops::Deref for Place {
     }
 }
 
+impl Place {
+    /// Gives the place up. With the last one the Chromium is closed.
+    pub(super) async fn leave(self) {
+        let host = Arc::clone(&self);
+        drop(self);
+        if host.is_unused() {
+            host.close().await;
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.state().taken -= 1;
@@ -175,12 +186,17 @@ impl Host {
         self.state().retired.get_or_insert(why);
     }
 
+    /// Whether no lease was opened in it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.state().leases == 0
+    }
+
     /// A lease was opened.
     pub(super) fn count_lease(&self) {
         self.state().leases += 1;
     }
 
-    pub(super) fn is_unused(&self) -> bool {
+    fn is_unused(&self) -> bool {
         self.state().taken == 0
     }
 

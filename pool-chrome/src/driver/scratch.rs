@@ -13,13 +13,9 @@ pub(super) struct ScratchPage<'a> {
 
 impl<'a> ScratchPage<'a> {
     pub(super) async fn open(mux: &'a Multiplexer) -> Result<Self, CdpError> {
-        const CONTEXT: &str = "Target.createBrowserContext";
         const TARGET: &str = "Target.createTarget";
-        let made = mux.call(None, CONTEXT, &json!({ "disposeOnDetach": true })).await?;
-        let Some(context) = made["browserContextId"].as_str() else {
-            return Err(CdpError::unexpected(CONTEXT, "no browserContextId"));
-        };
-        let mut page = Self { mux, context: Some(context.to_owned()), session: None };
+        let context = mux.own_context().await?;
+        let mut page = Self { mux, context: Some(context.clone()), session: None };
         let params = json!({ "url": "about:blank", "browserContextId": context });
         let made = mux.call(None, TARGET, &params).await?;
         let Some(target) = made["targetId"].as_str() else {
@@ -79,10 +75,11 @@ impl<'a> ScratchPage<'a> {
     }
 
     /// Closes the page and waits until it is gone.
-    pub(super) async fn close(mut self) -> Result<(), CdpError> {
-        let context = self.context.take();
-        let params = json!({ "browserContextId": context });
-        self.mux.call(None, "Target.disposeBrowserContext", &params).await?;
+    pub(super) async fn close(self) -> Result<(), CdpError> {
+        let mux = self.mux;
+        // Answers come in order: behind this one the drop's disposal is done.
+        drop(self);
+        mux.call(None, "Browser.getVersion", &json!({})).await?;
         Ok(())
     }
 }

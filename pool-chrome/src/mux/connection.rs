@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::EndReason;
 use super::multiplexer::Shared;
@@ -80,11 +80,11 @@ impl ConnectionSender {
     /// Dropped before it is ready, nothing was sent.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
         loop {
-            let room = self.shared.room.notified();
+            let room = self.link.room.notified();
             if let Some(reason) = self.end_reason() {
                 return Err(reason);
             }
-            if self.link.unsent.load(Relaxed) < UNSENT_LIMIT {
+            if self.link.has_room() {
                 break;
             }
             room.await;
@@ -153,11 +153,38 @@ impl Drop for ConnectionReceiver {
 /// What the two ends of a connection and the multiplexer share.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    pub(crate) reason: OnceLock<EndReason>,
+    reason: OnceLock<EndReason>,
     /// Bytes that wait for the client.
     queued: AtomicUsize,
     /// Bytes of the client that wait for Chromium.
-    pub(crate) unsent: Arc<AtomicUsize>,
+    unsent: AtomicUsize,
+    /// There is room for more of the client's, or the end has come.
+    room: Notify,
+}
+
+impl Link {
+    /// Ends the connection; the first reason counts.
+    pub(crate) fn end(&self, reason: EndReason) {
+        let _ = self.reason.set(reason);
+        self.room.notify_waiters();
+    }
+
+    /// The client has sent this much.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.unsent.fetch_add(bytes, Relaxed);
+    }
+
+    /// The writer has taken this much.
+    pub(crate) fn taken(&self, bytes: usize) {
+        self.unsent.fetch_sub(bytes, Relaxed);
+        if self.has_room() {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unsent.load(Relaxed) < UNSENT_LIMIT
+    }
 }
 
 /// The multiplexer's end of a connection.

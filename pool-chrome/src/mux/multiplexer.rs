@@ -50,8 +50,6 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// There is something to write.
     wake: Notify,
-    /// Something was written.
-    pub(crate) room: Notify,
     /// When Chromium was last heard.
     heard: Mutex<Instant>,
 }
@@ -79,7 +77,6 @@ impl Multiplexer {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new()),
             wake: Notify::new(),
-            room: Notify::new(),
             heard: Mutex::new(Instant::now()),
         });
         let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
@@ -190,6 +187,16 @@ impl Multiplexer {
     /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
     pub fn detach(&self, session: SessionId) {
         self.shared.update(|state| state.detach_own(session));
+    }
+
+    /// Makes a context for pages of our own.
+    pub(crate) async fn own_context(&self) -> Result<String, CdpError> {
+        const METHOD: &str = "Target.createBrowserContext";
+        let made = self.call(None, METHOD, &json!({ "disposeOnDetach": true })).await?;
+        let context = made["browserContextId"].as_str();
+        let context = context.ok_or_else(|| CdpError::unexpected(METHOD, "no browserContextId"))?;
+        self.shared.update(|state| state.adopt_context(context));
+        Ok(context.to_owned())
     }
 
     /// Disposes a context of our own, without waiting.

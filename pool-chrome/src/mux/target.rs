@@ -37,11 +37,13 @@ pub(crate) struct Target {
     pub(crate) tab: Option<Id>,
     /// A tab that Chromium does not know of.
     pub(crate) invented: bool,
+    /// It shows what its lease may not see, and is being closed.
+    pub(crate) banned: bool,
 }
 
 impl Target {
     pub(crate) fn new(info: Info, raw: &RawValue) -> Self {
-        Self { info, raw: raw.get().to_owned(), hidden: false, tab: None, invented: false }
+        Self { info, raw: raw.get().to_owned(), hidden: false, tab: None, invented: false, banned: false }
     }
 
     pub(crate) fn update(&mut self, info: Info, raw: &RawValue) {
@@ -66,7 +68,7 @@ impl Target {
             "canAccessOpener": false,
             "browserContextId": info.browser_context_id.as_deref(),
         });
-        Self { info, raw: raw.to_string(), hidden: false, tab: None, invented: true }
+        Self { info, raw: raw.to_string(), hidden: false, tab: None, invented: true, banned: false }
     }
 
     /// The info with `attached` set, as a client that holds a session of our own making must see

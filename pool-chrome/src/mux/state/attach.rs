@@ -41,8 +41,14 @@ impl State {
         let context = info.browser_context_id.as_ref().and_then(|id| self.contexts.get(id));
         let lease = context.map(|context| context.lease).filter(|_| info.kind != "browser_ui");
         let Some(lease) = lease.filter(|lease| self.leases.contains_key(lease)) else {
+            if self.is_stray(info) {
+                self.close_stray(&target);
+            }
             return self.release(session, None);
         };
+        if self.ban_if_forbidden(&target) {
+            return self.release(session, None);
+        }
         if info.kind == "page" && self.keep_warm(lease, session, &target, waiting) {
             return;
         }

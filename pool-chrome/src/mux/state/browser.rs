@@ -76,7 +76,7 @@ impl State {
                     && browser.own_target.as_ref() == Some(&target.info.target_id)
             }),
             "browser_ui" => false,
-            _ => !target.hidden && self.lease_of(target) == Some(lease),
+            _ => !target.hidden && !target.banned && self.lease_of(target) == Some(lease),
         }
     }
 

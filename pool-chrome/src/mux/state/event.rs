@@ -52,7 +52,9 @@ impl State {
             None => self.insert_target(info, raw),
         }
         self.follow_tab(&id);
-        self.announce(&id, method);
+        if !self.ban_if_forbidden(&id) {
+            self.announce(&id, method);
+        }
     }
 
     fn insert_target(&mut self, info: Info, raw: &RawValue) {
@@ -223,7 +225,9 @@ impl State {
             self.insert_session(child, owner, Some(info.target_id.clone()), Some(session));
             let fresh = BrowserSession::new(connection, lease, Some(info.target_id.clone()));
             self.browsers.insert(child, fresh);
-        } else if self.is_own_target(connection, &info.target_id) {
+        } else if self.is_own_target(connection, &info.target_id)
+            && !self.ban_if_forbidden(&info.target_id)
+        {
             let target = Some(info.target_id.clone());
             self.insert_session(child, Owner::Page(connection), target, Some(session));
             self.apply_to_new_page(connection, child);

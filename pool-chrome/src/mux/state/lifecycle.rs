@@ -108,7 +108,7 @@ impl State {
     /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
         let Some(client) = self.clients.remove(&id) else { return };
-        let _ = client.outgoing.link.reason.set(reason);
+        client.outgoing.link.end(reason);
         for session in self.sessions_of(id) {
             let Some(held) = self.sessions.get(&session) else { continue };
             let handed = held.maker.is_none() && matches!(held.owner, Owner::Page(_));
@@ -151,7 +151,7 @@ impl State {
             .collect();
         for connection in clients {
             let Some(client) = self.clients.remove(&connection) else { continue };
-            let _ = client.outgoing.link.reason.set(reason);
+            client.outgoing.link.end(reason);
             // Its pages go with their context: no need to resume what stands still.
             for session in self.sessions_of(connection) {
                 self.forget_session(session);

@@ -16,6 +16,7 @@ mod lifecycle;
 mod page_command;
 mod pending;
 mod reply;
+mod stray;
 mod target_command;
 mod window;
 
@@ -116,6 +117,8 @@ pub(crate) struct State {
     clients: HashMap<ConnectionId, Client>,
     /// Targets that we attach to by ourselves, over the root session.
     own_attaches: HashSet<Id>,
+    /// Contexts of the multiplexer's own.
+    own_contexts: HashSet<Id>,
     /// The Chromium's real default context, once it is known.
     pub(crate) real_context: Option<Id>,
 }
@@ -137,6 +140,7 @@ impl State {
             leases: HashMap::new(),
             clients: HashMap::new(),
             own_attaches: HashSet::new(),
+            own_contexts: HashSet::new(),
             real_context: None,
         }
     }
@@ -202,7 +206,7 @@ impl State {
         let reason = (*self.ended.borrow()).unwrap_or(reason);
         self.pending.clear();
         for (_, client) in self.clients.drain() {
-            let _ = client.outgoing.link.reason.set(reason);
+            client.outgoing.link.end(reason);
         }
         for lease in self.leases.values_mut() {
             lease.end(reason);
@@ -254,6 +258,7 @@ impl State {
 
     /// Disposes a context that is no lease's.
     pub(crate) fn dispose_context_now(&mut self, context: &str) {
+        self.own_contexts.remove(context);
         let params = serde_json::json!({ "browserContextId": context });
         self.own_command(None, "Target.disposeBrowserContext", &params, Reply::Nothing);
     }
@@ -294,7 +299,7 @@ impl State {
 
     fn push_client(&mut self, connection: ConnectionId, frame: Vec<u8>) {
         if let Some(client) = self.clients.get(&connection) {
-            self.outbox.push_client(&client.outgoing.link.unsent, frame);
+            self.outbox.push_client(&client.outgoing.link, frame);
         }
     }
 
