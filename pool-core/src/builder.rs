@@ -60,6 +60,10 @@ impl<D: Driver> PoolBuilder<D> {
     }
 
     /// Runs the pool's tasks on this runtime. Default: the one around [`build`](Self::build).
+    ///
+    /// The pool ends with it: when it shuts down, requests fail with
+    /// [`AcquireError::Closed`](crate::AcquireError::Closed) and every resource is dropped.
+    /// Callers need not be on it, nor on any: whoever polls an acquire may lease.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self

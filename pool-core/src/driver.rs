@@ -9,8 +9,11 @@ use crate::{Meta, Reporter};
 /// The pool calls a driver from tasks of its own, never from the task that acquires and never
 /// under its lock. Each call on one resource has that resource to itself, and each is bounded by
 /// a timeout of the [`Config`](crate::Config); a call that runs out of time is dropped at its
-/// current await point, so every method must be **cancel safe** in this sense: dropping its future
-/// must leave nothing behind that the drop of the resource does not clean up.
+/// current await point, and so is a creation when the pool drains. Every method must therefore be
+/// **cancel safe** in this sense: dropping its future must leave nothing behind that the drop of
+/// the resource does not clean up. A panic in any of them is contained and counts as an error.
+/// [`testing::conformance`](https://docs.rs/pool-core/latest/pool_core/testing/fn.conformance.html)
+/// puts a driver through all of this.
 ///
 /// # Examples
 ///

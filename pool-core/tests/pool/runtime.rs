@@ -172,6 +172,25 @@ fn an_acquire_after_the_runtime_has_gone_fails_and_does_not_hang() {
 }
 
 #[test]
+fn an_acquire_can_be_dropped_after_the_runtime_has_gone() {
+    let runtime = runtime();
+    let (builder, control) = builder(&runtime);
+    let pool = builder.max_size(1).build().expect("valid");
+    let held = runtime.block_on(pool.acquire()).expect("it is free");
+    let mut waiter = Box::pin(pool.acquire());
+    assert!(poll_once(waiter.as_mut()).is_pending());
+    let unpolled = pool.acquire();
+    drop(runtime);
+    let Poll::Ready(Err(error)) = poll_once(waiter.as_mut()) else { panic!("it must be told") };
+    assert!(matches!(error, AcquireError::Closed));
+    drop(waiter);
+    drop(unpolled);
+    drop(held);
+    assert_eq!((pool.load().total(), pool.load().waiting), (0, 0));
+    control.assert_sound();
+}
+
+#[test]
 fn tasks_on_many_threads_share_a_pool() {
     let runtime =
         Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
