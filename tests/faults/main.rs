@@ -3,6 +3,8 @@
 //! A test is named after its row: `f06_pool_killed_under_load`. Those that are about leases run
 //! for both kinds.
 
+#![allow(clippy::future_not_send, reason = "each test runs on a thread of its own")]
+
 mod clients;
 mod configuration;
 mod crashes;
