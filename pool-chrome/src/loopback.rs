@@ -135,11 +135,9 @@ async fn serve(
         lease = found.filter(|_| !request.headers().contains_key("origin"));
         if lease.is_some() { Ok(response) } else { Err(not_found()) }
     };
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(LARGEST))
-        .max_frame_size(Some(LARGEST));
-    let handshake =
-        tokio_tungstenite::accept_hdr_async_with_config(stream, find, Some(config));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
+    let handshake = tokio_tungstenite::accept_hdr_async_with_config(stream, find, Some(config));
     let Ok(socket) = tokio::time::timeout(HANDSHAKE, handshake).await else { return Ok(()) };
     let socket = socket?;
     let Some(lease) = lease else { return Ok(()) };

@@ -16,7 +16,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// A driver with a state directory of its own.
-async fn driver(engine: Engine, set: impl FnOnce(ChromeConfig) -> ChromeConfig) -> (ChromeDriver, TempDir) {
+async fn driver(
+    engine: Engine,
+    set: impl FnOnce(ChromeConfig) -> ChromeConfig,
+) -> (ChromeDriver, TempDir) {
     let root = tempfile::Builder::new().prefix("drv").tempdir().unwrap();
     let config = ChromeConfig::new().engine(engine).state_dir(root.path().join("s"));
     (ChromeDriver::start(set(config)).await.unwrap(), root)
@@ -57,9 +60,7 @@ async fn the_clipboard_of_one_exclusive_lease_is_empty_in_the_next() {
     for engine in ENGINES {
         let (driver, _root) = driver(engine, |config| config).await;
         let pool = Pool::builder(driver).max_size(1).recycle_timeout(LONG).build().unwrap();
-        let key = |name: &str, command: &str| {
-            json!({ "type": "keyDown", "key": name, "code": "Key", "commands": [command] })
-        };
+        let key = |name: &str, command: &str| json!({ "type": "keyDown", "key": name, "code": "Key", "commands": [command] });
         for (round, expected) in ["", ""].into_iter().enumerate() {
             let browser = pool.acquire().await.unwrap();
             let mut client = Client::new(browser.connect().await.unwrap());
@@ -93,7 +94,13 @@ async fn a_browser_is_relaunched_where_the_reset_or_the_client_wants_it() {
     let pool = Pool::builder(when_tainted).max_size(1).recycle_timeout(LONG).build().unwrap();
     let browser = pool.acquire().await.unwrap();
     let mut client = Client::new(browser.connect().await.unwrap());
-    client.ask(None, "Browser.addPrivacySandboxEnrollmentOverride", json!({ "url": "https://a.example" })).await;
+    client
+        .ask(
+            None,
+            "Browser.addPrivacySandboxEnrollmentOverride",
+            json!({ "url": "https://a.example" }),
+        )
+        .await;
     let first = browser.pid();
     drop(browser);
     assert_ne!(pool.acquire().await.unwrap().pid(), first);
@@ -124,9 +131,12 @@ async fn screens_that_a_lease_added_are_gone_in_the_next() {
 #[tokio::test]
 async fn shared_browsers_are_placed_together_up_to_the_limit() {
     for engine in ENGINES {
-        let (driver, root) = driver(engine, |config| config.lease(LeaseKind::Shared).leases_per_browser(3usize)).await;
+        let (driver, root) =
+            driver(engine, |config| config.lease(LeaseKind::Shared).leases_per_browser(3usize))
+                .await;
         let pool = Pool::builder(driver).max_size(4).max_creating(4).build().unwrap();
-        let (a, b, c, d) = tokio::join!(pool.acquire(), pool.acquire(), pool.acquire(), pool.acquire());
+        let (a, b, c, d) =
+            tokio::join!(pool.acquire(), pool.acquire(), pool.acquire(), pool.acquire());
         let leases = [a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap()];
         let mut pids: Vec<u32> = leases.iter().map(|lease| lease.pid()).collect();
         pids.sort_unstable();
@@ -185,7 +195,8 @@ async fn the_death_of_a_chromium_is_told_at_once_and_made_good() {
 
 #[tokio::test]
 async fn a_leased_chromium_that_hangs_is_killed_and_one_that_comes_back_is_not() {
-    let (driver, _root) = driver(ENGINES[0], |config| config.hang_timeout(Duration::from_secs(2))).await;
+    let (driver, _root) =
+        driver(ENGINES[0], |config| config.hang_timeout(Duration::from_secs(2))).await;
     let pool = Pool::builder(driver).max_size(1).build().unwrap();
     let browser = pool.acquire().await.unwrap();
     let mut client = Client::new(browser.connect().await.unwrap());
@@ -221,7 +232,11 @@ async fn no_browser_that_hangs_or_makes_no_pages_is_handed_out() {
         let pid = first.pid();
         drop(first);
         eventually("it is idle", async || pool.load().idle == 1).await;
-        if how == "STOP" { kill(pid, "STOP") } else { kill_zygotes(pid) }
+        if how == "STOP" {
+            kill(pid, "STOP")
+        } else {
+            kill_zygotes(pid)
+        }
         let second = pool.acquire().await.unwrap();
         assert_ne!(second.pid(), pid, "{how}");
         Client::new(second.connect().await.unwrap()).page("about:blank").await;
@@ -261,7 +276,8 @@ async fn a_persistent_profile_keeps_its_cookies_and_its_next_browser_has_them() 
         let second = pool.acquire().await.unwrap();
         let mut client = Client::new(second.connect().await.unwrap());
         let cookies = client.ok(None, "Storage.getCookies", json!({})).await;
-        let names: Vec<_> = cookies["cookies"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+        let names: Vec<_> =
+            cookies["cookies"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
         assert_eq!(names, [json!("login")], "{engine:?}");
         let targets = client.ok(None, "Target.getTargets", json!({})).await;
         assert_eq!(targets["targetInfos"], json!([]), "{engine:?}");
@@ -275,12 +291,16 @@ async fn chromiumoxide_comes_with_each_browser() {
     for engine in ENGINES {
         for kind in KINDS {
             let (driver, _root) = driver(engine, |config| config.lease(kind)).await;
-            let pool = Arc::new(Pool::builder(driver).max_size(1).recycle_timeout(LONG).build().unwrap());
+            let pool =
+                Arc::new(Pool::builder(driver).max_size(1).recycle_timeout(LONG).build().unwrap());
             for _ in 0..2 {
                 let browser = pool.acquire().await.unwrap();
                 let page = browser.new_page("data:text/html,<title>hello</title>").await.unwrap();
                 assert_eq!(page.get_title().await.unwrap().as_deref(), Some("hello"));
-                let shot = page.screenshot(chromiumoxide::page::ScreenshotParams::default()).await.unwrap();
+                let shot = page
+                    .screenshot(chromiumoxide::page::ScreenshotParams::default())
+                    .await
+                    .unwrap();
                 assert!(shot.starts_with(b"\x89PNG"));
                 let seen = browser.screenshot(None).await.unwrap();
                 assert!(seen.starts_with(b"\x89PNG"));
@@ -313,7 +333,8 @@ async fn a_revoked_lease_is_ended_under_its_holder() {
 }
 
 fn kill(pid: u32, signal: &str) {
-    let status = std::process::Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
+    let status =
+        std::process::Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
     assert!(status.unwrap().success());
 }
 
@@ -324,13 +345,18 @@ fn kill_zygotes(browser: u32) {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
-        if parent == Some(&browser.to_string()) && String::from_utf8_lossy(&arguments).contains("--type=zygote") {
+        if parent == Some(&browser.to_string())
+            && String::from_utf8_lossy(&arguments).contains("--type=zygote")
+        {
             kill(pid, "KILL");
         }
     }
 }
 
 #[expect(dead_code, reason = "it only has to compile")]
-fn a_lease_may_be_held_across_tasks(lease: pool_core::Lease<ChromeDriver>, meta: Meta) -> impl Send {
+fn a_lease_may_be_held_across_tasks(
+    lease: pool_core::Lease<ChromeDriver>,
+    meta: Meta,
+) -> impl Send {
     (lease, meta)
 }

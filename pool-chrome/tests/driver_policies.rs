@@ -22,12 +22,22 @@ async fn a_profile_is_exclusive_and_keeps_its_cookies_over_a_restart_of_the_pool
                 .profile("play", Profile::new().max_size(1))
                 .build()
                 .unwrap();
-            let pool = Pool::builder(driver).policy(profiles).max_size(2).recycle_timeout(LONG).build().unwrap();
+            let pool = Pool::builder(driver)
+                .policy(profiles)
+                .max_size(2)
+                .recycle_timeout(LONG)
+                .build()
+                .unwrap();
             for (profile, expected) in [("work", round), ("play", 0)] {
-                let browser = pool.acquire_with(Request::new().label("profile", profile)).await.unwrap();
+                let browser =
+                    pool.acquire_with(Request::new().label("profile", profile)).await.unwrap();
                 let mut client = Client::new(browser.connect().await.unwrap());
                 let cookies = client.ok(None, "Storage.getCookies", json!({})).await;
-                assert_eq!(cookies["cookies"].as_array().unwrap().len(), expected, "{engine:?} {profile}");
+                assert_eq!(
+                    cookies["cookies"].as_array().unwrap().len(),
+                    expected,
+                    "{engine:?} {profile}"
+                );
                 if profile == "work" {
                     let cookie = json!({ "name": "login", "value": "yes", "domain": "example.org",
                         "path": "/", "expires": 4_000_000_000_u64 });
@@ -82,7 +92,8 @@ async fn a_region_whose_proxy_is_down_is_an_error_and_never_a_direct_connection(
         .acquire_timeout(Some(Duration::from_secs(5)))
         .build()
         .unwrap();
-    let error = pool.acquire_with(Request::new().label("region", "eu")).await.unwrap_err().to_string();
+    let error =
+        pool.acquire_with(Request::new().label("region", "eu")).await.unwrap_err().to_string();
     assert!(error.contains("prox"), "{error}");
     assert!(!error.contains("secret"), "{error}");
     pool.close().await;

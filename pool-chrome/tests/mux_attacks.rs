@@ -23,8 +23,10 @@ impl Witness {
         let contexts = client.ok(None, "Target.getBrowserContexts", json!({})).await;
         let context = contexts["defaultBrowserContextId"].as_str().unwrap().to_owned();
         let params = json!({ "targetId": target });
-        let window = client.ok(None, "Browser.getWindowForTarget", params).await["windowId"].clone();
-        let cookie = json!({ "name": "witness", "value": "1", "domain": "example.org", "path": "/" });
+        let window =
+            client.ok(None, "Browser.getWindowForTarget", params).await["windowId"].clone();
+        let cookie =
+            json!({ "name": "witness", "value": "1", "domain": "example.org", "path": "/" });
         client.ok(None, "Storage.setCookies", json!({ "cookies": [cookie] })).await;
         (lease, Self { client, target, session, context, window })
     }
@@ -71,8 +73,14 @@ fn attacks(witness: &Witness) -> Vec<(&'static str, Value)> {
         ("Target.getTargetInfo", json!({ "targetId": target })),
         ("Target.detachFromTarget", json!({ "sessionId": session })),
         ("Target.detachFromTarget", json!({ "targetId": target })),
-        ("Target.sendMessageToTarget", json!({ "sessionId": session, "message": r#"{"id":1,"method":"Page.close"}"# })),
-        ("Target.sendMessageToTarget", json!({ "targetId": target, "message": r#"{"id":1,"method":"Page.close"}"# })),
+        (
+            "Target.sendMessageToTarget",
+            json!({ "sessionId": session, "message": r#"{"id":1,"method":"Page.close"}"# }),
+        ),
+        (
+            "Target.sendMessageToTarget",
+            json!({ "targetId": target, "message": r#"{"id":1,"method":"Page.close"}"# }),
+        ),
         ("Target.exposeDevToolsProtocol", json!({ "targetId": target })),
         ("Target.autoAttachRelated", json!({ "targetId": target, "waitForDebuggerOnStart": true })),
         ("Target.getDevToolsTarget", json!({ "targetId": target })),
@@ -85,8 +93,14 @@ fn attacks(witness: &Witness) -> Vec<(&'static str, Value)> {
         ("Target.createTarget", json!({ "url": "view-source:file:///etc/passwd" })),
         ("Target.createTarget", json!({ "url": "file:///etc/passwd" })),
         ("Browser.setDownloadBehavior", json!({ "behavior": "deny", "browserContextId": context })),
-        ("Browser.grantPermissions", json!({ "permissions": ["geolocation"], "browserContextId": context })),
-        ("Browser.setPermission", json!({ "permission": { "name": "geolocation" }, "setting": "granted", "browserContextId": context })),
+        (
+            "Browser.grantPermissions",
+            json!({ "permissions": ["geolocation"], "browserContextId": context }),
+        ),
+        (
+            "Browser.setPermission",
+            json!({ "permission": { "name": "geolocation" }, "setting": "granted", "browserContextId": context }),
+        ),
         ("Browser.resetPermissions", json!({ "browserContextId": context })),
         ("Browser.cancelDownload", json!({ "guid": "x", "browserContextId": context })),
         ("Browser.getWindowForTarget", json!({ "targetId": target })),
@@ -183,7 +197,10 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
                 // What the attacker itself has said may be repeated to it.
                 let reply = without(&reply, &params);
                 for secret in witness.secrets() {
-                    assert!(!reply.contains(secret), "{engine:?} {session:?} {method} {params}: {reply}");
+                    assert!(
+                        !reply.contains(secret),
+                        "{engine:?} {session:?} {method} {params}: {reply}"
+                    );
                 }
                 tried += 1;
             }
@@ -223,10 +240,15 @@ async fn tricks_with_the_envelope_are_refused_and_harm_nobody() {
         let (_own, mut attacker) = rig.client(LeaseKind::Shared).await;
         let victim = witness.session.clone();
         let tricks = [
-            format!(r#"{{"id":1,"method":"Browser.getVersion","sessionId":"","sessionId":"{victim}"}}"#),
-            format!(r#"{{"id":1,"method":"Browser.getVersion","method":"Browser.crash","sessionId":"{victim}"}}"#),
+            format!(
+                r#"{{"id":1,"method":"Browser.getVersion","sessionId":"","sessionId":"{victim}"}}"#
+            ),
+            format!(
+                r#"{{"id":1,"method":"Browser.getVersion","method":"Browser.crash","sessionId":"{victim}"}}"#
+            ),
             r#"{"id":1,"method":"Browser.getVersion"}{"id":2,"method":"Browser.crash"}"#.to_owned(),
-            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.crash\"}".to_owned(),
+            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.crash\"}"
+                .to_owned(),
             "{\"id\":1,\"method\":\"Browser.getVersion\\u0000\",\"x\":1}".to_owned(),
             r#"[{"id":1,"method":"Browser.crash"}]"#.to_owned(),
             r#"{"id":-1000001,"method":"Browser.getVersion"}"#.to_owned(),
@@ -268,7 +290,8 @@ async fn an_exclusive_lease_cannot_end_or_open_its_chromium_either() {
         }
         // The headless shell dies of a target that it does not know.
         client.fails(None, "Browser.getWindowForTarget", json!({ "targetId": "x" })).await;
-        for url in ["chrome://settings", "chrome://history", "chrome://extensions", "chrome://quit"] {
+        for url in ["chrome://settings", "chrome://history", "chrome://extensions", "chrome://quit"]
+        {
             let went = client.ok(Some(&page), "Page.navigate", json!({ "url": url })).await;
             assert_eq!(went["errorText"], "net::ERR_BLOCKED_BY_ADMINISTRATOR", "{url}");
         }
@@ -285,7 +308,8 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
         let lease = rig.mux.open_lease(options).await.unwrap();
         let mut own = Client::new(lease.connect().await.unwrap());
         let (_other, mut other) = rig.client(LeaseKind::Shared).await;
-        let outside = json!({ "behavior": "allowAndName", "downloadPath": "/etc", "eventsEnabled": true });
+        let outside =
+            json!({ "behavior": "allowAndName", "downloadPath": "/etc", "eventsEnabled": true });
         own.ok(None, "Browser.setDownloadBehavior", outside).await;
         let no_files = json!({ "behavior": "default", "eventsEnabled": true });
         other.ok(None, "Browser.setDownloadBehavior", no_files).await;
@@ -293,7 +317,10 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
 
         // From the page itself, and from a frame in it that is no target of its own.
         let (_, page) = own.page("about:blank").await;
-        for from in ["document.body", "document.body.appendChild(document.createElement('iframe')).contentDocument.body"] {
+        for from in [
+            "document.body",
+            "document.body.appendChild(document.createElement('iframe')).contentDocument.body",
+        ] {
             let click = format!(
                 "(() => {{ const body = {from}; const a = body.ownerDocument.createElement('a'); \
                  a.href = 'data:application/octet-stream,hello'; a.download = 'x.bin'; body.append(a); a.click() }})()"
@@ -308,6 +335,10 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
             assert_eq!(std::fs::read(files.path().join(&guid)).unwrap(), b"hello");
         }
         other.evaluate(&watching, "6*7").await;
-        assert!(other.events.iter().all(|event| !event.to_string().contains("download")), "{:?}", other.events);
+        assert!(
+            other.events.iter().all(|event| !event.to_string().contains("download")),
+            "{:?}",
+            other.events
+        );
     }
 }

@@ -16,7 +16,8 @@ async fn an_ended_lease_leaves_no_context_and_no_target() {
             for dispose in [true, false] {
                 let params = json!({ "disposeOnDetach": dispose });
                 let made = client.ok(None, "Target.createBrowserContext", params).await;
-                let params = json!({ "url": "about:blank", "browserContextId": made["browserContextId"] });
+                let params =
+                    json!({ "url": "about:blank", "browserContextId": made["browserContextId"] });
                 client.ok(None, "Target.createTarget", params).await;
             }
             assert_eq!(rig.mux.context_ids().await.unwrap().len(), 3);
@@ -33,10 +34,8 @@ async fn a_dropped_lease_goes_as_well() {
         let rig = Rig::new(engine).await;
         let (lease, client) = rig.client(LeaseKind::Shared).await;
         drop((lease, client));
-        eventually("no context is left", async || {
-            rig.mux.context_ids().await.unwrap().is_empty()
-        })
-        .await;
+        eventually("no context is left", async || rig.mux.context_ids().await.unwrap().is_empty())
+            .await;
     }
 }
 
@@ -49,7 +48,8 @@ async fn two_leases_see_nothing_of_each_other() {
         for client in [&mut me, &mut they] {
             let all = json!({ "discover": true, "filter": [{}] });
             client.ok(None, "Target.setDiscoverTargets", all).await;
-            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+            let params =
+                json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
             client.ok(None, "Target.setAutoAttach", params).await;
         }
         let (target, session) = they.page("data:text/html,<title>theirs</title>").await;
@@ -58,7 +58,12 @@ async fn two_leases_see_nothing_of_each_other() {
         let contexts = me.ok(None, "Target.getBrowserContexts", json!({})).await;
         let theirs = they.ok(None, "Target.getBrowserContexts", json!({})).await;
         assert_ne!(contexts["defaultBrowserContextId"], theirs["defaultBrowserContextId"]);
-        for method in ["Target.attachToTarget", "Target.closeTarget", "Target.activateTarget", "Target.getTargetInfo"] {
+        for method in [
+            "Target.attachToTarget",
+            "Target.closeTarget",
+            "Target.activateTarget",
+            "Target.getTargetInfo",
+        ] {
             let params = json!({ "targetId": target, "flatten": true });
             let (_, message) = me.fails(None, method, params).await;
             assert!(message.contains("No target"), "{method}: {message}");
@@ -66,7 +71,8 @@ async fn two_leases_see_nothing_of_each_other() {
         let params = json!({ "expression": "1" });
         let (code, _) = me.fails(Some(&session), "Runtime.evaluate", params).await;
         assert_eq!(code, -32001);
-        let params = json!({ "url": "about:blank", "browserContextId": theirs["defaultBrowserContextId"] });
+        let params =
+            json!({ "url": "about:blank", "browserContextId": theirs["defaultBrowserContextId"] });
         me.fails(None, "Target.createTarget", params).await;
         let events: Vec<String> = me.events.iter().map(ToString::to_string).collect();
         assert!(!events.join("").contains(&target), "{engine:?}: {events:?}");
@@ -100,24 +106,36 @@ async fn the_warm_page_is_the_first_new_page_and_was_never_seen_before() {
         let rig = Rig::new(engine).await;
         for kind in KINDS {
             let (_lease, mut client) = rig.client(kind).await;
-            client.ok(None, "Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] })).await;
+            client
+                .ok(None, "Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] }))
+                .await;
             let targets = client.ok(None, "Target.getTargets", json!({ "filter": [{}] })).await;
             assert!(!targets.to_string().contains(r#""page""#), "{engine:?}: {targets}");
-            assert!(client.events.iter().all(|event| event["params"]["targetInfo"]["type"] == "browser"));
-            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+            assert!(
+                client
+                    .events
+                    .iter()
+                    .all(|event| event["params"]["targetInfo"]["type"] == "browser")
+            );
+            let params =
+                json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
             client.ok(None, "Target.setAutoAttach", params).await;
             assert!(client.events.iter().all(|event| event["method"] != "Target.attachedToTarget"));
 
-            let made = client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            let made =
+                client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
             // Everything that a client must know of the page came before the reply.
             let target = made["targetId"].clone();
-            let of_it = |event: &&serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
+            let of_it =
+                |event: &&serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
             let methods: Vec<_> =
                 client.events.iter().filter(of_it).map(|event| event["method"].clone()).collect();
             assert!(methods.contains(&json!("Target.targetCreated")), "{methods:?}");
             assert!(methods.contains(&json!("Target.attachedToTarget")), "{methods:?}");
             let attached = client
-                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .event("Target.attachedToTarget", |params| {
+                    params["targetInfo"]["targetId"] == target
+                })
                 .await;
             assert_eq!(attached["params"]["waitingForDebugger"], json!(true));
             let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
@@ -126,7 +144,8 @@ async fn the_warm_page_is_the_first_new_page_and_was_never_seen_before() {
             assert_eq!(client.evaluate(&session, "history.length").await, json!(1));
 
             // A second page is a new one.
-            let other = client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            let other =
+                client.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
             assert_ne!(other["targetId"], target);
         }
     }
@@ -138,10 +157,17 @@ async fn a_page_lives_on_in_its_lease_when_its_client_goes() {
         let rig = Rig::new(engine).await;
         for kind in KINDS {
             let (lease, mut first) = rig.client(kind).await;
-            let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+            let params =
+                json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
             first.ok(None, "Target.setAutoAttach", params.clone()).await;
             // Left paused by its client, it must not stay so.
-            let made = first.ok(None, "Target.createTarget", json!({ "url": "data:text/html,<title>kept</title>" })).await;
+            let made = first
+                .ok(
+                    None,
+                    "Target.createTarget",
+                    json!({ "url": "data:text/html,<title>kept</title>" }),
+                )
+                .await;
             let target = made["targetId"].as_str().unwrap();
             let bound = json!({ "disposeOnDetach": true });
             let bound = first.ok(None, "Target.createBrowserContext", bound).await;
@@ -150,7 +176,9 @@ async fn a_page_lives_on_in_its_lease_when_its_client_goes() {
             let mut second = Client::new(lease.connect().await.unwrap());
             second.ok(None, "Target.setAutoAttach", params).await;
             let attached = second
-                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .event("Target.attachedToTarget", |params| {
+                    params["targetInfo"]["targetId"] == target
+                })
                 .await;
             let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
             eventually("the page goes on", async || {
@@ -172,14 +200,17 @@ async fn two_clients_of_one_lease_are_both_attached_to_its_pages() {
         let rig = Rig::new(engine).await;
         let (lease, mut first) = rig.client(LeaseKind::Exclusive).await;
         let mut second = Client::new(lease.connect().await.unwrap());
-        let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+        let params =
+            json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
         first.ok(None, "Target.setAutoAttach", params.clone()).await;
         second.ok(None, "Target.setAutoAttach", params).await;
         for _ in 0..3 {
             // The reply comes when the one who asked is attached, whoever got the first session.
-            let made = second.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+            let made =
+                second.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
             let target = made["targetId"].clone();
-            let is_it = |event: &serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
+            let is_it =
+                |event: &serde_json::Value| event["params"]["targetInfo"]["targetId"] == target;
             let attached = second
                 .events
                 .iter()
@@ -188,7 +219,9 @@ async fn two_clients_of_one_lease_are_both_attached_to_its_pages() {
             let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
             second.evaluate(&session, "1").await;
             let attached = first
-                .event("Target.attachedToTarget", |params| params["targetInfo"]["targetId"] == target)
+                .event("Target.attachedToTarget", |params| {
+                    params["targetInfo"]["targetId"] == target
+                })
                 .await;
             let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
             first.evaluate(&session, "1").await;
@@ -238,7 +271,8 @@ async fn a_client_that_does_not_read_is_cut_off_and_its_neighbour_is_not() {
 
     let (_, page) = greedy.page("about:blank").await;
     greedy.ok(Some(&page), "Runtime.enable", json!({})).await;
-    let flood = "setInterval(() => { for (let i = 0; i < 200; i++) console.log('x'.repeat(4096)) }, 0)";
+    let flood =
+        "setInterval(() => { for (let i = 0; i < 200; i++) console.log('x'.repeat(4096)) }, 0)";
     greedy.send(Some(&page), "Runtime.evaluate", json!({ "expression": flood })).await;
     eventually("it is cut off", async || {
         assert_eq!(neighbour.evaluate(&session, "6*7").await, json!(42));
@@ -272,7 +306,8 @@ async fn a_hundred_leases_leave_nothing_in_the_registry() {
         for round in 0..25 {
             for kind in KINDS {
                 let (lease, mut client) = rig.client(kind).await;
-                let params = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+                let params =
+                    json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
                 client.ok(None, "Target.setAutoAttach", params).await;
                 client.ok(None, "Target.setDiscoverTargets", json!({ "discover": true })).await;
                 client.page("about:blank").await;

@@ -84,7 +84,8 @@ async fn f09_browser_killed_during_a_lease(kind: LeaseKind) {
         for (client, _) in &spared {
             works(client).await.expect("another Chromium's death is not theirs");
         }
-        let crashed = case.service.metric("browserpool_leases_ended_total", "browser_crashed").await;
+        let crashed =
+            case.service.metric("browserpool_leases_ended_total", "browser_crashed").await;
         assert_eq!(crashed, hit.len() as f64);
         drop(leases);
         until_full(&case.service).await;

@@ -104,7 +104,8 @@ async fn f13_no_page_can_be_made(kind: LeaseKind) {
             zygote.id.signal(Signal::KILL);
         }
         until_replaced(broken, Duration::from_secs(30)).await;
-        let failed = case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
+        let failed =
+            case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
         assert!(failed >= 1.0, "it was not a check that found it");
         until_full(&case.service).await;
     })

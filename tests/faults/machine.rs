@@ -60,7 +60,10 @@ async fn f34_disk_full() {
         let began = Instant::now();
         let refused = eventually_refused(case).await;
         println!("refused after {:?}: {refused}", began.elapsed());
-        assert!(refused.contains("No space left on device") || refused.contains("launch"), "{refused}");
+        assert!(
+            refused.contains("No space left on device") || refused.contains("launch"),
+            "{refused}"
+        );
         disk.empty();
         eventually("it heals by itself", Duration::from_secs(90), async || {
             let load = case.service.state().await["load"].clone();
@@ -95,7 +98,8 @@ async fn f37_descriptors_exhausted() {
     case(setup, async |case| {
         let mut crowd = Vec::new();
         for _ in 0..150 {
-            crowd.push(TcpStream::connect(&case.service.address).await.expect("the kernel accepts"));
+            crowd
+                .push(TcpStream::connect(&case.service.address).await.expect("the kernel accepts"));
         }
         sleep(Duration::from_millis(500)).await;
         let held = case.service.process.descriptors();

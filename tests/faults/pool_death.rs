@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use browser_pool_tests::process::ProcessId;
-use browser_pool_tests::{
-    LeaseKind, Service, Setup, case, eventually, for_both_kinds, rounds,
-};
+use browser_pool_tests::{LeaseKind, Service, Setup, case, eventually, for_both_kinds, rounds};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use tokio::time::sleep;

@@ -91,11 +91,13 @@ async fn f30_profile_in_use_by_a_foreign_chrome() {
         client.close().await;
 
         drop(foreign);
-        eventually("the profile can be leased again", Duration::from_secs(90), async || {
-            match case.service.try_connect("/?profile=work&acquire_timeout=5000").await {
-                Ok(client) => works(&client).await,
-                Err(refused) => Err(format!("{refused:?}")),
-            }
+        eventually("the profile can be leased again", Duration::from_secs(90), async || match case
+            .service
+            .try_connect("/?profile=work&acquire_timeout=5000")
+            .await
+        {
+            Ok(client) => works(&client).await,
+            Err(refused) => Err(format!("{refused:?}")),
         })
         .await;
     })
@@ -149,11 +151,13 @@ async fn f33_corrupt_profile() {
             fs::create_dir(directory.join("Local State")).expect("it is ours");
         })
         .await;
-        eventually("the profile can be leased again", Duration::from_secs(60), async || {
-            match case.service.try_connect("/?profile=work&acquire_timeout=10000").await {
-                Ok(client) => works(&client).await,
-                Err(refused) => Err(format!("{refused:?}")),
-            }
+        eventually("the profile can be leased again", Duration::from_secs(60), async || match case
+            .service
+            .try_connect("/?profile=work&acquire_timeout=10000")
+            .await
+        {
+            Ok(client) => works(&client).await,
+            Err(refused) => Err(format!("{refused:?}")),
         })
         .await;
     })

@@ -24,7 +24,10 @@ async fn f22_release_hangs(kind: LeaseKind) {
         let setup = Setup::new().kind(kind).fake_chromium(&[&hang]).set("pool.min_size", 1);
         case(setup, async |case| {
             let client = case.service.connect("/").await;
-            client.call("Target.createTarget", json!({ "url": "about:blank" })).await.expect("a page");
+            client
+                .call("Target.createTarget", json!({ "url": "about:blank" }))
+                .await
+                .expect("a page");
             drop(client);
             let took = until_released(&case.service, Duration::from_secs(5)).await;
             println!("with {step} hanging the slot was back after {took:?}");
@@ -125,7 +128,8 @@ async fn f26_popups_alive_at_release(kind: LeaseKind) {
 async fn f26_workers_alive_at_release(kind: LeaseKind) {
     ends_in_the_middle(kind, async |case, client| {
         let page = client.page(&case.site.at("/workers.html?dedicated&blob&shared")).await;
-        let worker = format!("new Worker(URL.createObjectURL(new Blob([`{}`])))", ask_from_afar(case));
+        let worker =
+            format!("new Worker(URL.createObjectURL(new Blob([`{}`])))", ask_from_afar(case));
         page.eval(&format!("window.asking = {worker}; undefined")).await;
         page.eval("navigator.serviceWorker.register('/service-worker.js').then(() => 1)").await;
         sleep(Duration::from_millis(300)).await;

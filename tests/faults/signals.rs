@@ -94,7 +94,8 @@ async fn f45_signal_during_launch() {
             let process = child.id().and_then(ProcessId::of).expect("it was not waited for");
             process.signal(Signal::TERM);
             let status = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
-            let status = status.unwrap_or_else(|_| panic!("it lives, told to end after {moment:?}"));
+            let status =
+                status.unwrap_or_else(|_| panic!("it lives, told to end after {moment:?}"));
             let status = status.expect("it can be waited for");
             // Before it listens to signals, the signal itself ends it.
             assert!(status.code().is_none_or(|code| code == 0), "{status} after {moment:?}");

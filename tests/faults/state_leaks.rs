@@ -38,7 +38,8 @@ async fn f27_state_leak(kind: LeaseKind) {
             let writer = case.service.connect("/").await;
             write(&writer, &case.site.url, "left-behind").await;
             let written = read(&writer, &case.site.url).await;
-            let held = ["cookie", "localStorage", "indexedDB", "cacheStorage", "httpCache", "authCache"];
+            let held =
+                ["cookie", "localStorage", "indexedDB", "cacheStorage", "httpCache", "authCache"];
             for store in held {
                 assert!(!written[store].is_null(), "{engine}: {store} was not written: {written}");
             }
@@ -95,8 +96,10 @@ async fn change_everything(case: &Case, client: &Cdp) {
     let commands = [
         ("Emulation.setUserAgentOverride", json!({ "userAgent": "left behind" })),
         ("Emulation.setTimezoneOverride", json!({ "timezoneId": "Asia/Tokyo" })),
-        ("Emulation.setDeviceMetricsOverride",
-            json!({ "width": 321, "height": 123, "deviceScaleFactor": 3, "mobile": true })),
+        (
+            "Emulation.setDeviceMetricsOverride",
+            json!({ "width": 321, "height": 123, "deviceScaleFactor": 3, "mobile": true }),
+        ),
         ("Page.addScriptToEvaluateOnNewDocument", json!({ "source": "initScript = 'left'" })),
         ("Network.enable", json!({})),
         ("Network.setExtraHTTPHeaders", json!({ "headers": { "x-left": "behind" } })),
@@ -128,7 +131,9 @@ async fn f27_a_profile_keeps_what_it_should() {
 
         let second = case.service.connect("/?profile=work").await;
         let found = read(&second, &case.site.url).await;
-        for store in ["cookie", "httpOnlyCookie", "localStorage", "indexedDB", "cacheStorage", "opfs"] {
+        for store in
+            ["cookie", "httpOnlyCookie", "localStorage", "indexedDB", "cacheStorage", "opfs"]
+        {
             assert_eq!(found[store], "kept", "{found}");
         }
         for store in ["sessionStorage", "authCache", "sharedWorker", "windowName"] {
@@ -138,7 +143,9 @@ async fn f27_a_profile_keeps_what_it_should() {
 
         let anonymous = case.service.connect("/").await;
         let found = read(&anonymous, &case.site.url).await;
-        for store in ["cookie", "httpOnlyCookie", "localStorage", "indexedDB", "cacheStorage", "opfs"] {
+        for store in
+            ["cookie", "httpOnlyCookie", "localStorage", "indexedDB", "cacheStorage", "opfs"]
+        {
             assert!(found[store].is_null(), "an anonymous lease has {store}: {found}");
         }
         anonymous.close().await;

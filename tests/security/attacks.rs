@@ -87,7 +87,8 @@ async fn s04_argument_injection() {
 fn assert_absent(case: &Case) {
     for process in case.oracle.ours.chromium() {
         for argument in process.arguments() {
-            let in_a_name = argument.starts_with("--user-data-dir=") && !argument.contains("--inject");
+            let in_a_name =
+                argument.starts_with("--user-data-dir=") && !argument.contains("--inject");
             assert!(in_a_name || !argument.contains(INJECTED), "{argument} of {}", process.name);
         }
     }
@@ -98,8 +99,22 @@ async fn s26_profile_name_traversal() {
     let setup = Setup::new().size(1).set("pool.max_size", 3).set("profiles.on_demand", true);
     case(setup, async |case| {
         let names = [
-            "..", ".", "../x", "..%2Fx", "%2e%2e", "%2e%2e%2fx", "%252e%252e", "x%2F..%2F..%2Fy",
-            "%2Fetc", "x%00", ".hidden", ".quarantine", "-x", "~", "CON%3A", "x%5Cy",
+            "..",
+            ".",
+            "../x",
+            "..%2Fx",
+            "%2e%2e",
+            "%2e%2e%2fx",
+            "%252e%252e",
+            "x%2F..%2F..%2Fy",
+            "%2Fetc",
+            "x%00",
+            ".hidden",
+            ".quarantine",
+            "-x",
+            "~",
+            "CON%3A",
+            "x%5Cy",
         ];
         let before = entries(case);
         for name in names {
@@ -107,7 +122,8 @@ async fn s26_profile_name_traversal() {
                 Ok(client) => {
                     let browser = case.service.browser_of(&client).await;
                     let process = Process::read(browser.pid).expect("it lives");
-                    let inside = format!("--user-data-dir={}/profiles/", case.home.state_dir().display());
+                    let inside =
+                        format!("--user-data-dir={}/profiles/", case.home.state_dir().display());
                     let directory = process
                         .arguments()
                         .into_iter()
@@ -115,11 +131,14 @@ async fn s26_profile_name_traversal() {
                         .expect("every Chromium has one");
                     let rest = directory.strip_prefix(&inside);
                     let rest = rest.unwrap_or_else(|| panic!("{name} became {directory}"));
-                    let escapes = rest.split('/').any(|part| part.is_empty() || part.starts_with('.'));
+                    let escapes =
+                        rest.split('/').any(|part| part.is_empty() || part.starts_with('.'));
                     assert!(!escapes, "{name} became {directory}");
                     client.close().await;
                 }
-                Err(refused) => assert!([400, 404].contains(&refused.status), "{name}: {refused:?}"),
+                Err(refused) => {
+                    assert!([400, 404].contains(&refused.status), "{name}: {refused:?}")
+                }
             }
         }
         assert_eq!(entries(case), before, "something was made outside of the profiles");
@@ -202,15 +221,21 @@ fn attempts(known: &Known) -> Vec<(&'static str, Value)> {
         ("Target.getTargets", json!({})),
         ("Target.getTargets", json!({ "filter": [{}] })),
         ("Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] })),
-        ("Target.setAutoAttach",
-            json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true, "filter": [{}] })),
+        (
+            "Target.setAutoAttach",
+            json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true, "filter": [{}] }),
+        ),
         ("Target.getTargetInfo", json!({ "targetId": target })),
         ("Target.attachToTarget", json!({ "targetId": target, "flatten": true })),
         ("Target.attachToTarget", json!({ "targetId": target, "flatten": false })),
-        ("Target.sendMessageToTarget",
-            json!({ "targetId": target, "message": "{\"id\":1,\"method\":\"Page.close\"}" })),
-        ("Target.sendMessageToTarget",
-            json!({ "sessionId": session, "message": "{\"id\":1,\"method\":\"Page.close\"}" })),
+        (
+            "Target.sendMessageToTarget",
+            json!({ "targetId": target, "message": "{\"id\":1,\"method\":\"Page.close\"}" }),
+        ),
+        (
+            "Target.sendMessageToTarget",
+            json!({ "sessionId": session, "message": "{\"id\":1,\"method\":\"Page.close\"}" }),
+        ),
         ("Target.detachFromTarget", json!({ "sessionId": session })),
         ("Target.closeTarget", json!({ "targetId": target })),
         ("Target.activateTarget", json!({ "targetId": target })),
@@ -219,14 +244,22 @@ fn attempts(known: &Known) -> Vec<(&'static str, Value)> {
         ("Target.disposeBrowserContext", json!({ "browserContextId": context })),
         ("Target.getBrowserContexts", json!({})),
         ("Storage.getCookies", json!({ "browserContextId": context })),
-        ("Storage.setCookies",
-            json!({ "browserContextId": context, "cookies": [{ "name": "a", "value": "b", "url": "http://x" }] })),
+        (
+            "Storage.setCookies",
+            json!({ "browserContextId": context, "cookies": [{ "name": "a", "value": "b", "url": "http://x" }] }),
+        ),
         ("Storage.clearCookies", json!({ "browserContextId": context })),
         ("Browser.setDownloadBehavior", json!({ "behavior": "deny", "browserContextId": context })),
-        ("Browser.grantPermissions", json!({ "permissions": ["midi"], "browserContextId": context })),
+        (
+            "Browser.grantPermissions",
+            json!({ "permissions": ["midi"], "browserContextId": context }),
+        ),
         ("Browser.resetPermissions", json!({ "browserContextId": context })),
         ("Browser.getWindowForTarget", json!({ "targetId": target })),
-        ("Target.autoAttachRelated", json!({ "targetId": target, "waitForDebuggerOnStart": false })),
+        (
+            "Target.autoAttachRelated",
+            json!({ "targetId": target, "waitForDebuggerOnStart": false }),
+        ),
         ("Target.openDevTools", json!({ "targetId": target })),
         ("Page.navigate", json!({ "url": "chrome://process-internals" })),
         ("Page.navigate", json!({ "url": "view-source:chrome://version" })),
@@ -234,7 +267,12 @@ fn attempts(known: &Known) -> Vec<(&'static str, Value)> {
 }
 
 /// No answer tells of the victim more than the ids that the attacker has sent.
-fn assert_nothing_of(known: &Known, method: &str, params: &Value, answer: &Result<Value, CdpError>) {
+fn assert_nothing_of(
+    known: &Known,
+    method: &str,
+    params: &Value,
+    answer: &Result<Value, CdpError>,
+) {
     let told = format!("{answer:?}");
     assert!(!told.contains("victim"), "{method} {params}: {told}");
     if let Ok(result) = answer {
@@ -272,14 +310,19 @@ async fn s16_json_tricks(kind: LeaseKind) {
             r#"{"id":1,"method":7}"#.to_owned(),
             r#"[{"id":1,"method":"Browser.getVersion"}]"#.to_owned(),
             r#"{"id":1,"method":"Browser.getVersion"}{"id":2,"method":"Browser.close"}"#.to_owned(),
-            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.close\"}".to_owned(),
+            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.close\"}"
+                .to_owned(),
             r#"{"id":1,"method":"Browser.getVersion\u0000"}"#.to_owned(),
             "{".to_owned(),
             "null".to_owned(),
             String::new(),
             "x".repeat(100_000),
             "[".repeat(100_000),
-            format!(r#"{{"id":1,"method":"Runtime.evaluate","params":{}1{}}}"#, "[".repeat(50_000), "]".repeat(50_000)),
+            format!(
+                r#"{{"id":1,"method":"Runtime.evaluate","params":{}1{}}}"#,
+                "[".repeat(50_000),
+                "]".repeat(50_000)
+            ),
         ];
         for trick in &tricks {
             let attacker = case.service.connect("/").await;

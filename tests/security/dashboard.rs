@@ -38,7 +38,10 @@ async fn s37_framing_and_content_policy() {
         assert_eq!(answer.status, 200, "{answer:?}");
         let policy = answer.header("content-security-policy").unwrap_or_default();
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
-        assert!(policy.contains("default-src 'none'") || policy.contains("default-src 'self'"), "{policy}");
+        assert!(
+            policy.contains("default-src 'none'") || policy.contains("default-src 'self'"),
+            "{policy}"
+        );
         assert!(!policy.contains("unsafe-eval"), "{policy}");
         let sniff = answer.header("x-content-type-options").unwrap_or_default();
         assert_eq!(sniff, "nosniff");

@@ -81,8 +81,13 @@ async fn s28_directories_are_private(kind: LeaseKind) {
         let client = case.service.connect(profile).await;
         client.page(&case.site.at("/title.html")).await;
         let own = rustix::process::geteuid().as_raw();
-        let roots = [case.home.state_dir(), case.home.state_dir().join("run"), case.home.state_dir().join("profiles")];
-        let below = roots.iter().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+        let roots = [
+            case.home.state_dir(),
+            case.home.state_dir().join("run"),
+            case.home.state_dir().join("profiles"),
+        ];
+        let below =
+            roots.iter().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
         let directories = below.map(|entry| entry.path()).filter(|path| path.is_dir());
         for directory in roots.iter().filter(|root| root.exists()).cloned().chain(directories) {
             let metadata = fs::metadata(&directory).expect("it is there");
@@ -98,7 +103,8 @@ async fn s28_directories_are_private(kind: LeaseKind) {
 /// Whatever the umask of whoever starts it.
 #[tokio::test(flavor = "multi_thread")]
 async fn s28_an_open_umask_opens_nothing() {
-    let setup = Setup::new().engine(Engine::Shell).wrapper(["sh", "-c", "umask 0; exec \"$0\" \"$@\""]);
+    let setup =
+        Setup::new().engine(Engine::Shell).wrapper(["sh", "-c", "umask 0; exec \"$0\" \"$@\""]);
     case(setup, async |case| {
         open_to_others(case);
     })
@@ -108,7 +114,8 @@ async fn s28_an_open_umask_opens_nothing() {
 fn open_to_others(case: &Case) {
     for process in case.oracle.ours.browsers() {
         let arguments = Process::arguments(&process);
-        let directory = arguments.iter().find_map(|argument| argument.strip_prefix("--user-data-dir="));
+        let directory =
+            arguments.iter().find_map(|argument| argument.strip_prefix("--user-data-dir="));
         let parent = Path::new(directory.expect("every Chromium has one")).parent();
         let metadata = fs::metadata(parent.expect("it is in the state directory")).expect("there");
         assert_eq!(metadata.permissions().mode() & 0o077, 0, "{parent:?}");

@@ -152,8 +152,10 @@ async fn s23_lease_ids(kind: LeaseKind) {
         let unknown = case.service.try_connect(&unknown).await.expect_err("there is none");
         assert_eq!(unknown.status, 404, "{unknown:?}");
         // No two are near each other: about half of all bits differ.
-        let ids: Vec<u128> =
-            seen.iter().filter_map(|id| u128::from_str_radix(&id.replace('-', ""), 16).ok()).collect();
+        let ids: Vec<u128> = seen
+            .iter()
+            .filter_map(|id| u128::from_str_radix(&id.replace('-', ""), 16).ok())
+            .collect();
         for pair in ids.windows(2) {
             let differ = (pair[0] ^ pair[1]).count_ones();
             assert!((20..=108).contains(&differ), "{differ} bits differ: {pair:x?}");

@@ -97,7 +97,10 @@ async fn s33_a_header_of_20_mb() {
         let before = case.service.process.status("VmHWM").expect("it runs");
         for _ in 0..5 {
             let mut stream = open(case).await;
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ").await.expect("it is open");
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+                .await
+                .expect("it is open");
             let mebibyte = vec![b'x'; 1 << 20];
             for _ in 0..20 {
                 // It is cut off at some time.

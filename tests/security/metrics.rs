@@ -30,7 +30,9 @@ async fn s35_metric_cardinality() {
                     client.close().await;
                 }
             }
-            for (method, path) in [("GET", format!("/{number}")), (["PUT", "BREW"][number % 2], "/metrics".into())] {
+            for (method, path) in
+                [("GET", format!("/{number}")), (["PUT", "BREW"][number % 2], "/metrics".into())]
+            {
                 // Whatever it answers.
                 let _ = request(&case.service.address, method, &path, &[], "").await;
             }

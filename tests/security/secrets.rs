@@ -53,7 +53,9 @@ async fn visible(case: &Case) -> Vec<(String, String)> {
     }
     let bearer = format!("Bearer {TOKEN}");
     let bearer = [("authorization", &*bearer)];
-    for path in ["/api/state", "/api/history", "/sessions", "/metrics", "/pressure", "/json/version"] {
+    for path in
+        ["/api/state", "/api/history", "/sessions", "/metrics", "/pressure", "/json/version"]
+    {
         let answer = request(&case.service.address, "GET", path, &bearer, "").await;
         visible.push((path.to_owned(), answer.expect("an answer").text()));
     }
@@ -67,7 +69,8 @@ async fn s18_s19_s20_secrets_are_found_nowhere() {
         let client = case.service.connect("/?region=eu&trackingId=seen").await;
         let set = format!("/cookie?name=session&value={COOKIE}&attributes=HttpOnly");
         client.page(&case.site.at(&set)).await;
-        let params = json!({ "cookies": [{ "name": "more", "value": COOKIE, "url": case.site.url }] });
+        let params =
+            json!({ "cookies": [{ "name": "more", "value": COOKIE, "url": case.site.url }] });
         client.call("Storage.setCookies", params).await.expect("a client may set its cookies");
         // Refusals repeat what they refuse; not this.
         for path in [format!("/?token={TOKEN}x"), format!("/?token={TOKEN}&priority=none")] {
@@ -131,7 +134,8 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn s29_chromium_gets_an_allow_list_of_the_environment() {
     for engine in [Engine::Shell, Engine::Chromium] {
-        let setup = Setup::new().engine(engine).env("UNRELATED", VARIABLE).env("LD_NOTHING", VARIABLE);
+        let setup =
+            Setup::new().engine(engine).env("UNRELATED", VARIABLE).env("LD_NOTHING", VARIABLE);
         case(setup, async |case| {
             let client = case.service.connect("/").await;
             client.page(&case.site.at("/title.html")).await;

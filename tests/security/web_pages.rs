@@ -95,7 +95,8 @@ async fn s14_with_a_token_a_change_wants_it_in_a_header() {
     const TOKEN: &str = "canary-Zk9-token";
     case(Setup::new().set("gateway.token", TOKEN).tokened(TOKEN), async |case| {
         let address = &case.service.address;
-        for (method, path) in [("GET", "/kill/all"), ("POST", "/api/flush"), ("POST", "/api/drain")] {
+        for (method, path) in [("GET", "/kill/all"), ("POST", "/api/flush"), ("POST", "/api/drain")]
+        {
             let path = format!("{path}?token={TOKEN}");
             let answer = request(address, method, &path, &[], "{}").await.expect("an answer");
             assert_eq!(answer.status, 401, "{path}: {answer:?}");

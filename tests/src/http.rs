@@ -75,9 +75,9 @@ async fn send(
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
-    let mut request = Request::builder().uri(path).method(
-        Method::from_bytes(method.as_bytes()).expect("a test writes a method"),
-    );
+    let mut request = Request::builder()
+        .uri(path)
+        .method(Method::from_bytes(method.as_bytes()).expect("a test writes a method"));
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request = request.header(HOST, address);
     }

@@ -87,7 +87,9 @@ impl<'a> Page<'a> {
         let wanted = async {
             loop {
                 match events.recv().await {
-                    Ok(event) if event["method"] == method && event["sessionId"] == *self.session => {
+                    Ok(event)
+                        if event["method"] == method && event["sessionId"] == *self.session =>
+                    {
                         return Ok(event);
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -69,7 +69,8 @@ impl Service {
         let began = Instant::now();
         let mut child = Self::spawn(home, setup);
         let status = timeout(GENEROUS, child.wait()).await;
-        let status = status.expect("it refuses within half a minute").expect("it can be waited for");
+        let status =
+            status.expect("it refuses within half a minute").expect("it can be waited for");
         let log = home.log().split_off(before);
         (Exit { code: status.code(), took: began.elapsed() }, log)
     }

@@ -34,12 +34,15 @@ impl Engine {
     pub fn executable(self) -> Option<PathBuf> {
         let names: &[&str] = match self {
             Self::Shell => &["chromium-headless-shell", "chrome-headless-shell"],
-            Self::Chromium => &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"],
+            Self::Chromium => {
+                &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"]
+            }
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut places = vec![PathBuf::from("/usr/lib/chromium")];
         places.extend(std::env::split_paths(&path));
-        let mut candidates = names.iter().flat_map(|name| places.iter().map(move |at| at.join(name)));
+        let mut candidates =
+            names.iter().flat_map(|name| places.iter().map(move |at| at.join(name)));
         candidates.find(|candidate| candidate.is_file())
     }
 
@@ -66,7 +69,8 @@ impl fmt::Display for Engine {
 
 impl Default for Setup {
     fn default() -> Self {
-        let setup = Self { table: Table::new(), environment: Vec::new(), wrapper: Vec::new(), token: None };
+        let setup =
+            Self { table: Table::new(), environment: Vec::new(), wrapper: Vec::new(), token: None };
         setup
             .set("gateway.listen", "127.0.0.1:0")
             .set("pool.min_size", 2)

@@ -99,7 +99,9 @@ async fn note(State(log): State<Log>, request: Request, next: Next) -> Response 
     let mut response = next.run(request).await;
     let cached = response.headers().contains_key(header::CACHE_CONTROL);
     if !cached {
-        response.headers_mut().insert(header::CACHE_CONTROL, "no-store".parse().expect("it is one"));
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, "no-store".parse().expect("it is one"));
     }
     response
 }
@@ -116,7 +118,8 @@ async fn cookie(Query(query): Parameters, headers: HeaderMap) -> Response {
     let mut response = axum::Json(json!({ "cookie": came })).into_response();
     if let Some(name) = query.get("name") {
         let value = query.get("value").map_or("", String::as_str);
-        let attributes = query.get("attributes").map(|more| format!("; {more}")).unwrap_or_default();
+        let attributes =
+            query.get("attributes").map(|more| format!("; {more}")).unwrap_or_default();
         let cookie = format!("{name}={value}; Path=/{attributes}");
         let cookie = cookie.parse().expect("a test writes a cookie");
         response.headers_mut().insert(header::SET_COOKIE, cookie);

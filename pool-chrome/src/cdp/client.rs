@@ -132,6 +132,12 @@ impl Client {
         Ok(Session { client: self.clone(), id: Some(id) })
     }
 
+    /// A session that this connection was attached to by itself, as `Target.attachedToTarget` tells.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Session {
+        Session { client: self.clone(), id: Some(id) }
+    }
+
     fn ended(&self) -> CdpError {
         CdpError::Ended(self.shared.sender.end_reason().unwrap_or(EndReason::ClientClosed))
     }
@@ -183,11 +189,7 @@ impl Session {
             let Some(pending) = pending.as_mut() else { return Err(self.client.ended()) };
             pending.insert(id, reply);
         }
-        let mut message = json!({ "id": id, "method": method, "params": params });
-        if let Some(session) = self.id {
-            message["sessionId"] = json!(session.as_str());
-        }
-        shared.sender.send(&message.to_string()).await.map_err(CdpError::Ended)?;
+        self.write(id, method, &params).await?;
         let result = match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(ErrorBody { code, message })) => {
@@ -197,6 +199,29 @@ impl Session {
         };
         serde_json::from_str(result.get())
             .map_err(|error| CdpError::unexpected(method, error.to_string()))
+    }
+
+    /// Sends a command and does not wait for its answer, which nobody gets. A page that stands still
+    /// answers most commands only when it goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Ended`] if the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn send(&self, method: &str, params: Value) -> Result<(), CdpError> {
+        let id = self.client.shared.next_id.fetch_add(1, Relaxed);
+        self.write(id, method, &params).await
+    }
+
+    async fn write(&self, id: i32, method: &str, params: &Value) -> Result<(), CdpError> {
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = self.id {
+            message["sessionId"] = json!(session.as_str());
+        }
+        self.client.shared.sender.send(&message.to_string()).await.map_err(CdpError::Ended)
     }
 
     /// Waits for an event of this session that was sent after `events` was made.

@@ -174,8 +174,12 @@ impl Driver for ChromeDriver {
         reporter: Reporter,
     ) -> Result<VirtualBrowser, ChromeError> {
         let place = self.fleet.place(spec).await?;
-        let mut browser =
-            VirtualBrowser { seat: None, fleet: Arc::clone(&self.fleet), id: meta.id, spec: spec.clone() };
+        let mut browser = VirtualBrowser {
+            seat: None,
+            fleet: Arc::clone(&self.fleet),
+            id: meta.id,
+            spec: spec.clone(),
+        };
         self.reseat(&mut browser, place, Some(reporter)).await?;
         Ok(browser)
     }

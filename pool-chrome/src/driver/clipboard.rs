@@ -18,9 +18,5 @@ pub(super) async fn wipe(mux: &Multiplexer) -> Result<(), CdpError> {
     page.call("Input.dispatchKeyEvent", &copy).await?;
     let wiped = page.evaluate("globalThis.wiped === true").await?;
     page.close().await?;
-    if wiped == json!(true) {
-        Ok(())
-    } else {
-        Err(CdpError::Leftover("the clipboard".to_owned()))
-    }
+    if wiped == json!(true) { Ok(()) } else { Err(CdpError::Leftover("the clipboard".to_owned())) }
 }

@@ -71,9 +71,14 @@ impl Health {
 impl Host {
     /// Proves that the Chromium answers, that the lease's warm page does, and from time to time
     /// that pages can be made, by making one: `Browser.getVersion` still answers when none can.
-    pub(super) async fn probe(&self, lease: &MuxLease, interval: Duration) -> Result<(), ChromeError> {
+    pub(super) async fn probe(
+        &self,
+        lease: &MuxLease,
+        interval: Duration,
+    ) -> Result<(), ChromeError> {
         let began = Instant::now();
-        let late = |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
+        let late =
+            |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
         let params = json!({});
         let answer = self.mux.call(None, "Browser.getVersion", &params);
         timeout(PATIENCE, answer).await.map_err(|_| late("Browser.getVersion"))??;

@@ -138,7 +138,11 @@ impl Host {
             spec,
             launched_at,
             places: if kind == LeaseKind::Shared { config.leases_per_browser.max(1) } else { 1 },
-            max_leases: if kind == LeaseKind::Shared { config.max_browser_leases } else { u64::MAX },
+            max_leases: if kind == LeaseKind::Shared {
+                config.max_browser_leases
+            } else {
+                u64::MAX
+            },
             max_age: if kind == LeaseKind::Shared { config.max_browser_age } else { Duration::MAX },
             max_memory: config.max_memory,
             grace: config.close_grace,
@@ -284,7 +288,8 @@ impl Host {
         if host.spec.has_profile() && host.mux.end_reason().is_none() {
             let params = json!({});
             let asked = host.mux.call(None, "Browser.close", &params);
-            let _ = timeout(host.grace, async { tokio::join!(asked, host.chromium.exited()) }).await;
+            let _ =
+                timeout(host.grace, async { tokio::join!(asked, host.chromium.exited()) }).await;
         }
         host.mux.end(EndReason::Closed);
         host.chromium.close(host.grace).await;

@@ -54,8 +54,11 @@ impl<'a> ScratchPage<'a> {
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        self.run("new Promise(done => document.readyState === 'complete' \
-            ? done() : addEventListener('load', () => done()))").await
+        self.run(
+            "new Promise(done => document.readyState === 'complete' \
+            ? done() : addEventListener('load', () => done()))",
+        )
+        .await
     }
 
     /// Runs a script to its end, that of its promise if it returns one.

@@ -106,7 +106,10 @@ impl BrowserSpec {
     }
 
     /// The proxy, with its credentials.
-    #[cfg_attr(not(feature = "policies"), expect(clippy::unnecessary_wraps, reason = "an assigned proxy may be refused"))]
+    #[cfg_attr(
+        not(feature = "policies"),
+        expect(clippy::unnecessary_wraps, reason = "an assigned proxy may be refused")
+    )]
     pub(super) fn upstream(&self) -> Result<Option<Upstream>, ChromeError> {
         #[cfg(feature = "policies")]
         if let Some(assignment) = &self.assignment {
@@ -116,7 +119,10 @@ impl BrowserSpec {
     }
 
     /// Gives back what was held, now that the process is gone.
-    #[cfg_attr(not(feature = "policies"), expect(clippy::unused_async, reason = "a profile is given back off the runtime"))]
+    #[cfg_attr(
+        not(feature = "policies"),
+        expect(clippy::unused_async, reason = "a profile is given back off the runtime")
+    )]
     pub(super) async fn give_back(self) {
         #[cfg(feature = "policies")]
         if let Some(instance) = self.instance {
@@ -125,7 +131,10 @@ impl BrowserSpec {
     }
 
     /// Tells whoever assigned the proxy how it does.
-    #[cfg_attr(not(feature = "policies"), expect(clippy::unused_self, reason = "nobody assigns proxies"))]
+    #[cfg_attr(
+        not(feature = "policies"),
+        expect(clippy::unused_self, reason = "nobody assigns proxies")
+    )]
     pub(super) fn report_proxy(&self, works: bool) {
         #[cfg(feature = "policies")]
         if let Some(assignment) = &self.assignment {
@@ -145,7 +154,9 @@ fn assigned(proxy: &pool_policies::Proxy) -> Result<Upstream, ChromeError> {
     let address = format!("{}://{host}:{}", proxy.scheme().as_str(), proxy.port());
     let upstream = Upstream::parse(&address)?;
     Ok(match (proxy.username(), proxy.password()) {
-        (Some(username), Some(password)) => upstream.credentials(username.to_owned(), password.clone()),
+        (Some(username), Some(password)) => {
+            upstream.credentials(username.to_owned(), password.clone())
+        }
         _ => upstream,
     })
 }

@@ -35,7 +35,9 @@ pub struct VirtualBrowser {
 
 impl VirtualBrowser {
     fn seat(&self) -> &Seat {
-        self.seat.as_ref().expect("only recycling and closing take the seat, and both own the browser")
+        self.seat
+            .as_ref()
+            .expect("only recycling and closing take the seat, and both own the browser")
     }
 
     /// Opens a connection of the Chrome DevTools Protocol. There may be several, one after another
@@ -73,7 +75,8 @@ impl VirtualBrowser {
     /// [`ChromeError::Client`] if the browser or the navigation failed.
     pub async fn new_page(&self, url: &str) -> Result<chromiumoxide::Page, ChromeError> {
         // The warm page is handed out for an empty one only; going there takes no longer.
-        let page = self.browser().await?.new_page("about:blank").await.map_err(ChromeError::client)?;
+        let page =
+            self.browser().await?.new_page("about:blank").await.map_err(ChromeError::client)?;
         if url != "about:blank" {
             page.goto(url).await.map_err(ChromeError::client)?;
         }
@@ -156,12 +159,12 @@ impl VirtualBrowser {
         let params = json!({ "format": "png", "optimizeForSpeed": true });
         let shot = timeout(SCREENSHOT, mux.call(Some(session), METHOD, &params)).await;
         mux.detach(session);
-        let shot = shot.map_err(|_| CdpError::Timeout {
-            method: METHOD.to_owned(),
-            waited: SCREENSHOT,
-        })??;
+        let shot =
+            shot.map_err(|_| CdpError::Timeout { method: METHOD.to_owned(), waited: SCREENSHOT })??;
         let data = shot["data"].as_str().unwrap_or_default();
-        BASE64_STANDARD.decode(data).map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
+        BASE64_STANDARD
+            .decode(data)
+            .map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
     }
 }
 

@@ -22,17 +22,28 @@ pub(crate) struct AddressRule {
 const WEB: &[&str] = &["http", "https", "data", "blob", "about", "javascript"];
 
 /// The pages of Chromium's own that were tried in a context off the record and do no harm.
-const HARMLESS: &[&str] = &["version", "gpu", "blank", "about", "credits", "media-internals", "webrtc-internals"];
+const HARMLESS: &[&str] =
+    &["version", "gpu", "blank", "about", "credits", "media-internals", "webrtc-internals"];
 
 /// The pages that exist to end or freeze the browser.
-const DEADLY: &[&str] = &["quit", "restart", "inducebrowsercrashforrealz", "inducebrowserdcheckforrealz", "uithreadhang", "delayeduithreadhang"];
+const DEADLY: &[&str] = &[
+    "quit",
+    "restart",
+    "inducebrowsercrashforrealz",
+    "inducebrowserdcheckforrealz",
+    "uithreadhang",
+    "delayeduithreadhang",
+];
 
 impl AddressRule {
     pub(crate) fn allows(self, address: &str) -> bool {
         let url = match Url::parse(address) {
             Ok(url) => url,
             // Chromium refuses what it cannot parse, and takes "" for about:blank.
-            Err(_) => return address.trim().is_empty() || self.kind == LeaseKind::Exclusive && !has_scheme(address),
+            Err(_) => {
+                return address.trim().is_empty()
+                    || self.kind == LeaseKind::Exclusive && !has_scheme(address);
+            }
         };
         match url.scheme() {
             scheme if WEB.contains(&scheme) => true,
@@ -107,10 +118,17 @@ mod tests {
 
     #[test]
     fn an_exclusive_lease_is_kept_from_what_ends_its_chromium() {
-        for address in ["chrome://settings", "chrome://history", "CHROME:extensions", "view-source:chrome://settings"] {
+        for address in [
+            "chrome://settings",
+            "chrome://history",
+            "CHROME:extensions",
+            "view-source:chrome://settings",
+        ] {
             assert!(!EXCLUSIVE.allows(address), "{address}");
         }
-        for address in ["chrome://version", "file:///etc/hostname", "view-source:http://example.org/"] {
+        for address in
+            ["chrome://version", "file:///etc/hostname", "view-source:http://example.org/"]
+        {
             assert!(EXCLUSIVE.allows(address), "{address}");
         }
         let profile = AddressRule { off_the_record: false, ..EXCLUSIVE };

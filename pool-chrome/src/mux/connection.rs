@@ -25,7 +25,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, id: ConnectionId, link: Arc<Link>, queue: mpsc::UnboundedReceiver<Bytes>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        id: ConnectionId,
+        link: Arc<Link>,
+        queue: mpsc::UnboundedReceiver<Bytes>,
+    ) -> Self {
         let sender = ConnectionSender { shared: shared.clone(), id, link: link.clone() };
         Self { sender, receiver: ConnectionReceiver { queue, link, shared, id } }
     }

@@ -212,7 +212,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 f.write_str("a string")
             }
 
-            fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+            fn visit_borrowed_str<E: serde::de::Error>(
+                self,
+                text: &'de str,
+            ) -> Result<Text<'de>, E> {
                 Ok(Text(Cow::Borrowed(text)))
             }
 
@@ -258,11 +261,19 @@ mod tests {
             ("[1]", -32600, "Message must be an object"),
             (r#"[1,"A.b",null,null]"#, -32600, "Message must be an object"),
             (r#"{"id":1.5,"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
-            (r#"{"id":4294967296,"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
+            (
+                r#"{"id":4294967296,"method":"A.b"}"#,
+                -32600,
+                "Message must have integer 'id' property",
+            ),
             (r#"{"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
             (r#"{"id":1}"#, -32600, "Message must have string 'method' property"),
             (r#"{"id":1,"method":5}"#, -32600, "Message must have string 'method' property"),
-            (r#"{"id":1,"method":"A.b","sessionId":5}"#, -32600, "Message may have string 'sessionId' property"),
+            (
+                r#"{"id":1,"method":"A.b","sessionId":5}"#,
+                -32600,
+                "Message may have string 'sessionId' property",
+            ),
             (r#"{"id":1,"method":"A.b","foo":1}"#, -32600, property),
         ] {
             assert_eq!(refused(text), (code, message.to_owned()), "{text}");

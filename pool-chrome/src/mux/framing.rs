@@ -40,7 +40,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.searched = 0;
         let frame = self.buffer.split_to(end + 1);
         // A small frame in a client's queue must not keep a whole read buffer alive.
-        Some(if end < CHUNK { Bytes::copy_from_slice(&frame[..end]) } else { frame.freeze().slice(..end) })
+        Some(if end < CHUNK {
+            Bytes::copy_from_slice(&frame[..end])
+        } else {
+            frame.freeze().slice(..end)
+        })
     }
 }
 

@@ -72,7 +72,9 @@ impl MuxLease {
         };
         let (outgoing, queue) = Outgoing::new(limit);
         let link = outgoing.link.clone();
-        let id = shared.update(|state| state.open_connection(self.id, root, outgoing)).ok_or_else(over)?;
+        let id = shared
+            .update(|state| state.open_connection(self.id, root, outgoing))
+            .ok_or_else(over)?;
         Ok(Connection::new(Arc::clone(shared), id, link, queue))
     }
 
@@ -88,9 +90,10 @@ impl MuxLease {
     /// Asks the warm page whether it is there, if there is one. It changes nothing of it: even a
     /// page that stands still before its first script can add.
     pub(crate) async fn probe_warm_page(&self) -> Result<(), CdpError> {
-        let warm = self.mux.shared().look(|state| {
-            state.leases.get(&self.id).and_then(|lease| lease.warm.session())
-        });
+        let warm = self
+            .mux
+            .shared()
+            .look(|state| state.leases.get(&self.id).and_then(|lease| lease.warm.session()));
         let Some(session) = warm else { return Ok(()) };
         let params = json!({ "expression": "6*7" });
         let answer = self.mux.call(Some(session), "Runtime.evaluate", &params).await?;
@@ -199,13 +202,17 @@ impl MuxLease {
     /// not be used for another one.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
-        self.mux.shared().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
+        self.mux
+            .shared()
+            .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
     }
 
     /// Whether one of the lease's renderers has died.
     #[must_use]
     pub fn has_crashed_page(&self) -> bool {
-        self.mux.shared().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
+        self.mux
+            .shared()
+            .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
     }
 
     /// What the lease has open, for an overview. Nothing of it is disturbed.

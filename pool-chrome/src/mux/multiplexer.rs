@@ -163,7 +163,8 @@ impl Multiplexer {
         method: &str,
         params: &Value,
     ) -> Result<Value, CdpError> {
-        let send = |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
+        let send =
+            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
         let result = self.shared.ask(send).await??;
         serde_json::from_str(result.get())
             .map_err(|error| CdpError::unexpected(method, error.to_string()))
@@ -222,7 +223,8 @@ impl Multiplexer {
     async fn contexts(&self) -> Result<Contexts, CdpError> {
         const METHOD: &str = "Target.getBrowserContexts";
         let result = self.call(None, METHOD, &json!({})).await?;
-        serde_json::from_value(result).map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
+        serde_json::from_value(result)
+            .map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
     }
 
     /// How much the registry holds.

@@ -31,9 +31,8 @@ fn is_of_playwright(real: &Path) -> bool {
     let Ok(temp) = std::env::temp_dir().canonicalize() else { return false };
     let Ok(inside) = real.strip_prefix(temp) else { return false };
     let first = inside.components().next();
-    first.is_some_and(|name| {
-        name.as_os_str().to_string_lossy().starts_with("playwright-artifacts-")
-    })
+    first
+        .is_some_and(|name| name.as_os_str().to_string_lossy().starts_with("playwright-artifacts-"))
 }
 
 #[cfg(test)]

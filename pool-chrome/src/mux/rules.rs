@@ -314,17 +314,30 @@ mod tests {
 
     #[test]
     fn page_sessions_of_a_shared_lease_allow_by_domain() {
-        for method in ["Runtime.evaluate", "DOM.getDocument", "Fetch.enable", "Storage.getUsageAndQuota"] {
+        for method in
+            ["Runtime.evaluate", "DOM.getDocument", "Fetch.enable", "Storage.getUsageAndQuota"]
+        {
             assert_eq!(shared(method, SessionKind::Page), Pass, "{method}");
         }
-        for method in ["Tracing.start", "MadeUp.tomorrow", "Browser.getHistograms", "Emulation.addScreen", "nodomain"] {
+        for method in [
+            "Tracing.start",
+            "MadeUp.tomorrow",
+            "Browser.getHistograms",
+            "Emulation.addScreen",
+            "nodomain",
+        ] {
             assert_eq!(shared(method, SessionKind::Page), Refuse, "{method}");
         }
     }
 
     #[test]
     fn an_exclusive_lease_gets_all_but_what_ends_its_chromium_or_opens_it_up() {
-        for method in ["Tracing.start", "MadeUp.tomorrow", "Fetch.enable", "Memory.forciblyPurgeJavaScriptMemory"] {
+        for method in [
+            "Tracing.start",
+            "MadeUp.tomorrow",
+            "Fetch.enable",
+            "Memory.forciblyPurgeJavaScriptMemory",
+        ] {
             assert_eq!(exclusive(method, SessionKind::Browser), Pass, "{method}");
         }
         for method in ["Browser.crash", "Tethering.bind", "Target.exposeDevToolsProtocol"] {

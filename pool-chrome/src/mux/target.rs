@@ -43,7 +43,14 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn new(info: Info, raw: &RawValue) -> Self {
-        Self { info, raw: raw.get().to_owned(), hidden: false, tab: None, invented: false, banned: false }
+        Self {
+            info,
+            raw: raw.get().to_owned(),
+            hidden: false,
+            tab: None,
+            invented: false,
+            banned: false,
+        }
     }
 
     pub(crate) fn update(&mut self, info: Info, raw: &RawValue) {

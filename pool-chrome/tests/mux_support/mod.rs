@@ -80,7 +80,12 @@ impl Client {
     }
 
     /// The whole reply.
-    pub(crate) async fn ask(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
+    pub(crate) async fn ask(
+        &mut self,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+    ) -> Value {
         let id = self.send(session, method, params).await;
         self.reply(id).await
     }
@@ -103,7 +108,12 @@ impl Client {
     }
 
     /// The code and message of a command that must fail.
-    pub(crate) async fn fails(&mut self, session: Option<&str>, method: &str, params: Value) -> (i64, String) {
+    pub(crate) async fn fails(
+        &mut self,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+    ) -> (i64, String) {
         let reply = self.ask(session, method, params).await;
         let error = &reply["error"];
         assert!(error.is_object(), "{method} succeeded: {reply}");
@@ -132,7 +142,8 @@ impl Client {
     }
 
     pub(crate) async fn evaluate(&mut self, session: &str, expression: &str) -> Value {
-        let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        let params =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let result = self.ok(Some(session), "Runtime.evaluate", params).await;
         assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
         result["result"]["value"].clone()

@@ -76,7 +76,10 @@ fn processes(state: &Value, chromium: &[Process], findings: &mut Findings) {
     for process in chromium {
         let belongs = found.contains(&process.group) || process.name.starts_with("chrome_crashpad");
         if !accounted.contains(&process.id.pid) && !belongs {
-            findings.add(format!("nobody's: {:?}", super::ours::describe(std::slice::from_ref(process))));
+            findings.add(format!(
+                "nobody's: {:?}",
+                super::ours::describe(std::slice::from_ref(process))
+            ));
         }
     }
 }

@@ -24,7 +24,12 @@ impl Ours {
     #[must_use]
     pub fn of(home: &Home) -> Self {
         let home = home.path().to_path_buf();
-        Self { home, seen: Mutex::default(), strangers: Mutex::default(), foreign: Mutex::default() }
+        Self {
+            home,
+            seen: Mutex::default(),
+            strangers: Mutex::default(),
+            foreign: Mutex::default(),
+        }
     }
 
     /// This one, and what is below it, is of somebody else although it uses a directory of ours.

@@ -129,11 +129,17 @@ impl State {
             return self.release(session, maker);
         };
         let (connection, auto) = (held.connection, held.auto_attach.clone());
-        let (wait, in_tabs) = auto.map_or((true, false), |auto| (auto.wait, auto.filter.wants_tabs()));
+        let (wait, in_tabs) =
+            auto.map_or((true, false), |auto| (auto.wait, auto.filter.wants_tabs()));
         self.insert_session(session, Owner::Page(connection), Some(target.clone()), maker);
         self.apply_to_new_page(connection, session);
         if waiting && !wait {
-            self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), Reply::Nothing);
+            self.own_command(
+                Some(session),
+                "Runtime.runIfWaitingForDebugger",
+                &json!({}),
+                Reply::Nothing,
+            );
             waiting = false;
         }
         let Some(page) = self.targets.get(target) else { return };
@@ -174,7 +180,12 @@ impl State {
 
     /// Turns auto-attach on or off for a browser session. The client has its answer when all that
     /// exists is attached.
-    pub(super) fn set_auto_attach(&mut self, browser: SessionId, params: AutoAttachParams, reply: Relay) {
+    pub(super) fn set_auto_attach(
+        &mut self,
+        browser: SessionId,
+        params: AutoAttachParams,
+        reply: Relay,
+    ) {
         let Some(held) = self.browsers.get_mut(&browser) else { return };
         if !params.auto_attach {
             held.auto_attach = None;
@@ -258,8 +269,9 @@ impl State {
         let (target, parent) = (held.target.clone(), held.parent);
         if let Some(parent) = parent {
             self.emit_detached(parent, session, target.as_ref());
-            if let Some(Session { owner: Owner::Tab { .. }, target, parent: Some(browser), .. }) =
-                self.sessions.get(&parent)
+            if let Some(Session {
+                owner: Owner::Tab { .. }, target, parent: Some(browser), ..
+            }) = self.sessions.get(&parent)
             {
                 let (target, browser) = (target.clone(), *browser);
                 self.emit_detached(browser, parent, target.as_ref());
@@ -297,7 +309,8 @@ impl State {
         target: Option<Id>,
         maker: Option<SessionId>,
     ) {
-        let held = Session { owner, target, maker, parent: maker, waiting: false, automatic: false };
+        let held =
+            Session { owner, target, maker, parent: maker, waiting: false, automatic: false };
         self.sessions.insert(session, held);
     }
 

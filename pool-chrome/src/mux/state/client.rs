@@ -54,7 +54,9 @@ impl State {
             },
         };
         let on = match self.sessions.get(&session).map(|held| held.owner) {
-            Some(Owner::Browser { connection: its, .. }) if its == connection => SessionKind::Browser,
+            Some(Owner::Browser { connection: its, .. }) if its == connection => {
+                SessionKind::Browser
+            }
             Some(Owner::Page(its)) if its == connection => SessionKind::Page,
             Some(Owner::Tab { connection: its, page }) if its == connection => {
                 return self.tab_command(connection, session, page, &command);
@@ -64,7 +66,8 @@ impl State {
         let Some(held) = self.leases.get(&lease) else { return };
         let Command { id, method, params, .. } = command;
         let kind = held.options.kind;
-        let request = Request { connection, lease, kind, session, visible, id, method, params, text };
+        let request =
+            Request { connection, lease, kind, session, visible, id, method, params, text };
         let rule = rules::rule(&request.method, on, kind);
         self.apply(rule, &request);
     }

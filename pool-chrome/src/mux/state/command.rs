@@ -112,12 +112,18 @@ impl State {
     /// what Chromium gets.
     pub(super) fn send(&mut self, request: &Request<'_>, params: &Params) {
         let params = write(params);
-        let frame = envelope::write(request.id, &request.method, Some(&params), Some(request.session));
+        let frame =
+            envelope::write(request.id, &request.method, Some(&params), Some(request.session));
         self.push_client(request.connection, frame);
     }
 
     /// The same, but its reply is seen on its way back.
-    pub(super) fn send_watched(&mut self, request: &Request<'_>, params: Option<&Params>, watch: Watch) {
+    pub(super) fn send_watched(
+        &mut self,
+        request: &Request<'_>,
+        params: Option<&Params>,
+        watch: Watch,
+    ) {
         let written = params.map(write);
         let params = written.as_deref().or(request.params.map(|params| params.get()));
         let reply = Reply::Relay(request.relay(), watch);
@@ -156,7 +162,11 @@ impl State {
     }
 
     /// Reads params that name a target, which must be the lease's own.
-    pub(super) fn own_target(&mut self, request: &Request<'_>, message: &str) -> Option<(Params, Id)> {
+    pub(super) fn own_target(
+        &mut self,
+        request: &Request<'_>,
+        message: &str,
+    ) -> Option<(Params, Id)> {
         let mut params: Params = self.read(request)?;
         let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
         let own = self
@@ -167,7 +177,8 @@ impl State {
         // A tab that Chromium does not know of stands for its page.
         let own = own.map(|target| {
             let id = &target.info.target_id;
-            let page = self.targets.values().find(|page| target.invented && page.tab.as_ref() == Some(id));
+            let page =
+                self.targets.values().find(|page| target.invented && page.tab.as_ref() == Some(id));
             page.unwrap_or(target).info.target_id.clone()
         });
         match own {
@@ -181,7 +192,6 @@ impl State {
             }
         }
     }
-
 }
 
 /// Params as text.

@@ -31,7 +31,9 @@ impl State {
         let context = match params.get(KEY) {
             None | Some(Value::Null) => default.clone(),
             Some(Value::String(named)) if named.is_empty() => default.clone(),
-            Some(Value::String(named)) if self.is_own_context(lease, named) => named.as_str().into(),
+            Some(Value::String(named)) if self.is_own_context(lease, named) => {
+                named.as_str().into()
+            }
             Some(Value::String(named)) => return Err(foreign(named)),
             Some(other) => return Err(foreign(&other.to_string())),
         };

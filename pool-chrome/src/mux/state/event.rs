@@ -23,7 +23,9 @@ impl State {
                 self.attached_on_root(session, &info, waiting);
             }
             "Target.detachedFromTarget" => {
-                if let Some(session) = gone(params).and_then(|gone| SessionId::parse(&gone.session_id)) {
+                if let Some(session) =
+                    gone(params).and_then(|gone| SessionId::parse(&gone.session_id))
+                {
                     self.session_gone(session);
                 }
             }
@@ -148,7 +150,12 @@ impl State {
                 if !self.is_own_child(connection, &info) {
                     return self.release(child, Some(session));
                 }
-                self.insert_session(child, Owner::Page(connection), Some(info.target_id), Some(session));
+                self.insert_session(
+                    child,
+                    Owner::Page(connection),
+                    Some(info.target_id),
+                    Some(session),
+                );
                 self.apply_to_new_page(connection, child);
             }
             "Target.detachedFromTarget" => {
@@ -193,7 +200,9 @@ impl State {
                 self.attached_on_browser(session, child, &info, waiting, params);
             }
             "Target.detachedFromTarget" => {
-                if let Some(child) = gone(params).and_then(|gone| SessionId::parse(&gone.session_id)) {
+                if let Some(child) =
+                    gone(params).and_then(|gone| SessionId::parse(&gone.session_id))
+                {
                     self.session_gone(child);
                 }
             }

@@ -76,7 +76,9 @@ impl State {
         };
         held.warm = Warm::Creating;
         let mut params = json!({ "url": "about:blank" });
-        if let (Some(context), DefaultContext::Fresh) = (&held.default, held.options.default_context) {
+        if let (Some(context), DefaultContext::Fresh) =
+            (&held.default, held.options.default_context)
+        {
             params["browserContextId"] = json!(&**context);
         }
         self.own_command(Some(base), "Target.createTarget", &params, Reply::Warm { lease, reply });
@@ -97,10 +99,22 @@ impl State {
         held.used = true;
         let id = ConnectionId(self.serial());
         let own_target = self.browser_targets.get(&root).cloned();
-        self.insert_session(root, Owner::Browser { connection: id, root: true }, own_target.clone(), None);
+        self.insert_session(
+            root,
+            Owner::Browser { connection: id, root: true },
+            own_target.clone(),
+            None,
+        );
         self.browsers.insert(root, BrowserSession::new(id, lease, own_target));
         let downloads = download::Downloads::default();
-        let client = Client { lease, root, outgoing, ignore_certificates: false, held: Vec::new(), downloads };
+        let client = Client {
+            lease,
+            root,
+            outgoing,
+            ignore_certificates: false,
+            held: Vec::new(),
+            downloads,
+        };
         self.clients.insert(id, client);
         Some(id)
     }

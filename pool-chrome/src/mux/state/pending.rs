@@ -36,15 +36,31 @@ pub(crate) enum Reply {
     /// It goes to a client, under the client's id.
     Relay(Relay, Watch),
     /// It is part of a client's auto-attach.
-    AutoAttached { browser: SessionId, target: Id },
+    AutoAttached {
+        browser: SessionId,
+        target: Id,
+    },
     /// It names a browser session for a lease.
-    BrowserSession { lease: LeaseId, reply: oneshot::Sender<Result<SessionId, CdpError>> },
+    BrowserSession {
+        lease: LeaseId,
+        reply: oneshot::Sender<Result<SessionId, CdpError>>,
+    },
     /// It names the default context of a lease.
-    DefaultContext { lease: LeaseId, maker: SessionId, reply: oneshot::Sender<Result<(), CdpError>> },
+    DefaultContext {
+        lease: LeaseId,
+        maker: SessionId,
+        reply: oneshot::Sender<Result<(), CdpError>>,
+    },
     /// It ends the making of a lease's warm page.
-    Warm { lease: LeaseId, reply: oneshot::Sender<Result<(), CdpError>> },
+    Warm {
+        lease: LeaseId,
+        reply: oneshot::Sender<Result<(), CdpError>>,
+    },
     /// It says which frames a page has, to tell whose a download is.
-    FrameTree { connection: ConnectionId, guid: Id },
+    FrameTree {
+        connection: ConnectionId,
+        guid: Id,
+    },
 }
 
 /// To whom an answer goes, and under which id.

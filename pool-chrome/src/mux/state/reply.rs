@@ -41,7 +41,9 @@ impl State {
             (None, Some(error)) => {
                 let body = serde_json::from_str::<ErrorBody>(error.get());
                 let body = body.unwrap_or(ErrorBody { code: 0, message: String::new() });
-                if body.code == -32601 && !matches!(pending.reply, Reply::Relay(..) | Reply::Call(_)) {
+                if body.code == -32601
+                    && !matches!(pending.reply, Reply::Relay(..) | Reply::Call(_))
+                {
                     self.assumptions.unknown_command(&pending.method);
                 }
                 Err((error, body))

@@ -26,7 +26,8 @@ impl State {
         let nobodys = |context: &Id| {
             !self.contexts.contains_key(context) && !self.own_contexts.contains(context)
         };
-        matches!(&*info.kind, "page" | "other") && info.browser_context_id.as_ref().is_some_and(nobodys)
+        matches!(&*info.kind, "page" | "other")
+            && info.browser_context_id.as_ref().is_some_and(nobodys)
     }
 
     /// Bans a target that has come to show what its lease may not see. `true` if it is banned.

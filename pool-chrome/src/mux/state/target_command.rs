@@ -53,7 +53,8 @@ impl State {
             _ => return self.refuse(request, INVALID_PARAMS, "Invalid parameters"),
         };
         if !rule.allows(address) {
-            let message = "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
+            let message =
+                "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
             return self.refuse(request, SERVER_ERROR, message);
         }
         let blank = address.is_empty() || address == "about:blank";
