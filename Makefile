@@ -21,8 +21,8 @@ run: chromium ## Install Chromium if there is none, build, and serve on ws://127
 test: chromium clients ## Install what the tests need and run everything that CI runs
 	scripts/test
 
-faults: chromium clients ## The fault and security suites: what breaks, what an attacker tries
-	scripts/test faults
+faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
+	scripts/test e2e clients faults
 
 lint: ## Formatting, clippy with warnings as errors, licences and advisories where cargo-deny is installed
 	scripts/lint
