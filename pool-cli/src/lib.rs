@@ -17,4 +17,6 @@ pub mod pool;
 pub mod reloader;
 pub mod service;
 pub mod stdout;
+mod supervisor;
 mod table;
+mod visit;

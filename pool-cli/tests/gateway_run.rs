@@ -185,3 +185,31 @@ async fn exec_runs_a_command_with_a_browser_and_ends_as_it_does() {
     assert!(output.starts_with("ws://127.0.0.1:"), "{output}");
     assert_eq!(processes_below(&own.path().join("state")), [] as [u32; 0]);
 }
+
+#[tokio::test]
+async fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("it is open");
+    let path = path.to_str().expect("it is text");
+    let mut service =
+        Service::start_with(SMALL, &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "400000")]);
+    let hear = |wanted: &str| loop {
+        let mut text = [0; 256];
+        let length = socket.recv(&mut text).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+        if String::from_utf8_lossy(&text[..length]).contains(wanted) {
+            return;
+        }
+    };
+    for wanted in ["READY=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        hear(wanted);
+    }
+    service.signal(Signal::HUP);
+    for wanted in ["RELOADING=1", "READY=1"] {
+        hear(wanted);
+    }
+    service.signal(Signal::TERM);
+    hear("STOPPING=1");
+    assert!(service.wait(Duration::from_secs(5)).success());
+}

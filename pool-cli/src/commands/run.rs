@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -13,7 +14,7 @@ use crate::exit::Failure;
 use crate::gateway::Reload;
 use crate::reloader::Reloader;
 use crate::service::Service;
-use crate::{banner, logging, stdout};
+use crate::{banner, logging, stdout, supervisor};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -71,6 +72,8 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
         service.opened().clone(),
     ));
     service.gateway().on_reload(reloader.clone());
+    supervisor::tell(&[NotifyState::Ready]);
+    let watchdog = tokio::spawn(supervisor::watch(Arc::clone(service.gateway())));
     loop {
         tokio::select! {
             told = signals.next() => match told {
@@ -80,6 +83,7 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
             () = service.gateway().drain_asked() => break,
         }
     }
+    supervisor::tell(&[NotifyState::Stopping]);
     let leases = service.gateway().fleet().load().leased;
     let grace = service.gateway().settings().drain_timeout();
     info!(leases, ?grace, "draining; a second signal ends it at once");
@@ -92,11 +96,18 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
             return Err(Failure::silent(crate::exit::FAILURE));
         }
     }
+    // Only now: a drain may take longer than the watchdog waits.
+    watchdog.abort();
     Ok(())
 }
 
 async fn reload(reloader: &Reloader) {
-    match reloader.reload().await {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        supervisor::tell(&[NotifyState::Reloading, now]);
+    }
+    let outcome = reloader.reload().await;
+    supervisor::tell(&[NotifyState::Ready]);
+    match outcome {
         Ok(reloaded) => info!(?reloaded, "configuration reloaded"),
         Err(problem) => {
             error!("the new configuration was not taken, the old one stays:\n{problem}");
