@@ -233,9 +233,9 @@ async fn no_browser_that_hangs_or_makes_no_pages_is_handed_out() {
         drop(first);
         eventually("it is idle", async || pool.load().idle == 1).await;
         if how == "STOP" {
-            kill(pid, "STOP")
+            kill(pid, "STOP");
         } else {
-            kill_zygotes(pid)
+            kill_zygotes(pid);
         }
         let second = pool.acquire().await.unwrap();
         assert_ne!(second.pid(), pid, "{how}");
