@@ -1,9 +1,10 @@
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::Engine;
-use crate::process::ProcessId;
+use crate::process::{Process, ProcessId, descendants};
 
 /// A Chromium of somebody else, started beside the pool with the same program: nothing that the
 /// pool does may touch it.
@@ -69,7 +70,11 @@ impl Canary {
 
 impl Drop for Canary {
     fn drop(&mut self) {
-        // Its helpers end with it. An error means that it has ended already.
+        // Where the program was a script before another one, that one is below it.
+        for process in descendants(self.process.pid, &Process::all()) {
+            process.id.signal(Signal::KILL);
+        }
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
