@@ -37,6 +37,8 @@ pub enum Command {
     Reload(commands::reload::Args),
     /// Make a pool finish its leases and end.
     Drain(commands::drain::Args),
+    /// Visit many URLs through a pool, each in a virtual browser of its own.
+    Visit(Box<commands::visit::Args>),
     /// Check a configuration, and say what to write instead of what is wrong.
     Check(commands::check::Args),
     /// Show the effective configuration, or its schema.
@@ -67,6 +69,7 @@ impl Command {
             Self::Resize(args) => commands::resize::run(&args),
             Self::Reload(args) => commands::reload::run(&args),
             Self::Drain(args) => commands::drain::run(&args),
+            Self::Visit(args) => commands::visit::run(&args),
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),
             Self::Doctor(args) => commands::doctor::run(&args),

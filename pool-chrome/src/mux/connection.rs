@@ -106,7 +106,7 @@ impl ConnectionSender {
     /// Why the connection has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.link.reason.get().copied()
+        self.link.reason()
     }
 }
 
@@ -145,7 +145,7 @@ impl ConnectionReceiver {
     /// Why the connection has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.link.reason.get().copied()
+        self.link.reason()
     }
 }
 
@@ -172,6 +172,11 @@ impl Link {
     pub(crate) fn end(&self, reason: EndReason) {
         let _ = self.reason.set(reason);
         self.room.notify_waiters();
+    }
+
+    /// Why it has ended, if it has.
+    pub(crate) fn reason(&self) -> Option<EndReason> {
+        self.reason.get().copied()
     }
 
     /// The client has sent this much.

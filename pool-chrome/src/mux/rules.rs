@@ -101,19 +101,19 @@ const fn both(method: &'static str, browser: Rule, page: Rule) -> Row {
 #[rustfmt::skip]
 static TABLE: &[Row] = &[
     //    method                                  browser session    page-like session
-    both("Target.getBrowserContexts",             Contexts,          Pass),
+    both("Target.getBrowserContexts",             Contexts,          NotAllowed),
     both("Target.getTargets",                     Targets,           Targets),
     both("Target.getTargetInfo",                  TargetInfo,        TargetInfo),
     both("Target.setDiscoverTargets",             Discover,          Refuse),
     both("Target.setAutoAttach",                  AutoAttach,        Pass),
-    both("Target.createBrowserContext",           CreateContext,     Pass),
-    both("Target.disposeBrowserContext",          DisposeContext,    Pass),
+    both("Target.createBrowserContext",           CreateContext,     NotAllowed),
+    both("Target.disposeBrowserContext",          DisposeContext,    NotAllowed),
     both("Target.createTarget",                   CreateTarget,      CreateTarget),
     both("Target.attachToTarget",                 Attach,            Attach),
     both("Target.closeTarget",                    OwnTarget,         OwnTarget),
     both("Target.activateTarget",                 OwnTarget,         OwnTarget),
     both("Target.detachFromTarget",               Detach,            Detach),
-    both("Target.attachToBrowserTarget",          AttachBrowser,     Pass),
+    both("Target.attachToBrowserTarget",          AttachBrowser,     NotAllowed),
     both("Target.*",                              Refuse,            NotAllowed),
 
     both("Browser.getVersion",                    Pass,              Pass),
@@ -246,6 +246,12 @@ fn otherwise(domain: &str, session: SessionKind, lease: LeaseKind) -> Rule {
         (LeaseKind::Shared, SessionKind::Page) => PAGE_DOMAINS.binary_search(&domain).is_ok(),
     };
     if allowed { Pass } else { Refuse }
+}
+
+/// Every method and `X.*` that has a row.
+#[cfg(test)]
+pub(crate) fn methods() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.method)
 }
 
 fn find(method: &str, domain: &str) -> Option<&'static Row> {

@@ -15,3 +15,4 @@ pub mod reload;
 pub mod resize;
 pub mod run;
 pub mod status;
+pub mod visit;

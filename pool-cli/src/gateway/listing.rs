@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::connect::unknown_lease;
 use super::leasing::over;
+use super::session_view::SessionView;
 use super::sessions::Known;
-use super::snapshot::SessionView;
 use super::{Gateway, LeaseEnd, LeaseId, Problem};
 
 pub(super) async fn sessions(State(gateway): State<Arc<Gateway>>) -> Json<Vec<SessionView>> {

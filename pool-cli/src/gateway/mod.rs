@@ -33,12 +33,14 @@ mod router;
 mod sampler;
 mod server;
 mod session;
+mod session_view;
 mod sessions;
 mod settings;
 mod snapshot;
 mod state;
 mod upgrade;
 mod version;
+mod views;
 mod watchers;
 
 pub use end::LeaseEnd;

@@ -49,7 +49,7 @@ pub(super) async fn pressure(State(gateway): State<Arc<Gateway>>, headers: Heade
     }
     let machine = gateway.history.machine();
     let pressure = Pressure {
-        date: super::snapshot::unix_ms(),
+        date: super::views::unix_ms(),
         is_available,
         reason,
         message: match reason {

@@ -28,7 +28,7 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
         let stats = gateway.fleet().stats();
         let wait = gateway.observer().waits().summary();
         let point = Point {
-            at_ms: super::snapshot::unix_ms(),
+            at_ms: super::views::unix_ms(),
             active: stats.load.leased,
             idle: stats.load.idle,
             total: stats.load.total(),

@@ -15,4 +15,4 @@ pub(crate) use changes::changes;
 pub use fleet::{Fleet, Leased};
 pub use kind::{KindSpec, Kinds};
 pub(crate) use open::HELD_FROM_START;
-pub use open::{OpenError, Opened, open};
+pub use open::{OpenError, Opened, open, open_tuned};

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use pool_chrome::process::find_executable;
-use pool_chrome::{ChromeDriver, ChromeError};
+use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
 use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
 
@@ -38,8 +38,21 @@ pub enum OpenError {
 ///
 /// An [`OpenError`]; nothing was launched then.
 pub async fn open(config: &Config, observer: &Observer) -> Result<Opened, OpenError> {
+    open_tuned(config, observer, |chrome| chrome).await
+}
+
+/// Opens it with a driver that is tuned where the configuration has no key for it.
+///
+/// # Errors
+///
+/// As [`open`].
+pub async fn open_tuned(
+    config: &Config,
+    observer: &Observer,
+    tune: impl FnOnce(ChromeConfig) -> ChromeConfig + Send,
+) -> Result<Opened, OpenError> {
     // Asked for now, since the pool would only try again and again.
-    let wanted = chrome::config(config);
+    let wanted = tune(chrome::config(config));
     find_executable(wanted.engine, wanted.executable.as_deref(), wanted.headless)?;
     let driver = ChromeDriver::start(wanted).await?;
     let settings = &config.pool;

@@ -123,7 +123,11 @@ impl<D: Steerable> Policies<D> {
     }
 
     fn put_warming(&self, config: &WarmingConfig) {
-        self.warming.put(warming(config));
+        if config.enabled {
+            self.warming.put(warming(config));
+        } else {
+            self.warming.put(Nothing);
+        }
     }
 }
 

@@ -18,6 +18,8 @@ mod pending;
 mod reply;
 mod stray;
 mod target_command;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::hash_map::Entry;

@@ -1,0 +1,136 @@
+//! `pool-cli visit`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Config, ConfigArgs, LeaseKind, LogConfig};
+use crate::exit::{Failure, USAGE};
+use crate::logging;
+use crate::visit::{Files, Journal, Options, Output, Run, UrlList, Wait};
+
+/// Arguments of `visit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Results are JSON lines: url, final_url, status, title, ms, error (code and message), attempts, and \
+the files of the page. A page with an HTTP error is a result, not a failure: look at its status.
+
+Run again with the same --out, it goes on where it was stopped.
+
+Exit codes: 0 all pages were visited, 1 some failed or something went wrong, 2 wrong arguments, \
+78 wrong configuration, 130 and 143 stopped by a signal.")]
+pub struct Args {
+    /// URLs, files with a URL in each line, or - for stdin, which is also the default.
+    #[arg(value_name = "URL|FILE")]
+    urls: Vec<String>,
+    /// Add the results to this file, and leave out what it has already; by default they go to
+    /// stdout.
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Store a screenshot of each page, as PNG.
+    #[arg(long, value_name = "DIR")]
+    screenshots: Option<PathBuf>,
+    /// Store a PDF of each page.
+    #[arg(long, value_name = "DIR")]
+    pdf: Option<PathBuf>,
+    /// Store the HTML of each page, as it is after loading.
+    #[arg(long, value_name = "DIR")]
+    html: Option<PathBuf>,
+    /// Screenshots of whole pages, not only of what is in view.
+    #[arg(long)]
+    full_page: bool,
+    /// Pages that load at the same time; by default as many as the pool may have browsers.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    concurrency: Option<u16>,
+    /// How often a URL that failed is tried again.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    retries: u32,
+    /// Visit again what has failed according to --out.
+    #[arg(long, requires = "out")]
+    retry_failed: bool,
+    /// How long a page may take to load.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// When a page counts as loaded.
+    #[arg(long, value_name = "EVENT", default_value = "load")]
+    wait: Wait,
+    /// Visit with this profile: pages see its logins and each other's cookies.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Visit through the proxies of this region.
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Visits many URLs, each in a virtual browser of its own.
+///
+/// # Errors
+///
+/// Exit code 1 if any URL failed, 128 and the signal's number if a signal stopped it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    logging::init(&quiet(&config.log))?;
+    let given = given(&args.urls)?;
+    let list = UrlList::read(&given)?;
+    let options = args.options(&config);
+    options.files.prepare()?;
+    let output = match &args.out {
+        Some(path) => Output::File(Journal::open(path)?),
+        None => Output::Stdout,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(Run::new(&list, output, args.retry_failed).go(config, options));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+impl Args {
+    fn options(&self, config: &Config) -> Options {
+        // What the file says of leases is about the clients of the gateway.
+        let lease = match self.config.lease.as_deref() {
+            Some("exclusive") => LeaseKind::Exclusive,
+            _ => LeaseKind::Shared,
+        };
+        Options {
+            concurrency: self.concurrency.map_or(config.pool.max_size, usize::from),
+            retries: self.retries,
+            timeout: self.timeout,
+            wait: self.wait,
+            viewport: config.warming.viewport,
+            user_agent: config.warming.user_agent.clone(),
+            files: Files {
+                screenshots: self.screenshots.clone(),
+                pdf: self.pdf.clone(),
+                html: self.html.clone(),
+            },
+            full_page: self.full_page,
+            lease,
+            profile: self.profile.clone(),
+            region: self.region.clone(),
+        }
+    }
+}
+
+/// What was given, or stdin if that is not a terminal.
+fn given(urls: &[String]) -> Result<Vec<String>, Failure> {
+    if !urls.is_empty() {
+        return Ok(urls.to_vec());
+    }
+    if std::io::stdin().is_terminal() {
+        return Err(Failure::new("there are no URLs to visit")
+            .hint("name them, or a file of them: pool-cli visit urls.txt --out results.jsonl")
+            .code(USAGE));
+    }
+    Ok(vec!["-".to_owned()])
+}
+
+/// Only what matters stands between the lines about pages, unless asked for.
+fn quiet(log: &LogConfig) -> LogConfig {
+    let mut log = log.clone();
+    if log.filter == LogConfig::default().filter {
+        "error".clone_into(&mut log.filter);
+    }
+    log
+}

@@ -1,0 +1,63 @@
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::leasing::word;
+use super::session::Session;
+use super::views::{ms, part};
+
+/// A lease of a client, as `/sessions` and the snapshot list it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SessionView {
+    id: String,
+    browser_id: u64,
+    tracking_id: Option<String>,
+    tenant: Option<String>,
+    peer: Option<String>,
+    kind: &'static str,
+    class: String,
+    profile: Option<String>,
+    region: Option<String>,
+    priority: Option<u8>,
+    /// Milliseconds since 1970.
+    started_on: u64,
+    time_alive_ms: u64,
+    waited_ms: u64,
+    idle_ms: u64,
+    timeout_ms: Option<u64>,
+    connections: usize,
+    messages_in: u64,
+    messages_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl SessionView {
+    pub(super) fn of(session: &Session) -> Self {
+        let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
+        let began_at = session.began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            id: session.id.to_string(),
+            browser_id: session.browser,
+            tracking_id: session.asked.tracking_id.clone(),
+            tenant: session.asked.tenant.clone(),
+            peer: session.peer.map(|peer| peer.to_string()),
+            kind: word(session.kind),
+            class: session.class.to_string(),
+            profile: part(&session.class, "profile"),
+            region: part(&session.class, "region"),
+            priority: session.asked.priority,
+            started_on: ms(began_at),
+            time_alive_ms: ms(session.began.elapsed()),
+            waited_ms: ms(session.waited),
+            idle_ms: ms(session.silent_for()),
+            timeout_ms: session.limit.map(ms),
+            connections: session.connections(),
+            messages_in,
+            messages_out,
+            bytes_in,
+            bytes_out,
+        }
+    }
+}

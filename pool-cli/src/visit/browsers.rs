@@ -1,0 +1,130 @@
+use std::path::{Path, PathBuf};
+
+use pool_chrome::process::StateDir;
+use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
+use pool_core::{AcquireError, Lease, Pool, Request};
+
+use super::Options;
+use crate::config::{Config, LeaseKind};
+use crate::exit::{self, Failure};
+use crate::metrics::Observer;
+use crate::pool::{OpenError, Opened, open_tuned};
+
+/// The pool of a visit: as it is configured, but of the size and kind that the visit wants, and with
+/// nothing running that it has not asked for.
+#[derive(Debug)]
+pub(crate) struct Browsers {
+    opened: Opened,
+    request: Request,
+    /// The directory of this run, unless profiles want the configured one.
+    directory: Option<PathBuf>,
+}
+
+impl Browsers {
+    /// Opens the pool. Nothing is launched yet.
+    ///
+    /// # Errors
+    ///
+    /// What to print: no Chromium, a state directory in use, a profile or region that is unknown.
+    pub(crate) async fn open(config: Config, options: &Options) -> Result<Self, Failure> {
+        let mut config = config;
+        let pool = &mut config.pool;
+        pool.lease = options.lease;
+        pool.min_size = 0;
+        pool.max_size = options.concurrency + 2 * options.ahead();
+        pool.max_waiting = usize::MAX;
+        // A place in a Chromium is made in milliseconds; the limit is about launches.
+        let launches = pool.max_creating;
+        pool.max_creating = pool.max_creating.max(options.concurrency);
+        pool.lease_timeout = None;
+        config.sizing.enabled = false;
+        config.warming.min_idle = 0;
+        // An empty page warms nothing that lasts; a page or a script may.
+        config.warming.enabled &=
+            config.warming.url != "about:blank" || config.warming.script.is_some();
+        config.profiles.named.values_mut().for_each(|profile| profile.min_size = 0);
+        config.regions.values_mut().for_each(|region| region.min_size = 0);
+        let directory = match options.profile {
+            // Profiles are in the configured directory, which one pool has at a time.
+            Some(_) => None,
+            None => Some(directory_of_its_own(&config.pool.state_dir)),
+        };
+        if let Some(directory) = &directory {
+            config.pool.state_dir.clone_from(directory);
+        }
+        let observer = Observer::new(&config.pool.name);
+        // Pages are made with their addresses: a page that was made ahead is empty.
+        let tune = |chrome: ChromeConfig| chrome.warm_page(false).max_launching(launches);
+        let opened = open_tuned(&config, &observer, tune).await.map_err(failure)?;
+        Ok(Self { opened, request: request(options), directory })
+    }
+
+    /// Leases a browser; `alone` for one that has its Chromium to itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::acquire_with`].
+    pub(crate) async fn lease(&self, alone: bool) -> Result<Lease<ChromeDriver>, AcquireError> {
+        let mut request = self.request.clone();
+        if alone {
+            request.set("lease", "exclusive");
+        }
+        self.pool().acquire_with(request).await
+    }
+
+    /// Closes every browser, and removes what there was on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Browsers go all the same; what is left on disk goes with the next visit.
+    pub(crate) async fn close(&self) {
+        self.pool().close().await;
+        if let Some(directory) = &self.directory {
+            // What is left of it is swept away by the next visit.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+
+    fn pool(&self) -> &Pool<ChromeDriver> {
+        self.opened.pool()
+    }
+}
+
+fn failure(error: OpenError) -> Failure {
+    match &error {
+        OpenError::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
+            Failure::from(error).hint("look at all it needs: pool-cli doctor").code(exit::CONFIG)
+        }
+        _ => Failure::from(error),
+    }
+}
+
+fn request(options: &Options) -> Request {
+    let mut request = Request::new();
+    for (label, value) in [("profile", &options.profile), ("region", &options.region)] {
+        if let Some(value) = value {
+            request.set(label, value.as_str());
+        }
+    }
+    request
+}
+
+/// A state directory for this run, so that visits run beside each other and beside a service; those
+/// of runs that were killed are swept up and removed.
+fn directory_of_its_own(state_dir: &Path) -> PathBuf {
+    let visits = state_dir.join("visits");
+    for entry in std::fs::read_dir(&visits).into_iter().flatten().flatten() {
+        // One that is in use is locked, and opening it fails.
+        if let Ok(abandoned) = StateDir::open(entry.path()) {
+            let _ = std::fs::remove_dir_all(abandoned.path());
+        }
+    }
+    visits.join(std::process::id().to_string())
+}
+
+impl Options {
+    /// Whether a lease that is asked for like this has its Chromium to itself.
+    pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
+        asked_alone || self.lease == LeaseKind::Exclusive || self.profile.is_some()
+    }
+}

@@ -1,0 +1,240 @@
+use serde_json::Value;
+
+/// When a page counts as loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Wait {
+    /// Its `load` event was fired: it has its stylesheets, images and frames.
+    #[default]
+    Load,
+    /// Its document is parsed; images may be missing.
+    #[value(name = "domcontentloaded")]
+    DomContentLoaded,
+    /// It is loaded and has used no network for half a second.
+    #[value(name = "networkidle")]
+    NetworkIdle,
+}
+
+/// How far the loading of a page has come, as its events tell.
+///
+/// Only the page's own document counts, not its frames. A page that goes elsewhere while it loads
+/// is followed.
+#[derive(Debug)]
+pub(crate) struct Load {
+    frame: String,
+    wait: Wait,
+    /// The document that is asked for or shown.
+    document: Option<String>,
+    /// It is shown.
+    committed: bool,
+    status: Option<u16>,
+    end: Option<LoadEnd>,
+}
+
+/// How the loading of a page has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LoadEnd {
+    /// As far as was to be waited for.
+    Loaded,
+    /// It did not begin to: Chromium's word for why.
+    Failed(String),
+    /// Its renderer died.
+    Crashed,
+}
+
+/// An answer without a body and with an error status: Chromium shows a page of its own.
+const EMPTY_ERROR: &str = "net::ERR_HTTP_RESPONSE_CODE_FAILURE";
+
+impl Load {
+    /// Of the page whose main frame this is.
+    pub(crate) fn new(frame: &str, wait: Wait) -> Self {
+        Self {
+            frame: frame.to_owned(),
+            wait,
+            document: None,
+            committed: false,
+            status: None,
+            end: None,
+        }
+    }
+
+    /// Takes an event of the page's session.
+    pub(crate) fn event(&mut self, method: &str, params: &Value) {
+        match method {
+            "Network.requestWillBeSent" if self.is_document(params) => {
+                self.begin(params["loaderId"].as_str());
+            }
+            "Network.responseReceived" if self.is_of_document(params) => {
+                let status = params["response"]["status"].as_u64();
+                self.status = status.and_then(|status| status.try_into().ok());
+            }
+            "Network.loadingFailed" if self.is_of_document(params) && !self.committed => {
+                let error = params["errorText"].as_str().unwrap_or("net::ERR_FAILED");
+                // The status says more than that there is nothing to show with it.
+                let has_status = error == EMPTY_ERROR && self.status.is_some();
+                self.end = Some(if has_status {
+                    LoadEnd::Loaded
+                } else {
+                    LoadEnd::Failed(error.to_owned())
+                });
+            }
+            "Page.frameNavigated" if params["frame"]["id"].as_str() == Some(&self.frame) => {
+                let frame = &params["frame"];
+                if frame["unreachableUrl"].is_string() {
+                    // Chromium's own page about an error; the error itself came before.
+                    self.end.get_or_insert(LoadEnd::Failed("net::ERR_FAILED".to_owned()));
+                    return;
+                }
+                if self.document.as_deref() != frame["loaderId"].as_str() {
+                    self.begin(frame["loaderId"].as_str());
+                }
+                self.committed = true;
+            }
+            "Page.domContentEventFired" if self.wait == Wait::DomContentLoaded => self.reached(),
+            "Page.loadEventFired" if self.wait == Wait::Load => self.reached(),
+            "Page.lifecycleEvent"
+                if self.wait == Wait::NetworkIdle
+                    && params["name"] == "networkIdle"
+                    && params["frameId"].as_str() == Some(&self.frame)
+                    && params["loaderId"].as_str() == self.document.as_deref() =>
+            {
+                self.reached();
+            }
+            "Inspector.targetCrashed" => self.end = Some(LoadEnd::Crashed),
+            _ => {}
+        }
+    }
+
+    /// Says that the page is loaded, for one who has seen it elsewhere.
+    pub(crate) fn reached(&mut self) {
+        if self.committed {
+            self.end.get_or_insert(LoadEnd::Loaded);
+        }
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn end(&self) -> Option<&LoadEnd> {
+        self.end.as_ref()
+    }
+
+    /// The HTTP status of the document.
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.status.filter(|status| *status != 0)
+    }
+
+    fn begin(&mut self, document: Option<&str>) {
+        if self.document.as_deref() == document || self.end == Some(LoadEnd::Crashed) {
+            // A redirect goes on with the same document.
+            return;
+        }
+        self.document = document.map(str::to_owned);
+        self.committed = false;
+        self.status = None;
+        self.end = None;
+    }
+
+    fn is_document(&self, params: &Value) -> bool {
+        params["type"] == "Document" && params["frameId"].as_str() == Some(&self.frame)
+    }
+
+    fn is_of_document(&self, params: &Value) -> bool {
+        self.document.is_some() && params["requestId"].as_str() == self.document.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(load: &mut Load, document: &str) {
+        load.event(
+            "Network.requestWillBeSent",
+            &json!({ "type": "Document", "frameId": "F", "loaderId": document, "requestId": document }),
+        );
+    }
+
+    fn response(load: &mut Load, document: &str, status: u16) {
+        let params = json!({ "requestId": document, "response": { "status": status } });
+        load.event("Network.responseReceived", &params);
+    }
+
+    fn commit(load: &mut Load, document: &str) {
+        load.event("Page.frameNavigated", &json!({ "frame": { "id": "F", "loaderId": document } }));
+    }
+
+    fn failed(load: &mut Load, document: &str, error: &str) {
+        let params = json!({ "requestId": document, "errorText": error });
+        load.event("Network.loadingFailed", &params);
+    }
+
+    fn loaded(load: &mut Load) {
+        load.event("Page.loadEventFired", &json!({}));
+    }
+
+    #[test]
+    fn a_page_is_loaded_when_its_own_document_is() {
+        let mut load = Load::new("F", Wait::Load);
+        loaded(&mut load);
+        assert_eq!(load.end(), None, "that was the empty page before it");
+        request(&mut load, "1");
+        response(&mut load, "1", 404);
+        commit(&mut load, "1");
+        assert_eq!(load.end(), None);
+        loaded(&mut load);
+        assert_eq!((load.end(), load.status()), (Some(&LoadEnd::Loaded), Some(404)));
+    }
+
+    #[test]
+    fn a_page_that_goes_elsewhere_is_followed() {
+        let mut load = Load::new("F", Wait::Load);
+        request(&mut load, "1");
+        response(&mut load, "1", 200);
+        commit(&mut load, "1");
+        request(&mut load, "2");
+        failed(&mut load, "1", "net::ERR_ABORTED");
+        response(&mut load, "2", 203);
+        commit(&mut load, "2");
+        assert_eq!(load.end(), None);
+        loaded(&mut load);
+        assert_eq!((load.end(), load.status()), (Some(&LoadEnd::Loaded), Some(203)));
+    }
+
+    #[test]
+    fn what_cannot_be_had_has_failed_at_once() {
+        let mut load = Load::new("F", Wait::Load);
+        request(&mut load, "1");
+        failed(&mut load, "1", "net::ERR_CONNECTION_REFUSED");
+        let failed = LoadEnd::Failed("net::ERR_CONNECTION_REFUSED".to_owned());
+        assert_eq!(load.end(), Some(&failed));
+    }
+
+    #[test]
+    fn a_document_that_breaks_off_after_it_is_shown_is_still_shown() {
+        let mut load = Load::new("F", Wait::Load);
+        request(&mut load, "1");
+        commit(&mut load, "1");
+        failed(&mut load, "1", "net::ERR_CONTENT_LENGTH_MISMATCH");
+        assert_eq!(load.end(), None);
+        loaded(&mut load);
+        assert_eq!(load.end(), Some(&LoadEnd::Loaded));
+    }
+
+    #[test]
+    fn an_error_without_a_body_is_a_status_and_not_a_failure() {
+        let mut load = Load::new("F", Wait::Load);
+        request(&mut load, "1");
+        response(&mut load, "1", 500);
+        failed(&mut load, "1", EMPTY_ERROR);
+        assert_eq!((load.end(), load.status()), (Some(&LoadEnd::Loaded), Some(500)));
+    }
+
+    #[test]
+    fn a_crash_is_the_end_of_it() {
+        let mut load = Load::new("F", Wait::Load);
+        load.event("Inspector.targetCrashed", &json!({}));
+        commit(&mut load, "1");
+        loaded(&mut load);
+        assert_eq!(load.end(), Some(&LoadEnd::Crashed));
+    }
+}

@@ -1,0 +1,153 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use pool_chrome::cdp::CdpError;
+use pool_chrome::mux::EndReason;
+use pool_core::AcquireError;
+
+/// Why an attempt to visit a URL failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// The page did not get there in time.
+    #[error("the page was not loaded within {waited:?}")]
+    Timeout {
+        /// How long it had.
+        waited: Duration,
+    },
+    /// Chromium could not get the page.
+    #[error("{}", because(error))]
+    Net {
+        /// Chromium's own word, such as `net::ERR_CONNECTION_REFUSED`.
+        error: String,
+    },
+    /// The page's renderer died.
+    #[error("the page crashed its renderer")]
+    PageCrashed,
+    /// The page closed itself.
+    #[error("the page closed itself")]
+    PageClosed,
+    /// The browser is gone.
+    #[error("{0}")]
+    Browser(EndReason),
+    /// No browser was free in time.
+    #[error("{0}")]
+    NoBrowser(AcquireError),
+    /// The browser would not do what it was told.
+    #[error("{0}")]
+    Protocol(CdpError),
+    /// A screenshot, a PDF or the HTML of the page could not be had.
+    #[error("the {what} could not be made: {why}")]
+    Capture {
+        /// What was wanted.
+        what: &'static str,
+        /// Why there is none.
+        why: String,
+    },
+}
+
+/// What follows from a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Another attempt may go better.
+    Retry,
+    /// Another attempt would go the same way.
+    Permanent,
+    /// The browser died under it, and of those that were in it nobody knows whose fault it was.
+    Unknown,
+}
+
+/// What Chromium says of an address that will be no better next time.
+const PERMANENT: [&str; 14] = [
+    "net::ERR_ABORTED",
+    "net::ERR_BLOCKED_BY_ADMINISTRATOR",
+    "net::ERR_BLOCKED_BY_CLIENT",
+    "net::ERR_BLOCKED_BY_RESPONSE",
+    "net::ERR_DISALLOWED_URL_SCHEME",
+    "net::ERR_INVALID_REDIRECT",
+    "net::ERR_INVALID_RESPONSE",
+    "net::ERR_INVALID_URL",
+    "net::ERR_TOO_MANY_REDIRECTS",
+    "net::ERR_UNKNOWN_URL_SCHEME",
+    "net::ERR_UNSAFE_PORT",
+    "net::ERR_UNSAFE_REDIRECT",
+    "net::ERR_HTTP_RESPONSE_CODE_FAILURE",
+    "net::ERR_ADDRESS_INVALID",
+];
+
+impl Trouble {
+    /// A stable word for machines: ours, or Chromium's in small letters (`connection_refused`).
+    pub(crate) fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Net { error } if error == "net::ERR_ABORTED" => "no_page",
+            Self::Net { error } => {
+                let word = error.strip_prefix("net::ERR_").unwrap_or(error);
+                return Cow::Owned(word.to_ascii_lowercase());
+            }
+            Self::PageCrashed => "page_crashed",
+            Self::PageClosed => "page_closed",
+            Self::Browser(reason) => reason.code(),
+            Self::NoBrowser(_) => "no_browser",
+            Self::Protocol(_) => "protocol",
+            Self::Capture { .. } => "capture_failed",
+        })
+    }
+
+    /// What follows from it.
+    pub(crate) fn blame(&self) -> Blame {
+        match self {
+            Self::Net { error } if error.starts_with("net::ERR_CERT_") => Blame::Permanent,
+            Self::Net { error } if PERMANENT.contains(&error.as_str()) => Blame::Permanent,
+            Self::PageClosed => Blame::Permanent,
+            Self::Browser(reason) if reason.is_fatal() => Blame::Unknown,
+            _ => Blame::Retry,
+        }
+    }
+}
+
+impl From<CdpError> for Trouble {
+    fn from(error: CdpError) -> Self {
+        match error {
+            CdpError::Ended(reason) => Self::Browser(reason),
+            error => Self::Protocol(error),
+        }
+    }
+}
+
+fn because(error: &str) -> String {
+    let known = match error {
+        "net::ERR_ABORTED" => "the address gave no page: a download, or an answer without content",
+        "net::ERR_CONNECTION_REFUSED" => "nobody answers at that host and port",
+        "net::ERR_NAME_NOT_RESOLVED" => "there is no host of that name",
+        "net::ERR_INTERNET_DISCONNECTED" => "there is no network",
+        "net::ERR_PROXY_CONNECTION_FAILED" => "the proxy cannot be reached",
+        "net::ERR_TOO_MANY_REDIRECTS" => "the address redirects without end",
+        "net::ERR_EMPTY_RESPONSE" => "the server closed the connection without an answer",
+        _ => return format!("Chromium could not get the page: {error}"),
+    };
+    format!("{known} ({error})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(error: &str) -> Trouble {
+        Trouble::Net { error: error.to_owned() }
+    }
+
+    #[test]
+    fn codes_are_words_of_ours_or_of_chromium_in_small_letters() {
+        assert_eq!(net("net::ERR_CONNECTION_REFUSED").code(), "connection_refused");
+        assert_eq!(net("net::ERR_ABORTED").code(), "no_page");
+        assert_eq!(Trouble::Browser(EndReason::Crashed).code(), "browser_crashed");
+    }
+
+    #[test]
+    fn what_cannot_go_better_is_not_tried_again() {
+        assert_eq!(net("net::ERR_CERT_DATE_INVALID").blame(), Blame::Permanent);
+        assert_eq!(net("net::ERR_CONNECTION_RESET").blame(), Blame::Retry);
+        assert_eq!(Trouble::Browser(EndReason::Hung).blame(), Blame::Unknown);
+        assert_eq!(Trouble::Browser(EndReason::SlowReader).blame(), Blame::Retry);
+    }
+}
