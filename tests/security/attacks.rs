@@ -137,7 +137,7 @@ async fn s26_profile_name_traversal() {
                     client.close().await;
                 }
                 Err(refused) => {
-                    assert!([400, 404].contains(&refused.status), "{name}: {refused:?}")
+                    assert!([400, 404].contains(&refused.status), "{name}: {refused:?}");
                 }
             }
         }
