@@ -234,7 +234,8 @@ proptest! {
         let mut stage = Stage::new();
         let mut mine = stage.actor("mine");
         let mut theirs = stage.actor("theirs");
-        (mine.heard(), theirs.heard());
+        mine.heard();
+        theirs.heard();
         for (id, (method, params, on)) in commands.into_iter().enumerate() {
             let text = params.to_string()
                 .replace("\"MINE\"", &format!("{:?}", mine.session))
