@@ -94,7 +94,8 @@ impl<R> State<R> {
             assert_eq!(best, class.waiters.best(), "{}: best waiter", class.class);
         }
         // One for each resource may have been let in for a check.
-        let allowed = self.config.max_waiting + self.config.max_size.max(self.slots.len());
+        let places = self.config.max_size.max(self.slots.len());
+        let allowed = self.config.max_waiting.saturating_add(places);
         assert!(waiting <= allowed, "the queue is longer than allowed");
     }
 }

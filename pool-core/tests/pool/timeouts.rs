@@ -243,3 +243,13 @@ async fn a_full_queue_does_not_shut_out_who_only_waits_for_a_check() {
     settle().await;
     ends_clean(pool, control).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_may_be_as_long_as_there_are_numbers() {
+    let (pool, control) = build(|builder| builder.max_size(1).max_waiting(usize::MAX));
+    let held = lease(&pool).await;
+    let waiter = ask(&pool).await;
+    drop(held);
+    drop(answer(waiter).await.expect("it waited its turn"));
+    ends_clean(pool, control).await;
+}
