@@ -62,7 +62,7 @@ async fn a_million_acquires_dropped_at_random_polls_leave_the_pool_as_it_was() {
             _ => {}
         }
         // So that what is granted to sleepers comes back in the end.
-        if waiting.len() > 40 {
+        if waiting.len() > 8 {
             waiting.clear();
         }
     }
