@@ -68,12 +68,16 @@ pub async fn open_tuned(
         .max_lifetime(settings.max_lifetime)
         .max_use_count(settings.max_use_count)
         .health_check_interval(settings.health_check_interval)
-        .check_after_idle(settings.health_check_interval)
+        .check_after_idle(settings.health_check_interval.map(|interval| interval.min(UNPROVEN)))
         // The gateway ends its leases itself; this is for one that it has lost.
         .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
     let (builder, policies) = Policies::add_to(builder, config, observer)?;
     Ok(Opened { pool: builder.build()?, policies })
 }
+
+/// A browser that has idled for longer than this shows that it answers before it is handed out: it
+/// may have stopped since the last check, and the proof costs a millisecond.
+const UNPROVEN: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// How long the warm-up of a new browser may take on top of its launch.
 const WARM_UP: std::time::Duration = std::time::Duration::from_secs(10);
