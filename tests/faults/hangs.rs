@@ -103,7 +103,7 @@ async fn f13_no_page_can_be_made(kind: LeaseKind) {
         for zygote in zygotes {
             zygote.id.signal(Signal::KILL);
         }
-        until_replaced(broken, Duration::from_secs(30)).await;
+        until_replaced(broken, Duration::from_secs(60)).await;
         let failed =
             case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
         assert!(failed >= 1.0, "it was not a check that found it");
