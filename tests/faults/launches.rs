@@ -176,8 +176,12 @@ async fn f19_cold_herd(kind: LeaseKind) {
         let ((), (creating, total)) = tokio::join!(herd, watch);
         assert!(creating <= 2, "{creating} were launched at once");
         assert!(total <= MAX, "there were {total}");
-        let created = case.service.state().await["counters"]["created"].clone();
-        assert!(created.as_i64() <= Some(MAX), "{created} were created for one herd");
+        let counters = case.service.state().await["counters"].clone();
+        let count = |name: &str| counters[name].as_i64().unwrap_or_default();
+        // A machine that is overloaded cannot clean up in time, and replaces what it cannot clean.
+        let wanted = MAX + count("recycle_failed") + count("checks_failed");
+        let created = count("created");
+        assert!(created <= wanted, "{created} were created for one herd of {wanted}: {counters}");
     })
     .await;
 }

@@ -32,7 +32,8 @@ impl Browsers {
         pool.lease = options.lease;
         pool.min_size = 0;
         pool.max_size = options.concurrency + 2 * options.ahead();
-        pool.max_waiting = usize::MAX;
+        // Every worker may wait for one.
+        pool.max_waiting = options.workers();
         // A place in a Chromium is made in milliseconds; the limit is about launches.
         let launches = pool.max_creating;
         pool.max_creating = pool.max_creating.max(options.concurrency);

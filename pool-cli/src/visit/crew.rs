@@ -46,7 +46,7 @@ impl Crew {
         records: mpsc::Sender<Record>,
     ) -> Result<(), NoBrowsers> {
         let mut workers = JoinSet::new();
-        for _ in 0..self.options.concurrency + self.options.ahead() {
+        for _ in 0..self.options.workers() {
             workers.spawn(Arc::clone(&self).worker(records.clone()));
         }
         drop(records);

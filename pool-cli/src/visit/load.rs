@@ -63,7 +63,11 @@ impl Load {
             "Network.requestWillBeSent" if self.is_document(params) => {
                 self.begin(params["loaderId"].as_str());
             }
-            "Network.responseReceived" if self.is_of_document(params) => {
+            "Network.responseReceived"
+                if self.is_document(params) || self.is_of_document(params) =>
+            {
+                // Chromium may have told of the request before anybody listened.
+                self.begin(params["loaderId"].as_str());
                 let status = params["response"]["status"].as_u64();
                 self.status = status.and_then(|status| status.try_into().ok());
             }
@@ -104,8 +108,38 @@ impl Load {
         }
     }
 
-    /// Says that the page is loaded, for one who has seen it elsewhere.
-    pub(crate) fn reached(&mut self) {
+    /// It does not begin to load.
+    pub(crate) fn failed(&mut self, error: &str) {
+        // The status says more than that there is nothing to show with it.
+        let has_status = error == EMPTY_ERROR && self.status.is_some();
+        let failed = || LoadEnd::Failed(error.to_owned());
+        self.end.get_or_insert_with(|| if has_status { LoadEnd::Loaded } else { failed() });
+    }
+
+    /// It shows this document, as the answer to the command that sent it there says.
+    pub(crate) fn shows(&mut self, document: Option<&str>) {
+        if self.document.is_none() {
+            self.begin(document);
+        }
+        self.committed |= self.document.as_deref() == document;
+    }
+
+    /// It says of itself that it is in this state, at this address.
+    pub(crate) fn seen(&mut self, ready_state: &str, address: &str) {
+        let is_enough = match self.wait {
+            Wait::Load => ready_state == "complete",
+            Wait::DomContentLoaded => ready_state != "loading",
+            // Only Chromium knows of its network.
+            Wait::NetworkIdle => false,
+        };
+        let is_its_own = address != "about:blank" && !address.starts_with("chrome-error:");
+        if is_enough && is_its_own && self.end.is_none() {
+            self.committed = true;
+            self.reached();
+        }
+    }
+
+    fn reached(&mut self) {
         if self.committed {
             self.end.get_or_insert(LoadEnd::Loaded);
         }
@@ -136,8 +170,13 @@ impl Load {
         params["type"] == "Document" && params["frameId"].as_str() == Some(&self.frame)
     }
 
+    /// Whether it is about the request for the document. Before there is any document, there are no
+    /// frames whose documents it could be about.
     fn is_of_document(&self, params: &Value) -> bool {
-        self.document.is_some() && params["requestId"].as_str() == self.document.as_deref()
+        match &self.document {
+            Some(document) => params["requestId"].as_str() == Some(document),
+            None => params["type"] == "Document",
+        }
     }
 }
 
@@ -155,7 +194,10 @@ mod tests {
     }
 
     fn response(load: &mut Load, document: &str, status: u16) {
-        let params = json!({ "requestId": document, "response": { "status": status } });
+        let params = json!({
+            "type": "Document", "frameId": "F", "loaderId": document, "requestId": document,
+            "response": { "status": status },
+        });
         load.event("Network.responseReceived", &params);
     }
 
@@ -164,7 +206,7 @@ mod tests {
     }
 
     fn failed(load: &mut Load, document: &str, error: &str) {
-        let params = json!({ "requestId": document, "errorText": error });
+        let params = json!({ "type": "Document", "requestId": document, "errorText": error });
         load.event("Network.loadingFailed", &params);
     }
 
@@ -210,6 +252,18 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_nobody_was_told_of_ends_like_any_other() {
+        let mut load = Load::new("F", Wait::Load);
+        response(&mut load, "1", 204);
+        failed(&mut load, "1", "net::ERR_ABORTED");
+        let aborted = LoadEnd::Failed("net::ERR_ABORTED".to_owned());
+        assert_eq!((load.end(), load.status()), (Some(&aborted), Some(204)));
+        let mut load = Load::new("F", Wait::Load);
+        failed(&mut load, "1", "net::ERR_ABORTED");
+        assert_eq!(load.end(), Some(&aborted));
+    }
+
+    #[test]
     fn a_document_that_breaks_off_after_it_is_shown_is_still_shown() {
         let mut load = Load::new("F", Wait::Load);
         request(&mut load, "1");
@@ -227,6 +281,16 @@ mod tests {
         response(&mut load, "1", 500);
         failed(&mut load, "1", EMPTY_ERROR);
         assert_eq!((load.end(), load.status()), (Some(&LoadEnd::Loaded), Some(500)));
+    }
+
+    #[test]
+    fn a_page_whose_events_were_lost_is_believed_what_it_says_of_itself() {
+        let mut load = Load::new("F", Wait::Load);
+        load.seen("complete", "about:blank");
+        load.seen("interactive", "http://a/");
+        assert_eq!(load.end(), None);
+        load.seen("complete", "http://a/");
+        assert_eq!(load.end(), Some(&LoadEnd::Loaded));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! `visit`: many URLs through the pool, each in a virtual browser of its own.
 //!
 //! A [`UrlList`] becomes a [`Queue`] of jobs. As many workers as there may be pages at once, and
-//! some more, take jobs from it; each leases a browser and [stages](StagedPage) its page: made with
-//! its address, and held before the first request. A page begins to load when it is its turn, so
-//! that making one browser and cleaning another overlap with what is loading. What came of a URL is
-//! a [`Record`], one line in the [`Journal`].
+//! some more, take jobs from it; each leases a browser and [stages](StagedPage) a page in it. The
+//! page goes to its address when it is its turn, so that making one browser and cleaning another
+//! overlap with what is loading. What came of a URL is a [`Record`], one line in the [`Journal`].
 //!
 //! What a visit costs was measured before this was cut. On two cores nearly all of it is processor
-//! time of Chromium's, half of it for making and ending a context with its renderer. A page that is
-//! made with its address, instead of empty and sent there afterwards, costs a seventh less; flags
-//! make no difference; and a window more or less does: `chromium` spends more on the window of a
-//! new context than on the page in it.
+//! time of Chromium's, half of it for making and ending a context with its renderer; flags make no
+//! difference. A page that is made with its address costs a seventh less than one that is made
+//! empty and sent there, where Chromium can hold it until somebody listens: the shell can.
+//! `chromium` spends more on the window of a new context than on the page in it, but a page without
+//! a window is never drawn, so that scripts that wait for a frame, screenshots and PDFs would fail.
 
 mod browsers;
 mod capture;

@@ -39,6 +39,11 @@ impl Options {
         if self.has_browsers_of_its_own() { 1 } else { self.concurrency.div_ceil(2) }
     }
 
+    /// How many URLs are worked on: those that load, and those that are made ready.
+    pub(crate) fn workers(&self) -> usize {
+        self.concurrency + self.ahead()
+    }
+
     /// Whether each page has a Chromium to itself anyway.
     pub(crate) fn has_browsers_of_its_own(&self) -> bool {
         self.lease == LeaseKind::Exclusive || self.profile.is_some()

@@ -3,6 +3,7 @@ use std::time::Duration;
 use pool_chrome::ChromeDriver;
 use pool_chrome::cdp::{CdpError, Client, Event, Session};
 use pool_chrome::mux::SessionId;
+use pool_chrome::process::Engine;
 use pool_core::Lease;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
@@ -12,20 +13,30 @@ use tokio::time::timeout;
 use super::load::LoadEnd;
 use super::{Load, Options, Trouble, Wait};
 
-/// How often one looks at a page whose events were lost.
-const LOOK: Duration = Duration::from_millis(100);
+/// A page that says nothing for so long is asked whether it is loaded: the event that tells so may
+/// have been lost among too many, or while the page moved from one renderer to another.
+const SILENCE: Duration = Duration::from_millis(500);
 
-/// A page of a browser of its own, made with its address and held before its first request.
+/// A page of a browser of its own, ready to go to its address.
 #[derive(Debug)]
 pub(crate) struct StagedPage {
     session: Session,
+    start: Start,
     id: SessionId,
     events: Receiver<Event>,
     load: Load,
     /// The page, or its browser, is gone.
     gone: Option<Trouble>,
-    /// Events were lost: whether it is loaded must be asked for.
-    blind: bool,
+}
+
+/// How a page is let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Start {
+    /// It was made with its address, and is held before its first request.
+    Held,
+    /// It is empty, and is sent there. The whole browser does not hold a page that is made with an
+    /// address: it asks for it before anybody can be attached to the page.
+    Empty(String),
 }
 
 /// What a page says of itself when it is loaded.
@@ -37,8 +48,8 @@ pub(crate) struct Details {
 }
 
 impl StagedPage {
-    /// Makes the page. One round trip: everything is sent at once, and the page stands still until
-    /// [`load`](Self::load) lets it go.
+    /// Makes the page. One round trip: everything is sent at once, and nothing is asked of any
+    /// server until [`load`](Self::load) lets it go.
     pub(crate) async fn stage(
         browser: &Lease<ChromeDriver>,
         url: &str,
@@ -48,32 +59,38 @@ impl StagedPage {
         let client = Client::new(browser.connect().await?);
         let mut events = client.events();
         let root = client.browser();
-        let pages = json!([{ "type": "page" }, { "exclude": true }]);
-        let hold = |hold: bool| {
-            json!({
-                "autoAttach": true, "waitForDebuggerOnStart": hold, "flatten": true, "filter": pages,
-            })
+        let start = match browser.engine() {
+            Engine::Shell => Start::Held,
+            _ => Start::Empty(url.to_owned()),
         };
-        root.send("Target.setAutoAttach", hold(true)).await?;
+        let held = start == Start::Held;
+        root.send("Target.setAutoAttach", auto_attach(held)).await?;
         root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
-        let made = root.call(METHOD, json!({ "url": url })).await?;
+        let first = if held { url } else { "about:blank" };
+        let made = root.call(METHOD, json!({ "url": first })).await?;
         let odd = |what: &str| CdpError::Unexpected {
             method: METHOD.to_owned(),
             message: what.to_owned(),
         };
         let target = made["targetId"].as_str().ok_or_else(|| odd("no targetId"))?;
         let id = attached(&mut events, target).ok_or_else(|| odd("it was not attached to"))?;
-        // A popup must not stand still: its opener would with it.
-        root.send("Target.setAutoAttach", hold(false)).await?;
+        if held {
+            // A popup must not stand still: its opener would with it.
+            root.send("Target.setAutoAttach", auto_attach(false)).await?;
+        }
         let page = Self {
             session: client.session(id),
+            start,
             id,
             events,
             load: Load::new(target, options.wait),
             gone: None,
-            blind: false,
         };
         page.furnish(options).await?;
+        if !held {
+            // A page that goes elsewhere before this is answered does not tell that it went.
+            page.session.call("Page.enable", json!({})).await?;
+        }
         Ok(page)
     }
 
@@ -102,7 +119,16 @@ impl StagedPage {
     pub(crate) async fn load(&mut self) -> Result<Details, Trouble> {
         // The title cannot be taken over by an element of that name.
         const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
-        self.session.send("Runtime.runIfWaitingForDebugger", json!({})).await?;
+        match self.start.clone() {
+            Start::Held => self.session.send("Runtime.runIfWaitingForDebugger", json!({})).await?,
+            Start::Empty(url) => {
+                let answer = self.call("Page.navigate", json!({ "url": url })).await?;
+                match answer["errorText"].as_str() {
+                    Some(error) => self.load.failed(error),
+                    None => self.load.shows(answer["loaderId"].as_str()),
+                }
+            }
+        }
         loop {
             self.loaded().await?;
             match self.evaluate(DETAILS).await {
@@ -155,25 +181,25 @@ impl StagedPage {
                 Some(LoadEnd::Failed(error)) => return Err(Trouble::Net { error: error.clone() }),
                 Some(LoadEnd::Crashed) | None => {}
             }
-            if self.blind {
-                let event = timeout(LOOK, self.events.recv()).await;
-                match event {
-                    Ok(event) => self.take(event).await?,
-                    Err(_) => self.look().await?,
-                }
-            } else {
-                let event = self.events.recv().await;
-                self.take(event).await?;
+            match timeout(SILENCE, self.events.recv()).await {
+                Ok(event) => self.take(event).await?,
+                Err(_) => self.look().await?,
             }
         }
     }
 
-    /// Asks the page whether it is loaded, where the event that told so may have been lost.
+    /// Asks the page how far it is.
     async fn look(&mut self) -> Result<(), Trouble> {
-        if self.evaluate("document.readyState").await? == json!("complete") {
-            self.load.reached();
+        match self.evaluate("[document.readyState, location.href]").await {
+            Ok(seen) => {
+                let text = |i: usize| seen[i].as_str().unwrap_or_default();
+                self.load.seen(text(0), text(1));
+                Ok(())
+            }
+            // It went elsewhere in this moment.
+            Err(Trouble::Protocol(CdpError::Refused { .. })) => Ok(()),
+            Err(trouble) => Err(trouble),
         }
-        Ok(())
     }
 
     fn trouble(&self) -> Option<Trouble> {
@@ -186,10 +212,7 @@ impl StagedPage {
     async fn take(&mut self, event: Result<Event, RecvError>) -> Result<(), Trouble> {
         let event = match event {
             Ok(event) => event,
-            Err(RecvError::Lagged(_)) => {
-                self.blind = true;
-                return Ok(());
-            }
+            Err(RecvError::Lagged(_)) => return Ok(()),
             Err(RecvError::Closed) => {
                 // Says why.
                 let ended = self.session.send("Page.enable", json!({})).await;
@@ -211,6 +234,15 @@ impl StagedPage {
         }
         Ok(())
     }
+}
+
+fn auto_attach(hold: bool) -> Value {
+    json!({
+        "autoAttach": true,
+        "waitForDebuggerOnStart": hold,
+        "flatten": true,
+        "filter": [{ "type": "page" }, { "exclude": true }],
+    })
 }
 
 /// The session that Chromium has attached to a page, which it tells before it answers that the page
