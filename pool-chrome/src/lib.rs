@@ -56,6 +56,8 @@ mod error;
 
 pub mod cdp;
 pub mod egress;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod loopback;
 pub mod mux;
 pub mod process;

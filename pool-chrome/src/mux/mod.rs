@@ -50,3 +50,11 @@ pub use lease::{LeaseTarget, MuxLease};
 pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions};
 pub use multiplexer::{Census, Multiplexer};
 pub use session_id::SessionId;
+
+/// The parts that are fuzzed.
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    pub(crate) use super::envelope::{parse, write};
+    pub(crate) use super::state::stage::Stage;
+    pub(crate) use super::suffix::{session_of, with_session_last, without_session};
+}

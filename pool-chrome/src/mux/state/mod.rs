@@ -16,6 +16,8 @@ mod lifecycle;
 mod page_command;
 mod pending;
 mod reply;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod stage;
 mod stray;
 mod target_command;
 #[cfg(test)]
