@@ -368,6 +368,27 @@ const PATHS: &[Case] = &[
     ),
 ];
 
+const DIRECTORIES: &[Case] = &[
+    (
+        "[pool]\nlease = \"shared\"\n[chrome]\ndirectories = [\"/tmp\", \"uploads\"]",
+        (4, 24),
+        "uploads is not an absolute path",
+        "begin it with a slash",
+    ),
+    (
+        "[pool]\nlease = \"shared\"\n[chrome]\ndirectories = [\"/nowhere\"]",
+        (4, 16),
+        "there is no directory /nowhere",
+        "make it, or leave it out",
+    ),
+    (
+        "[pool]\nlease = \"shared\"\n[chrome]\ndirectories = [\"~/uploads\"]",
+        (4, 16),
+        "`~/uploads` begins with `~`",
+        "a shell would expand it, a file does not: write the whole path",
+    ),
+];
+
 const SECRETS: &[Case] = &[
     (
         "[gateway]\ntoken = { env = \"ABSENT\" }",
@@ -545,6 +566,7 @@ refused! {
     durations_and_sizes_want_a_unit: UNITS;
     addresses_and_urls_that_cannot_be_used_are_refused: ADDRESSES;
     paths_that_mean_nothing_are_refused: PATHS;
+    directories_of_shared_leases_that_are_none_are_refused: DIRECTORIES;
     secrets_that_are_not_there_are_refused: SECRETS;
     flags_that_the_pool_sets_itself_are_refused: FLAGS;
     names_that_could_leave_their_directory_are_refused: NAMES;
@@ -635,4 +657,17 @@ fn a_secret_on_the_command_line_is_a_warning() {
     let warning = loader.load().unwrap().warnings[0].to_string();
     assert!(warning.contains("stands in the list of processes"), "{warning}");
     assert!(!warning.contains("canary") && !format!("{loader:?}").contains("canary"));
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let warning = |text| {
+        let loaded = Loader::new().text("pool.toml", text).load().unwrap();
+        loaded.warnings.iter().map(ToString::to_string).collect::<String>()
+    };
+    let shown = warning("[chrome]\ndirectories = [\"/tmp\"]");
+    assert!(shown.contains("`directories` has no effect on exclusive leases"), "{shown}");
+    assert_eq!(warning("[pool]\nlease_choice = true\n[chrome]\ndirectories = [\"/tmp\"]"), "");
+    let shown = warning("[pool]\nlease = \"shared\"\nreset = \"relaunch\"");
+    assert!(shown.contains("`reset` has no effect on shared leases"), "{shown}");
 }

@@ -77,7 +77,9 @@ fn every_line_of_the_generated_file_can_be_uncommented() {
         })
         .collect::<String>()
         .replace("/usr/bin/chromium", &executable.display().to_string())
-        .replace("/var/lib/browser-pool", &directory.path().display().to_string());
+        .replace("/var/lib/browser-pool", &directory.path().display().to_string())
+        .replace("/srv/uploads", &directory.path().display().to_string())
+        .replace("lease_choice = false", "lease_choice = true");
     let text = format!("{text}\n[regions.us-east]\nproxies = [\"http://us.example:8080\"]\n");
     let loaded = Loader::new()
         .text("pool.toml", text)
@@ -122,6 +124,7 @@ fn every_name_that_was_agreed_on_is_accepted() {
         args = []
         launch_timeout = "20s"
         max_memory = "1GiB"
+        directories = []
         [profiles]
         on_demand = true
         [profiles.work]

@@ -2,9 +2,12 @@
 //
 //   node --test tests/clients/conformance.test.mjs
 //
-// POOL_CLI names the binary (default target/debug/pool-cli), LEASES the kinds of lease (default exclusive).
+// POOL_CLI names the binary (default target/debug/pool-cli), LEASES the kinds of lease (default both).
 
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { serve } from '../site/server.mjs';
 import { differences } from './compare.mjs';
@@ -18,7 +21,7 @@ const CLIENTS = {
   'Puppeteer 24': ['puppeteer.mjs', '--library', 'puppeteer-core-24'],
   'Playwright for Python': ['playwright_py.py'],
 };
-const LEASES = (process.env.LEASES ?? 'exclusive').split(',');
+const LEASES = (process.env.LEASES ?? 'exclusive,shared').split(',');
 /** What a kind of lease refuses on purpose: a trace tells of every page of the Chromium. */
 const REFUSED = { exclusive: [], shared: ['tracing'] };
 // The shell puts frames of other sites in processes of their own only if it is told to.
@@ -27,21 +30,32 @@ const ISOLATE = '--site-per-process';
 for (const engine of ['shell', 'chromium']) {
   describe(`on ${engine}`, { skip: executable(engine) ? false : 'not installed' }, () => {
     let site;
+    let files;
     const pools = {};
 
     before(async () => {
       site = await serve();
+      files = mkdtempSync(join(tmpdir(), 'browser-pool-files-'));
       for (const lease of LEASES) {
-        pools[lease] = await startPool({ pool: { lease, min_size: 1, max_size: 2 }, chrome: { engine, args: [ISOLATE] } });
+        // Where the scripts keep what they upload and download; an exclusive lease needs no leave.
+        const directories = lease === 'shared' ? [files] : [];
+        pools[lease] = await startPool({
+          pool: { lease, min_size: 1, max_size: 2 },
+          chrome: { engine, args: [ISOLATE], directories },
+        });
       }
     });
     after(async () => {
       for (const pool of Object.values(pools)) await pool.stop();
       await site?.close();
+      if (files) rmSync(files, { recursive: true, force: true });
     });
 
     for (const [client, [name, ...parameters]] of Object.entries(CLIENTS)) {
-      const run = (endpoint) => script(name, [endpoint, site.url, '--timeout', '60000', ...parameters]);
+      const run = (endpoint) => {
+        const dir = mkdtempSync(join(files, 'run-'));
+        return script(name, [endpoint, site.url, '--timeout', '60000', '--dir', dir, ...parameters]);
+      };
       // Puppeteer's close() ends a Chromium that is not leased, so each run has one of its own.
       const runDirectly = async () => {
         const chromium = await launch(engine, [ISOLATE]);

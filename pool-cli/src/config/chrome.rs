@@ -35,6 +35,13 @@ pub struct ChromeConfig {
     /// Counted as proportional set size, so that shared pages are not counted twice.
     #[serde(with = "AsSizeOrOff")]
     pub max_memory: Option<ByteSize>,
+    /// Directories that shared leases may upload from and download to.
+    ///
+    /// Each has one of its own besides, which goes with it. An exclusive lease may name any file
+    /// that the pool's user can reach.
+    #[schemars(example = ["/srv/uploads"])]
+    #[schemars(extend("items" = { "type": "string", "x-kind": "path" }))]
+    pub directories: Vec<PathBuf>,
 }
 
 /// Which of the two builds of Chromium to use.
@@ -75,6 +82,7 @@ impl Default for ChromeConfig {
             args: Vec::new(),
             launch_timeout: Duration::from_secs(20),
             max_memory: Some(ByteSize::gib(1)),
+            directories: Vec::new(),
         }
     }
 }

@@ -154,6 +154,29 @@ impl Rules<'_> {
             let hint = "\"auto\" turns it off only where it cannot work";
             self.problems.push(Problem::warning(at, message).hint(hint));
         }
+        self.directories();
+    }
+
+    /// A client names a file by its path alone, so a directory of the pool must be one as well.
+    fn directories(&mut self) {
+        let key = ["chrome", "directories"];
+        let directories = &self.config.chrome.directories;
+        for (index, path) in directories.iter().enumerate() {
+            let (message, hint) = if !path.is_absolute() {
+                (format!("{} is not an absolute path", path.display()), "begin it with a slash")
+            } else if !path.is_dir() {
+                (format!("there is no directory {}", path.display()), "make it, or leave it out")
+            } else {
+                continue;
+            };
+            self.problems.push(Problem::error(self.item(&key, index), message).hint(hint));
+        }
+        let pool = &self.config.pool;
+        if !directories.is_empty() && pool.lease == LeaseKind::Exclusive && !pool.lease_choice {
+            let message = "`directories` has no effect on exclusive leases";
+            let hint = "they may name any file; set lease = \"shared\" or lease_choice = true";
+            self.problems.push(Problem::warning(self.key(&key), message).hint(hint));
+        }
     }
 
     fn profiles(&mut self) {

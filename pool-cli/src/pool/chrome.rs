@@ -19,7 +19,7 @@ const MEMORY_AGE: Duration = Duration::from_secs(5);
 /// How a driver is to be made from the configuration.
 pub(super) fn config(config: &Config) -> ChromeConfig {
     let Config { chrome, pool, .. } = config;
-    ChromeConfig::new()
+    let made = ChromeConfig::new()
         .engine(match chrome.engine {
             config::Engine::Shell => Engine::Shell,
             config::Engine::Chromium => Engine::Chromium,
@@ -43,7 +43,8 @@ pub(super) fn config(config: &Config) -> ChromeConfig {
         .reset(match pool.reset {
             config::Reset::Relaunch => Reset::Relaunch,
             _ => Reset::Context,
-        })
+        });
+    chrome.directories.iter().fold(made, ChromeConfig::directory)
 }
 
 fn kind(kind: LeaseKind) -> pool_chrome::mux::LeaseKind {
