@@ -56,6 +56,25 @@ async fn an_exclusive_browser_is_used_again_without_a_trace() {
 }
 
 #[tokio::test]
+async fn whoever_looks_at_a_browser_does_not_keep_it_from_being_closed() {
+    for kind in KINDS {
+        let (driver, root) = driver(ENGINES[0], |config| config.lease(kind)).await;
+        let looked_at = driver.clone();
+        let looking = tokio::spawn(async move {
+            loop {
+                looked_at.measure(Duration::ZERO).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let pool = Pool::builder(driver).max_size(2).recycle_timeout(LONG).build().unwrap();
+        drop((pool.acquire().await.unwrap(), pool.acquire().await.unwrap()));
+        pool.close().await;
+        assert_eq!(running(&root), 0, "{kind:?}");
+        looking.abort();
+    }
+}
+
+#[tokio::test]
 async fn the_clipboard_of_one_exclusive_lease_is_empty_in_the_next() {
     for engine in ENGINES {
         let (driver, _root) = driver(engine, |config| config).await;

@@ -124,7 +124,7 @@ impl Fleet {
                 }
             }
             if let Err(watch::error::SendError(Some(Ok(unwanted)))) = tell.send(Some(launched)) {
-                unwanted.close().await;
+                unwanted.close_if_unused().await;
             }
         });
         result

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pool_core::{Reporter, ResourceId};
 use serde_json::json;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
 use super::health::Health;
@@ -42,6 +43,7 @@ pub(super) struct Host {
     grace: Duration,
     memory: AtomicU64,
     state: Mutex<HostState>,
+    closed: OnceCell<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +73,9 @@ impl Place {
     pub(super) async fn leave(self) {
         let host = Arc::clone(&self);
         drop(self);
-        if host.is_unused() {
-            host.close().await;
+        host.close_if_unused().await;
+        if let Some(host) = Arc::into_inner(host) {
+            host.spec.give_back().await;
         }
     }
 }
@@ -122,7 +125,11 @@ impl Host {
             }
             Err(_) => None,
         };
-        let Some((mux, version)) = ready else { return Err(chromium.not_ready()) };
+        let Some((mux, version)) = ready else {
+            let error = chromium.not_ready();
+            chromium.close(Duration::ZERO).await;
+            return Err(error);
+        };
         let version = serde_json::from_value(version).map_err(|error| {
             crate::cdp::CdpError::unexpected("Browser.getVersion", error.to_string())
         })?;
@@ -148,6 +155,7 @@ impl Host {
             grace: config.close_grace,
             memory: AtomicU64::new(0),
             state: Mutex::default(),
+            closed: OnceCell::new(),
         });
         watch::watch(&host, config.hang_timeout);
         Ok(host)
@@ -198,10 +206,6 @@ impl Host {
     /// A lease was opened.
     pub(super) fn count_lease(&self) {
         self.state().leases += 1;
-    }
-
-    fn is_unused(&self) -> bool {
-        self.state().taken == 0
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -280,20 +284,30 @@ impl Host {
         self.chromium.temp_dir().join(format!("lease-{:016x}", fastrand::u64(..)))
     }
 
-    /// Ends the Chromium if nobody else has it, and returns when nothing of it is left.
+    /// Ends the Chromium unless somebody has a place in it, and returns when nothing of it is
+    /// left. Nobody gets a place in it any more.
     ///
     /// A profile is told to close first: what it had just stored would be lost otherwise.
-    pub(super) async fn close(self: Arc<Self>) {
-        let Some(host) = Arc::into_inner(self) else { return };
-        if host.spec.has_profile() && host.mux.end_reason().is_none() {
-            let params = json!({});
-            let asked = host.mux.call(None, "Browser.close", &params);
-            let _ =
-                timeout(host.grace, async { tokio::join!(asked, host.chromium.exited()) }).await;
+    pub(super) async fn close_if_unused(&self) {
+        {
+            let mut state = self.state();
+            if state.taken > 0 {
+                return;
+            }
+            state.retired.get_or_insert("nobody uses it");
         }
-        host.mux.end(EndReason::Closed);
-        host.chromium.close(host.grace).await;
-        host.spec.give_back().await;
+        self.closed.get_or_init(|| self.close()).await;
+    }
+
+    async fn close(&self) {
+        if self.spec.has_profile() && self.mux.end_reason().is_none() {
+            let params = json!({});
+            let asked = self.mux.call(None, "Browser.close", &params);
+            let _ =
+                timeout(self.grace, async { tokio::join!(asked, self.chromium.exited()) }).await;
+        }
+        self.mux.end(EndReason::Closed);
+        self.chromium.end(self.grace).await;
     }
 
     fn state(&self) -> MutexGuard<'_, HostState> {

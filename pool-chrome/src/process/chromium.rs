@@ -200,6 +200,12 @@ impl Chromium {
     ///
     /// Dropping the future kills the tree.
     pub async fn close(self, grace: Duration) {
+        self.end(grace).await;
+    }
+
+    /// As [`close`](Self::close), for a handle that others look at meanwhile; dropping the future
+    /// kills nothing.
+    pub(crate) async fn end(&self, grace: Duration) {
         self.hangup.hang_up();
         if tokio::time::timeout(grace, self.exited()).await.is_err() {
             self.kill();
