@@ -95,6 +95,19 @@ pub enum ChromeError {
         holder: String,
     },
 
+    /// Chromium cannot open a persistent profile, and does come up without it.
+    #[error(
+        "Chromium cannot open the profile, which was moved to {}; the next browser starts with an \
+         empty one: {exit}",
+        moved_to.display()
+    )]
+    CorruptProfile {
+        /// Where the profile's directory is now.
+        moved_to: PathBuf,
+        /// How Chromium ended that had it.
+        exit: Exit,
+    },
+
     /// Another pool uses the same state directory.
     #[error(
         "the state directory {} is in use by another pool{}; stop that one or set another `state_dir`",

@@ -194,7 +194,8 @@ async fn f21_timeout_meets_ready() {
     let setup = Setup::new()
         .set("chrome.executable", stand_in.path())
         .set("pool.min_size", 0)
-        .set("pool.max_size", 1);
+        .set("pool.max_size", 1)
+        .set("warming.min_idle", 0);
     case_in(home, setup, async |case| {
         stand_in.become_script(&format!("sleep 1; exec {} \"$@\"", real.display()));
         let began = Instant::now();

@@ -1,8 +1,12 @@
 //! F34, F37: a machine that has nothing left.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use browser_pool_tests::{Case, Home, Setup, case, case_in, eventually};
@@ -26,18 +30,39 @@ impl SmallDisk {
         mount.is_ok_and(|status| status.success()).then(|| Self(directory.to_path_buf()))
     }
 
-    fn fill(&self) {
-        // It ends with an error, as it must: that is when the disk is full.
-        let _ = fs::write(self.ballast(), vec![1; 80 << 20]);
+    /// Fills the disk and keeps it full, whatever is removed from it, until it is
+    /// [emptied](Self::empty).
+    fn fill(&self) -> Filler {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (path, stopped) = (self.ballast(), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let mut file = File::create(path).expect("the disk is ours");
+            while !stopped.load(Ordering::Acquire) {
+                // It ends with an error, as it must: that is when the disk is full.
+                if file.write_all(&[1; 4096]).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Filler { stop, thread }
     }
 
-    fn empty(&self) {
+    fn empty(&self, filler: Filler) {
+        filler.stop.store(true, Ordering::Release);
+        filler.thread.join().expect("it only writes");
         fs::remove_file(self.ballast()).expect("it was made");
     }
 
     fn ballast(&self) -> PathBuf {
         self.0.join("ballast")
     }
+}
+
+/// What keeps a disk full.
+#[derive(Debug)]
+struct Filler {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Drop for SmallDisk {
@@ -55,7 +80,7 @@ async fn f34_disk_full() {
         return;
     };
     case_in(home, Setup::new(), async |case| {
-        disk.fill();
+        let filler = disk.fill();
         kill_idle(case).await;
         let began = Instant::now();
         let refused = eventually_refused(case).await;
@@ -64,7 +89,7 @@ async fn f34_disk_full() {
             refused.contains("No space left on device") || refused.contains("launch"),
             "{refused}"
         );
-        disk.empty();
+        disk.empty(filler);
         eventually("it heals by itself", Duration::from_secs(90), async || {
             let load = case.service.state().await["load"].clone();
             if load["idle"] == load["min_size"] { Ok(()) } else { Err(load) }
@@ -75,7 +100,8 @@ async fn f34_disk_full() {
     drop(disk);
 }
 
-/// The sentence of a refusal for want of a browser.
+/// The sentence of a refusal for want of a browser. What still comes up, in the room that another
+/// has left, is killed.
 async fn eventually_refused(case: &Case) -> String {
     let mut told = String::new();
     eventually("a lease is refused", Duration::from_secs(30), async || {
@@ -84,7 +110,12 @@ async fn eventually_refused(case: &Case) -> String {
                 told = refused.detail().to_owned();
                 Ok(())
             }
-            other => Err(format!("{:?}", other.map(drop))),
+            Err(refused) => Err(format!("{refused:?}")),
+            Ok(client) => {
+                client.close().await;
+                kill_idle(case).await;
+                Err("there was a browser".to_owned())
+            }
         }
     })
     .await;

@@ -118,7 +118,7 @@ async fn f26_popups_alive_at_release(kind: LeaseKind) {
         for button in ["opener", "noopener", "cross", "blank"] {
             page.eval(&format!("document.getElementById('{button}').click()")).await;
         }
-        page.eval("window.open('/title/popup')").await;
+        page.eval("void window.open('/title/popup')").await;
         page.eval(ASK_ON).await;
         sleep(Duration::from_millis(300)).await;
     })

@@ -191,7 +191,12 @@ impl Driver for ChromeDriver {
         }
         seat.place.check_proxy()?;
         let dead = seat.lease.has_crashed_page();
-        seat.place.probe(&seat.lease, self.fleet.config.page_check_interval).await?;
+        let interval = self.fleet.config.page_check_interval;
+        if let Err(error) = seat.place.probe(&seat.lease, interval).await {
+            // Or the next shared lease would be placed where this one could not stay.
+            seat.place.retire("a check has failed");
+            return Err(error);
+        }
         if !dead && seat.place.retired().is_none() {
             return Ok(());
         }

@@ -133,9 +133,17 @@ impl Fleet {
     /// Launches a Chromium, when it is this one's turn.
     pub(super) async fn launch(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
         let _turn = self.launching.acquire().await.expect("the semaphore is never closed");
-        let host = Host::launch(&self.config, &self.state_dir, spec).await?;
+        let host = match self.start(spec.clone()).await {
+            #[cfg(feature = "policies")]
+            Err(ChromeError::Exited(_)) if spec.is_persistent() => self.launch_again(&spec).await?,
+            started => started?,
+        };
         self.state().version = Some(host.version.clone());
         Ok(host)
+    }
+
+    pub(super) async fn start(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
+        Host::launch(&self.config, &self.state_dir, spec).await
     }
 
     /// Gives a place up in the background: with the last one the Chromium is closed.

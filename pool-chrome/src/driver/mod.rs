@@ -3,6 +3,8 @@
 mod chrome_driver;
 mod clipboard;
 mod config;
+#[cfg(feature = "policies")]
+mod corrupt_profile;
 mod fleet;
 mod health;
 mod host;

@@ -118,6 +118,26 @@ impl BrowserSpec {
         Ok(self.proxy.clone())
     }
 
+    /// Whether a directory of a profile is used that is there again next time.
+    #[cfg(feature = "policies")]
+    pub(super) fn is_persistent(&self) -> bool {
+        self.instance.as_ref().is_some_and(pool_policies::ProfileInstance::is_persistent)
+    }
+
+    /// The same but for the profile.
+    #[cfg(feature = "policies")]
+    pub(super) fn without_profile(&self) -> Self {
+        Self { instance: None, profile: None, ..self.clone() }
+    }
+
+    /// Moves the profile's directory aside and says where to.
+    #[cfg(feature = "policies")]
+    pub(super) async fn quarantine(&self) -> Result<PathBuf, ChromeError> {
+        let instance = self.instance.clone().expect("only a profile is moved aside");
+        let moved = tokio::task::spawn_blocking(move || instance.quarantine()).await;
+        moved.map_err(ChromeError::profile)?.map_err(ChromeError::profile)
+    }
+
     /// Gives back what was held, now that the process is gone.
     #[cfg_attr(
         not(feature = "policies"),
