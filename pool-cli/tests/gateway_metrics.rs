@@ -3,8 +3,10 @@
 mod gateway_support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use gateway_support::{ask, start};
+use gateway_support::{ask, request, start};
+use pool_cli::config::{ProfileConfig, RegionConfig};
 
 /// Names and labels, without the values.
 fn series(text: &str) -> BTreeSet<String> {
@@ -58,6 +60,95 @@ async fn clients_add_no_series_whatever_they_send() {
         let _ = pool.refused(&format!("/?unknown{index}=1")).await;
         let _ = pool.get(&format!("/nothing/{index}")).await;
     }
+    assert_eq!(series(&pool.get("/metrics").await.body), before);
+}
+
+/// One value in three is right, the others are whatever a client may make up.
+fn made_up(random: &mut fastrand::Rng, right: &[&str]) -> String {
+    match random.usize(..3) {
+        0 => right[random.usize(..right.len())].to_owned(),
+        1 => random.u64(..).to_string(),
+        _ => (0..random.usize(1..40)).map(|_| random.alphanumeric()).collect(),
+    }
+}
+
+fn random_path(random: &mut fastrand::Rng) -> String {
+    const PATHS: [&str; 10] = [
+        "/",
+        "/",
+        "/",
+        "/chromium",
+        "/json/version",
+        "/pressure",
+        "/sessions",
+        "/browser_pools/default/acquire",
+        "/kill/",
+        "/devtools/browser/",
+    ];
+    let mut path = PATHS[random.usize(..PATHS.len())].to_owned();
+    if path.len() > 1 && path.ends_with('/') || random.usize(..10) == 0 {
+        path.push_str(&made_up(random, &["all", "metrics"]));
+    }
+    path.push_str("?acquire_timeout=1");
+    for (name, right) in [
+        ("priority", ["1", "5", "10"]),
+        ("profile", ["work", "home", "none"]),
+        ("region", ["eu-west", "us-east", "none"]),
+        ("tenant", ["a", "b", "c"]),
+        ("trackingId", ["job-1", "job-2", "job-3"]),
+        ("lease", ["exclusive", "shared", "none"]),
+        ("timeout", ["1000", "60000", "0"]),
+    ] {
+        if random.usize(..4) == 0 {
+            path.push_str(&format!("&{name}={}", made_up(random, &right)));
+        }
+    }
+    if random.usize(..20) == 0 {
+        path.push_str(&format!("&{}=1", made_up(random, &["label"])));
+    }
+    path
+}
+
+/// Each series stays for as long as the pool runs, so one that a client can make is a leak, and
+/// Prometheus pays for it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_with_random_parameters_add_no_series() {
+    const REQUESTS: usize = 10_000;
+    const CLIENTS: usize = 8;
+    let pool = Arc::new(
+        start(|config| {
+            config.pool.max_waiting = 4;
+            config.profiles.named.insert("work".to_owned(), ProfileConfig::default());
+            config.regions.insert("eu-west".to_owned(), RegionConfig::default());
+        })
+        .await,
+    );
+    let before = series(&pool.get("/metrics").await.body);
+    let clients = (0..CLIENTS as u64).map(|seed| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut granted = 0;
+            for _ in 0..REQUESTS / CLIENTS {
+                let path = random_path(&mut random);
+                let tenant = made_up(&mut random, &["a"]);
+                if random.bool() {
+                    let headers = [("x-tenant", &*tenant), ("user-agent", &*tenant)];
+                    granted += usize::from(pool.try_connect(&path, &headers).await.is_ok());
+                } else {
+                    let method = ["GET", "POST", "DELETE", "BREW"][random.usize(..4)];
+                    request(pool.address(), method, &path, &[("x-tenant", &tenant)], "").await;
+                }
+            }
+            granted
+        })
+    });
+    let mut granted = 0;
+    for client in clients.collect::<Vec<_>>() {
+        granted += client.await.expect("it does not panic");
+    }
+    // Of the requests that are no leases too many would say nothing.
+    assert!(granted > REQUESTS / 100, "only {granted} leases");
     assert_eq!(series(&pool.get("/metrics").await.body), before);
 }
 
