@@ -11,7 +11,7 @@ import tempfile
 import kubernetes_validate
 import yaml
 
-# The oldest version that is still maintained by anybody, and the newest that is known.
+# One that is old and still in use, and the newest that is known.
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 # The Prometheus Operator's kinds are not Kubernetes' own, and kustomize reads its file itself.
 FOREIGN = ["monitoring.coreos.com/", "kustomize.config.k8s.io/"]
