@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults lint format bench bench-visit soak fuzz chromium clients clean
+.PHONY: help run test faults ops lint format bench bench-visit soak fuzz chromium clients clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,9 @@ test: chromium clients ## Install what the tests need and run everything that CI
 
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
+
+ops: chromium ## Check what is in ops/: alerts, dashboard, systemd, Docker, Kubernetes, HAProxy
+	scripts/check-ops
 
 lint: ## Formatting, clippy with warnings as errors, licences and advisories where cargo-deny is installed
 	scripts/lint
@@ -53,4 +56,4 @@ clients:
 
 clean: ## Remove what was built and installed here; Chromium stays
 	$(CARGO) clean
-	rm -rf tests/clients/node_modules tests/clients/.venv tests/bench-visit/node_modules
+	rm -rf tests/clients/node_modules tests/clients/.venv tests/bench-visit/node_modules tests/ops/.venv

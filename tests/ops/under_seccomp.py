@@ -1,7 +1,7 @@
 """Runs a command under the system calls that a container or a unit of systemd would leave it.
 
-    under_seccomp.py ops/docker/seccomp.json -- pool-cli visit about:blank
-    under_seccomp.py ops/systemd/browser-pool.service -- pool-cli visit about:blank
+    under_seccomp.py ops/docker/seccomp.json -- pool-cli visit https://example.org
+    under_seccomp.py ops/systemd/browser-pool.service -- pool-cli visit https://example.org
 
 As root it becomes nobody first, as Chromium's sandbox wants. Needs Debian's python3-seccomp.
 """
