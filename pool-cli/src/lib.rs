@@ -3,6 +3,7 @@
 //! The library target exists so that the binary, its tests and its benchmarks share one code; its
 //! items are not a stable interface.
 
+pub mod alerts;
 mod banner;
 pub mod cli;
 pub mod client;

@@ -50,6 +50,7 @@ impl Reload for Reloader {
         self.opened.change(&current, &next).map_err(|error| crate::error::chain(&error))?;
         if let Some(gateway) = self.gateway.upgrade() {
             gateway.set_settings(settings);
+            gateway.observer().alerts().configure(&next.alerts);
         }
         *current = next;
         Ok(Reloaded { changed, needs_restart })

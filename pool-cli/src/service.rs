@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use pool_chrome::ChromeError;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::config::{Config, Secret};
+use crate::config::{AlertsConfig, Config, Secret};
 use crate::error::chain;
 use crate::exit::{self, Failure};
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
@@ -23,6 +24,8 @@ pub struct Service {
     server: Server,
     opened: Arc<Opened>,
     token: Option<Secret>,
+    /// Calls the webhooks for as long as it lives.
+    _alerts: JoinSet<()>,
 }
 
 impl Service {
@@ -48,10 +51,12 @@ impl Service {
             }
             _ => Failure::from(error),
         })?;
+        observer.alerts().configure(&config.alerts);
+        let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.fleet(), observer);
         let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);
-        Ok(Self { gateway, server, opened, token: config.gateway.token.clone() })
+        Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
     }
 
     /// Starts a pool for one command: on a port of its own, behind a token of its own, with no
@@ -64,6 +69,7 @@ impl Service {
         config.gateway.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.gateway.token = Some(Secret::new(LeaseId::random().to_string()));
         config.gateway.external_url = None;
+        config.alerts = AlertsConfig::default();
         config.pool.name = "default".to_owned();
         config.pool.min_size = 0;
         config.warming.min_idle = 0;

@@ -60,7 +60,7 @@ const UNKNOWN: &[Case] = &[
         (1, 2),
         "unknown section [zebra]",
         "known sections: [gateway], [pool], [chrome], [profiles], [priority], [regions], [sizing], \
-         [warming], [log]",
+         [warming], [alerts], [log]",
     ),
     (
         "[profiles.work]\nmod = \"template\"",
@@ -295,6 +295,12 @@ const ADDRESSES: &[Case] = &[
         (2, 16),
         "`wss://pool.example/?token=x` has a query",
         "leave it out: the query of each request is kept",
+    ),
+    (
+        "[alerts]\nerror_url = { env = \"SECRET\" }",
+        (2, 13),
+        "`error_url`: this is not a url",
+        "write one such as \"https://hooks.example/pool\"",
     ),
     (
         "[gateway]\nallowed_origins = [\"https://tools.example/\"]",

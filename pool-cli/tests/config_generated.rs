@@ -85,6 +85,11 @@ fn every_line_of_the_generated_file_can_be_uncommented() {
         .text("pool.toml", text)
         .variable("POOL_TOKEN", "token")
         .variable("EU2", "password")
+        .variable("QUEUE_WEBHOOK", "https://hooks.example/queue")
+        .variable("REJECT_WEBHOOK", "https://hooks.example/reject")
+        .variable("TIMEOUT_WEBHOOK", "https://hooks.example/timeout")
+        .variable("ERROR_WEBHOOK", "https://hooks.example/error")
+        .variable("FAILED_HEALTH_WEBHOOK", "https://hooks.example/health")
         .load()
         .unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

@@ -5,6 +5,7 @@
 //! from them, and the check for unknown keys, the generated file of `init`, the environment
 //! variables and `docs/configuration.md` all come from that schema.
 
+mod alerts;
 mod args;
 mod chrome;
 mod conform;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use alerts::AlertsConfig;
 pub use args::ConfigArgs;
 pub use chrome::{ChromeConfig, Engine, Sandbox};
 pub use finding::{Finding, Findings, Place, Severity};
@@ -78,6 +80,8 @@ pub struct Config {
     pub sizing: SizingConfig,
     /// What is done to a new browser before its first lease.
     pub warming: WarmingConfig,
+    /// Webhooks that are called when clients are not served well.
+    pub alerts: AlertsConfig,
     /// What is written to stderr.
     pub log: LogConfig,
 }

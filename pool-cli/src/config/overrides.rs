@@ -15,12 +15,17 @@ use super::tree::{self, Tree};
 pub(super) const PREFIX: &str = "POOL__";
 
 /// Names that users of browserless know, and the settings that they stand for.
-pub(super) const ALIASES: [(&str, &str, &str); 5] = [
+pub(super) const ALIASES: [(&str, &str, &str); 10] = [
     ("TOKEN", "gateway", "token"),
     ("CONCURRENT", "pool", "max_size"),
     ("QUEUED", "pool", "max_waiting"),
     ("TIMEOUT", "pool", "lease_timeout"),
     ("EXTERNAL", "gateway", "external_url"),
+    ("QUEUE_ALERT_URL", "alerts", "queue_url"),
+    ("REJECT_ALERT_URL", "alerts", "reject_url"),
+    ("TIMEOUT_ALERT_URL", "alerts", "timeout_url"),
+    ("ERROR_ALERT_URL", "alerts", "error_url"),
+    ("FAILED_HEALTH_URL", "alerts", "failed_health_url"),
 ];
 
 /// One setting from outside the file.

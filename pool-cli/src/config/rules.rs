@@ -7,7 +7,7 @@ use std::path::Path;
 use super::source::Problem;
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{self, Tree};
-use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox};
+use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox, urls};
 
 /// Checks a configuration whose values are all right by themselves.
 ///
@@ -26,6 +26,7 @@ pub(super) fn check(
     rules.chrome();
     rules.profiles();
     rules.regions();
+    rules.alerts();
 }
 
 struct Rules<'a> {
@@ -216,6 +217,22 @@ impl Rules<'_> {
                     self.known_region(fallback, at);
                 }
             }
+        }
+    }
+
+    /// Here and not by their kind: a secret is looked at when it is known.
+    fn alerts(&mut self) {
+        let urls = self.config.alerts.urls();
+        let wrong: Vec<_> = urls
+            .filter_map(|(key, url)| Some((key, urls::webhook_url(url.expose()).err()?)))
+            .collect();
+        for (key, complaint) in wrong {
+            let at = self.value(&["alerts", key]);
+            let problem = Problem::error(at, format!("`{key}`: {}", complaint.message));
+            self.problems.push(match complaint.hint {
+                Some(hint) => problem.hint(hint),
+                None => problem,
+            });
         }
     }
 

@@ -147,7 +147,9 @@ fn conceal(line: &str) -> String {
         let value = line[sign + 1..].trim_start_matches([' ', '\t', '[']);
         let quote = value.chars().next().filter(|char| matches!(char, '"' | '\''));
         let (Some(key), Some(quote)) = (key, quote) else { continue };
-        if nearest(key, SECRET_KEYS).is_none() {
+        // The addresses of webhooks.
+        let is_secret_url = key.ends_with("_url") && key != "external_url";
+        if !is_secret_url && nearest(key, SECRET_KEYS).is_none() {
             continue;
         }
         let inner = value.trim_start_matches(quote);
@@ -179,6 +181,8 @@ mod tests {
             (r#"token = "hunter2"#, r#"token = "*******"#),
             (r#"tokn = "hunter2""#, r#"tokn = "*******""#),
             (r#"lang = "de""#, r#"lang = "de""#),
+            (r#"error_url = "http://h/x""#, r#"error_url = "**********""#),
+            (r#"external_url = "http://h""#, r#"external_url = "http://h""#),
             ("token='hunter2'", "token='*******'"),
             (
                 r#"{ url = "a", password = "pö", x = 1 }"#,

@@ -22,6 +22,12 @@ pub(super) fn page_url(text: &str) -> Result<(), Complaint> {
     scheme(&url, &["http", "https", "about", "data"])
 }
 
+/// The url is in no message: it may be a secret.
+pub(super) fn webhook_url(text: &str) -> Result<(), Complaint> {
+    let url = parse(text, "https://hooks.example/pool")?;
+    scheme(&url, &["http", "https"])
+}
+
 pub(super) fn proxy_url(text: &str) -> Result<(), Complaint> {
     let url = parse(text, "http://proxy.example:8080")?;
     scheme(&url, &["http", "socks5"])?;

@@ -6,8 +6,9 @@ use tracing::{debug, info, warn};
 
 use super::journal::{is_failure, most, why};
 use super::{Journal, Metrics, Waits};
+use crate::alerts::Alerts;
 
-/// A policy that decides nothing: it counts, remembers and logs what the pool tells.
+/// A policy that decides nothing: it counts, remembers, logs and passes on what the pool tells.
 ///
 /// It is a policy rather than a reader of [`Pool::events`](pool_core::Pool::events), because a
 /// reader that is too slow misses events and the counts would be wrong.
@@ -16,6 +17,7 @@ pub struct Observer {
     metrics: Arc<Metrics>,
     journal: Arc<Journal>,
     waits: Arc<Waits>,
+    alerts: Arc<Alerts>,
 }
 
 impl Observer {
@@ -26,6 +28,7 @@ impl Observer {
             metrics: Arc::new(Metrics::new(pool)),
             journal: Arc::default(),
             waits: Arc::default(),
+            alerts: Arc::new(Alerts::new(pool)),
         }
     }
 
@@ -46,6 +49,12 @@ impl Observer {
     pub fn waits(&self) -> &Arc<Waits> {
         &self.waits
     }
+
+    /// What is told to webhooks.
+    #[must_use]
+    pub fn alerts(&self) -> &Arc<Alerts> {
+        &self.alerts
+    }
 }
 
 #[async_trait]
@@ -56,6 +65,7 @@ impl<D: Driver> Policy<D> for Observer {
 
     fn event(&self, event: &Event) {
         self.metrics.observe(event);
+        self.alerts.observe(event);
         if !matches!(event, Event::Enqueued { .. }) {
             // Under load there are thousands a second, and they say nothing that the load does not.
             self.journal.record(event);

@@ -10,9 +10,18 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let value = |config| serde_json::to_value(config).unwrap_or_default();
     compare(&mut String::new(), &value(old), &value(new), &mut changed);
     // A secret shows the same text, whatever it is.
-    let hidden = "gateway.token";
-    if old.gateway.token != new.gateway.token && !changed.iter().any(|key| key == hidden) {
-        changed.push(hidden.to_owned());
+    let (was, is) = (&old.alerts, &new.alerts);
+    for (key, differs) in [
+        ("gateway.token", old.gateway.token != new.gateway.token),
+        ("alerts.queue_url", was.queue_url != is.queue_url),
+        ("alerts.reject_url", was.reject_url != is.reject_url),
+        ("alerts.timeout_url", was.timeout_url != is.timeout_url),
+        ("alerts.error_url", was.error_url != is.error_url),
+        ("alerts.failed_health_url", was.failed_health_url != is.failed_health_url),
+    ] {
+        if differs && !changed.iter().any(|changed| changed == key) {
+            changed.push(key.to_owned());
+        }
     }
     for (name, region) in &old.regions {
         let key = format!("regions.{name}");
@@ -67,9 +76,22 @@ mod tests {
         assert!(changes(&old, &new).is_empty());
         new.pool.max_size += 1;
         new.gateway.token = Some(Secret::new("two"));
+        old.alerts.error_url = Some(Secret::new("http://a.example"));
+        new.alerts.error_url = Some(Secret::new("http://b.example"));
+        new.alerts.queue_url = Some(Secret::new("http://b.example"));
         new.regions.insert("eu".into(), region("two"));
         new.regions.insert("us".into(), region("two"));
         let changed = changes(&old, &new);
-        assert_eq!(changed, ["gateway.token", "pool.max_size", "regions.eu.proxies", "regions.us"]);
+        assert_eq!(
+            changed,
+            [
+                "alerts.error_url",
+                "alerts.queue_url",
+                "gateway.token",
+                "pool.max_size",
+                "regions.eu.proxies",
+                "regions.us"
+            ]
+        );
     }
 }

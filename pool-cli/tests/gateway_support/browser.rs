@@ -23,6 +23,7 @@ pub(crate) struct FakeBrowsers {
 #[derive(Default)]
 struct State {
     broken: AtomicBool,
+    sick: AtomicBool,
     launched: AtomicUsize,
     dead_on_arrival: AtomicUsize,
 }
@@ -31,6 +32,11 @@ impl FakeBrowsers {
     /// From now on no browser can be launched.
     pub(crate) fn break_launches(&self) {
         self.state.broken.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on no browser passes its check.
+    pub(crate) fn fail_checks(&self) {
+        self.state.sick.store(true, Ordering::SeqCst);
     }
 
     /// The next so many browsers die before their first command.
@@ -55,6 +61,13 @@ impl Driver for FakeBrowsers {
             reporter,
             state: self.state.clone(),
         })
+    }
+
+    async fn check(&self, _: &mut FakeBrowser, _: &Meta) -> io::Result<()> {
+        if self.state.sick.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no page opens"));
+        }
+        Ok(())
     }
 
     async fn recycle(&self, browser: &mut FakeBrowser, _: &Meta) -> io::Result<()> {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part of it")]
 
 mod browser;
+mod hooks;
 mod http;
 mod service;
 mod site;
@@ -17,6 +18,7 @@ use pool_cli::gateway::{Gateway, Server, Settings};
 use pool_cli::metrics::Observer;
 use pool_core::Pool;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -25,6 +27,7 @@ use tokio_tungstenite::tungstenite::http::Response;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub(crate) use browser::FakeBrowsers;
+pub(crate) use hooks::{Call, Hooks};
 pub(crate) use http::{Answer, request};
 pub(crate) use service::{Cdp, Service, command, processes_below};
 pub(crate) use site::Site;
@@ -39,6 +42,7 @@ pub(crate) struct Running {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) server: Server,
     pub(crate) browsers: FakeBrowsers,
+    _alerts: JoinSet<()>,
 }
 
 /// Starts a gateway with these settings: two browsers at most, none kept ready.
@@ -54,13 +58,16 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Running {
         .min_size(config.pool.min_size)
         .max_size(config.pool.max_size)
         .max_waiting(config.pool.max_waiting)
+        .health_check_interval(config.pool.health_check_interval)
         .build()
         .expect("the settings are right");
+    observer.alerts().configure(&config.alerts);
+    let alerts = observer.alerts().run();
     let settings = Settings::new(&config).expect("the settings are right");
     let gateway = Gateway::new(settings, Arc::new(pool), observer);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::start(&gateway, listen).await.expect("a port is free");
-    Running { gateway, server, browsers }
+    Running { gateway, server, browsers, _alerts: alerts }
 }
 
 impl Running {

@@ -1,0 +1,64 @@
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+/// What has happened since it was told last.
+///
+/// It is one entry, however much happens, so that a webhook that is down costs no memory.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    happened: Mutex<Option<Happened>>,
+    news: Notify,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Happened {
+    /// How often.
+    pub(super) count: u64,
+    /// When first.
+    pub(super) since: SystemTime,
+    /// What went wrong the last time that it was known.
+    pub(super) reason: Option<String>,
+}
+
+impl Tally {
+    /// Counts one.
+    pub(super) fn add(&self, reason: Option<String>) {
+        let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = Happened { count: 0, since: SystemTime::now(), reason: None };
+        let happened = happened.get_or_insert(first);
+        happened.count += 1;
+        happened.reason = reason.or_else(|| happened.reason.take());
+        self.news.notify_one();
+    }
+
+    /// Waits until something has happened, and takes it.
+    pub(super) async fn take(&self) -> Happened {
+        loop {
+            let taken = self.happened.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match taken {
+                Some(happened) => return happened,
+                // What is added in between leaves a permit behind.
+                None => self.news.notified().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_before_it_is_told_is_counted_with_the_last_reason() {
+        let tally = Tally::default();
+        tally.add(Some("first".to_owned()));
+        tally.add(Some("second".to_owned()));
+        tally.add(None);
+        let happened = tally.take().await;
+        assert_eq!((happened.count, happened.reason.as_deref()), (3, Some("second")));
+        tally.add(None);
+        assert_eq!(tally.take().await.count, 1);
+    }
+}
