@@ -143,7 +143,9 @@ fn ask_from_afar(case: &Case) -> String {
 
 async fn f26_downloads_alive_at_release(kind: LeaseKind) {
     ends_in_the_middle(kind, async |case, client| {
-        let allow = json!({ "behavior": "allowAndName", "downloadPath": "/nowhere", "eventsEnabled": true });
+        let path = case.home.path().join("downloads");
+        let allow =
+            json!({ "behavior": "allowAndName", "downloadPath": path, "eventsEnabled": true });
         // Where to is the pool's choice or a refusal: either is right here.
         let _ = client.call("Browser.setDownloadBehavior", allow).await;
         let page = client.page(&case.site.at("/title.html")).await;
