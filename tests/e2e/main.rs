@@ -6,10 +6,12 @@
 //! | `priorities` | who is served next when all wait |
 //! | `regions` | a proxy with credentials, and what happens without it |
 //! | `profiles` | a login that is kept, and for whom |
+//! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `kills` | what is left when the pool or a Chromium is killed |
 
 mod clients;
 mod kills;
+mod neighbours;
 mod priorities;
 mod profiles;
 mod regions;

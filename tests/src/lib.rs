@@ -50,7 +50,7 @@ pub use lease_kind::LeaseKind;
 pub use page::Page;
 pub use patience::{eventually, rounds, within};
 pub use proxy::{Proxy, ProxyFault};
-pub use script::{Script, ScriptOutcome};
+pub use script::{Script, ScriptOutcome, Talk};
 pub use service::{Exit, Service};
 pub use setup::{Engine, Setup};
 pub use site::{Seen, Site};

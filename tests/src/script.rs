@@ -3,10 +3,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::binary::workspace;
+use crate::patience::GENEROUS;
 
 /// A client script of `tests/clients`, in Node or in Python by its name.
 #[derive(Debug)]
@@ -25,6 +27,46 @@ pub struct ScriptOutcome {
     pub lines: Vec<Value>,
     /// What it wrote to stderr.
     pub stderr: String,
+}
+
+/// A script that answers each line with a line of JSON; its drop kills it.
+#[derive(Debug)]
+pub struct Talk {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    name: String,
+}
+
+impl Talk {
+    /// Says something, and hears the answer.
+    ///
+    /// # Panics
+    ///
+    /// If there is none within a minute.
+    pub async fn ask(&mut self, line: &str) -> Value {
+        let line = format!("{line}\n");
+        self.input.write_all(line.as_bytes()).await.expect("it reads its standard input");
+        self.hear().await
+    }
+
+    /// The next line that it says by itself.
+    ///
+    /// # Panics
+    ///
+    /// If there is none within a minute, or it is no JSON.
+    pub async fn hear(&mut self) -> Value {
+        let said = timeout(GENEROUS, self.output.next_line()).await;
+        let said = said.unwrap_or_else(|_| panic!("{} says nothing", self.name));
+        let said = said.expect("its output can be read");
+        let said = said.unwrap_or_else(|| panic!("{} has ended", self.name));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// Kills it with SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it is ours");
+    }
 }
 
 impl Script {
@@ -80,6 +122,19 @@ impl Script {
     pub fn start(mut self) -> Child {
         self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         self.spawned()
+    }
+
+    /// Starts it to talk with it, a line for a line.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn talk(mut self) -> Talk {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = self.spawned();
+        let input = child.stdin.take().expect("it is piped");
+        let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Talk { child, input, output, name: self.name }
     }
 
     fn spawned(&mut self) -> Child {
