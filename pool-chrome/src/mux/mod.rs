@@ -28,6 +28,8 @@
 mod address;
 mod assumptions;
 mod connection;
+#[cfg(test)]
+mod differential;
 mod end;
 mod envelope;
 mod filter;
