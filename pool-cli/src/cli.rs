@@ -39,6 +39,8 @@ pub enum Command {
     Drain(commands::drain::Args),
     /// Visit many URLs through a pool, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
+    /// Measure what a lease costs, beside launching a Chromium per client.
+    Bench(commands::bench::Args),
     /// Check a configuration, and say what to write instead of what is wrong.
     Check(commands::check::Args),
     /// Show the effective configuration, or its schema.
@@ -70,6 +72,7 @@ impl Command {
             Self::Reload(args) => commands::reload::run(&args),
             Self::Drain(args) => commands::drain::run(&args),
             Self::Visit(args) => commands::visit::run(&args),
+            Self::Bench(args) => commands::bench::run(&args),
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),
             Self::Doctor(args) => commands::doctor::run(&args),

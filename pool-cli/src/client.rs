@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use ureq::Agent;
 use ureq::http::Response;
 use url::Url;
@@ -103,6 +105,24 @@ impl Client {
         self.read(answer)
     }
 
+    /// The request for a WebSocket, with the query of a lease.
+    ///
+    /// # Errors
+    ///
+    /// If the pool is behind TLS, which is not spoken here.
+    pub(crate) fn websocket(&self, query: &str) -> Result<Request, Failure> {
+        let rest = self.base.strip_prefix("http:").ok_or_else(|| {
+            Failure::new(format!("{} is behind TLS, which this command does not speak", self.base))
+                .hint("give the address of the pool itself, such as http://127.0.0.1:3000")
+        })?;
+        let mut request = format!("ws:{rest}/?{query}").into_client_request()?;
+        if let Some(token) = &self.token {
+            let bearer = format!("Bearer {}", token.expose()).parse()?;
+            request.headers_mut().insert("authorization", bearer);
+        }
+        Ok(request)
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         mut answer: Response<ureq::Body>,
@@ -119,7 +139,8 @@ impl Client {
         parsed.map(Some).map_err(|error| Failure::new(format!("the pool's answer is odd: {error}")))
     }
 
-    fn refused(&self, status: u16, text: &str) -> Failure {
+    /// The failure that a refusal of the pool is, as its body tells.
+    pub(crate) fn refused(&self, status: u16, text: &str) -> Failure {
         let problem: Value = serde_json::from_str(text).unwrap_or_default();
         match problem["detail"].as_str() {
             Some(detail) if status == 401 => {

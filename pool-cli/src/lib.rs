@@ -5,6 +5,7 @@
 
 pub mod alerts;
 mod banner;
+mod bench;
 pub mod cli;
 pub mod client;
 pub mod commands;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod pool;
 pub mod reloader;
 pub mod service;
+mod signals;
 pub mod stdout;
 mod supervisor;
 mod table;

@@ -37,6 +37,16 @@ pub fn init(config: &LogConfig) -> Result<(), Failure> {
     started.or(Ok(()))
 }
 
+/// The same with this filter where the operator asked for none: what a command prints itself
+/// should not stand between lines of the log.
+pub(crate) fn quiet(config: &LogConfig, filter: &str) -> LogConfig {
+    let mut config = config.clone();
+    if config.filter == LogConfig::default().filter {
+        filter.clone_into(&mut config.filter);
+    }
+    config
+}
+
 /// Whether lines are for people rather than for programs.
 #[must_use]
 pub fn is_human(config: &LogConfig) -> bool {

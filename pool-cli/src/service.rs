@@ -5,13 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool_chrome::ChromeError;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::config::{AlertsConfig, Config, Secret};
-use crate::error::chain;
 use crate::exit::{self, Failure};
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
 use crate::metrics::Observer;
@@ -43,14 +41,7 @@ impl Service {
         })?;
         let listener = bind(config.gateway.listen).await?;
         let observer = Observer::new(&config.pool.name);
-        let opened = open(config, &observer).await.map_err(|error| match &error {
-            OpenError::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
-                Failure::new(chain(&error))
-                    .hint("look at all it needs: pool-cli doctor")
-                    .code(exit::CONFIG)
-            }
-            _ => Failure::from(error),
-        })?;
+        let opened = open(config, &observer).await.map_err(OpenError::failure)?;
         observer.alerts().configure(&config.alerts);
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.fleet(), observer);
@@ -59,19 +50,19 @@ impl Service {
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
     }
 
-    /// Starts a pool for one command: on a port of its own, behind a token of its own, with no
-    /// browser but those that are asked for.
+    /// Starts a pool for one command: on a port of its own, behind a token of its own, with
+    /// `kept` browsers kept ready and no others but those that are asked for.
     ///
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    pub async fn start_private(mut config: Config) -> Result<Self, Failure> {
+    pub async fn start_private(mut config: Config, kept: usize) -> Result<Self, Failure> {
         config.gateway.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.gateway.token = Some(Secret::new(LeaseId::random().to_string()));
         config.gateway.external_url = None;
         config.alerts = AlertsConfig::default();
         config.pool.name = "default".to_owned();
-        config.pool.min_size = 0;
+        config.pool.min_size = kept;
         config.warming.min_idle = 0;
         for profile in config.profiles.named.values_mut() {
             profile.min_size = 0;

@@ -152,8 +152,10 @@ impl ChromeConfig {
         self
     }
 
-    /// The launch of any Chromium by this configuration.
-    pub(super) fn launch_options(&self) -> LaunchOptions {
+    /// How this configuration launches any Chromium, such as for one beside the pool that is
+    /// compared with it.
+    #[must_use]
+    pub fn launch_options(&self) -> LaunchOptions {
         let mut options = LaunchOptions::new()
             .engine(self.engine)
             .headless(self.headless)

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::client::Client;
 use crate::config::{ConfigArgs, LogConfig, LogFormat};
 use crate::exit::Failure;
+use crate::logging;
 use crate::service::Service;
 
 /// Arguments of `exec`.
@@ -90,9 +91,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         None => {
             let config = args.config.load()?;
-            crate::logging::init(&quiet(&config.log))?;
+            logging::init(&quiet(&config.log))?;
             runtime.block_on(async {
-                let service = Service::start_private(config).await?;
+                let service = Service::start_private(config, 0).await?;
                 let outcome = match service.client() {
                     Ok(client) => with_lease(client, args).await,
                     Err(failure) => Err(failure),
@@ -108,12 +109,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// The command's own output should not stand between lines of ours, unless asked for.
+/// For people, between whose lines it stands.
 fn quiet(log: &LogConfig) -> LogConfig {
-    let mut log = log.clone();
-    if log.filter == LogConfig::default().filter {
-        "warn".clone_into(&mut log.filter);
-    }
+    let mut log = logging::quiet(log, "warn");
     if log.format == LogFormat::Auto {
         log.format = LogFormat::Human;
     }

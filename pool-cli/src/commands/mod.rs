@@ -1,5 +1,6 @@
 //! The commands, one file each: `Args` is what clap parses, `run` does it.
 
+pub mod bench;
 pub mod check;
 pub mod completions;
 pub mod config;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigArgs, LeaseKind, LogConfig};
+use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
 use crate::logging;
 use crate::visit::{Files, Journal, Options, Output, Run, UrlList, Wait};
@@ -71,7 +71,7 @@ pub struct Args {
 /// Exit code 1 if any URL failed, 128 and the signal's number if a signal stopped it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = args.config.load()?;
-    logging::init(&quiet(&config.log))?;
+    logging::init(&logging::quiet(&config.log, "error"))?;
     let given = given(&args.urls)?;
     let list = UrlList::read(&given)?;
     let options = args.options(&config);
@@ -124,13 +124,4 @@ fn given(urls: &[String]) -> Result<Vec<String>, Failure> {
             .code(USAGE));
     }
     Ok(vec!["-".to_owned()])
-}
-
-/// Only what matters stands between the lines about pages, unless asked for.
-fn quiet(log: &LogConfig) -> LogConfig {
-    let mut log = log.clone();
-    if log.filter == LogConfig::default().filter {
-        "error".clone_into(&mut log.filter);
-    }
-    log
 }

@@ -17,7 +17,7 @@ use crate::config::{self, Config, LeaseKind};
 const MEMORY_AGE: Duration = Duration::from_secs(5);
 
 /// How a driver is to be made from the configuration.
-pub(super) fn config(config: &Config) -> ChromeConfig {
+pub(crate) fn config(config: &Config) -> ChromeConfig {
     let Config { chrome, pool, .. } = config;
     let made = ChromeConfig::new()
         .engine(match chrome.engine {

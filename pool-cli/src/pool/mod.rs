@@ -8,11 +8,14 @@ mod fleet;
 mod kind;
 mod open;
 mod policies;
+mod run_directory;
 mod slot;
 
 pub use browser::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
 pub(crate) use changes::changes;
+pub(crate) use chrome::config as chrome_config;
 pub use fleet::{Fleet, Leased};
 pub use kind::{KindSpec, Kinds};
 pub(crate) use open::HELD_FROM_START;
 pub use open::{OpenError, Opened, open, open_tuned};
+pub(crate) use run_directory::RunDirectory;

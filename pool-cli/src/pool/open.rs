@@ -9,6 +9,7 @@ use pool_policies::PolicyError;
 use super::policies::Policies;
 use super::{Fleet, chrome};
 use crate::config::Config;
+use crate::exit::{self, Failure};
 use crate::metrics::Observer;
 
 /// A pool of Chromium browsers as a configuration describes it.
@@ -30,6 +31,18 @@ pub enum OpenError {
     /// The sizes contradict each other.
     #[error(transparent)]
     Build(#[from] BuildError),
+}
+
+impl OpenError {
+    /// What a command prints: exit code 78 where there is no Chromium to run.
+    pub(crate) fn failure(self) -> Failure {
+        match &self {
+            Self::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
+                Failure::from(self).hint("look at all it needs: pool-cli doctor").code(exit::CONFIG)
+            }
+            _ => Failure::from(self),
+        }
+    }
 }
 
 /// Opens it: takes the state directory, finds the Chromium, and begins to launch the minimum.

@@ -1,14 +1,11 @@
-use std::path::{Path, PathBuf};
-
-use pool_chrome::process::StateDir;
-use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
+use pool_chrome::{ChromeConfig, ChromeDriver};
 use pool_core::{AcquireError, Lease, Pool, Request};
 
 use super::Options;
 use crate::config::{Config, LeaseKind};
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::metrics::Observer;
-use crate::pool::{OpenError, Opened, open_tuned};
+use crate::pool::{OpenError, Opened, RunDirectory, open_tuned};
 
 /// The pool of a visit: as it is configured, but of the size and kind that the visit wants, and with
 /// nothing running that it has not asked for.
@@ -17,7 +14,7 @@ pub(crate) struct Browsers {
     opened: Opened,
     request: Request,
     /// The directory of this run, unless profiles want the configured one.
-    directory: Option<PathBuf>,
+    directory: Option<RunDirectory>,
 }
 
 impl Browsers {
@@ -48,15 +45,15 @@ impl Browsers {
         let directory = match options.profile {
             // Profiles are in the configured directory, which one pool has at a time.
             Some(_) => None,
-            None => Some(directory_of_its_own(&config.pool.state_dir)),
+            None => Some(RunDirectory::choose(&config.pool.state_dir, "visits")),
         };
         if let Some(directory) = &directory {
-            config.pool.state_dir.clone_from(directory);
+            directory.path().clone_into(&mut config.pool.state_dir);
         }
         let observer = Observer::new(&config.pool.name);
         // Pages are made with their addresses: a page that was made ahead is empty.
         let tune = |chrome: ChromeConfig| chrome.warm_page(false).max_launching(launches);
-        let opened = open_tuned(&config, &observer, tune).await.map_err(failure)?;
+        let opened = open_tuned(&config, &observer, tune).await.map_err(OpenError::failure)?;
         Ok(Self { opened, request: request(options), directory })
     }
 
@@ -81,22 +78,12 @@ impl Browsers {
     pub(crate) async fn close(&self) {
         self.pool().close().await;
         if let Some(directory) = &self.directory {
-            // What is left of it is swept away by the next visit.
-            let _ = std::fs::remove_dir_all(directory);
+            directory.remove();
         }
     }
 
     fn pool(&self) -> &Pool<ChromeDriver> {
         self.opened.pool()
-    }
-}
-
-fn failure(error: OpenError) -> Failure {
-    match &error {
-        OpenError::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
-            Failure::from(error).hint("look at all it needs: pool-cli doctor").code(exit::CONFIG)
-        }
-        _ => Failure::from(error),
     }
 }
 
@@ -108,19 +95,6 @@ fn request(options: &Options) -> Request {
         }
     }
     request
-}
-
-/// A state directory for this run, so that visits run beside each other and beside a service; those
-/// of runs that were killed are swept up and removed.
-fn directory_of_its_own(state_dir: &Path) -> PathBuf {
-    let visits = state_dir.join("visits");
-    for entry in std::fs::read_dir(&visits).into_iter().flatten().flatten() {
-        // One that is in use is locked, and opening it fails.
-        if let Ok(abandoned) = StateDir::open(entry.path()) {
-            let _ = std::fs::remove_dir_all(abandoned.path());
-        }
-    }
-    visits.join(std::process::id().to_string())
 }
 
 impl Options {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::exit::{FAILURE, Failure};
+use crate::signals::{self, Signals};
 
 /// How long browsers have to close. What is not gone by then dies with its pipe, when this process
 /// ends.
@@ -143,7 +144,7 @@ impl Run {
                 if self.summary.failed() == 0 { Ok(()) } else { Err(Failure::silent(FAILURE)) }
             }
             End::Stopped(signal) => {
-                let code = 128 + u8::try_from(signal.as_raw_value()).unwrap_or_default();
+                let code = signals::exit_code(signal);
                 anstream::eprintln!("stopped after {}", self.summary);
                 let hint = match &self.output {
                     Output::File(_) => "run the same command again to go on where it was stopped",
@@ -166,28 +167,6 @@ impl Run {
                 failure.hint("what was visited is kept; run the same command again to go on")
             }
             _ => failure.hint("look at all it needs: pool-cli doctor"),
-        }
-    }
-}
-
-/// The signals that stop a run.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
         }
     }
 }

@@ -1,0 +1,140 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::Transport;
+use crate::exit::Failure;
+
+/// Nothing that is measured takes nearly as long, so whatever does will never be done.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client of the raw protocol that does one thing at a time, the same for both contestants.
+#[derive(Debug)]
+pub(crate) struct Cdp {
+    transport: Transport,
+    next_id: u64,
+    /// Events that came while an answer was waited for.
+    events: Vec<Value>,
+}
+
+/// The session of a [`Cdp`] on a page.
+#[derive(Clone, Debug)]
+pub(crate) struct Page(String);
+
+impl Cdp {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { transport, next_id: 1, events: Vec::new() }
+    }
+
+    /// Asks the browser what it is: the first answer of any.
+    pub(crate) async fn product(&mut self) -> Result<String, Failure> {
+        let version = self.call(None, "Browser.getVersion", json!({})).await?;
+        text(&version, "product")
+    }
+
+    /// Opens a page, attaches to it, and has it answer.
+    pub(crate) async fn open_page(&mut self) -> Result<Page, Failure> {
+        let made = self.call(None, "Target.createTarget", json!({ "url": "about:blank" })).await?;
+        let params = json!({ "targetId": text(&made, "targetId")?, "flatten": true });
+        let attached = self.call(None, "Target.attachToTarget", params).await?;
+        let page = Page(text(&attached, "sessionId")?);
+        self.evaluate_one(&page).await?;
+        Ok(page)
+    }
+
+    /// Evaluates `1`: the shortest way to a page's renderer and back.
+    pub(crate) async fn evaluate_one(&mut self, page: &Page) -> Result<(), Failure> {
+        const METHOD: &str = "Runtime.evaluate";
+        let answer = self.call(Some(page), METHOD, json!({ "expression": "1" })).await?;
+        if answer["result"]["value"] == json!(1) { Ok(()) } else { Err(odd(METHOD, &answer)) }
+    }
+
+    /// Sends the page to an address and waits until it is loaded.
+    pub(crate) async fn goto(&mut self, page: &Page, url: &str) -> Result<(), Failure> {
+        self.call(Some(page), "Page.enable", json!({})).await?;
+        let on = json!({ "enabled": true });
+        self.call(Some(page), "Page.setLifecycleEventsEnabled", on).await?;
+        let went = self.call(Some(page), "Page.navigate", json!({ "url": url })).await?;
+        if let Some(error) = went["errorText"].as_str() {
+            return Err(Failure::new(format!("{url} cannot be loaded: {error}"))
+                .hint("the page is served on loopback: measure a pool on its own machine"));
+        }
+        // By its id: the empty page before it is loaded too, and may tell so only now.
+        let loader = &went["loaderId"];
+        let is_loaded = |event: &Value| {
+            event["method"] == "Page.lifecycleEvent"
+                && event["params"]["name"] == "load"
+                && &event["params"]["loaderId"] == loader
+        };
+        in_time("Page.lifecycleEvent", self.wait_for(is_loaded)).await
+    }
+
+    /// Closes the connection.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        Ok(self.transport.close().await?)
+    }
+
+    async fn wait_for(
+        &mut self,
+        is_wanted: impl Fn(&Value) -> bool + Send + Sync,
+    ) -> Result<(), Failure> {
+        if std::mem::take(&mut self.events).iter().any(&is_wanted) {
+            return Ok(());
+        }
+        while !is_wanted(&self.next().await?) {}
+        Ok(())
+    }
+
+    async fn call(
+        &mut self,
+        page: Option<&Page>,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, Failure> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut command = json!({ "id": id, "method": method, "params": params });
+        if let Some(Page(session)) = page {
+            command["sessionId"] = json!(session);
+        }
+        let exchange = async {
+            self.transport.send(command.to_string()).await?;
+            loop {
+                let mut message = self.next().await?;
+                if message["id"] != json!(id) {
+                    self.events.push(message);
+                } else if message["error"].is_null() {
+                    return Ok(message["result"].take());
+                } else {
+                    return Err(odd(method, &message["error"]));
+                }
+            }
+        };
+        in_time(method, exchange).await
+    }
+
+    async fn next(&mut self) -> Result<Value, Failure> {
+        let message = self.transport.recv().await;
+        let message = message
+            .map_err(|error| Failure::new(format!("the connection to a browser ended: {error}")))?;
+        Ok(serde_json::from_slice(&message)?)
+    }
+}
+
+async fn in_time<T>(
+    what: &str,
+    answer: impl Future<Output = Result<T, Failure>> + Send,
+) -> Result<T, Failure> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| {
+        Err(Failure::new(format!("{what}: nothing came within {} s", PATIENCE.as_secs())))
+    })
+}
+
+fn text(answer: &Value, key: &str) -> Result<String, Failure> {
+    answer[key].as_str().map(str::to_owned).ok_or_else(|| odd(key, answer))
+}
+
+fn odd(what: &str, answer: &Value) -> Failure {
+    Failure::new(format!("{what}: unexpected answer: {answer}"))
+}

@@ -1,0 +1,180 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite::error::Error;
+
+use super::{Cdp, Step, Steps, Transport};
+use crate::client::Client;
+use crate::exit::Failure;
+
+/// How often the pool is asked whether it has a browser back: what a release takes is known to
+/// within this.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// No browser takes as long to come back.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The contestant that leases: a pool behind its gateway, here or elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    client: Arc<Client>,
+    /// What is asked for in the address.
+    query: String,
+}
+
+/// A lease of a pool.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) cdp: Cdp,
+    /// The id of the lease.
+    id: String,
+}
+
+/// What the pool says of itself, as far as it is of use here.
+#[derive(Debug, Deserialize)]
+struct State {
+    browsers: Vec<Browser>,
+    sessions: Vec<Session>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Browser {
+    id: u64,
+    state: String,
+    lease: Option<Holder>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Holder {
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Session {
+    id: String,
+    kind: String,
+}
+
+impl Pool {
+    /// The pool of a client; `lease` is the kind to ask for, `None` for what it gives.
+    pub(crate) fn new(client: Client, lease: Option<&str>) -> Self {
+        let query = lease.map(|kind| format!("lease={kind}")).unwrap_or_default();
+        Self { client: Arc::new(client), query }
+    }
+
+    /// Leases a browser, which has not answered yet.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or what the pool's refusal says.
+    pub(crate) async fn lease(&self) -> Result<Leased, Failure> {
+        let request = self.client.websocket(&self.query)?;
+        match Transport::open(request).await {
+            Ok((transport, response)) => {
+                let id = response.headers().get("browser-pool-lease");
+                let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+                Ok(Leased { cdp: Cdp::new(transport), id })
+            }
+            Err(Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                let status = response.status().as_u16();
+                Err(self.client.refused(status, &String::from_utf8_lossy(body)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One session from nothing to a loaded page.
+    pub(crate) async fn session(&self, url: &str) -> Result<(Leased, Steps), Failure> {
+        let began = Instant::now();
+        let mut leased = self.lease().await?;
+        let mut steps = Steps::default();
+        steps.walk(began, &mut leased.cdp, url).await?;
+        Ok((leased, steps))
+    }
+
+    /// Some sessions at once, each to its end.
+    pub(crate) async fn round(&self, clients: usize, url: &str) -> Result<Steps, Failure> {
+        let sessions = (0..clients).map(|_| self.session(url));
+        let sessions = futures_util::future::try_join_all(sessions).await?;
+        let mut all = Steps::default();
+        let mut leases = Vec::new();
+        for (leased, steps) in sessions {
+            all.append(steps);
+            leases.push(leased);
+        }
+        for took in self.release(leases).await? {
+            all.add(Step::Release, took);
+        }
+        Ok(all)
+    }
+
+    /// The kind of a lease that is held: `exclusive` or `shared`.
+    pub(crate) async fn kind(&self, leased: &Leased) -> Result<String, Failure> {
+        let sessions = self.state().await?.sessions;
+        let own = sessions.into_iter().find(|session| session.id == leased.id);
+        own.map(|session| session.kind).ok_or_else(|| Failure::new("the pool lost the lease"))
+    }
+
+    /// Closes connections, and says how long each took until the next client could have its
+    /// browser: idle again, or already with somebody else, or replaced.
+    pub(crate) async fn release(&self, leases: Vec<Leased>) -> Result<Vec<Duration>, Failure> {
+        let held = self.state().await?.browsers.into_iter();
+        let held: HashMap<String, u64> =
+            held.filter_map(|browser| Some((browser.lease?.id, browser.id))).collect();
+        let mut waiting = Vec::new();
+        for Leased { cdp, id } in leases {
+            let began = Instant::now();
+            cdp.close().await?;
+            let browser = held.get(&id).copied();
+            waiting.push((
+                began,
+                browser.ok_or_else(|| Failure::new("the pool lost a lease"))?,
+                id,
+            ));
+        }
+        let mut took = Vec::new();
+        let began = Instant::now();
+        while !waiting.is_empty() {
+            if began.elapsed() > PATIENCE {
+                let waited = PATIENCE.as_secs();
+                return Err(Failure::new(format!("the pool has no browser back after {waited} s")));
+            }
+            tokio::time::sleep(LOOK).await;
+            let browsers = self.state().await?.browsers;
+            waiting.retain(|(began, browser, lease)| {
+                let now = browsers.iter().find(|now| now.id == *browser);
+                let is_back = now.is_none_or(|now| now.is_free_of(lease));
+                if is_back {
+                    took.push(began.elapsed());
+                }
+                !is_back
+            });
+        }
+        Ok(took)
+    }
+
+    /// What the pool says of itself.
+    async fn state(&self) -> Result<State, Failure> {
+        let client = Arc::clone(&self.client);
+        tokio::task::spawn_blocking(move || client.get("/api/state")).await?
+    }
+
+    /// Finds out whether the pool answers and takes the token.
+    pub(crate) async fn greet(&self) -> Result<(), Failure> {
+        self.state().await.map(drop)
+    }
+}
+
+impl Browser {
+    /// Whether this lease is over and the browser is ready for the next one.
+    fn is_free_of(&self, lease: &str) -> bool {
+        match self.state.as_str() {
+            // Between its hand-out and its session, it is leased to nobody by name.
+            "leased" => self.lease.as_ref().is_some_and(|holder| holder.id != lease),
+            state => state == "idle",
+        }
+    }
+}

@@ -1,0 +1,176 @@
+use std::fmt;
+
+use super::figure::rounded;
+use super::memory::Memory;
+use super::round_trip::RoundTrips;
+use super::{Figure, Spread, Step, Steps};
+use crate::table::Table;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// What came of a run: tables for people with [`Display`](fmt::Display), and [`json`](Self::json).
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) engine: &'static str,
+    pub(crate) lease: String,
+    pub(crate) concurrency: usize,
+    pub(crate) pool: Steps,
+    pub(crate) launch: Steps,
+    /// Of shared leases in a pool of the benchmark's own.
+    pub(crate) memory: Option<Memory>,
+    /// Of shared leases.
+    pub(crate) round_trips: Option<RoundTrips>,
+}
+
+/// Something that both contestants have.
+struct Measure {
+    figure: &'static str,
+    unit: &'static str,
+    /// The name, the value and its spread of either: the pool first.
+    sides: [(&'static str, f64, Option<Spread>); 2],
+    /// The name of the pool's value divided by the other one, where it is a figure, too.
+    ratio: Option<&'static str>,
+}
+
+impl Measure {
+    fn of(figure: &'static str, sides: [(&'static str, Spread); 2]) -> Self {
+        let sides = sides.map(|(who, spread)| (who, spread.p50, Some(spread)));
+        Self { figure, unit: "ms", sides, ratio: None }
+    }
+
+    fn ratio(&self) -> f64 {
+        let [(_, pool, _), (_, other, _)] = self.sides;
+        rounded(pool / other)
+    }
+}
+
+impl Report {
+    fn measures(&self) -> Vec<Measure> {
+        let mut measures: Vec<Measure> = Step::ALL
+            .into_iter()
+            .map(|step| {
+                let spread = |steps: &Steps| Spread::of(steps.of(step));
+                let sides = [("pool", spread(&self.pool)), ("launch", spread(&self.launch))];
+                let ratio = (step == Step::FirstPage).then_some("first_page_ratio");
+                Measure { ratio, ..Measure::of(step.as_str(), sides) }
+            })
+            .collect();
+        if let Some(RoundTrips { pool, direct }) = &self.round_trips {
+            let sides = [("pool", Spread::of(pool)), ("direct", Spread::of(direct))];
+            let ratio = Some("round_trip_ratio");
+            measures.push(Measure { ratio, ..Measure::of("round_trip", sides) });
+        }
+        if let Some(Memory { further, own }) = self.memory {
+            let side = |who, bytes: f64| (who, rounded(bytes / MIB), None);
+            measures.push(Measure {
+                figure: "memory",
+                unit: "MiB",
+                sides: [side("pool", further), side("launch", own)],
+                ratio: Some("memory_ratio"),
+            });
+        }
+        measures
+    }
+
+    /// Everything that was measured.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let mut figures = Vec::new();
+        for measure in self.measures() {
+            let figure = |figure, contestant, value, unit, spread| Figure {
+                bench: "lease",
+                engine: self.engine,
+                lease: self.lease.clone(),
+                concurrency: self.concurrency,
+                figure,
+                contestant,
+                value,
+                unit,
+                spread,
+            };
+            let sides = measure.sides.iter().map(|(who, value, spread)| {
+                figure(measure.figure, Some(*who), *value, measure.unit, *spread)
+            });
+            figures.extend(sides);
+            let ratio =
+                measure.ratio.map(|name| figure(name, None, measure.ratio(), "ratio", None));
+            figures.extend(ratio);
+        }
+        figures
+    }
+
+    /// One line of JSON for each figure.
+    pub(crate) fn json(&self) -> String {
+        let line = |figure: &Figure| {
+            let line = serde_json::to_string(figure).expect("a figure is plain data");
+            line + "\n"
+        };
+        self.figures().iter().map(line).collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: f64| format!("{value:.2}");
+        let mut rows = Table::new(["what", "whose", "unit", "p50", "p90", "p99", "ratio"]);
+        for measure in self.measures() {
+            for (index, (who, value, spread)) in measure.sides.into_iter().enumerate() {
+                let is_first = index == 0;
+                let shown = |text: String| if is_first { text } else { String::new() };
+                rows.add([
+                    shown(measure.figure.replace('_', " ")),
+                    who.to_owned(),
+                    measure.unit.to_owned(),
+                    number(value),
+                    spread.map(|spread| number(spread.p90)).unwrap_or_default(),
+                    spread.map(|spread| number(spread.p99)).unwrap_or_default(),
+                    shown(format!("{:.3}", measure.ratio())),
+                ]);
+            }
+        }
+        write!(f, "{rows}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report() -> Report {
+        let steps = |ms: u64| {
+            let mut steps = Steps::default();
+            for step in Step::ALL {
+                steps.add(step, Duration::from_millis(ms));
+            }
+            steps
+        };
+        Report {
+            engine: "shell",
+            lease: "shared".to_owned(),
+            concurrency: 1,
+            pool: steps(10),
+            launch: steps(200),
+            memory: Some(Memory { further: 32.0 * MIB, own: 128.0 * MIB }),
+            round_trips: None,
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_the_pools_share_of_the_others() {
+        let figures = report().figures();
+        let value = |name: &str| figures.iter().find(|figure| figure.figure == name).unwrap().value;
+        assert_eq!((value("first_page_ratio"), value("memory_ratio")), (0.05, 0.25));
+    }
+
+    #[test]
+    fn a_figure_is_a_line_of_json() {
+        let json = report().json();
+        let line = json.lines().find(|line| line.contains("first_page_ratio")).unwrap();
+        assert_eq!(
+            line,
+            r#"{"bench":"lease","engine":"shell","lease":"shared","concurrency":1,"figure":"first_page_ratio","value":0.05,"unit":"ratio"}"#
+        );
+        assert!(json.lines().next().unwrap().contains(r#""contestant":"pool","value":10.0"#));
+    }
+}

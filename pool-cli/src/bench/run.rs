@@ -1,0 +1,152 @@
+use std::time::{Duration, Instant};
+
+use super::{Launcher, Options, Pool, Report, Site, Steps, memory, round_trip};
+use crate::client::Client;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::pool::RunDirectory;
+use crate::service::Service;
+
+/// How often it is looked whether the pool is ready.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The two contestants, and what they are measured with.
+#[derive(Debug)]
+pub(crate) struct Run {
+    config: Config,
+    options: Options,
+    pool: Pool,
+    /// The pool of the benchmark's own, if it is that.
+    own: Option<Own>,
+    launcher: Launcher,
+    site: Site,
+}
+
+/// A pool that runs for the benchmark.
+#[derive(Debug)]
+struct Own {
+    service: Service,
+    directory: RunDirectory,
+}
+
+impl Run {
+    /// Finds the pool that is measured, or starts one.
+    ///
+    /// # Errors
+    ///
+    /// What to print: no pool answers, or it does not take the token; no Chromium (exit code 78).
+    pub(crate) async fn open(config: Config, options: Options) -> Result<Self, Failure> {
+        let launcher = Launcher::new(&config).await?;
+        let site = Site::start().await?;
+        let (pool, own) = match &options.pool {
+            Some((url, token)) => {
+                let client = Client::new(url, token.as_deref())?;
+                let pool = Pool::new(client, options.lease.as_deref());
+                pool.greet().await?;
+                (pool, None)
+            }
+            None => {
+                let own = Own::start(&config, options.concurrency).await?;
+                (Pool::new(own.service.client()?, None), Some(own))
+            }
+        };
+        Ok(Self { config, options, pool, own, launcher, site })
+    }
+
+    /// Lets the contestants work in turn.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that does not work: figures with gaps would say nothing.
+    pub(crate) async fn measure(&self) -> Result<Report, Failure> {
+        if let Some(own) = &self.own {
+            own.ready(self.options.concurrency, self.config.chrome.launch_timeout).await?;
+        }
+        let url = self.site.url();
+        let lease = self.warm_up(&url).await?;
+        let (mut pool, mut launch) = (Steps::default(), Steps::default());
+        let mut left = self.options.sessions;
+        while left > 0 {
+            let clients = left.min(self.options.concurrency);
+            pool.append(self.pool.round(clients, &url).await?);
+            launch.append(self.launcher.round(clients, &url).await?);
+            left -= clients;
+        }
+        let (mut memory, mut round_trips) = (None, None);
+        if lease == "shared" {
+            round_trips = Some(round_trip::measure(&self.pool, &self.launcher).await?);
+            // Of a pool elsewhere, what else is in its Chromiums is not known.
+            if self.own.is_some() {
+                memory = Some(memory::measure(&self.config, &self.launcher, &url).await?);
+            }
+        }
+        Ok(Report {
+            engine: self.launcher.engine(),
+            lease,
+            concurrency: self.options.concurrency,
+            pool,
+            launch,
+            memory,
+            round_trips,
+        })
+    }
+
+    /// A session of each that is not counted: the first of anything takes longer. Says which kind
+    /// of lease the pool gives.
+    async fn warm_up(&self, url: &str) -> Result<String, Failure> {
+        let (mut leased, _) = self.pool.session(url).await?;
+        let (mut launched, _) = self.launcher.session(url).await?;
+        let [pools, own] = [leased.cdp.product().await?, launched.cdp.product().await?];
+        launched.close().await;
+        if pools != own {
+            anstream::eprintln!(
+                "warning: the pool has {pools}, but {own} is launched: set --engine to compare like \
+                 with like"
+            );
+        }
+        let kind = self.pool.kind(&leased).await?;
+        self.pool.release(vec![leased]).await?;
+        Ok(kind)
+    }
+
+    /// Closes every browser of the benchmark's, and removes what there was on disk.
+    pub(crate) async fn close(self) {
+        if let Some(Own { service, directory }) = self.own {
+            service.stop(Duration::ZERO).await;
+            directory.remove();
+        }
+        self.launcher.remove();
+    }
+}
+
+impl Own {
+    /// Starts a pool as it is configured, but beside others, and with a browser ready for each
+    /// client: a queue or a launch is not what a warm lease is measured by.
+    async fn start(config: &Config, clients: usize) -> Result<Self, Failure> {
+        let mut config = config.clone();
+        let directory = RunDirectory::choose(&config.pool.state_dir, "bench-pools");
+        directory.path().clone_into(&mut config.pool.state_dir);
+        config.pool.max_size = config.pool.max_size.max(clients);
+        config.sizing.enabled = false;
+        let service = Service::start_private(config, clients).await?;
+        Ok(Self { service, directory })
+    }
+
+    /// Waits until so many browsers are idle.
+    async fn ready(&self, clients: usize, launch_timeout: Duration) -> Result<(), Failure> {
+        // Two are launched at once.
+        let patience = launch_timeout * u32::try_from(clients.div_ceil(2)).unwrap_or(u32::MAX);
+        let began = Instant::now();
+        while self.service.opened().pool().load().idle < clients {
+            if began.elapsed() > patience {
+                return Err(Failure::new(format!(
+                    "the pool has not got {clients} browsers ready within {} s",
+                    patience.as_secs()
+                ))
+                .hint("look at all it needs: pool-cli doctor"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}

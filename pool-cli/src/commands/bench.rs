@@ -1,0 +1,87 @@
+//! `pool-cli bench`.
+
+use std::time::Duration;
+
+use crate::bench::{Options, Run};
+use crate::config::ConfigArgs;
+use crate::exit::Failure;
+use crate::signals::{self, Signals};
+use crate::{logging, stdout};
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Sessions of the pool and sessions with a Chromium launched for each take turns; both are driven by \
+the same raw client, over the same engine with the same flags. The steps:
+
+  connect     from nothing to the first answer of the browser
+  first page  from nothing to the first answer of a page, connecting included
+  goto        from there until a small page on loopback is loaded
+  release     from closing the connection until the pool has the browser back, clean and idle, or \
+until nothing is left of the one that was launched
+
+Of shared leases also: round trips of Runtime.evaluate('1') through the gateway and over a WebSocket \
+to the debugging port of another Chromium; and, in a pool of its own, the memory (PSS) that each \
+further client takes and that of a Chromium of its own.
+
+Tables come first, then a line of JSON for each figure. Ratios are the pool's share of the other: \
+only they mean something on another machine.")]
+pub struct Args {
+    /// Measure the pool that runs here; by default one is started for it.
+    #[arg(long, value_name = "URL", env = "POOL_URL")]
+    url: Option<String>,
+    /// The token of that pool.
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Sessions of the pool, and as many launches.
+    #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    sessions: u16,
+    /// Sessions at the same time.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    concurrency: u16,
+    /// Print nothing but JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Measures what a lease costs, beside launching a Chromium for each client.
+///
+/// # Errors
+///
+/// If anything of it does not work; 128 and the signal's number if a signal stopped it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    logging::init(&logging::quiet(&config.log, "error"))?;
+    let options = args.options();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        // Before anything is launched: a signal must not leave browsers behind.
+        let mut signals = Signals::listen()?;
+        let run = Run::open(config, options).await?;
+        let outcome = tokio::select! {
+            outcome = run.measure() => outcome,
+            signal = signals.next() => Err(Failure::silent(signals::exit_code(signal))),
+        };
+        run.close().await;
+        outcome
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let report = outcome?;
+    if !args.json {
+        stdout::print(&format!("{report}\n"))?;
+    }
+    stdout::print(&report.json())
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options {
+            sessions: self.sessions.into(),
+            concurrency: self.concurrency.into(),
+            pool: self.url.clone().map(|url| (url, self.token.clone())),
+            lease: self.config.lease.clone(),
+        }
+    }
+}
