@@ -24,6 +24,8 @@ pub(crate) struct Figure {
 /// that so many percent do not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
+    /// The value of its figure.
+    #[serde(skip)]
     pub(crate) p50: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,

@@ -16,7 +16,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Launcher {
     options: LaunchOptions,
     state_dir: StateDir,
-    directory: RunDirectory,
+    /// After `state_dir`, which uses it.
+    _directory: RunDirectory,
     engine: &'static str,
 }
 
@@ -41,7 +42,7 @@ impl Launcher {
         let directory = RunDirectory::choose(&config.pool.state_dir, "bench-launches");
         let path = directory.path().to_owned();
         let state_dir = tokio::task::spawn_blocking(|| StateDir::open(path)).await??;
-        Ok(Self { options, state_dir, directory, engine: engine.as_str() })
+        Ok(Self { options, state_dir, _directory: directory, engine: engine.as_str() })
     }
 
     /// The engine that is launched: `shell` or `chromium`.
@@ -84,11 +85,6 @@ impl Launcher {
             all.add(Step::Release, took);
         }
         Ok(all)
-    }
-
-    /// Removes what is left on disk; call it when everything that was launched is closed.
-    pub(crate) fn remove(&self) {
-        self.directory.remove();
     }
 }
 

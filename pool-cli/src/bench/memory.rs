@@ -62,7 +62,6 @@ async fn further(config: &Config, url: &str) -> Result<f64, Failure> {
     let service = Service::start_private(config, 0).await?;
     let bytes = further_in(&service, url).await;
     service.stop(Duration::ZERO).await;
-    directory.remove();
     bytes
 }
 

@@ -26,7 +26,8 @@ pub(crate) struct Run {
 #[derive(Debug)]
 struct Own {
     service: Service,
-    directory: RunDirectory,
+    /// After `service`, which uses it.
+    _directory: RunDirectory,
 }
 
 impl Run {
@@ -109,13 +110,11 @@ impl Run {
         Ok(kind)
     }
 
-    /// Closes every browser of the benchmark's, and removes what there was on disk.
+    /// Closes every browser of the benchmark's.
     pub(crate) async fn close(self) {
-        if let Some(Own { service, directory }) = self.own {
-            service.stop(Duration::ZERO).await;
-            directory.remove();
+        if let Some(own) = &self.own {
+            own.service.stop(Duration::ZERO).await;
         }
-        self.launcher.remove();
     }
 }
 
@@ -129,7 +128,7 @@ impl Own {
         config.pool.max_size = config.pool.max_size.max(clients);
         config.sizing.enabled = false;
         let service = Service::start_private(config, clients).await?;
-        Ok(Self { service, directory })
+        Ok(Self { service, _directory: directory })
     }
 
     /// Waits until so many browsers are idle.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use pool_chrome::process::StateDir;
 
 /// A state directory for one run of a command, so that runs stand beside each other and beside a
-/// service.
+/// service; removed when it is dropped, which must be after whatever uses it.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
@@ -27,9 +27,10 @@ impl RunDirectory {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    /// Removes it, once nobody uses it any more.
-    pub(crate) fn remove(&self) {
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
         // What is left of it is swept away by the next run.
         let _ = std::fs::remove_dir_all(&self.path);
     }

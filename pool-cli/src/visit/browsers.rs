@@ -13,8 +13,8 @@ use crate::pool::{OpenError, Opened, RunDirectory, open_tuned};
 pub(crate) struct Browsers {
     opened: Opened,
     request: Request,
-    /// The directory of this run, unless profiles want the configured one.
-    directory: Option<RunDirectory>,
+    /// The directory of this run, unless profiles want the configured one. Dropped last.
+    _directory: Option<RunDirectory>,
 }
 
 impl Browsers {
@@ -54,7 +54,7 @@ impl Browsers {
         // Pages are made with their addresses: a page that was made ahead is empty.
         let tune = |chrome: ChromeConfig| chrome.warm_page(false).max_launching(launches);
         let opened = open_tuned(&config, &observer, tune).await.map_err(OpenError::failure)?;
-        Ok(Self { opened, request: request(options), directory })
+        Ok(Self { opened, request: request(options), _directory: directory })
     }
 
     /// Leases a browser; `alone` for one that has its Chromium to itself.
@@ -70,16 +70,13 @@ impl Browsers {
         self.pool().acquire_with(request).await
     }
 
-    /// Closes every browser, and removes what there was on disk.
+    /// Closes every browser.
     ///
     /// # Cancel safety
     ///
-    /// Browsers go all the same; what is left on disk goes with the next visit.
+    /// Browsers go all the same.
     pub(crate) async fn close(&self) {
         self.pool().close().await;
-        if let Some(directory) = &self.directory {
-            directory.remove();
-        }
     }
 
     fn pool(&self) -> &Pool<ChromeDriver> {

@@ -143,7 +143,7 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<u32> {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&format!("{directory}/run/"))
+        String::from_utf8_lossy(&line).contains(&format!("{directory}/"))
     })
     .collect()
 }
