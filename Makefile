@@ -35,7 +35,10 @@ format: ## Format the code
 
 bench: chromium ## pool-core beside its peers, and leases beside launching a Chromium per client
 	$(CARGO) bench --locked -p pool-core
-	$(CARGO) run --locked --release -p pool-cli -- bench
+	$(CARGO) build --locked --release -p pool-cli
+	for engine in shell chromium; do for lease in exclusive shared; do \
+	  target/release/pool-cli bench --engine $$engine --lease $$lease || exit; \
+	done; done
 
 bench-visit: chromium ## Many URLs: pool-cli visit beside puppeteer-cluster and Crawlee's browser-pool
 	scripts/install-clients bench-visit

@@ -87,9 +87,10 @@ fn exclusive_leases_are_measured_beside_launches() {
     // What only clients in one Chromium cost.
     assert!(!figures.iter().any(|figure| figure["figure"] == "memory_ratio"));
     let stdout = text(&output.stdout);
-    let header = stdout.lines().next().expect("there is a table");
-    assert!(header.starts_with("what") && header.ends_with("ratio"), "{header}");
-    assert!(stdout.lines().any(|line| line.starts_with("first page")), "{stdout}");
+    let shown: Vec<&str> = stdout.lines().take(4).collect();
+    assert_eq!(shown[0], "chromium, exclusive leases: 2 sessions of each, 1 at a time");
+    assert!(shown[2].starts_with("what ") && shown[2].ends_with("ratio"), "{stdout}");
+    assert!(shown[3].starts_with("connect "), "{stdout}");
     assert_nothing_left(&home);
 }
 
@@ -144,6 +145,7 @@ fn what_cannot_be_measured_is_refused() {
     let home = home();
     for (arguments, code, message) in [
         (&["--url", "http://127.0.0.1:9"][..], 1, "error: no pool answers at http://127.0.0.1:9"),
+        (&["--url", "https://127.0.0.1:9"], 1, "error: https://127.0.0.1:9 is behind TLS"),
         (&["--url", "ftp://pool"], 1, "error: \"ftp://pool\" is not the address of a pool"),
         (&["--concurrency", "0"], 2, "error: invalid value '0'"),
         (&["--engine", "gecko"], 78, "error: "),

@@ -162,8 +162,9 @@ impl Pool {
         tokio::task::spawn_blocking(move || client.get("/api/state")).await?
     }
 
-    /// Finds out whether the pool answers and takes the token.
+    /// Finds out whether the pool can be leased from, answers, and takes the token.
     pub(crate) async fn greet(&self) -> Result<(), Failure> {
+        self.client.websocket(&self.query)?;
         self.state().await.map(drop)
     }
 }

@@ -110,6 +110,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (clients, engine, lease) = (self.concurrency, self.engine, &self.lease);
+        let sessions = self.pool.of(Step::Connect).len();
+        writeln!(
+            f,
+            "{engine}, {lease} leases: {sessions} sessions of each, {clients} at a time\n"
+        )?;
         let number = |value: f64| format!("{value:.2}");
         let mut rows = Table::new(["what", "whose", "unit", "p50", "p90", "p99", "ratio"]);
         for measure in self.measures() {
