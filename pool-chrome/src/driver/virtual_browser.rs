@@ -136,9 +136,15 @@ impl VirtualBrowser {
         self.seat().lease.targets()
     }
 
+    /// The page that was opened last, which stands before the others; `None` while there is none.
+    #[must_use]
+    pub fn foremost_page(&self) -> Option<LeaseTarget> {
+        self.targets().into_iter().rfind(|target| target.kind == "page")
+    }
+
     /// What a page shows, as a PNG. Its client notices nothing.
     ///
-    /// Without a target it is the page that was opened last.
+    /// Without a target it is the [foremost page](Self::foremost_page).
     ///
     /// # Errors
     ///
@@ -146,10 +152,9 @@ impl VirtualBrowser {
     /// within 5 s.
     pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
         const METHOD: &str = "Page.captureScreenshot";
-        let mut pages = self.targets().into_iter().filter(|target| target.kind == "page");
         let page = match target {
-            Some(id) => pages.find(|page| page.id == id),
-            None => pages.next_back(),
+            Some(id) => self.targets().into_iter().find(|page| page.kind == "page" && page.id == id),
+            None => self.foremost_page(),
         };
         let Some(page) = page else {
             return Err(CdpError::unexpected(METHOD, "there is no such page"));

@@ -16,10 +16,13 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::history::Point;
+use super::session::Session;
 use super::snapshot::Snapshot;
 use super::state::Reloaded;
+use super::views::PageView;
 use super::{Gateway, Problem};
 use crate::error::chain;
+use crate::pool::Leased;
 
 /// How long a page may take to be drawn for the live view.
 const SCREENSHOT: Duration = Duration::from_secs(5);
@@ -54,18 +57,21 @@ pub(super) async fn stream(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
+/// `GET /api/browsers/{id}/page`: which page a leased browser shows; `null` for none.
+pub(super) async fn page(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<Json<Option<PageView>>, Problem> {
+    let (_, leased) = gateway.leased(&id)?;
+    Ok(Json(leased.browser().foremost_page().map(PageView::of)))
+}
+
 /// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
 pub(super) async fn screenshot(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = number(&id)?;
-    let session = gateway.sessions.all().into_iter().find(|session| session.browser == id);
-    let leased = session.as_ref().and_then(|session| session.leased());
-    let (Some(session), Some(leased)) = (session, leased) else {
-        let detail = "only a browser that a client has leased has something to show";
-        return Err(Problem::new(StatusCode::NOT_FOUND, "not_leased", detail));
-    };
+    let (session, leased) = gateway.leased(&id)?;
     let unavailable = |detail: String| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_screenshot", detail)
             .retry_after(Duration::from_secs(1))
@@ -91,6 +97,19 @@ pub(super) async fn retire(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     if gateway.fleet().retire(number(&id)?) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}
+
+impl Gateway {
+    /// The lease of a browser, for those that look at what its client does.
+    fn leased(&self, id: &str) -> Result<(Arc<Session>, Arc<dyn Leased>), Problem> {
+        let id = number(id)?;
+        let session = self.sessions.all().into_iter().find(|session| session.browser == id);
+        let held = session.and_then(|session| session.leased().map(|leased| (session, leased)));
+        held.ok_or_else(|| {
+            let detail = "only a browser that a client has leased has something to show";
+            Problem::new(StatusCode::NOT_FOUND, "not_leased", detail)
+        })
+    }
 }
 
 /// The number of a browser; what is none names no browser.

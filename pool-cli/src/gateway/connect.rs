@@ -6,9 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::ACCEPT;
-use axum::http::request::Parts;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::bridge::bridge;
 use super::guard::Shown;
@@ -31,9 +29,12 @@ pub(super) async fn lease(
     Extension(peer): Extension<SocketAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
+    if dashboard::is_wanted(&request) {
+        return Ok(dashboard::page(request.headers()));
+    }
     let (mut parts, _) = request.into_parts();
     if !Handshake::is_wanted(&parts.headers) {
-        return Ok(no_websocket(&parts));
+        return Err(no_websocket());
     }
     let handshake = Handshake::read(&mut parts)?;
     let asked = LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
@@ -86,7 +87,7 @@ pub(super) async fn reconnect(
         });
     };
     if !Handshake::is_wanted(&parts.headers) {
-        return Ok(no_websocket(&parts));
+        return Err(no_websocket());
     }
     let handshake = Handshake::read(&mut parts)?;
     LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
@@ -109,15 +110,11 @@ async fn serve(gateway: Arc<Gateway>, accepted: Accepted, wire: Wire, attached: 
     tracing::debug!(end = end.code(), "connection closed");
 }
 
-/// The answer to a plain GET: the dashboard for people, else what to do instead.
-fn no_websocket(parts: &Parts) -> Response {
-    let accept = parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    if parts.uri.path() == "/" && accept.is_some_and(|accept| accept.contains("text/html")) {
-        return dashboard::page();
-    }
+/// The answer to a plain GET.
+fn no_websocket() -> Problem {
     let detail = "open a WebSocket here to lease a browser, such as with Playwright's \
                   connectOverCDP or Puppeteer's connect";
-    Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket_wanted", detail).into_response()
+    Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket_wanted", detail)
 }
 
 pub(super) fn unknown_lease() -> Problem {

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 
 use super::guard::Shown;
 use super::upgrade::Handshake;
-use super::{Gateway, Problem, api, connect, kernel, listing, pressure, probes, version};
+use super::{Gateway, Problem, api, connect, dashboard, kernel, listing, pressure, probes, version};
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
 /// been through [`version::find`] before.
@@ -25,6 +25,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/api/state", get(api::state))
         .route("/api/history", get(api::history))
         .route("/api/stream", get(api::stream))
+        .route("/api/browsers/{id}/page", get(api::page))
         .route("/api/browsers/{id}/screenshot", get(api::screenshot))
         .fallback(unknown_route)
         .route_layer(from_fn_with_state(gateway.clone(), may_read));
@@ -43,6 +44,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
     Router::new()
         .merge(reads)
         .merge(changes)
+        // They are the same for everybody, and hold nothing of this pool.
+        .route("/dashboard/{*file}", get(dashboard::file))
         // Its own address stands for the token.
         .route("/devtools/browser/{lease}", get(connect::reconnect))
         .method_not_allowed_fallback(wrong_method)
@@ -64,6 +67,10 @@ async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
 }
 
 async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    // The page asks for the token by itself, and has nothing to show without it.
+    if dashboard::is_wanted(&request) {
+        return next.run(request).await;
+    }
     let settings = gateway.settings();
     match settings.check_token(request.headers(), request.uri(), Shown::Anywhere) {
         Ok(()) => next.run(request).await,

@@ -6,6 +6,7 @@ use pool_core::{Class, ClassStats, Load, ResourceState, Stats};
 use serde::Serialize;
 
 use super::session::Session;
+use crate::pool::OpenPage;
 
 #[derive(Debug, Serialize)]
 pub(super) struct LoadView {
@@ -100,6 +101,22 @@ pub(super) struct WaiterView {
     pub(super) waited_ms: u64,
     /// At the pace of the last minute.
     pub(super) expected_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PageView {
+    title: String,
+    url: String,
+}
+
+/// Letters of a title or an address that are shown: a `data:` URL may have millions.
+const LETTERS: usize = 2048;
+
+impl PageView {
+    pub(super) fn of(page: OpenPage) -> Self {
+        let cut = |text: String| text.chars().take(LETTERS).collect();
+        Self { title: cut(page.title), url: cut(page.url) }
+    }
 }
 
 impl LoadView {

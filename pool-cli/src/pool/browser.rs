@@ -22,12 +22,24 @@ pub trait Browser: Send + Sync + 'static {
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
     async fn ended(&self) -> BrowserEnd;
 
+    /// Its foremost page; `None` while it has none.
+    fn foremost_page(&self) -> Option<OpenPage>;
+
     /// What its foremost page shows, as a PNG, without disturbing its client.
     ///
     /// # Errors
     ///
     /// If it has no page, or the page does not answer.
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError>;
+}
+
+/// A page that a client has open. Both texts are the page's own choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPage {
+    /// Its title.
+    pub title: String,
+    /// Its address.
+    pub url: String,
 }
 
 /// A CDP connection: commands in, replies and events out, one JSON text each.

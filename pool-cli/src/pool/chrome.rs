@@ -10,7 +10,7 @@ use pool_core::{BoxError, ResourceId, async_trait};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::kind::KindSpec;
-use super::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
+use super::{Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire};
 use crate::config::{self, Config, LeaseKind};
 
 /// Memory that was read this recently is not read again.
@@ -74,6 +74,11 @@ impl Browser for VirtualBrowser {
 
     async fn ended(&self) -> BrowserEnd {
         Self::ended(self).await.into()
+    }
+
+    fn foremost_page(&self) -> Option<OpenPage> {
+        let page = Self::foremost_page(self)?;
+        Some(OpenPage { title: page.title, url: page.url })
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {

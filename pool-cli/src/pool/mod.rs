@@ -11,7 +11,9 @@ mod policies;
 mod run_directory;
 mod slot;
 
-pub use browser::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
+pub use browser::{
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+};
 pub(crate) use changes::changes;
 pub(crate) use chrome::config as chrome_config;
 pub use fleet::{Fleet, Leased};

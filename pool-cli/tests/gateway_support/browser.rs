@@ -2,7 +2,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pool_cli::pool::{Browser, BrowserDriver, BrowserEnd, Commands, Events, Version, Vitals, Wire};
+use pool_cli::pool::{
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+};
 use pool_core::{BoxError, Driver, Meta, Reporter, ResourceId, async_trait};
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -123,6 +125,10 @@ impl Browser for FakeBrowser {
         let mut end = self.end.subscribe();
         let ended = end.wait_for(Option::is_some).await;
         ended.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked)
+    }
+
+    fn foremost_page(&self) -> Option<OpenPage> {
+        Some(OpenPage { title: "<b>Fake</b>".into(), url: "about:blank".into() })
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {

@@ -1,0 +1,87 @@
+// What can be done to the pool: asked for, done, and told about.
+
+import { post } from './api.js';
+import { askSize, confirm } from './dialogs.js';
+import { byId, element } from './dom.js';
+import { count } from './format.js';
+
+/** How long a notice stays. */
+const NOTICE = 8_000;
+
+const browsers = (number) => `${count(number)} ${number === 1 ? 'browser' : 'browsers'}`;
+
+export async function retire({ id, state }) {
+  const leased = state === 'leased';
+  await perform(
+    {
+      title: `Retire browser ${id}?`,
+      text: leased
+        ? 'Its client keeps it; it is closed when it comes back, and a new one takes its place where one is needed.'
+        : 'It is closed now, and a new one takes its place where one is needed.',
+      action: 'Retire',
+    },
+    () => post(`api/browsers/${id}/retire`),
+    () => `Browser ${id} ${leased ? 'will be closed when it comes back' : 'is being closed'}.`,
+  );
+}
+
+/** Ends a lease; resolves to whether it did. */
+export function endLease({ id, lease }) {
+  return perform(
+    {
+      title: `End the lease of browser ${id}?`,
+      text: 'Its client is disconnected at once, and loses what it has not saved.',
+      action: 'End lease',
+    },
+    () => post(`api/leases/${encodeURIComponent(lease.id)}/kill`),
+    () => `The lease of browser ${id} has ended.`,
+  );
+}
+
+export function resize(load) {
+  askSize(load, async (sizes) => {
+    const now = await post('api/resize', sizes);
+    notice(`The pool keeps ${browsers(now.min_size)} at least, and has ${now.max_size} at most.`);
+  });
+}
+
+export async function flush() {
+  await perform(
+    {
+      title: 'Close all idle browsers?',
+      text: 'New ones are launched up to the minimum. Leases are not touched.',
+      action: 'Flush idle',
+    },
+    () => post('api/flush'),
+    ({ closed }) => `${browsers(closed)} closed.`,
+  );
+}
+
+export async function drain() {
+  await perform(
+    {
+      title: 'Drain the pool?',
+      text: 'It gives no new leases, lets those that are held finish for a while, and ends. It does not come back by itself.',
+      action: 'Drain',
+    },
+    () => post('api/drain'),
+    () => 'The pool drains.',
+  );
+}
+
+async function perform(question, change, told) {
+  if (!(await confirm(question))) return false;
+  try {
+    notice(told(await change()));
+    return true;
+  } catch (problem) {
+    notice(`${question.action} failed: ${problem.message}`, 'bad');
+    return false;
+  }
+}
+
+function notice(text, kind = 'good') {
+  const shown = element('p', { class: `notice ${kind}` }, text);
+  byId('notices').append(shown);
+  setTimeout(() => shown.remove(), NOTICE);
+}

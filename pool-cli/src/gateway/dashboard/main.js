@@ -1,0 +1,76 @@
+// Wires the page: the stream feeds every view, once a second.
+
+import { drain, flush, resize } from './actions.js';
+import { getJson } from './api.js';
+import { Browsers } from './browsers.js';
+import { prepareDialogs } from './dialogs.js';
+import { byId, setAttribute, setText } from './dom.js';
+import { Fleet } from './fleet.js';
+import { duration } from './format.js';
+import { History } from './history.js';
+import { Journal } from './journal.js';
+import { LiveView } from './live.js';
+import { Plots } from './plots.js';
+import { follow } from './stream.js';
+import { Summary } from './summary.js';
+import { Waiters } from './waiters.js';
+
+prepareDialogs();
+const history = new History();
+const plots = new Plots();
+const summary = new Summary();
+const fleet = new Fleet();
+const live = new LiveView();
+const browsers = new Browsers((browser) => live.open(browser));
+const waiters = new Waiters();
+const events = new Journal('events', 'Nothing has happened yet.');
+const errors = new Journal('errors', 'No errors.');
+
+/** The latest state; null before the first. */
+let latest = null;
+
+function show(state) {
+  latest = state;
+  history.add(state);
+  summary.show(state);
+  fleet.show(state.load);
+  browsers.show(state.browsers);
+  waiters.show(state.waiters);
+  events.show(state.events);
+  errors.show(state.errors);
+  live.show(state.browsers);
+  draw();
+  connection('live', 'live');
+}
+
+function draw() {
+  const span = Number(document.querySelector('input[name=span]:checked').value);
+  plots.show(history, (latest?.at_ms ?? Date.now()) / 1000, span);
+}
+
+function connection(state, text) {
+  setAttribute(byId('connection'), 'data-state', state);
+  setText(byId('connection'), text);
+  // What is shown is old then; it stays readable and says so.
+  document.body.classList.toggle('stale', state === 'lost');
+}
+
+for (const id of ['resize', 'flush', 'drain']) byId(id).disabled = true;
+for (const input of document.querySelectorAll('input[name=span]')) input.addEventListener('change', draw);
+byId('resize').addEventListener('click', () => resize(latest.load));
+byId('flush').addEventListener('click', flush);
+byId('drain').addEventListener('click', drain);
+draw();
+
+follow('api/stream', {
+  opened: async () => { history.replace(await getJson('api/history')); },
+  event: (state) => {
+    for (const id of ['resize', 'flush', 'drain']) byId(id).disabled = false;
+    byId('drain').disabled = state.draining;
+    show(state);
+  },
+  lost: (error, wait) => {
+    connection('lost', `not connected, next try in ${duration(wait)}`);
+    setAttribute(byId('connection'), 'title', error.message);
+  },
+});

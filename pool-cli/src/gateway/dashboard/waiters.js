@@ -1,0 +1,25 @@
+// The table of those who wait.
+
+import { byId } from './dom.js';
+import { NOTHING, count, duration } from './format.js';
+import { Table } from './table.js';
+
+const COLUMNS = [
+  { label: 'Position', kind: 'number id', text: ({ position }) => count(position) },
+  { label: 'Priority', kind: 'number', text: ({ priority }) => count(priority) },
+  { label: 'Class', text: ({ class: name }) => name },
+  { label: 'Profile', text: ({ profile }) => profile ?? NOTHING },
+  { label: 'Region', text: ({ region }) => region ?? NOTHING },
+  { label: 'Waited', kind: 'number', text: ({ waited_ms: waited }) => duration(waited) },
+  {
+    label: 'Expected wait', kind: 'number',
+    text: ({ expected_ms: expected }) => (expected === null ? NOTHING : `about ${duration(expected)}`),
+    hint: () => 'if leases go on ending as they did in the last minute',
+  },
+];
+
+export class Waiters {
+  #table = new Table(byId('waiters'), COLUMNS, { key: ({ position }) => position, empty: 'Nobody waits.' });
+
+  show(waiters) { this.#table.update(waiters); }
+}
