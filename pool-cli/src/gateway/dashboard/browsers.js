@@ -26,7 +26,7 @@ export class Browsers {
 }
 
 const columns = (view) => [
-  { label: 'Browser', kind: 'number id', text: ({ id }) => String(id) },
+  { label: 'Browser', kind: 'id', text: ({ id }) => String(id) },
   {
     label: 'State',
     make: () => element('span', { class: 'state' }, element('span', { class: 'dot', 'aria-hidden': 'true' }), element('span')),
@@ -66,7 +66,7 @@ function buttons(current, view) {
   const button = (name, kind, act) => element('button', { type: 'button', class: kind, 'data-action': name, onclick: () => act(current()) }, name);
   return element(
     'div', { class: 'buttons' },
-    button('View', 'small', view), button('End lease', 'small danger', endLease), button('Retire', 'small danger', retire),
+    button('View', 'small', view), button('End lease', 'small danger', endLease), button('Retire', 'small', retire),
   );
 }
 

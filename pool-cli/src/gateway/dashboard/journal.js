@@ -1,16 +1,21 @@
 // The latest events, and the errors among them.
 
-import { byId, setAttribute } from './dom.js';
+import { byId, element, setAttribute, setText } from './dom.js';
 import { NOTHING, clock, count, duration, words } from './format.js';
 import { Table } from './table.js';
 
 const COLUMNS = [
-  { label: 'Time', kind: 'number id', text: ({ at_ms: at }) => clock(at) },
+  { label: 'Time', kind: 'id', text: ({ at_ms: at }) => clock(at) },
   { label: 'Event', kind: 'event', text: ({ event }) => words(event) },
   { label: 'Browser', kind: 'number', text: ({ browser }) => count(browser) },
   { label: 'Took', kind: 'number', text: ({ took_ms: took }) => duration(took) },
   { label: 'Class', text: ({ class: name }) => name ?? NOTHING },
-  { label: 'Reason', kind: 'reason', text: ({ reason }) => reason ?? NOTHING },
+  {
+    label: 'Reason', kind: 'reason',
+    make: () => element('div'),
+    update: (node, { reason }) => setText(node, reason ?? NOTHING),
+    hint: ({ reason }) => reason,
+  },
 ];
 
 export class Journal {

@@ -19,7 +19,7 @@ const PLOTS = [
   },
   { title: 'Waiting queue', series: [{ name: 'waiting', fill: true }], format: count, range: upTo(2), steps: WHOLE },
   {
-    title: 'Wait for a browser',
+    title: 'Wait',
     series: [{ name: 'avg', label: 'average', fill: true }, { name: 'p95' }],
     format: duration, range: upTo(10),
   },
@@ -30,6 +30,9 @@ const LINES = [{ color: '--series-1', area: '--series-1-area' }, { color: '--ser
 
 /** A colour of the style sheet as it is now: the scheme may change while the page is open. */
 const color = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** The width of the axis that has these labels. */
+const room = (_, labels) => 16 + 6.5 * Math.max(2, ...(labels ?? []).map((label) => label.length));
 
 export class Plots {
   #plots;
@@ -94,19 +97,19 @@ class Plot {
     const { series, format, range, steps } = this.#plot;
     const axis = {
       stroke: color('--muted'),
-      font: '11px system-ui, sans-serif',
+      font: `11px ${getComputedStyle(document.body).fontFamily}`,
       grid: { stroke: color('--grid'), width: 1 },
       ticks: { show: false },
     };
     const minutes = (seconds) => clock(seconds * 1000).slice(0, this.#span[1] - this.#span[0] > 120 ? 5 : 8);
     return {
-      width: 300, height: HEIGHT, padding: [10, 8, 0, 0],
+      width: 300, height: HEIGHT, padding: [10, 20, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'plots' }, drag: { x: false, y: false }, y: false, points: { size: 7 } },
       scales: { x: { range: () => this.#span }, y: { range } },
       axes: [
         { ...axis, space: 80, size: 28, gap: 6, values: (_, ticks) => ticks.map(minutes) },
-        { ...axis, space: 34, size: 58, gap: 6, incrs: steps, values: (_, ticks) => ticks.map(format) },
+        { ...axis, space: 34, size: room, gap: 6, incrs: steps, values: (_, ticks) => ticks.map(format) },
       ],
       series: [{}, ...series.map(({ fill }, index) => ({
         stroke: color(LINES[index].color),
@@ -114,7 +117,7 @@ class Plot {
         dash: LINES[index].dash,
         width: 1.75,
         points: { show: false },
-        paths: steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
+        paths: steps ? uPlot.paths.stepped({ align: -1 }) : undefined,
       }))],
       hooks: { setCursor: [() => this.#chart && this.#tell()] },
     };

@@ -22,7 +22,7 @@ const TILES = [
   {
     label: 'Wait, p95',
     value: ({ wait }) => duration(wait.samples ? wait.p95_ms : null),
-    more: ({ wait }) => (wait.samples ? `average ${duration(wait.avg_ms)}, last minute` : 'no lease in the last minute'),
+    more: ({ wait }) => (wait.samples ? `average ${duration(wait.avg_ms)}` : 'none in the last minute'),
   },
   {
     label: 'Utilization',

@@ -5,11 +5,9 @@ import { NOTHING, count, duration } from './format.js';
 import { Table } from './table.js';
 
 const COLUMNS = [
-  { label: 'Position', kind: 'number id', text: ({ position }) => count(position) },
-  { label: 'Priority', kind: 'number', text: ({ priority }) => count(priority) },
+  { label: 'Position', kind: 'id', text: ({ position }) => count(position) },
+  { label: 'Priority', text: ({ priority }) => count(priority) },
   { label: 'Class', text: ({ class: name }) => name },
-  { label: 'Profile', text: ({ profile }) => profile ?? NOTHING },
-  { label: 'Region', text: ({ region }) => region ?? NOTHING },
   { label: 'Waited', kind: 'number', text: ({ waited_ms: waited }) => duration(waited) },
   {
     label: 'Expected wait', kind: 'number',
