@@ -132,8 +132,9 @@ async fn every_route_but_the_probes_wants_the_token() {
         assert_eq!(pool.get(path).await.status, 200, "{path}");
     }
     let reads = ["/", "/json/version", "/pressure", "/sessions", "/metrics", "/api/state"];
-    let more = ["/api/history", "/api/stream", "/api/browsers/1/screenshot", "/nothing/here"];
-    for path in reads.into_iter().chain(more) {
+    let more = ["/api/history", "/api/stream", "/nothing/here"];
+    let live = ["/api/browsers/1/page", "/api/browsers/1/screenshot"];
+    for path in reads.into_iter().chain(more).chain(live) {
         let answer = pool.get(path).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{path}");
         assert!(answer.head.contains("www-authenticate: bearer"), "{path}");
@@ -156,6 +157,51 @@ async fn every_route_but_the_probes_wants_the_token() {
     let mut client = pool.try_connect("/", &[("authorization", "Bearer s3cret")]).await.unwrap().0;
     assert_eq!(ask(&mut client, "hello").await, "hello");
     assert!(!pool.gateway.is_draining());
+}
+
+#[tokio::test]
+async fn the_dashboard_is_for_everybody_and_holds_nothing() {
+    let pool = with_token().await;
+    let person = [("accept", "text/html,*/*;q=0.8")];
+    let page = request(pool.address(), "GET", "/", &person, "").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-type: text/html"), "{}", page.head);
+    assert!(page.head.contains("default-src 'none'"), "{}", page.head);
+    assert!(!page.head.contains("unsafe"), "{}", page.head);
+    // The page, what it names, and what its modules import from each other.
+    let mut names: Vec<String> = words_after(&page.body, "=\"dashboard/");
+    let mut seen = 0;
+    while let Some(name) = names.get(seen).cloned() {
+        seen += 1;
+        let path = format!("/dashboard/{name}");
+        let file = pool.get(&path).await;
+        assert_eq!(file.status, 200, "{path}");
+        let kind = match name.rsplit('.').next() {
+            Some("js") => "text/javascript",
+            Some("css") => "text/css",
+            _ => "image/svg+xml",
+        };
+        assert!(file.head.contains(&format!("content-type: {kind}")), "{path}: {}", file.head);
+        let tag = file.head.lines().find_map(|line| line.strip_prefix("etag: "));
+        let again = [("if-none-match", tag.expect("it has one"))];
+        assert_eq!(request(pool.address(), "GET", &path, &again, "").await.status, 304, "{path}");
+        for import in words_after(&file.body, "from './") {
+            if !names.contains(&import) {
+                names.push(import);
+            }
+        }
+    }
+    assert!(names.iter().any(|name| name == "vendor/uplot/uPlot.esm.js"), "{names:?}");
+    assert_eq!(pool.get("/dashboard/nothing.js").await.status, 404);
+    let rebound = [("host", "evil.example"), ("accept", "text/html")];
+    let open = start(|_| ()).await;
+    assert_eq!(request(open.address(), "GET", "/", &rebound, "").await.status, 403);
+}
+
+/// What stands after each `mark`, up to the quote.
+fn words_after(text: &str, mark: &str) -> Vec<String> {
+    let rests = text.split(mark).skip(1);
+    rests.filter_map(|rest| rest.split(['"', '\'']).next()).map(ToOwned::to_owned).collect()
 }
 
 #[tokio::test]
@@ -220,6 +266,8 @@ async fn the_state_is_one_snapshot_and_is_streamed() {
     let shot = pool.get("/api/browsers/1/screenshot").await;
     assert_eq!((shot.status, shot.body.as_str()), (200, "png"));
     assert_eq!(pool.get("/api/browsers/9/screenshot").await.status, 404);
+    assert_eq!(pool.get("/api/browsers/1/page").await.json()["title"], "<b>Fake</b>");
+    assert_eq!(pool.get("/api/browsers/9/page").await.status, 404);
 
     let mut stream = TcpStream::connect(pool.address()).await.expect("it listens");
     let head = format!("GET /api/stream HTTP/1.1\r\nhost: {}\r\n\r\n", pool.address());

@@ -7,9 +7,11 @@
 //! | `regions` | a proxy with credentials, and what happens without it |
 //! | `profiles` | a login that is kept, and for whom |
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
+//! | `dashboard` | the page at the pool's address, in a real browser |
 //! | `kills` | what is left when the pool or a Chromium is killed |
 
 mod clients;
+mod dashboard;
 mod kills;
 mod neighbours;
 mod priorities;

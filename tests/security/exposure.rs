@@ -33,6 +33,7 @@ async fn s01_every_route_wants_the_token() {
             ("GET", "/api/state"),
             ("GET", "/api/history"),
             ("GET", "/api/stream"),
+            ("GET", "/api/browsers/1/page"),
             ("GET", "/api/browsers/1/screenshot"),
             ("GET", "/kill/all"),
             ("DELETE", "/kill/all"),

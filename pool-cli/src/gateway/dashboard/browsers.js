@@ -29,13 +29,18 @@ const columns = (view) => [
   { label: 'Browser', kind: 'id', text: ({ id }) => String(id) },
   {
     label: 'State',
-    make: () => element('span', { class: 'state' }, element('span', { class: 'dot', 'aria-hidden': 'true' }), element('span')),
-    update: (node, { state }) => {
-      setAttribute(node.firstChild, 'data-state', state);
-      setText(node.lastChild, state);
+    make: () => element(
+      'div', { class: 'state' },
+      element('span', { class: 'dot', 'aria-hidden': 'true' }), element('span'), element('span', { class: 'muted' }),
+    ),
+    update: (node, { state, since_ms: since }) => {
+      const [dot, name, time] = node.children;
+      setAttribute(dot, 'data-state', state);
+      setText(name, state);
+      setText(time, duration(since));
     },
+    hint: ({ state, since_ms: since }) => `${state} for ${duration(since)}`,
   },
-  { label: 'for', kind: 'number', text: ({ since_ms: since }) => duration(since) },
   { label: 'Class', text: ({ class: name }) => name },
   { label: 'Profile', text: ({ profile }) => profile ?? NOTHING },
   { label: 'Region', text: ({ region }) => region ?? NOTHING },

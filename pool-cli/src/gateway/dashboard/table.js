@@ -2,6 +2,7 @@
 // and the pointer's target outlive the second.
 
 import { element, setAttribute, setText } from './dom.js';
+import { NOTHING } from './format.js';
 
 /**
  * A column is `{ label, text(row) }`, or `{ label, make(current), update(node, row) }` for what is more than
@@ -80,6 +81,7 @@ export class Table {
       const cell = cells[index];
       if (column.make) column.update?.(cell.firstChild, value);
       else setText(cell, column.text(value));
+      cell.classList.toggle('nothing', cell.textContent === NOTHING);
       if (column.hint) setAttribute(cell, 'title', column.hint(value));
     });
   }
