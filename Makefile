@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults ops lint format bench bench-visit soak fuzz chromium clients clean
+.PHONY: help run test faults ops lint format bench bench-visit bench-dashboard soak fuzz chromium clients clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +44,10 @@ bench-visit: chromium ## Many URLs: pool-cli visit beside puppeteer-cluster and 
 	scripts/install-clients bench-visit
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-visit/run.mjs --pool-cli target/release/pool-cli
+
+bench-dashboard: chromium clients ## Leases with ten dashboards open and with none, and the pool's CPU with one
+	$(CARGO) build --locked --release -p pool-cli
+	POOL_CLI=target/release/pool-cli node tests/clients/dashboard-cost.mjs
 
 soak: chromium clients ## Clients, bursts and faults for a while: make soak MINUTES=30
 	MINUTES=$(MINUTES) scripts/soak
