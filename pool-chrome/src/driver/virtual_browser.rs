@@ -153,7 +153,9 @@ impl VirtualBrowser {
     pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
         const METHOD: &str = "Page.captureScreenshot";
         let page = match target {
-            Some(id) => self.targets().into_iter().find(|page| page.kind == "page" && page.id == id),
+            Some(id) => {
+                self.targets().into_iter().find(|page| page.kind == "page" && page.id == id)
+            }
             None => self.foremost_page(),
         };
         let Some(page) = page else {

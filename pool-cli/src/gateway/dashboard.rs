@@ -93,10 +93,7 @@ pub(super) fn page(asked: &HeaderMap) -> Response {
 }
 
 /// `GET /dashboard/{file}`: what the page is made of.
-pub(super) async fn file(
-    Path(name): Path<String>,
-    asked: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn file(Path(name): Path<String>, asked: HeaderMap) -> Result<Response, Problem> {
     let file = FILES.iter().find(|file| file.name == name);
     file.map(|file| file.answer(&asked)).ok_or_else(|| {
         let detail = "the dashboard has no such file";

@@ -10,7 +10,9 @@ use axum::routing::{get, post};
 
 use super::guard::Shown;
 use super::upgrade::Handshake;
-use super::{Gateway, Problem, api, connect, dashboard, kernel, listing, pressure, probes, version};
+use super::{
+    Gateway, Problem, api, connect, dashboard, kernel, listing, pressure, probes, version,
+};
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
 /// been through [`version::find`] before.

@@ -10,7 +10,9 @@ use pool_core::{BoxError, ResourceId, async_trait};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::kind::KindSpec;
-use super::{Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire};
+use super::{
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+};
 use crate::config::{self, Config, LeaseKind};
 
 /// Memory that was read this recently is not read again.
