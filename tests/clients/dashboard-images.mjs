@@ -24,8 +24,8 @@ const { values } = parseArgs({
 });
 const SOURCE = new URL('../../pool-cli/src/gateway/dashboard/', import.meta.url);
 const VIEWS = {
-  light: { colorScheme: 'light', viewport: { width: 1440, height: 1060 }, deviceScaleFactor: 1.5 },
-  dark: { colorScheme: 'dark', viewport: { width: 1440, height: 1060 }, deviceScaleFactor: 1.5 },
+  light: { colorScheme: 'light', viewport: { width: 1440, height: 950 }, deviceScaleFactor: 1.4 },
+  dark: { colorScheme: 'dark', viewport: { width: 1440, height: 950 }, deviceScaleFactor: 1.4 },
   phone: { colorScheme: 'light', viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true },
 };
 
@@ -55,7 +55,10 @@ try {
   const { browsers } = await pool.get('/api/state');
   process.kill(browsers.find(({ state }) => state === 'leased').pid, 'SIGKILL');
   await delay((Number(values.seconds) * 1000) / 2);
-  const busy = async () => (await pool.get('/api/state')).load.waiting >= 2;
+  const busy = async () => {
+    const { load, browsers: now } = await pool.get('/api/state');
+    return load.waiting >= 2 && load.leased >= 4 && now.some(({ profile }) => profile !== null);
+  };
   while (!(await busy())) await delay(200);
   // All have shown it by then.
   await delay(1_100);

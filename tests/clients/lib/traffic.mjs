@@ -7,35 +7,40 @@ const CLIENTS = [
   { query: 'tenant=shop&trackingId=price-check&priority=5', page: 'tall.html' },
   { query: 'tenant=billing&trackingId=invoice-pdf&priority=2', page: 'form.html' },
   { query: 'tenant=search&trackingId=crawl&priority=8', page: 'index.html' },
-  { query: 'tenant=support&profile=work&priority=3', page: 'title.html' },
   { query: 'tenant=ci&trackingId=nightly', page: 'storage.html' },
 ];
 
+/** Every so many, somebody comes who stays. */
+const RARE = { query: 'tenant=support&profile=work&priority=3', page: 'title.html', hold: [20_000, 40_000] };
+const RARITY = 16;
+
 /** Keeps `many(second)` clients at the pool until `stop` is called, which resolves once all are gone. */
-export function traffic(pool, site, many, { hold = [1_000, 6_000] } = {}) {
+export function traffic(pool, site, many) {
   const clients = new Set();
+  const stopping = new AbortController();
+  const { signal } = stopping;
   const begun = performance.now();
-  let stopped = false;
   let number = 0;
 
   async function client() {
-    const { query, page: name } = CLIENTS[number % CLIENTS.length];
+    const { query, page: name, hold = [1_000, 6_000] } = number % RARITY === 3 ? RARE : CLIENTS[number % CLIENTS.length];
     const share = ((number * 37) % 100) / 100;
     number += 1;
+    let browser;
     try {
-      const browser = await chromium.connectOverCDP(`${pool.url}?${query}`);
+      browser = await chromium.connectOverCDP(`${pool.url}?${query}`);
       const page = await browser.contexts()[0].newPage();
       await page.goto(`${site.url}/${name}`);
-      await delay(hold[0] + (hold[1] - hold[0]) * share);
-      await browser.close();
+      await delay(hold[0] + (hold[1] - hold[0]) * share, null, { signal });
     } catch {
-      // Its lease was ended, or the pool is full: the next one comes in any case.
-      await delay(200);
+      // Its browser was taken away, or all is over: the next one comes in any case.
+    } finally {
+      await browser?.close();
     }
   }
 
   const running = (async () => {
-    while (!stopped) {
+    while (!signal.aborted) {
       const wanted = many((performance.now() - begun) / 1000);
       while (clients.size < wanted) {
         const one = client().finally(() => clients.delete(one));
@@ -45,5 +50,5 @@ export function traffic(pool, site, many, { hold = [1_000, 6_000] } = {}) {
     }
     await Promise.all(clients);
   })();
-  return { stop: () => { stopped = true; return running; } };
+  return { stop: () => { stopping.abort(); return running; } };
 }
