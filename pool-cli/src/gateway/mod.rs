@@ -9,6 +9,7 @@
 //! | `connect`, `upgrade`, `bridge` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `version`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
+//! | `dashboard` and its folder | the page for people |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
 
 mod api;

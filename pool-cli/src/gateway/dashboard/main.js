@@ -40,6 +40,8 @@ function show(state) {
   errors.show(state.errors);
   live.show(state.browsers);
   draw();
+  for (const button of buttons) button.disabled = false;
+  byId('drain').disabled = state.draining;
   connection('live', 'live');
 }
 
@@ -48,14 +50,16 @@ function draw() {
   plots.show(history, (latest?.at_ms ?? Date.now()) / 1000, span);
 }
 
-function connection(state, text) {
+function connection(state, text, reason = null) {
   setAttribute(byId('connection'), 'data-state', state);
+  setAttribute(byId('connection'), 'title', reason);
   setText(byId('connection'), text);
   // What is shown is old then; it stays readable and says so.
   document.body.classList.toggle('stale', state === 'lost');
 }
 
-for (const id of ['resize', 'flush', 'drain']) byId(id).disabled = true;
+const buttons = ['resize', 'flush', 'drain'].map(byId);
+for (const button of buttons) button.disabled = true;
 for (const input of document.querySelectorAll('input[name=span]')) input.addEventListener('change', draw);
 byId('resize').addEventListener('click', () => resize(latest.load));
 byId('flush').addEventListener('click', flush);
@@ -64,13 +68,6 @@ draw();
 
 follow('api/stream', {
   opened: async () => { history.replace(await getJson('api/history')); },
-  event: (state) => {
-    for (const id of ['resize', 'flush', 'drain']) byId(id).disabled = false;
-    byId('drain').disabled = state.draining;
-    show(state);
-  },
-  lost: (error, wait) => {
-    connection('lost', `not connected, next try in ${duration(wait)}`);
-    setAttribute(byId('connection'), 'title', error.message);
-  },
+  event: show,
+  lost: (error, wait) => connection('lost', `not connected, next try in ${duration(wait)}`, error.message),
 });
