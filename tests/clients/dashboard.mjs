@@ -7,6 +7,7 @@
 //   {"step":"plots","drawn":{plot: bool},"moved":{plot: bool},"before":{plot: text},"after":{plot: text}}
 //   {"step":"live","title","url","elements","color":[r,g,b],"after_close":requests}
 //   {"step":"action","notice"}
+//   {"step":"lost","text"}                                             where its stream cannot be had
 //   {"step":"page","origins":[…],"tokens_in_urls":n,"violations":[…],"errors":[…],"injected":bool}
 //   {"step":"policy","violations":[…]}                                 of a picture from elsewhere
 
@@ -64,6 +65,7 @@ try {
     before: each((then) => then.legend),
     after: each((_, now) => now.legend),
   });
+  await loseAndFind();
   tell('page', {
     origins: [...new Set(urls.map((requested) => new URL(requested).origin))],
     tokens_in_urls: urls.filter((requested) => requested.includes(options.token)).length,
@@ -144,6 +146,18 @@ async function live() {
   const until = asked();
   await delay(2_500);
   tell('live', { ...facts, after_close: asked() - until });
+}
+
+/** A stream that cannot be had is told, and found again by itself; the token outlives the reload. */
+async function loseAndFind() {
+  const stream = '**/api/stream';
+  await page.route(stream, (route) => route.abort());
+  await page.reload();
+  const lost = page.locator('#connection[data-state=lost]');
+  await lost.waitFor();
+  tell('lost', { text: await lost.textContent() });
+  await page.unroute(stream);
+  await page.locator('#connection[data-state=live]').waitFor();
 }
 
 async function endLease() {

@@ -76,6 +76,8 @@ async fn the_dashboard_shows_the_pool_and_acts_on_it() {
             live_view_shows_the_page(step(&lines, "live"), &case.site.at("/title.html"));
             plots_move(step(&lines, "plots"));
             page_is_sound(step(&lines, "page"), &case.service.address);
+            let lost = &step(&lines, "lost")["text"];
+            assert!(lost.as_str().is_some_and(|text| text.starts_with("not connected")), "{lost}");
             let breach = json!(["img-src: http://elsewhere.invalid/"]);
             assert_eq!(step(&lines, "policy")["violations"], breach);
             let notice = &step(&lines, "action")["notice"];
