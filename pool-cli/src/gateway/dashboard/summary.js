@@ -37,11 +37,10 @@ const TILES = [
   {
     label: 'Leases so far',
     value: ({ counters }) => count(counters.acquired),
-    more: ({ counters: { timeouts, rejected, errors } }) => (
-      timeouts + rejected + errors === 0
-        ? 'none refused'
-        : `${count(timeouts)} timed out, ${count(rejected)} refused, ${count(errors)} failed`
-    ),
+    more: ({ counters: { timeouts, rejected, errors } }) => {
+      const without = [[timeouts, 'timed out'], [rejected, 'refused'], [errors, 'failed']].filter(([number]) => number > 0);
+      return without.map(([number, how]) => `${count(number)} ${how}`).join(', ') || 'none refused';
+    },
   },
 ];
 
