@@ -8,11 +8,13 @@
 //! | `profiles` | a login that is kept, and for whom |
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `dashboard` | the page at the pool's address, in a real browser |
+//! | `many_leases` | thousands of leases through one pool |
 //! | `kills` | what is left when the pool or a Chromium is killed |
 
 mod clients;
 mod dashboard;
 mod kills;
+mod many_leases;
 mod neighbours;
 mod priorities;
 mod profiles;
