@@ -136,7 +136,8 @@ async fn a_page_that_hangs_or_never_comes_costs_only_itself() {
         let visit = Visit::new(engine);
         let mut urls = vec![format!("{site}/loop"), format!("{site}/silence")];
         urls.extend(pages(&site, 6));
-        let limits = ["-n", "2", "--timeout", "3s", "--retries", "0"];
+        // Long enough for a good page on a machine that does much else.
+        let limits = ["-n", "2", "--timeout", "8s", "--retries", "0"];
         let (code, told) = visit.run(&urls, &limits).await;
         assert_eq!(code, Some(1), "{engine}: {told}");
         for url in &urls[..2] {
