@@ -144,7 +144,8 @@ impl BrowserDir {
     }
 
     pub(super) fn tree(&self, leader: Option<u32>) -> Tree {
-        Tree { group: leader, directory: self.path.clone(), temp_dir: self.temp_dir.clone() }
+        let (directory, temp_dir) = (self.path.clone(), self.temp_dir.clone());
+        Tree { group: leader, directory, temp_dir, is_ours: true }
     }
 
     pub(super) fn record(&self, process: ProcessId) -> Result<(), ChromeError> {

@@ -64,8 +64,12 @@ fn end(directory: &Path) -> usize {
     let leader =
         Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
     let temp_dir = temp_dir(directory);
-    let tree =
-        Tree { group: leader.map(|leader| leader.pid), directory: directory.to_owned(), temp_dir };
+    let tree = Tree {
+        group: leader.map(|leader| leader.pid),
+        directory: directory.to_owned(),
+        temp_dir,
+        is_ours: false,
+    };
     let members = tree.members().len();
     if !tree.end(DEATH) {
         tracing::warn!(directory = %directory.display(), "a Chromium of a killed pool does not die");

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -84,16 +85,28 @@ pub(super) struct Tree {
     pub(super) group: Option<u32>,
     pub(super) directory: PathBuf,
     pub(super) temp_dir: PathBuf,
+    /// Whether this process has launched it. Then what left the group is a child of the group's
+    /// or has been given to one of our own ancestors, and nobody else need be looked at: the
+    /// kernel makes us wait for the arguments of a process that is busy with its memory.
+    pub(super) is_ours: bool,
 }
 
 impl Tree {
     /// The processes that live.
     pub(super) fn members(&self) -> Vec<ProcessId> {
         let own = std::process::id();
-        processes()
-            .filter(|(pid, stat)| *pid != own && !stat.is_dead())
-            .filter(|(pid, stat)| Some(stat.group) == self.group || self.carries_mark(*pid))
-            .map(|(pid, stat)| ProcessId { pid, started: stat.started })
+        let all: HashMap<u32, Stat> = processes().collect();
+        let adopters = ancestors(own, &all);
+        let in_group = |stat: &Stat| Some(stat.group) == self.group;
+        let may_have_left = |stat: &Stat| {
+            !self.is_ours
+                || adopters.contains(&stat.parent)
+                || all.get(&stat.parent).is_some_and(in_group)
+        };
+        all.iter()
+            .filter(|(pid, stat)| **pid != own && !stat.is_dead())
+            .filter(|(pid, stat)| in_group(stat) || may_have_left(stat) && self.carries_mark(**pid))
+            .map(|(pid, stat)| ProcessId { pid: *pid, started: stat.started })
             .collect()
     }
 
@@ -156,6 +169,13 @@ impl Tree {
     }
 }
 
+/// A process and all that it descends from.
+fn ancestors(of: u32, all: &HashMap<u32, Stat>) -> Vec<u32> {
+    std::iter::successors(Some(of), |pid| all.get(pid).map(|stat| stat.parent))
+        .take_while(|pid| *pid != 0)
+        .collect()
+}
+
 /// Waits until a process is dead, its zombie not yet reaped.
 pub(super) fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
     let timeout = Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
@@ -203,6 +223,16 @@ mod tests {
         };
         assert!(!stat(2).unwrap().is_dead());
         assert!(stat(1).unwrap().is_dead());
+    }
+
+    #[test]
+    fn our_ancestors_go_up_to_the_first_process() {
+        let stat = |parent| {
+            Stat::parse(&format!("4 (a) S {parent} 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0"))
+        };
+        let all =
+            [(1, 0), (7, 1), (9, 7), (8, 1)].map(|(pid, parent)| (pid, stat(parent).unwrap()));
+        assert_eq!(ancestors(9, &all.into()), [9, 7, 1]);
     }
 
     #[test]
