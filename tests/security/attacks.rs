@@ -294,32 +294,33 @@ async fn s16_json_tricks(kind: LeaseKind) {
         let victim = case.service.connect("/").await;
         let page = victim.page(&case.site.at("/title/victim")).await;
         let session = page.session.clone();
+        // Ids that none of the calls here has: an answer to a trick is no answer to them.
         let tricks = [
-            format!(r#"{{"id":1,"method":"Browser.getVersion","sessionId":"{session}"}}"#),
-            format!(r#"{{"id":1,"method":"Page.close","sessionId":"","sessionId":"{session}"}}"#),
-            format!(r#"{{"id":1,"method":"Page.close","sessionid":"{session}"}}"#),
-            format!(r#"{{"id":1,"method":"Page.close","\u0073essionId":"{session}"}}"#),
-            r#"{"id":1,"id":2,"method":"Browser.getVersion"}"#.to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion","method":"Browser.close"}"#.to_owned(),
+            format!(r#"{{"id":9001,"method":"Browser.getVersion","sessionId":"{session}"}}"#),
+            format!(r#"{{"id":9001,"method":"Page.close","sessionId":"","sessionId":"{session}"}}"#),
+            format!(r#"{{"id":9001,"method":"Page.close","sessionid":"{session}"}}"#),
+            format!(r#"{{"id":9001,"method":"Page.close","\u0073essionId":"{session}"}}"#),
+            r#"{"id":9001,"id":9002,"method":"Browser.getVersion"}"#.to_owned(),
+            r#"{"id":9001,"method":"Browser.getVersion","method":"Browser.close"}"#.to_owned(),
             r#"{"id":1.5,"method":"Browser.getVersion"}"#.to_owned(),
             r#"{"id":99999999999999999999,"method":"Browser.getVersion"}"#.to_owned(),
             r#"{"id":-5,"method":"Browser.getVersion"}"#.to_owned(),
             r#"{"id":"1","method":"Browser.getVersion"}"#.to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion","extra":1}"#.to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion","params":[]}"#.to_owned(),
-            r#"{"id":1,"method":7}"#.to_owned(),
-            r#"[{"id":1,"method":"Browser.getVersion"}]"#.to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion"}{"id":2,"method":"Browser.close"}"#.to_owned(),
-            "{\"id\":1,\"method\":\"Browser.getVersion\"}\0{\"id\":2,\"method\":\"Browser.close\"}"
+            r#"{"id":9001,"method":"Browser.getVersion","extra":1}"#.to_owned(),
+            r#"{"id":9001,"method":"Browser.getVersion","params":[]}"#.to_owned(),
+            r#"{"id":9001,"method":7}"#.to_owned(),
+            r#"[{"id":9001,"method":"Browser.getVersion"}]"#.to_owned(),
+            r#"{"id":9001,"method":"Browser.getVersion"}{"id":9002,"method":"Browser.close"}"#.to_owned(),
+            "{\"id\":9001,\"method\":\"Browser.getVersion\"}\0{\"id\":9002,\"method\":\"Browser.close\"}"
                 .to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion\u0000"}"#.to_owned(),
+            r#"{"id":9001,"method":"Browser.getVersion\u0000"}"#.to_owned(),
             "{".to_owned(),
             "null".to_owned(),
             String::new(),
             "x".repeat(100_000),
             "[".repeat(100_000),
             format!(
-                r#"{{"id":1,"method":"Runtime.evaluate","params":{}1{}}}"#,
+                r#"{{"id":9001,"method":"Runtime.evaluate","params":{}1{}}}"#,
                 "[".repeat(50_000),
                 "]".repeat(50_000)
             ),

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pool_chrome::process::find_executable;
 use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
@@ -81,22 +82,19 @@ pub async fn open_tuned(
         .max_lifetime(settings.max_lifetime)
         .max_use_count(settings.max_use_count)
         .health_check_interval(settings.health_check_interval)
-        .check_after_idle(settings.health_check_interval.map(|interval| interval.min(UNPROVEN)))
+        // Always: it may have stopped since the last check, and the proof costs a millisecond.
+        .check_after_idle(settings.health_check_interval.map(|_| Duration::ZERO))
         // The gateway ends its leases itself; this is for one that it has lost.
         .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
     let (builder, policies) = Policies::add_to(builder, config, observer)?;
     Ok(Opened { pool: builder.build()?, policies })
 }
 
-/// A browser that has idled for longer than this shows that it answers before it is handed out: it
-/// may have stopped since the last check, and the proof costs a millisecond.
-const UNPROVEN: std::time::Duration = std::time::Duration::from_millis(250);
-
 /// How long the warm-up of a new browser may take on top of its launch.
-const WARM_UP: std::time::Duration = std::time::Duration::from_secs(10);
+const WARM_UP: Duration = Duration::from_secs(10);
 
 /// How long after the end of its lease a browser is taken back by force.
-const LOST: std::time::Duration = std::time::Duration::from_secs(30);
+const LOST: Duration = Duration::from_secs(30);
 
 impl Opened {
     /// The pool.

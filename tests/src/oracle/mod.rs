@@ -106,6 +106,7 @@ impl Oracle {
     /// Takes down what a service holds that has just been started, once every browser was leased:
     /// the first lease of each starts processes and threads that stay.
     pub(crate) async fn begin(&mut self, service: &Service) {
+        self.at_rest(service).await;
         let mut leases = Vec::new();
         for _ in 0..self.min_size {
             leases.push(service.connect("/").await);
@@ -142,8 +143,8 @@ impl Oracle {
     pub(crate) async fn judge(&self, service: &Service, home: &Home) {
         assert!(service.is_running(), "the service has ended by itself");
         fresh_lease(service).await;
-        self.flush_surplus(service).await;
         crate::eventually("the oracle finds nothing", RECOVERY, async || {
+            self.flush_surplus(service).await;
             let mut findings = Findings::new();
             accounting(service, &self.ours, self.min_size, &mut findings).await;
             litter::of_a_service(home, &self.ours, &mut findings);
