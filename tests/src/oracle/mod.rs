@@ -189,7 +189,7 @@ impl Oracle {
     /// More browsers than before hold more descriptors: closes those above the minimum.
     async fn flush_surplus(&self, service: &Service) {
         let Some(rest) = self.rest.filter(|rest| rest.process == service.process) else { return };
-        if Rest::of(service, &self.ours).browsers != rest.browsers {
+        if Rest::of(service, &self.ours).browsers > rest.browsers {
             service.post("/api/flush", &serde_json::json!({})).await;
         }
     }
@@ -245,12 +245,21 @@ impl Rest {
     }
 }
 
+/// How soon a lease is asked for again that was refused.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// A lease that anybody may ask for, and its first commands.
 async fn fresh_lease(service: &Service) {
     let began = Instant::now();
     let lease = async {
-        let client = service.try_connect("/?acquire_timeout=10000").await;
-        let client = client.unwrap_or_else(|refused| panic!("no fresh lease: {refused:?}"));
+        let client = loop {
+            match service.try_connect("/?acquire_timeout=10000").await {
+                Ok(client) => break client,
+                // A pool without a queue has nothing while the last leases are cleaned up.
+                Err(refused) if refused.code() == "queue_full" => sleep(RETRY).await,
+                Err(refused) => panic!("no fresh lease: {refused:?}"),
+            }
+        };
         let page = client.page("about:blank").await;
         // As much of JavaScript as the fake Chromium has.
         assert_eq!(page.eval("42").await, 42, "the first page of a fresh lease");
