@@ -120,7 +120,7 @@ struct Neighbour {
 }
 
 enum Client {
-    Script(Talk),
+    Script(Box<Talk>),
     Oxide(Box<Oxide>),
 }
 
@@ -134,7 +134,7 @@ impl Neighbour {
         }
         let mut talk = script.talk();
         talk.hear().await;
-        Self { name, client: Client::Script(talk) }
+        Self { name, client: Client::Script(Box::new(talk)) }
     }
 
     async fn chromiumoxide(case: &Case, name: &'static str) -> Self {
