@@ -28,6 +28,8 @@ pub enum Command {
     Exec(commands::exec::Args),
     /// Show how a pool does.
     Status(commands::status::Args),
+    /// Show a pool live, with keys to retire browsers, end leases and drain.
+    Top(commands::top::Args),
     /// List the leases of a pool, or end some.
     #[command(subcommand)]
     Lease(commands::lease::Args),
@@ -67,6 +69,7 @@ impl Command {
             Self::Run(args) => commands::run::run(args),
             Self::Exec(args) => commands::exec::run(&args),
             Self::Status(args) => commands::status::run(&args),
+            Self::Top(args) => commands::top::run(&args),
             Self::Lease(args) => commands::lease::run(&args),
             Self::Resize(args) => commands::resize::run(&args),
             Self::Reload(args) => commands::reload::run(&args),

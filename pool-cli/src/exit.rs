@@ -71,6 +71,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong, without the hint.
+    pub(crate) fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or_default()
+    }
+
     /// Prints it to stderr and gives the exit code of the process.
     pub fn report(&self) -> ExitCode {
         anstream::eprint!("{self:#}");

@@ -1,6 +1,10 @@
 //! Data for stdout.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::ops::ControlFlow;
+
+use anstream::{AutoStream, ColorChoice};
+use ratatui::crossterm::terminal;
 
 use crate::exit::Failure;
 
@@ -12,11 +16,56 @@ use crate::exit::Failure;
 ///
 /// Stdout cannot be written.
 pub fn print(text: &str) -> Result<(), Failure> {
+    offer(text).map(|_| ())
+}
+
+/// Writes as [`print`] does, and says whether anybody reads on.
+pub(crate) fn offer(text: &str) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
+    read_on(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Writes a text over the last one, from the corner of the terminal on and cut to its size; below
+/// each other where it is no terminal. Says whether anybody reads on.
+pub(crate) fn redraw(text: &str) -> Result<ControlFlow<()>, Failure> {
+    let mut stdout = io::stdout().lock();
+    if !stdout.is_terminal() {
+        return offer(&format!("{text}\n"));
+    }
+    let height = terminal::size().map_or(usize::MAX, |(_, height)| height.into());
+    // Written past anstream, which without colours would take out the moves of the cursor too.
+    let plain = AutoStream::choice(&stdout) == ColorChoice::Never;
+    let drawn = if plain {
+        over(&anstream::adapter::strip_str(text).to_string(), height)
+    } else {
+        over(text, height)
+    };
+    read_on(stdout.write_all(drawn.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// What draws a text over another one of at most `height` lines.
+fn over(text: &str, height: usize) -> String {
+    // Each line is cleared as it is written, since a screen that is cleared first flickers; and
+    // those that are too long are cut rather than wrapped meanwhile.
+    let lines: Vec<&str> = text.lines().take(height).collect();
+    // No line break after the last one: it would scroll.
+    format!("\x1b[H\x1b[?7l{}\x1b[K\x1b[J\x1b[?7h", lines.join("\x1b[K\r\n"))
+}
+
+fn read_on(written: io::Result<()>) -> Result<ControlFlow<()>, Failure> {
+    match written {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::new(format!("cannot write to stdout: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_to_the_height_of_the_terminal() {
+        assert_eq!(over("a\nb\nc\n", 2), "\x1b[H\x1b[?7la\x1b[K\r\nb\x1b[K\x1b[J\x1b[?7h");
     }
 }

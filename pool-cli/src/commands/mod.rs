@@ -16,4 +16,5 @@ pub mod reload;
 pub mod resize;
 pub mod run;
 pub mod status;
+pub mod top;
 pub mod visit;

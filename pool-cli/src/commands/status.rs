@@ -1,12 +1,11 @@
 //! `pool-cli status`.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::{Client, ClientArgs};
+use crate::client::{Browser, Client, ClientArgs, Holder, State, Waiter};
 use crate::exit::Failure;
 use crate::stdout;
 use crate::table::{self, Table};
@@ -17,84 +16,11 @@ pub struct Args {
     /// Print JSON, as /api/state has it.
     #[arg(long)]
     json: bool,
-    /// Show it anew every second until a signal ends it.
+    /// Show it anew every second until a signal, such as Ctrl-C, ends it; as JSON one line each.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
     pool: ClientArgs,
-}
-
-#[derive(Deserialize)]
-struct State {
-    pool: String,
-    version: String,
-    uptime_ms: u64,
-    draining: bool,
-    load: Load,
-    counters: Counters,
-    wait: Wait,
-    memory_bytes: u64,
-    browsers: Vec<Browser>,
-    waiters: Vec<Waiter>,
-    errors: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Load {
-    idle: usize,
-    leased: usize,
-    waiting: usize,
-    total: usize,
-    min_size: usize,
-    max_size: usize,
-    utilization: f64,
-}
-
-#[derive(Deserialize)]
-struct Counters {
-    acquired: u64,
-    timeouts: u64,
-    rejected: u64,
-    errors: u64,
-}
-
-#[derive(Deserialize)]
-struct Wait {
-    avg_ms: f64,
-    p95_ms: f64,
-}
-
-#[derive(Deserialize)]
-struct Browser {
-    id: u64,
-    class: String,
-    state: String,
-    since_ms: u64,
-    age_ms: u64,
-    uses: u64,
-    memory_bytes: Option<u64>,
-    lease: Option<Holder>,
-}
-
-#[derive(Deserialize)]
-struct Holder {
-    peer: Option<String>,
-    tenant: Option<String>,
-    tracking_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Waiter {
-    position: usize,
-    class: String,
-    priority: Option<u8>,
-    waited_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    event: String,
-    reason: Option<String>,
 }
 
 /// Waiters on one screen.
@@ -107,29 +33,55 @@ const ERRORS: usize = 3;
 ///
 /// # Errors
 ///
-/// If no pool answers.
+/// If no pool answers; while it is watched also if the pool ends.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let client = args.pool.client()?;
-    loop {
-        let text = if args.json {
-            let state: Value = client.get("/api/state")?;
-            // One line each while it is watched, for programs that read lines.
-            if args.watch { format!("{state}\n") } else { format!("{state:#}\n") }
-        } else {
-            screen(&client)?
-        };
-        if !args.watch {
-            return stdout::print(&text);
-        }
-        let home = if args.json { "" } else { "\x1b[H\x1b[2J" };
-        stdout::print(&format!("{home}{text}"))?;
-        std::thread::sleep(Duration::from_secs(1));
+    if args.watch {
+        return watch(client, args.json);
     }
+    stdout::print(&if args.json {
+        format!("{:#}\n", client.get::<Value>("/api/state")?)
+    } else {
+        screen(&client.get("/api/state")?)?
+    })
 }
 
-fn screen(client: &Client) -> Result<String, Failure> {
-    let state: State = client.get("/api/state")?;
-    let State { load, counters, wait, .. } = &state;
+/// Shows every state until a signal ends it.
+fn watch(client: Client, json: bool) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let shown = tokio::task::spawn_blocking(move || show_all(&client, json));
+        tokio::select! {
+            outcome = shown => outcome?,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    });
+    // The thread may wait for the pool's next state; nobody waits for that.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn show_all(client: &Client, json: bool) -> Result<(), Failure> {
+    for state in client.stream()? {
+        let state = state?;
+        // One line each, for programs that read lines.
+        let more = if json {
+            stdout::offer(&format!("{state}\n"))?
+        } else {
+            stdout::redraw(&screen(&serde_json::from_str(&state)?)?)?
+        };
+        if more.is_break() {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("the pool at {} has ended", client.address())))
+}
+
+fn screen(state: &State) -> Result<String, Failure> {
+    let State { load, counters, wait, .. } = state;
     let mut text = String::new();
     let draining = if state.draining { ", draining" } else { "" };
     writeln!(
@@ -165,7 +117,7 @@ fn screen(client: &Client) -> Result<String, Failure> {
         write!(text, "\n{}", waiters(&state.waiters))?;
     }
     for error in state.errors.iter().take(ERRORS) {
-        write!(text, "\n{}: {}", error.event, error.reason.as_deref().unwrap_or_default())?;
+        write!(text, "\n{}", error.line())?;
     }
     if !state.errors.is_empty() {
         text.push('\n');
@@ -176,11 +128,6 @@ fn screen(client: &Client) -> Result<String, Failure> {
 fn browsers(browsers: &[Browser]) -> Table<8> {
     let mut rows = Table::new(["browser", "state", "for", "class", "age", "uses", "memory", "who"]);
     for browser in browsers {
-        let who = browser.lease.as_ref().map(|holder| {
-            let names = [&holder.tenant, &holder.tracking_id, &holder.peer];
-            let names: Vec<&str> = names.into_iter().filter_map(|name| name.as_deref()).collect();
-            names.join(" ")
-        });
         rows.add([
             browser.id.to_string(),
             browser.state.clone(),
@@ -189,7 +136,7 @@ fn browsers(browsers: &[Browser]) -> Table<8> {
             table::duration(browser.age_ms),
             browser.uses.to_string(),
             browser.memory_bytes.map(table::mebibytes).unwrap_or_default(),
-            who.unwrap_or_default(),
+            browser.lease.as_ref().map(Holder::who).unwrap_or_default(),
         ]);
     }
     rows

@@ -1,5 +1,8 @@
 //! Talks to a pool that runs: what `exec`, `status`, `resize` and the like have in common.
 
+mod state;
+mod stream;
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,6 +16,9 @@ use url::Url;
 
 use crate::config::Secret;
 use crate::exit::Failure;
+
+pub(crate) use state::{Browser, Holder, Point, State, Waiter};
+pub(crate) use stream::Stream;
 
 /// Which pool to talk to; flattened into the arguments of each command that does.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,12 +83,35 @@ impl Client {
     ///
     /// If nobody answers, or the answer is a refusal.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = self.ask(path)?;
+        self.read(answer)?.ok_or_else(|| Failure::new("the pool's answer is empty"))
+    }
+
+    /// Follows the state of the pool; the first one is there at once.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or the answer is a refusal.
+    pub(crate) fn stream(&self) -> Result<Stream, Failure> {
+        let mut answer = self.ask("/api/stream")?;
+        if !answer.status().is_success() {
+            let text = answer.body_mut().read_to_string().unwrap_or_default();
+            return Err(self.refused(answer.status().as_u16(), &text));
+        }
+        Ok(Stream::new(answer.into_body()))
+    }
+
+    fn ask(&self, path: &str) -> Result<Response<ureq::Body>, Failure> {
         let mut request = self.agent.get(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.expose()));
         }
-        let answer = request.call().map_err(|error| self.unreachable(&error))?;
-        self.read(answer)?.ok_or_else(|| Failure::new("the pool's answer is empty"))
+        request.call().map_err(|error| self.unreachable(&error))
+    }
+
+    /// Where the pool is, without its token.
+    pub(crate) fn address(&self) -> &str {
+        &self.base
     }
 
     /// Posts JSON; `None` for an answer without a body.
