@@ -43,13 +43,18 @@ pub(crate) fn redraw(text: &str) -> Result<ControlFlow<()>, Failure> {
     read_on(stdout.write_all(drawn.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// What draws a text over another one of at most `height` lines.
+/// What draws a text over another one, in a terminal of `height` lines.
 fn over(text: &str, height: usize) -> String {
-    // Each line is cleared as it is written, since a screen that is cleared first flickers; and
-    // those that are too long are cut rather than wrapped meanwhile.
-    let lines: Vec<&str> = text.lines().take(height).collect();
-    // No line break after the last one: it would scroll.
-    format!("\x1b[H\x1b[?7l{}\x1b[K\x1b[J\x1b[?7h", lines.join("\x1b[K\r\n"))
+    // Lines that are too long are cut rather than wrapped meanwhile.
+    let mut drawn = "\x1b[H\x1b[?7l".to_owned();
+    // One line is left for the cursor, and for the prompt when it is over.
+    for line in text.lines().take(height.saturating_sub(1)) {
+        drawn.push_str(line);
+        // Cleared as it is written: a screen that is cleared first flickers.
+        drawn.push_str("\x1b[K\r\n");
+    }
+    drawn.push_str("\x1b[J\x1b[?7h");
+    drawn
 }
 
 fn read_on(written: io::Result<()>) -> Result<ControlFlow<()>, Failure> {
@@ -66,6 +71,7 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_to_the_height_of_the_terminal() {
-        assert_eq!(over("a\nb\nc\n", 2), "\x1b[H\x1b[?7la\x1b[K\r\nb\x1b[K\x1b[J\x1b[?7h");
+        let drawn = "\x1b[H\x1b[?7la\x1b[K\r\nb\x1b[K\r\n\x1b[J\x1b[?7h";
+        assert_eq!(over("a\nb\nc\n", 3), drawn);
     }
 }

@@ -15,6 +15,7 @@ use super::{Client, PATIENCE};
 pub(crate) struct Service {
     child: Child,
     directory: tempfile::TempDir,
+    variables: Vec<(String, String)>,
     pub(crate) address: String,
 }
 
@@ -27,25 +28,21 @@ impl Service {
     /// The same with variables in its environment.
     pub(crate) fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("pool.toml");
-        std::fs::write(&file, config).expect("it can be written");
-        let log = File::create(directory.path().join("log")).expect("it can be written");
-        let mut child = command()
-            .args(["run", "--listen", "127.0.0.1:0", "--config"])
-            .arg(&file)
-            .env("XDG_STATE_HOME", directory.path())
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary is built");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("it is text");
-        let address = line.trim().strip_prefix("ws://").unwrap_or_default().to_owned();
-        let service = Self { child, directory, address };
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables: Vec<(String, String)> = variables.collect();
+        std::fs::write(directory.path().join("pool.toml"), config).expect("it can be written");
+        let (child, address) = launch(directory.path(), "127.0.0.1:0", &variables);
+        let service = Self { child, directory, variables, address };
         assert!(!service.address.is_empty(), "it did not start:\n{}", service.log());
         service
+    }
+
+    /// Starts it again, at the same address, once it has ended.
+    pub(crate) fn restart(&mut self) {
+        let (child, address) = launch(self.directory.path(), &self.address, &self.variables);
+        self.child = child;
+        assert_eq!(address, self.address, "it did not start again:\n{}", self.log());
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -120,6 +117,25 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The process, and the address that it says it listens on: none if it did not start.
+fn launch(directory: &Path, listen: &str, variables: &[(String, String)]) -> (Child, String) {
+    let log = directory.join("log");
+    let log = File::options().create(true).append(true).open(log).expect("it can be written");
+    let mut child = command()
+        .args(["run", "--listen", listen, "--config"])
+        .arg(directory.join("pool.toml"))
+        .env("XDG_STATE_HOME", directory)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the binary is built");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut line).expect("it is text");
+    (child, line.trim().strip_prefix("ws://").unwrap_or_default().to_owned())
 }
 
 /// The binary, with nothing of this environment that would configure it.
