@@ -34,8 +34,11 @@ impl View {
     }
 
     fn press(&mut self, key: KeyEvent) -> Reaction {
-        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-            return Reaction::Quit;
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            // Ctrl-D is not the key to drain, nor Esc and a letter in one go that letter.
+            let ctrl_c =
+                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            return if ctrl_c { Reaction::Quit } else { Reaction::Draw };
         }
         self.notice = None;
         if let Some(change) = self.asked.take() {
@@ -138,6 +141,9 @@ mod tests {
         let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(view.react(&Event::Key(ctrl_c)), Reaction::Quit);
         view.asked = None;
+        let ctrl_d = KeyEvent::new(KeyCode::Char('d'), KeyModifiers::CONTROL);
+        assert_eq!(view.react(&Event::Key(ctrl_d)), Reaction::Draw);
+        assert!(view.asked.is_none());
         assert_eq!(press(&mut view, KeyCode::Esc), Reaction::Quit);
     }
 }

@@ -44,7 +44,7 @@ fn columns(points: &VecDeque<Point>, width: usize, value: fn(&Point) -> u64) -> 
     if width == 0 {
         return Vec::new();
     }
-    let each = SECONDS.div_ceil(width);
+    let each = (SECONDS / width).max(1);
     let values: Vec<u64> = points.iter().map(value).collect();
     let mut columns: Vec<u64> = values
         .rchunks(each)
