@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::fleet::Fleet;
 use super::host::{Host, Place};
 use super::seat::Seat;
+use super::span::{browser_span, within};
 use super::version::Version;
 use super::virtual_browser::VirtualBrowser;
 use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
@@ -173,39 +174,15 @@ impl Driver for ChromeDriver {
         meta: &Meta,
         reporter: Reporter,
     ) -> Result<VirtualBrowser, ChromeError> {
-        let place = self.fleet.place(spec).await?;
-        let mut browser = VirtualBrowser {
-            seat: None,
-            fleet: Arc::clone(&self.fleet),
-            id: meta.id,
-            spec: spec.clone(),
-        };
-        self.reseat(&mut browser, place, Some(reporter)).await?;
-        Ok(browser)
+        within(browser_span!("launch", meta), self.launch(spec, meta.id, reporter)).await
     }
 
-    async fn check(&self, browser: &mut VirtualBrowser, _: &Meta) -> Result<(), ChromeError> {
-        let seat = browser.seat.as_ref().ok_or_else(gone)?;
-        if let Some(reason) = seat.lease.end_reason() {
-            return Err(crate::cdp::CdpError::Ended(reason).into());
-        }
-        seat.place.check_proxy()?;
-        let dead = seat.lease.has_crashed_page();
-        let interval = self.fleet.config.page_check_interval;
-        if let Err(error) = seat.place.probe(&seat.lease, interval).await {
-            // Or the next shared lease would be placed where this one could not stay.
-            seat.place.retire("a check has failed");
-            return Err(error);
-        }
-        if !dead && seat.place.retired().is_none() {
-            return Ok(());
-        }
-        // It idles in a Chromium that is to go, or its warm page has died.
-        self.recycle_seat(browser).await
+    async fn check(&self, browser: &mut VirtualBrowser, meta: &Meta) -> Result<(), ChromeError> {
+        within(browser_span!("check", meta), self.check_seat(browser)).await
     }
 
-    async fn recycle(&self, browser: &mut VirtualBrowser, _: &Meta) -> Result<(), ChromeError> {
-        self.recycle_seat(browser).await
+    async fn recycle(&self, browser: &mut VirtualBrowser, meta: &Meta) -> Result<(), ChromeError> {
+        within(browser_span!("reset", meta), self.recycle_seat(browser)).await
     }
 
     async fn close(&self, mut browser: VirtualBrowser, _: &Meta) {
@@ -247,6 +224,39 @@ impl Driver for ChromeDriver {
 }
 
 impl ChromeDriver {
+    async fn launch(
+        &self,
+        spec: &BrowserSpec,
+        id: ResourceId,
+        reporter: Reporter,
+    ) -> Result<VirtualBrowser, ChromeError> {
+        let place = self.fleet.place(spec).await?;
+        let fleet = Arc::clone(&self.fleet);
+        let mut browser = VirtualBrowser { seat: None, fleet, id, spec: spec.clone() };
+        self.reseat(&mut browser, place, Some(reporter)).await?;
+        Ok(browser)
+    }
+
+    async fn check_seat(&self, browser: &mut VirtualBrowser) -> Result<(), ChromeError> {
+        let seat = browser.seat.as_ref().ok_or_else(gone)?;
+        if let Some(reason) = seat.lease.end_reason() {
+            return Err(crate::cdp::CdpError::Ended(reason).into());
+        }
+        seat.place.check_proxy()?;
+        let dead = seat.lease.has_crashed_page();
+        let interval = self.fleet.config.page_check_interval;
+        if let Err(error) = seat.place.probe(&seat.lease, interval).await {
+            // Or the next shared lease would be placed where this one could not stay.
+            seat.place.retire("a check has failed");
+            return Err(error);
+        }
+        if !dead && seat.place.retired().is_none() {
+            return Ok(());
+        }
+        // It idles in a Chromium that is to go, or its warm page has died.
+        self.recycle_seat(browser).await
+    }
+
     async fn recycle_seat(&self, browser: &mut VirtualBrowser) -> Result<(), ChromeError> {
         let seat = browser.seat.take().ok_or_else(gone)?;
         let reporter = seat.place.forget(browser.id);

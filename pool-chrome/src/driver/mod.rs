@@ -13,6 +13,7 @@ mod oxide;
 mod policies;
 mod scratch;
 mod seat;
+mod span;
 mod spec;
 mod version;
 mod virtual_browser;

@@ -6,34 +6,25 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use pool_core::AcquireError;
-use tracing::{debug, info};
+use tracing::{Instrument, Span, debug, info};
 
 use super::refusal::{draining, refusal};
 use super::session::{NotConnected, Session, Terms};
-use super::{Gateway, LeaseEnd, LeaseQuery, Problem, Settings};
+use super::traceparent::TraceParent;
+use super::{Gateway, LeaseEnd, LeaseQuery, Problem, Settings, lease_span};
 use crate::config::LeaseKind;
 
 /// Who asks, as far as can be told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     pub(super) peer: Option<SocketAddr>,
-    pub(super) trace_id: Option<String>,
+    pub(super) trace: Option<TraceParent>,
 }
 
 impl Caller {
     pub(super) fn new(peer: Option<SocketAddr>, headers: &HeaderMap) -> Self {
-        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        Self { peer, trace_id: traceparent.and_then(trace_id) }
+        Self { peer, trace: TraceParent::of(headers) }
     }
-}
-
-/// The trace id of a W3C `traceparent`.
-fn trace_id(traceparent: &str) -> Option<String> {
-    let id = traceparent.split('-').nth(1)?;
-    let valid = id.len() == 32
-        && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        && id.bytes().any(|byte| byte != b'0');
-    valid.then(|| id.to_owned())
 }
 
 /// Why there is no lease.
@@ -72,7 +63,12 @@ impl Gateway {
         if settings.lease_choice {
             request.set("lease", word(kind));
         }
-        let leased = self.fleet().acquire(request).await.map_err(|error| {
+        let span = lease_span::lease(&asked, kind, &caller);
+        let acquire = lease_span::acquire(&span, &caller);
+        let leased = self.fleet().acquire(request).instrument(acquire.clone()).await;
+        acquire.record("outcome", leased.as_ref().map_or_else(outcome, |_| "granted"));
+        drop(acquire);
+        let leased = leased.map_err(|error| {
             let problem = refusal(&error, self.history.release_rate());
             debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
             match error {
@@ -84,14 +80,15 @@ impl Gateway {
             asked,
             kind,
             peer: caller.peer,
-            trace_id: caller.trace_id,
+            trace: caller.trace,
             limit,
             idle_limit: settings.lease_idle_timeout,
             detached,
         };
         let session = Session::new(leased, terms);
         self.sessions.add(&session);
-        tokio::spawn(keep(Arc::clone(self), Arc::clone(&session)));
+        lease_span::granted(&span, &session);
+        tokio::spawn(keep(Arc::clone(self), Arc::clone(&session), span));
         Ok(session)
     }
 }
@@ -132,6 +129,15 @@ impl Settings {
     }
 }
 
+/// The word for a failed acquire in spans, as the metrics have it.
+fn outcome(error: &AcquireError) -> &'static str {
+    match error {
+        AcquireError::Timeout { .. } => "timeout",
+        AcquireError::QueueFull { .. } | AcquireError::Rejected(_) => "rejected",
+        _ => "error",
+    }
+}
+
 /// The word for a kind of lease in queries, labels and logs.
 pub(super) fn word(kind: LeaseKind) -> &'static str {
     match kind {
@@ -164,8 +170,21 @@ pub(super) fn over(end: LeaseEnd) -> Problem {
 }
 
 /// Watches over a session until it ends, gives the browser back, and writes the audit line.
-async fn keep(gateway: Arc<Gateway>, session: Arc<Session>) {
-    let end = match session.leased() {
+async fn keep(gateway: Arc<Gateway>, session: Arc<Session>, span: Span) {
+    let end = watch(&session).instrument(span.clone()).await;
+    let end = session.end(end);
+    span.record("ended", end.code());
+    drop(span);
+    let held = session.began.elapsed();
+    session.give_back();
+    gateway.sessions.remove(session.id);
+    gateway.observer().metrics().lease_ended(end.code());
+    audit(&session, end, held);
+}
+
+/// Waits for the end of a session.
+async fn watch(session: &Session) -> LeaseEnd {
+    match session.leased() {
         None => LeaseEnd::Revoked,
         Some(leased) => tokio::select! {
             biased;
@@ -174,13 +193,7 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<Session>) {
             () = session.outlived() => LeaseEnd::LeaseLimit,
             () = session.idle() => LeaseEnd::IdleTimeout,
         },
-    };
-    let end = session.end(end);
-    let held = session.began.elapsed();
-    session.give_back();
-    gateway.sessions.remove(session.id);
-    gateway.observer().metrics().lease_ended(end.code());
-    audit(&session, end, held);
+    }
 }
 
 /// One line for each lease: who, what, how long, and how it ended.
@@ -192,7 +205,7 @@ fn audit(session: &Session, end: LeaseEnd, held: Duration) {
         peer = session.peer.map(tracing::field::display),
         tenant = session.asked.tenant,
         tracking_id = session.asked.tracking_id,
-        trace_id = session.trace_id,
+        trace_id = session.trace.map(|trace| trace.trace_id()),
         kind = word(session.kind),
         class = %session.class,
         priority = session.asked.priority,

@@ -8,6 +8,7 @@
 //! | `server`, `router`, `guard` | connections, routes, who may ask |
 //! | `connect`, `upgrade`, `bridge` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
+//! | `traceparent`, `lease_span` | what traces show of it |
 //! | `version`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
 //! | `dashboard` and its folder | the page for people |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
@@ -22,6 +23,7 @@ mod guard;
 mod history;
 mod kernel;
 mod lease_id;
+mod lease_span;
 mod leasing;
 mod listing;
 mod machine;
@@ -39,6 +41,7 @@ mod sessions;
 mod settings;
 mod snapshot;
 mod state;
+mod traceparent;
 mod upgrade;
 mod version;
 mod views;

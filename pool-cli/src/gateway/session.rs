@@ -7,6 +7,7 @@ use pool_core::{Class, Meta};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::traceparent::TraceParent;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
 use crate::config::LeaseKind;
 use crate::pool::{Leased, Wire};
@@ -21,8 +22,8 @@ pub(super) struct Session {
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
-    /// The id of the trace that the client's request belongs to.
-    pub(super) trace_id: Option<String>,
+    /// The trace that the client's request belongs to.
+    pub(super) trace: Option<TraceParent>,
     pub(super) browser: u64,
     pub(super) class: Class,
     pub(super) waited: Duration,
@@ -57,7 +58,7 @@ pub(super) struct Terms {
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
-    pub(super) trace_id: Option<String>,
+    pub(super) trace: Option<TraceParent>,
     pub(super) limit: Option<Duration>,
     pub(super) idle_limit: Option<Duration>,
     pub(super) detached: bool,
@@ -80,7 +81,7 @@ impl Session {
             asked: terms.asked,
             kind: terms.kind,
             peer: terms.peer,
-            trace_id: terms.trace_id,
+            trace: terms.trace,
             browser: id.get(),
             class: class.clone(),
             waited: leased.waited(),

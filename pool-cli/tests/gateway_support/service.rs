@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Response;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::{Client, PATIENCE};
@@ -88,10 +90,23 @@ impl Service {
     }
 
     pub(crate) async fn connect(&self, path: &str) -> Client {
+        self.connect_with(path, &[]).await.0
+    }
+
+    /// Connects with headers of its own; the answer is that of the handshake.
+    pub(crate) async fn connect_with(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> (Client, Response<Option<Vec<u8>>>) {
         let stream = TcpStream::connect(&self.address).await.expect("it listens");
         let url = format!("ws://{}{path}", self.address);
-        let answer = tokio_tungstenite::client_async(url, stream).await;
-        answer.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log())).0
+        let mut request = url.into_client_request().expect("it is an address");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
+        }
+        let answer = tokio_tungstenite::client_async(request, stream).await;
+        answer.unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()))
     }
 
     pub(crate) async fn get(&self, path: &str) -> super::Answer {
