@@ -22,4 +22,5 @@ mod signals;
 pub mod stdout;
 mod supervisor;
 mod table;
+pub mod telemetry;
 mod visit;

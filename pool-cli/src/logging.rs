@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::exit::{self, Failure};
+use crate::telemetry::Traces;
 
 /// Noise of libraries below a level that matters: chromiumoxide warns of every event that it does
 /// not know, and there are many. The WebSocket's would log what clients send, passwords and
@@ -27,6 +29,15 @@ const QUIET: [&str; 7] = [
 ///
 /// Exit code 78 for a filter that means nothing.
 pub fn init(config: &LogConfig) -> Result<(), Failure> {
+    init_with(config, None)
+}
+
+/// The same, with an export of traces, which does not depend on the log's filter.
+///
+/// # Errors
+///
+/// As [`init`].
+pub fn init_with(config: &LogConfig, traces: Option<&Traces>) -> Result<(), Failure> {
     // Ours first, so that the operator's filter, which comes later, wins.
     let directives = format!("{},{}", QUIET.join(","), config.filter);
     let filter = EnvFilter::try_new(directives).map_err(|error| {
@@ -34,16 +45,18 @@ pub fn init(config: &LogConfig) -> Result<(), Failure> {
             .hint("write a level such as \"info\", or levels by target: \"info,pool_chrome=debug\"")
             .code(exit::CONFIG)
     })?;
-    let human = is_human(config);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = if human {
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = if is_human(config) {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_target(false).with_ansi(colours).finish().try_init()
+        lines.with_target(false).with_ansi(colours).boxed()
     } else {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+        lines.json().flatten_event(true).with_current_span(false).boxed()
     };
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.map(Traces::layer));
     // A process that logs already, as a test may, goes on with what it has.
-    started.or(Ok(()))
+    subscriber.try_init().or(Ok(()))
 }
 
 /// The same with this filter where the operator asked for none: what a command prints itself

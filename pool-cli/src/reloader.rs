@@ -68,6 +68,7 @@ fn is_held(key: &str) -> bool {
 fn with_held(current: &Config, mut next: Config) -> Config {
     next.chrome = current.chrome.clone();
     next.log = current.log.clone();
+    next.telemetry = current.telemetry.clone();
     next.gateway.listen = current.gateway.listen;
     let (was, pool) = (&current.pool, &mut next.pool);
     pool.name.clone_from(&was.name);

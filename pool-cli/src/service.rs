@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::config::{AlertsConfig, Config, Secret};
+use crate::config::{AlertsConfig, Config, Secret, TelemetryConfig};
 use crate::exit::{self, Failure};
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
 use crate::metrics::Observer;
@@ -61,6 +61,7 @@ impl Service {
         config.gateway.token = Some(Secret::new(LeaseId::random().to_string()));
         config.gateway.external_url = None;
         config.alerts = AlertsConfig::default();
+        config.telemetry = TelemetryConfig::default();
         config.pool.name = "default".to_owned();
         config.pool.min_size = kept;
         config.warming.min_idle = 0;

@@ -60,7 +60,7 @@ const UNKNOWN: &[Case] = &[
         (1, 2),
         "unknown section [zebra]",
         "known sections: [gateway], [pool], [chrome], [profiles], [priority], [regions], [sizing], \
-         [warming], [alerts], [log]",
+         [warming], [alerts], [telemetry], [log]",
     ),
     (
         "[profiles.work]\nmod = \"template\"",
@@ -301,6 +301,18 @@ const ADDRESSES: &[Case] = &[
         (2, 13),
         "`error_url`: this is not a url",
         "write one such as \"https://hooks.example/pool\"",
+    ),
+    (
+        "[telemetry]\notlp_endpoint = \"grpc://127.0.0.1:4317\"",
+        (2, 17),
+        "`grpc:` is not a scheme that can be used here",
+        "use http:// or https://",
+    ),
+    (
+        "[telemetry]\notlp_endpoint = \"https://me:s3cret@otlp.example\"",
+        (2, 17),
+        "credentials do not belong in a url",
+        "set OTEL_EXPORTER_OTLP_HEADERS in the environment",
     ),
     (
         "[gateway]\nallowed_origins = [\"https://tools.example/\"]",

@@ -14,6 +14,7 @@ use crate::exit::Failure;
 use crate::gateway::Reload;
 use crate::reloader::Reloader;
 use crate::service::Service;
+use crate::telemetry::Traces;
 use crate::{banner, logging, stdout, supervisor};
 
 /// Arguments of `run`.
@@ -33,7 +34,11 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 /// What kept it from starting; or that a second signal cut the drain short.
 pub fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.config.loader().load()?;
-    logging::init(&loaded.config.log)?;
+    let traces = Traces::start(&loaded.config)?;
+    logging::init_with(&loaded.config.log, traces.as_ref())?;
+    if loaded.config.telemetry.otlp_endpoint.is_some() && traces.is_none() {
+        warn!("no traces are exported: this pool-cli was built without the feature otlp");
+    }
     raise_file_limit();
     for warning in &loaded.warnings {
         warn!("{warning}");

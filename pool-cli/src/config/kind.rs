@@ -18,6 +18,7 @@ pub(super) enum Kind {
     PublicUrl,
     PageUrl,
     ProxyUrl,
+    CollectorUrl,
     Origin,
     HostName,
     Flag,
@@ -32,7 +33,7 @@ pub(super) struct Complaint {
 }
 
 impl Kind {
-    const NAMED: [(&'static str, Self); 13] = [
+    const NAMED: [(&'static str, Self); 14] = [
         ("address", Self::Address),
         ("duration", Self::Duration),
         ("duration or off", Self::DurationOrOff),
@@ -42,6 +43,7 @@ impl Kind {
         ("public url", Self::PublicUrl),
         ("page url", Self::PageUrl),
         ("proxy url", Self::ProxyUrl),
+        ("collector url", Self::CollectorUrl),
         ("origin", Self::Origin),
         ("host", Self::HostName),
         ("flag", Self::Flag),
@@ -67,6 +69,7 @@ impl Kind {
             Self::PublicUrl => "a url such as \"wss://pool.example\"",
             Self::PageUrl => "a url such as \"about:blank\"",
             Self::ProxyUrl => "a url such as \"http://proxy.example:8080\"",
+            Self::CollectorUrl => "a url such as \"http://127.0.0.1:4318\"",
             Self::Origin => "an origin such as \"https://tools.example\"",
             Self::Flag => "a flag such as \"--lang=de\"",
         }
@@ -82,7 +85,7 @@ impl Kind {
             Self::SizeOrOff => "size or \"off\"",
             Self::Path => "path",
             Self::Name => "name",
-            Self::PublicUrl | Self::PageUrl | Self::ProxyUrl => "url",
+            Self::PublicUrl | Self::PageUrl | Self::ProxyUrl | Self::CollectorUrl => "url",
             Self::Origin => "origin",
             Self::HostName => "host name",
             Self::Flag => "flag",
@@ -109,6 +112,7 @@ impl Kind {
             Self::PublicUrl => urls::public_url(text),
             Self::PageUrl => urls::page_url(text),
             Self::ProxyUrl => urls::proxy_url(text),
+            Self::CollectorUrl => urls::collector_url(text),
             Self::Origin => urls::origin(text),
             Self::HostName => urls::host(text),
             Self::Flag => flags::check(text),

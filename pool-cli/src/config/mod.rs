@@ -32,6 +32,7 @@ mod shape;
 mod sizing;
 mod source;
 mod suggest;
+mod telemetry;
 pub mod template;
 mod tree;
 mod units;
@@ -57,6 +58,7 @@ pub use regions::{ProxyConfig, RegionConfig};
 pub use secret::Secret;
 pub use settings::Setting;
 pub use sizing::SizingConfig;
+pub use telemetry::TelemetryConfig;
 pub use warming::WarmingConfig;
 
 /// Everything that can be configured; every key has a default, so an empty file is a valid one.
@@ -82,6 +84,8 @@ pub struct Config {
     pub warming: WarmingConfig,
     /// Webhooks that are called when clients are not served well.
     pub alerts: AlertsConfig,
+    /// Traces for a collector of OpenTelemetry.
+    pub telemetry: TelemetryConfig,
     /// What is written to stderr.
     pub log: LogConfig,
 }

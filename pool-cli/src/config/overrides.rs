@@ -14,8 +14,8 @@ use super::tree::{self, Tree};
 /// What a variable of the environment begins with to be a setting: `POOL__SECTION__KEY`.
 pub(super) const PREFIX: &str = "POOL__";
 
-/// Names that users of browserless know, and the settings that they stand for.
-pub(super) const ALIASES: [(&str, &str, &str); 10] = [
+/// Names that users of browserless and OpenTelemetry know, and the settings that they stand for.
+pub(super) const ALIASES: [(&str, &str, &str); 11] = [
     ("TOKEN", "gateway", "token"),
     ("CONCURRENT", "pool", "max_size"),
     ("QUEUED", "pool", "max_waiting"),
@@ -26,6 +26,7 @@ pub(super) const ALIASES: [(&str, &str, &str); 10] = [
     ("TIMEOUT_ALERT_URL", "alerts", "timeout_url"),
     ("ERROR_ALERT_URL", "alerts", "error_url"),
     ("FAILED_HEALTH_URL", "alerts", "failed_health_url"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry", "otlp_endpoint"),
 ];
 
 /// One setting from outside the file.

@@ -28,6 +28,17 @@ pub(super) fn webhook_url(text: &str) -> Result<(), Complaint> {
     scheme(&url, &["http", "https"])
 }
 
+pub(super) fn collector_url(text: &str) -> Result<(), Complaint> {
+    let url = parse(text, "http://127.0.0.1:4318")?;
+    scheme(&url, &["http", "https"])?;
+    no_credentials(&url, "set OTEL_EXPORTER_OTLP_HEADERS in the environment")?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(complaint(format!("`{text}` has a query"))
+            .hint("leave it out: /v1/traces is added to the address"));
+    }
+    Ok(())
+}
+
 pub(super) fn proxy_url(text: &str) -> Result<(), Complaint> {
     let url = parse(text, "http://proxy.example:8080")?;
     scheme(&url, &["http", "socks5"])?;

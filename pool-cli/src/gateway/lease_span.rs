@@ -7,10 +7,11 @@ use super::LeaseQuery;
 use super::leasing::{Caller, word};
 use super::session::Session;
 use crate::config::LeaseKind;
+use crate::telemetry;
 
 /// The span of a lease, from its request to its end; a child of the client's own span.
 pub(super) fn lease(asked: &LeaseQuery, kind: LeaseKind, caller: &Caller) -> Span {
-    info_span!(
+    let span = info_span!(
         "lease",
         trace_id = caller.trace.map(|trace| trace.trace_id()),
         kind = word(kind),
@@ -22,7 +23,11 @@ pub(super) fn lease(asked: &LeaseQuery, kind: LeaseKind, caller: &Caller) -> Spa
         lease = Empty,
         browser = Empty,
         ended = Empty,
-    )
+    );
+    if let Some(trace) = &caller.trace {
+        telemetry::follow(&span, trace);
+    }
+    span
 }
 
 /// The span of the wait for a browser, within that of the lease.

@@ -47,6 +47,8 @@ mod version;
 mod views;
 mod watchers;
 
+pub(crate) use traceparent::TraceParent;
+
 pub use end::LeaseEnd;
 pub use lease_id::{LeaseId, NotALeaseId};
 pub use problem::Problem;

@@ -159,9 +159,10 @@ impl Opened {
 }
 
 /// The sections and keys that hold from the start to the end of a pool.
-pub(crate) const HELD_FROM_START: [&str; 15] = [
+pub(crate) const HELD_FROM_START: [&str; 16] = [
     "chrome",
     "log",
+    "telemetry",
     "gateway.listen",
     "pool.name",
     "pool.state_dir",

@@ -159,6 +159,7 @@ pub(crate) fn command() -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("POOL_")
+            || text.starts_with("OTEL_")
             || ["TOKEN", "CONCURRENT", "QUEUED", "TIMEOUT"].contains(&&*text)
         {
             command.env_remove(&name);

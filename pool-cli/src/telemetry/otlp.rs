@@ -1,0 +1,94 @@
+use std::env;
+use std::time::Duration;
+
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::collector::Collector;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::gateway::TraceParent;
+
+/// The export of traces; its drop sends what is left.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+/// How long the last spans may take to be sent.
+const LAST: Duration = Duration::from_secs(5);
+
+impl Traces {
+    /// Starts to export to `telemetry.otlp_endpoint`; `None` if that is not set.
+    ///
+    /// Sampling, headers and batches are steered by the variables that every program with
+    /// OpenTelemetry has: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_…`.
+    ///
+    /// # Errors
+    ///
+    /// If the exporter cannot be made; a collector that does not answer is no error.
+    pub fn start(config: &Config) -> Result<Option<Self>, Failure> {
+        let Some(endpoint) = &config.telemetry.otlp_endpoint else { return Ok(None) };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Collector::new())
+            .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+            .build()?;
+        let mut resource = Resource::builder()
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attribute(KeyValue::new("browserpool.pool", config.pool.name.clone()));
+        if env::var_os("OTEL_SERVICE_NAME").is_none() {
+            resource = resource.with_service_name("browser-pool");
+        }
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource.build())
+            .build();
+        Ok(Some(Self(provider)))
+    }
+
+    /// What gets our spans, whatever the log's filter is.
+    pub(crate) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        let ours = ["pool_cli", "pool_core", "pool_chrome", "pool_policies"];
+        let ours = ours.map(|target| (target, LevelFilter::INFO));
+        tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer("browser-pool"))
+            // Files, lines and threads of ours say nothing to those who look at a trace.
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(Targets::new().with_targets(ours))
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.shutdown_with_timeout(LAST) {
+            tracing::warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+/// Makes a span a child of the client's.
+pub(crate) fn follow(span: &Span, parent: &TraceParent) {
+    let parent = SpanContext::new(
+        TraceId::from_bytes(parent.trace_id.to_be_bytes()),
+        SpanId::from_bytes(parent.span_id.to_be_bytes()),
+        TraceFlags::new(parent.flags),
+        true,
+        TraceState::default(),
+    );
+    // Fails only where nothing is exported.
+    let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+}

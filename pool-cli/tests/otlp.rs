@@ -1,0 +1,176 @@
+//! Traces as a collector of OpenTelemetry gets them, from a pool of real Chromium.
+
+#![cfg(feature = "otlp")]
+
+mod gateway_support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gateway_support::{Cdp, PATIENCE, Service};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+
+/// The ids of the specification's own example.
+const TRACE_ID: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+const SPAN_ID: u64 = 0x00f0_67aa_0ba9_02b7;
+
+const CONFIG: &str = "[pool]\nmin_size = 1\nmax_size = 1\nhealth_check_interval = \"100ms\"\n[log]\nfilter = \"warn\"\n";
+
+/// What a collector was sent.
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+impl Received {
+    fn spans(&self) -> Vec<Span> {
+        let received = self.0.lock().expect("nobody panics with it");
+        let resources = received.iter().flat_map(|request| &request.resource_spans);
+        resources.flat_map(|spans| &spans.scope_spans).flat_map(|s| s.spans.clone()).collect()
+    }
+
+    fn resource(&self) -> HashMap<String, String> {
+        let received = self.0.lock().expect("nobody panics with it");
+        let resource = received[0].resource_spans[0].resource.as_ref().expect("it has one");
+        attributes(&resource.attributes)
+    }
+}
+
+fn attributes(attributes: &[KeyValue]) -> HashMap<String, String> {
+    let text = |attribute: &KeyValue| match attribute.value.as_ref()?.value.as_ref()? {
+        Value::StringValue(text) => Some(text.clone()),
+        Value::IntValue(number) => Some(number.to_string()),
+        _ => None,
+    };
+    attributes.iter().filter_map(|found| Some((found.key.clone(), text(found)?))).collect()
+}
+
+/// A collector on a port of its own: its address, and what it gets.
+async fn collector() -> (String, Received) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let received = Received::default();
+    let kept = received.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, kept.clone()));
+        }
+    });
+    (address, received)
+}
+
+async fn answer(mut stream: TcpStream, received: Received) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8(head).expect("it is text").to_lowercase();
+    assert!(head.starts_with("post /v1/traces "), "{head}");
+    assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+    let length = head.split("content-length: ").nth(1).expect("it has a length");
+    let length = length.lines().next().and_then(|length| length.parse().ok());
+    let mut body = vec![0; length.expect("a number")];
+    stream.read_exact(&mut body).await.expect("it is whole");
+    let request = ExportTraceServiceRequest::decode(&*body).expect("it is protobuf");
+    received.0.lock().expect("nobody panics with it").push(request);
+    let done = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\
+                 content-length: 0\r\nconnection: close\r\n\r\n";
+    let _ = stream.write_all(done).await;
+}
+
+/// A lease of a client with this `traceparent`, from its beginning to its end.
+async fn lease(service: &Service, traceparent: &str) {
+    let (client, _) = service.connect_with("/?tenant=acme", &[("traceparent", traceparent)]).await;
+    let mut cdp = Cdp::new(client);
+    cdp.page("about:blank").await;
+    cdp.client.close(None).await.expect("it was open");
+}
+
+/// Waits until every browser was checked.
+async fn until_checked(service: &Service) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = service.get("/api/state").await.json();
+        let browsers = state["browsers"].as_array().expect("a list");
+        if browsers.iter().all(|browser| !browser["last_check"].is_null()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no check: {state:#}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Ends the pool, which sends what is left, without blocking the collector.
+async fn end(mut service: Service) {
+    service.signal(Signal::TERM);
+    let ended = tokio::task::spawn_blocking(move || {
+        let status = service.wait(PATIENCE);
+        assert!(status.success(), "{}", service.log());
+    });
+    ended.await.expect("it ends well");
+}
+
+fn traceparent(flags: &str) -> String {
+    format!("00-{TRACE_ID:032x}-{SPAN_ID:016x}-{flags}")
+}
+
+#[tokio::test]
+async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
+    let (endpoint, received) = collector().await;
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
+    let service = Service::start_with(CONFIG, &variables);
+    lease(&service, &traceparent("01")).await;
+    until_checked(&service).await;
+    // The next one gets the browser reset.
+    lease(&service, &traceparent("00")).await;
+    end(service).await;
+
+    let spans = received.spans();
+    let named = |name: &str| -> Vec<&Span> { spans.iter().filter(|s| s.name == name).collect() };
+    let [lease] = named("lease")[..] else { panic!("the client records one lease: {spans:#?}") };
+    assert_eq!(lease.trace_id, TRACE_ID.to_be_bytes());
+    assert_eq!(lease.parent_span_id, SPAN_ID.to_be_bytes());
+    let of_lease = attributes(&lease.attributes);
+    assert_eq!(of_lease["tenant"], "acme");
+    assert_eq!(of_lease["ended"], "released");
+    assert_eq!(of_lease["lease"].len(), 8, "the whole id is a secret");
+
+    let [acquire] = named("acquire")[..] else { panic!("it was acquired once: {spans:#?}") };
+    assert_eq!(acquire.trace_id, lease.trace_id);
+    assert_eq!(acquire.parent_span_id, lease.span_id);
+    assert_eq!(attributes(&acquire.attributes)["outcome"], "granted");
+
+    for name in ["launch", "reset", "check"] {
+        let found = named(name);
+        let of_it = found.iter().find(|span| {
+            let of_span = attributes(&span.attributes);
+            of_span.get("browser") == of_lease.get("browser") && of_span["class"] == "default"
+        });
+        let span = of_it.unwrap_or_else(|| panic!("no {name} of the browser in {spans:#?}"));
+        assert!(span.parent_span_id.is_empty(), "{name} belongs to no client");
+        assert!(span.end_time_unix_nano > span.start_time_unix_nano);
+    }
+    let resource = received.resource();
+    assert_eq!(resource["service.name"], "browser-pool");
+    assert_eq!(resource["browserpool.pool"], "default");
+}
+
+#[tokio::test]
+async fn a_collector_that_is_not_there_keeps_nobody_from_a_browser() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+    drop(listener);
+    let config = format!("{CONFIG}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
+    let service = Service::start(&config);
+    lease(&service, &traceparent("01")).await;
+    end(service).await;
+}
