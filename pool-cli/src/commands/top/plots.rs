@@ -11,31 +11,47 @@ use crate::client::Point;
 /// Height of the plots with their frames.
 pub(super) const HEIGHT: u16 = 5;
 
+/// One of the plots.
+struct Plot {
+    title: String,
+    value: fn(&Point) -> u64,
+    /// What is as high as the plot; without it, the highest that there was.
+    most: Option<u64>,
+}
+
 /// The last minutes of load, queue, waits and utilization, side by side.
 pub(super) fn plots(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let load = &view.state.load;
-    let plots: [(String, fn(&Point) -> u64, Option<u64>); 4] = [
-        (
-            format!("leased {} of {}", load.leased, load.max_size),
-            |point| point.active as u64,
-            Some(load.max_size as u64),
-        ),
-        (format!("waiting {} of {}", load.waiting, load.max_waiting), |p| p.waiting as u64, None),
-        (format!("wait p95 {:.0} ms", view.state.wait.p95_ms), |p| p.p95_wait_ms as u64, None),
-        (
-            format!("used {:.0} %", load.utilization * 100.0),
-            |point| (point.utilization * 100.0) as u64,
-            Some(100),
-        ),
+    let plots = [
+        Plot {
+            title: format!("leased {} of {}", load.leased, load.max_size),
+            value: |point| point.active as u64,
+            most: Some(load.max_size as u64),
+        },
+        Plot {
+            title: format!("waiting {} of {}", load.waiting, load.max_waiting),
+            value: |point| point.waiting as u64,
+            most: None,
+        },
+        Plot {
+            title: format!("wait p95 {:.0} ms", view.state.wait.p95_ms),
+            value: |point| point.p95_wait_ms as u64,
+            most: None,
+        },
+        Plot {
+            title: format!("used {:.0} %", load.utilization * 100.0),
+            value: |point| (point.utilization * 100.0) as u64,
+            most: Some(100),
+        },
     ];
     let areas = Layout::horizontal([Constraint::Fill(1); 4]).split(area);
-    for ((title, value, most), area) in plots.into_iter().zip(areas.iter()) {
-        let block = Block::bordered().title(title);
-        let columns = columns(&view.points, block.inner(*area).width.into(), value);
-        // Without a scale of its own, the highest is as high as the plot; nothing stays flat.
-        let most = most.or_else(|| columns.iter().max().copied()).unwrap_or_default().max(1);
-        frame
-            .render_widget(Sparkline::default().block(block).data(columns).max(most).blue(), *area);
+    for (plot, area) in plots.into_iter().zip(areas.iter()) {
+        let block = Block::bordered().title(plot.title);
+        let columns = columns(&view.points, block.inner(*area).width.into(), plot.value);
+        // Not 0, or nothing would be as high as everything.
+        let most = plot.most.or_else(|| columns.iter().max().copied()).unwrap_or_default().max(1);
+        let bars = Sparkline::default().block(block).data(columns).max(most).blue();
+        frame.render_widget(bars, *area);
     }
 }
 
