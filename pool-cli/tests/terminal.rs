@@ -199,18 +199,21 @@ async fn top_shows_waiters_and_drains_the_pool_after_a_yes() {
 }
 
 #[tokio::test]
-async fn top_goes_on_when_the_pool_is_restarted_and_restores_the_terminal_on_a_signal() {
+async fn top_goes_on_when_the_pool_hangs_or_is_restarted_and_restores_the_terminal_on_a_signal() {
     let mut service = start(2);
     let terminal = Terminal::start(&service);
     terminal.pool_cli("top");
     terminal.until(&["Browsers 1", "idle"]);
+    let here = |screen: &str| !screen.contains("trying again") && screen.contains("idle");
+    service.signal(rustix::process::Signal::STOP);
+    terminal.until(&["trying again: the pool says nothing"]);
+    service.signal(rustix::process::Signal::CONT);
+    terminal.until_screen("the pool awake", here);
     service.signal(rustix::process::Signal::TERM);
     assert!(service.wait(PATIENCE).success(), "{}", service.log());
     terminal.until(&["trying again"]);
     service.restart();
-    terminal.until_screen("the pool again", |screen| {
-        !screen.contains("trying again") && screen.contains("idle")
-    });
+    terminal.until_screen("the pool again", here);
     let pid = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
     let shell: i32 = pid.trim().parse().expect("a number");
     let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Browser, Client, ClientArgs, Holder, State, Waiter};
 use crate::exit::Failure;
+use crate::signals::Signals;
 use crate::stdout;
 use crate::table::{self, Table};
 
@@ -50,13 +50,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn watch(client: Client, json: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut signals = Signals::listen()?;
         let shown = tokio::task::spawn_blocking(move || show_all(&client, json));
         tokio::select! {
             outcome = shown => outcome?,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = signals.next() => Ok(()),
         }
     });
     // The thread may wait for the pool's next state; nobody waits for that.

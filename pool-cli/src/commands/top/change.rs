@@ -25,7 +25,7 @@ pub(super) struct Outcome {
 }
 
 /// Longer than the pool takes for any of them.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Change {
     /// The end of a browser's lease, if a client holds it.

@@ -34,7 +34,7 @@ fn top_line(view: &View) -> Line<'_> {
         format!(" {} at {}", state.version, view.address).into(),
     ]);
     match &view.lost {
-        Some(lost) => line.push_span(format!(", {lost}; trying again").red().bold()),
+        Some(lost) => line.push_span(format!(", trying again: {lost}").red().bold()),
         None => line.push_span(format!(
             ", up {}, {}, {} leases so far",
             duration(state.uptime_ms),
@@ -141,7 +141,7 @@ j/k select   tab table   r retire   x end lease   f flush idle   d drain   q qui
         let mut view = view();
         view.learn(News::Lost("no pool answers".to_owned()));
         let (lines, _) = drawn(&view, 100, 20);
-        assert!(lines[0].contains("no pool answers; trying again"), "{}", lines[0]);
+        assert!(lines[0].contains("trying again: no pool answers"), "{}", lines[0]);
         assert!(lines.iter().any(|line| line.contains("acme job-7")));
     }
 

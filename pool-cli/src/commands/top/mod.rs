@@ -11,16 +11,20 @@ mod view;
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use self::change::Outcome;
+use self::feed::News;
 use self::keys::Reaction;
 use self::screen::Screen;
 use self::view::View;
 use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
+use crate::signals::Signals;
 
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,9 @@ pub struct Args {
     #[command(flatten)]
     pool: ClientArgs,
 }
+
+/// The pool tells its state once a second; a pool that hangs keeps the connection and says nothing.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Shows a pool live until a key or a signal ends it, and does to it what keys ask for.
 ///
@@ -43,23 +50,29 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let view = View::new(client.address(), client.get("/api/state")?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(show(client, view));
-    // Threads may wait for a key or for the pool; nobody waits for them.
-    runtime.shutdown_background();
+    // What a key has asked for is still asked of the pool when the next key quits.
+    runtime.shutdown_timeout(change::PATIENCE);
     outcome
 }
 
 async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (outcomes, mut done) = mpsc::channel::<Outcome>(1);
     let mut screen = Screen::enter()?;
     let mut news = feed::start(Arc::clone(&client));
     let mut input = screen::input();
+    let mut heard = Instant::now();
     loop {
         screen.draw(&view)?;
         tokio::select! {
-            Some(news) = news.recv() => view.learn(news),
+            Some(news) = news.recv() => {
+                heard = Instant::now();
+                view.learn(news);
+            }
+            () = sleep_until(heard + SILENCE), if view.lost.is_none() => {
+                view.learn(News::Lost(format!("the pool says nothing for {SILENCE:?}")));
+            }
             Some(outcome) = done.recv() => view.tell(outcome),
             event = input.recv() => match event {
                 Some(event) => match view.react(&event) {
@@ -76,8 +89,7 @@ async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
                 // The terminal is gone.
                 None => return Ok(()),
             },
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = signals.next() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
         }
     }
