@@ -2,7 +2,8 @@
 
 mod gateway_support;
 
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use gateway_support::{Service, closed, command};
@@ -48,6 +49,45 @@ async fn status_and_lease_show_who_holds_what_and_kill_ends_it() {
     let (code, _, error) = run(&service, &["lease", "kill", "nobody"]);
     assert_eq!(code, Some(1));
     assert!(error.starts_with("error: there is no lease"), "{error}");
+}
+
+#[tokio::test]
+async fn watching_as_json_prints_an_object_a_line_until_a_signal_or_the_end_of_the_pool() {
+    let mut service = start();
+    let watch = || {
+        let watch = command()
+            .args(["status", "--watch", "--json"])
+            .env("POOL_URL", format!("http://{}", service.address))
+            .env("POOL_TOKEN", "s3cret")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut watch = watch.expect("the binary is built");
+        let mut lines = BufReader::new(watch.stdout.take().expect("it is piped")).lines();
+        for _ in 0..2 {
+            let line = lines.next().expect("it goes on").expect("it is text");
+            let state: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
+            assert_eq!(state["load"]["max_size"], 2);
+        }
+        (watch, lines)
+    };
+    let (mut interrupted, _lines) = watch();
+    let pid = rustix::process::Pid::from_child(&interrupted);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    assert!(interrupted.wait().expect("it is ours").success());
+
+    let (mut unread, lines) = watch();
+    // As `| head -2` does.
+    drop(lines);
+    assert!(unread.wait().expect("it is ours").success());
+
+    let (left, _lines) = watch();
+    service.signal(rustix::process::Signal::TERM);
+    assert!(service.wait(Duration::from_secs(10)).success(), "{}", service.log());
+    let output = left.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("error: the pool"), "{error}");
 }
 
 #[tokio::test]
