@@ -9,6 +9,7 @@
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `dashboard` | the page at the pool's address, in a real browser |
 //! | `many_leases` | thousands of leases through one pool |
+//! | `truth` | counters, log, API and `/proc` tell the same of many leases and crashes |
 //! | `kills` | what is left when the pool or a Chromium is killed |
 
 mod clients;
@@ -19,3 +20,4 @@ mod neighbours;
 mod priorities;
 mod profiles;
 mod regions;
+mod truth;
