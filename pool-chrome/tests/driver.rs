@@ -63,7 +63,7 @@ async fn whoever_looks_at_a_browser_does_not_keep_it_from_being_closed() {
         let looking = tokio::spawn(async move {
             loop {
                 looked_at.measure(Duration::ZERO).await;
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
         let pool = Pool::builder(driver).max_size(2).recycle_timeout(LONG).build().unwrap();

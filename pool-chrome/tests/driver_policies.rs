@@ -69,7 +69,7 @@ async fn a_warm_up_leaves_nothing_for_the_first_holder_and_its_failure_is_told()
     let pool = Pool::builder(driver)
         .policy(broken)
         .max_size(1)
-        .acquire_timeout(Some(Duration::from_secs(5)))
+        .acquire_timeout(Some(Duration::from_secs(15)))
         .build()
         .unwrap();
     let error = format!("{:?}", pool.acquire().await.unwrap_err());
@@ -89,7 +89,7 @@ async fn a_region_whose_proxy_is_down_is_an_error_and_never_a_direct_connection(
     let pool = Pool::builder(driver)
         .policy(regions)
         .max_size(1)
-        .acquire_timeout(Some(Duration::from_secs(5)))
+        .acquire_timeout(Some(Duration::from_secs(15)))
         .build()
         .unwrap();
     let error =
