@@ -109,14 +109,16 @@ async fn until_checked(service: &Service) {
     }
 }
 
-/// Ends the pool, which sends what is left, without blocking the collector.
-async fn end(mut service: Service) {
+/// Ends the pool, which sends what is left, without blocking the collector; its log.
+async fn end(mut service: Service) -> String {
     service.signal(Signal::TERM);
     let ended = tokio::task::spawn_blocking(move || {
         let status = service.wait(PATIENCE);
-        assert!(status.success(), "{}", service.log());
+        let log = service.log();
+        assert!(status.success(), "{log}");
+        log
     });
-    ended.await.expect("it ends well");
+    ended.await.expect("it ends well")
 }
 
 fn traceparent(flags: &str) -> String {
@@ -132,9 +134,10 @@ async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
     until_checked(&service).await;
     // The next one gets the browser reset.
     lease(&service, &traceparent("00")).await;
-    end(service).await;
+    let log = end(service).await;
 
     let spans = received.spans();
+    assert!(!spans.is_empty(), "nothing has arrived: {log}");
     let named = |name: &str| -> Vec<&Span> { spans.iter().filter(|s| s.name == name).collect() };
     let [lease] = named("lease")[..] else { panic!("the client records one lease: {spans:#?}") };
     assert_eq!(lease.trace_id, TRACE_ID.to_be_bytes());
