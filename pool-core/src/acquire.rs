@@ -132,13 +132,14 @@ impl<D: Driver> Future for Acquire<'_, D> {
             Stage::Asking(request) => {
                 let mut request = std::mem::take(request);
                 this.stage = Stage::Done;
-                let decided = this.decide(&mut request)?;
+                let mut decided = this.decide(&mut request)?;
                 let mut now = this.shared.needs_clock().then(Instant::now);
                 if !this.shared.is_crowded() {
-                    let (class, at) = (&decided.0, this.acquired_at);
+                    let (class, at) = (std::mem::take(&mut decided.0), this.acquired_at);
                     let quiet = |state: &mut State<_>| state.lease_quietly(class, at, now);
-                    if let Some(grant) = this.shared.apply_quietly(quiet) {
-                        return Poll::Ready(Ok(Lease::new(this.shared, grant)));
+                    match this.shared.apply_quietly(quiet) {
+                        Ok(grant) => return Poll::Ready(Ok(Lease::new(this.shared, grant))),
+                        Err(class) => decided.0 = class,
                     }
                 }
                 let now = *now.get_or_insert_with(Instant::now);

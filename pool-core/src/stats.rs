@@ -45,16 +45,18 @@ impl Load {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
+    /// Leases that began.
+    pub acquired: u64,
+    /// Leases that ended.
+    pub released: u64,
+    /// Time that granted requests have waited, in sum.
+    pub waited: Duration,
     /// Creations that ended well.
     pub created: u64,
     /// Creations that failed.
     pub create_failed: u64,
     /// Resources that are gone.
     pub closed: u64,
-    /// Leases that began.
-    pub acquired: u64,
-    /// Leases that ended.
-    pub released: u64,
     /// Resources that were recycled well.
     pub recycled: u64,
     /// Resources that could not be recycled.
@@ -75,8 +77,6 @@ pub struct Counters {
     pub revoked: u64,
     /// Hooks of policies that panicked.
     pub policy_panics: u64,
-    /// Time that granted requests have waited, in sum.
-    pub waited: Duration,
 }
 
 /// A snapshot of a pool: load, counters, and each class.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::class::ClassId;
 use super::queue::{Links, Rank};
+use super::slot::Unfetched;
 use super::waiter::{Waiter, WaiterId, WaiterState};
 use super::{Effects, Grant, Job, SlotRef, SlotState, State};
 use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
@@ -64,13 +65,16 @@ impl<R> State<R> {
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
         };
-        self.recent = class;
+        if self.recent != class {
+            self.recent = class;
+        }
         if self.classes[class].waiters.is_empty()
             && let Some(&index) = self.classes[class].idle.back()
             && !self.is_stale(index, now)
         {
             self.classes[class].idle.pop_back();
-            let grant = self.lease(index, asked.acquired_at, Duration::ZERO, now);
+            let resource = self.lease(index, asked.acquired_at, now);
+            let grant = self.granted(index, resource, Some(now), Duration::ZERO);
             self.counters.acquired += 1;
             self.classes[class].granted += 1;
             self.refresh(class);
@@ -147,14 +151,13 @@ impl<R> State<R> {
         if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
             self.leave(waiter, Refusal::Cancelled, now, fx);
             self.counters.cancelled += 1;
-        } else if let WaiterState::Granted(grant) = self.take_waiter(waiter).state {
-            self.counters.cancelled += 1;
-            self.emit(fx, || Event::Refused {
-                class: grant.meta.class.clone(),
-                outcome: Refusal::Cancelled,
-                waited: grant.waited,
-            });
-            self.give_back(grant, now, fx);
+        } else {
+            let held = self.take_waiter(waiter);
+            if let WaiterState::Granted(index) = held.state {
+                self.counters.cancelled += 1;
+                self.tell_refused(class, Refusal::Cancelled, held.enqueued_at, now, fx);
+                self.give_back(index, now, fx);
+            }
         }
         // What it leaves behind may be the room that another class waits for.
         self.pump(now, fx);
@@ -189,11 +192,11 @@ impl<R> State<R> {
         let waiter =
             self.classes[class].waiters.pop(&mut self.waiters).expect("the class has a waiter");
         self.waiting -= 1;
-        let held = &self.waiters[waiter];
-        let (acquired_at, waited) =
-            (held.acquired_at, now.saturating_duration_since(held.enqueued_at));
-        let grant = self.lease(index, acquired_at, waited, now);
-        self.answer(waiter, WaiterState::Granted(grant), fx);
+        let resource = self.lease(index, self.waiters[waiter].acquired_at, now);
+        if let SlotState::Leased { unfetched, .. } = &mut self.slots[index].state {
+            *unfetched = Some(Unfetched { waiter, resource });
+        }
+        self.answer(waiter, WaiterState::Granted(index), fx);
     }
 
     /// Fails every waiter of a class that nothing can serve.
@@ -217,7 +220,7 @@ impl<R> State<R> {
             self.counters.timeouts += 1;
             let error = self.timed_out(waiter, now);
             self.tell_refused(class, Refusal::Timeout, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error), fx);
+            self.answer(waiter, WaiterState::Failed(error.into()), fx);
         }
         self.refresh(class);
     }
@@ -233,12 +236,12 @@ impl<R> State<R> {
             self.waiting -= 1;
             self.counters.errors += 1;
             self.tell_refused(class, Refusal::Error, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error.clone()), fx);
+            self.answer(waiter, WaiterState::Failed(error.clone().into()), fx);
         }
         self.refresh(class);
     }
 
-    fn answer(&mut self, waiter: WaiterId, answer: WaiterState<R>, fx: &mut Effects<R>) {
+    fn answer(&mut self, waiter: WaiterId, answer: WaiterState, fx: &mut Effects<R>) {
         let state = &mut self.waiters[waiter].state;
         if let WaiterState::Waiting(Some(waker)) = std::mem::replace(state, answer) {
             fx.wake.push(waker);
@@ -252,36 +255,42 @@ impl<R> State<R> {
         }
         let held = self.take_waiter(waiter);
         Some(match held.state {
-            WaiterState::Granted(grant) => {
+            WaiterState::Granted(index) => {
+                let slot = &mut self.slots[index];
+                let leased_at = slot.since;
+                let Some(Unfetched { resource, .. }) = slot.fetch() else {
+                    unreachable!("what is granted is kept until it is fetched")
+                };
+                let waited = leased_at.saturating_duration_since(held.enqueued_at);
                 self.counters.acquired += 1;
-                self.counters.waited += grant.waited;
+                self.counters.waited += waited;
                 let class = &mut self.classes[held.class];
                 class.granted += 1;
-                class.waited += grant.waited;
-                Ok(grant)
+                class.waited += waited;
+                Ok(self.granted(index, resource, Some(leased_at), waited))
             }
             WaiterState::Failed(error) => {
                 // An older time than now only means that it is remembered for longer.
                 self.forget(held.class, self.latest);
-                Err(error)
+                Err(*error)
             }
             WaiterState::Waiting(_) => unreachable!("asked above"),
         })
     }
 
+    /// Leases an idle resource.
     #[inline]
     pub(super) fn lease(
         &mut self,
         index: usize,
         acquired_at: &'static Location<'static>,
-        waited: Duration,
         now: Instant,
-    ) -> Grant<R> {
+    ) -> R {
         let overdue_at = self.config.hold_limit.map(|limit| now + limit);
         if let Some(at) = overdue_at {
             self.arm(at);
         }
-        let state = SlotState::Leased { overdue_at, acquired_at };
+        let state = SlotState::Leased { overdue_at, acquired_at, unfetched: None };
         let SlotState::Idle(resource) = self.set_state(index, state, now) else {
             unreachable!("only an idle resource is leased")
         };
@@ -291,19 +300,30 @@ impl<R> State<R> {
             // Its replacement can be made while it is out.
             self.mark_retiring(index);
         }
+        resource
+    }
+
+    /// What the holder of a leased resource gets.
+    #[inline]
+    fn granted(
+        &self,
+        index: usize,
+        resource: R,
+        leased_at: Option<Instant>,
+        waited: Duration,
+    ) -> Grant<R> {
         let meta = self.meta(index);
-        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at: Some(now), waited }
+        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at, waited }
     }
 
     /// Takes a resource back that was granted, but never fetched: its waiter, if there is one,
     /// has slept for too long and gets an error when it wakes. Says whether there was one.
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
-        let id = self.slots[index].id;
-        let asleep = self.waiters.iter().find_map(|(waiter, held)| match &held.state {
-            WaiterState::Granted(grant) if grant.slot.id == id => Some(waiter),
-            _ => None,
-        });
-        let Some(waiter) = asleep else { return false };
+        let SlotState::Leased { unfetched: Some(Unfetched { waiter, .. }), .. } =
+            self.slots[index].state
+        else {
+            return false;
+        };
         let (error, outcome) = if self.is_draining() {
             self.counters.errors += 1;
             (AcquireError::Closed, Refusal::Error)
@@ -313,25 +333,25 @@ impl<R> State<R> {
         };
         let held = &mut self.waiters[waiter];
         let (class, enqueued_at) = (held.class, held.enqueued_at);
-        let answer = std::mem::replace(&mut held.state, WaiterState::Failed(error));
+        held.state = WaiterState::Failed(error.into());
         self.tell_refused(class, outcome, enqueued_at, now, fx);
-        if let WaiterState::Granted(grant) = answer {
-            self.give_back(grant, now, fx);
-        }
+        self.give_back(index, now, fx);
         true
     }
 
     /// Takes back a grant that nobody has touched: it is as idle as it was.
-    fn give_back(&mut self, grant: Grant<R>, now: Instant, fx: &mut Effects<R>) {
-        let slot = &mut self.slots[grant.slot.index];
-        debug_assert_eq!(slot.id, grant.slot.id, "a grant that waits to be fetched is not revoked");
+    fn give_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
+        let slot = &mut self.slots[index];
+        let Some(Unfetched { resource, .. }) = slot.fetch() else {
+            unreachable!("what is granted is kept until it is fetched")
+        };
         slot.uses -= 1;
         if slot.retiring && slot.doomed.is_none() {
             slot.retiring = false;
             let class = slot.class;
             self.classes[class].retiring -= 1;
         }
-        self.arrived(grant.slot.index, grant.resource, now, fx);
+        self.arrived(index, resource, now, fx);
     }
 
     fn enqueue(
@@ -387,7 +407,7 @@ impl<R> State<R> {
     }
 
     /// The only way a request is forgotten.
-    fn take_waiter(&mut self, waiter: WaiterId) -> Waiter<R> {
+    fn take_waiter(&mut self, waiter: WaiterId) -> Waiter {
         let held = self.waiters.remove(waiter);
         self.classes[held.class].asking -= 1;
         held

@@ -58,7 +58,10 @@ impl Breaker {
 
     /// A resource has come back from a lease, or passed a check.
     pub(super) fn proved(&mut self) {
-        self.on_probation = 0;
+        // A write that changes nothing would still take the line away from the other cores.
+        if self.on_probation != 0 {
+            self.on_probation = 0;
+        }
     }
 
     /// Lets the next creation through once its time has come; says whether anything changed.

@@ -14,11 +14,11 @@ pub(super) const DEFAULT_CLASS: ClassId = 0;
 
 /// How many slots are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts([usize; 6]);
+pub(super) struct Counts([u32; 6]);
 
 impl Counts {
     pub(super) fn of(&self, state: ResourceState) -> usize {
-        self.0[state as usize]
+        self.0[state as usize] as usize
     }
 
     pub(super) fn add(&mut self, state: ResourceState) {
@@ -30,7 +30,7 @@ impl Counts {
     }
 
     pub(super) fn total(&self) -> usize {
-        self.0.iter().sum()
+        self.0.iter().sum::<u32>() as usize
     }
 
     /// All but those that are on their way out.
@@ -61,48 +61,49 @@ impl Counts {
 
 /// The stock and the waiters of one class.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct ClassState {
+    pub(super) counts: Counts,
+    /// Requests in `State::waiters`, those that have their answer included.
+    pub(super) asking: usize,
+    pub(super) granted: u64,
+    pub(super) waited: Duration,
+    pub(super) waiters: Queue,
+    /// Slot indices, least recently used first.
+    pub(super) idle: VecDeque<usize>,
     pub(super) class: Class,
     pub(super) min: usize,
     pub(super) max: usize,
     pub(super) warm: usize,
     /// Has limits that somebody set, so it is kept when it is empty.
     pub(super) limited: bool,
-    pub(super) counts: Counts,
     /// Live slots that will go soon; they do not count towards `min`.
     pub(super) retiring: usize,
-    /// Slot indices, least recently used first.
-    pub(super) idle: VecDeque<usize>,
-    pub(super) waiters: Queue,
-    /// Requests in `State::waiters`, those that have their answer included.
-    pub(super) asking: usize,
     pub(super) breaker: Breaker,
     /// Whether the class stands in the engine's `hungry` set.
     pub(super) hungry: bool,
     /// Whether the class stands in the engine's `short` set.
     pub(super) short: bool,
-    pub(super) waited: Duration,
-    pub(super) granted: u64,
 }
 
 impl ClassState {
     pub(super) fn new(class: Class) -> Self {
         Self {
+            counts: Counts::default(),
+            asking: 0,
+            granted: 0,
+            waited: Duration::ZERO,
+            waiters: Queue::default(),
+            idle: VecDeque::new(),
             class,
             min: 0,
             max: usize::MAX,
             warm: 0,
             limited: false,
-            counts: Counts::default(),
             retiring: 0,
-            idle: VecDeque::new(),
-            waiters: Queue::default(),
-            asking: 0,
             breaker: Breaker::default(),
             hungry: false,
             short: false,
-            waited: Duration::ZERO,
-            granted: 0,
         }
     }
 

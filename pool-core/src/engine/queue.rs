@@ -25,11 +25,12 @@ pub(super) struct Rank {
 /// however long the queue is. With a handicap of its own for each waiter it is a priority queue
 /// of waiters.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Queue {
+    len: usize,
     lanes: Slab<Lane>,
     by_handicap: FxHashMap<Duration, LaneId>,
     order: PriorityQueue<LaneId, Reverse<Rank>, BuildHasherDefault<FxHasher>>,
-    len: usize,
 }
 
 pub(super) type LaneId = usize;
@@ -44,12 +45,34 @@ struct Lane {
     ends: Option<(WaiterId, WaiterId)>,
 }
 
-/// A waiter's place in its lane.
+/// A waiter's place in its lane. No queue is so long that it needs wider numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Links {
-    lane: LaneId,
-    before: Option<WaiterId>,
-    after: Option<WaiterId>,
+    lane: u32,
+    before: Option<u32>,
+    after: Option<u32>,
+}
+
+impl Links {
+    fn new(lane: LaneId, before: Option<WaiterId>) -> Self {
+        Self { lane: narrow(lane), before: before.map(narrow), after: None }
+    }
+
+    fn lane(self) -> LaneId {
+        self.lane as LaneId
+    }
+
+    fn before(self) -> Option<WaiterId> {
+        self.before.map(|id| id as WaiterId)
+    }
+
+    fn after(self) -> Option<WaiterId> {
+        self.after.map(|id| id as WaiterId)
+    }
+}
+
+fn narrow(id: usize) -> u32 {
+    u32::try_from(id).expect("memory ends before the numbers do")
 }
 
 impl Queue {
@@ -67,9 +90,9 @@ impl Queue {
     }
 
     /// Adds a waiter whose rank is its lane's latest.
-    pub(super) fn push<R>(
+    pub(super) fn push(
         &mut self,
-        waiters: &mut Slab<Waiter<R>>,
+        waiters: &mut Slab<Waiter>,
         waiter: WaiterId,
         handicap: Duration,
     ) {
@@ -77,16 +100,16 @@ impl Queue {
         let lane = &mut self.lanes[lane_id];
         let before = lane.ends.map(|(_, last)| last);
         lane.ends = Some((lane.ends.map_or(waiter, |(first, _)| first), waiter));
-        waiters[waiter].links = Links { lane: lane_id, before, after: None };
+        waiters[waiter].links = Links::new(lane_id, before);
         match before {
-            Some(before) => waiters[before].links.after = Some(waiter),
+            Some(before) => waiters[before].links.after = Some(narrow(waiter)),
             None => drop(self.order.push(lane_id, Reverse(waiters[waiter].rank))),
         }
         self.len += 1;
     }
 
     /// Takes the best waiter out.
-    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<WaiterId> {
+    pub(super) fn pop(&mut self, waiters: &mut Slab<Waiter>) -> Option<WaiterId> {
         let (&lane, _) = self.order.peek()?;
         let (first, _) = self.lanes[lane].ends.expect("a lane in the order has a waiter");
         self.remove(waiters, first);
@@ -94,13 +117,14 @@ impl Queue {
     }
 
     /// Takes a waiter out, wherever it stands.
-    pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
-        let Links { lane: lane_id, before, after } = waiters[waiter].links;
+    pub(super) fn remove(&mut self, waiters: &mut Slab<Waiter>, waiter: WaiterId) {
+        let links = waiters[waiter].links;
+        let (lane_id, before, after) = (links.lane(), links.before(), links.after());
         if let Some(before) = before {
-            waiters[before].links.after = after;
+            waiters[before].links.after = links.after;
         }
         if let Some(after) = after {
-            waiters[after].links.before = before;
+            waiters[after].links.before = links.before;
         }
         let lane = &mut self.lanes[lane_id];
         let (first, last) = lane.ends.expect("the waiter stands in this lane");
@@ -123,25 +147,25 @@ impl Queue {
     }
 
     /// Every waiter with its rank, best first.
-    pub(super) fn sorted<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Rank, WaiterId)> {
+    pub(super) fn sorted(&self, waiters: &Slab<Waiter>) -> Vec<(Rank, WaiterId)> {
         let mut all: Vec<_> = self.iter(waiters).map(|id| (waiters[id].rank, id)).collect();
         all.sort_unstable();
         all
     }
 
     /// Every waiter, lane by lane, each lane in order.
-    pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
+    pub(super) fn iter(&self, waiters: &Slab<Waiter>) -> impl Iterator<Item = WaiterId> {
         self.lanes.iter().flat_map(|(_, lane)| {
             let first = lane.ends.map(|(first, _)| first);
-            std::iter::successors(first, |at| waiters[*at].links.after)
+            std::iter::successors(first, |at| waiters[*at].links.after())
         })
     }
 
     /// In each lane the first waiter that the pool itself must call time on.
-    pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
+    pub(super) fn first_timed(&self, waiters: &Slab<Waiter>) -> Vec<(Instant, WaiterId)> {
         let timed = |lane: &Lane| {
             let first = lane.ends.map(|(first, _)| first);
-            std::iter::successors(first, |at| waiters[*at].links.after)
+            std::iter::successors(first, |at| waiters[*at].links.after())
                 .find_map(|at| waiters[at].expires_at.map(|expires_at| (expires_at, at)))
         };
         self.lanes.iter().filter_map(|(_, lane)| timed(lane)).collect()

@@ -1,7 +1,8 @@
 //! A lease that concerns nobody else: one class, something idle in it, nobody waiting anywhere.
 //!
-//! It needs no effects, so these two calls do without them; that is most of what an uncontended
-//! acquire and release cost. Whatever is not plain is left to `acquire` and `release`.
+//! It needs no effects, and leaves no class hungry or short that was not so before, so these two
+//! calls do without either; that is most of what an uncontended acquire and release cost.
+//! Whatever is not plain is left to `acquire` and `release`.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -12,33 +13,33 @@ use super::{Grant, SlotRef, SlotState, State};
 use crate::{Class, Config};
 
 impl<R> State<R> {
-    /// Leases an idle resource if nothing else has to be decided.
+    /// Leases an idle resource if nothing else has to be decided; gives the class back otherwise.
     ///
     /// Without a `now` nobody has asked for the time of this lease: see
     /// [`needs_clock`](Self::needs_clock).
     #[inline]
     pub(crate) fn lease_quietly(
         &mut self,
-        class: &Class,
+        class: Class,
         acquired_at: &'static Location<'static>,
         now: Option<Instant>,
-    ) -> Option<Grant<R>> {
-        let id = self.class_id(class)?;
+    ) -> Result<Grant<R>, Class> {
+        let Some(id) = self.class_id(&class) else { return Err(class) };
         let state = &self.classes[id];
-        let &index = state.idle.back()?;
+        let Some(&index) = state.idle.back() else { return Err(class) };
         // The last use and a class that keeps some warm call for a replacement.
         let plain = state.warm == 0 && self.config.max_use_count.is_none();
         if !plain || !self.is_quiet() || now.is_some_and(|now| self.is_stale(index, now)) {
-            return None;
+            return Err(class);
         }
         self.classes[id].idle.pop_back();
         self.classes[id].granted += 1;
         self.counters.acquired += 1;
         let leased_at = now.unwrap_or(self.slots[index].since);
-        let mut grant = self.lease(index, acquired_at, Duration::ZERO, leased_at);
-        grant.leased_at = now;
-        self.refresh(id);
-        Some(grant)
+        let resource = self.lease(index, acquired_at, leased_at);
+        let meta = self.slots[index].meta(class);
+        let slot = SlotRef { index, id: meta.id };
+        Ok(Grant { slot, meta, resource, leased_at: now, waited: Duration::ZERO })
     }
 
     /// Takes a good resource back into idle if nothing else has to be decided; gives it back to
@@ -65,7 +66,6 @@ impl<R> State<R> {
         self.counters.released += 1;
         self.classes[class].breaker.proved();
         self.make_idle(index, resource, now);
-        self.refresh(class);
         Ok(())
     }
 

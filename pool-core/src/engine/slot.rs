@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::waiter::WaiterId;
 use crate::{Class, CloseReason, Meta, ResourceId, ResourceState};
 
 /// Names a slot from outside the engine; stale ones are told apart by the id.
@@ -15,35 +16,49 @@ pub(crate) struct SlotRef {
 
 /// One resource in whatever state. As long as a slot exists it counts towards `max_size`.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Slot<R> {
-    pub(super) id: ResourceId,
-    pub(super) class: ClassId,
-    pub(super) created_at: Instant,
-    pub(super) expires_at: Option<Instant>,
+    pub(super) state: SlotState<R>,
+    /// Since when it is in this state.
+    pub(super) since: Instant,
     pub(super) uses: u64,
     /// When it last became idle after a lease, a recycling or its creation. A check in between
     /// is no use, or a pool that is checked would never shrink.
     pub(super) used_at: Instant,
     /// When it was last known to work: created, leased, recycled or checked.
     pub(super) proven_at: Instant,
+    pub(super) id: ResourceId,
+    pub(super) class: ClassId,
+    pub(super) created_at: Instant,
+    pub(super) expires_at: Option<Instant>,
     pub(super) last_check: Option<(Instant, Duration)>,
     /// Set when it must be closed as soon as it is back in the pool's hands.
     pub(super) doomed: Option<CloseReason>,
     /// Counted in the class's `retiring`: it will go soon, so it no longer counts as stock.
     pub(super) retiring: bool,
-    pub(super) since: Instant,
-    pub(super) state: SlotState<R>,
 }
 
-/// Where the resource itself is: in the engine only while idle, else with a job or a holder.
+/// Where the resource itself is: in the engine while idle or unfetched, else with a job or a
+/// holder.
 #[derive(Debug)]
 pub(super) enum SlotState<R> {
     Creating,
     Idle(R),
-    Leased { overdue_at: Option<Instant>, acquired_at: &'static Location<'static> },
+    Leased {
+        overdue_at: Option<Instant>,
+        acquired_at: &'static Location<'static>,
+        unfetched: Option<Unfetched<R>>,
+    },
     Recycling,
     Checking,
     Closing(CloseReason),
+}
+
+/// A resource that was granted to a waiter, which has not come for it yet.
+#[derive(Debug)]
+pub(super) struct Unfetched<R> {
+    pub(super) waiter: WaiterId,
+    pub(super) resource: R,
 }
 
 impl<R> SlotState<R> {
@@ -60,7 +75,15 @@ impl<R> SlotState<R> {
 }
 
 impl<R> Slot<R> {
-    pub(super) fn meta(&self, class: &Class) -> Meta {
-        Meta { id: self.id, class: class.clone(), created_at: self.created_at, uses: self.uses }
+    /// What was granted and not fetched, which is then in the caller's hands.
+    pub(super) fn fetch(&mut self) -> Option<Unfetched<R>> {
+        match &mut self.state {
+            SlotState::Leased { unfetched, .. } => unfetched.take(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn meta(&self, class: Class) -> Meta {
+        Meta { id: self.id, class, created_at: self.created_at, uses: self.uses }
     }
 }

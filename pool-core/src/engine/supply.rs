@@ -120,18 +120,18 @@ impl<R> State<R> {
         self.next_id += 1;
         let id = ResourceId(self.next_id.try_into().expect("ids start at 1"));
         let index = self.slots.insert(Slot {
+            state: SlotState::Creating,
+            since: now,
+            uses: 0,
+            used_at: now,
+            proven_at: now,
             id,
             class,
             created_at: now,
             expires_at: None,
-            uses: 0,
-            used_at: now,
-            proven_at: now,
             last_check: None,
             doomed: None,
             retiring: false,
-            since: now,
-            state: SlotState::Creating,
         });
         self.counts.add(ResourceState::Creating);
         self.classes[class].counts.add(ResourceState::Creating);

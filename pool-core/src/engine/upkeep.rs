@@ -92,7 +92,7 @@ impl<R> State<R> {
         let mut overdue = Vec::new();
         let mut retiring = Vec::new();
         for (index, slot) in &self.slots {
-            let SlotState::Leased { overdue_at, acquired_at } = slot.state else { continue };
+            let SlotState::Leased { overdue_at, acquired_at, .. } = slot.state else { continue };
             if drained || overdue_at.is_some_and(|at| at <= now) {
                 overdue.push((index, acquired_at));
             } else if slot.expires_at.is_some_and(|at| at <= now) {

@@ -12,8 +12,11 @@ use crate::{AcquireError, Meta};
 pub(super) type WaiterId = usize;
 
 /// A request in the queue, or one whose answer has not been fetched yet.
+///
+/// Under load each goes from core to core three times: two cache lines hold it.
 #[derive(Debug)]
-pub(super) struct Waiter<R> {
+#[repr(align(64))]
+pub(super) struct Waiter {
     pub(super) class: ClassId,
     pub(super) rank: Rank,
     pub(super) links: Links,
@@ -22,15 +25,18 @@ pub(super) struct Waiter<R> {
     /// When the pool gives up on it; `None` where its caller keeps the time.
     pub(super) expires_at: Option<Instant>,
     pub(super) acquired_at: &'static Location<'static>,
-    pub(super) state: WaiterState<R>,
+    pub(super) state: WaiterState,
 }
+
+const _: () = assert!(size_of::<Waiter>() <= 128);
 
 /// Only a `Waiting` waiter stands in its class's queue.
 #[derive(Debug)]
-pub(super) enum WaiterState<R> {
+pub(super) enum WaiterState {
     Waiting(Option<Waker>),
-    Granted(Grant<R>),
-    Failed(AcquireError),
+    /// The slot of the resource that is kept for it.
+    Granted(usize),
+    Failed(Box<AcquireError>),
 }
 
 /// A resource on its way to its holder.

@@ -14,9 +14,9 @@ impl Rig {
         let name = self.classes[class].clone();
         let clock = State::<Toy>::needs_clock(&self.config);
         let quiet = self.call(|state, now, _| {
-            state.lease_quietly(&name, Location::caller(), clock.then_some(now))
+            state.lease_quietly(name.clone(), Location::caller(), clock.then_some(now))
         });
-        if let Some(grant) = quiet {
+        if let Ok(grant) = quiet {
             assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
             self.counters.acquired += 1;
             self.lease(class, grant);
