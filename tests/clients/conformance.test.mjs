@@ -2,7 +2,8 @@
 //
 //   node --test tests/clients/conformance.test.mjs
 //
-// POOL_CLI names the binary (default target/debug/pool-cli), LEASES the kinds of lease (default both).
+// POOL_CLI names the binary (default target/debug/pool-cli), EXAMPLES the folder of the client that is
+// built (default target/debug/examples/), LEASES the kinds of lease (default both).
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -20,6 +21,7 @@ const CLIENTS = {
   'Puppeteer 25': ['puppeteer.mjs'],
   'Puppeteer 24': ['puppeteer.mjs', '--library', 'puppeteer-core-24'],
   'Playwright for Python': ['playwright_py.py'],
+  'chromiumoxide': ['chromiumoxide-client'],
 };
 const LEASES = (process.env.LEASES ?? 'exclusive,shared').split(',');
 /** What a kind of lease refuses on purpose: a trace tells of every page of the Chromium. */

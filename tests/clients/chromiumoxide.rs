@@ -1,0 +1,502 @@
+//! Drives chromiumoxide, one JSON line a step.
+//!
+//! ```text
+//! cargo run -p browser-pool-tests --example chromiumoxide-client -- CDP_URL SITE_URL --dir DIR
+//! ```
+//!
+//! Through the pool and on a Chromium of its own the results are the same.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chromiumoxide::cdp::browser_protocol::browser::{
+    BrowserContextId, EventDownloadProgress, PermissionDescriptor, PermissionSetting,
+    SetDownloadBehaviorBehavior, SetDownloadBehaviorParams, SetPermissionParams,
+};
+use chromiumoxide::cdp::browser_protocol::dom::SetFileInputFilesParams;
+use chromiumoxide::cdp::browser_protocol::emulation::{
+    MediaFeature, SetDeviceMetricsOverrideParams, SetGeolocationOverrideParams,
+    SetLocaleOverrideParams, SetTimezoneOverrideParams,
+};
+use chromiumoxide::cdp::browser_protocol::fetch::{
+    EnableParams, EventRequestPaused, FulfillRequestParams, RequestPattern,
+};
+use chromiumoxide::cdp::browser_protocol::network::CookieParam;
+use chromiumoxide::cdp::browser_protocol::page::{
+    CaptureScreenshotFormat, EventJavascriptDialogOpening, HandleJavaScriptDialogParams,
+    PrintToPdfParams,
+};
+use chromiumoxide::cdp::browser_protocol::target::CreateTargetParams;
+use chromiumoxide::cdp::js_protocol::runtime::{EventConsoleApiCalled, EventExceptionThrown};
+use chromiumoxide::handler::HandlerConfig;
+use chromiumoxide::page::ScreenshotParams;
+use chromiumoxide::{Browser, Page};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+type Outcome = Result<Value, Box<dyn Error + Send + Sync>>;
+type Step = for<'a> fn(&'a Run) -> BoxFuture<'a, Outcome>;
+
+macro_rules! steps {
+    ($($step:ident)+) => {
+        &[$((stringify!($step), (|run| $step(run).boxed()) as Step)),+]
+    };
+}
+
+const STEPS: &[(&str, Step)] = steps! {
+    version default_context redirect contexts_are_isolated cookies evaluate set_content init_script
+    reload form keyboard popups frames dialogs console exception interception device user_agent
+    places geolocation screenshots pdf download upload
+};
+
+/// What a step works with.
+struct Run {
+    browser: Browser,
+    site: String,
+    folder: PathBuf,
+    patience: Duration,
+}
+
+impl Run {
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.site)
+    }
+
+    async fn page(&self, path: &str) -> Result<Page, Box<dyn Error + Send + Sync>> {
+        Ok(self.browser.new_page(self.at(path)).await?)
+    }
+
+    /// A page in a context.
+    async fn page_in(
+        &self,
+        context: &BrowserContextId,
+        path: &str,
+    ) -> Result<Page, Box<dyn Error + Send + Sync>> {
+        let target = CreateTargetParams::builder().url(self.at(path));
+        let target = target.browser_context_id(context.clone()).build()?;
+        Ok(self.browser.new_page(target).await?)
+    }
+
+    /// A result without what differs between runs.
+    fn stable(&self, result: &Value) -> Value {
+        let text = result.to_string().replace(&self.site, "SITE");
+        serde_json::from_str(&text).expect("it was JSON before")
+    }
+}
+
+/// The value of an expression.
+async fn value(page: &Page, expression: &str) -> Outcome {
+    Ok(page.evaluate(expression).await?.into_value()?)
+}
+
+/// Waits until an expression has a value that is not false; the value then. While the page goes
+/// elsewhere there is nothing to ask.
+async fn until(page: &Page, expression: &str) -> Outcome {
+    loop {
+        match value(page, expression).await {
+            Ok(value) if value != false => return Ok(value),
+            _ => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn version(run: &Run) -> Outcome {
+    let version = run.browser.version().await?;
+    Ok(json!([version.product, version.protocol_version, version.user_agent]))
+}
+
+async fn default_context(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let found = json!([page.get_title().await?, page.url().await?, page.content().await?]);
+    page.close().await?;
+    Ok(found)
+}
+
+async fn redirect(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.goto(run.at("/redirect?n=2")).await?;
+    let url = page.url().await?;
+    page.close().await?;
+    Ok(json!(url))
+}
+
+async fn contexts_are_isolated(run: &Run) -> Outcome {
+    let mut contexts = Vec::new();
+    let mut found = Value::Null;
+    for turn in ["write('one')", "read()"] {
+        let context = run.browser.create_browser_context(Default::default()).await?;
+        let page = run.page_in(&context, "/storage.html").await?;
+        found = page.evaluate(turn).await?.into_value().unwrap_or_default();
+        contexts.push(context);
+    }
+    for context in contexts {
+        run.browser.dispose_browser_context(context).await?;
+    }
+    if let Value::Object(found) = &mut found {
+        found.remove("overrides");
+    }
+    Ok(found)
+}
+
+async fn cookies(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.set_cookie(CookieParam::new("plain", "1")).await?;
+    let seen = value(&page, "document.cookie").await?;
+    let cookies = page.get_cookies().await?;
+    let of_page: Vec<_> = cookies.iter().map(|cookie| (&cookie.name, &cookie.value)).collect();
+    let of_browser = run.browser.get_cookies().await?.len();
+    run.browser.clear_cookies().await?;
+    let left = page.get_cookies().await?.len();
+    page.close().await?;
+    Ok(json!({ "seen": seen, "page": of_page, "browser": of_browser, "left": left }))
+}
+
+async fn evaluate(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let called = page.evaluate_function("async () => [1, 2].map((n) => n * 3)").await?;
+    let thrown = page.evaluate("missing()").await.err().map(|error| error.to_string());
+    let title = value(&page, "document.title").await?;
+    page.close().await?;
+    Ok(json!([title, called.into_value::<Value>()?, thrown.is_some()]))
+}
+
+async fn set_content(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.set_content("<h1>Mine</h1><p class=x>a</p><p class=x>b</p>").await?;
+    let texts = page.find_elements("p.x").await?;
+    let heading = page.find_element("h1").await?.inner_text().await?;
+    let found = json!([heading, texts.len()]);
+    page.close().await?;
+    Ok(found)
+}
+
+async fn init_script(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.evaluate_on_new_document("window.early = 7").await?;
+    page.goto(run.at("/form.html")).await?;
+    let early = value(&page, "window.early").await?;
+    page.close().await?;
+    Ok(early)
+}
+
+async fn reload(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    value(&page, "document.title = 'changed'").await?;
+    page.reload().await?;
+    let title = page.get_title().await?;
+    page.close().await?;
+    Ok(json!(title))
+}
+
+async fn form(run: &Run) -> Outcome {
+    let page = run.page("/form.html").await?;
+    page.find_element("#name").await?.click().await?.type_str("Ada").await?;
+    page.find_element("#agree").await?.click().await?;
+    page.find_element("#send").await?.click().await?;
+    let sent = until(&page, "document.getElementById('sent').textContent || null").await?;
+    page.close().await?;
+    Ok(sent)
+}
+
+async fn keyboard(run: &Run) -> Outcome {
+    let page = run.page("/form.html").await?;
+    let notes = page.find_element("#notes").await?;
+    notes.click().await?.type_str("Hi").await?.press_key("Enter").await?;
+    let value = notes.property("value").await?;
+    page.close().await?;
+    Ok(json!(value))
+}
+
+async fn popups(run: &Run) -> Outcome {
+    let page = run.page("/popups.html").await?;
+    let mut titles = Vec::new();
+    for name in ["opener", "noopener"] {
+        page.find_element(format!("#{name}")).await?.click().await?;
+        let popup = loop {
+            let mut found = None;
+            for page in run.browser.pages().await? {
+                let url = page.url().await?.unwrap_or_default();
+                if url.ends_with(&format!("/popup.html?{name}")) {
+                    found = Some(page);
+                }
+            }
+            match found {
+                Some(popup) => break popup,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let title = until(&popup, "document.readyState == 'complete' && document.title").await?;
+        titles.push(json!([title, value(&popup, "!!window.opener").await?]));
+        popup.close().await?;
+    }
+    page.close().await?;
+    Ok(json!(titles))
+}
+
+async fn frames(run: &Run) -> Outcome {
+    let page = run.page("/frames.html").await?;
+    let count = until(&page, "document.documentElement.dataset.frames || null").await?;
+    let same = loop {
+        let mut urls = Vec::new();
+        for frame in page.frames().await? {
+            urls.extend(page.frame_url(frame).await?);
+        }
+        match urls.into_iter().find(|url| url.contains("?same")) {
+            Some(url) => break url,
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    };
+    page.close().await?;
+    Ok(json!([count, same]))
+}
+
+async fn dialogs(run: &Run) -> Outcome {
+    let page = run.page("/dialogs.html").await?;
+    let mut opened = page.event_listener::<EventJavascriptDialogOpening>().await?;
+    let mut seen = Vec::new();
+    for name in ["alert", "confirm", "prompt"] {
+        // A click is only over when its dialog is.
+        let button = page.find_element(format!("#{name}")).await?;
+        let click = async { button.click().await.map(drop) };
+        let answer = async {
+            let dialog = opened.next().await.ok_or("the page is gone")?;
+            let answer = HandleJavaScriptDialogParams::builder().accept(true).prompt_text("Ada");
+            page.execute(answer.build()?).await?;
+            Ok::<_, Box<dyn Error + Send + Sync>>(json!([dialog.r#type, dialog.message]))
+        };
+        let (clicked, answered) = tokio::join!(click, answer);
+        clicked?;
+        seen.push(json!([answered?, value(&page, "result").await?]));
+    }
+    page.close().await?;
+    Ok(json!(seen))
+}
+
+async fn console(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let mut calls = page.event_listener::<EventConsoleApiCalled>().await?;
+    page.goto(run.at("/console.html")).await?;
+    let mut lines = Vec::new();
+    while lines.len() < 3 {
+        let call = calls.next().await.ok_or("the page is gone")?;
+        lines.push(json!([call.r#type, call.args.first().and_then(|first| first.value.clone())]));
+    }
+    page.close().await?;
+    Ok(json!(lines))
+}
+
+async fn exception(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let mut thrown = page.event_listener::<EventExceptionThrown>().await?;
+    page.goto(run.at("/console.html")).await?;
+    let thrown = thrown.next().await.ok_or("the page is gone")?;
+    let text = thrown.exception_details.text.clone();
+    page.close().await?;
+    Ok(json!(text))
+}
+
+async fn interception(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let mut paused = page.event_listener::<EventRequestPaused>().await?;
+    let data = RequestPattern::builder().url_pattern("*/visit/1/data.json").build();
+    page.execute(EnableParams::builder().pattern(data).build()).await?;
+    let answer = async {
+        let request = paused.next().await.ok_or("the page is gone")?;
+        let body = STANDARD.encode(json!({ "text": "from the client" }).to_string());
+        let id = request.request_id.clone();
+        let answer = FulfillRequestParams::builder().request_id(id).response_code(200);
+        page.execute(answer.body(body).build()?).await?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(request.request.method.clone())
+    };
+    let visit = async {
+        page.goto(run.at("/visit/1")).await?;
+        until(&page, "document.querySelector('#fetched')?.textContent || null").await
+    };
+    let (method, fetched) = tokio::join!(answer, visit);
+    let found = json!([method?, fetched?]);
+    page.close().await?;
+    Ok(found)
+}
+
+async fn device(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let phone = SetDeviceMetricsOverrideParams::new(390, 844, 3.0, true);
+    page.execute(phone).await?;
+    page.emulate_media_features(vec![MediaFeature::new("prefers-color-scheme", "dark")]).await?;
+    let seen = value(
+        &page,
+        "[screen.width, devicePixelRatio, matchMedia('(prefers-color-scheme: dark)').matches]",
+    )
+    .await?;
+    page.close().await?;
+    Ok(seen)
+}
+
+async fn user_agent(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.set_user_agent("Conformance/1.0").await?;
+    page.goto(run.at("/title.html")).await?;
+    let seen = value(&page, "navigator.userAgent").await?;
+    page.close().await?;
+    Ok(seen)
+}
+
+async fn places(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    page.emulate_timezone(SetTimezoneOverrideParams::new("Asia/Tokyo")).await?;
+    page.emulate_locale(SetLocaleOverrideParams::builder().locale("de-DE").build()).await?;
+    let seen =
+        value(&page, "[Intl.DateTimeFormat().resolvedOptions().timeZone, (1.5).toLocaleString()]")
+            .await?;
+    page.close().await?;
+    Ok(seen)
+}
+
+async fn geolocation(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let allowed = SetPermissionParams::builder()
+        .permission(PermissionDescriptor::new("geolocation"))
+        .setting(PermissionSetting::Granted)
+        .origin(run.site.clone());
+    run.browser.execute(allowed.build()?).await?;
+    let here = SetGeolocationOverrideParams::builder().latitude(52.5).longitude(13.4).accuracy(1.0);
+    page.emulate_geolocation(here.build()).await?;
+    let seen = value(
+        &page,
+        "new Promise((done, failed) => navigator.geolocation.getCurrentPosition(
+            ({ coords }) => done([coords.latitude, coords.longitude]), failed))",
+    )
+    .await?;
+    page.close().await?;
+    Ok(seen)
+}
+
+async fn screenshots(run: &Run) -> Outcome {
+    let page = run.page("/tall.html").await?;
+    let viewport = page.screenshot(ScreenshotParams::default()).await?;
+    let whole = page.screenshot(ScreenshotParams::builder().full_page(true).build()).await?;
+    let element = page.find_element("#box").await?;
+    let element = element.screenshot(CaptureScreenshotFormat::Png).await?;
+    page.close().await?;
+    Ok(json!([size(&viewport), size(&whole), size(&element)]))
+}
+
+/// Width and height of a PNG.
+fn size(png: &[u8]) -> Option<(u32, u32)> {
+    let number = |at: usize| Some(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?));
+    Some((number(16)?, number(20)?))
+}
+
+async fn pdf(run: &Run) -> Outcome {
+    let page = run.page("/tall.html").await?;
+    let pdf = page.pdf(PrintToPdfParams::default()).await?;
+    page.close().await?;
+    let pages = pdf.windows(12).filter(|window| *window == b"/Type /Page\n").count();
+    Ok(json!([String::from_utf8_lossy(&pdf[..5]), pages]))
+}
+
+async fn download(run: &Run) -> Outcome {
+    let mut progress = run.browser.event_listener::<EventDownloadProgress>().await?;
+    let folder = run.folder.to_str().ok_or("the folder's name is no text")?;
+    let keep = SetDownloadBehaviorParams::builder()
+        .behavior(SetDownloadBehaviorBehavior::Allow)
+        .download_path(folder)
+        .events_enabled(true);
+    run.browser.execute(keep.build()?).await?;
+    let page = run.page("/files.html").await?;
+    page.find_element("#download").await?.click().await?;
+    loop {
+        let event = progress.next().await.ok_or("the browser is gone")?;
+        if event.state.as_ref() == "completed" {
+            break;
+        }
+    }
+    page.close().await?;
+    Ok(json!(run.folder.join("report.txt").metadata()?.len()))
+}
+
+async fn upload(run: &Run) -> Outcome {
+    let file = run.folder.join("one.txt");
+    std::fs::write(&file, "one")?;
+    let page = run.page("/files.html").await?;
+    let input = page.find_element("#file").await?;
+    let files = SetFileInputFilesParams::builder()
+        .file(file.to_str().ok_or("the folder's name is no text")?)
+        .backend_node_id(input.backend_node_id);
+    page.execute(files.build()?).await?;
+    page.find_element("#send").await?.click().await?;
+    let answered = "location.pathname == '/upload' && document.readyState == 'complete'
+        && document.body.textContent";
+    let answer = until(&page, answered).await?;
+    page.close().await?;
+    let answer: Value = serde_json::from_str(answer.as_str().ok_or("no text")?)?;
+    Ok(answer["files"].clone())
+}
+
+/// Prints how a step went; whether it went well.
+fn tell(step: &str, begun: Instant, outcome: &Outcome) -> bool {
+    let ms = begun.elapsed().as_millis();
+    let step = step.replace('_', "-");
+    println!(
+        "{}",
+        match outcome {
+            Ok(result) => json!({ "step": step, "ok": true, "ms": ms, "result": result }),
+            Err(error) =>
+                json!({ "step": step, "ok": false, "ms": ms, "error": error.to_string() }),
+        }
+    );
+    outcome.is_ok()
+}
+
+/// `CDP_URL SITE_URL [--dir DIR] [--timeout MS]`
+fn parameters() -> Option<(String, String, PathBuf, Duration)> {
+    let (mut places, mut folder, mut patience) = (Vec::new(), std::env::temp_dir(), 20_000);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--dir" => folder = arguments.next()?.into(),
+            "--timeout" => patience = arguments.next()?.parse().ok()?,
+            _ => places.push(argument),
+        }
+    }
+    let [cdp, site] = places.try_into().ok()?;
+    Some((cdp, site, folder, Duration::from_millis(patience)))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some((cdp, site, folder, patience)) = parameters() else {
+        eprintln!("usage: chromiumoxide-client CDP_URL SITE_URL [--dir DIR] [--timeout MS]");
+        return ExitCode::from(2);
+    };
+    let begun = Instant::now();
+    let config = HandlerConfig { request_timeout: patience, ..HandlerConfig::default() };
+    let (browser, mut handler) = match Browser::connect_with_config(cdp, config).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            tell("connect", begun, &Err(error.into()));
+            return ExitCode::FAILURE;
+        }
+    };
+    tell("connect", begun, &Ok(Value::Null));
+    let handling = tokio::spawn(async move { while handler.next().await.is_some() {} });
+    let mut run = Run { browser, site, folder, patience };
+    let mut good = true;
+    for (name, step) in STEPS {
+        let begun = Instant::now();
+        let outcome = timeout(run.patience, step(&run)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err("it took too long".into()));
+        good &= tell(name, begun, &outcome.map(|result| run.stable(&result)));
+    }
+    let begun = Instant::now();
+    let closed = run.browser.close().await;
+    good &= tell("close", begun, &closed.map(|_| Value::Null).map_err(Into::into));
+    handling.abort();
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
