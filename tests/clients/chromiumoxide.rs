@@ -1,7 +1,7 @@
 //! Drives chromiumoxide, one JSON line a step.
 //!
 //! ```text
-//! cargo run -p browser-pool-tests --example chromiumoxide-client -- CDP_URL SITE_URL --dir DIR
+//! cargo run -p browser-pool-tests --example chromiumoxide-client -- CDP_URL SITE_URL [--only step,step]
 //! ```
 //!
 //! Through the pool and on a Chromium of its own the results are the same.
@@ -50,7 +50,7 @@ macro_rules! steps {
 }
 
 const STEPS: &[(&str, Step)] = steps! {
-    version default_context redirect contexts_are_isolated cookies evaluate set_content init_script
+    version default_context redirect contexts_are_isolated cookies marks evaluate set_content init_script
     reload form keyboard popups frames dialogs console exception interception device user_agent
     places geolocation screenshots pdf download upload
 };
@@ -116,6 +116,22 @@ async fn default_context(run: &Run) -> Outcome {
     let found = json!([page.get_title().await?, page.url().await?, page.content().await?]);
     page.close().await?;
     Ok(found)
+}
+
+/// What it finds of others, and whether it finds its own after a reload.
+async fn marks(run: &Run) -> Outcome {
+    let page = run.page("/title.html").await?;
+    let leave = "(() => {
+        const found = document.cookie + JSON.stringify(localStorage);
+        document.cookie = 'mark=mine; Path=/';
+        localStorage.mark = 'mine';
+        return found;
+    })()";
+    let found = value(&page, leave).await?;
+    page.reload().await?;
+    let kept = value(&page, "[document.cookie, localStorage.mark]").await?;
+    page.close().await?;
+    Ok(json!({ "found": found, "kept": kept }))
 }
 
 async fn redirect(run: &Run) -> Outcome {
@@ -454,25 +470,38 @@ fn tell(step: &str, begun: Instant, outcome: &Outcome) -> bool {
     outcome.is_ok()
 }
 
-/// `CDP_URL SITE_URL [--dir DIR] [--timeout MS]`
-fn parameters() -> Option<(String, String, PathBuf, Duration)> {
-    let (mut places, mut folder, mut patience) = (Vec::new(), std::env::temp_dir(), 20_000);
+const USAGE: &str =
+    "chromiumoxide-client CDP_URL SITE_URL [--only step,step] [--dir DIR] [--timeout MS]";
+
+/// What the command line asks for.
+struct Parameters {
+    cdp: String,
+    site: String,
+    only: Option<String>,
+    folder: PathBuf,
+    patience: Duration,
+}
+
+fn parameters() -> Option<Parameters> {
+    let (mut places, mut only, mut folder) = (Vec::new(), None, std::env::temp_dir());
+    let mut patience = 20_000;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--only" => only = Some(arguments.next()?),
             "--dir" => folder = arguments.next()?.into(),
             "--timeout" => patience = arguments.next()?.parse().ok()?,
             _ => places.push(argument),
         }
     }
     let [cdp, site] = places.try_into().ok()?;
-    Some((cdp, site, folder, Duration::from_millis(patience)))
+    Some(Parameters { cdp, site, only, folder, patience: Duration::from_millis(patience) })
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some((cdp, site, folder, patience)) = parameters() else {
-        eprintln!("usage: chromiumoxide-client CDP_URL SITE_URL [--dir DIR] [--timeout MS]");
+    let Some(Parameters { cdp, site, only, folder, patience }) = parameters() else {
+        eprintln!("usage: {USAGE}");
         return ExitCode::from(2);
     };
     let begun = Instant::now();
@@ -488,7 +517,10 @@ async fn main() -> ExitCode {
     let handling = tokio::spawn(async move { while handler.next().await.is_some() {} });
     let mut run = Run { browser, site, folder, patience };
     let mut good = true;
-    for (name, step) in STEPS {
+    let wanted = |name: &str| {
+        only.as_deref().is_none_or(|only| only.split(',').any(|one| one.replace('-', "_") == name))
+    };
+    for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
         let begun = Instant::now();
         let outcome = timeout(run.patience, step(&run)).await;
         let outcome = outcome.unwrap_or_else(|_| Err("it took too long".into()));

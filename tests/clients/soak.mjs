@@ -2,7 +2,7 @@
 //
 //   node tests/clients/soak.mjs [--minutes 2] [--seed 1] [--lease exclusive]
 //
-// Playwright and Puppeteer sessions run all the time. Every few seconds something breaks, drawn from the
+// Sessions of Playwright, Puppeteer and chromiumoxide run all the time. Every few seconds something breaks, drawn from the
 // seed: a Chromium or one of its renderers is killed, a Chromium is frozen for a while, a client is killed,
 // more clients come at once than the queue takes; now and then the pool itself is killed and started again.
 // Everything is judged from outside: /proc, the file system, and what the clients saw.
@@ -59,6 +59,7 @@ const open = () => startPool(settings, { port, directory, env: { TMPDIR: scratch
 let pool = await open();
 let logs = '';
 // Should the soak itself fail, nothing of it stays behind.
+for (const name of ['SIGINT', 'SIGTERM']) process.on(name, () => process.exit(1));
 process.on('exit', () => [{ pid: pool.pid }, { pid: -canary.pid }].forEach((process) => signal(process, 'SIGKILL')));
 
 const begun = performance.now();

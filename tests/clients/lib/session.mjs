@@ -2,11 +2,13 @@
 // takes a screenshot and gives the browser back.
 
 import { randomUUID } from 'node:crypto';
+import { script } from './script.mjs';
 import { expect, pngSize } from './steps.mjs';
 
 /**
  * The clients by name. Each is `{ connect(cdp), context(browser, fresh), pages(context) }`; a `fresh` context is
- * for a plain Chromium, whose default context all its clients share.
+ * for a plain Chromium, whose default context all its clients share. One that is a program of its own is
+ * `{ session({ cdp, site }) }`.
  */
 export const CLIENTS = {
   async playwright() {
@@ -19,6 +21,7 @@ export const CLIENTS = {
   },
   puppeteer: () => puppeteer('puppeteer-core'),
   'puppeteer-24': () => puppeteer('puppeteer-core-24'),
+  chromiumoxide: () => ({ session: chromiumoxide }),
 };
 
 async function puppeteer(library) {
@@ -30,8 +33,19 @@ async function puppeteer(library) {
   };
 }
 
+async function chromiumoxide({ cdp, site }) {
+  const { code, lines, stderr } = await script('chromiumoxide-client', [cdp, site, '--only', 'marks,screenshots']);
+  for (const { ok, step, error, result } of lines) {
+    expect(ok, `${step}: ${error}`);
+    expect(step !== 'marks' || result.found === '{}', `LEAK ${result?.found}`);
+  }
+  expect(code === 0, `it ended with ${code}: ${stderr}`);
+  return Object.fromEntries(lines.map(({ step, ms }) => [step, ms]));
+}
+
 /** Resolves to how long each part took, in milliseconds; an error that begins with LEAK tells what was found. */
 export async function session(client, { cdp, site, fresh = false }) {
+  if (client.session) return client.session({ cdp, site });
   const times = {};
   let last = performance.now();
   const lap = (part) => {
