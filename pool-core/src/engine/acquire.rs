@@ -6,9 +6,8 @@ use tokio::time::Instant;
 
 use super::class::ClassId;
 use super::queue::{Links, Rank};
-use super::slot::Unfetched;
 use super::waiter::{Waiter, WaiterId, WaiterState};
-use super::{Effects, Grant, Job, SlotRef, SlotState, State};
+use super::{Effects, Grant, State};
 use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
 
 /// A request as the engine sees it, after the policies had their say.
@@ -127,6 +126,34 @@ impl<R> State<R> {
         }
     }
 
+    /// The answer of a waiter, which is then forgotten; `None` if it still waits.
+    pub(crate) fn fetch(&mut self, waiter: WaiterId) -> Option<Result<Grant<R>, AcquireError>> {
+        if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
+            return None;
+        }
+        let held = self.take_waiter(waiter);
+        Some(match held.state {
+            WaiterState::Granted(index) => {
+                let slot = &mut self.slots[index];
+                let leased_at = slot.since;
+                let resource = slot.fetch().expect("what is granted is kept until it is fetched");
+                let waited = leased_at.saturating_duration_since(held.enqueued_at);
+                self.counters.acquired += 1;
+                self.counters.waited += waited;
+                let class = &mut self.classes[held.class];
+                class.granted += 1;
+                class.waited += waited;
+                Ok(self.granted(index, resource, Some(leased_at), waited))
+            }
+            WaiterState::Failed(error) => {
+                // An older time than now only means that it is remembered for longer.
+                self.forget(held.class, self.latest);
+                Err(*error)
+            }
+            WaiterState::Waiting(_) => unreachable!("asked above"),
+        })
+    }
+
     /// The caller's time is up: it gets its answer if there is one by now, else it leaves.
     pub(crate) fn expire(
         &mut self,
@@ -164,196 +191,6 @@ impl<R> State<R> {
         self.forget(class, now);
     }
 
-    /// Grants idle resources of a class to its waiters, best first; those that have idled long
-    /// are checked first, one per waiter.
-    pub(super) fn serve(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
-        loop {
-            let state = &self.classes[class];
-            let (Some(&index), false) = (state.idle.back(), state.waiters.is_empty()) else {
-                break;
-            };
-            if self.is_stale(index, now) {
-                if state.counts.of(ResourceState::Checking) >= state.waiters.len() {
-                    break;
-                }
-                self.classes[class].idle.pop_back();
-                self.start_check(index, now, fx);
-            } else {
-                self.classes[class].idle.pop_back();
-                self.grant(index, now, fx);
-            }
-        }
-        self.refresh(class);
-    }
-
-    /// Hands the slot's resource, which is in the engine's hands, to the best waiter of its class.
-    pub(super) fn grant(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
-        let class = self.slots[index].class;
-        let waiter =
-            self.classes[class].waiters.pop(&mut self.waiters).expect("the class has a waiter");
-        self.waiting -= 1;
-        let resource = self.lease(index, self.waiters[waiter].acquired_at, now);
-        if let SlotState::Leased { unfetched, .. } = &mut self.slots[index].state {
-            *unfetched = Some(Unfetched { waiter, resource });
-        }
-        self.answer(waiter, WaiterState::Granted(index), fx);
-    }
-
-    /// Fails every waiter of a class that nothing can serve.
-    pub(super) fn fail_hopeless(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
-        if !self.classes[class].is_hopeless() {
-            return;
-        }
-        let error = self.unavailable(class, now);
-        self.fail_waiters(class, &error, now, fx);
-    }
-
-    /// Tells the waiters whose time is up.
-    pub(super) fn expire_waiters(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
-        while let Some((_, waiter)) = self.classes[class]
-            .waiters
-            .first_timed(&self.waiters)
-            .into_iter()
-            .find(|(expires_at, _)| *expires_at <= now)
-        {
-            self.dequeue(waiter);
-            self.counters.timeouts += 1;
-            let error = self.timed_out(waiter, now);
-            self.tell_refused(class, Refusal::Timeout, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error.into()), fx);
-        }
-        self.refresh(class);
-    }
-
-    pub(super) fn fail_waiters(
-        &mut self,
-        class: ClassId,
-        error: &AcquireError,
-        now: Instant,
-        fx: &mut Effects<R>,
-    ) {
-        while let Some(waiter) = self.classes[class].waiters.pop(&mut self.waiters) {
-            self.waiting -= 1;
-            self.counters.errors += 1;
-            self.tell_refused(class, Refusal::Error, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error.clone().into()), fx);
-        }
-        self.refresh(class);
-    }
-
-    fn answer(&mut self, waiter: WaiterId, answer: WaiterState, fx: &mut Effects<R>) {
-        let state = &mut self.waiters[waiter].state;
-        if let WaiterState::Waiting(Some(waker)) = std::mem::replace(state, answer) {
-            fx.wake.push(waker);
-        }
-    }
-
-    /// The answer of a waiter, which is then forgotten; `None` if it still waits.
-    pub(crate) fn fetch(&mut self, waiter: WaiterId) -> Option<Result<Grant<R>, AcquireError>> {
-        if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
-            return None;
-        }
-        let held = self.take_waiter(waiter);
-        Some(match held.state {
-            WaiterState::Granted(index) => {
-                let slot = &mut self.slots[index];
-                let leased_at = slot.since;
-                let Some(Unfetched { resource, .. }) = slot.fetch() else {
-                    unreachable!("what is granted is kept until it is fetched")
-                };
-                let waited = leased_at.saturating_duration_since(held.enqueued_at);
-                self.counters.acquired += 1;
-                self.counters.waited += waited;
-                let class = &mut self.classes[held.class];
-                class.granted += 1;
-                class.waited += waited;
-                Ok(self.granted(index, resource, Some(leased_at), waited))
-            }
-            WaiterState::Failed(error) => {
-                // An older time than now only means that it is remembered for longer.
-                self.forget(held.class, self.latest);
-                Err(*error)
-            }
-            WaiterState::Waiting(_) => unreachable!("asked above"),
-        })
-    }
-
-    /// Leases an idle resource.
-    #[inline]
-    pub(super) fn lease(
-        &mut self,
-        index: usize,
-        acquired_at: &'static Location<'static>,
-        now: Instant,
-    ) -> R {
-        let overdue_at = self.config.hold_limit.map(|limit| now + limit);
-        if let Some(at) = overdue_at {
-            self.arm(at);
-        }
-        let state = SlotState::Leased { overdue_at, acquired_at, unfetched: None };
-        let SlotState::Idle(resource) = self.set_state(index, state, now) else {
-            unreachable!("only an idle resource is leased")
-        };
-        self.slots[index].uses += 1;
-        let last_use = self.config.max_use_count.is_some_and(|max| self.slots[index].uses >= max);
-        if last_use {
-            // Its replacement can be made while it is out.
-            self.mark_retiring(index);
-        }
-        resource
-    }
-
-    /// What the holder of a leased resource gets.
-    #[inline]
-    fn granted(
-        &self,
-        index: usize,
-        resource: R,
-        leased_at: Option<Instant>,
-        waited: Duration,
-    ) -> Grant<R> {
-        let meta = self.meta(index);
-        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at, waited }
-    }
-
-    /// Takes a resource back that was granted, but never fetched: its waiter, if there is one,
-    /// has slept for too long and gets an error when it wakes. Says whether there was one.
-    pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
-        let SlotState::Leased { unfetched: Some(Unfetched { waiter, .. }), .. } =
-            self.slots[index].state
-        else {
-            return false;
-        };
-        let (error, outcome) = if self.is_draining() {
-            self.counters.errors += 1;
-            (AcquireError::Closed, Refusal::Error)
-        } else {
-            self.counters.timeouts += 1;
-            (self.timed_out(waiter, now), Refusal::Timeout)
-        };
-        let held = &mut self.waiters[waiter];
-        let (class, enqueued_at) = (held.class, held.enqueued_at);
-        held.state = WaiterState::Failed(error.into());
-        self.tell_refused(class, outcome, enqueued_at, now, fx);
-        self.give_back(index, now, fx);
-        true
-    }
-
-    /// Takes back a grant that nobody has touched: it is as idle as it was.
-    fn give_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
-        let slot = &mut self.slots[index];
-        let Some(Unfetched { resource, .. }) = slot.fetch() else {
-            unreachable!("what is granted is kept until it is fetched")
-        };
-        slot.uses -= 1;
-        if slot.retiring && slot.doomed.is_none() {
-            slot.retiring = false;
-            let class = slot.class;
-            self.classes[class].retiring -= 1;
-        }
-        self.arrived(index, resource, now, fx);
-    }
-
     fn enqueue(
         &mut self,
         class: ClassId,
@@ -382,7 +219,7 @@ impl<R> State<R> {
         waiter
     }
 
-    fn dequeue(&mut self, waiter: WaiterId) {
+    pub(super) fn dequeue(&mut self, waiter: WaiterId) {
         let class = self.waiters[waiter].class;
         self.classes[class].waiters.remove(&mut self.waiters, waiter);
         self.waiting -= 1;
@@ -419,70 +256,5 @@ impl<R> State<R> {
         let class = &self.classes[held.class];
         matches!(held.state, WaiterState::Waiting(_))
             && class.counts.of(ResourceState::Checking) < class.waiters.len()
-    }
-
-    fn refuse_full(&mut self, class: &Class, fx: &mut Effects<R>) -> Acquired<R> {
-        let error = AcquireError::QueueFull { load: self.load() };
-        self.refuse(class, error, fx)
-    }
-
-    fn refuse(&mut self, class: &Class, error: AcquireError, fx: &mut Effects<R>) -> Acquired<R> {
-        let (outcome, counter) = match &error {
-            AcquireError::Timeout { .. } => (Refusal::Timeout, &mut self.counters.timeouts),
-            AcquireError::QueueFull { .. } => (Refusal::Rejected, &mut self.counters.rejected),
-            _ => (Refusal::Error, &mut self.counters.errors),
-        };
-        *counter += 1;
-        let waited = Duration::ZERO;
-        self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
-        Acquired::Refused(error)
-    }
-
-    fn tell_refused(
-        &self,
-        class: ClassId,
-        outcome: Refusal,
-        enqueued_at: Instant,
-        now: Instant,
-        fx: &mut Effects<R>,
-    ) {
-        let waited = now.saturating_duration_since(enqueued_at);
-        let class = &self.classes[class].class;
-        self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
-    }
-
-    fn timed_out(&self, waiter: WaiterId, now: Instant) -> AcquireError {
-        let waiter = &self.waiters[waiter];
-        AcquireError::Timeout {
-            waited: now.saturating_duration_since(waiter.enqueued_at),
-            load: self.load(),
-            last: self.classes[waiter.class].breaker.last().cloned(),
-        }
-    }
-
-    fn unavailable(&self, class: ClassId, now: Instant) -> AcquireError {
-        let breaker = &self.classes[class].breaker;
-        AcquireError::Unavailable {
-            last: breaker.last().cloned().expect("an open breaker has an error"),
-            retry_after: breaker
-                .retry_at()
-                .map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
-        }
-    }
-
-    #[inline]
-    pub(super) fn is_stale(&self, index: usize, now: Instant) -> bool {
-        self.config.check_after_idle.is_some_and(|limit| {
-            let idled = now.saturating_duration_since(self.slots[index].proven_at);
-            if limit.is_zero() { true } else { idled > limit }
-        })
-    }
-
-    pub(super) fn start_check(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
-        let SlotState::Idle(resource) = self.set_state(index, SlotState::Checking, now) else {
-            unreachable!("only an idle resource is checked")
-        };
-        let meta = self.meta(index);
-        fx.jobs.push(Job::Check { slot: SlotRef { index, id: meta.id }, meta, resource });
     }
 }

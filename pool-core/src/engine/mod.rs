@@ -8,11 +8,15 @@
 mod acquire;
 mod breaker;
 mod class;
+mod closing;
 mod control;
 mod effects;
+mod grant;
 mod invariants;
+mod outcome;
 mod queue;
 mod quiet;
+mod refusal;
 mod release;
 mod slot;
 mod snapshot;
@@ -23,6 +27,7 @@ mod upkeep;
 mod waiter;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -224,4 +229,9 @@ impl<R> State<R> {
     pub(crate) fn is_draining(&self) -> bool {
         self.phase != Phase::Running
     }
+}
+
+/// How long ago something was, never negative.
+fn since(now: Instant, then: Instant) -> Duration {
+    now.saturating_duration_since(then)
 }

@@ -76,9 +76,9 @@ impl<R> SlotState<R> {
 
 impl<R> Slot<R> {
     /// What was granted and not fetched, which is then in the caller's hands.
-    pub(super) fn fetch(&mut self) -> Option<Unfetched<R>> {
+    pub(super) fn fetch(&mut self) -> Option<R> {
         match &mut self.state {
-            SlotState::Leased { unfetched, .. } => unfetched.take(),
+            SlotState::Leased { unfetched, .. } => Some(unfetched.take()?.resource),
             _ => None,
         }
     }

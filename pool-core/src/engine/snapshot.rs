@@ -1,8 +1,7 @@
 use tokio::time::Instant;
 
-use super::State;
-use super::release::since;
 use super::waiter::WaiterState;
+use super::{State, since};
 use crate::{ClassStats, Load, ResourceInfo, Stats, WaiterInfo};
 
 impl<R> State<R> {

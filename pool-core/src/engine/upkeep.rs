@@ -3,8 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::{ClassId, DEFAULT_CLASS};
-use super::release::since;
-use super::{Effects, Job, Phase, SlotRef, SlotState, State};
+use super::{Effects, Job, Phase, SlotRef, SlotState, State, since};
 use crate::{CloseReason, Event, ResourceState};
 
 /// How soon to look again when a check is due while another one runs.
