@@ -2,12 +2,12 @@
 
 mod gateway_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures_util::StreamExt;
-use gateway_support::{Cdp, Service, Site};
-use serde_json::json;
+use gateway_support::{Cdp, PATIENCE, Service, Site};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -107,6 +107,43 @@ async fn shared_leases_are_browsers_of_their_own_in_one_chromium() {
     second.call(None, "Browser.close", json!({})).await;
     let titles = first.call(None, "Target.getTargets", json!({})).await;
     assert!(titles.to_string().contains("data:text/html"), "{titles}");
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not yet: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flush_renews_the_chromium_of_shared_leases_and_ends_none() {
+    let service = Service::start("[pool]\nlease = \"shared\"\nmin_size = 2\nmax_size = 3\n");
+    let mut held = Cdp::new(service.connect("/").await);
+    let page = held.page("about:blank").await;
+    let pids_in = async |state: &str| -> Vec<Value> {
+        let answer = service.get("/api/state").await.json();
+        let browsers = answer["browsers"].as_array().expect("a list").clone();
+        let found = browsers.into_iter().filter(|browser| browser["state"] == state);
+        found.map(|browser| browser["pid"].clone()).collect()
+    };
+    until("one is idle", async || pids_in("idle").await.len() == 1).await;
+    let old = pids_in("leased").await[0].clone();
+    assert_eq!(pids_in("idle").await, [old.clone()], "they share a Chromium");
+
+    assert_eq!(service.post("/api/flush").await.json()["closed"], 1);
+    let mut next = Cdp::new(service.connect("/").await);
+    next.page("about:blank").await;
+    let leased = pids_in("leased").await;
+    let renewed = leased.iter().filter(|pid| **pid != old).count();
+    assert_eq!((leased.len(), renewed), (2, 1), "who comes after it is in another: {leased:?}");
+    assert_eq!(held.evaluate(&page, "6 * 7").await, 42);
+
+    drop(held);
+    let old = old.as_u64().expect("a number") as u32;
+    until("it went with its last lease", async || !service.browsers().contains(&old)).await;
 }
 
 #[tokio::test]

@@ -97,6 +97,16 @@ impl ChromeDriver {
         self.fleet.measure(age).await;
     }
 
+    /// Lets no new leases into the Chromiums that shared leases have in common: those that begin
+    /// from now on are in Chromiums that are launched for them, the present ones finish.
+    ///
+    /// For who closes idle resources to have newer Chromiums, with
+    /// [`Pool::flush_idle`](pool_core::Pool::flush_idle): what takes their places would be placed
+    /// in the same ones. An exclusive lease's Chromium goes with its resource.
+    pub fn renew(&self) {
+        self.fleet.renew();
+    }
+
     /// Gives a resource a new lease: in this place, or elsewhere if the Chromium is retired.
     async fn reseat(
         &self,

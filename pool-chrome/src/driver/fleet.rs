@@ -202,6 +202,15 @@ impl Fleet {
         }
     }
 
+    /// Retires every Chromium of shared leases.
+    pub(super) fn renew(&self) {
+        let hosts: Vec<Arc<Host>> =
+            self.state().hosts.iter().filter_map(|(_, host)| host.upgrade()).collect();
+        for host in hosts {
+            host.retire("it is renewed");
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, FleetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -113,6 +113,10 @@ pub trait BrowserDriver: Driver<Resource: Browser> {
     /// The process of a browser and its memory, as last looked at.
     fn vitals(&self, id: ResourceId) -> Option<Vitals>;
 
+    /// What several browsers have in common takes no more of them: idle ones are about to be
+    /// closed so that new ones are launched.
+    fn renew(&self) {}
+
     /// Looks at the memory of all browsers. Reads `/proc`, so it is called now and then.
     async fn measure(&self);
 }

@@ -155,6 +155,10 @@ impl BrowserDriver for ChromeDriver {
         })
     }
 
+    fn renew(&self) {
+        Self::renew(self);
+    }
+
     async fn measure(&self) {
         Self::measure(self, MEMORY_AGE).await;
     }

@@ -112,6 +112,7 @@ where
     }
 
     fn flush_idle(&self) -> usize {
+        self.driver().renew();
         Self::flush_idle(self)
     }
 

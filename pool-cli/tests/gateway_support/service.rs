@@ -114,6 +114,12 @@ impl Service {
         super::request(address, "GET", path, &[], "").await
     }
 
+    pub(crate) async fn post(&self, path: &str) -> super::Answer {
+        let address = self.address.parse().expect("an address");
+        let headers = [("content-type", "application/json")];
+        super::request(address, "POST", path, &headers, "{}").await
+    }
+
     /// The processes of this service's browsers, by their directories.
     pub(crate) fn browsers(&self) -> Vec<u32> {
         processes_below(&self.state_dir())
