@@ -175,11 +175,15 @@ async function watchIt() {
   const seen = new Map();
   while (running()) {
     const now = performance.now();
-    for (const { pid, state } of descendants(pool.pid)) {
-      if (state !== 'Z') seen.delete(pid);
+    const all = processes();
+    const byPid = new Map(all.map((process) => [process.pid, process]));
+    for (const { pid, parent, state } of descendants(pool.pid, all)) {
+      // A Chromium that a fault has frozen cannot reap its own children; its zygotes do so only when it asks.
+      if (state !== 'Z' || isFrozen(parent, byPid)) seen.delete(pid);
       else if (!seen.has(pid)) seen.set(pid, now);
       else if (now - seen.get(pid) > 1000) {
         report.zombies += 1;
+        failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${pid} of ${byPid.get(parent)?.command.slice(0, 200)}`);
         seen.set(pid, Infinity);
       }
     }
@@ -191,6 +195,12 @@ async function watchIt() {
     }
     await delay(500);
   }
+}
+
+/** Whether a process, or one between it and the pool, is stopped. */
+function isFrozen(pid, byPid) {
+  const process = byPid.get(pid);
+  return process !== undefined && pid !== pool.pid && (process.state === 'T' || isFrozen(process.parent, byPid));
 }
 
 async function judge() {
