@@ -131,7 +131,7 @@ async fn a_flush_renews_the_chromium_of_shared_leases_and_ends_none() {
     };
     until("one is idle", async || pids_in("idle").await.len() == 1).await;
     let old = pids_in("leased").await[0].clone();
-    assert_eq!(pids_in("idle").await, [old.clone()], "they share a Chromium");
+    assert_eq!(pids_in("idle").await, std::slice::from_ref(&old), "they share a Chromium");
 
     assert_eq!(service.post("/api/flush").await.json()["closed"], 1);
     let mut next = Cdp::new(service.connect("/").await);
