@@ -60,7 +60,6 @@ struct Run {
     browser: Browser,
     site: String,
     folder: PathBuf,
-    patience: Duration,
 }
 
 impl Run {
@@ -455,6 +454,15 @@ async fn upload(run: &Run) -> Outcome {
     Ok(answer["files"].clone())
 }
 
+/// What `work` comes to, if it does within `patience`.
+async fn in_time<T, E: Into<Box<dyn Error + Send + Sync>>>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    let done = timeout(patience, work).await.map_err(|_| "it took too long")?;
+    done.map_err(Into::into)
+}
+
 /// Prints how a step went; whether it went well.
 fn tell(step: &str, begun: Instant, outcome: &Outcome) -> bool {
     let ms = begun.elapsed().as_millis();
@@ -506,29 +514,30 @@ async fn main() -> ExitCode {
     };
     let begun = Instant::now();
     let config = HandlerConfig { request_timeout: patience, ..HandlerConfig::default() };
-    let (browser, mut handler) = match Browser::connect_with_config(cdp, config).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            tell("connect", begun, &Err(error.into()));
-            return ExitCode::FAILURE;
-        }
-    };
+    let (browser, mut handler) =
+        match in_time(patience, Browser::connect_with_config(cdp, config)).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                tell("connect", begun, &Err(error));
+                return ExitCode::FAILURE;
+            }
+        };
     tell("connect", begun, &Ok(Value::Null));
     let handling = tokio::spawn(async move { while handler.next().await.is_some() {} });
-    let mut run = Run { browser, site, folder, patience };
+    let mut run = Run { browser, site, folder };
     let mut good = true;
     let wanted = |name: &str| {
         only.as_deref().is_none_or(|only| only.split(',').any(|one| one.replace('-', "_") == name))
     };
     for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
         let begun = Instant::now();
-        let outcome = timeout(run.patience, step(&run)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("it took too long".into()));
+        let outcome = in_time(patience, step(&run)).await;
         good &= tell(name, begun, &outcome.map(|result| run.stable(&result)));
     }
     let begun = Instant::now();
-    let closed = run.browser.close().await;
-    good &= tell("close", begun, &closed.map(|_| Value::Null).map_err(Into::into));
+    // A browser that has died answers nothing.
+    let closed = in_time(patience, run.browser.close()).await;
+    good &= tell("close", begun, &closed.map(|_| Value::Null));
     handling.abort();
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
