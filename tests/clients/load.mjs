@@ -32,7 +32,7 @@ async function worker() {
     const begun = performance.now();
     const line = { session: number, ok: true };
     try {
-      Object.assign(line, await within(options.timeout, session(client, { cdp, site, fresh: options.context === 'new' })));
+      Object.assign(line, await within(options.timeout, session(client, { cdp, site, fresh: options.context === 'new', limit: options.timeout })));
     } catch (error) {
       failed += 1;
       const message = String(error?.message ?? error);

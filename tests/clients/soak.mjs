@@ -72,7 +72,7 @@ async function useIt() {
     const from = performance.now();
     report.sessions += 1;
     try {
-      const times = await within(60_000, session(pick(clients), { cdp: pool.url, site: site.url }));
+      const times = await within(60_000, session(pick(clients), { cdp: pool.url, site: site.url, limit: 20_000 }));
       acquired.push(times.connect);
       report.good += 1;
     } catch (error) {
@@ -210,6 +210,7 @@ async function judge() {
     if (report.held_at_the_end === 0) break;
     await delay(50);
   }
+  if (report.held_at_the_end > 0) failures.push(`held at the end: ${JSON.stringify(await pool.get('/sessions'))}`);
   report.exit_code = await pool.stop();
   logs += pool.log();
   report.orphans += ours().length;

@@ -3,7 +3,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { script } from './script.mjs';
-import { expect, pngSize } from './steps.mjs';
+import { expect, pngSize, within } from './steps.mjs';
 
 /**
  * The clients by name. Each is `{ connect(cdp), context(browser, fresh), pages(context) }`; a `fresh` context is
@@ -43,8 +43,11 @@ async function chromiumoxide({ cdp, site }) {
   return Object.fromEntries(lines.map(({ step, ms }) => [step, ms]));
 }
 
-/** Resolves to how long each part took, in milliseconds; an error that begins with LEAK tells what was found. */
-export async function session(client, { cdp, site, fresh = false }) {
+/**
+ * Resolves to how long each part took, in milliseconds; an error that begins with LEAK tells what was found.
+ * The browser is given back after `limit` milliseconds at the latest: a page that has died may never answer.
+ */
+export async function session(client, { cdp, site, fresh = false, limit = 60_000 }) {
   if (client.session) return client.session({ cdp, site });
   const times = {};
   let last = performance.now();
@@ -56,7 +59,7 @@ export async function session(client, { cdp, site, fresh = false }) {
 
   const browser = await client.connect(cdp);
   lap('connect');
-  try {
+  const use = async () => {
     const context = await client.context(browser, fresh);
     const leftPages = (await client.pages(context)).filter((page) => page.url() !== 'about:blank').map((page) => page.url());
     const leftCookies = (await context.cookies()).map(({ name, value }) => `${name}=${value}`);
@@ -84,6 +87,9 @@ export async function session(client, { cdp, site, fresh = false }) {
     lap('screenshot');
     await page.close();
     if (fresh) await context.close();
+  };
+  try {
+    await within(limit, use());
   } finally {
     // Puppeteer's close() would end a browser that is not leased.
     await (fresh && browser.disconnect ? browser.disconnect() : browser.close());
