@@ -64,6 +64,7 @@ impl<R> State<R> {
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
         };
+        // A write that changes nothing would still take the line away from the other cores.
         if self.recent != class {
             self.recent = class;
         }
