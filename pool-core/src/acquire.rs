@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::bounded;
-use crate::engine::{Acquired, Asked, Grant, State};
+use crate::engine::{self, Acquired, Asked, Outcome, State, Ticket};
 use crate::shared::Shared;
 use crate::wait::sleep;
 use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
@@ -24,14 +24,21 @@ use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Reque
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquire<'a, D: Driver> {
     shared: &'a Arc<Shared<D>>,
-    stage: Stage,
+    stage: Stage<D>,
     acquired_at: &'static Location<'static>,
 }
 
-enum Stage {
+enum Stage<D: Driver> {
     Asking(Request),
-    Waiting { waiter: usize, deadline: Option<Pin<Box<Sleep>>> },
+    Waiting(Waiting<D::Resource>),
     Done,
+}
+
+/// A place in the queue.
+struct Waiting<R> {
+    waiter: usize,
+    ticket: engine::Arc<Ticket<R>>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, D: Driver> Acquire<'a, D> {
@@ -61,7 +68,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         (class, handicap): (Class, Duration),
         now: Instant,
         cx: &Context<'_>,
-    ) -> Acquired<D::Resource> {
+    ) -> Reply<D::Resource> {
         let shared = self.shared;
         let mut asked = Asked {
             class: &class,
@@ -75,18 +82,29 @@ impl<'a, D: Driver> Acquire<'a, D> {
             },
             acquired_at: self.acquired_at,
         };
-        let mut waker = shared.is_crowded().then(|| cx.waker().clone());
+        let ticket =
+            |asked: &Asked<'_>| engine::Arc::new(Ticket::new(asked, now, cx.waker().clone()));
+        let mut held = shared.is_crowded().then(|| ticket(&asked));
         loop {
-            match shared.apply(|state, fx| state.acquire(&asked, &mut waker, now, fx)) {
+            match shared.apply(|state, fx| state.acquire(&asked, held.as_ref(), now, fx)) {
                 Acquired::UnknownClass => {
                     let (limits, panics) = shared.policies.limit(&class);
                     shared.report_panics(panics);
                     asked.limits = Some(limits);
                 }
-                Acquired::NeedsWaker => waker = Some(cx.waker().clone()),
-                answer => {
-                    shared.set_crowded(matches!(answer, Acquired::Queued(_)));
-                    return answer;
+                Acquired::NeedsTicket => held = Some(ticket(&asked)),
+                Acquired::Queued(waiter) => {
+                    shared.set_crowded(true);
+                    let ticket = held.expect("nobody is queued without one");
+                    return Reply::Queued(Waiting { waiter, ticket, deadline: None });
+                }
+                Acquired::Granted(grant) => {
+                    shared.set_crowded(false);
+                    return Reply::Answer(Ok(grant));
+                }
+                Acquired::Refused(error) => {
+                    shared.set_crowded(false);
+                    return Reply::Answer(Err(error));
                 }
             }
         }
@@ -107,21 +125,13 @@ impl<'a, D: Driver> Acquire<'a, D> {
         self.shared.tell(Event::Refused { class, outcome, waited });
         rejection.into()
     }
-
-    /// Fetches the answer if there is one, else leaves the waker to be told of it.
-    fn fetch(&self, waiter: usize, cx: &Context<'_>) -> Answer<D> {
-        if let Some(answer) = self.shared.apply(|state, _| state.fetch(waiter)) {
-            return Some(answer);
-        }
-        let waker = cx.waker().clone();
-        let (answer, unused) = self.shared.apply(|state, _| state.watch(waiter, waker));
-        drop(unused);
-        answer
-    }
 }
 
-/// What became of a request; `None` while it waits.
-type Answer<D> = Option<Result<Grant<<D as Driver>::Resource>, AcquireError>>;
+/// What the engine says to a request.
+enum Reply<R> {
+    Answer(Outcome<R>),
+    Queued(Waiting<R>),
+}
 
 impl<D: Driver> Future for Acquire<'_, D> {
     type Output = Result<Lease<D>, AcquireError>;
@@ -144,37 +154,31 @@ impl<D: Driver> Future for Acquire<'_, D> {
                 }
                 let now = *now.get_or_insert_with(Instant::now);
                 match this.ask(&request, decided, now, cx) {
-                    Acquired::Granted(grant) => Some(Ok(grant)),
-                    Acquired::Refused(error) => Some(Err(error)),
-                    Acquired::Queued(waiter) => {
+                    Reply::Answer(answer) => Some(answer),
+                    Reply::Queued(waiting) => {
                         // Before the timer, which panics where a runtime has ended: the waiter
                         // must leave the queue then too.
-                        this.stage = Stage::Waiting { waiter, deadline: None };
-                        let sleep = this
-                            .own_limit(&request)
-                            .map(|limit| Box::pin(sleep(now + limit, &this.shared.runtime)));
-                        this.stage = Stage::Waiting { waiter, deadline: sleep };
+                        this.stage = Stage::Waiting(waiting);
+                        let limit = this.own_limit(&request);
+                        if let (Some(limit), Stage::Waiting(waiting)) = (limit, &mut this.stage) {
+                            let sleep = sleep(now + limit, &this.shared.runtime);
+                            waiting.deadline = Some(Box::pin(sleep));
+                        }
                         None
-                    }
-                    Acquired::UnknownClass | Acquired::NeedsWaker => {
-                        unreachable!("both were given")
                     }
                 }
             }
-            Stage::Waiting { waiter, .. } => {
-                let waiter = *waiter;
-                this.fetch(waiter, cx)
-            }
+            Stage::Waiting(waiting) => waiting.ticket.poll(cx.waker()),
             Stage::Done => panic!("an acquire was polled after it was done"),
         };
         let answer = match (answer, &mut this.stage) {
             (Some(answer), _) => answer,
-            (None, Stage::Waiting { waiter, deadline: Some(deadline) }) => {
+            (None, Stage::Waiting(Waiting { waiter, ticket, deadline: Some(deadline) })) => {
                 if deadline.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                let (waiter, now) = (*waiter, Instant::now());
-                this.shared.apply(|state, fx| state.expire(waiter, now, fx))
+                let now = Instant::now();
+                this.shared.apply(|state, fx| state.expire(*waiter, ticket, now, fx))
             }
             (None, _) => return Poll::Pending,
         };
@@ -185,9 +189,10 @@ impl<D: Driver> Future for Acquire<'_, D> {
 
 impl<D: Driver> Drop for Acquire<'_, D> {
     fn drop(&mut self) {
-        if let Stage::Waiting { waiter, .. } = self.stage {
+        if let Stage::Waiting(Waiting { waiter, ticket, .. }) = &self.stage {
             let now = Instant::now();
-            self.shared.apply(|state, fx| state.cancel(waiter, now, fx));
+            // An error that it had got is dropped here, outside of the lock.
+            drop(self.shared.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
         }
     }
 }

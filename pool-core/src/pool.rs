@@ -110,7 +110,7 @@ impl<D: Driver> Pool<D> {
             acquired_at: Location::caller(),
         };
         let now = Instant::now();
-        match self.shared.apply(|state, fx| state.acquire(&asked, &mut None, now, fx)) {
+        match self.shared.apply(|state, fx| state.acquire(&asked, None, now, fx)) {
             Acquired::Granted(grant) => Some(Lease::new(&self.shared, grant)),
             _ => None,
         }

@@ -16,7 +16,7 @@ use crate::{BoxError, CloseReason, Driver, Event, SharedError, jobs};
 /// The engine sits behind the one mutex. Everything else happens outside of it, in
 /// [`apply`](Self::apply).
 pub(crate) struct Shared<D: Driver> {
-    state: Mutex<State<D::Resource>>,
+    state: Aligned<Mutex<State<D::Resource>>>,
     pub(crate) driver: D,
     pub(crate) policies: Stack<D>,
     pub(crate) settings: Settings,
@@ -35,6 +35,10 @@ pub(crate) struct Shared<D: Driver> {
     /// How many `Pool` handles there are; the last one ends the pool.
     pub(crate) handles: AtomicUsize,
 }
+
+/// Starts at a cache line, so that who gets the lock gets what it guards first, and nothing else.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 /// The settings that the shell needs outside of the lock.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +63,7 @@ impl<D: Driver> Shared<D> {
         event_capacity: usize,
     ) -> Self {
         Self {
-            state: Mutex::new(state),
+            state: Aligned(Mutex::new(state)),
             driver,
             policies,
             settings,
@@ -138,7 +142,7 @@ impl<D: Driver> Shared<D> {
     fn lock(&self) -> MutexGuard<'_, State<D::Resource>> {
         // No user code runs under the lock, so a poisoned one means a bug of the engine that has
         // been reported by its panic; going on is better than failing every later call.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
@@ -156,7 +160,7 @@ impl<D: Driver> Shared<D> {
         if fx.drained {
             self.drained.notify_waiters();
         }
-        drop(fx.drop);
+        drop((fx.drop, fx.spent));
     }
 
     /// Shows an event to the policies and to everyone who reads the stream.

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::contenders::{Bare, Bb8, Contender, Deadpool, FastPool, Mobc, Stacked};
-use crate::figure::{Figure, median};
+use crate::figure::{Figure, figures};
 
 /// So many tasks over this many resources.
 const RESOURCES: usize = 8;
@@ -19,29 +19,26 @@ struct Round {
 /// Many tasks that each lease, yield once while they hold, and release, as fast as they can.
 pub(crate) fn run(tasks: usize, quick: bool) -> Vec<Figure> {
     let (rounds, time) =
-        if quick { (1, Duration::from_millis(20)) } else { (5, Duration::from_millis(700)) };
-    let mut all: [Vec<Round>; 6] = Default::default();
-    for _ in 0..rounds {
-        all[0].push(round::<Bare>(tasks, time));
-        all[1].push(round::<Stacked>(tasks, time));
-        all[2].push(round::<Deadpool>(tasks, time));
-        all[3].push(round::<Bb8>(tasks, time));
-        all[4].push(round::<Mobc>(tasks, time));
-        all[5].push(round::<FastPool>(tasks, time));
-    }
-    let names = [Bare::NAME, Stacked::NAME, Deadpool::NAME, Bb8::NAME, Mobc::NAME, FastPool::NAME];
-    let figures = |what: &str, unit: &'static str, pick: fn(&Round) -> f64| {
-        let bench = format!("contended_{tasks}_{what}");
-        let of = |rounds: &Vec<Round>| median(rounds.iter().map(pick).collect());
-        names
-            .iter()
-            .zip(&all)
-            .map(|(pool, rounds)| Figure { bench: bench.clone(), pool, value: of(rounds), unit })
-            .collect::<Vec<_>>()
+        if quick { (1, Duration::from_millis(20)) } else { (9, Duration::from_millis(400)) };
+    let all: Vec<[Round; 6]> = (0..rounds)
+        .map(|_| {
+            [
+                round::<Bare>(tasks, time),
+                round::<Stacked>(tasks, time),
+                round::<Deadpool>(tasks, time),
+                round::<Bb8>(tasks, time),
+                round::<Mobc>(tasks, time),
+                round::<FastPool>(tasks, time),
+            ]
+        })
+        .collect();
+    let show = |what: &str, unit: &'static str, pick: fn(&Round) -> f64| {
+        let rounds: Vec<[f64; 6]> = all.iter().map(|round| round.each_ref().map(pick)).collect();
+        figures(&format!("contended_{tasks}_{what}"), unit, &rounds)
     };
-    let mut out = figures("throughput", "leases/s", |round| round.per_second);
-    out.extend(figures("worst_wait", "ms", |round| round.worst_wait_ms));
-    out.extend(figures("spread", "share of mean", |round| round.spread));
+    let mut out = show("throughput", "leases/s", |round| round.per_second);
+    out.extend(show("worst_wait", "ms", |round| round.worst_wait_ms));
+    out.extend(show("spread", "share of mean", |round| round.spread));
     out
 }
 
@@ -64,7 +61,10 @@ fn round<C: Contender>(tasks: usize, time: Duration) -> Round {
                     while !stop.load(Ordering::Relaxed) {
                         let asked = Instant::now();
                         let guard = pool.get().await;
-                        worst = worst.max(asked.elapsed());
+                        // The first one has waited for the start.
+                        if leases > 0 {
+                            worst = worst.max(asked.elapsed());
+                        }
                         tokio::task::yield_now().await;
                         drop(guard);
                         leases += 1;

@@ -1,11 +1,36 @@
 use serde_json::json;
 
+use crate::contenders::{Bare, Bb8, Contender, Deadpool, FastPool, Mobc, Stacked};
+
+/// In the order in which they run.
+pub(crate) const NAMES: [&str; 6] =
+    [Bare::NAME, Stacked::NAME, Deadpool::NAME, Bb8::NAME, Mobc::NAME, FastPool::NAME];
+
 /// One measured number of one contender.
 pub(crate) struct Figure {
-    pub bench: String,
-    pub pool: &'static str,
-    pub value: f64,
-    pub unit: &'static str,
+    bench: String,
+    pool: &'static str,
+    /// The median round.
+    value: f64,
+    unit: &'static str,
+    /// To deadpool in the same round; the median of that.
+    ratio: f64,
+}
+
+/// The figures of a bench from what each round of each contender has shown.
+///
+/// A shared machine may be three times as fast in one second as in the next, so ratios are taken
+/// between neighbours in time, and only then the median.
+pub(crate) fn figures(bench: &str, unit: &'static str, rounds: &[[f64; 6]]) -> Vec<Figure> {
+    let deadpool = NAMES.iter().position(|name| *name == Deadpool::NAME).expect("it runs");
+    let of = |at: usize| Figure {
+        bench: bench.to_owned(),
+        pool: NAMES[at],
+        value: median(rounds.iter().map(|round| round[at])),
+        unit,
+        ratio: median(rounds.iter().map(|round| round[at] / round[deadpool])),
+    };
+    (0..NAMES.len()).map(of).collect()
 }
 
 /// A table for people, then a JSON line per figure for machines.
@@ -16,12 +41,8 @@ pub(crate) fn print(figures: &[Figure]) {
             bench = &figure.bench;
             println!("\n{bench} ({})", figure.unit);
         }
-        println!(
-            "  {:<22} {:>14.1}   {:.2} x deadpool",
-            figure.pool,
-            figure.value,
-            ratio(figures, figure)
-        );
+        let Figure { pool, value, ratio, .. } = figure;
+        println!("  {pool:<22} {value:>14.1}   {ratio:.2} x deadpool");
     }
     println!();
     for figure in figures {
@@ -30,22 +51,15 @@ pub(crate) fn print(figures: &[Figure]) {
             "pool": figure.pool,
             "value": (figure.value * 100.0).round() / 100.0,
             "unit": figure.unit,
-            "ratio_to_deadpool": (ratio(figures, figure) * 1000.0).round() / 1000.0,
+            "ratio_to_deadpool": (figure.ratio * 1000.0).round() / 1000.0,
         });
         println!("{line}");
     }
 }
 
-fn ratio(figures: &[Figure], figure: &Figure) -> f64 {
-    let deadpool = figures
-        .iter()
-        .find(|other| other.bench == figure.bench && other.pool == "deadpool")
-        .expect("deadpool is measured in every bench");
-    figure.value / deadpool.value
-}
-
 /// The middle one, which a single disturbed round does not move.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,7 +1,8 @@
 //! pool-core beside the pools that a Rust user would otherwise take, all in one process.
 //!
-//! Rounds of the contenders are interleaved, so that a machine that changes its speed changes it
-//! for all, and the median round counts. Quote the ratios, not the nanoseconds.
+//! Rounds of the contenders are interleaved, a ratio is one between neighbours in time, and the
+//! median round counts, so that a machine that changes its speed changes it for all. Quote the
+//! ratios, not the nanoseconds.
 //!
 //! `cargo bench -p pool-core --bench peers`
 

@@ -2,7 +2,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::contenders::{Bare, Bb8, Contender, Deadpool, FastPool, Mobc, Stacked};
-use crate::figure::{Figure, median};
+use crate::figure::{Figure, figures};
 
 /// One task with an idle resource at hand: nanoseconds per acquire and release.
 pub(crate) fn run(quick: bool) -> Vec<Figure> {
@@ -18,27 +18,18 @@ pub(crate) fn run(quick: bool) -> Vec<Figure> {
             FastPool::new(8),
         );
         let (rounds, turns) = if quick { (1, 100) } else { (15, 100_000) };
-        let mut all: [Vec<f64>; 6] = Default::default();
+        let mut all: Vec<[f64; 6]> = Vec::new();
         for _ in 0..rounds {
-            all[0].push(round(&bare, turns).await);
-            all[1].push(round(&stacked, turns).await);
-            all[2].push(round(&deadpool, turns).await);
-            all[3].push(round(&bb8, turns).await);
-            all[4].push(round(&mobc, turns).await);
-            all[5].push(round(&fast, turns).await);
+            all.push([
+                round(&bare, turns).await,
+                round(&stacked, turns).await,
+                round(&deadpool, turns).await,
+                round(&bb8, turns).await,
+                round(&mobc, turns).await,
+                round(&fast, turns).await,
+            ]);
         }
-        let names =
-            [Bare::NAME, Stacked::NAME, Deadpool::NAME, Bb8::NAME, Mobc::NAME, FastPool::NAME];
-        names
-            .into_iter()
-            .zip(all)
-            .map(|(pool, values)| Figure {
-                bench: "uncontended".to_string(),
-                pool,
-                value: median(values),
-                unit: "ns",
-            })
-            .collect()
+        figures("uncontended", "ns", &all)
     })
 }
 

@@ -1,13 +1,14 @@
 use std::panic::Location;
-use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::class::ClassId;
 use super::queue::{Links, Rank};
-use super::waiter::{Waiter, WaiterId, WaiterState};
-use super::{Effects, Grant, State};
+use super::sync::Arc;
+use super::ticket::{Outcome, Ticket};
+use super::waiter::{Waiter, WaiterId};
+use super::{Effects, Grant, State, since};
 use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
 
 /// A request as the engine sees it, after the policies had their say.
@@ -33,34 +34,31 @@ pub(crate) enum Acquired<R> {
     Refused(AcquireError),
     /// The class is new: ask the policies for its limits, then ask again.
     UnknownClass,
-    /// It would have to wait: ask again with a waker.
-    NeedsWaker,
+    /// It would have to wait: ask again with a ticket.
+    NeedsTicket,
 }
-
-/// The answer, if there is one, and a waker to drop.
-pub(crate) type Watched<R> = (Option<Result<Grant<R>, AcquireError>>, Option<Waker>);
 
 impl<R> State<R> {
     /// Answers a request at once or puts it into the queue.
     ///
-    /// The waker is a clone made before the lock was taken, since cloning it is foreign code; it
-    /// is taken only if the request must wait.
+    /// The ticket is made before the lock is taken, since that clones a waker, which is foreign
+    /// code; its caller keeps it, so that no waker is dropped here.
     pub(crate) fn acquire(
         &mut self,
         asked: &Asked<'_>,
-        waker: &mut Option<Waker>,
+        ticket: Option<&Arc<Ticket<R>>>,
         now: Instant,
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
         if self.is_draining() {
             return self.refuse(asked.class, AcquireError::Closed, fx);
         }
-        let full = self.waiting >= self.config.max_waiting;
+        let full = self.waiters.len() >= self.config.max_waiting;
         let class = match (self.class_id(asked.class), asked.limits) {
             (Some(class), _) => class,
             // It would only be forgotten again: nothing of a new class is idle.
             (None, _) if full => return self.refuse_full(asked.class, fx),
-            (None, Some(_)) if waker.is_none() => return Acquired::NeedsWaker,
+            (None, Some(_)) if ticket.is_none() => return Acquired::NeedsTicket,
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
         };
@@ -73,7 +71,7 @@ impl<R> State<R> {
             && !self.is_stale(index, now)
         {
             self.classes[class].idle.pop_back();
-            let resource = self.lease(index, asked.acquired_at, now);
+            let resource = self.lease_idle(index, asked.acquired_at, now);
             let grant = self.granted(index, resource, Some(now), Duration::ZERO);
             self.counters.acquired += 1;
             self.classes[class].granted += 1;
@@ -89,27 +87,20 @@ impl<R> State<R> {
         if full && self.classes[class].idle.is_empty() {
             return self.refuse_full(asked.class, fx);
         }
-        if waker.is_none() {
+        let Some(ticket) = ticket else {
             // A class that is new by this very call may have something to keep.
             self.pump(now, fx);
-            return Acquired::NeedsWaker;
-        }
-        let waiter = self.enqueue(class, asked, waker, now);
+            return Acquired::NeedsTicket;
+        };
+        let waiter = self.enqueue(class, asked.handicap, Arc::clone(ticket), now);
         if let Some(at) = asked.expires_at {
             self.arm(at);
         }
         self.serve(class, now, fx);
-        if asked.nowait && self.waiters.contains(waiter) && self.is_unserved(waiter) {
+        if asked.nowait && self.is_unserved(waiter) {
             self.dequeue(waiter);
             self.refresh(class);
-            if let WaiterState::Waiting(held) = self.take_waiter(waiter).state {
-                *waker = held;
-            }
-            let error = AcquireError::Timeout {
-                waited: Duration::ZERO,
-                load: self.load(),
-                last: self.classes[class].breaker.last().cloned(),
-            };
+            let error = self.timed_out(class, Duration::ZERO);
             self.forget(class, now);
             return self.refuse(asked.class, error, fx);
         }
@@ -118,144 +109,91 @@ impl<R> State<R> {
         Acquired::Queued(waiter)
     }
 
-    /// Fetches the answer of a waiter, or leaves a waker to be told of it. Whichever waker is not
-    /// needed comes back, since dropping it is foreign code.
-    pub(crate) fn watch(&mut self, waiter: WaiterId, waker: Waker) -> Watched<R> {
-        match &mut self.waiters[waiter].state {
-            WaiterState::Waiting(held) => (None, held.replace(waker)),
-            _ => (self.fetch(waiter), Some(waker)),
-        }
-    }
-
-    /// The answer of a waiter, which is then forgotten; `None` if it still waits.
-    pub(crate) fn fetch(&mut self, waiter: WaiterId) -> Option<Result<Grant<R>, AcquireError>> {
-        if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
-            return None;
-        }
-        let held = self.take_waiter(waiter);
-        Some(match held.state {
-            WaiterState::Granted(index) => {
-                let slot = &mut self.slots[index];
-                let leased_at = slot.since;
-                let resource = slot.fetch().expect("what is granted is kept until it is fetched");
-                let waited = leased_at.saturating_duration_since(held.enqueued_at);
-                self.counters.acquired += 1;
-                self.counters.waited += waited;
-                let class = &mut self.classes[held.class];
-                class.granted += 1;
-                class.waited += waited;
-                Ok(self.granted(index, resource, Some(leased_at), waited))
-            }
-            WaiterState::Failed(error) => {
-                // An older time than now only means that it is remembered for longer.
-                self.forget(held.class, self.latest);
-                Err(*error)
-            }
-            WaiterState::Waiting(_) => unreachable!("asked above"),
-        })
-    }
-
     /// The caller's time is up: it gets its answer if there is one by now, else it leaves.
     pub(crate) fn expire(
         &mut self,
         waiter: WaiterId,
+        ticket: &Ticket<R>,
         now: Instant,
         fx: &mut Effects<R>,
-    ) -> Result<Grant<R>, AcquireError> {
-        if let Some(answer) = self.fetch(waiter) {
+    ) -> Outcome<R> {
+        if let Some(answer) = ticket.fetch() {
             return answer;
         }
-        let error = self.timed_out(waiter, now);
-        let class = self.leave(waiter, Refusal::Timeout, now, fx);
+        let class = self.waiters[waiter].class;
+        let waited = since(now, ticket.enqueued_at);
+        let error = self.timed_out(class, waited);
         self.counters.timeouts += 1;
-        self.pump(now, fx);
-        self.forget(class, now);
+        self.leave(waiter, Refusal::Timeout, now, fx);
         Err(error)
     }
 
-    /// The caller went away: it leaves the queue, and a grant it had got goes to the next.
-    pub(crate) fn cancel(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects<R>) {
-        let class = self.waiters[waiter].class;
-        if matches!(self.waiters[waiter].state, WaiterState::Waiting(_)) {
-            self.leave(waiter, Refusal::Cancelled, now, fx);
-            self.counters.cancelled += 1;
-        } else {
-            let held = self.take_waiter(waiter);
-            if let WaiterState::Granted(index) = held.state {
-                self.counters.cancelled += 1;
-                self.tell_refused(class, Refusal::Cancelled, held.enqueued_at, now, fx);
-                self.give_back(index, now, fx);
-            }
+    /// The caller went away: it leaves the queue, and a grant it had got goes to the next. An
+    /// error that it had got comes back, since dropping it is foreign code.
+    pub(crate) fn cancel(
+        &mut self,
+        waiter: WaiterId,
+        ticket: &Ticket<R>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) -> Option<AcquireError> {
+        let answer = ticket.fetch();
+        if let Some(Err(error)) = answer {
+            return Some(error);
         }
-        // What it leaves behind may be the room that another class waits for.
-        self.pump(now, fx);
-        self.forget(class, now);
+        self.counters.cancelled += 1;
+        match answer {
+            Some(Ok(grant)) => {
+                let class = self.slots[grant.slot.index].class;
+                self.tell_refused(class, Refusal::Cancelled, since(now, ticket.enqueued_at), fx);
+                self.give_back(grant, now, fx);
+                self.pump(now, fx);
+            }
+            _ => self.leave(waiter, Refusal::Cancelled, now, fx),
+        }
+        None
     }
 
     fn enqueue(
         &mut self,
         class: ClassId,
-        asked: &Asked<'_>,
-        waker: &mut Option<Waker>,
+        handicap: Duration,
+        ticket: Arc<Ticket<R>>,
         now: Instant,
     ) -> WaiterId {
         // Callers read the clock before they got the lock: among them, the lock decides who came
         // first.
         self.latest = self.latest.max(now);
-        let rank = Rank { at: self.latest + asked.handicap, sequence: self.next_sequence };
+        let rank = Rank { at: self.latest + handicap, sequence: self.next_sequence };
         self.next_sequence += 1;
-        let waiter = self.waiters.insert(Waiter {
-            class,
-            rank,
-            links: Links::default(),
-            priority: asked.priority,
-            enqueued_at: now,
-            expires_at: asked.expires_at,
-            acquired_at: asked.acquired_at,
-            state: WaiterState::Waiting(waker.take()),
-        });
-        self.classes[class].waiters.push(&mut self.waiters, waiter, asked.handicap);
-        self.classes[class].asking += 1;
-        self.waiting += 1;
+        let waiter = Waiter { ticket, class, rank, links: Links::default() };
+        let waiter = self.waiters.insert(waiter);
+        self.classes[class].waiters.push(&mut self.waiters, waiter, handicap);
         waiter
     }
 
-    pub(super) fn dequeue(&mut self, waiter: WaiterId) {
+    /// Takes a waiter out of the queue, wherever it stands.
+    pub(super) fn dequeue(&mut self, waiter: WaiterId) -> Waiter<R> {
         let class = self.waiters[waiter].class;
         self.classes[class].waiters.remove(&mut self.waiters, waiter);
-        self.waiting -= 1;
+        self.waiters.remove(waiter)
     }
 
-    fn leave(
-        &mut self,
-        waiter: WaiterId,
-        outcome: Refusal,
-        now: Instant,
-        fx: &mut Effects<R>,
-    ) -> ClassId {
-        self.dequeue(waiter);
-        let held = self.take_waiter(waiter);
-        self.refresh(held.class);
-        self.tell_refused(held.class, outcome, held.enqueued_at, now, fx);
-        if let WaiterState::Waiting(Some(waker)) = held.state {
-            // Waking a caller that leaves is harmless; dropping its waker here would not be.
-            fx.wake.push(waker);
-        }
-        held.class
-    }
-
-    /// The only way a request is forgotten.
-    fn take_waiter(&mut self, waiter: WaiterId) -> Waiter {
-        let held = self.waiters.remove(waiter);
-        self.classes[held.class].asking -= 1;
-        held
+    /// A caller leaves without an answer.
+    fn leave(&mut self, waiter: WaiterId, outcome: Refusal, now: Instant, fx: &mut Effects<R>) {
+        let Waiter { class, ticket, .. } = self.dequeue(waiter);
+        self.refresh(class);
+        self.tell_refused(class, outcome, since(now, ticket.enqueued_at), fx);
+        // What it leaves behind may be the room that another class waits for.
+        self.pump(now, fx);
+        self.forget(class, now);
     }
 
     /// Whether a waiter still waits and no check that is under way is meant for it.
     fn is_unserved(&self, waiter: WaiterId) -> bool {
-        let held = &self.waiters[waiter];
-        let class = &self.classes[held.class];
-        matches!(held.state, WaiterState::Waiting(_))
-            && class.counts.of(ResourceState::Checking) < class.waiters.len()
+        self.waiters.get(waiter).is_some_and(|held| {
+            let class = &self.classes[held.class];
+            class.counts.of(ResourceState::Checking) < class.waiters.len()
+        })
     }
 }

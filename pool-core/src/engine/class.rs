@@ -64,8 +64,6 @@ impl Counts {
 #[repr(C, align(64))]
 pub(super) struct ClassState {
     pub(super) counts: Counts,
-    /// Requests in `State::waiters`, those that have their answer included.
-    pub(super) asking: usize,
     pub(super) granted: u64,
     pub(super) waited: Duration,
     pub(super) waiters: Queue,
@@ -90,7 +88,6 @@ impl ClassState {
     pub(super) fn new(class: Class) -> Self {
         Self {
             counts: Counts::default(),
-            asking: 0,
             granted: 0,
             waited: Duration::ZERO,
             waiters: Queue::default(),
@@ -159,7 +156,7 @@ impl ClassState {
 
     /// Whether the class is empty; it may be forgotten unless its failures must be remembered.
     pub(super) fn is_empty(&self) -> bool {
-        !self.limited && self.asking == 0 && self.counts.total() == 0
+        !self.limited && self.waiters.is_empty() && self.counts.total() == 0
     }
 
     /// Whether nothing would be lost if the class were forgotten.

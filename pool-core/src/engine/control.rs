@@ -132,6 +132,7 @@ impl<R> State<R> {
                 self.close_idle(index, CloseReason::Drained, now, fx);
             }
             self.refresh(class);
+            self.forget(class, now);
         }
         if let Some(at) = deadline {
             self.arm(at);

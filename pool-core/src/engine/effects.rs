@@ -3,6 +3,8 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use super::slot::SlotRef;
+use super::sync::Arc;
+use super::ticket::Ticket;
 use crate::{CloseReason, Event, Meta};
 
 /// What the shell must do once the lock is released.
@@ -14,8 +16,10 @@ pub(crate) struct Effects<R> {
     pub(crate) jobs: Vec<Job<R>>,
     /// Transitions to tell of, in order.
     pub(crate) events: Vec<Event>,
-    /// Values to drop: the pool has no claim on them any more.
+    /// A value to drop: the pool has no claim on it any more.
     pub(crate) drop: Option<R>,
+    /// Another one, which only takes time.
+    pub(crate) spent: Option<Arc<Ticket<R>>>,
     /// The last resource of a draining pool is gone.
     pub(crate) drained: bool,
 }
@@ -27,6 +31,7 @@ impl<R> Default for Effects<R> {
             jobs: Vec::new(),
             events: Vec::new(),
             drop: None,
+            spent: None,
             drained: false,
         }
     }
@@ -40,6 +45,7 @@ impl<R> Effects<R> {
             && self.jobs.is_empty()
             && self.events.is_empty()
             && self.drop.is_none()
+            && self.spent.is_none()
             && !self.drained
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::slot::Unfetched;
-use super::waiter::{WaiterId, WaiterState};
-use super::{Effects, Grant, Job, SlotRef, SlotState, State};
+use super::sync::Arc;
+use super::ticket::Ticket;
+use super::waiter::Waiter;
+use super::{Effects, Grant, Job, SlotRef, SlotState, State, since};
 use crate::{AcquireError, Refusal, ResourceState};
 
 impl<R> State<R> {
@@ -28,48 +29,78 @@ impl<R> State<R> {
                 self.start_check(index, now, fx);
             } else {
                 self.classes[class].idle.pop_back();
-                self.grant(index, now, fx);
+                self.grant(index, None, now, fx);
             }
         }
         self.refresh(class);
     }
 
-    /// Hands the slot's resource, which is in the engine's hands, to the best waiter of its class.
-    pub(super) fn grant(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
-        let class = self.slots[index].class;
-        let waiter =
-            self.classes[class].waiters.pop(&mut self.waiters).expect("the class has a waiter");
-        self.waiting -= 1;
-        let resource = self.lease(index, self.waiters[waiter].acquired_at, now);
-        if let SlotState::Leased { unfetched, .. } = &mut self.slots[index].state {
-            *unfetched = Some(Unfetched { waiter, resource });
+    /// Hands a resource, which idles or has just come into the engine's hands, to the best waiter
+    /// of its class.
+    pub(super) fn grant(
+        &mut self,
+        index: usize,
+        arrived: Option<R>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let id = self.slots[index].class;
+        let class = &mut self.classes[id];
+        let waiter = class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
+        let Waiter { ticket, .. } = self.waiters.remove(waiter);
+        let waited = since(now, ticket.enqueued_at);
+        class.granted += 1;
+        class.waited += waited;
+        self.counters.acquired += 1;
+        self.counters.waited += waited;
+        let acquired_at = ticket.acquired_at;
+        let held = self.lease(index, acquired_at, Some(ticket), now);
+        let resource = match (arrived, held) {
+            (Some(resource), _) | (None, SlotState::Idle(resource)) => resource,
+            _ => unreachable!("only an idle resource is granted, or one that has arrived"),
+        };
+        let grant = self.granted(index, resource, Some(now), waited);
+        if let SlotState::Leased { ticket: Some(ticket), .. } = &self.slots[index].state {
+            fx.wake.extend(ticket.grant(grant));
         }
-        self.answer(waiter, WaiterState::Granted(index), fx);
     }
 
     /// Leases an idle resource.
     #[inline]
-    pub(super) fn lease(
+    pub(super) fn lease_idle(
         &mut self,
         index: usize,
         acquired_at: &'static Location<'static>,
         now: Instant,
     ) -> R {
+        let SlotState::Idle(resource) = self.lease(index, acquired_at, None, now) else {
+            unreachable!("only an idle resource is leased")
+        };
+        resource
+    }
+
+    /// Makes a slot leased; returns the state that it was in.
+    #[inline]
+    fn lease(
+        &mut self,
+        index: usize,
+        acquired_at: &'static Location<'static>,
+        ticket: Option<Arc<Ticket<R>>>,
+        now: Instant,
+    ) -> SlotState<R> {
         let overdue_at = self.config.hold_limit.map(|limit| now + limit);
         if let Some(at) = overdue_at {
             self.arm(at);
         }
-        let state = SlotState::Leased { overdue_at, acquired_at, unfetched: None };
-        let SlotState::Idle(resource) = self.set_state(index, state, now) else {
-            unreachable!("only an idle resource is leased")
-        };
+        let before =
+            self.set_state(index, SlotState::Leased { overdue_at, acquired_at, ticket }, now);
         self.slots[index].uses += 1;
         let last_use = self.config.max_use_count.is_some_and(|max| self.slots[index].uses >= max);
         if last_use {
             // Its replacement can be made while it is out.
             self.mark_retiring(index);
         }
-        resource
+        before
     }
 
     /// What the holder of a leased resource gets.
@@ -85,47 +116,40 @@ impl<R> State<R> {
         Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at, waited }
     }
 
-    /// Takes a resource back that was granted, but never fetched: its waiter, if there is one,
-    /// has slept for too long and gets an error when it wakes. Says whether there was one.
+    /// Takes a resource back that was granted, but not fetched: its waiter has slept for too long
+    /// and gets an error when it wakes. Says whether there was one.
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
-        let SlotState::Leased { unfetched: Some(Unfetched { waiter, .. }), .. } =
-            self.slots[index].state
-        else {
-            return false;
+        let slot = &self.slots[index];
+        let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state else { return false };
+        let (class, waited) = (slot.class, since(now, ticket.enqueued_at));
+        let error =
+            if self.is_draining() { AcquireError::Closed } else { self.timed_out(class, waited) };
+        let (outcome, counter) = match &error {
+            AcquireError::Closed => (Refusal::Error, &mut self.counters.errors),
+            _ => (Refusal::Timeout, &mut self.counters.timeouts),
         };
-        let (error, outcome) = if self.is_draining() {
-            self.counters.errors += 1;
-            (AcquireError::Closed, Refusal::Error)
-        } else {
-            self.counters.timeouts += 1;
-            (self.timed_out(waiter, now), Refusal::Timeout)
-        };
-        let held = &mut self.waiters[waiter];
-        let (class, enqueued_at) = (held.class, held.enqueued_at);
-        held.state = WaiterState::Failed(error.into());
-        self.tell_refused(class, outcome, enqueued_at, now, fx);
-        self.give_back(index, now, fx);
+        let Some(grant) = ticket.take_back(error) else { return false };
+        *counter += 1;
+        self.tell_refused(class, outcome, waited, fx);
+        self.give_back(grant, now, fx);
         true
     }
 
-    /// Takes back a grant that nobody has touched: it is as idle as it was.
-    pub(super) fn give_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
+    /// Takes back a grant that nobody has touched: the resource is as idle as it was.
+    pub(super) fn give_back(&mut self, grant: Grant<R>, now: Instant, fx: &mut Effects<R>) {
+        let index = grant.slot.index;
         let slot = &mut self.slots[index];
-        let resource = slot.fetch().expect("what is granted is kept until it is fetched");
+        let class = &mut self.classes[slot.class];
         slot.uses -= 1;
         if slot.retiring && slot.doomed.is_none() {
             slot.retiring = false;
-            let class = slot.class;
-            self.classes[class].retiring -= 1;
+            class.retiring -= 1;
         }
-        self.arrived(index, resource, now, fx);
-    }
-
-    pub(super) fn answer(&mut self, waiter: WaiterId, answer: WaiterState, fx: &mut Effects<R>) {
-        let state = &mut self.waiters[waiter].state;
-        if let WaiterState::Waiting(Some(waker)) = std::mem::replace(state, answer) {
-            fx.wake.push(waker);
-        }
+        class.granted -= 1;
+        class.waited -= grant.waited;
+        self.counters.acquired -= 1;
+        self.counters.waited -= grant.waited;
+        self.arrived(index, grant.resource, now, fx);
     }
 
     #[inline]

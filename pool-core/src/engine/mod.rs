@@ -21,8 +21,10 @@ mod release;
 mod slot;
 mod snapshot;
 mod supply;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod upkeep;
 mod waiter;
 
@@ -39,6 +41,8 @@ pub(crate) use effects::{Effects, Job};
 pub(crate) use release::Return;
 pub(crate) use slot::SlotRef;
 use slot::{Slot, SlotState};
+pub(crate) use sync::Arc;
+pub(crate) use ticket::{Outcome, Ticket};
 pub(crate) use waiter::Grant;
 use waiter::Waiter;
 
@@ -51,21 +55,20 @@ use crate::{Class, Config, Counters, Event, Limits, ResourceState};
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct State<R> {
-    /// How many of `waiters` are still in a queue.
-    waiting: usize,
     next_sequence: u64,
     /// The latest moment at which a waiter has come.
     latest: Instant,
+    /// The class that was asked for last, which is often the one that is asked for next.
+    recent: ClassId,
     /// Tallies of `slots` by state, changed only where a slot changes its state.
     counts: Counts,
-    waiters: Slab<Waiter>,
+    /// Every request that waits; each stands in the queue of its class.
+    waiters: Slab<Waiter<R>>,
     counters: Counters,
     /// Every resource. Its length is the capacity in use: there is no counter to forget.
     slots: Slab<Slot<R>>,
     classes: Slab<ClassState>,
     class_ids: FxHashMap<Class, ClassId>,
-    /// The class that was asked for last, which is often the one that is asked for next.
-    recent: ClassId,
     /// Classes with a waiter that only a creation can serve. In no order: which of them has the
     /// best waiter changes with every grant, but is asked only when there is room or contention.
     hungry: BTreeSet<ClassId>,
@@ -101,7 +104,6 @@ impl<R> State<R> {
         default.min = config.min_size;
         classes.insert(default);
         Self {
-            waiting: 0,
             next_sequence: 0,
             latest: now,
             counts: Counts::default(),
@@ -200,10 +202,12 @@ impl<R> State<R> {
         let slot = &mut self.slots[index];
         let class = &mut self.classes[slot.class];
         let (old, new) = (slot.state.kind(), state.kind());
-        self.counts.remove(old);
-        class.counts.remove(old);
-        self.counts.add(new);
-        class.counts.add(new);
+        if old != new {
+            self.counts.remove(old);
+            class.counts.remove(old);
+            self.counts.add(new);
+            class.counts.add(new);
+        }
         if new == ResourceState::Closing && slot.retiring {
             slot.retiring = false;
             class.retiring -= 1;
@@ -223,7 +227,8 @@ impl<R> State<R> {
 
     /// Whether the upkeep task must be woken because the next deadline came nearer.
     pub(crate) fn take_rearm(&mut self) -> bool {
-        std::mem::take(&mut self.rearm)
+        // Not written unless it changes, as it lies among what every call only reads.
+        self.rearm && std::mem::take(&mut self.rearm)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -85,14 +85,19 @@ impl Queue {
     }
 
     /// The rank of the best waiter.
-    pub(super) fn best(&self) -> Option<Rank> {
-        self.order.peek().map(|(_, Reverse(rank))| *rank)
+    pub(super) fn best<R>(&self, waiters: &Slab<Waiter<R>>) -> Option<Rank> {
+        let (&lane, _) = self.order.peek()?;
+        Some(waiters[self.first(lane)].rank)
+    }
+
+    fn first(&self, lane: LaneId) -> WaiterId {
+        self.lanes[lane].ends.expect("a lane in the order has a waiter").0
     }
 
     /// Adds a waiter whose rank is its lane's latest.
-    pub(super) fn push(
+    pub(super) fn push<R>(
         &mut self,
-        waiters: &mut Slab<Waiter>,
+        waiters: &mut Slab<Waiter<R>>,
         waiter: WaiterId,
         handicap: Duration,
     ) {
@@ -103,21 +108,26 @@ impl Queue {
         waiters[waiter].links = Links::new(lane_id, before);
         match before {
             Some(before) => waiters[before].links.after = Some(narrow(waiter)),
-            None => drop(self.order.push(lane_id, Reverse(waiters[waiter].rank))),
+            None => {
+                if let (1, Some((&alone, _))) = (self.order.len(), self.order.peek()) {
+                    self.reorder(alone, waiters[self.first(alone)].rank);
+                }
+                self.order.push(lane_id, Reverse(waiters[waiter].rank));
+            }
         }
         self.len += 1;
     }
 
     /// Takes the best waiter out.
-    pub(super) fn pop(&mut self, waiters: &mut Slab<Waiter>) -> Option<WaiterId> {
+    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<WaiterId> {
         let (&lane, _) = self.order.peek()?;
-        let (first, _) = self.lanes[lane].ends.expect("a lane in the order has a waiter");
+        let first = self.first(lane);
         self.remove(waiters, first);
         Some(first)
     }
 
     /// Takes a waiter out, wherever it stands.
-    pub(super) fn remove(&mut self, waiters: &mut Slab<Waiter>, waiter: WaiterId) {
+    pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
         let links = waiters[waiter].links;
         let (lane_id, before, after) = (links.lane(), links.before(), links.after());
         if let Some(before) = before {
@@ -137,9 +147,9 @@ impl Queue {
         };
         if before.is_none() {
             match after {
-                Some(after) => {
-                    self.order.change_priority(&lane_id, Reverse(waiters[after].rank));
-                }
+                // A lane that stands alone is first, whatever its rank.
+                Some(after) if self.order.len() > 1 => self.reorder(lane_id, waiters[after].rank),
+                Some(_) => {}
                 None => self.close_lane(lane_id),
             }
         }
@@ -147,14 +157,14 @@ impl Queue {
     }
 
     /// Every waiter with its rank, best first.
-    pub(super) fn sorted(&self, waiters: &Slab<Waiter>) -> Vec<(Rank, WaiterId)> {
+    pub(super) fn sorted<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Rank, WaiterId)> {
         let mut all: Vec<_> = self.iter(waiters).map(|id| (waiters[id].rank, id)).collect();
         all.sort_unstable();
         all
     }
 
     /// Every waiter, lane by lane, each lane in order.
-    pub(super) fn iter(&self, waiters: &Slab<Waiter>) -> impl Iterator<Item = WaiterId> {
+    pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
         self.lanes.iter().flat_map(|(_, lane)| {
             let first = lane.ends.map(|(first, _)| first);
             std::iter::successors(first, |at| waiters[*at].links.after())
@@ -162,13 +172,17 @@ impl Queue {
     }
 
     /// In each lane the first waiter that the pool itself must call time on.
-    pub(super) fn first_timed(&self, waiters: &Slab<Waiter>) -> Vec<(Instant, WaiterId)> {
+    pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
         let timed = |lane: &Lane| {
             let first = lane.ends.map(|(first, _)| first);
             std::iter::successors(first, |at| waiters[*at].links.after())
-                .find_map(|at| waiters[at].expires_at.map(|expires_at| (expires_at, at)))
+                .find_map(|at| Some((waiters[at].ticket.expires_at?, at)))
         };
         self.lanes.iter().filter_map(|(_, lane)| timed(lane)).collect()
+    }
+
+    fn reorder(&mut self, lane: LaneId, rank: Rank) {
+        self.order.change_priority(&lane, Reverse(rank));
     }
 
     fn lane(&mut self, handicap: Duration) -> LaneId {

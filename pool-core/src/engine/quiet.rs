@@ -36,7 +36,7 @@ impl<R> State<R> {
         self.classes[id].granted += 1;
         self.counters.acquired += 1;
         let leased_at = now.unwrap_or(self.slots[index].since);
-        let resource = self.lease(index, acquired_at, leased_at);
+        let resource = self.lease_idle(index, acquired_at, leased_at);
         let meta = self.slots[index].meta(class);
         let slot = SlotRef { index, id: meta.id };
         Ok(Grant { slot, meta, resource, leased_at: now, waited: Duration::ZERO })
@@ -78,6 +78,9 @@ impl<R> State<R> {
 
     /// Whether nobody waits, nothing is missing, and the pool goes on.
     fn is_quiet(&self) -> bool {
-        self.waiting == 0 && self.hungry.is_empty() && self.short.is_empty() && !self.is_draining()
+        self.waiters.is_empty()
+            && self.hungry.is_empty()
+            && self.short.is_empty()
+            && !self.is_draining()
     }
 }

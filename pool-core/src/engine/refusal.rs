@@ -5,8 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::waiter::{WaiterId, WaiterState};
-use super::{Acquired, Effects, State};
+use super::{Acquired, Effects, State, since};
 use crate::{AcquireError, Class, Event, Refusal};
 
 impl<R> State<R> {
@@ -27,10 +26,10 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         while let Some(waiter) = self.classes[class].waiters.pop(&mut self.waiters) {
-            self.waiting -= 1;
+            let ticket = self.waiters.remove(waiter).ticket;
             self.counters.errors += 1;
-            self.tell_refused(class, Refusal::Error, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error.clone().into()), fx);
+            self.tell_refused(class, Refusal::Error, since(now, ticket.enqueued_at), fx);
+            fx.wake.extend(ticket.fail(error.clone()));
         }
         self.refresh(class);
     }
@@ -43,11 +42,11 @@ impl<R> State<R> {
             .into_iter()
             .find(|(expires_at, _)| *expires_at <= now)
         {
-            self.dequeue(waiter);
+            let ticket = self.dequeue(waiter).ticket;
+            let waited = since(now, ticket.enqueued_at);
             self.counters.timeouts += 1;
-            let error = self.timed_out(waiter, now);
-            self.tell_refused(class, Refusal::Timeout, self.waiters[waiter].enqueued_at, now, fx);
-            self.answer(waiter, WaiterState::Failed(error.into()), fx);
+            self.tell_refused(class, Refusal::Timeout, waited, fx);
+            fx.wake.extend(ticket.fail(self.timed_out(class, waited)));
         }
         self.refresh(class);
     }
@@ -78,22 +77,16 @@ impl<R> State<R> {
         &self,
         class: ClassId,
         outcome: Refusal,
-        enqueued_at: Instant,
-        now: Instant,
+        waited: Duration,
         fx: &mut Effects<R>,
     ) {
-        let waited = now.saturating_duration_since(enqueued_at);
         let class = &self.classes[class].class;
         self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
     }
 
-    pub(super) fn timed_out(&self, waiter: WaiterId, now: Instant) -> AcquireError {
-        let waiter = &self.waiters[waiter];
-        AcquireError::Timeout {
-            waited: now.saturating_duration_since(waiter.enqueued_at),
-            load: self.load(),
-            last: self.classes[waiter.class].breaker.last().cloned(),
-        }
+    pub(super) fn timed_out(&self, class: ClassId, waited: Duration) -> AcquireError {
+        let last = self.classes[class].breaker.last().cloned();
+        AcquireError::Timeout { waited, load: self.load(), last }
     }
 
     pub(super) fn unavailable(&self, class: ClassId, now: Instant) -> AcquireError {

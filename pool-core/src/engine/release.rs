@@ -27,11 +27,12 @@ impl<R> State<R> {
             fx.drop = Some(resource);
             return;
         };
-        if !matches!(held.state, SlotState::Leased { .. }) {
+        let SlotState::Leased { ticket, .. } = &mut held.state else {
             // It was revoked: its place is being freed by that.
             fx.drop = Some(resource);
             return;
-        }
+        };
+        fx.spent = ticket.take();
         held.proven_at = now;
         held.used_at = now;
         let index = slot.index;
@@ -75,8 +76,7 @@ impl<R> State<R> {
         if self.classes[class].waiters.is_empty() {
             self.make_idle(index, resource, now);
         } else {
-            self.set_state(index, SlotState::Idle(resource), now);
-            self.grant(index, now, fx);
+            self.grant(index, Some(resource), now, fx);
         }
         self.refresh(class);
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::waiter::WaiterId;
+use super::sync::Arc;
+use super::ticket::Ticket;
 use crate::{Class, CloseReason, Meta, ResourceId, ResourceState};
 
 /// Names a slot from outside the engine; stale ones are told apart by the id.
@@ -38,8 +39,8 @@ pub(super) struct Slot<R> {
     pub(super) retiring: bool,
 }
 
-/// Where the resource itself is: in the engine while idle or unfetched, else with a job or a
-/// holder.
+/// Where the resource itself is: in the engine while idle, in the ticket of its waiter until that is
+/// fetched, else with a job or a holder.
 #[derive(Debug)]
 pub(super) enum SlotState<R> {
     Creating,
@@ -47,18 +48,12 @@ pub(super) enum SlotState<R> {
     Leased {
         overdue_at: Option<Instant>,
         acquired_at: &'static Location<'static>,
-        unfetched: Option<Unfetched<R>>,
+        /// What it was granted through, if its holder had to wait.
+        ticket: Option<Arc<Ticket<R>>>,
     },
     Recycling,
     Checking,
     Closing(CloseReason),
-}
-
-/// A resource that was granted to a waiter, which has not come for it yet.
-#[derive(Debug)]
-pub(super) struct Unfetched<R> {
-    pub(super) waiter: WaiterId,
-    pub(super) resource: R,
 }
 
 impl<R> SlotState<R> {
@@ -75,10 +70,10 @@ impl<R> SlotState<R> {
 }
 
 impl<R> Slot<R> {
-    /// What was granted and not fetched, which is then in the caller's hands.
-    pub(super) fn fetch(&mut self) -> Option<R> {
-        match &mut self.state {
-            SlotState::Leased { unfetched, .. } => Some(unfetched.take()?.resource),
+    /// How long its holder had waited, if that has not come for it yet.
+    pub(super) fn unfetched(&self) -> Option<Duration> {
+        match &self.state {
+            SlotState::Leased { ticket, .. } => ticket.as_ref()?.unfetched(),
             _ => None,
         }
     }

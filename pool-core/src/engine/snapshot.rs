@@ -1,34 +1,38 @@
 use tokio::time::Instant;
 
-use super::waiter::WaiterState;
 use super::{State, since};
 use crate::{ClassStats, Load, ResourceInfo, Stats, WaiterInfo};
 
 impl<R> State<R> {
     pub(crate) fn load(&self) -> Load {
-        self.counts.load(self.waiting, self.config.max_size)
+        self.counts.load(self.waiters.len(), self.config.max_size)
     }
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {
-        let oldest = self
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| matches!(waiter.state, WaiterState::Waiting(_)))
-            .map(|(_, waiter)| waiter.enqueued_at)
-            .min();
-        let classes = self.classes.iter().map(|(_, class)| ClassStats {
-            class: class.class.clone(),
-            load: class.counts.load(class.waiters.len(), class.max.min(self.config.max_size)),
-            min: class.min,
-            warm: class.warm,
-            waited: class.waited,
-            granted: class.granted,
-            failing: class.breaker.is_failing(),
+        let oldest = self.waiters.iter().map(|(_, waiter)| waiter.ticket.enqueued_at).min();
+        // Counted when they were granted, but no leases until they are fetched.
+        let unfetched = self.slots.iter().map(|(_, slot)| (slot.class, slot.unfetched()));
+        let unfetched: Vec<_> =
+            unfetched.filter_map(|(class, waited)| Some((class, waited?))).collect();
+        let classes = self.classes.iter().map(|(id, class)| {
+            let own = unfetched.iter().filter(|(class, _)| *class == id);
+            ClassStats {
+                class: class.class.clone(),
+                load: class.counts.load(class.waiters.len(), class.max.min(self.config.max_size)),
+                min: class.min,
+                warm: class.warm,
+                waited: class.waited - own.clone().map(|(_, waited)| *waited).sum(),
+                granted: class.granted - own.count() as u64,
+                failing: class.breaker.is_failing(),
+            }
         });
+        let mut counters = self.counters;
+        counters.acquired -= unfetched.len() as u64;
+        counters.waited -= unfetched.iter().map(|(_, waited)| *waited).sum();
         Stats {
             at: now,
             load: self.load(),
-            counters: self.counters,
+            counters,
             classes: classes.collect(),
             oldest_wait: oldest.map(|at| since(now, at)),
             draining: self.is_draining(),
@@ -66,8 +70,8 @@ impl<R> State<R> {
                 let waiter = &self.waiters[waiter];
                 WaiterInfo {
                     class: self.classes[waiter.class].class.clone(),
-                    priority: waiter.priority,
-                    waited: since(now, waiter.enqueued_at),
+                    priority: waiter.ticket.priority,
+                    waited: since(now, waiter.ticket.enqueued_at),
                 }
             })
             .collect()

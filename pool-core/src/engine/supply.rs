@@ -74,7 +74,8 @@ impl<R> State<R> {
         if !self.needs_room(Some(class)) {
             return false;
         }
-        let (Some(own), Some((other, _))) = (self.classes[class].waiters.best(), self.hungriest())
+        let (Some(own), Some((other, _))) =
+            (self.classes[class].waiters.best(&self.waiters), self.hungriest())
         else {
             return false;
         };
@@ -98,7 +99,7 @@ impl<R> State<R> {
 
     /// The hungry class with the best waiter.
     pub(super) fn hungriest(&self) -> Option<(Rank, ClassId)> {
-        let ranked = |id: &ClassId| Some((self.classes[*id].waiters.best()?, *id));
+        let ranked = |id: &ClassId| Some((self.classes[*id].waiters.best(&self.waiters)?, *id));
         self.hungry.iter().filter_map(ranked).min()
     }
 

@@ -10,7 +10,7 @@ use ::loom::sync::{Arc, Mutex};
 use ::loom::thread;
 use tokio::time::Instant;
 
-use crate::engine::{Acquired, Asked, Effects, Grant, Job, Return, SlotRef, State};
+use crate::engine::{Acquired, Asked, Effects, Grant, Job, Return, SlotRef, State, Ticket};
 use crate::{AcquireError, Class, Config, Verdict};
 
 /// A resource.
@@ -105,7 +105,7 @@ impl Shell {
     }
 
     fn acquire(this: &Arc<Self>) -> Acquire {
-        Acquire { shell: Arc::clone(this), waiter: None, done: false }
+        Acquire { shell: Arc::clone(this), waiting: None, done: false }
     }
 
     /// Leases when the only resource is made on the spot.
@@ -130,7 +130,7 @@ impl Shell {
 
 struct Acquire {
     shell: Arc<Shell>,
-    waiter: Option<usize>,
+    waiting: Option<(usize, Arc<Ticket<Toy>>)>,
     done: bool,
 }
 
@@ -145,24 +145,25 @@ impl Acquire {
             expires_at: None,
             acquired_at: Location::caller(),
         };
-        let mut waker = Some(cx.waker().clone());
         let now = self.shell.now;
-        match self.shell.apply(|state, fx| state.acquire(&asked, &mut waker, now, fx)) {
+        let ticket = Arc::new(Ticket::new(&asked, now, cx.waker().clone()));
+        match self.shell.apply(|state, fx| state.acquire(&asked, Some(&ticket), now, fx)) {
             Acquired::Granted(grant) => Some(Ok(grant)),
             Acquired::Refused(error) => Some(Err(error)),
             Acquired::Queued(waiter) => {
-                self.waiter = Some(waiter);
+                self.waiting = Some((waiter, ticket));
                 None
             }
-            Acquired::UnknownClass | Acquired::NeedsWaker => unreachable!("both were given"),
+            Acquired::UnknownClass | Acquired::NeedsTicket => unreachable!("both were given"),
         }
     }
 
     /// As a timer would.
     fn expire(mut self) -> Result<Grant<Toy>, AcquireError> {
         self.done = true;
-        let (waiter, now) = (self.waiter.expect("it waits"), self.shell.now);
-        self.shell.apply(|state, fx| state.expire(waiter, now, fx))
+        let (waiter, ticket) = self.waiting.take().expect("it waits");
+        let now = self.shell.now;
+        self.shell.apply(|state, fx| state.expire(waiter, &ticket, now, fx))
     }
 }
 
@@ -170,14 +171,9 @@ impl Future for Acquire {
     type Output = Result<Grant<Toy>, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.waiter {
+        let answer = match &self.waiting {
             None => self.ask(cx),
-            Some(waiter) => {
-                let waker = cx.waker().clone();
-                let (answer, unused) = self.shell.apply(|state, _| state.watch(waiter, waker));
-                drop(unused);
-                answer
-            }
+            Some((_, ticket)) => ticket.poll(cx.waker()),
         };
         match answer {
             Some(answer) => {
@@ -191,9 +187,9 @@ impl Future for Acquire {
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if let (Some(waiter), false) = (self.waiter, self.done) {
+        if let (Some((waiter, ticket)), false) = (&self.waiting, self.done) {
             let now = self.shell.now;
-            self.shell.apply(|state, fx| state.cancel(waiter, now, fx));
+            drop(self.shell.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
         }
     }
 }

@@ -92,7 +92,7 @@ fn config() -> impl Strategy<Value = Config> {
 
 fn pick(from: &[&[Ask]], at: usize) -> Option<Ask> {
     let all = from.concat();
-    if all.is_empty() { None } else { Some(all[at % all.len()]) }
+    if all.is_empty() { None } else { Some(all[at % all.len()].clone()) }
 }
 
 fn step(rig: &mut Rig, op: &Op) {
@@ -102,17 +102,17 @@ fn step(rig: &mut Rig, op: &Op) {
         }
         Op::Poll(at) => {
             if let Some(ask) = pick(&[&rig.waiting, &rig.granted, &rig.failed], at) {
-                rig.poll(ask);
+                rig.poll(&ask);
             }
         }
         Op::Expire(at) => {
             if let Some(ask) = pick(&[&rig.waiting, &rig.granted], at) {
-                rig.expire(ask);
+                rig.expire(&ask);
             }
         }
         Op::Cancel(at) => {
             if let Some(ask) = pick(&[&rig.waiting, &rig.granted, &rig.failed], at) {
-                rig.cancel(ask);
+                rig.cancel(&ask);
             }
         }
         Op::Release(at, how) if !rig.leases.is_empty() => rig.release(at % rig.leases.len(), how),

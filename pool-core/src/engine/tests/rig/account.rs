@@ -4,15 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ask, Rig, Toy, Work};
-use crate::engine::waiter::WaiterState;
-use crate::engine::{Return, State};
+use crate::engine::{Return, State, Ticket};
 use crate::{ResourceState, Verdict};
 
 impl Rig {
-    pub(super) fn waits(&self, ask: Ask) -> bool {
-        self.waiting.iter().any(|held| held.waiter == ask.waiter)
-    }
-
     pub(super) fn compare(&mut self) {
         self.sort_answers();
         self.compare_load();
@@ -24,7 +19,7 @@ impl Rig {
     /// Finds out who was answered, and that nobody better was passed over.
     fn sort_answers(&mut self) {
         let (kept, taken_back): (Vec<Ask>, Vec<Ask>) =
-            self.granted.drain(..).partition(|ask| self.state.is_granted(ask.waiter));
+            self.granted.drain(..).partition(|ask| ask.ticket.unfetched().is_some());
         self.granted = kept;
         for ask in taken_back {
             let counter =
@@ -32,12 +27,11 @@ impl Rig {
             *counter += 1;
             self.failed.push(ask);
         }
-        let engine = self.state.waiting_ids();
         let (still, answered): (Vec<Ask>, Vec<Ask>) =
-            self.waiting.drain(..).partition(|ask| engine.contains(&ask.waiter));
+            self.waiting.drain(..).partition(|ask| self.state.queues(&ask.ticket));
         self.waiting = still;
         for ask in answered {
-            if self.state.is_granted(ask.waiter) {
+            if ask.ticket.unfetched().is_some() {
                 let passed_over = self
                     .waiting
                     .iter()
@@ -121,7 +115,7 @@ impl Rig {
                 self.finish(0, true);
             }
             for ask in [self.granted.clone(), self.failed.clone()].concat() {
-                self.poll(ask);
+                self.poll(&ask);
             }
             while !self.leases.is_empty() {
                 self.release(0, Return::Judged(Verdict::Recycle));
@@ -147,7 +141,7 @@ impl Rig {
             self.release(0, Return::Judged(Verdict::Keep));
         }
         for ask in [self.granted.clone(), self.failed.clone()].concat() {
-            self.cancel(ask);
+            self.cancel(&ask);
         }
         assert_eq!(Arc::strong_count(&self.alive), 1, "a value outlived the pool");
     }
@@ -155,11 +149,7 @@ impl Rig {
 
 /// What only tests look at.
 impl State<Toy> {
-    fn waiting_ids(&self) -> Vec<usize> {
-        self.classes.iter().flat_map(|(_, class)| class.waiters.iter(&self.waiters)).collect()
-    }
-
-    fn is_granted(&self, waiter: usize) -> bool {
-        matches!(self.waiters[waiter].state, WaiterState::Granted(_))
+    fn queues(&self, ticket: &Arc<Ticket<Toy>>) -> bool {
+        self.waiters.iter().any(|(_, waiter)| Arc::ptr_eq(&waiter.ticket, ticket))
     }
 }

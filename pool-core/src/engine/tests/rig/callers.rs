@@ -1,11 +1,12 @@
 //! What callers do.
 
 use std::panic::Location;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::{Ask, Rig, Toy};
-use crate::engine::{Acquired, Asked, Grant, Return, State};
+use crate::engine::{Acquired, Asked, Grant, Return, State, Ticket};
 use crate::{AcquireError, Verdict};
 
 impl Rig {
@@ -24,7 +25,6 @@ impl Rig {
         }
         let expires_at = self.config.acquire_timeout.map(|limit| self.now + limit);
         let expires_at = expires_at.filter(|_| !nowait);
-        let mut waker = Some(Waker::noop().clone());
         let mut asked = Asked {
             class: &name,
             limits: None,
@@ -34,10 +34,11 @@ impl Rig {
             expires_at,
             acquired_at: Location::caller(),
         };
-        let mut answer = self.call(|state, now, fx| state.acquire(&asked, &mut waker, now, fx));
+        let ticket = Arc::new(Ticket::new(&asked, self.now, Waker::noop().clone()));
+        let mut answer = self.call(|state, now, fx| state.acquire(&asked, Some(&ticket), now, fx));
         if matches!(answer, Acquired::UnknownClass) {
             asked.limits = Some(Some(self.limits[class]));
-            answer = self.call(|state, now, fx| state.acquire(&asked, &mut waker, now, fx));
+            answer = self.call(|state, now, fx| state.acquire(&asked, Some(&ticket), now, fx));
         }
         match answer {
             Acquired::Granted(grant) => {
@@ -48,7 +49,7 @@ impl Rig {
             Acquired::Queued(waiter) => {
                 assert!(!self.draining, "queued by a pool that drains");
                 let rank = (self.now + handicap, self.asked);
-                self.waiting.push(Ask { waiter, class, rank, expires_at });
+                self.waiting.push(Ask { waiter, ticket, class, rank, expires_at });
             }
             Acquired::Refused(error) => match error {
                 AcquireError::Closed => {
@@ -67,7 +68,7 @@ impl Rig {
                 AcquireError::Unavailable { .. } => self.counters.errors += 1,
                 AcquireError::Rejected(_) => panic!("no policy is here"),
             },
-            Acquired::UnknownClass | Acquired::NeedsWaker => panic!("both were given"),
+            Acquired::UnknownClass | Acquired::NeedsTicket => panic!("both were given"),
         }
         self.asked += 1;
         self.compare();
@@ -84,50 +85,47 @@ impl Rig {
     }
 
     /// The caller comes to look for its answer.
-    pub(crate) fn poll(&mut self, ask: Ask) {
-        let (answer, unused) =
-            self.call(|state, _, _| state.watch(ask.waiter, Waker::noop().clone()));
-        drop(unused);
-        match answer {
-            None => assert!(self.waits(ask), "answered, but it is not told"),
+    pub(crate) fn poll(&mut self, ask: &Ask) {
+        match ask.ticket.poll(Waker::noop()) {
+            None => assert!(self.waiting.contains(ask), "answered, but it is not told"),
             Some(answer) => self.fetched(ask, answer),
         }
         self.compare();
     }
 
     /// The caller's time is up.
-    pub(crate) fn expire(&mut self, ask: Ask) {
-        let waited = self.waits(ask);
-        let answer = self.call(|state, now, fx| state.expire(ask.waiter, now, fx));
+    pub(crate) fn expire(&mut self, ask: &Ask) {
+        let waited = self.waiting.contains(ask);
+        let answer = self.call(|state, now, fx| state.expire(ask.waiter, &ask.ticket, now, fx));
         if waited {
             assert!(matches!(answer, Err(AcquireError::Timeout { .. })));
             self.counters.timeouts += 1;
-            self.waiting.retain(|held| held.waiter != ask.waiter);
+            self.waiting.retain(|held| held != ask);
         } else {
             self.fetched(ask, answer);
         }
         self.compare();
     }
 
-    fn fetched(&mut self, ask: Ask, answer: Result<Grant<Toy>, AcquireError>) {
+    fn fetched(&mut self, ask: &Ask, answer: Result<Grant<Toy>, AcquireError>) {
         match answer {
             Ok(grant) => {
                 self.counters.acquired += 1;
                 self.counters.waited += grant.waited;
-                self.granted.retain(|held| held.waiter != ask.waiter);
+                self.granted.retain(|held| held != ask);
                 self.lease(ask.class, grant);
             }
-            Err(_) => self.failed.retain(|held| held.waiter != ask.waiter),
+            Err(_) => self.failed.retain(|held| held != ask),
         }
     }
 
-    pub(crate) fn cancel(&mut self, ask: Ask) {
-        if !self.failed.iter().any(|held| held.waiter == ask.waiter) {
-            self.counters.cancelled += 1;
-        }
-        self.call(|state, now, fx| state.cancel(ask.waiter, now, fx));
+    pub(crate) fn cancel(&mut self, ask: &Ask) {
+        let failed = self.failed.contains(ask);
+        self.counters.cancelled += u64::from(!failed);
+        let error = self.call(|state, now, fx| state.cancel(ask.waiter, &ask.ticket, now, fx));
+        assert_eq!(error.is_some(), failed, "only who failed has an error");
         for list in [&mut self.waiting, &mut self.granted, &mut self.failed] {
-            list.retain(|held| held.waiter != ask.waiter);
+            list.retain(|held| held != ask);
         }
         self.compare();
     }

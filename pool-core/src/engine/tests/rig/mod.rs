@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::engine::{Effects, Grant, Job, SlotRef, State};
+use crate::engine::{Effects, Grant, Job, SlotRef, State, Ticket};
 use crate::error::SharedError;
 use crate::{Class, Config, Counters, Limits, ResourceId};
 
@@ -22,14 +22,21 @@ pub(crate) struct Toy {
     _alive: Arc<()>,
 }
 
-/// A request that has no answer yet.
-#[derive(Clone, Copy, Debug)]
+/// A request whose answer has not been fetched yet.
+#[derive(Clone, Debug)]
 pub(crate) struct Ask {
-    pub(crate) waiter: usize,
+    waiter: usize,
+    ticket: Arc<Ticket<Toy>>,
     pub(crate) class: usize,
     /// When it is deemed to have come, then its number: the order of service.
     pub(crate) rank: (Instant, u64),
     expires_at: Option<Instant>,
+}
+
+impl PartialEq for Ask {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ticket, &other.ticket)
+    }
 }
 
 /// What the engine wants done, and has not been done yet.

@@ -1,0 +1,130 @@
+use std::panic::Location;
+use std::sync::PoisonError;
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sync::{Mutex, MutexGuard};
+use super::{Asked, Grant};
+use crate::AcquireError;
+
+/// A request that waits, held by its caller and by the engine.
+///
+/// The engine puts the answer in under the lock of the pool, so that whoever holds that may rely
+/// on what is not answered. The caller takes it out without: that lock is what many callers
+/// contend for, and so a lease that has waited needs it twice instead of three times.
+#[derive(Debug)]
+pub(crate) struct Ticket<R> {
+    pub(super) priority: Option<u8>,
+    pub(super) enqueued_at: Instant,
+    /// When the pool gives up on it; `None` where its caller keeps the time.
+    pub(super) expires_at: Option<Instant>,
+    pub(super) acquired_at: &'static Location<'static>,
+    answer: Mutex<Answer<R>>,
+}
+
+#[derive(Debug)]
+enum Answer<R> {
+    Awaited(Waker),
+    Granted(Grant<R>),
+    Failed(Box<AcquireError>),
+    Fetched,
+}
+
+/// What became of a request.
+pub(crate) type Outcome<R> = Result<Grant<R>, AcquireError>;
+
+impl<R> Ticket<R> {
+    pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
+        Self {
+            priority: asked.priority,
+            enqueued_at: now,
+            expires_at: asked.expires_at,
+            acquired_at: asked.acquired_at,
+            answer: Mutex::new(Answer::Awaited(waker)),
+        }
+    }
+
+    /// The answer, if there is one.
+    pub(crate) fn fetch(&self) -> Option<Outcome<R>> {
+        let mut answer = self.lock();
+        match *answer {
+            Answer::Awaited(_) => None,
+            _ => Some(take(&mut answer)),
+        }
+    }
+
+    /// As [`fetch`](Self::fetch); if there is no answer yet, this waker is told when it comes.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<Outcome<R>> {
+        {
+            let mut answer = self.lock();
+            match &*answer {
+                Answer::Awaited(held) if held.will_wake(waker) => return None,
+                Answer::Awaited(_) => {}
+                _ => return Some(take(&mut answer)),
+            }
+        }
+        // Cloned before the lock is taken and dropped after: both are foreign code.
+        let mut waker = waker.clone();
+        let mut answer = self.lock();
+        match &mut *answer {
+            Answer::Awaited(held) => std::mem::swap(held, &mut waker),
+            _ => return Some(take(&mut answer)),
+        }
+        None
+    }
+
+    /// Answers; returns whom to wake.
+    pub(super) fn grant(&self, grant: Grant<R>) -> Option<Waker> {
+        self.answer(Answer::Granted(grant))
+    }
+
+    /// Answers; returns whom to wake.
+    pub(super) fn fail(&self, error: AcquireError) -> Option<Waker> {
+        self.answer(Answer::Failed(error.into()))
+    }
+
+    fn answer(&self, answer: Answer<R>) -> Option<Waker> {
+        match std::mem::replace(&mut *self.lock(), answer) {
+            Answer::Awaited(waker) => Some(waker),
+            _ => None,
+        }
+    }
+
+    /// Takes back what was granted and has not been fetched; its caller gets an error instead.
+    pub(super) fn take_back(&self, error: AcquireError) -> Option<Grant<R>> {
+        let mut answer = self.lock();
+        match std::mem::replace(&mut *answer, Answer::Fetched) {
+            Answer::Granted(grant) => {
+                *answer = Answer::Failed(error.into());
+                Some(grant)
+            }
+            other => {
+                *answer = other;
+                None
+            }
+        }
+    }
+
+    /// How long the caller had waited for a grant that it has not fetched.
+    pub(super) fn unfetched(&self) -> Option<Duration> {
+        match &*self.lock() {
+            Answer::Granted(grant) => Some(grant.waited),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answer<R>> {
+        // Nothing that can panic runs under it.
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take<R>(answer: &mut Answer<R>) -> Outcome<R> {
+    match std::mem::replace(answer, Answer::Fetched) {
+        Answer::Granted(grant) => Ok(grant),
+        Answer::Failed(error) => Err(*error),
+        Answer::Awaited(_) | Answer::Fetched => unreachable!("an answer is fetched once"),
+    }
+}
