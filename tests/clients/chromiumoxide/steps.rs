@@ -1,21 +1,12 @@
-//! Drives chromiumoxide, one JSON line a step.
-//!
-//! ```text
-//! cargo run -p browser-pool-tests --example chromiumoxide-client -- CDP_URL SITE_URL [--only step,step]
-//! ```
-//!
-//! Through the pool and on a Chromium of its own the results are the same.
+//! What is done, and what is seen of it.
 
-use std::error::Error;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chromiumoxide::cdp::browser_protocol::browser::{
-    BrowserContextId, EventDownloadProgress, PermissionDescriptor, PermissionSetting,
-    SetDownloadBehaviorBehavior, SetDownloadBehaviorParams, SetPermissionParams,
+    EventDownloadProgress, PermissionDescriptor, PermissionSetting, SetDownloadBehaviorBehavior,
+    SetDownloadBehaviorParams, SetPermissionParams,
 };
 use chromiumoxide::cdp::browser_protocol::dom::SetFileInputFilesParams;
 use chromiumoxide::cdp::browser_protocol::emulation::{
@@ -30,17 +21,15 @@ use chromiumoxide::cdp::browser_protocol::page::{
     CaptureScreenshotFormat, EventJavascriptDialogOpening, HandleJavaScriptDialogParams,
     PrintToPdfParams,
 };
-use chromiumoxide::cdp::browser_protocol::target::CreateTargetParams;
 use chromiumoxide::cdp::js_protocol::runtime::{EventConsoleApiCalled, EventExceptionThrown};
-use chromiumoxide::handler::HandlerConfig;
 use chromiumoxide::page::ScreenshotParams;
-use chromiumoxide::{Browser, Page};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-type Outcome = Result<Value, Box<dyn Error + Send + Sync>>;
+use crate::run::{Failure, Outcome, Run, until, value};
+
 type Step = for<'a> fn(&'a Run) -> BoxFuture<'a, Outcome>;
 
 macro_rules! steps {
@@ -49,61 +38,12 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[(&str, Step)] = steps! {
+/// Every step, in order.
+pub(crate) const STEPS: &[(&str, Step)] = steps! {
     version default_context redirect contexts_are_isolated cookies marks evaluate set_content init_script
     reload form keyboard popups frames dialogs console exception interception device user_agent
     places geolocation screenshots pdf download upload
 };
-
-/// What a step works with.
-struct Run {
-    browser: Browser,
-    site: String,
-    folder: PathBuf,
-}
-
-impl Run {
-    fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.site)
-    }
-
-    async fn page(&self, path: &str) -> Result<Page, Box<dyn Error + Send + Sync>> {
-        Ok(self.browser.new_page(self.at(path)).await?)
-    }
-
-    /// A page in a context.
-    async fn page_in(
-        &self,
-        context: &BrowserContextId,
-        path: &str,
-    ) -> Result<Page, Box<dyn Error + Send + Sync>> {
-        let target = CreateTargetParams::builder().url(self.at(path));
-        let target = target.browser_context_id(context.clone()).build()?;
-        Ok(self.browser.new_page(target).await?)
-    }
-
-    /// A result without what differs between runs.
-    fn stable(&self, result: &Value) -> Value {
-        let text = result.to_string().replace(&self.site, "SITE");
-        serde_json::from_str(&text).expect("it was JSON before")
-    }
-}
-
-/// The value of an expression.
-async fn value(page: &Page, expression: &str) -> Outcome {
-    Ok(page.evaluate(expression).await?.into_value()?)
-}
-
-/// Waits until an expression has a value that is not false; the value then. While the page goes
-/// elsewhere there is nothing to ask.
-async fn until(page: &Page, expression: &str) -> Outcome {
-    loop {
-        match value(page, expression).await {
-            Ok(value) if value != false => return Ok(value),
-            _ => sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
 
 async fn version(run: &Run) -> Outcome {
     let version = run.browser.version().await?;
@@ -283,7 +223,7 @@ async fn dialogs(run: &Run) -> Outcome {
             let dialog = opened.next().await.ok_or("the page is gone")?;
             let answer = HandleJavaScriptDialogParams::builder().accept(true).prompt_text("Ada");
             page.execute(answer.build()?).await?;
-            Ok::<_, Box<dyn Error + Send + Sync>>(json!([dialog.r#type, dialog.message]))
+            Ok::<_, Failure>(json!([dialog.r#type, dialog.message]))
         };
         let (clicked, answered) = tokio::join!(click, answer);
         clicked?;
@@ -327,7 +267,7 @@ async fn interception(run: &Run) -> Outcome {
         let id = request.request_id.clone();
         let answer = FulfillRequestParams::builder().request_id(id).response_code(200);
         page.execute(answer.body(body).build()?).await?;
-        Ok::<_, Box<dyn Error + Send + Sync>>(request.request.method.clone())
+        Ok::<_, Failure>(request.request.method.clone())
     };
     let visit = async {
         page.goto(run.at("/visit/1")).await?;
@@ -452,92 +392,4 @@ async fn upload(run: &Run) -> Outcome {
     page.close().await?;
     let answer: Value = serde_json::from_str(answer.as_str().ok_or("no text")?)?;
     Ok(answer["files"].clone())
-}
-
-/// What `work` comes to, if it does within `patience`.
-async fn in_time<T, E: Into<Box<dyn Error + Send + Sync>>>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Box<dyn Error + Send + Sync>> {
-    let done = timeout(patience, work).await.map_err(|_| "it took too long")?;
-    done.map_err(Into::into)
-}
-
-/// Prints how a step went; whether it went well.
-fn tell(step: &str, begun: Instant, outcome: &Outcome) -> bool {
-    let ms = begun.elapsed().as_millis();
-    let step = step.replace('_', "-");
-    println!(
-        "{}",
-        match outcome {
-            Ok(result) => json!({ "step": step, "ok": true, "ms": ms, "result": result }),
-            Err(error) =>
-                json!({ "step": step, "ok": false, "ms": ms, "error": error.to_string() }),
-        }
-    );
-    outcome.is_ok()
-}
-
-const USAGE: &str =
-    "chromiumoxide-client CDP_URL SITE_URL [--only step,step] [--dir DIR] [--timeout MS]";
-
-/// What the command line asks for.
-struct Parameters {
-    cdp: String,
-    site: String,
-    only: Option<String>,
-    folder: PathBuf,
-    patience: Duration,
-}
-
-fn parameters() -> Option<Parameters> {
-    let (mut places, mut only, mut folder) = (Vec::new(), None, std::env::temp_dir());
-    let mut patience = 20_000;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--only" => only = Some(arguments.next()?),
-            "--dir" => folder = arguments.next()?.into(),
-            "--timeout" => patience = arguments.next()?.parse().ok()?,
-            _ => places.push(argument),
-        }
-    }
-    let [cdp, site] = places.try_into().ok()?;
-    Some(Parameters { cdp, site, only, folder, patience: Duration::from_millis(patience) })
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Some(Parameters { cdp, site, only, folder, patience }) = parameters() else {
-        eprintln!("usage: {USAGE}");
-        return ExitCode::from(2);
-    };
-    let begun = Instant::now();
-    let config = HandlerConfig { request_timeout: patience, ..HandlerConfig::default() };
-    let (browser, mut handler) =
-        match in_time(patience, Browser::connect_with_config(cdp, config)).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                tell("connect", begun, &Err(error));
-                return ExitCode::FAILURE;
-            }
-        };
-    tell("connect", begun, &Ok(Value::Null));
-    let handling = tokio::spawn(async move { while handler.next().await.is_some() {} });
-    let mut run = Run { browser, site, folder };
-    let mut good = true;
-    let wanted = |name: &str| {
-        only.as_deref().is_none_or(|only| only.split(',').any(|one| one.replace('-', "_") == name))
-    };
-    for (name, step) in STEPS.iter().filter(|(name, _)| wanted(name)) {
-        let begun = Instant::now();
-        let outcome = in_time(patience, step(&run)).await;
-        good &= tell(name, begun, &outcome.map(|result| run.stable(&result)));
-    }
-    let begun = Instant::now();
-    // A browser that has died answers nothing.
-    let closed = in_time(patience, run.browser.close()).await;
-    good &= tell("close", begun, &closed.map(|_| Value::Null));
-    handling.abort();
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
