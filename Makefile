@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults ops lint format bench bench-visit bench-dashboard soak fuzz chromium clients tmux clean
+.PHONY: help run test faults ops lint format bench bench-visit bench-dashboard soak fuzz chromium clients tmux cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,7 +18,7 @@ help: ## Tell what there is to make
 run: chromium ## Install Chromium if there is none, build, and serve on ws://127.0.0.1:3000
 	$(CARGO) run --locked --profile $(PROFILE) -p pool-cli -- run --config $(CONFIG)
 
-test: chromium clients tmux ## Install what the tests need and run everything that CI runs
+test: chromium clients tmux cargo-deny ## Install what the tests need and run everything that CI runs
 	scripts/test
 
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
@@ -27,7 +27,7 @@ faults: chromium clients ## Every client by the hundred, what breaks, and what a
 ops: chromium ## Check what is in ops/: alerts, dashboard, systemd, Docker, Kubernetes, HAProxy
 	scripts/check-ops
 
-lint: ## Formatting, clippy with warnings as errors, licences and advisories where cargo-deny is installed
+lint: ## Formatting, clippy with warnings as errors, licences and, with a network, advisories
 	scripts/lint
 
 format: ## Format the code
@@ -63,6 +63,9 @@ clients:
 
 tmux:
 	@scripts/install-tmux
+
+cargo-deny:
+	@scripts/install-cargo-deny
 
 clean: ## Remove what was built and installed here; Chromium stays
 	$(CARGO) clean

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use browser_pool_tests::process::ProcessId;
 use browser_pool_tests::{
-    Case, Cdp, LeaseKind, Setup, case, eventually, for_both_kinds, rounds, within,
+    Case, Cdp, Home, LeaseKind, Setup, case, case_alone, eventually, for_both_kinds, rounds, within,
 };
 use futures_util::StreamExt;
 use futures_util::stream::iter;
@@ -70,7 +70,7 @@ async fn lease_all(case: &Case) -> Vec<(Cdp, ProcessId)> {
 }
 
 async fn f09_browser_killed_during_a_lease(kind: LeaseKind) {
-    case(Setup::new().kind(kind), async |case| {
+    case_alone(Home::new(), Setup::new().kind(kind), async |case| {
         let leases = lease_all(case).await;
         let victim = leases[0].1;
         let (hit, spared): (Vec<_>, Vec<_>) =

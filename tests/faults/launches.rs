@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use browser_pool_tests::{
-    Case, Home, LeaseKind, Refused, Setup, case, case_in, eventually, for_both_kinds, refused,
-    rounds,
+    Case, Home, LeaseKind, Refused, Setup, case, case_alone, case_in, eventually, for_both_kinds,
+    refused, rounds,
 };
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -196,7 +196,7 @@ async fn f21_timeout_meets_ready() {
         .set("pool.min_size", 0)
         .set("pool.max_size", 1)
         .set("warming.min_idle", 0);
-    case_in(home, setup, async |case| {
+    case_alone(home, setup, async |case| {
         stand_in.become_script(&format!("sleep 1; exec {} \"$@\"", real.display()));
         let began = Instant::now();
         let refused = case.service.try_connect("/?acquire_timeout=1000").await;

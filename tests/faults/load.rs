@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use browser_pool_tests::{Case, LeaseKind, Setup, case, for_both_kinds, rounds};
+use browser_pool_tests::{Case, Home, LeaseKind, Setup, case, case_alone, for_both_kinds, rounds};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::iter;
@@ -40,7 +40,7 @@ fn p99(mut took: Vec<Duration>) -> Duration {
 async fn f23_overload() {
     const QUEUE: usize = 20;
     let setup = Setup::new().set("pool.max_waiting", QUEUE as i64);
-    case(setup, async |case| {
+    case_alone(Home::new(), setup, async |case| {
         let case: &Case = case;
         let holders = join_all((0..2).map(|_| case.service.connect("/"))).await;
         let waiting = join_all((0..QUEUE).map(|_| async {

@@ -1,13 +1,16 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::oracle::Oracle;
 use crate::{Exit, Home, Service, Setup, Site};
 
-/// One at a time: they measure, and a machine that runs several measures something else.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// So many cases at once, however many threads the tests have. Most of a case is waiting, but each
+/// has Chromiums of its own, and what is promised in seconds needs a machine that has time for it.
+const AT_ONCE: u32 = 3;
+
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// How much of the log a test that fails shows.
 const TAIL: usize = 60;
@@ -42,10 +45,18 @@ pub async fn case(setup: Setup, body: impl AsyncFnOnce(&mut Case)) {
 ///
 /// As [`case`].
 pub async fn case_in(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Case)) {
-    let _turn = TURN.lock().await;
-    let mut case = Case::start(home, setup).await;
-    body(&mut case).await;
-    case.finish().await;
+    let _turn = TURNS.acquire().await.expect("nobody closes it");
+    Case::run(home, setup, body).await;
+}
+
+/// Like [`case_in`], with no other case beside it: for what is promised within a second.
+///
+/// # Panics
+///
+/// As [`case`].
+pub async fn case_alone(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Case)) {
+    let _turns = TURNS.acquire_many(AT_ONCE).await.expect("nobody closes it");
+    Case::run(home, setup, body).await;
 }
 
 /// Starts a service that must refuse to start, and lets the oracle look at what is left. The exit,
@@ -55,7 +66,7 @@ pub async fn case_in(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Case)
 ///
 /// With what the oracle finds.
 pub async fn refused(home: Home, setup: &Setup) -> (Exit, String) {
-    let _turn = TURN.lock().await;
+    let _turn = TURNS.acquire().await.expect("nobody closes it");
     let oracle = Oracle::new(&home, 0);
     let refusal = Service::refused(&home, setup).await;
     oracle.judge_end(&home).await;
@@ -63,6 +74,12 @@ pub async fn refused(home: Home, setup: &Setup) -> (Exit, String) {
 }
 
 impl Case {
+    async fn run(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Self)) {
+        let mut case = Self::start(home, setup).await;
+        body(&mut case).await;
+        case.finish().await;
+    }
+
     async fn start(home: Home, setup: Setup) -> Self {
         let oracle = Oracle::new(&home, setup.min_size());
         let site = Site::start().await;

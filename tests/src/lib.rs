@@ -42,7 +42,7 @@ mod site;
 
 pub use binary::{fake_chromium, pool_cli};
 pub use canary::Canary;
-pub use case::{Case, case, case_in, refused};
+pub use case::{Case, case, case_alone, case_in, refused};
 pub use cdp::{Cdp, CdpError, Closed, Refused};
 pub use home::Home;
 pub use http::{Response, request};

@@ -77,7 +77,9 @@ impl SharedMemory {
             return;
         }
         let held = held();
-        let left: Vec<&PathBuf> = new.iter().filter(|path| !held.contains(*path)).collect();
+        // What is opened and removed at once, as Chromium does, was gone before it could be looked for.
+        let left: Vec<&PathBuf> =
+            new.iter().filter(|path| !held.contains(*path) && path.exists()).collect();
         if !left.is_empty() {
             findings.add(format!("left in shared memory: {left:?}"));
         }

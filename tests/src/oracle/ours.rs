@@ -72,7 +72,12 @@ impl Ours {
     /// The main processes of the Chromiums that live.
     #[must_use]
     pub fn browsers(&self) -> Vec<Process> {
-        self.chromium().into_iter().filter(Process::is_browser).collect()
+        let mut browsers = self.chromium();
+        browsers.retain(Process::is_browser);
+        // What one has forked has its arguments until it becomes a program of its own.
+        let pids: HashSet<u32> = browsers.iter().map(|process| process.id.pid).collect();
+        browsers.retain(|process| !pids.contains(&process.parent));
+        browsers
     }
 
     /// The helpers of this type that live below a Chromium, such as its renderers.
