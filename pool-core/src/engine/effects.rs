@@ -18,7 +18,7 @@ pub(crate) struct Effects<R> {
     pub(crate) events: Vec<Event>,
     /// A value to drop: the pool has no claim on it any more.
     pub(crate) drop: Option<R>,
-    /// Another one, which only takes time.
+    /// A ticket that has done its work: to free it here would only take time.
     pub(crate) spent: Option<Arc<Ticket<R>>>,
     /// The last resource of a draining pool is gone.
     pub(crate) drained: bool,
