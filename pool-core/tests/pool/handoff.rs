@@ -1,3 +1,7 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake};
+
 use pool_core::testing::{Behaviour, Step, settle};
 use pool_core::{Event, Request};
 
@@ -41,6 +45,31 @@ async fn nobody_can_barge_in_on_a_grant_that_has_not_been_fetched() {
     let late = ask(&pool).await;
     drop(answer(waiter).await.expect("it was granted before the late one came"));
     drop(answer(late).await);
+    ends_clean(pool, control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_where_it_was_polled_last() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (pool, control) = pool_of(1);
+    control.set_needs_recycle(false);
+    let held = lease(&pool).await;
+    let mut waiting = Box::pin(pool.acquire());
+    let tasks = [(); 3].map(|()| Arc::new(Woken::default()));
+    for task in &tasks {
+        let waker = Arc::clone(task).into();
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(held);
+    assert_eq!(tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed)), [false, false, true]);
+    drop(waiting.as_mut().await.expect("it was granted"));
+    drop(waiting);
     ends_clean(pool, control).await;
 }
 

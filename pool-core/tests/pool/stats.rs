@@ -65,6 +65,26 @@ async fn every_counter_counts_exactly_what_happened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grant_counts_as_a_lease_when_it_is_fetched() {
+    let (pool, control) = pool_of(1);
+    control.set_needs_recycle(false);
+    let held = lease(&pool).await;
+    let waiter = ask(&pool).await;
+    sleep(SECOND).await;
+    drop(held);
+    let told = || {
+        let stats = pool.stats();
+        let (class, counters) = (&stats.classes[0], stats.counters);
+        assert_eq!((class.granted, class.waited), (counters.acquired, counters.waited));
+        (counters.acquired, counters.waited)
+    };
+    assert_eq!((pool.load().leased, told()), (1, (1, Duration::ZERO)));
+    drop(answer(waiter).await);
+    assert_eq!(told(), (2, SECOND));
+    ends_clean(pool, control).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_load_tells_each_state() {
     let (pool, control) = build(|builder| {
         builder
