@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Effects, SlotRef, SlotState, State};
+use super::{Effects, SlotRef, SlotState, State, since};
 use crate::{CloseReason, Event, ResourceState, SharedError};
 
 impl<R> State<R> {
@@ -15,7 +15,7 @@ impl<R> State<R> {
     ) {
         let index = slot.index;
         let class = self.slots[index].class;
-        let took = now.saturating_duration_since(self.slots[index].since);
+        let took = since(now, self.slots[index].since);
         self.counters.created += 1;
         self.classes[class].breaker.succeeded();
         self.slots[index].proven_at = now;
@@ -51,7 +51,7 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         let class = self.slots[slot.index].class;
-        let took = now.saturating_duration_since(self.slots[slot.index].since);
+        let took = since(now, self.slots[slot.index].since);
         self.counters.create_failed += 1;
         self.remove(slot.index, fx);
         let breaker = &mut self.classes[class].breaker;
@@ -80,25 +80,22 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         let index = slot.index;
-        match result {
+        let took = since(now, self.slots[index].since);
+        let failed = match result {
             Ok(()) => {
                 self.counters.recycled += 1;
-                let took = now.saturating_duration_since(self.slots[index].since);
                 self.slots[index].proven_at = now;
                 self.slots[index].used_at = now;
-                self.emit(fx, || {
-                    let class = self.classes[self.slots[index].class].class.clone();
-                    Event::Recycled { id: slot.id, class, took }
-                });
-                self.arrived(index, resource, now, fx);
+                let class = &self.classes[self.slots[index].class].class;
+                self.emit(fx, || Event::Recycled { id: slot.id, class: class.clone(), took });
+                None
             }
             Err(error) => {
                 self.counters.recycle_failed += 1;
-                let reason = CloseReason::RecycleFailed(error);
-                let reason = self.slots[index].doomed.clone().unwrap_or(reason);
-                self.close(index, resource, reason, now, fx);
+                Some(CloseReason::RecycleFailed(error))
             }
-        }
+        };
+        self.handed_back(index, resource, failed, now, fx);
         self.pump(now, fx);
     }
 
@@ -111,37 +108,53 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         let index = slot.index;
-        let class = self.slots[index].class;
+        let took = since(now, self.slots[index].since);
+        let id = self.slots[index].class;
         self.counters.checks += 1;
-        match result {
+        let failed = match result {
             Ok(()) => {
-                let took = now.saturating_duration_since(self.slots[index].since);
                 self.slots[index].proven_at = now;
                 self.slots[index].last_check = Some((now, took));
-                self.classes[class].breaker.proved();
-                self.emit(fx, || {
-                    let class = self.classes[self.slots[index].class].class.clone();
-                    Event::Checked { id: slot.id, class, took }
-                });
-                self.arrived(index, resource, now, fx);
+                self.classes[id].breaker.proved();
+                let class = &self.classes[id].class;
+                self.emit(fx, || Event::Checked { id: slot.id, class: class.clone(), took });
+                None
             }
             Err(error) => {
                 self.counters.checks_failed += 1;
-                let reason = CloseReason::CheckFailed(error);
+                Some(CloseReason::CheckFailed(error))
+            }
+        };
+        self.handed_back(index, resource, failed, now, fx);
+        // A waiter may have counted on this one: it is the next one's turn to be checked.
+        self.serve(id, now, fx);
+        self.pump(now, fx);
+    }
+
+    /// A job gives its resource back, in good order or with a reason to close it. What the pool
+    /// wanted to close it for meanwhile comes first.
+    fn handed_back(
+        &mut self,
+        index: usize,
+        resource: R,
+        failed: Option<CloseReason>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        match failed {
+            None => self.arrived(index, resource, now, fx),
+            Some(reason) => {
                 let reason = self.slots[index].doomed.clone().unwrap_or(reason);
                 self.close(index, resource, reason, now, fx);
             }
         }
-        // A waiter may have counted on this one: it is the next one's turn to be checked.
-        self.serve(class, now, fx);
-        self.pump(now, fx);
     }
 
     /// A close or a revocation has ended: the place is free.
     pub(crate) fn closed(&mut self, slot: SlotRef, now: Instant, fx: &mut Effects<R>) {
         let index = slot.index;
         let class = self.slots[index].class;
-        let took = now.saturating_duration_since(self.slots[index].since);
+        let took = since(now, self.slots[index].since);
         self.counters.closed += 1;
         if let SlotState::Closing(reason) = &self.slots[index].state {
             let reason = reason.clone();
