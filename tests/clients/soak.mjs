@@ -172,20 +172,24 @@ async function recovered(kind, limit, since = performance.now()) {
 
 /** Zombies at once, the growth of the pool every few seconds. */
 async function watchIt() {
-  const seen = new Map();
+  let seen = new Map();
   while (running()) {
     const now = performance.now();
     const all = processes();
     const byPid = new Map(all.map((process) => [process.pid, process]));
-    for (const { pid, parent, state } of descendants(pool.pid, all)) {
-      // A Chromium that a fault has frozen cannot reap its own children; its zygotes do so only when it asks.
-      if (state !== 'Z' || isFrozen(parent, byPid)) seen.delete(pid);
-      else if (!seen.has(pid)) seen.set(pid, now);
-      else if (now - seen.get(pid) > 1000) {
+    // A Chromium that a fault has frozen cannot reap its own children; its zygotes do so only when it asks.
+    const dead = descendants(pool.pid, all).filter(({ parent, state }) => state === 'Z' && !isFrozen(parent, byPid));
+    const before = seen;
+    seen = new Map();
+    for (const { pid, started, parent } of dead) {
+      const name = `${pid} of tick ${started}`;
+      const since = before.get(name) ?? now;
+      const late = now - since > 1000;
+      if (late) {
         report.zombies += 1;
-        failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${pid} of ${byPid.get(parent)?.command.slice(0, 200)}`);
-        seen.set(pid, Infinity);
+        failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${name}, of ${byPid.get(parent)?.command.slice(0, 200)}`);
       }
+      seen.set(name, late ? Infinity : since);
     }
     try {
       const resident = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pool.pid}/status`, 'utf8'))[1]);
