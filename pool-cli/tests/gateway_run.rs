@@ -23,9 +23,7 @@ async fn a_client_opens_a_page_and_the_lease_leaves_an_audit_line() {
     let service = Service::start(SMALL);
     let mut cdp = Cdp::new(service.connect("/?tenant=t1&trackingId=job-7&priority=2").await);
     let page = cdp.page("data:text/html,<title>hello</title>").await;
-    let title = "new Promise(done => document.title ? done(document.title) \
-                 : addEventListener('load', () => done(document.title)))";
-    assert_eq!(cdp.evaluate(&page, title).await, "hello");
+    assert_eq!(cdp.title(&page).await, "hello");
     let state = service.get("/api/state").await.json();
     let id = state["browsers"].as_array().unwrap().iter().find(|b| b["state"] == "leased");
     let id = id.expect("it is leased")["id"].as_u64().unwrap();

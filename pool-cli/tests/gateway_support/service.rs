@@ -238,6 +238,14 @@ impl Cdp {
         session
     }
 
+    /// The title of a page once it is loaded. What `Target.getTargets` tells of a page lags behind
+    /// the page: it may still be that of `about:blank` when `Page.navigate` has answered.
+    pub(crate) async fn title(&mut self, session: &str) -> Value {
+        let script = "new Promise(done => document.title ? done(document.title) \
+                      : addEventListener('load', () => done(document.title)))";
+        self.evaluate(session, script).await
+    }
+
     pub(crate) async fn evaluate(&mut self, session: &str, script: &str) -> Value {
         let params = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         let answer = self.call(Some(session), "Runtime.evaluate", params).await;
