@@ -38,6 +38,10 @@ const RECOVERY: Duration = Duration::from_secs(40);
 /// A lease must come within this, whatever happened.
 const FRESH_LEASE: Duration = Duration::from_secs(10);
 
+/// What a pool holds at rest is what it has held for so long without a change: connections that the
+/// oracle itself has closed are open in the pool for a moment longer.
+const STEADY: Duration = Duration::from_millis(500);
+
 /// How far descriptors and threads may be from where they were.
 const SLACK: i64 = 4;
 
@@ -53,7 +57,7 @@ pub struct Oracle {
 }
 
 /// What a pool at rest holds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     process: ProcessId,
     descriptors: i64,
@@ -118,7 +122,21 @@ impl Oracle {
             lease.close().await;
         }
         self.at_rest(service).await;
-        self.rest = Some(Rest::of(service, &self.ours));
+        self.rest = Some(self.steady(service).await);
+    }
+
+    async fn steady(&self, service: &Service) -> Rest {
+        let mut rest = Rest::of(service, &self.ours);
+        let mut since = Instant::now();
+        crate::eventually("what the pool holds stays the same", GENEROUS, async || {
+            let now = Rest::of(service, &self.ours);
+            if now != rest {
+                (rest, since) = (now, Instant::now());
+            }
+            if since.elapsed() < STEADY { Err(now) } else { Ok(()) }
+        })
+        .await;
+        rest
     }
 
     /// Waits until nobody holds or waits and the minimum is there.
