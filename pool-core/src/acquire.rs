@@ -23,9 +23,8 @@ use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Reque
 /// the next request.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquire<'a, D: Driver> {
-    shared: &'a Arc<Shared<D>>,
+    caller: Caller<'a, D>,
     stage: Stage<D>,
-    acquired_at: &'static Location<'static>,
 }
 
 enum Stage<D: Driver> {
@@ -47,10 +46,37 @@ impl<'a, D: Driver> Acquire<'a, D> {
         request: Request,
         acquired_at: &'static Location<'static>,
     ) -> Self {
-        Self { shared, stage: Stage::Asking(request), acquired_at }
+        Self { caller: Caller { shared, acquired_at }, stage: Stage::Asking(request) }
+    }
+}
+
+/// Who asks: of which pool, and from where.
+struct Caller<'a, D: Driver> {
+    shared: &'a Arc<Shared<D>>,
+    acquired_at: &'static Location<'static>,
+}
+
+impl<D: Driver> Caller<'_, D> {
+    /// Asks the policies, then the engine, and stands in its queue if there is nothing to be had.
+    #[inline]
+    fn ask(&self, request: &mut Request, cx: &Context<'_>) -> Reply<D::Resource> {
+        let shared = self.shared;
+        let (class, handicap) = match self.decide(request) {
+            Ok(decided) => decided,
+            Err(error) => return Reply::Answer(Err(error)),
+        };
+        let now = shared.needs_clock().then(Instant::now);
+        if !shared.is_crowded() {
+            let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
+            if let Some(pooled) = shared.apply_quietly(quiet) {
+                return Reply::Answer(Ok(pooled));
+            }
+        }
+        self.ask_aloud(request, &class, handicap, now.unwrap_or_else(Instant::now), cx)
     }
 
     /// Asks the policies, outside of the lock.
+    #[inline]
     fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
         if self.shared.policies.is_empty() {
             return Ok(Default::default());
@@ -60,18 +86,19 @@ impl<'a, D: Driver> Acquire<'a, D> {
         decided.map_err(|rejection| self.rejected(rejection))
     }
 
-    /// Asks the engine, and stands in its queue if there is nothing to be had.
+    /// Asks the engine where more than one lease has to be decided.
     #[inline(never)]
-    fn ask(
+    fn ask_aloud(
         &self,
         request: &Request,
-        (class, handicap): (Class, Duration),
+        class: &Class,
+        handicap: Duration,
         now: Instant,
         cx: &Context<'_>,
     ) -> Reply<D::Resource> {
         let shared = self.shared;
         let mut asked = Asked {
-            class: &class,
+            class,
             limits: None,
             handicap,
             priority: request.priority,
@@ -88,7 +115,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         loop {
             match shared.apply(|state, fx| state.acquire(&asked, held.as_ref(), now, fx)) {
                 Acquired::UnknownClass => {
-                    let (limits, panics) = shared.policies.limit(&class);
+                    let (limits, panics) = shared.policies.limit(class);
                     shared.report_panics(panics);
                     asked.limits = Some(limits);
                 }
@@ -96,11 +123,12 @@ impl<'a, D: Driver> Acquire<'a, D> {
                 Acquired::Queued(waiter) => {
                     shared.set_crowded(true);
                     let ticket = held.expect("nobody is queued without one");
-                    return Reply::Queued(Waiting { waiter, ticket, deadline: None });
+                    let ends_at = self.own_limit(request).map(|limit| now + limit);
+                    return Reply::Queued { waiter, ticket, ends_at };
                 }
-                Acquired::Granted(grant) => {
+                Acquired::Granted(pooled) => {
                     shared.set_crowded(false);
-                    return Reply::Answer(Ok(grant));
+                    return Reply::Answer(Ok(pooled));
                 }
                 Acquired::Refused(error) => {
                     shared.set_crowded(false);
@@ -130,7 +158,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
 /// What the engine says to a request.
 enum Reply<R> {
     Answer(Outcome<R>),
-    Queued(Waiting<R>),
+    Queued { waiter: usize, ticket: engine::Arc<Ticket<R>>, ends_at: Option<Instant> },
 }
 
 impl<D: Driver> Future for Acquire<'_, D> {
@@ -138,36 +166,20 @@ impl<D: Driver> Future for Acquire<'_, D> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let shared = this.caller.shared;
         let answer = match &mut this.stage {
-            Stage::Asking(request) => {
-                let mut request = std::mem::take(request);
-                this.stage = Stage::Done;
-                let mut decided = this.decide(&mut request)?;
-                let mut now = this.shared.needs_clock().then(Instant::now);
-                if !this.shared.is_crowded() {
-                    let (class, at) = (std::mem::take(&mut decided.0), this.acquired_at);
-                    let quiet = |state: &mut State<_>| state.lease_quietly(class, at, now);
-                    match this.shared.apply_quietly(quiet) {
-                        Ok(grant) => return Poll::Ready(Ok(Lease::new(this.shared, grant))),
-                        Err(class) => decided.0 = class,
+            Stage::Asking(request) => match this.caller.ask(request, cx) {
+                Reply::Answer(answer) => Some(answer),
+                Reply::Queued { waiter, ticket, ends_at } => {
+                    // Before the timer, which panics where a runtime has ended: the waiter must
+                    // leave the queue then too.
+                    this.stage = Stage::Waiting(Waiting { waiter, ticket, deadline: None });
+                    if let (Some(at), Stage::Waiting(waiting)) = (ends_at, &mut this.stage) {
+                        waiting.deadline = Some(Box::pin(sleep(at, &shared.runtime)));
                     }
+                    None
                 }
-                let now = *now.get_or_insert_with(Instant::now);
-                match this.ask(&request, decided, now, cx) {
-                    Reply::Answer(answer) => Some(answer),
-                    Reply::Queued(waiting) => {
-                        // Before the timer, which panics where a runtime has ended: the waiter
-                        // must leave the queue then too.
-                        this.stage = Stage::Waiting(waiting);
-                        let limit = this.own_limit(&request);
-                        if let (Some(limit), Stage::Waiting(waiting)) = (limit, &mut this.stage) {
-                            let sleep = sleep(now + limit, &this.shared.runtime);
-                            waiting.deadline = Some(Box::pin(sleep));
-                        }
-                        None
-                    }
-                }
-            }
+            },
             Stage::Waiting(waiting) => waiting.ticket.poll(cx.waker()),
             Stage::Done => panic!("an acquire was polled after it was done"),
         };
@@ -178,12 +190,12 @@ impl<D: Driver> Future for Acquire<'_, D> {
                     return Poll::Pending;
                 }
                 let now = Instant::now();
-                this.shared.apply(|state, fx| state.expire(*waiter, ticket, now, fx))
+                shared.apply(|state, fx| state.expire(*waiter, ticket, now, fx))
             }
             (None, _) => return Poll::Pending,
         };
         this.stage = Stage::Done;
-        Poll::Ready(answer.map(|grant| Lease::new(this.shared, grant)))
+        Poll::Ready(answer.map(|pooled| Lease::new(shared, pooled)))
     }
 }
 
@@ -192,13 +204,15 @@ impl<D: Driver> Drop for Acquire<'_, D> {
         if let Stage::Waiting(Waiting { waiter, ticket, .. }) = &self.stage {
             let now = Instant::now();
             // An error that it had got is dropped here, outside of the lock.
-            drop(self.shared.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
+            drop(self.caller.shared.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
         }
     }
 }
 
 impl<D: Driver> std::fmt::Debug for Acquire<'_, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acquire").field("acquired_at", &self.acquired_at).finish_non_exhaustive()
+        f.debug_struct("Acquire")
+            .field("acquired_at", &self.caller.acquired_at)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::engine::{Effects, Job, SlotRef, State};
+use crate::engine::{Effects, Job, Pooled, SlotRef, State};
 use crate::shared::{Shared, shared_error};
 use crate::stack::Contained;
 use crate::wait::unless;
@@ -33,25 +33,28 @@ pub(crate) fn spawn<D: Driver>(shared: &Arc<Shared<D>>, job: Job<D::Resource>) {
             let ticket = Ticket::new(shared, slot);
             shared.runtime.spawn(async move { create(ticket, meta).await });
         }
-        Job::Recycle { slot, meta, mut resource } => {
-            let ticket = Ticket::new(shared, slot);
+        Job::Recycle(mut pooled) => {
+            let ticket = Ticket::new(shared, pooled.slot);
             shared.runtime.spawn(async move {
                 let driver = &ticket.shared.driver;
                 let limit = ticket.shared.settings.recycle_timeout;
-                let result = bounded("recycle", limit, driver.recycle(&mut resource, &meta)).await;
-                ticket.done(|state, slot, now, fx| state.recycled(slot, resource, result, now, fx));
+                let Pooled { resource, meta, .. } = &mut *pooled;
+                let result = bounded("recycle", limit, driver.recycle(resource, meta)).await;
+                ticket.done(|state, _, now, fx| state.recycled(pooled, result, now, fx));
             });
         }
-        Job::Check { slot, meta, mut resource } => {
-            let ticket = Ticket::new(shared, slot);
+        Job::Check(mut pooled) => {
+            let ticket = Ticket::new(shared, pooled.slot);
             shared.runtime.spawn(async move {
                 let driver = &ticket.shared.driver;
                 let limit = ticket.shared.settings.check_timeout;
-                let result = bounded("check", limit, driver.check(&mut resource, &meta)).await;
-                ticket.done(|state, slot, now, fx| state.checked(slot, resource, result, now, fx));
+                let Pooled { resource, meta, .. } = &mut *pooled;
+                let result = bounded("check", limit, driver.check(resource, meta)).await;
+                ticket.done(|state, _, now, fx| state.checked(pooled, result, now, fx));
             });
         }
-        Job::Close { slot, meta, resource, reason } => {
+        Job::Close(pooled, reason) => {
+            let Pooled { slot, meta, resource, .. } = *pooled;
             let ticket = Ticket::new(shared, slot);
             shared.runtime.spawn(async move {
                 tracing::debug!(id = %meta.id, class = %meta.class, reason = reason.code(), "closing");

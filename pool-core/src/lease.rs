@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::{Grant, Return, SlotRef, State};
+use crate::engine::{Pooled, Return, State};
 use crate::shared::Shared;
 use crate::{Driver, Event, Meta, Verdict};
 
@@ -17,50 +17,41 @@ use crate::{Driver, Event, Meta, Verdict};
 pub struct Lease<D: Driver> {
     shared: Arc<Shared<D>>,
     /// `None` only while it is being dropped.
-    resource: Option<D::Resource>,
-    slot: SlotRef,
-    meta: Meta,
-    /// `None` if nobody watched the pool when it began, and nothing else needed the time.
-    leased_at: Option<Instant>,
-    waited: Duration,
+    pooled: Option<Box<Pooled<D::Resource>>>,
     discarded: bool,
 }
 
 impl<D: Driver> Lease<D> {
-    pub(crate) fn new(shared: &Arc<Shared<D>>, grant: Grant<D::Resource>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared<D>>, pooled: Box<Pooled<D::Resource>>) -> Self {
         if shared.is_observed() {
             shared.tell(Event::Leased {
-                id: grant.meta.id,
-                class: grant.meta.class.clone(),
-                waited: grant.waited,
+                id: pooled.meta.id,
+                class: pooled.meta.class.clone(),
+                waited: pooled.waited,
             });
         }
-        Self {
-            shared: Arc::clone(shared),
-            resource: Some(grant.resource),
-            slot: grant.slot,
-            meta: grant.meta,
-            leased_at: grant.leased_at,
-            waited: grant.waited,
-            discarded: false,
-        }
+        Self { shared: Arc::clone(shared), pooled: Some(pooled), discarded: false }
     }
 
     /// What the pool knows of the resource.
     #[must_use]
     pub fn meta(&self) -> &Meta {
-        &self.meta
+        &self.pooled().meta
     }
 
     /// How long the holder had waited for it.
     #[must_use]
     pub fn waited(&self) -> Duration {
-        self.waited
+        self.pooled().waited
     }
 
     /// Gives the resource back as no good: it is closed and never leased again.
     pub fn discard(mut self) {
         self.discarded = true;
+    }
+
+    fn pooled(&self) -> &Pooled<D::Resource> {
+        self.pooled.as_ref().expect("a lease has its resource until it is dropped")
     }
 }
 
@@ -68,57 +59,59 @@ impl<D: Driver> Deref for Lease<D> {
     type Target = D::Resource;
 
     fn deref(&self) -> &D::Resource {
-        self.resource.as_ref().expect("a lease has its resource until it is dropped")
+        &self.pooled().resource
     }
 }
 
 impl<D: Driver> DerefMut for Lease<D> {
     fn deref_mut(&mut self) -> &mut D::Resource {
-        self.resource.as_mut().expect("a lease has its resource until it is dropped")
+        let pooled = self.pooled.as_mut().expect("a lease has its resource until it is dropped");
+        &mut pooled.resource
     }
 }
 
 impl<D: Driver> Drop for Lease<D> {
     fn drop(&mut self) {
-        let resource = self.resource.take().expect("a lease is dropped once");
+        let mut pooled = self.pooled.take().expect("a lease is dropped once");
         let now = Instant::now();
         if self.shared.is_observed() {
             // Told before the engine knows, so that it comes before the next `Leased`.
             self.shared.tell(Event::Released {
-                id: self.meta.id,
-                class: self.meta.class.clone(),
-                held: self.leased_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+                id: pooled.meta.id,
+                class: pooled.meta.class.clone(),
+                held: pooled
+                    .leased_at
+                    .map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             });
         }
-        let how = if self.discarded { Return::Discarded } else { self.judge(&resource) };
-        let (slot, mut resource) = (self.slot, resource);
+        let how = if self.discarded { Return::Discarded } else { self.judge(&pooled) };
         if how == Return::Judged(Verdict::Keep) && !self.shared.is_crowded() {
-            let quiet = |state: &mut State<_>| state.release_quietly(slot, resource, now);
+            let quiet = |state: &mut State<_>| state.release_quietly(pooled, now);
             match self.shared.apply_quietly(quiet) {
                 Ok(()) => return,
-                Err(back) => resource = back,
+                Err(back) => pooled = back,
             }
         }
-        self.shared.apply(|state, fx| state.release(slot, resource, how, now, fx));
+        self.shared.apply(|state, fx| state.release(pooled, how, now, fx));
     }
 }
 
 impl<D: Driver> Lease<D> {
-    fn judge(&self, resource: &D::Resource) -> Return {
+    fn judge(&self, Pooled { resource, meta, .. }: &Pooled<D::Resource>) -> Return {
         // This runs in a drop, perhaps while the holder's own panic unwinds.
         let asked = catch_unwind(AssertUnwindSafe(|| self.shared.driver.needs_recycle(resource)));
         let recycle = match asked {
             Ok(true) => Verdict::Recycle,
             Ok(false) => Verdict::Keep,
             Err(_) => {
-                tracing::error!(id = %self.meta.id, "needs_recycle panicked; the resource is discarded");
+                tracing::error!(id = %meta.id, "needs_recycle panicked; the resource is discarded");
                 return Return::Discarded;
             }
         };
         if self.shared.policies.is_empty() {
             return Return::Judged(recycle);
         }
-        let (verdict, panics) = self.shared.policies.released(&self.meta);
+        let (verdict, panics) = self.shared.policies.released(meta);
         self.shared.report_panics(panics);
         Return::Judged(verdict.max(recycle))
     }
@@ -126,6 +119,6 @@ impl<D: Driver> Lease<D> {
 
 impl<D: Driver> std::fmt::Debug for Lease<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("meta", &self.meta).finish_non_exhaustive()
+        f.debug_struct("Lease").field("meta", self.meta()).finish_non_exhaustive()
     }
 }

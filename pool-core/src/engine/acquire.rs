@@ -8,7 +8,7 @@ use super::queue::{Links, Rank};
 use super::sync::Arc;
 use super::ticket::{Outcome, Ticket};
 use super::waiter::{Waiter, WaiterId};
-use super::{Effects, Grant, State, since};
+use super::{Effects, Pooled, State, since};
 use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
 
 /// A request as the engine sees it, after the policies had their say.
@@ -29,7 +29,7 @@ pub(crate) struct Asked<'a> {
 /// The engine's answer to a request.
 #[derive(Debug)]
 pub(crate) enum Acquired<R> {
-    Granted(Grant<R>),
+    Granted(Box<Pooled<R>>),
     Queued(WaiterId),
     Refused(AcquireError),
     /// The class is new: ask the policies for its limits, then ask again.
@@ -71,13 +71,12 @@ impl<R> State<R> {
             && !self.is_stale(index, now)
         {
             self.classes[class].idle.pop_back();
-            let resource = self.lease_idle(index, asked.acquired_at, now);
-            let grant = self.granted(index, resource, Some(now), Duration::ZERO);
             self.counters.acquired += 1;
             self.classes[class].granted += 1;
+            let pooled = self.lease_idle(index, asked.acquired_at, Some(now));
             self.refresh(class);
             self.pump(now, fx);
-            return Acquired::Granted(grant);
+            return Acquired::Granted(pooled);
         }
         if self.classes[class].is_hopeless() {
             let error = self.unavailable(class, now);
@@ -143,10 +142,10 @@ impl<R> State<R> {
         }
         self.counters.cancelled += 1;
         match answer {
-            Some(Ok(grant)) => {
-                let class = self.slots[grant.slot.index].class;
+            Some(Ok(pooled)) => {
+                let class = self.slots[pooled.slot.index].class;
                 self.tell_refused(class, Refusal::Cancelled, since(now, ticket.enqueued_at), fx);
-                self.give_back(grant, now, fx);
+                self.give_back(pooled, now, fx);
                 self.pump(now, fx);
             }
             _ => self.leave(waiter, Refusal::Cancelled, now, fx),

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::{Effects, Job, SlotRef, SlotState, State};
+use super::{Effects, Job, Pooled, SlotState, State};
 use crate::{BoxError, CloseReason, Event, SharedError};
 
 impl<R> State<R> {
@@ -35,17 +35,15 @@ impl<R> State<R> {
     /// Starts to close a resource that is in the engine's hands.
     pub(super) fn close(
         &mut self,
-        index: usize,
-        resource: R,
+        pooled: Box<Pooled<R>>,
         reason: CloseReason,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
+        let index = pooled.slot.index;
         self.closing(index, &reason, now, fx);
         self.set_state(index, SlotState::Closing(reason.clone()), now);
-        let meta = self.meta(index);
-        let slot = SlotRef { index, id: meta.id };
-        fx.jobs.push(Job::Close { slot, meta, resource, reason });
+        fx.jobs.push(Job::Close(pooled, reason));
         self.refresh(self.slots[index].class);
     }
 
@@ -62,13 +60,8 @@ impl<R> State<R> {
         let at = idle.iter().position(|held| *held == index).expect("it is listed as idle");
         idle.remove(at);
         self.closing(index, &reason, now, fx);
-        let closing = SlotState::Closing(reason.clone());
-        let SlotState::Idle(resource) = self.set_state(index, closing, now) else {
-            unreachable!("only idle resources are listed as idle")
-        };
-        let meta = self.meta(index);
-        let slot = SlotRef { index, id: meta.id };
-        fx.jobs.push(Job::Close { slot, meta, resource, reason });
+        let pooled = self.take_idle(index, SlotState::Closing(reason.clone()), now);
+        fx.jobs.push(Job::Close(pooled, reason));
         self.refresh(class);
     }
 

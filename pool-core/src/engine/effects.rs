@@ -2,6 +2,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use super::pooled::Pooled;
 use super::slot::SlotRef;
 use super::sync::Arc;
 use super::ticket::Ticket;
@@ -17,7 +18,7 @@ pub(crate) struct Effects<R> {
     /// Transitions to tell of, in order.
     pub(crate) events: Vec<Event>,
     /// A value to drop: the pool has no claim on it any more.
-    pub(crate) drop: Option<R>,
+    pub(crate) drop: Option<Box<Pooled<R>>>,
     /// A ticket that has done its work: to free it here would only take time.
     pub(crate) spent: Option<Arc<Ticket<R>>>,
     /// The last resource of a draining pool is gone.
@@ -54,8 +55,8 @@ impl<R> Effects<R> {
 #[derive(Debug)]
 pub(crate) enum Job<R> {
     Create { slot: SlotRef, meta: Meta },
-    Recycle { slot: SlotRef, meta: Meta, resource: R },
-    Check { slot: SlotRef, meta: Meta, resource: R },
-    Close { slot: SlotRef, meta: Meta, resource: R, reason: CloseReason },
+    Recycle(Box<Pooled<R>>),
+    Check(Box<Pooled<R>>),
+    Close(Box<Pooled<R>>, CloseReason),
     Revoke { slot: SlotRef, meta: Meta },
 }

@@ -9,7 +9,7 @@ use super::class::ClassId;
 use super::sync::Arc;
 use super::ticket::Ticket;
 use super::waiter::Waiter;
-use super::{Effects, Grant, Job, SlotRef, SlotState, State, since};
+use super::{Effects, Job, Pooled, SlotState, State, since};
 use crate::{AcquireError, Refusal, ResourceState};
 
 impl<R> State<R> {
@@ -40,7 +40,7 @@ impl<R> State<R> {
     pub(super) fn grant(
         &mut self,
         index: usize,
-        arrived: Option<R>,
+        arrived: Option<Box<Pooled<R>>>,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
@@ -55,28 +55,31 @@ impl<R> State<R> {
         self.counters.waited += waited;
         let acquired_at = ticket.acquired_at;
         let held = self.lease(index, acquired_at, Some(ticket), now);
-        let resource = match (arrived, held) {
-            (Some(resource), _) | (None, SlotState::Idle(resource)) => resource,
+        let mut pooled = match (arrived, held) {
+            (Some(pooled), _) | (None, SlotState::Idle(pooled)) => pooled,
             _ => unreachable!("only an idle resource is granted, or one that has arrived"),
         };
-        let grant = self.granted(index, resource, Some(now), waited);
-        if let SlotState::Leased { ticket: Some(ticket), .. } = &self.slots[index].state {
-            fx.wake.extend(ticket.grant(grant));
+        let slot = &self.slots[index];
+        pooled.lease(slot.uses, Some(now), waited);
+        if let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state {
+            fx.wake.extend(ticket.grant(pooled));
         }
     }
 
-    /// Leases an idle resource.
+    /// Leases an idle resource; without a `now`, nobody needs to know when.
     #[inline]
     pub(super) fn lease_idle(
         &mut self,
         index: usize,
         acquired_at: &'static Location<'static>,
-        now: Instant,
-    ) -> R {
-        let SlotState::Idle(resource) = self.lease(index, acquired_at, None, now) else {
+        now: Option<Instant>,
+    ) -> Box<Pooled<R>> {
+        let since = now.unwrap_or(self.slots[index].since);
+        let SlotState::Idle(mut pooled) = self.lease(index, acquired_at, None, since) else {
             unreachable!("only an idle resource is leased")
         };
-        resource
+        pooled.lease(self.slots[index].uses, now, Duration::ZERO);
+        pooled
     }
 
     /// Makes a slot leased; returns the state that it was in.
@@ -103,19 +106,6 @@ impl<R> State<R> {
         before
     }
 
-    /// What the holder of a leased resource gets.
-    #[inline]
-    pub(super) fn granted(
-        &self,
-        index: usize,
-        resource: R,
-        leased_at: Option<Instant>,
-        waited: Duration,
-    ) -> Grant<R> {
-        let meta = self.meta(index);
-        Grant { slot: SlotRef { index, id: meta.id }, meta, resource, leased_at, waited }
-    }
-
     /// Takes a resource back that was granted, but not fetched: its waiter has slept for too long
     /// and gets an error when it wakes. Says whether there was one.
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
@@ -128,28 +118,33 @@ impl<R> State<R> {
             AcquireError::Closed => (Refusal::Error, &mut self.counters.errors),
             _ => (Refusal::Timeout, &mut self.counters.timeouts),
         };
-        let Some(grant) = ticket.take_back(error) else { return false };
+        let Some(pooled) = ticket.take_back(error) else { return false };
         *counter += 1;
         self.tell_refused(class, outcome, waited, fx);
-        self.give_back(grant, now, fx);
+        self.give_back(pooled, now, fx);
         true
     }
 
     /// Takes back a grant that nobody has touched: the resource is as idle as it was.
-    pub(super) fn give_back(&mut self, grant: Grant<R>, now: Instant, fx: &mut Effects<R>) {
-        let index = grant.slot.index;
-        let slot = &mut self.slots[index];
+    pub(super) fn give_back(
+        &mut self,
+        mut pooled: Box<Pooled<R>>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let slot = &mut self.slots[pooled.slot.index];
         let class = &mut self.classes[slot.class];
         slot.uses -= 1;
+        pooled.meta.uses = slot.uses;
         if slot.retiring && slot.doomed.is_none() {
             slot.retiring = false;
             class.retiring -= 1;
         }
         class.granted -= 1;
-        class.waited -= grant.waited;
+        class.waited -= pooled.waited;
         self.counters.acquired -= 1;
-        self.counters.waited -= grant.waited;
-        self.arrived(index, grant.resource, now, fx);
+        self.counters.waited -= pooled.waited;
+        self.arrived(pooled, now, fx);
     }
 
     #[inline]
@@ -161,10 +156,7 @@ impl<R> State<R> {
     }
 
     pub(super) fn start_check(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
-        let SlotState::Idle(resource) = self.set_state(index, SlotState::Checking, now) else {
-            unreachable!("only an idle resource is checked")
-        };
-        let meta = self.meta(index);
-        fx.jobs.push(Job::Check { slot: SlotRef { index, id: meta.id }, meta, resource });
+        let pooled = self.take_idle(index, SlotState::Checking, now);
+        fx.jobs.push(Job::Check(pooled));
     }
 }

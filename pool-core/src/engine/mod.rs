@@ -14,6 +14,7 @@ mod effects;
 mod grant;
 mod invariants;
 mod outcome;
+mod pooled;
 mod queue;
 mod quiet;
 mod refusal;
@@ -38,15 +39,15 @@ use tokio::time::Instant;
 pub(crate) use acquire::{Acquired, Asked};
 use class::{ClassId, ClassState, Counts, DEFAULT_CLASS};
 pub(crate) use effects::{Effects, Job};
+pub(crate) use pooled::Pooled;
 pub(crate) use release::Return;
 pub(crate) use slot::SlotRef;
 use slot::{Slot, SlotState};
 pub(crate) use sync::Arc;
 pub(crate) use ticket::{Outcome, Ticket};
-pub(crate) use waiter::Grant;
 use waiter::Waiter;
 
-use crate::{Class, Config, Counters, Event, Limits, ResourceState};
+use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
 
 /// All that a pool knows. One mutex holds one of these.
 ///
@@ -190,10 +191,10 @@ impl<R> State<R> {
         self.slots.get_mut(slot.index).filter(|held| held.id == slot.id)
     }
 
-    #[inline]
-    fn meta(&self, index: usize) -> crate::Meta {
+    fn meta(&self, index: usize) -> Meta {
         let slot = &self.slots[index];
-        slot.meta(self.classes[slot.class].class.clone())
+        let class = self.classes[slot.class].class.clone();
+        Meta { id: slot.id, class, created_at: slot.created_at, uses: slot.uses }
     }
 
     /// The only way a slot changes its state, so that the tallies cannot drift.
@@ -214,6 +215,15 @@ impl<R> State<R> {
         }
         slot.since = now;
         std::mem::replace(&mut slot.state, state)
+    }
+
+    /// Takes the resource out of an idle slot, which gets another state.
+    #[inline]
+    fn take_idle(&mut self, index: usize, state: SlotState<R>, now: Instant) -> Box<Pooled<R>> {
+        match self.set_state(index, state, now) {
+            SlotState::Idle(pooled) => pooled,
+            _ => unreachable!("only idle resources are listed as idle"),
+        }
     }
 
     /// Brings `tick` forward to `at` if it would come later.

@@ -1,8 +1,10 @@
 //! What became of the jobs: creations, resets, checks and closes.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::{Effects, SlotRef, SlotState, State, since};
+use super::{Effects, Pooled, SlotRef, SlotState, State, since};
 use crate::{CloseReason, Event, ResourceState, SharedError};
 
 impl<R> State<R> {
@@ -26,7 +28,14 @@ impl<R> State<R> {
             class: self.classes[class].class.clone(),
             took,
         });
-        self.arrived(index, resource, now, fx);
+        let pooled = Pooled {
+            slot,
+            meta: self.meta(index),
+            resource,
+            leased_at: None,
+            waited: Duration::ZERO,
+        };
+        self.arrived(Box::new(pooled), now, fx);
         if !matches!(self.slots[index].state, SlotState::Closing(_)) {
             self.retire_replaced(class, now, fx);
         }
@@ -73,13 +82,12 @@ impl<R> State<R> {
 
     pub(crate) fn recycled(
         &mut self,
-        slot: SlotRef,
-        resource: R,
+        pooled: Box<Pooled<R>>,
         result: Result<(), SharedError>,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        let index = slot.index;
+        let SlotRef { index, id } = pooled.slot;
         let took = since(now, self.slots[index].since);
         let failed = match result {
             Ok(()) => {
@@ -87,7 +95,7 @@ impl<R> State<R> {
                 self.slots[index].proven_at = now;
                 self.slots[index].used_at = now;
                 let class = &self.classes[self.slots[index].class].class;
-                self.emit(fx, || Event::Recycled { id: slot.id, class: class.clone(), took });
+                self.emit(fx, || Event::Recycled { id, class: class.clone(), took });
                 None
             }
             Err(error) => {
@@ -95,29 +103,28 @@ impl<R> State<R> {
                 Some(CloseReason::RecycleFailed(error))
             }
         };
-        self.handed_back(index, resource, failed, now, fx);
+        self.handed_back(pooled, failed, now, fx);
         self.pump(now, fx);
     }
 
     pub(crate) fn checked(
         &mut self,
-        slot: SlotRef,
-        resource: R,
+        pooled: Box<Pooled<R>>,
         result: Result<(), SharedError>,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        let index = slot.index;
+        let SlotRef { index, id } = pooled.slot;
         let took = since(now, self.slots[index].since);
-        let id = self.slots[index].class;
+        let class = self.slots[index].class;
         self.counters.checks += 1;
         let failed = match result {
             Ok(()) => {
                 self.slots[index].proven_at = now;
                 self.slots[index].last_check = Some((now, took));
-                self.classes[id].breaker.proved();
-                let class = &self.classes[id].class;
-                self.emit(fx, || Event::Checked { id: slot.id, class: class.clone(), took });
+                self.classes[class].breaker.proved();
+                let class = &self.classes[class].class;
+                self.emit(fx, || Event::Checked { id, class: class.clone(), took });
                 None
             }
             Err(error) => {
@@ -125,9 +132,9 @@ impl<R> State<R> {
                 Some(CloseReason::CheckFailed(error))
             }
         };
-        self.handed_back(index, resource, failed, now, fx);
+        self.handed_back(pooled, failed, now, fx);
         // A waiter may have counted on this one: it is the next one's turn to be checked.
-        self.serve(id, now, fx);
+        self.serve(class, now, fx);
         self.pump(now, fx);
     }
 
@@ -135,17 +142,16 @@ impl<R> State<R> {
     /// wanted to close it for meanwhile comes first.
     fn handed_back(
         &mut self,
-        index: usize,
-        resource: R,
+        pooled: Box<Pooled<R>>,
         failed: Option<CloseReason>,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
         match failed {
-            None => self.arrived(index, resource, now, fx),
+            None => self.arrived(pooled, now, fx),
             Some(reason) => {
-                let reason = self.slots[index].doomed.clone().unwrap_or(reason);
-                self.close(index, resource, reason, now, fx);
+                let doomed = self.slots[pooled.slot.index].doomed.clone();
+                self.close(pooled, doomed.unwrap_or(reason), now, fx);
             }
         }
     }

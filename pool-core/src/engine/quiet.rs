@@ -5,41 +5,37 @@
 //! Whatever is not plain is left to `acquire` and `release`.
 
 use std::panic::Location;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Grant, SlotRef, SlotState, State};
+use super::{Pooled, SlotState, State};
 use crate::{Class, Config};
 
 impl<R> State<R> {
-    /// Leases an idle resource if nothing else has to be decided; gives the class back otherwise.
+    /// Leases an idle resource of the class if nothing else has to be decided.
     ///
     /// Without a `now` nobody has asked for the time of this lease: see
     /// [`needs_clock`](Self::needs_clock).
     #[inline]
     pub(crate) fn lease_quietly(
         &mut self,
-        class: Class,
+        class: &Class,
         acquired_at: &'static Location<'static>,
         now: Option<Instant>,
-    ) -> Result<Grant<R>, Class> {
-        let Some(id) = self.class_id(&class) else { return Err(class) };
-        let state = &self.classes[id];
-        let Some(&index) = state.idle.back() else { return Err(class) };
+    ) -> Option<Box<Pooled<R>>> {
+        let id = self.class_id(class)?;
+        let class = &self.classes[id];
+        let index = *class.idle.back()?;
         // The last use and a class that keeps some warm call for a replacement.
-        let plain = state.warm == 0 && self.config.max_use_count.is_none();
+        let plain = class.warm == 0 && self.config.max_use_count.is_none();
         if !plain || !self.is_quiet() || now.is_some_and(|now| self.is_stale(index, now)) {
-            return Err(class);
+            return None;
         }
-        self.classes[id].idle.pop_back();
-        self.classes[id].granted += 1;
+        let class = &mut self.classes[id];
+        class.idle.pop_back();
+        class.granted += 1;
         self.counters.acquired += 1;
-        let leased_at = now.unwrap_or(self.slots[index].since);
-        let resource = self.lease_idle(index, acquired_at, leased_at);
-        let meta = self.slots[index].meta(class);
-        let slot = SlotRef { index, id: meta.id };
-        Ok(Grant { slot, meta, resource, leased_at: now, waited: Duration::ZERO })
+        Some(self.lease_idle(index, acquired_at, now))
     }
 
     /// Takes a good resource back into idle if nothing else has to be decided; gives it back to
@@ -47,25 +43,24 @@ impl<R> State<R> {
     #[inline]
     pub(crate) fn release_quietly(
         &mut self,
-        slot: SlotRef,
-        resource: R,
+        pooled: Box<Pooled<R>>,
         now: Instant,
-    ) -> Result<(), R> {
-        let index = slot.index;
-        let held = match self.slot(slot) {
+    ) -> Result<(), Box<Pooled<R>>> {
+        let index = pooled.slot.index;
+        let held = match self.slot(pooled.slot) {
             Some(held) if matches!(held.state, SlotState::Leased { .. }) => held,
-            _ => return Err(resource),
+            _ => return Err(pooled),
         };
         let class = held.class;
         let last_used_at = std::mem::replace(&mut held.used_at, now);
         if !self.is_quiet() || self.end_of(index, now).is_some() {
             self.slots[index].used_at = last_used_at;
-            return Err(resource);
+            return Err(pooled);
         }
         self.slots[index].proven_at = now;
         self.counters.released += 1;
         self.classes[class].breaker.proved();
-        self.make_idle(index, resource, now);
+        self.make_idle(pooled, now);
         Ok(())
     }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::pooled::Pooled;
 use super::sync::Arc;
 use super::ticket::Ticket;
-use crate::{Class, CloseReason, Meta, ResourceId, ResourceState};
+use crate::{CloseReason, ResourceId, ResourceState};
 
 /// Names a slot from outside the engine; stale ones are told apart by the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) struct Slot<R> {
 #[derive(Debug)]
 pub(super) enum SlotState<R> {
     Creating,
-    Idle(R),
+    Idle(Box<Pooled<R>>),
     Leased {
         overdue_at: Option<Instant>,
         acquired_at: &'static Location<'static>,
@@ -76,9 +77,5 @@ impl<R> Slot<R> {
             SlotState::Leased { ticket, .. } => ticket.as_ref()?.unfetched(),
             _ => None,
         }
-    }
-
-    pub(super) fn meta(&self, class: Class) -> Meta {
-        Meta { id: self.id, class, created_at: self.created_at, uses: self.uses }
     }
 }

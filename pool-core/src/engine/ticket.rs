@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::sync::{Mutex, MutexGuard};
-use super::{Asked, Grant};
+use super::{Asked, Pooled};
 use crate::AcquireError;
 
 /// A request that waits, held by its caller and by the engine.
@@ -27,13 +27,13 @@ pub(crate) struct Ticket<R> {
 #[derive(Debug)]
 enum Answer<R> {
     Awaited(Waker),
-    Granted(Grant<R>),
+    Granted(Box<Pooled<R>>),
     Failed(Box<AcquireError>),
     Fetched,
 }
 
 /// What became of a request.
-pub(crate) type Outcome<R> = Result<Grant<R>, AcquireError>;
+pub(crate) type Outcome<R> = Result<Box<Pooled<R>>, AcquireError>;
 
 impl<R> Ticket<R> {
     pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
@@ -76,8 +76,8 @@ impl<R> Ticket<R> {
     }
 
     /// Answers; returns whom to wake.
-    pub(super) fn grant(&self, grant: Grant<R>) -> Option<Waker> {
-        self.answer(Answer::Granted(grant))
+    pub(super) fn grant(&self, pooled: Box<Pooled<R>>) -> Option<Waker> {
+        self.answer(Answer::Granted(pooled))
     }
 
     /// Answers; returns whom to wake.
@@ -93,12 +93,12 @@ impl<R> Ticket<R> {
     }
 
     /// Takes back what was granted and has not been fetched; its caller gets an error instead.
-    pub(super) fn take_back(&self, error: AcquireError) -> Option<Grant<R>> {
+    pub(super) fn take_back(&self, error: AcquireError) -> Option<Box<Pooled<R>>> {
         let mut answer = self.lock();
         match std::mem::replace(&mut *answer, Answer::Fetched) {
-            Answer::Granted(grant) => {
+            Answer::Granted(pooled) => {
                 *answer = Answer::Failed(error.into());
-                Some(grant)
+                Some(pooled)
             }
             other => {
                 *answer = other;
@@ -110,7 +110,7 @@ impl<R> Ticket<R> {
     /// How long the caller had waited for a grant that it has not fetched.
     pub(super) fn unfetched(&self) -> Option<Duration> {
         match &*self.lock() {
-            Answer::Granted(grant) => Some(grant.waited),
+            Answer::Granted(pooled) => Some(pooled.waited),
             _ => None,
         }
     }
@@ -123,7 +123,7 @@ impl<R> Ticket<R> {
 
 fn take<R>(answer: &mut Answer<R>) -> Outcome<R> {
     match std::mem::replace(answer, Answer::Fetched) {
-        Answer::Granted(grant) => Ok(grant),
+        Answer::Granted(pooled) => Ok(pooled),
         Answer::Failed(error) => Err(*error),
         Answer::Awaited(_) | Answer::Fetched => unreachable!("an answer is fetched once"),
     }

@@ -1,13 +1,7 @@
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use super::class::ClassId;
 use super::queue::{Links, Rank};
-use super::slot::SlotRef;
 use super::sync::Arc;
 use super::ticket::Ticket;
-use crate::Meta;
 
 pub(super) type WaiterId = usize;
 
@@ -25,14 +19,3 @@ pub(super) struct Waiter<R> {
 
 #[cfg(not(pool_loom))]
 const _: () = assert!(size_of::<Waiter<()>>() <= 64);
-
-/// A resource on its way to its holder.
-#[derive(Debug)]
-pub(crate) struct Grant<R> {
-    pub(crate) slot: SlotRef,
-    pub(crate) meta: Meta,
-    pub(crate) resource: R,
-    /// `None` where nobody needs to know.
-    pub(crate) leased_at: Option<Instant>,
-    pub(crate) waited: Duration,
-}

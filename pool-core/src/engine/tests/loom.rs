@@ -10,7 +10,7 @@ use ::loom::sync::{Arc, Mutex};
 use ::loom::thread;
 use tokio::time::Instant;
 
-use crate::engine::{Acquired, Asked, Effects, Grant, Job, Return, SlotRef, State, Ticket};
+use crate::engine::{Acquired, Asked, Effects, Job, Pooled, Return, SlotRef, State, Ticket};
 use crate::{AcquireError, Class, Config, Verdict};
 
 /// A resource.
@@ -65,13 +65,16 @@ impl Shell {
             Job::Create { slot, .. } => {
                 self.creations.lock().expect("no thread panics").push(slot);
             }
-            Job::Recycle { slot, resource, .. } => {
-                self.apply(|state, fx| state.recycled(slot, resource, Ok(()), now, fx));
+            Job::Recycle(pooled) => {
+                self.apply(|state, fx| state.recycled(pooled, Ok(()), now, fx));
             }
-            Job::Check { slot, resource, .. } => {
-                self.apply(|state, fx| state.checked(slot, resource, Ok(()), now, fx));
+            Job::Check(pooled) => {
+                self.apply(|state, fx| state.checked(pooled, Ok(()), now, fx));
             }
-            Job::Close { slot, .. } | Job::Revoke { slot, .. } => {
+            Job::Close(pooled, _) => {
+                self.apply(|state, fx| state.closed(pooled.slot, now, fx));
+            }
+            Job::Revoke { slot, .. } => {
                 self.apply(|state, fx| state.closed(slot, now, fx));
             }
         }
@@ -86,22 +89,21 @@ impl Shell {
         }
     }
 
-    fn release(&self, grant: Grant<Toy>, verdict: Verdict) {
-        let Grant { slot, resource, .. } = grant;
+    fn release(&self, pooled: Box<Pooled<Toy>>, verdict: Verdict) {
         let how = Return::Judged(verdict);
-        let resource = if verdict == Verdict::Keep {
+        let pooled = if verdict == Verdict::Keep {
             let mut state = self.state.lock().expect("no thread panics");
-            let released = state.release_quietly(slot, resource, self.now);
+            let released = state.release_quietly(pooled, self.now);
             state.check();
             drop(state);
             match released {
                 Ok(()) => return,
-                Err(resource) => resource,
+                Err(pooled) => pooled,
             }
         } else {
-            resource
+            pooled
         };
-        self.apply(|state, fx| state.release(slot, resource, how, self.now, fx));
+        self.apply(|state, fx| state.release(pooled, how, self.now, fx));
     }
 
     fn acquire(this: &Arc<Self>) -> Acquire {
@@ -109,7 +111,7 @@ impl Shell {
     }
 
     /// Leases when the only resource is made on the spot.
-    fn lease(this: &Arc<Self>) -> Grant<Toy> {
+    fn lease(this: &Arc<Self>) -> Box<Pooled<Toy>> {
         let mut acquire = Self::acquire(this);
         block_on(std::future::poll_fn(|cx| {
             assert!(Pin::new(&mut acquire).poll(cx).is_pending());
@@ -135,7 +137,7 @@ struct Acquire {
 }
 
 impl Acquire {
-    fn ask(&mut self, cx: &Context<'_>) -> Option<Result<Grant<Toy>, AcquireError>> {
+    fn ask(&mut self, cx: &Context<'_>) -> Option<Result<Box<Pooled<Toy>>, AcquireError>> {
         let asked = Asked {
             class: &Class::default(),
             limits: None,
@@ -148,7 +150,7 @@ impl Acquire {
         let now = self.shell.now;
         let ticket = Arc::new(Ticket::new(&asked, now, cx.waker().clone()));
         match self.shell.apply(|state, fx| state.acquire(&asked, Some(&ticket), now, fx)) {
-            Acquired::Granted(grant) => Some(Ok(grant)),
+            Acquired::Granted(pooled) => Some(Ok(pooled)),
             Acquired::Refused(error) => Some(Err(error)),
             Acquired::Queued(waiter) => {
                 self.waiting = Some((waiter, ticket));
@@ -159,7 +161,7 @@ impl Acquire {
     }
 
     /// As a timer would.
-    fn expire(mut self) -> Result<Grant<Toy>, AcquireError> {
+    fn expire(mut self) -> Result<Box<Pooled<Toy>>, AcquireError> {
         self.done = true;
         let (waiter, ticket) = self.waiting.take().expect("it waits");
         let now = self.shell.now;
@@ -168,7 +170,7 @@ impl Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Result<Grant<Toy>, AcquireError>;
+    type Output = Result<Box<Pooled<Toy>>, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &self.waiting {
@@ -200,8 +202,8 @@ fn ask_and_leave(shell: &Arc<Shell>) {
         let mut acquire = pin!(Shell::acquire(shell));
         std::future::poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await
     });
-    if let Poll::Ready(Ok(grant)) = answer {
-        shell.release(grant, Verdict::Keep);
+    if let Poll::Ready(Ok(pooled)) = answer {
+        shell.release(pooled, Verdict::Keep);
     }
 }
 
@@ -228,8 +230,9 @@ fn loom_release_against_cancel_against_acquire() {
         let asker = thread::spawn({
             let shell = Arc::clone(&shell);
             move || {
-                let grant = block_on(Shell::acquire(&shell)).expect("it is served, whoever leaves");
-                shell.release(grant, Verdict::Keep);
+                let pooled =
+                    block_on(Shell::acquire(&shell)).expect("it is served, whoever leaves");
+                shell.release(pooled, Verdict::Keep);
             }
         });
         shell.release(held, Verdict::Keep);
@@ -248,8 +251,8 @@ fn loom_release_through_recycling_against_two_waiters() {
             .map(|_| {
                 let shell = Arc::clone(&shell);
                 thread::spawn(move || {
-                    let grant = block_on(Shell::acquire(&shell)).expect("both are served");
-                    shell.release(grant, Verdict::Recycle);
+                    let pooled = block_on(Shell::acquire(&shell)).expect("both are served");
+                    shell.release(pooled, Verdict::Recycle);
                 })
             })
             .collect();
@@ -277,9 +280,9 @@ fn loom_create_done_against_cancel() {
         let next = thread::spawn({
             let shell = Arc::clone(&shell);
             move || {
-                let grant =
+                let pooled =
                     block_on(Shell::acquire(&shell)).expect("it gets what the other asked for");
-                shell.release(grant, Verdict::Keep);
+                shell.release(pooled, Verdict::Keep);
             }
         });
         drop(acquire);
@@ -304,7 +307,7 @@ fn loom_drain_against_release_against_acquire() {
         let asker = thread::spawn({
             let shell = Arc::clone(&shell);
             move || match block_on(Shell::acquire(&shell)) {
-                Ok(grant) => shell.release(grant, Verdict::Keep),
+                Ok(pooled) => shell.release(pooled, Verdict::Keep),
                 Err(error) => assert!(matches!(error, AcquireError::Closed)),
             }
         });
@@ -331,7 +334,7 @@ fn loom_timeout_against_release() {
             move || shell.release(held, Verdict::Keep)
         });
         match acquire.expire() {
-            Ok(grant) => shell.release(grant, Verdict::Keep),
+            Ok(pooled) => shell.release(pooled, Verdict::Keep),
             Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
         }
         holder.join().expect("no thread panics");
@@ -364,7 +367,7 @@ fn loom_revocation_against_release_against_acquire() {
                 }));
                 // A grant that is not fetched in time is taken back.
                 match answer {
-                    Ok(grant) => shell.release(grant, Verdict::Keep),
+                    Ok(pooled) => shell.release(pooled, Verdict::Keep),
                     Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
                 }
             }

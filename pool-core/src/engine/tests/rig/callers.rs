@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{Ask, Rig, Toy};
-use crate::engine::{Acquired, Asked, Grant, Return, State, Ticket};
+use crate::engine::{Acquired, Asked, Pooled, Return, State, Ticket};
 use crate::{AcquireError, Verdict};
 
 impl Rig {
@@ -15,12 +15,12 @@ impl Rig {
         let name = self.classes[class].clone();
         let clock = State::<Toy>::needs_clock(&self.config);
         let quiet = self.call(|state, now, _| {
-            state.lease_quietly(name.clone(), Location::caller(), clock.then_some(now))
+            state.lease_quietly(&name, Location::caller(), clock.then_some(now))
         });
-        if let Ok(grant) = quiet {
+        if let Some(pooled) = quiet {
             assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
             self.counters.acquired += 1;
-            self.lease(class, grant);
+            self.lease(class, pooled);
             return self.compare();
         }
         let expires_at = self.config.acquire_timeout.map(|limit| self.now + limit);
@@ -41,10 +41,10 @@ impl Rig {
             answer = self.call(|state, now, fx| state.acquire(&asked, Some(&ticket), now, fx));
         }
         match answer {
-            Acquired::Granted(grant) => {
+            Acquired::Granted(pooled) => {
                 assert!(had_idle, "granted at once, but none of its class was idle");
                 self.counters.acquired += 1;
-                self.lease(class, grant);
+                self.lease(class, pooled);
             }
             Acquired::Queued(waiter) => {
                 assert!(!self.draining, "queued by a pool that drains");
@@ -74,14 +74,14 @@ impl Rig {
         self.compare();
     }
 
-    fn lease(&mut self, class: usize, grant: Grant<Toy>) {
-        assert_eq!(grant.meta.class, self.classes[class], "leased to the wrong class");
-        assert_eq!(grant.resource.id, grant.slot.id, "leased the wrong resource");
-        let twice = self.leases.iter().any(|(_, held)| held.slot.id == grant.slot.id);
-        assert!(!twice, "resource {} was leased twice at once", grant.slot.id);
+    fn lease(&mut self, class: usize, pooled: Box<Pooled<Toy>>) {
+        assert_eq!(pooled.meta.class, self.classes[class], "leased to the wrong class");
+        assert_eq!(pooled.resource.id, pooled.slot.id, "leased the wrong resource");
+        let twice = self.leases.iter().any(|(_, held)| held.slot.id == pooled.slot.id);
+        assert!(!twice, "resource {} was leased twice at once", pooled.slot.id);
         let max = self.config.max_use_count.unwrap_or(u64::MAX);
-        assert!(grant.meta.uses <= max, "resource {} was leased too often", grant.slot.id);
-        self.leases.push((class, grant));
+        assert!(pooled.meta.uses <= max, "resource {} was leased too often", pooled.slot.id);
+        self.leases.push((class, pooled));
     }
 
     /// The caller comes to look for its answer.
@@ -107,13 +107,13 @@ impl Rig {
         self.compare();
     }
 
-    fn fetched(&mut self, ask: &Ask, answer: Result<Grant<Toy>, AcquireError>) {
+    fn fetched(&mut self, ask: &Ask, answer: Result<Box<Pooled<Toy>>, AcquireError>) {
         match answer {
-            Ok(grant) => {
+            Ok(pooled) => {
                 self.counters.acquired += 1;
-                self.counters.waited += grant.waited;
+                self.counters.waited += pooled.waited;
                 self.granted.retain(|held| held != ask);
-                self.lease(ask.class, grant);
+                self.lease(ask.class, pooled);
             }
             Err(_) => self.failed.retain(|held| held != ask),
         }
@@ -131,18 +131,17 @@ impl Rig {
     }
 
     pub(crate) fn release(&mut self, at: usize, how: Return) {
-        let (_, grant) = self.leases.remove(at);
+        let (_, mut pooled) = self.leases.remove(at);
         self.counters.released += 1;
-        self.used.insert(grant.slot.id, self.now);
-        self.revoked.retain(|id| *id != grant.slot.id);
-        let Grant { slot, mut resource, .. } = grant;
+        self.used.insert(pooled.slot.id, self.now);
+        self.revoked.retain(|id| *id != pooled.slot.id);
         if how == Return::Judged(Verdict::Keep) {
-            match self.call(|state, now, _| state.release_quietly(slot, resource, now)) {
+            match self.call(|state, now, _| state.release_quietly(pooled, now)) {
                 Ok(()) => return self.compare(),
-                Err(unquiet) => resource = unquiet,
+                Err(unquiet) => pooled = unquiet,
             }
         }
-        self.call(|state, now, fx| state.release(slot, resource, how, now, fx));
+        self.call(|state, now, fx| state.release(pooled, how, now, fx));
         self.compare();
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::engine::{Effects, Grant, Job, SlotRef, State, Ticket};
+use crate::engine::{Effects, Job, Pooled, SlotRef, State, Ticket};
 use crate::error::SharedError;
 use crate::{Class, Config, Counters, Limits, ResourceId};
 
@@ -50,9 +50,9 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) enum Work {
     Create,
-    Recycle(Toy),
-    Check(Toy),
-    Close(Toy),
+    Recycle(Box<Pooled<Toy>>),
+    Check(Box<Pooled<Toy>>),
+    Close(Box<Pooled<Toy>>),
     Revoke,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Rig {
     pub(crate) granted: Vec<Ask>,
     /// Answered with an error, and not fetched.
     pub(crate) failed: Vec<Ask>,
-    pub(crate) leases: Vec<(usize, Grant<Toy>)>,
+    pub(crate) leases: Vec<(usize, Box<Pooled<Toy>>)>,
     /// Revoked in the hands of their holder, or on their way to it.
     revoked: Vec<ResourceId>,
     pub(crate) pending: Vec<Pending>,
@@ -147,9 +147,9 @@ impl Rig {
     fn take_on(&mut self, job: Job<Toy>) {
         let (slot, meta, work) = match job {
             Job::Create { slot, meta } => (slot, meta, Work::Create),
-            Job::Recycle { slot, meta, resource } => (slot, meta, Work::Recycle(resource)),
-            Job::Check { slot, meta, resource } => (slot, meta, Work::Check(resource)),
-            Job::Close { slot, meta, resource, .. } => (slot, meta, Work::Close(resource)),
+            Job::Recycle(pooled) => (pooled.slot, pooled.meta.clone(), Work::Recycle(pooled)),
+            Job::Check(pooled) => (pooled.slot, pooled.meta.clone(), Work::Check(pooled)),
+            Job::Close(pooled, _) => (pooled.slot, pooled.meta.clone(), Work::Close(pooled)),
             Job::Revoke { slot, meta } => (slot, meta, Work::Revoke),
         };
         assert_eq!(slot.id, meta.id);
@@ -159,8 +159,8 @@ impl Rig {
         assert!(!busy, "resource {} has two jobs at once", slot.id);
         match &work {
             Work::Create | Work::Revoke => {}
-            Work::Recycle(toy) | Work::Check(toy) | Work::Close(toy) => {
-                assert_eq!(toy.id, slot.id, "a job got another's resource");
+            Work::Recycle(pooled) | Work::Check(pooled) | Work::Close(pooled) => {
+                assert_eq!(pooled.resource.id, slot.id, "a job got another's resource");
             }
         }
         if matches!(work, Work::Revoke) {

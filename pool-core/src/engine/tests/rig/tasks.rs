@@ -21,19 +21,19 @@ impl Rig {
                 self.counters.create_failed += 1;
                 self.call(|state, now, fx| state.create_failed(slot, broken(), now, fx));
             }
-            Work::Recycle(toy) => {
+            Work::Recycle(pooled) => {
                 self.used.insert(slot.id, self.now);
                 self.counters.recycled += u64::from(ok);
                 self.counters.recycle_failed += u64::from(!ok);
-                self.call(|state, now, fx| state.recycled(slot, toy, result, now, fx));
+                self.call(|state, now, fx| state.recycled(pooled, result, now, fx));
             }
-            Work::Check(toy) => {
+            Work::Check(pooled) => {
                 self.counters.checks += 1;
                 self.counters.checks_failed += u64::from(!ok);
-                self.call(|state, now, fx| state.checked(slot, toy, result, now, fx));
+                self.call(|state, now, fx| state.checked(pooled, result, now, fx));
             }
-            Work::Close(toy) => {
-                drop(toy);
+            Work::Close(pooled) => {
+                drop(pooled);
                 self.closed(slot);
             }
             Work::Revoke => self.closed(slot),

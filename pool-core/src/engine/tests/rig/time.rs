@@ -41,10 +41,10 @@ impl Rig {
 
     fn nobody_holds_too_long(&self) {
         let Some(limit) = self.config.hold_limit else { return };
-        for (_, grant) in &self.leases {
-            let leased_at = grant.leased_at.expect("a hold limit needs the clock");
-            let revoked = self.revoked.contains(&grant.slot.id);
-            assert!(revoked || self.now - leased_at < limit, "{} is overdue", grant.slot.id);
+        for (_, pooled) in &self.leases {
+            let leased_at = pooled.leased_at.expect("a hold limit needs the clock");
+            let revoked = self.revoked.contains(&pooled.slot.id);
+            assert!(revoked || self.now - leased_at < limit, "{} is overdue", pooled.slot.id);
         }
     }
 

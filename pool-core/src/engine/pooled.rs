@@ -1,0 +1,31 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::slot::SlotRef;
+use crate::Meta;
+
+/// A resource, with what its holder and its jobs are told of it.
+///
+/// It is boxed once, when the resource has been created, and stays where it is until that is
+/// closed: between the engine, its holders and its jobs only a pointer moves.
+#[derive(Debug)]
+pub(crate) struct Pooled<R> {
+    pub(crate) slot: SlotRef,
+    pub(crate) meta: Meta,
+    pub(crate) resource: R,
+    /// When its lease began; `None` where nobody needs to know.
+    pub(crate) leased_at: Option<Instant>,
+    /// How long its holder had waited.
+    pub(crate) waited: Duration,
+}
+
+impl<R> Pooled<R> {
+    /// Notes what its holder is told of the lease that begins.
+    #[inline]
+    pub(super) fn lease(&mut self, uses: u64, leased_at: Option<Instant>, waited: Duration) {
+        self.meta.uses = uses;
+        self.leased_at = leased_at;
+        self.waited = waited;
+    }
+}
