@@ -170,13 +170,6 @@ async function recovered(kind, limit, since = performance.now()) {
   if (took > limit) report[`slow_${kind}_recoveries`] += 1;
 }
 
-/**
- * How long a zombie may last, by who must reap it. The pool does so as soon as it is told. A Chromium's zygote does so
- * when its Chromium asks, looks again after up to a quarter of a second, and gets its turn late where all cores are busy:
- * no pool can reap in its place, but one that is never reaped is to be noticed.
- */
-const REAPED_WITHIN = { pool: 1000, chromium: 5000 };
-
 /** Zombies and the growth of the pool, twice a second. */
 async function watchIt() {
   let seen = new Map();
@@ -184,7 +177,7 @@ async function watchIt() {
     const now = performance.now();
     const all = processes();
     const byPid = new Map(all.map((process) => [process.pid, process]));
-    // A Chromium that a fault has frozen cannot reap its own children.
+    // A Chromium that a fault has frozen cannot reap its own children; its zygotes do so only when it asks.
     const dead = descendants(pool.pid, all).filter(({ parent, state }) => state === 'Z' && !isFrozen(parent, byPid));
     const before = seen;
     seen = new Map();
@@ -194,7 +187,7 @@ async function watchIt() {
       const whose = parent === pool.pid ? 'pool' : 'chromium';
       const lasts = now - zombie.since;
       report.longest_zombie_ms[whose] = Math.max(report.longest_zombie_ms[whose], Math.round(lasts));
-      if (lasts > REAPED_WITHIN[whose] && !zombie.told) {
+      if (lasts > 1000 && !zombie.told) {
         zombie.told = true;
         report.zombies += 1;
         failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${name}, of ${byPid.get(parent)?.command.slice(0, 200)}`);
