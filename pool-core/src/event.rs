@@ -176,6 +176,14 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// The error of the driver in it.
+    pub(crate) fn into_error(self) -> Option<SharedError> {
+        match self {
+            Self::CheckFailed(error) | Self::RecycleFailed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// A stable word for logs and metrics, in snake case.
     #[must_use]
     pub fn code(&self) -> &'static str {

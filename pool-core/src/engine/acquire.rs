@@ -100,7 +100,7 @@ impl<R> State<R> {
             self.dequeue(waiter);
             self.refresh(class);
             let error = self.timed_out(class, Duration::ZERO);
-            self.forget(class, now);
+            self.forget(class, now, fx);
             return self.refuse(asked.class, error, fx);
         }
         self.emit(fx, || Event::Enqueued { class: asked.class.clone() });
@@ -185,7 +185,7 @@ impl<R> State<R> {
         self.tell_refused(class, outcome, since(now, ticket.enqueued_at), fx);
         // What it leaves behind may be the room that another class waits for.
         self.pump(now, fx);
-        self.forget(class, now);
+        self.forget(class, now, fx);
     }
 
     /// Whether a waiter still waits and no check that is under way is meant for it.

@@ -26,13 +26,14 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
+    /// A creation has failed; says how long to wait, and gives back the error before this one.
     pub(super) fn failed(
         &mut self,
         now: Instant,
         error: SharedError,
         config: &Config,
         rng: &mut fastrand::Rng,
-    ) -> Duration {
+    ) -> (Duration, Option<SharedError>) {
         self.failures = self.failures.max(self.on_probation).saturating_add(1);
         self.on_probation = 0;
         self.threshold = config.breaker_threshold;
@@ -46,14 +47,15 @@ impl Breaker {
         let delay = delay.mul_f64(1.0 + rng.f64() / 10.0);
         self.failed_at = Some(now);
         self.retry_at = Some(now + delay);
-        self.last = Some(error);
-        delay
+        (delay, self.last.replace(error))
     }
 
-    /// A creation has ended well; its resource must still show that it lives.
-    pub(super) fn succeeded(&mut self) {
+    /// A creation has ended well; its resource must still show that it lives. Gives back the error
+    /// before it.
+    pub(super) fn succeeded(&mut self) -> Option<SharedError> {
         let on_probation = self.on_probation.max(self.failures);
-        *self = Self { on_probation, failed_at: self.failed_at, ..Self::default() };
+        let after = Self { on_probation, failed_at: self.failed_at, ..Self::default() };
+        std::mem::replace(self, after).last
     }
 
     /// A resource has come back from a lease, or passed a check.
@@ -103,6 +105,10 @@ impl Breaker {
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    pub(super) fn into_last(self) -> Option<SharedError> {
+        self.last
     }
 
     pub(super) fn last(&self) -> Option<&SharedError> {

@@ -87,7 +87,9 @@ impl<R> State<R> {
             _ => return,
         };
         if slot.uses == 0 && slot.last_check.is_none() {
-            let retry_after = class.breaker.failed(now, error, &self.config, &mut self.rng);
+            let (retry_after, before) =
+                class.breaker.failed(now, error, &self.config, &mut self.rng);
+            fx.errors.extend(before);
             self.arm(now + retry_after);
         }
     }
@@ -100,6 +102,9 @@ impl<R> State<R> {
         class.counts.remove(kind);
         if slot.retiring {
             class.retiring -= 1;
+        }
+        if let SlotState::Closing(reason) = slot.state {
+            fx.errors.extend(reason.into_error());
         }
         fx.drained |= self.is_draining() && self.slots.is_empty();
     }

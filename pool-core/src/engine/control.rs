@@ -132,7 +132,7 @@ impl<R> State<R> {
                 self.close_idle(index, CloseReason::Drained, now, fx);
             }
             self.refresh(class);
-            self.forget(class, now);
+            self.forget(class, now, fx);
         }
         if let Some(at) = deadline {
             self.arm(at);

@@ -6,7 +6,7 @@ use super::pooled::Pooled;
 use super::slot::SlotRef;
 use super::sync::Arc;
 use super::ticket::Ticket;
-use crate::{CloseReason, Event, Meta};
+use crate::{CloseReason, Event, Meta, SharedError};
 
 /// What the shell must do once the lock is released.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Effects<R> {
     pub(crate) events: Vec<Event>,
     /// A value to drop: the pool has no claim on it any more.
     pub(crate) drop: Option<Box<Pooled<R>>>,
+    /// Errors of drivers that nobody needs any more: to drop one is foreign code.
+    pub(crate) errors: Vec<SharedError>,
     /// A ticket that has done its work: to free it here would only take time.
     pub(crate) spent: Option<Arc<Ticket<R>>>,
     /// The last resource of a draining pool is gone.
@@ -32,6 +34,7 @@ impl<R> Default for Effects<R> {
             jobs: Vec::new(),
             events: Vec::new(),
             drop: None,
+            errors: Vec::new(),
             spent: None,
             drained: false,
         }
@@ -46,6 +49,7 @@ impl<R> Effects<R> {
             && self.jobs.is_empty()
             && self.events.is_empty()
             && self.drop.is_none()
+            && self.errors.is_empty()
             && self.spent.is_none()
             && !self.drained
     }

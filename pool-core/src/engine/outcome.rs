@@ -19,7 +19,7 @@ impl<R> State<R> {
         let class = self.slots[index].class;
         let took = since(now, self.slots[index].since);
         self.counters.created += 1;
-        self.classes[class].breaker.succeeded();
+        fx.errors.extend(self.classes[class].breaker.succeeded());
         self.slots[index].proven_at = now;
         self.slots[index].used_at = now;
         self.limit_lifetime(index, now);
@@ -64,7 +64,8 @@ impl<R> State<R> {
         self.counters.create_failed += 1;
         self.remove(slot.index, fx);
         let breaker = &mut self.classes[class].breaker;
-        let retry_after = breaker.failed(now, error.clone(), &self.config, &mut self.rng);
+        let (retry_after, before) = breaker.failed(now, error.clone(), &self.config, &mut self.rng);
+        fx.errors.extend(before);
         let consecutive = breaker.failures();
         self.arm(now + retry_after);
         self.emit(fx, || Event::CreateFailed {
@@ -149,10 +150,13 @@ impl<R> State<R> {
     ) {
         match failed {
             None => self.arrived(pooled, now, fx),
-            Some(reason) => {
-                let doomed = self.slots[pooled.slot.index].doomed.clone();
-                self.close(pooled, doomed.unwrap_or(reason), now, fx);
-            }
+            Some(reason) => match self.slots[pooled.slot.index].doomed.clone() {
+                Some(doomed) => {
+                    fx.errors.extend(reason.into_error());
+                    self.close(pooled, doomed, now, fx);
+                }
+                None => self.close(pooled, reason, now, fx),
+            },
         }
     }
 
@@ -175,7 +179,7 @@ impl<R> State<R> {
         self.fail_hopeless(class, now, fx);
         self.refresh(class);
         self.pump(now, fx);
-        self.forget(class, now);
+        self.forget(class, now, fx);
     }
 
     /// A job died with its resource (its driver panicked, or the runtime shut down).

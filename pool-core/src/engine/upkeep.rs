@@ -22,7 +22,7 @@ impl<R> State<R> {
             }
             self.expire_waiters(class, now, fx);
             self.retire_idle(class, now, fx);
-            self.forget(class, now);
+            self.forget(class, now, fx);
         }
         self.check_next(now, fx);
         self.pump(now, fx);
@@ -121,12 +121,13 @@ impl<R> State<R> {
     }
 
     /// Drops a class that nothing remembers, so that names from outside cannot pile up.
-    pub(super) fn forget(&mut self, class: ClassId, now: Instant) {
+    pub(super) fn forget(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         if class != DEFAULT_CLASS && self.classes[class].is_forgettable(now) {
             let state = self.classes.remove(class);
             self.class_ids.remove(&state.class);
             self.hungry.remove(&class);
             self.short.remove(&class);
+            fx.errors.extend(state.breaker.into_last());
         }
     }
 

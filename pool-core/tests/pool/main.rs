@@ -11,6 +11,7 @@ mod conformance;
 mod creation;
 mod drain;
 mod driver_panics;
+mod errors;
 mod events;
 mod expiry;
 mod grid;
