@@ -97,7 +97,7 @@ impl<D: Driver> Shared<D> {
             // Nothing in it owns anything, so it need not be taken apart.
             std::mem::forget(fx);
         } else {
-            self.run(fx);
+            self.run(&mut fx);
         }
         out
     }
@@ -145,22 +145,20 @@ impl<D: Driver> Shared<D> {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cold]
-    fn run(self: &Arc<Self>, fx: Effects<D::Resource>) {
+    fn run(self: &Arc<Self>, fx: &mut Effects<D::Resource>) {
         // Told before anyone wakes, or a lease could be told of before the creation it is of.
-        for event in fx.events {
+        for event in fx.events.drain(..) {
             self.tell(event);
         }
-        for waker in fx.wake {
+        for waker in fx.wake.drain(..) {
             waker.wake();
         }
-        for job in fx.jobs {
+        for job in fx.jobs.drain(..) {
             jobs::spawn(self, job);
         }
         if fx.drained {
             self.drained.notify_waiters();
         }
-        drop((fx.drop, fx.spent));
     }
 
     /// Shows an event to the policies and to everyone who reads the stream.

@@ -71,8 +71,7 @@ impl<R> State<R> {
             && !self.is_stale(index, now)
         {
             self.classes[class].idle.pop_back();
-            self.counters.acquired += 1;
-            self.classes[class].granted += 1;
+            self.classes[class].leases.granted += 1;
             let pooled = self.lease_idle(index, asked.acquired_at, Some(now));
             self.refresh(class);
             self.pump(now, fx);

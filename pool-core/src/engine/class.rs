@@ -59,13 +59,29 @@ impl Counts {
     }
 }
 
+/// What has become of the leases of a class. A pool's are the sum of its classes', so that a lease
+/// is counted in one place, among what it changes anyway.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Leases {
+    pub(super) granted: u64,
+    pub(super) released: u64,
+    pub(super) waited: Duration,
+}
+
+impl Leases {
+    pub(super) fn add(&mut self, other: Self) {
+        self.granted += other.granted;
+        self.released += other.released;
+        self.waited += other.waited;
+    }
+}
+
 /// The stock and the waiters of one class.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct ClassState {
     pub(super) counts: Counts,
-    pub(super) granted: u64,
-    pub(super) waited: Duration,
+    pub(super) leases: Leases,
     pub(super) waiters: Queue,
     /// Slot indices, least recently used first.
     pub(super) idle: VecDeque<usize>,
@@ -88,8 +104,7 @@ impl ClassState {
     pub(super) fn new(class: Class) -> Self {
         Self {
             counts: Counts::default(),
-            granted: 0,
-            waited: Duration::ZERO,
+            leases: Leases::default(),
             waiters: Queue::default(),
             idle: VecDeque::new(),
             class,

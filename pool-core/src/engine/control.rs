@@ -23,7 +23,7 @@ impl<R> State<R> {
                 .classes
                 .iter()
                 .filter_map(|(_, class)| Some((!class.can_spare(), *class.idle.front()?)))
-                .min_by_key(|(keep, index)| (*keep, self.slots[*index].used_at));
+                .min_by_key(|(keep, index)| (*keep, self.idle(*index).used_at));
             let Some((_, index)) = spare else { break };
             self.close_idle(index, CloseReason::Surplus, now, fx);
         }

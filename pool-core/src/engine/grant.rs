@@ -46,15 +46,14 @@ impl<R> State<R> {
     ) {
         let id = self.slots[index].class;
         let class = &mut self.classes[id];
-        let waiter = class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
-        let Waiter { ticket, .. } = self.waiters.remove(waiter);
-        let waited = since(now, ticket.enqueued_at);
-        class.granted += 1;
-        class.waited += waited;
-        self.counters.acquired += 1;
-        self.counters.waited += waited;
-        let acquired_at = ticket.acquired_at;
-        let held = self.lease(index, acquired_at, Some(ticket), now);
+        let (waiter, handicap) =
+            class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
+        let Waiter { ticket, rank, .. } = self.waiters.remove(waiter);
+        // The ticket says so too, but lies with its caller, perhaps in the cache of another core.
+        let waited = since(now, rank.at - handicap);
+        class.leases.granted += 1;
+        class.leases.waited += waited;
+        let held = self.lease(index, None, Some(ticket), now);
         let mut pooled = match (arrived, held) {
             (Some(pooled), _) | (None, SlotState::Idle(pooled)) => pooled,
             _ => unreachable!("only an idle resource is granted, or one that has arrived"),
@@ -75,7 +74,7 @@ impl<R> State<R> {
         now: Option<Instant>,
     ) -> Box<Pooled<R>> {
         let since = now.unwrap_or(self.slots[index].since);
-        let SlotState::Idle(mut pooled) = self.lease(index, acquired_at, None, since) else {
+        let SlotState::Idle(mut pooled) = self.lease(index, Some(acquired_at), None, since) else {
             unreachable!("only an idle resource is leased")
         };
         pooled.lease(self.slots[index].uses, now, Duration::ZERO);
@@ -87,7 +86,7 @@ impl<R> State<R> {
     fn lease(
         &mut self,
         index: usize,
-        acquired_at: &'static Location<'static>,
+        acquired_at: Option<&'static Location<'static>>,
         ticket: Option<Arc<Ticket<R>>>,
         now: Instant,
     ) -> SlotState<R> {
@@ -140,17 +139,15 @@ impl<R> State<R> {
             slot.retiring = false;
             class.retiring -= 1;
         }
-        class.granted -= 1;
-        class.waited -= pooled.waited;
-        self.counters.acquired -= 1;
-        self.counters.waited -= pooled.waited;
+        class.leases.granted -= 1;
+        class.leases.waited -= pooled.waited;
         self.arrived(pooled, now, fx);
     }
 
     #[inline]
     pub(super) fn is_stale(&self, index: usize, now: Instant) -> bool {
         self.config.check_after_idle.is_some_and(|limit| {
-            let idled = now.saturating_duration_since(self.slots[index].proven_at);
+            let idled = now.saturating_duration_since(self.idle(index).proven_at);
             if limit.is_zero() { true } else { idled > limit }
         })
     }

@@ -37,7 +37,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 pub(crate) use acquire::{Acquired, Asked};
-use class::{ClassId, ClassState, Counts, DEFAULT_CLASS};
+use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, Leases};
 pub(crate) use effects::{Effects, Job};
 pub(crate) use pooled::Pooled;
 pub(crate) use release::Return;
@@ -54,18 +54,21 @@ use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
 /// What every lease changes stands first and together, here and in what the slabs hold: with
 /// several cores, a lease costs about as much as the cache lines that move between them.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct State<R> {
     next_sequence: u64,
     /// The latest moment at which a waiter has come.
     latest: Instant,
+    /// Every request that waits; each stands in the queue of its class.
+    waiters: Slab<Waiter<R>>,
     /// The class that was asked for last, which is often the one that is asked for next.
     recent: ClassId,
     /// Tallies of `slots` by state, changed only where a slot changes its state.
     counts: Counts,
-    /// Every request that waits; each stands in the queue of its class.
-    waiters: Slab<Waiter<R>>,
+    /// All but what is counted by class.
     counters: Counters,
+    /// What was counted by classes that are forgotten, or by none.
+    gone: Leases,
     /// Every resource. Its length is the capacity in use: there is no counter to forget.
     slots: Slab<Slot<R>>,
     classes: Slab<ClassState>,
@@ -110,6 +113,7 @@ impl<R> State<R> {
             counts: Counts::default(),
             waiters: Slab::new(),
             counters: Counters::default(),
+            gone: Leases::default(),
             slots: Slab::new(),
             classes,
             class_ids: FxHashMap::default(),
@@ -215,6 +219,15 @@ impl<R> State<R> {
         }
         slot.since = now;
         std::mem::replace(&mut slot.state, state)
+    }
+
+    /// The resource of an idle slot.
+    #[inline]
+    fn idle(&self, index: usize) -> &Pooled<R> {
+        match &self.slots[index].state {
+            SlotState::Idle(pooled) => pooled,
+            _ => unreachable!("only idle resources are listed as idle"),
+        }
     }
 
     /// Takes the resource out of an idle slot, which gets another state.

@@ -20,8 +20,6 @@ impl<R> State<R> {
         let took = since(now, self.slots[index].since);
         self.counters.created += 1;
         fx.errors.extend(self.classes[class].breaker.succeeded());
-        self.slots[index].proven_at = now;
-        self.slots[index].used_at = now;
         self.limit_lifetime(index, now);
         self.emit(fx, || Event::Created {
             id: slot.id,
@@ -34,6 +32,8 @@ impl<R> State<R> {
             resource,
             leased_at: None,
             waited: Duration::ZERO,
+            used_at: now,
+            proven_at: now,
         };
         self.arrived(Box::new(pooled), now, fx);
         if !matches!(self.slots[index].state, SlotState::Closing(_)) {
@@ -83,7 +83,7 @@ impl<R> State<R> {
 
     pub(crate) fn recycled(
         &mut self,
-        pooled: Box<Pooled<R>>,
+        mut pooled: Box<Pooled<R>>,
         result: Result<(), SharedError>,
         now: Instant,
         fx: &mut Effects<R>,
@@ -93,8 +93,7 @@ impl<R> State<R> {
         let failed = match result {
             Ok(()) => {
                 self.counters.recycled += 1;
-                self.slots[index].proven_at = now;
-                self.slots[index].used_at = now;
+                pooled.served(now);
                 let class = &self.classes[self.slots[index].class].class;
                 self.emit(fx, || Event::Recycled { id, class: class.clone(), took });
                 None
@@ -110,7 +109,7 @@ impl<R> State<R> {
 
     pub(crate) fn checked(
         &mut self,
-        pooled: Box<Pooled<R>>,
+        mut pooled: Box<Pooled<R>>,
         result: Result<(), SharedError>,
         now: Instant,
         fx: &mut Effects<R>,
@@ -121,7 +120,7 @@ impl<R> State<R> {
         self.counters.checks += 1;
         let failed = match result {
             Ok(()) => {
-                self.slots[index].proven_at = now;
+                pooled.proven_at = now;
                 self.slots[index].last_check = Some((now, took));
                 self.classes[class].breaker.proved();
                 let class = &self.classes[class].class;

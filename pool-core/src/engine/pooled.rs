@@ -18,6 +18,11 @@ pub(crate) struct Pooled<R> {
     pub(crate) leased_at: Option<Instant>,
     /// How long its holder had waited.
     pub(crate) waited: Duration,
+    /// When its creation, its last lease or its last recycling ended. A check in between is no use,
+    /// or a pool that is checked would never shrink.
+    pub(super) used_at: Instant,
+    /// When it was last known to work: created, leased, recycled or checked.
+    pub(super) proven_at: Instant,
 }
 
 impl<R> Pooled<R> {
@@ -27,5 +32,12 @@ impl<R> Pooled<R> {
         self.meta.uses = uses;
         self.leased_at = leased_at;
         self.waited = waited;
+    }
+
+    /// Notes that it has just served, and so works.
+    #[inline]
+    pub(super) fn served(&mut self, now: Instant) {
+        self.used_at = now;
+        self.proven_at = now;
     }
 }

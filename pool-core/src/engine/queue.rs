@@ -39,6 +39,7 @@ pub(super) type LaneId = usize;
 const SPARE_LANES: usize = 16;
 
 #[derive(Debug)]
+#[repr(align(64))]
 struct Lane {
     handicap: Duration,
     /// First and last, unless it is empty.
@@ -46,6 +47,9 @@ struct Lane {
 }
 
 /// A waiter's place in its lane. No queue is so long that it needs wider numbers.
+///
+/// `before` means nothing in the first one of a lane: to correct it when another becomes the
+/// first would fetch that one's cache line, perhaps from another core, just to say so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Links {
     lane: u32,
@@ -118,39 +122,34 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Takes the best waiter out.
-    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<WaiterId> {
+    /// Takes the best waiter out; returns its handicap as well.
+    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<(WaiterId, Duration)> {
         let (&lane, _) = self.order.peek()?;
-        let first = self.first(lane);
+        let (first, handicap) = (self.first(lane), self.lanes[lane].handicap);
         self.remove(waiters, first);
-        Some(first)
+        Some((first, handicap))
     }
 
     /// Takes a waiter out, wherever it stands.
     pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
         let links = waiters[waiter].links;
-        let (lane_id, before, after) = (links.lane(), links.before(), links.after());
-        if let Some(before) = before {
-            waiters[before].links.after = links.after;
-        }
-        if let Some(after) = after {
-            waiters[after].links.before = links.before;
-        }
+        let lane_id = links.lane();
         let lane = &mut self.lanes[lane_id];
         let (first, last) = lane.ends.expect("the waiter stands in this lane");
-        lane.ends = match (before, after) {
-            (None, None) => None,
-            _ => Some((
-                if first == waiter { after.expect("it was not alone") } else { first },
-                if last == waiter { before.expect("it was not alone") } else { last },
-            )),
-        };
-        if before.is_none() {
-            match after {
+        if first == waiter {
+            lane.ends = links.after().map(|after| (after, last));
+            match links.after() {
                 // A lane that stands alone is first, whatever its rank.
                 Some(after) if self.order.len() > 1 => self.reorder(lane_id, waiters[after].rank),
                 Some(_) => {}
                 None => self.close_lane(lane_id),
+            }
+        } else {
+            let before = links.before().expect("only the first has none before it");
+            waiters[before].links.after = links.after;
+            match links.after() {
+                Some(after) => waiters[after].links.before = links.before,
+                None => lane.ends = Some((first, before)),
             }
         }
         self.len -= 1;

@@ -33,8 +33,7 @@ impl<R> State<R> {
         }
         let class = &mut self.classes[id];
         class.idle.pop_back();
-        class.granted += 1;
-        self.counters.acquired += 1;
+        class.leases.granted += 1;
         Some(self.lease_idle(index, acquired_at, now))
     }
 
@@ -43,7 +42,7 @@ impl<R> State<R> {
     #[inline]
     pub(crate) fn release_quietly(
         &mut self,
-        pooled: Box<Pooled<R>>,
+        mut pooled: Box<Pooled<R>>,
         now: Instant,
     ) -> Result<(), Box<Pooled<R>>> {
         let index = pooled.slot.index;
@@ -52,13 +51,11 @@ impl<R> State<R> {
             _ => return Err(pooled),
         };
         let class = held.class;
-        let last_used_at = std::mem::replace(&mut held.used_at, now);
         if !self.is_quiet() || self.end_of(index, now).is_some() {
-            self.slots[index].used_at = last_used_at;
             return Err(pooled);
         }
-        self.slots[index].proven_at = now;
-        self.counters.released += 1;
+        pooled.served(now);
+        self.classes[class].leases.released += 1;
         self.classes[class].breaker.proved();
         self.make_idle(pooled, now);
         Ok(())

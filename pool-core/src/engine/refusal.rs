@@ -25,7 +25,7 @@ impl<R> State<R> {
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        while let Some(waiter) = self.classes[class].waiters.pop(&mut self.waiters) {
+        while let Some((waiter, _)) = self.classes[class].waiters.pop(&mut self.waiters) {
             let ticket = self.waiters.remove(waiter).ticket;
             self.counters.errors += 1;
             self.tell_refused(class, Refusal::Error, since(now, ticket.enqueued_at), fx);

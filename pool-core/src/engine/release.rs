@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use super::{Effects, Job, Pooled, SlotState, State};
+use super::{Effects, Job, Pooled, SlotRef, SlotState, State};
 use crate::{CloseReason, Verdict};
 
 /// How a lease ends.
@@ -16,26 +16,22 @@ impl<R> State<R> {
     /// A holder gives a resource back.
     pub(crate) fn release(
         &mut self,
-        pooled: Box<Pooled<R>>,
+        mut pooled: Box<Pooled<R>>,
         how: Return,
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        self.counters.released += 1;
-        let Some(held) = self.slot(pooled.slot) else {
-            fx.drop = Some(pooled);
-            return;
-        };
-        let SlotState::Leased { ticket, .. } = &mut held.state else {
-            // It was revoked: its place is being freed by that.
+        let held = self.slot(pooled.slot).map(|held| (held.class, &mut held.state));
+        let Some((class, SlotState::Leased { ticket, .. })) = held else {
+            // It was revoked: its place is being freed by that, or is free.
+            self.gone.released += 1;
             fx.drop = Some(pooled);
             return;
         };
         fx.spent = ticket.take();
-        held.proven_at = now;
-        held.used_at = now;
+        pooled.served(now);
         let index = pooled.slot.index;
-        let class = self.slots[index].class;
+        self.classes[class].leases.released += 1;
         if how != Return::Discarded {
             self.classes[class].breaker.proved();
         }
@@ -82,25 +78,28 @@ impl<R> State<R> {
     /// Lays a resource by until somebody wants it or its time comes.
     #[inline]
     pub(super) fn make_idle(&mut self, pooled: Box<Pooled<R>>, now: Instant) {
-        let index = pooled.slot.index;
+        let Pooled { slot: SlotRef { index, .. }, used_at, proven_at, .. } = *pooled;
         self.set_state(index, SlotState::Idle(pooled), now);
-        self.shelve(index);
+        self.shelve(index, used_at, now);
         if let Some(limit) = self.config.max_idle_time {
-            self.arm(self.slots[index].used_at + limit);
+            self.arm(used_at + limit);
         }
         if let Some(interval) = self.config.health_check_interval {
-            self.arm(self.slots[index].proven_at + interval);
+            self.arm(proven_at + interval);
         }
     }
 
     /// Puts an idle resource into its class's list, least recently used first: at the end, unless
     /// it comes from a check or from a caller that went away.
     #[inline]
-    fn shelve(&mut self, index: usize) {
-        let used_at = self.slots[index].used_at;
-        let idle = &mut self.classes[self.slots[index].class].idle;
-        let later = idle.iter().rev().take_while(|held| self.slots[**held].used_at > used_at);
+    fn shelve(&mut self, index: usize, used_at: Instant, now: Instant) {
+        let class = self.slots[index].class;
+        if used_at == now {
+            return self.classes[class].idle.push_back(index);
+        }
+        let idle = &self.classes[class].idle;
+        let later = idle.iter().rev().take_while(|held| self.idle(**held).used_at > used_at);
         let at = idle.len() - later.count();
-        idle.insert(at, index);
+        self.classes[class].idle.insert(at, index);
     }
 }

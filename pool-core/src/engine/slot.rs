@@ -24,11 +24,6 @@ pub(super) struct Slot<R> {
     /// Since when it is in this state.
     pub(super) since: Instant,
     pub(super) uses: u64,
-    /// When it last became idle after a lease, a recycling or its creation. A check in between
-    /// is no use, or a pool that is checked would never shrink.
-    pub(super) used_at: Instant,
-    /// When it was last known to work: created, leased, recycled or checked.
-    pub(super) proven_at: Instant,
     pub(super) id: ResourceId,
     pub(super) class: ClassId,
     pub(super) created_at: Instant,
@@ -48,7 +43,8 @@ pub(super) enum SlotState<R> {
     Idle(Box<Pooled<R>>),
     Leased {
         overdue_at: Option<Instant>,
-        acquired_at: &'static Location<'static>,
+        /// Where its holder asked for it, unless it had to wait: then the ticket says so.
+        acquired_at: Option<&'static Location<'static>>,
         /// What it was granted through, if its holder had to wait.
         ticket: Option<Arc<Ticket<R>>>,
     },

@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use super::{State, since};
-use crate::{ClassStats, Load, ResourceInfo, Stats, WaiterInfo};
+use crate::{ClassStats, Counters, Load, ResourceInfo, Stats, WaiterInfo};
 
 impl<R> State<R> {
     pub(crate) fn load(&self) -> Load {
@@ -21,14 +21,19 @@ impl<R> State<R> {
                 load: class.counts.load(class.waiters.len(), class.max.min(self.config.max_size)),
                 min: class.min,
                 warm: class.warm,
-                waited: class.waited - own.clone().map(|(_, waited)| *waited).sum(),
-                granted: class.granted - own.count() as u64,
+                waited: class.leases.waited - own.clone().map(|(_, waited)| *waited).sum(),
+                granted: class.leases.granted - own.count() as u64,
                 failing: class.breaker.is_failing(),
             }
         });
-        let mut counters = self.counters;
-        counters.acquired -= unfetched.len() as u64;
-        counters.waited -= unfetched.iter().map(|(_, waited)| *waited).sum();
+        let mut leases = self.gone;
+        self.classes.iter().for_each(|(_, class)| leases.add(class.leases));
+        let counters = Counters {
+            acquired: leases.granted - unfetched.len() as u64,
+            released: leases.released,
+            waited: leases.waited - unfetched.iter().map(|(_, waited)| *waited).sum(),
+            ..self.counters
+        };
         Stats {
             at: now,
             load: self.load(),

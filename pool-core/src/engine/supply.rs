@@ -113,7 +113,7 @@ impl<R> State<R> {
             .iter()
             .filter(|(id, class)| *id != hungry && class.waiters.is_empty())
             .filter_map(|(_, class)| class.idle.front().map(|index| (class.can_spare(), *index)))
-            .min_by_key(|(spare, index)| (!spare, self.slots[*index].used_at))
+            .min_by_key(|(spare, index)| (!spare, self.idle(*index).used_at))
             .map(|(_, index)| index)
     }
 
@@ -124,8 +124,6 @@ impl<R> State<R> {
             state: SlotState::Creating,
             since: now,
             uses: 0,
-            used_at: now,
-            proven_at: now,
             id,
             class,
             created_at: now,

@@ -35,10 +35,10 @@ impl<R> State<R> {
     fn retire_idle(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         let idle: Vec<usize> = self.classes[class].idle.iter().copied().collect();
         for index in idle {
-            let slot = &self.slots[index];
+            let used_at = self.idle(index).used_at;
             let idle_too_long =
-                self.config.max_idle_time.is_some_and(|limit| since(now, slot.used_at) >= limit);
-            if slot.expires_at.is_some_and(|at| at <= now) {
+                self.config.max_idle_time.is_some_and(|limit| since(now, used_at) >= limit);
+            if self.slots[index].expires_at.is_some_and(|at| at <= now) {
                 self.retire_old(index, now, fx);
             } else if idle_too_long && self.classes[class].can_spare() {
                 self.close_idle(index, CloseReason::IdleTimeout, now, fx);
@@ -73,11 +73,13 @@ impl<R> State<R> {
         let due = self
             .slots
             .iter()
-            .filter(|(_, slot)| matches!(slot.state, SlotState::Idle(_)))
-            .filter(|(_, slot)| since(now, slot.proven_at) >= interval)
-            .min_by_key(|(_, slot)| slot.proven_at)
-            .map(|(index, slot)| (index, slot.class));
-        let Some((index, class)) = due else { return };
+            .filter_map(|(_, slot)| match &slot.state {
+                SlotState::Idle(pooled) => Some((pooled.proven_at, pooled.slot.index, slot.class)),
+                _ => None,
+            })
+            .filter(|(proven_at, ..)| since(now, *proven_at) >= interval)
+            .min();
+        let Some((_, index, class)) = due else { return };
         let idle = &mut self.classes[class].idle;
         let at = idle.iter().position(|held| *held == index).expect("it is listed as idle");
         idle.remove(at);
@@ -91,9 +93,12 @@ impl<R> State<R> {
         let mut overdue = Vec::new();
         let mut retiring = Vec::new();
         for (index, slot) in &self.slots {
-            let SlotState::Leased { overdue_at, acquired_at, .. } = slot.state else { continue };
+            let SlotState::Leased { overdue_at, acquired_at, ticket } = &slot.state else {
+                continue;
+            };
             if drained || overdue_at.is_some_and(|at| at <= now) {
-                overdue.push((index, acquired_at));
+                let asked = ticket.as_ref().map(|ticket| ticket.acquired_at);
+                overdue.push((index, acquired_at.or(asked).expect("a lease was asked for")));
             } else if slot.expires_at.is_some_and(|at| at <= now) {
                 retiring.push(index);
             }
@@ -124,6 +129,7 @@ impl<R> State<R> {
     pub(super) fn forget(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         if class != DEFAULT_CLASS && self.classes[class].is_forgettable(now) {
             let state = self.classes.remove(class);
+            self.gone.add(state.leases);
             self.class_ids.remove(&state.class);
             self.hungry.remove(&class);
             self.short.remove(&class);
@@ -156,16 +162,17 @@ impl<R> State<R> {
         let checking = self.counts.of(ResourceState::Checking) > 0;
         for (_, slot) in &self.slots {
             match &slot.state {
-                SlotState::Idle(_) => {
+                SlotState::Idle(pooled) => {
                     if slot.retiring {
                         consider(slot.expires_at.map(|at| at + self.config.create_timeout));
                     } else {
                         consider(slot.expires_at);
                     }
                     if self.classes[slot.class].can_spare() {
-                        consider(self.config.max_idle_time.map(|limit| slot.used_at + limit));
+                        consider(self.config.max_idle_time.map(|limit| pooled.used_at + limit));
                     }
-                    let due = self.config.health_check_interval.map(|every| slot.proven_at + every);
+                    let due =
+                        self.config.health_check_interval.map(|every| pooled.proven_at + every);
                     consider(due.map(|at| if checking { at.max(now + CHECK_PAUSE) } else { at }));
                 }
                 SlotState::Leased { overdue_at, .. } => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Rig, Toy};
-use crate::ResourceState;
 use crate::engine::State;
+use crate::engine::slot::SlotState;
 
 impl Rig {
     pub(crate) fn advance(&mut self, by: Duration) {
@@ -69,7 +69,10 @@ impl State<Toy> {
         let due = |proven_at: Instant| {
             self.config.health_check_interval.is_some_and(|every| now - proven_at >= every)
         };
-        let slots = self.slots.iter().filter(|(_, slot)| slot.state.kind() == ResourceState::Idle);
-        slots.filter(|(_, slot)| due(slot.proven_at)).count()
+        let idle = self.slots.iter().filter_map(|(_, slot)| match &slot.state {
+            SlotState::Idle(pooled) => Some(pooled),
+            _ => None,
+        });
+        idle.filter(|pooled| due(pooled.proven_at)).count()
     }
 }
