@@ -77,7 +77,7 @@ impl<D: Driver> Caller<'_, D> {
 
     /// Asks the policies, outside of the lock.
     #[inline]
-    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), Box<AcquireError>> {
         if self.shared.policies.is_empty() {
             return Ok(Default::default());
         }
@@ -147,11 +147,11 @@ impl<D: Driver> Caller<'_, D> {
         })
     }
 
-    fn rejected(&self, rejection: Rejection) -> AcquireError {
+    fn rejected(&self, rejection: Rejection) -> Box<AcquireError> {
         self.shared.apply(|state, _| state.count_rejection());
         let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
         self.shared.tell(Event::Refused { class, outcome, waited });
-        rejection.into()
+        Box::new(rejection.into())
     }
 }
 
@@ -195,7 +195,10 @@ impl<D: Driver> Future for Acquire<'_, D> {
             (None, _) => return Poll::Pending,
         };
         this.stage = Stage::Done;
-        Poll::Ready(answer.map(|pooled| Lease::new(shared, pooled)))
+        Poll::Ready(match answer {
+            Ok(pooled) => Ok(Lease::new(shared, pooled)),
+            Err(error) => Err(*error),
+        })
     }
 }
 

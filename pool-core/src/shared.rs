@@ -16,7 +16,7 @@ use crate::{BoxError, CloseReason, Driver, Event, SharedError, jobs};
 /// The engine sits behind the one mutex. Everything else happens outside of it, in
 /// [`apply`](Self::apply).
 pub(crate) struct Shared<D: Driver> {
-    state: Aligned<Mutex<State<D::Resource>>>,
+    state: Mutex<State<D::Resource>>,
     pub(crate) driver: D,
     pub(crate) policies: Stack<D>,
     pub(crate) settings: Settings,
@@ -35,10 +35,6 @@ pub(crate) struct Shared<D: Driver> {
     /// How many `Pool` handles there are; the last one ends the pool.
     pub(crate) handles: AtomicUsize,
 }
-
-/// Starts at a cache line, so that who gets the lock gets what it guards first, and nothing else.
-#[repr(align(64))]
-struct Aligned<T>(T);
 
 /// The settings that the shell needs outside of the lock.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +59,7 @@ impl<D: Driver> Shared<D> {
         event_capacity: usize,
     ) -> Self {
         Self {
-            state: Aligned(Mutex::new(state)),
+            state: Mutex::new(state),
             driver,
             policies,
             settings,
@@ -93,11 +89,16 @@ impl<D: Driver> Shared<D> {
         if rearm {
             self.alarm.notify_one();
         }
-        if fx.is_empty() {
-            // Nothing in it owns anything, so it need not be taken apart.
+        if fx.is_small() {
+            let (waker, spent) = (fx.wake.take_first(), fx.spent.take());
+            // Nothing else in it owns anything, so it need not be taken apart.
             std::mem::forget(fx);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            drop(spent);
         } else {
-            self.run(&mut fx);
+            self.run(fx);
         }
         out
     }
@@ -142,23 +143,25 @@ impl<D: Driver> Shared<D> {
     fn lock(&self) -> MutexGuard<'_, State<D::Resource>> {
         // No user code runs under the lock, so a poisoned one means a bug of the engine that has
         // been reported by its panic; going on is better than failing every later call.
-        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(self: &Arc<Self>, fx: &mut Effects<D::Resource>) {
+    #[cold]
+    fn run(self: &Arc<Self>, mut fx: Effects<D::Resource>) {
         // Told before anyone wakes, or a lease could be told of before the creation it is of.
-        for event in fx.events.drain(..) {
+        for event in fx.events {
             self.tell(event);
         }
-        for waker in fx.wake.drain(..) {
+        for waker in fx.wake.drain() {
             waker.wake();
         }
-        for job in fx.jobs.drain(..) {
+        for job in fx.jobs {
             jobs::spawn(self, job);
         }
         if fx.drained {
             self.drained.notify_waiters();
         }
+        drop((fx.drop, fx.spent));
     }
 
     /// Shows an event to the policies and to everyone who reads the stream.

@@ -31,7 +31,7 @@ pub(crate) struct Asked<'a> {
 pub(crate) enum Acquired<R> {
     Granted(Box<Pooled<R>>),
     Queued(WaiterId),
-    Refused(AcquireError),
+    Refused(Box<AcquireError>),
     /// The class is new: ask the policies for its limits, then ask again.
     UnknownClass,
     /// It would have to wait: ask again with a ticket.
@@ -123,7 +123,7 @@ impl<R> State<R> {
         let error = self.timed_out(class, waited);
         self.counters.timeouts += 1;
         self.leave(waiter, Refusal::Timeout, now, fx);
-        Err(error)
+        Err(error.into())
     }
 
     /// The caller went away: it leaves the queue, and a grant it had got goes to the next. An
@@ -134,7 +134,7 @@ impl<R> State<R> {
         ticket: &Ticket<R>,
         now: Instant,
         fx: &mut Effects<R>,
-    ) -> Option<AcquireError> {
+    ) -> Option<Box<AcquireError>> {
         let answer = ticket.fetch();
         if let Some(Err(error)) = answer {
             return Some(error);
@@ -152,6 +152,7 @@ impl<R> State<R> {
         None
     }
 
+    #[inline]
     fn enqueue(
         &mut self,
         class: ClassId,

@@ -1,7 +1,5 @@
 use std::task::Waker;
 
-use smallvec::SmallVec;
-
 use super::pooled::Pooled;
 use super::slot::SlotRef;
 use super::sync::Arc;
@@ -11,8 +9,8 @@ use crate::{CloseReason, Event, Meta, SharedError};
 /// What the shell must do once the lock is released.
 #[derive(Debug)]
 pub(crate) struct Effects<R> {
-    /// Wakers to wake: their waiters have been answered.
-    pub(crate) wake: SmallVec<[Waker; 2]>,
+    /// Whom to wake: their requests have been answered.
+    pub(crate) wake: Wakers,
     /// Work for tasks.
     pub(crate) jobs: Vec<Job<R>>,
     /// Transitions to tell of, in order.
@@ -30,7 +28,7 @@ pub(crate) struct Effects<R> {
 impl<R> Default for Effects<R> {
     fn default() -> Self {
         Self {
-            wake: SmallVec::new(),
+            wake: Wakers::default(),
             jobs: Vec::new(),
             events: Vec::new(),
             drop: None,
@@ -42,16 +40,42 @@ impl<R> Default for Effects<R> {
 }
 
 impl<R> Effects<R> {
-    /// Whether there is nothing to do, as after most calls on a pool with something idle.
+    /// Whether there is nothing to do but to wake one waiter, as after most calls.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.wake.is_empty()
+    pub(crate) fn is_small(&self) -> bool {
+        self.wake.more.is_empty()
             && self.jobs.is_empty()
             && self.events.is_empty()
             && self.drop.is_none()
             && self.errors.is_empty()
-            && self.spent.is_none()
             && !self.drained
+    }
+}
+
+/// Some wakers, of which there is seldom more than one.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakers {
+    #[inline]
+    pub(super) fn add(&mut self, waker: Option<Waker>) {
+        if self.first.is_none() {
+            self.first = waker;
+        } else {
+            self.more.extend(waker);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Waker> {
+        self.first.take()
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> {
+        self.first.take().into_iter().chain(self.more.drain(..))
     }
 }
 

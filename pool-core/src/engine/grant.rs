@@ -61,7 +61,7 @@ impl<R> State<R> {
         let slot = &self.slots[index];
         pooled.lease(slot.uses, Some(now), waited);
         if let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state {
-            fx.wake.extend(ticket.grant(pooled));
+            fx.wake.add(ticket.grant(pooled));
         }
     }
 

@@ -52,7 +52,8 @@ use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
 /// All that a pool knows. One mutex holds one of these.
 ///
 /// What every lease changes stands first and together, here and in what the slabs hold: with
-/// several cores, a lease costs about as much as the cache lines that move between them.
+/// several cores, a lease costs about as much as the cache lines that move between them. It begins
+/// a line of its own, since who spins for the mutex takes that one's line away from its holder.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct State<R> {

@@ -99,6 +99,7 @@ impl Queue {
     }
 
     /// Adds a waiter whose rank is its lane's latest.
+    #[inline]
     pub(super) fn push<R>(
         &mut self,
         waiters: &mut Slab<Waiter<R>>,
@@ -123,6 +124,7 @@ impl Queue {
     }
 
     /// Takes the best waiter out; returns its handicap as well.
+    #[inline]
     pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<(WaiterId, Duration)> {
         let (&lane, _) = self.order.peek()?;
         let (first, handicap) = (self.first(lane), self.lanes[lane].handicap);
@@ -131,6 +133,7 @@ impl Queue {
     }
 
     /// Takes a waiter out, wherever it stands.
+    #[inline]
     pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
         let links = waiters[waiter].links;
         let lane_id = links.lane();

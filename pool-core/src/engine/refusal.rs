@@ -29,7 +29,7 @@ impl<R> State<R> {
             let ticket = self.waiters.remove(waiter).ticket;
             self.counters.errors += 1;
             self.tell_refused(class, Refusal::Error, since(now, ticket.enqueued_at), fx);
-            fx.wake.extend(ticket.fail(error.clone()));
+            fx.wake.add(ticket.fail(error.clone()));
         }
         self.refresh(class);
     }
@@ -46,7 +46,7 @@ impl<R> State<R> {
             let waited = since(now, ticket.enqueued_at);
             self.counters.timeouts += 1;
             self.tell_refused(class, Refusal::Timeout, waited, fx);
-            fx.wake.extend(ticket.fail(self.timed_out(class, waited)));
+            fx.wake.add(ticket.fail(self.timed_out(class, waited)));
         }
         self.refresh(class);
     }
@@ -65,7 +65,7 @@ impl<R> State<R> {
         *counter += 1;
         let waited = Duration::ZERO;
         self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
-        Acquired::Refused(error)
+        Acquired::Refused(error.into())
     }
 
     pub(super) fn refuse_full(&mut self, class: &Class, fx: &mut Effects<R>) -> Acquired<R> {

@@ -62,6 +62,7 @@ impl<R> State<R> {
 
     /// Puts a good resource to use: the best waiter of its class, or idle, or, where another
     /// class has waited much longer and there is no other room, closed for its sake.
+    #[inline]
     fn offer(&mut self, pooled: Box<Pooled<R>>, now: Instant, fx: &mut Effects<R>) {
         let class = self.slots[pooled.slot.index].class;
         if self.must_yield(class) {

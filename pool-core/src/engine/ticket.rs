@@ -32,8 +32,8 @@ enum Answer<R> {
     Fetched,
 }
 
-/// What became of a request.
-pub(crate) type Outcome<R> = Result<Box<Pooled<R>>, AcquireError>;
+/// What became of a request. Both are boxed, so that it goes from hand to hand in two registers.
+pub(crate) type Outcome<R> = Result<Box<Pooled<R>>, Box<AcquireError>>;
 
 impl<R> Ticket<R> {
     pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
@@ -124,7 +124,7 @@ impl<R> Ticket<R> {
 fn take<R>(answer: &mut Answer<R>) -> Outcome<R> {
     match std::mem::replace(answer, Answer::Fetched) {
         Answer::Granted(pooled) => Ok(pooled),
-        Answer::Failed(error) => Err(*error),
+        Answer::Failed(error) => Err(error),
         Answer::Awaited(_) | Answer::Fetched => unreachable!("an answer is fetched once"),
     }
 }

@@ -10,7 +10,9 @@ use ::loom::sync::{Arc, Mutex};
 use ::loom::thread;
 use tokio::time::Instant;
 
-use crate::engine::{Acquired, Asked, Effects, Job, Pooled, Return, SlotRef, State, Ticket};
+use crate::engine::{
+    Acquired, Asked, Effects, Job, Outcome, Pooled, Return, SlotRef, State, Ticket,
+};
 use crate::{AcquireError, Class, Config, Verdict};
 
 /// A resource.
@@ -47,7 +49,7 @@ impl Shell {
             state.check();
             out
         };
-        for waker in fx.wake {
+        for waker in fx.wake.drain() {
             waker.wake();
         }
         if fx.drained {
@@ -137,7 +139,7 @@ struct Acquire {
 }
 
 impl Acquire {
-    fn ask(&mut self, cx: &Context<'_>) -> Option<Result<Box<Pooled<Toy>>, AcquireError>> {
+    fn ask(&mut self, cx: &Context<'_>) -> Option<Outcome<Toy>> {
         let asked = Asked {
             class: &Class::default(),
             limits: None,
@@ -161,7 +163,7 @@ impl Acquire {
     }
 
     /// As a timer would.
-    fn expire(mut self) -> Result<Box<Pooled<Toy>>, AcquireError> {
+    fn expire(mut self) -> Outcome<Toy> {
         self.done = true;
         let (waiter, ticket) = self.waiting.take().expect("it waits");
         let now = self.shell.now;
@@ -170,7 +172,7 @@ impl Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Result<Box<Pooled<Toy>>, AcquireError>;
+    type Output = Outcome<Toy>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &self.waiting {
@@ -308,7 +310,7 @@ fn loom_drain_against_release_against_acquire() {
             let shell = Arc::clone(&shell);
             move || match block_on(Shell::acquire(&shell)) {
                 Ok(pooled) => shell.release(pooled, Verdict::Keep),
-                Err(error) => assert!(matches!(error, AcquireError::Closed)),
+                Err(error) => assert!(matches!(*error, AcquireError::Closed)),
             }
         });
         shell.release(held, Verdict::Keep);
@@ -335,7 +337,7 @@ fn loom_timeout_against_release() {
         });
         match acquire.expire() {
             Ok(pooled) => shell.release(pooled, Verdict::Keep),
-            Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
+            Err(error) => assert!(matches!(*error, AcquireError::Timeout { .. })),
         }
         holder.join().expect("no thread panics");
         shell.ends_with(1);
@@ -368,7 +370,7 @@ fn loom_revocation_against_release_against_acquire() {
                 // A grant that is not fetched in time is taken back.
                 match answer {
                     Ok(pooled) => shell.release(pooled, Verdict::Keep),
-                    Err(error) => assert!(matches!(error, AcquireError::Timeout { .. })),
+                    Err(error) => assert!(matches!(*error, AcquireError::Timeout { .. })),
                 }
             }
         });

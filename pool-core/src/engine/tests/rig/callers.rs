@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{Ask, Rig, Toy};
-use crate::engine::{Acquired, Asked, Pooled, Return, State, Ticket};
+use crate::engine::{Acquired, Asked, Outcome, Pooled, Return, State, Ticket};
 use crate::{AcquireError, Verdict};
 
 impl Rig {
@@ -51,7 +51,7 @@ impl Rig {
                 let rank = (self.now + handicap, self.asked);
                 self.waiting.push(Ask { waiter, ticket, class, rank, expires_at });
             }
-            Acquired::Refused(error) => match error {
+            Acquired::Refused(error) => match *error {
                 AcquireError::Closed => {
                     assert!(self.draining, "closed, but it does not drain");
                     self.counters.errors += 1;
@@ -98,7 +98,7 @@ impl Rig {
         let waited = self.waiting.contains(ask);
         let answer = self.call(|state, now, fx| state.expire(ask.waiter, &ask.ticket, now, fx));
         if waited {
-            assert!(matches!(answer, Err(AcquireError::Timeout { .. })));
+            assert!(matches!(answer, Err(error) if matches!(*error, AcquireError::Timeout { .. })));
             self.counters.timeouts += 1;
             self.waiting.retain(|held| held != ask);
         } else {
@@ -107,7 +107,7 @@ impl Rig {
         self.compare();
     }
 
-    fn fetched(&mut self, ask: &Ask, answer: Result<Box<Pooled<Toy>>, AcquireError>) {
+    fn fetched(&mut self, ask: &Ask, answer: Outcome<Toy>) {
         match answer {
             Ok(pooled) => {
                 self.counters.acquired += 1;
