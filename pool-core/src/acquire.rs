@@ -81,8 +81,7 @@ impl<D: Driver> Caller<'_, D> {
         if self.shared.policies.is_empty() {
             return Ok(Default::default());
         }
-        let (decided, panics) = self.shared.policies.decide(request);
-        self.shared.report_panics(panics);
+        let decided = self.shared.policies.decide(request, &|panic| self.shared.report(panic));
         decided.map_err(|rejection| self.rejected(rejection))
     }
 
@@ -115,9 +114,8 @@ impl<D: Driver> Caller<'_, D> {
         loop {
             match shared.apply(|state, fx| state.acquire(&asked, held.as_ref(), now, fx)) {
                 Acquired::UnknownClass => {
-                    let (limits, panics) = shared.policies.limit(class);
-                    shared.report_panics(panics);
-                    asked.limits = Some(limits);
+                    asked.limits =
+                        Some(shared.policies.limit(class, &|panic| shared.report(panic)));
                 }
                 Acquired::NeedsTicket => held = Some(ticket(&asked)),
                 Acquired::Queued(waiter) => {

@@ -153,8 +153,7 @@ impl<D: Driver> PoolBuilder<D> {
             Shared::new(state, self.driver, policies, settings, runtime, self.event_capacity);
         let shared = Arc::new(shared);
         // The default class is always there, so nobody will come upon it as new.
-        let (limits, panics) = shared.policies.limit(&Class::default());
-        shared.report_panics(panics);
+        let limits = shared.policies.limit(&Class::default(), &|panic| shared.report(panic));
         shared.apply(|state, fx| {
             if let Some(limits) = limits {
                 state.set_limits(&Class::default(), limits, now, fx);

@@ -108,13 +108,11 @@ async fn make<D: Driver>(
     made: &mut Option<D::Resource>,
 ) -> Result<(), SharedError> {
     let mut spec = D::Spec::default();
-    let (configured, panics) = shared.policies.configure(&meta.class, &mut spec);
-    shared.report_panics(panics);
-    configured.map_err(SharedError::from)?;
+    let report = |panic| shared.report(panic);
+    shared.policies.configure(&meta.class, &mut spec, &report).map_err(SharedError::from)?;
     let reporter = Reporter::new(shared, slot);
     let resource = shared.driver.create(&spec, meta, reporter).await.map_err(shared_error)?;
-    let (prepared, panics) = shared.policies.prepare(made.insert(resource), meta).await;
-    shared.report_panics(panics);
+    let prepared = shared.policies.prepare(made.insert(resource), meta, &report).await;
     prepared.map_err(SharedError::from)
 }
 

@@ -16,9 +16,8 @@ use crate::{Driver, Event, Meta, Verdict};
 #[must_use = "a lease that is dropped is given back at once"]
 pub struct Lease<D: Driver> {
     shared: Arc<Shared<D>>,
-    /// `None` only while it is being dropped.
+    /// `None` only while it ends.
     pooled: Option<Box<Pooled<D::Resource>>>,
-    discarded: bool,
 }
 
 impl<D: Driver> Lease<D> {
@@ -30,7 +29,7 @@ impl<D: Driver> Lease<D> {
                 waited: pooled.waited,
             });
         }
-        Self { shared: Arc::clone(shared), pooled: Some(pooled), discarded: false }
+        Self { shared: Arc::clone(shared), pooled: Some(pooled) }
     }
 
     /// What the pool knows of the resource.
@@ -47,11 +46,11 @@ impl<D: Driver> Lease<D> {
 
     /// Gives the resource back as no good: it is closed and never leased again.
     pub fn discard(mut self) {
-        self.discarded = true;
+        self.end(|_, _| Return::Discarded);
     }
 
     fn pooled(&self) -> &Pooled<D::Resource> {
-        self.pooled.as_ref().expect("a lease has its resource until it is dropped")
+        self.pooled.as_ref().expect("a lease has its resource until it ends")
     }
 }
 
@@ -65,14 +64,21 @@ impl<D: Driver> Deref for Lease<D> {
 
 impl<D: Driver> DerefMut for Lease<D> {
     fn deref_mut(&mut self) -> &mut D::Resource {
-        let pooled = self.pooled.as_mut().expect("a lease has its resource until it is dropped");
+        let pooled = self.pooled.as_mut().expect("a lease has its resource until it ends");
         &mut pooled.resource
     }
 }
 
 impl<D: Driver> Drop for Lease<D> {
     fn drop(&mut self) {
-        let mut pooled = self.pooled.take().expect("a lease is dropped once");
+        self.end(Self::judge);
+    }
+}
+
+impl<D: Driver> Lease<D> {
+    /// Gives the resource back, unless that has been done.
+    fn end(&mut self, judge: impl FnOnce(&Self, &Pooled<D::Resource>) -> Return) {
+        let Some(mut pooled) = self.pooled.take() else { return };
         let now = Instant::now();
         if self.shared.is_observed() {
             // Told before the engine knows, so that it comes before the next `Leased`.
@@ -84,7 +90,7 @@ impl<D: Driver> Drop for Lease<D> {
                     .map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             });
         }
-        let how = if self.discarded { Return::Discarded } else { self.judge(&pooled) };
+        let how = judge(self, &pooled);
         if how == Return::Judged(Verdict::Keep) && !self.shared.is_crowded() {
             let quiet = |state: &mut State<_>| state.release_quietly(pooled, now);
             match self.shared.apply_quietly(quiet) {
@@ -94,9 +100,7 @@ impl<D: Driver> Drop for Lease<D> {
         }
         self.shared.apply(|state, fx| state.release(pooled, how, now, fx));
     }
-}
 
-impl<D: Driver> Lease<D> {
     fn judge(&self, Pooled { resource, meta, .. }: &Pooled<D::Resource>) -> Return {
         // This runs in a drop, perhaps while the holder's own panic unwinds.
         let asked = catch_unwind(AssertUnwindSafe(|| self.shared.driver.needs_recycle(resource)));
@@ -111,8 +115,8 @@ impl<D: Driver> Lease<D> {
         if self.shared.policies.is_empty() {
             return Return::Judged(recycle);
         }
-        let (verdict, panics) = self.shared.policies.released(meta);
-        self.shared.report_panics(panics);
+        let shared = &self.shared;
+        let verdict = shared.policies.released(meta, &|panic| shared.report(panic));
         Return::Judged(verdict.max(recycle))
     }
 }

@@ -167,8 +167,7 @@ impl<D: Driver> Shared<D> {
     /// Shows an event to the policies and to everyone who reads the stream.
     pub(crate) fn tell(self: &Arc<Self>, event: Event) {
         if self.policies.watch() && !matches!(event, Event::PolicyPanicked { .. }) {
-            let panics = self.policies.event(&event);
-            self.report_panics(panics);
+            self.policies.event(&event, &|panic| self.report(panic));
         }
         self.publish(event);
     }
@@ -208,20 +207,12 @@ impl<D: Driver> Shared<D> {
         self.policies.watch() || self.subscribed.load(Ordering::Relaxed)
     }
 
-    #[inline]
-    pub(crate) fn report_panics(self: &Arc<Self>, panics: Vec<Event>) {
-        if !panics.is_empty() {
-            self.report(panics);
-        }
-    }
-
+    /// Counts the panic of a policy and tells of it.
     #[cold]
-    fn report(self: &Arc<Self>, panics: Vec<Event>) {
-        for event in panics {
-            self.apply(|state, _| state.count_policy_panic());
-            tracing::error!(?event, "a policy panicked; its default was used");
-            self.publish(event);
-        }
+    pub(crate) fn report(self: &Arc<Self>, panic: Event) {
+        self.apply(|state, _| state.count_policy_panic());
+        tracing::error!(event = ?panic, "a policy panicked; its default was used");
+        self.publish(panic);
     }
 }
 

@@ -11,15 +11,15 @@ use crate::{
 
 /// The policies of one pool, in the order they were added, with every panic contained.
 ///
-/// Each method returns what was decided and the panics that it met on the way.
+/// Each method is given whom to tell of the panics that it meets on the way.
 pub(crate) struct Stack<D: Driver> {
     policies: Box<[Box<dyn Policy<D>>]>,
     /// Whether any of them wants to see events.
     watch: bool,
 }
 
-/// A decision, and the panics met while it was made.
-type Decided<T> = (T, Vec<Event>);
+/// Takes a panic, as an event.
+type Report<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
 impl<D: Driver> Stack<D> {
     pub(crate) fn new(policies: Vec<Box<dyn Policy<D>>>) -> Self {
@@ -42,31 +42,29 @@ impl<D: Driver> Stack<D> {
     pub(crate) fn decide(
         &self,
         request: &mut Request,
-    ) -> Decided<Result<(Class, Duration), Rejection>> {
-        let mut panics = Vec::new();
+        report: Report<'_>,
+    ) -> Result<(Class, Duration), Rejection> {
         for policy in &*self.policies {
-            let admitted = contain(&**policy, "admit", &mut panics, || policy.admit(request));
+            let admitted = contain(&**policy, "admit", report, || policy.admit(request));
             if let Some(Err(rejection)) = admitted {
-                return (Err(rejection), panics);
+                return Err(rejection);
             }
         }
         let mut class = Class::default();
         let mut handicap = None;
         for policy in &*self.policies {
-            contain(&**policy, "classify", &mut panics, || policy.classify(request, &mut class));
+            contain(&**policy, "classify", report, || policy.classify(request, &mut class));
             if handicap.is_none() {
-                handicap =
-                    contain(&**policy, "rank", &mut panics, || policy.rank(request)).flatten();
+                handicap = contain(&**policy, "rank", report, || policy.rank(request)).flatten();
             }
         }
-        (Ok((class, handicap.unwrap_or_default().min(MAX_HANDICAP))), panics)
+        Ok((class, handicap.unwrap_or_default().min(MAX_HANDICAP)))
     }
 
-    pub(crate) fn limit(&self, class: &Class) -> Decided<Option<Limits>> {
-        let mut panics = Vec::new();
+    pub(crate) fn limit(&self, class: &Class, report: Report<'_>) -> Option<Limits> {
         let mut all: Option<Limits> = None;
         for policy in &*self.policies {
-            let answer = contain(&**policy, "limit", &mut panics, || policy.limit(class));
+            let answer = contain(&**policy, "limit", report, || policy.limit(class));
             if let Some(limits) = answer.flatten() {
                 let all = all.get_or_insert_default();
                 all.min = all.min.or(limits.min);
@@ -74,71 +72,65 @@ impl<D: Driver> Stack<D> {
                 all.warm = all.warm.or(limits.warm);
             }
         }
-        (all, panics)
+        all
     }
 
     pub(crate) fn configure(
         &self,
         class: &Class,
         spec: &mut D::Spec,
-    ) -> Decided<Result<(), BoxError>> {
-        let mut panics = Vec::new();
+        report: Report<'_>,
+    ) -> Result<(), BoxError> {
         for policy in &*self.policies {
-            let done =
-                contain(&**policy, "configure", &mut panics, || policy.configure(class, spec));
+            let done = contain(&**policy, "configure", report, || policy.configure(class, spec));
             if let Some(Err(error)) = done {
-                return (Err(error), panics);
+                return Err(error);
             }
         }
-        (Ok(()), panics)
+        Ok(())
     }
 
     pub(crate) async fn prepare(
         &self,
         resource: &mut D::Resource,
         meta: &Meta,
-    ) -> Decided<Result<(), BoxError>> {
-        let mut panics = Vec::new();
+        report: Report<'_>,
+    ) -> Result<(), BoxError> {
         for policy in &*self.policies {
-            let started =
-                contain(&**policy, "prepare", &mut panics, || policy.prepare(resource, meta));
+            let started = contain(&**policy, "prepare", report, || policy.prepare(resource, meta));
             let Some(work) = started else { continue };
             match (Contained { work }).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return (Err(error), panics),
-                Err(payload) => panics.push(panicked(&**policy, "prepare", &*payload)),
+                Ok(Err(error)) => return Err(error),
+                Err(payload) => report(panicked(&**policy, "prepare", &*payload)),
             }
         }
-        (Ok(()), panics)
+        Ok(())
     }
 
-    pub(crate) fn released(&self, meta: &Meta) -> Decided<Verdict> {
-        let mut panics = Vec::new();
+    pub(crate) fn released(&self, meta: &Meta, report: Report<'_>) -> Verdict {
         let mut verdict = Verdict::Keep;
         for policy in &*self.policies {
-            let judged = contain(&**policy, "released", &mut panics, || policy.released(meta));
+            let judged = contain(&**policy, "released", report, || policy.released(meta));
             verdict = verdict.max(judged.unwrap_or_default());
         }
-        (verdict, panics)
+        verdict
     }
 
-    pub(crate) fn tick(&self, stats: &Stats) -> Decided<Vec<Adjustment>> {
-        let mut panics = Vec::new();
+    pub(crate) fn tick(&self, stats: &Stats, report: Report<'_>) -> Vec<Adjustment> {
         let mut all = Vec::new();
         for policy in &*self.policies {
             all.extend(
-                contain(&**policy, "tick", &mut panics, || policy.tick(stats)).unwrap_or_default(),
+                contain(&**policy, "tick", report, || policy.tick(stats)).unwrap_or_default(),
             );
         }
-        (all, panics)
+        all
     }
 
-    pub(crate) fn event(&self, event: &Event) -> Vec<Event> {
-        let mut panics = Vec::new();
+    pub(crate) fn event(&self, event: &Event, report: Report<'_>) {
         for policy in &*self.policies {
-            contain(&**policy, "event", &mut panics, || policy.event(event));
+            contain(&**policy, "event", report, || policy.event(event));
         }
-        panics
     }
 }
 
@@ -148,13 +140,13 @@ const MAX_HANDICAP: Duration = Duration::from_secs(24 * 60 * 60);
 fn contain<D: Driver, T>(
     policy: &dyn Policy<D>,
     hook: &'static str,
-    panics: &mut Vec<Event>,
+    report: Report<'_>,
     call: impl FnOnce() -> T,
 ) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(answer) => Some(answer),
         Err(payload) => {
-            panics.push(panicked(policy, hook, &*payload));
+            report(panicked(policy, hook, &*payload));
             None
         }
     }

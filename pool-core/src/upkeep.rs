@@ -52,9 +52,7 @@ impl<D: Driver> Drop for Standing<D> {
 
 fn tick<D: Driver>(shared: &Arc<Shared<D>>) {
     let stats = shared.look(|state| state.stats(Instant::now()));
-    let (adjustments, panics) = shared.policies.tick(&stats);
-    shared.report_panics(panics);
-    for adjustment in adjustments {
+    for adjustment in shared.policies.tick(&stats, &|panic| shared.report(panic)) {
         if let Adjustment::Class(class, limits) = &adjustment {
             set_limits(shared, class, *limits);
             continue;
@@ -78,9 +76,7 @@ fn tick<D: Driver>(shared: &Arc<Shared<D>>) {
 pub(crate) fn set_limits<D: Driver>(shared: &Arc<Shared<D>>, class: &Class, limits: Limits) {
     let mut all = limits;
     if !shared.look(|state| state.knows(class)) {
-        let (told, panics) = shared.policies.limit(class);
-        shared.report_panics(panics);
-        let told = told.unwrap_or_default();
+        let told = shared.policies.limit(class, &|panic| shared.report(panic)).unwrap_or_default();
         all.min = all.min.or(told.min);
         all.max = all.max.or(told.max);
         all.warm = all.warm.or(told.warm);

@@ -94,8 +94,9 @@ impl<R> State<R> {
         if let Some(at) = overdue_at {
             self.arm(at);
         }
+        let state = self.enter(index, ResourceState::Leased, now);
         let before =
-            self.set_state(index, SlotState::Leased { overdue_at, acquired_at, ticket }, now);
+            std::mem::replace(state, SlotState::Leased { overdue_at, acquired_at, ticket });
         self.slots[index].uses += 1;
         let last_use = self.config.max_use_count.is_some_and(|max| self.slots[index].uses >= max);
         if last_use {

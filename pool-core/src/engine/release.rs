@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use super::{Effects, Job, Pooled, SlotRef, SlotState, State};
-use crate::{CloseReason, Verdict};
+use crate::{CloseReason, ResourceState, Verdict};
 
 /// How a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl<R> State<R> {
     #[inline]
     pub(super) fn make_idle(&mut self, pooled: Box<Pooled<R>>, now: Instant) {
         let Pooled { slot: SlotRef { index, .. }, used_at, proven_at, .. } = *pooled;
-        self.set_state(index, SlotState::Idle(pooled), now);
+        *self.enter(index, ResourceState::Idle, now) = SlotState::Idle(pooled);
         self.shelve(index, used_at, now);
         if let Some(limit) = self.config.max_idle_time {
             self.arm(used_at + limit);
