@@ -40,7 +40,7 @@ impl<R> Default for Effects<R> {
 }
 
 impl<R> Effects<R> {
-    /// Whether there is nothing to do but to wake one waiter, as after most calls.
+    /// Whether there is nothing to do but to wake one waiter and free a ticket, as after most calls.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
         self.wake.more.is_empty()
