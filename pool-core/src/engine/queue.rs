@@ -38,6 +38,7 @@ pub(super) type LaneId = usize;
 /// Empty lanes are kept up to this many, since priorities come again.
 const SPARE_LANES: usize = 16;
 
+/// Waiters of one handicap. One cache line, since the ends change with each that joins or leaves.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Lane {
