@@ -37,7 +37,7 @@ const pick = (list) => list[Math.floor(random() * list.length)];
 
 const report = {
   sessions: 0, good: 0, refused: 0, refused_in_bursts: 0, hit_by_fault: 0, failed_without_fault: 0, leaks: 0, faults: {},
-  slow_browser_recoveries: 0, slow_pool_recoveries: 0, orphans: 0, zombies: 0, longest_zombie_ms: { pool: 0, chromium: 0 }, litter: 0, panics: 0,
+  slow_browser_recoveries: 0, slow_pool_recoveries: 0, orphans: 0, zombies: 0, longest_zombie_ms: { pool: 0, browser: 0, zygote: 0 }, litter: 0, panics: 0,
   canary_killed: 0, held_at_the_end: 0, exit_code: null,
 };
 const acquired = [];
@@ -170,6 +170,15 @@ async function recovered(kind, limit, since = performance.now()) {
   if (took > limit) report[`slow_${kind}_recoveries`] += 1;
 }
 
+/**
+ * How long a zombie may last, by who must reap it, in milliseconds: one second.
+ *
+ * A renderer is reaped by its Chromium's zygote, once that is asked to. A renderer that has died before that leaves
+ * nothing to wake the zygote, which then sleeps until it is asked something else, at most two seconds (`ppoll` in
+ * content/zygote/zygote_linux.cc). No pool can reap in its place; so it has these two seconds more, and no others.
+ */
+const REAPED_WITHIN = { pool: 1000, browser: 1000, zygote: 3000 };
+
 /** Zombies and the growth of the pool, twice a second. */
 async function watchIt() {
   let seen = new Map();
@@ -177,20 +186,21 @@ async function watchIt() {
     const now = performance.now();
     const all = processes();
     const byPid = new Map(all.map((process) => [process.pid, process]));
-    // A Chromium that a fault has frozen cannot reap its own children; its zygotes do so only when it asks.
+    // A Chromium that a fault has frozen reaps nothing, and asks its zygotes for nothing.
     const dead = descendants(pool.pid, all).filter(({ parent, state }) => state === 'Z' && !isFrozen(parent, byPid));
     const before = seen;
     seen = new Map();
     for (const { pid, started, parent } of dead) {
       const name = `${pid} of tick ${started}`;
       const zombie = before.get(name) ?? { since: now, told: false };
-      const whose = parent === pool.pid ? 'pool' : 'chromium';
+      const owner = byPid.get(parent)?.command ?? '';
+      const whose = parent === pool.pid ? 'pool' : owner.includes('--type=zygote') ? 'zygote' : 'browser';
       const lasts = now - zombie.since;
       report.longest_zombie_ms[whose] = Math.max(report.longest_zombie_ms[whose], Math.round(lasts));
-      if (lasts > 1000 && !zombie.told) {
+      if (lasts > REAPED_WITHIN[whose] && !zombie.told) {
         zombie.told = true;
         report.zombies += 1;
-        failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${name}, of ${byPid.get(parent)?.command.slice(0, 200)}`);
+        failures.push(`${Math.round((now - begun) / 1000)} s: zombie ${name}, of ${owner.slice(0, 200)}`);
       }
       seen.set(name, zombie);
     }
