@@ -50,7 +50,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
     }
 }
 
-/// Who asks: of which pool, and from where.
+/// The caller: the pool that it asks, and the place in its code.
 struct Caller<'a, D: Driver> {
     shared: &'a Arc<Shared<D>>,
     acquired_at: &'static Location<'static>,
@@ -136,7 +136,7 @@ impl<D: Driver> Caller<'_, D> {
         }
     }
 
-    /// How long this request itself keeps the time; the pool's own timeout is kept by the pool.
+    /// Returns the timeout that this request keeps by itself; the pool keeps its own.
     fn own_limit(&self, request: &Request) -> Option<Duration> {
         request.timeout.map(|limit| match limit {
             // What does not wait has queued for a check, which is to be its only wait.
@@ -153,7 +153,7 @@ impl<D: Driver> Caller<'_, D> {
     }
 }
 
-/// What the engine says to a request.
+/// The engine's answer to a request.
 enum Reply<R> {
     Answer(Outcome<R>),
     Queued { waiter: usize, ticket: engine::Arc<Ticket<R>>, ends_at: Option<Instant> },

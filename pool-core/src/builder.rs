@@ -69,7 +69,8 @@ impl<D: Driver> PoolBuilder<D> {
         self
     }
 
-    /// How many events a slow reader may lag behind before it misses some. Default: 1024.
+    /// Sets the number of events that a slow reader may lag behind before it misses some. Default:
+    /// 1024.
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events.max(1);
         self

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What makes resources different: those of one class are interchangeable, others are not.
+/// A kind of resource: resources of one class are interchangeable, others are not.
 ///
 /// A class is a short list of parts, one from each policy that tells resources apart
 /// (`profile=work`, `region=eu-west`). The empty class is the default one. Clones are cheap.
@@ -55,7 +55,7 @@ impl Class {
         self.0.iter().flat_map(|parts| parts.iter()).map(|part| (part.label, &*part.value))
     }
 
-    /// Whether this is the class of requests that ask for nothing in particular.
+    /// Returns `true` for the class of requests that ask for nothing in particular.
     #[must_use]
     pub fn is_default(&self) -> bool {
         self.0.is_none()

@@ -24,15 +24,15 @@ pub struct Config {
     /// Requests that may wait; one more is refused at once, unless something idle only has to be
     /// checked for it. Default: 1000.
     pub max_waiting: usize,
-    /// How long a request waits unless it says otherwise; `None`: for ever. Default: 30 s.
+    /// Maximum wait of a request without a timeout of its own; `None`: for ever. Default: 30 s.
     pub acquire_timeout: Option<Duration>,
-    /// How long a creation with its preparation may take. Default: 30 s.
+    /// Timeout of a creation with its preparation. Default: 30 s.
     pub create_timeout: Duration,
-    /// How long a recycling may take. Default: 5 s.
+    /// Timeout of a recycling. Default: 5 s.
     pub recycle_timeout: Duration,
-    /// How long a check may take. Default: 2 s.
+    /// Timeout of a check. Default: 2 s.
     pub check_timeout: Duration,
-    /// How long a close or a revocation may take before its place is free again. Default: 10 s.
+    /// Timeout of a close or a revocation, after which its place is free again. Default: 10 s.
     pub close_timeout: Duration,
     /// An idle resource above the minimum is closed after this. Default: 5 min.
     pub max_idle_time: Option<Duration>,
@@ -51,8 +51,8 @@ pub struct Config {
     /// A resource that has idled longer than this without a check is checked before it is handed
     /// out. `Some(ZERO)`: always. Default: 30 s.
     pub check_after_idle: Option<Duration>,
-    /// How much longer than the next waiter of its own class a waiter of another class must have
-    /// waited before a released resource is closed to make room for it. Default: 1 s.
+    /// A released resource is closed to make room for a waiter of another class when that has
+    /// waited longer than the next one of its own class by this much. Default: 1 s.
     ///
     /// Zero would close and create at every turn while two classes contend; without any limit the
     /// busier class would never let the other in.
@@ -65,7 +65,7 @@ pub struct Config {
     pub breaker_threshold: u32,
     /// See `breaker_threshold`. Default: 15 s, which keeps attempts under 8 per minute.
     pub breaker_interval: Duration,
-    /// How often policies get their [`tick`](crate::Policy::tick). Default: 1 s.
+    /// Interval between calls of [`Policy::tick`](crate::Policy::tick). Default: 1 s.
     pub tick_interval: Duration,
     /// Seed of the jitter, for runs that must repeat. Default: random.
     pub seed: Option<u64>,

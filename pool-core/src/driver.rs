@@ -43,7 +43,7 @@ use crate::{Meta, Reporter};
 /// ```
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
-    /// What a new resource should be like; policies edit it before [`create`](Self::create).
+    /// Description of a new resource; policies edit it before [`create`](Self::create).
     ///
     /// It is made afresh from `Default` for every creation and describes a class, not a request:
     /// resources of one class must be interchangeable.
@@ -52,7 +52,7 @@ pub trait Driver: Send + Sync + 'static {
     /// The thing that is pooled.
     type Resource: Send + 'static;
 
-    /// Why a resource could not be made, proved or cleaned.
+    /// Error of a creation, a check or a recycling.
     type Error: Error + Send + Sync + 'static;
 
     /// Makes a resource, within [`create_timeout`](crate::Config::create_timeout).
@@ -73,7 +73,7 @@ pub trait Driver: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether a resource that comes back must go through [`recycle`](Self::recycle) first.
+    /// Returns `true` if a released resource must go through [`recycle`](Self::recycle) first.
     ///
     /// Called in the drop of the lease, so it must be quick. Where it says no, release hands the
     /// resource to the next waiter without a task in between. Default: yes.

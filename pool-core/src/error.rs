@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use crate::{BoxError, Load, Rejection};
 
-/// Why a resource could not be leased.
+/// Error returned when a resource cannot be leased.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
     /// The wait was longer than the request's timeout.
     #[error("no resource was free within {waited:?}{}", because(last.as_ref()))]
     Timeout {
-        /// How long the caller has waited.
+        /// Time the caller has waited.
         waited: Duration,
         /// The pool at that moment.
         load: Load,
@@ -26,7 +26,7 @@ pub enum AcquireError {
     /// Resources of this class cannot be made at present, and none is alive.
     #[error("no resource can be created at present: {last}")]
     Unavailable {
-        /// Why the last creation failed.
+        /// Error of the last creation.
         last: SharedError,
         /// When the pool will try the next creation.
         retry_after: Duration,
@@ -62,7 +62,7 @@ impl From<BoxError> for SharedError {
     }
 }
 
-/// Why a pool could not be built.
+/// Error returned when a pool cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

@@ -9,100 +9,100 @@ use crate::{Class, ResourceId, SharedError};
 pub enum Event {
     /// A creation has begun.
     Creating {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
     },
     /// A creation has ended well, preparation included.
     Created {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it took. */
+        /** Time it took. */
         took: Duration,
     },
     /// A creation failed.
     CreateFailed {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it took. */
+        /** Time it took. */
         took: Duration,
-        /** Why. */
+        /** The reason. */
         error: SharedError,
-        /** How many creations of the class have failed in a row. */
+        /** Failed creations of the class in a row. */
         consecutive: u32,
         /** When the next one may begin. */
         retry_after: Duration,
     },
     /// A lease began.
     Leased {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long its holder had waited. */
+        /** Wait of its holder. */
         waited: Duration,
     },
     /// A lease ended.
     Released {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it was held. */
+        /** Duration of the lease. */
         held: Duration,
     },
     /// A resource was recycled and is idle again.
     Recycled {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it took. */
+        /** Time it took. */
         took: Duration,
     },
     /// A check has passed.
     Checked {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it took. */
+        /** Time it took. */
         took: Duration,
     },
     /// A lease is held longer than the hold limit; it is about to be revoked.
     Overdue {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** How long it is held. */
+        /** Duration of the lease so far. */
         held: Duration,
         /** Where it was acquired. */
         acquired_at: &'static Location<'static>,
     },
     /// A resource is being closed.
     Closing {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** Why. */
+        /** The reason. */
         reason: CloseReason,
     },
     /// A resource is gone and its place is free.
     Closed {
-        /** Which. */
+        /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
-        /** Why. */
+        /** The reason. */
         reason: CloseReason,
-        /** How long the closing took. */
+        /** Time the closing took. */
         took: Duration,
     },
     /// A request joined the queue.
@@ -114,9 +114,9 @@ pub enum Event {
     Refused {
         /** Its class. */
         class: Class,
-        /** How. */
+        /** The outcome. */
         outcome: Refusal,
-        /** How long it had waited. */
+        /** Time it had waited. */
         waited: Duration,
     },
     /// The limits of the pool or a class were changed.
@@ -138,12 +138,12 @@ pub enum Event {
         policy: String,
         /** Its hook. */
         hook: &'static str,
-        /** What the panic said. */
+        /** Message of the panic. */
         message: String,
     },
 }
 
-/// Why a resource is closed.
+/// The reason for closing a resource.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -205,7 +205,7 @@ impl CloseReason {
     }
 }
 
-/// How a request ended without a lease.
+/// The way in which a request ended without a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -40,7 +40,7 @@ impl EventStream {
         }
     }
 
-    /// How many events were dropped because this reader was too slow for the pool's
+    /// Returns the number of events dropped because this reader was too slow for the pool's
     /// [`event_capacity`](crate::PoolBuilder::event_capacity).
     #[must_use]
     pub fn missed(&self) -> u64 {

@@ -15,9 +15,9 @@ use crate::{BoxError, Driver, Meta, Reporter, SharedError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} took longer than {limit:?}")]
 pub struct TimedOut {
-    /// Which step: `create`, `recycle` or `check`.
+    /// The step: `create`, `recycle` or `check`.
     pub step: &'static str,
-    /// How long it was allowed to take.
+    /// The limit that it exceeded.
     pub limit: Duration,
 }
 

@@ -32,13 +32,13 @@ impl<D: Driver> Lease<D> {
         Self { shared: Arc::clone(shared), pooled: Some(pooled) }
     }
 
-    /// What the pool knows of the resource.
+    /// Returns the pool's record of the resource.
     #[must_use]
     pub fn meta(&self) -> &Meta {
         &self.pooled().meta
     }
 
-    /// How long the holder had waited for it.
+    /// Returns the time that the holder had waited for it.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.pooled().waited

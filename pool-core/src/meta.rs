@@ -29,7 +29,7 @@ impl fmt::Debug for ResourceId {
     }
 }
 
-/// What the pool knows of a resource.
+/// The pool's record of a resource.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Meta {
@@ -39,6 +39,6 @@ pub struct Meta {
     pub class: Class,
     /// When its creation began.
     pub created_at: Instant,
-    /// How often it has been leased, the present lease included.
+    /// Number of leases, the present one included.
     pub uses: u64,
 }

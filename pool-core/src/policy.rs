@@ -66,7 +66,7 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         let _ = (request, class);
     }
 
-    /// How much later than it really came this request is deemed to have come.
+    /// Returns the handicap added to a request's arrival time when waiters are ranked.
     ///
     /// Waiters are served by `enqueued_at + handicap`. All waiters age at the same speed, so this
     /// one key, fixed at enqueue, gives priority, ageing (nobody starves) and first come first
@@ -77,7 +77,7 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         None
     }
 
-    /// How many resources a class may and must have. Default: no limits but the pool's own.
+    /// Returns the limits of a class. Default: no limits but the pool's own.
     fn limit(&self, class: &Class) -> Option<Limits> {
         let _ = class;
         None
@@ -117,7 +117,8 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Whether this policy has use for [`event`](Self::event); asked once, when the pool is built.
+    /// Returns `true` if this policy uses [`event`](Self::event); called once, when the pool is
+    /// built.
     ///
     /// A pool in which nobody watches does not even make the events of its hot path. Default: yes.
     fn watches(&self) -> bool {

@@ -47,13 +47,13 @@ pub struct Pool<D: Driver> {
     shared: Arc<Shared<D>>,
 }
 
-/// How a [`drain`](Pool::drain) ended.
+/// Result of a [`drain`](Pool::drain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Leases that were still held at the deadline and had to be revoked.
     pub revoked: u64,
-    /// Whether every resource is gone.
+    /// Every resource is gone.
     pub complete: bool,
 }
 
@@ -122,7 +122,7 @@ impl<D: Driver> Pool<D> {
         &self.shared.driver
     }
 
-    /// How full the pool is.
+    /// Returns the pool's current occupancy.
     #[must_use]
     pub fn load(&self) -> Load {
         self.shared.look(|state| state.load())

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::Rejection;
 
-/// What a caller asks for: labels for the policies, a priority, and how long it will wait.
+/// A caller's request: labels for the policies, a priority, and a maximum wait.
 ///
 /// A request is cheap to clone and may be kept and used for many acquires.
 ///
@@ -22,7 +22,7 @@ use crate::Rejection;
 pub struct Request {
     /// 1 (most urgent) to 10; read by a priority policy, ignored without one. Default: none.
     pub priority: Option<u8>,
-    /// How long to wait. Default: the pool's
+    /// Maximum wait. Default: the pool's
     /// [`acquire_timeout`](crate::Config::acquire_timeout).
     pub timeout: Option<Duration>,
     labels: Option<Arc<Vec<Label>>>,

@@ -11,7 +11,7 @@ use crate::engine::{Effects, SlotRef, State};
 use crate::stack::Stack;
 use crate::{BoxError, CloseReason, Driver, Event, SharedError, jobs};
 
-/// What all handles, leases and tasks of one pool share.
+/// State shared by all handles, leases and tasks of one pool.
 ///
 /// The engine sits behind the one mutex. Everything else happens outside of it, in
 /// [`apply`](Self::apply).
@@ -28,11 +28,11 @@ pub(crate) struct Shared<D: Driver> {
     /// Rings when the last resource of a draining pool is gone.
     pub(crate) drained: Notify,
     events: broadcast::Sender<Event>,
-    /// Whether anyone ever asked for the event stream.
+    /// Someone has asked for the event stream.
     subscribed: AtomicBool,
-    /// Whether the last request had to wait: a guess at whether the next one will.
+    /// The last request had to wait, so the next one probably will.
     crowded: AtomicBool,
-    /// How many `Pool` handles there are; the last one ends the pool.
+    /// Number of `Pool` handles; the last one ends the pool.
     pub(crate) handles: AtomicUsize,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Settings {
     pub(crate) check_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) tick_interval: Duration,
-    /// Whether the configuration needs to know when each lease begins.
+    /// The configuration requires the time at which each lease begins.
     pub(crate) needs_clock: bool,
 }
 
@@ -187,7 +187,7 @@ impl<D: Driver> Shared<D> {
         receiver
     }
 
-    /// Whether anyone needs to know when a lease begins.
+    /// Returns `true` if the time at which a lease begins is required.
     pub(crate) fn needs_clock(&self) -> bool {
         self.settings.needs_clock || self.is_observed()
     }
@@ -202,7 +202,7 @@ impl<D: Driver> Shared<D> {
         }
     }
 
-    /// Whether anyone would see an event.
+    /// Returns `true` if anyone would see an event.
     pub(crate) fn is_observed(&self) -> bool {
         self.policies.watch() || self.subscribed.load(Ordering::Relaxed)
     }

@@ -14,7 +14,7 @@ use crate::{
 /// Each method is given whom to tell of the panics that it meets on the way.
 pub(crate) struct Stack<D: Driver> {
     policies: Box<[Box<dyn Policy<D>>]>,
-    /// Whether any of them wants to see events.
+    /// At least one of them watches events.
     watch: bool,
 }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::{Class, ResourceId};
 
-/// How full the pool is at one moment.
+/// The occupancy of a pool at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
@@ -22,7 +22,7 @@ pub struct Load {
     pub closing: usize,
     /// Requests in the queue.
     pub waiting: usize,
-    /// How many resources there may be, in all states together.
+    /// Maximum number of resources, in all states together.
     pub max_size: usize,
 }
 
@@ -41,7 +41,7 @@ impl Load {
     }
 }
 
-/// What has happened since the pool was built. Every field only grows.
+/// Totals since the pool was built. Every field only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -87,13 +87,13 @@ pub struct Stats {
     pub at: Instant,
     /// The whole pool.
     pub load: Load,
-    /// What has happened so far.
+    /// Totals so far.
     pub counters: Counters,
     /// Every class that has a resource, a waiter or limits of its own; the default class first.
     pub classes: Vec<ClassStats>,
-    /// How long the oldest waiter has waited.
+    /// Wait of the oldest waiter so far.
     pub oldest_wait: Option<Duration>,
-    /// Whether the pool drains or is closed.
+    /// The pool is draining or closed.
     pub draining: bool,
 }
 
@@ -111,9 +111,9 @@ pub struct ClassStats {
     pub warm: usize,
     /// Time that its granted requests have waited, in sum, since the pool was built.
     pub waited: Duration,
-    /// How many of its requests were granted since the pool was built.
+    /// Requests of the class granted since the pool was built.
     pub granted: u64,
-    /// Whether its creations fail and the next is put off.
+    /// Its creations fail, and the next one is delayed.
     pub failing: bool,
 }
 
@@ -139,7 +139,7 @@ pub enum ResourceState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ResourceInfo {
-    /// Which.
+    /// The resource.
     pub id: ResourceId,
     /// Its class.
     pub class: Class,
@@ -150,7 +150,7 @@ pub struct ResourceInfo {
     pub since: Instant,
     /// When its creation began.
     pub created_at: Instant,
-    /// How often it was leased.
+    /// Number of leases so far.
     pub uses: u64,
     /// When its last check ended well, and how long that took.
     pub last_check: Option<(Instant, Duration)>,
@@ -164,6 +164,6 @@ pub struct WaiterInfo {
     pub class: Class,
     /// Its priority, if it had one.
     pub priority: Option<u8>,
-    /// How long it has waited.
+    /// Time waited so far.
     pub waited: Duration,
 }

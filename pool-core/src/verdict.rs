@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::Class;
 
-/// What becomes of a resource that comes back. Later ones are more severe.
+/// A policy's judgement of a released resource. Later variants are more severe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -15,7 +15,7 @@ pub enum Verdict {
     Discard,
 }
 
-/// How many resources a class may and must have.
+/// Minimum and maximum number of resources of a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Kept at least, in any state. `None`: the pool's `min_size` for the default class, else 0.

@@ -18,7 +18,7 @@ pub(crate) fn sleep(until: Instant, spare: &Handle) -> Sleep {
     sleep_until(until)
 }
 
-/// What `work` comes to, unless `end` comes first.
+/// Returns the result of `work`, or `None` if `end` completes first.
 pub(crate) async fn unless<T>(
     end: impl Future<Output = ()>,
     work: impl Future<Output = T>,

@@ -22,7 +22,7 @@ impl Announce {
         Self { pending: AtomicBool::new(!adjustments.is_empty()), adjustments }
     }
 
-    /// What to tell, the first time; later nothing.
+    /// The announcement, until it has been made.
     pub(crate) fn take(&self) -> Vec<Adjustment> {
         if self.pending.swap(false, Ordering::Relaxed) {
             self.adjustments.clone()

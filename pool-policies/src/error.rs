@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pool_core::BoxError;
 
-/// Why a policy could not be built, or could not do its part of a creation.
+/// Error of building a policy, or of its part in a creation.
 ///
 /// The latter reach the caller as the cause of
 /// [`AcquireError::Unavailable`](pool_core::AcquireError::Unavailable) or
@@ -18,7 +18,7 @@ pub enum PolicyError {
     Setting {
         /// The setting.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The mistake.
         why: &'static str,
     },
     /// A profile or region has a name that is not allowed.
@@ -28,7 +28,7 @@ pub enum PolicyError {
         kind: &'static str,
         /// The name, cut short if it is long.
         name: String,
-        /// What is wrong with it.
+        /// The mistake.
         why: &'static str,
     },
     /// A profile or region is meant that is not there.
@@ -56,17 +56,17 @@ pub enum PolicyError {
     ProfileBusy {
         /// The profile.
         profile: String,
-        /// How many directories it may have.
+        /// Maximum number of directories.
         instances: usize,
     },
     /// A directory could not be read, made, copied, moved or locked.
     #[error("could not {action} {}", path.display())]
     Disk {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
     /// A region has no proxy at all.
@@ -79,7 +79,7 @@ pub enum PolicyError {
     /// hold a password.
     #[error("not a proxy address: {why}")]
     ProxyUrl {
-        /// What is wrong with it.
+        /// The mistake.
         why: &'static str,
     },
     /// Every proxy of a region, and of its fallback regions, is out of service.
@@ -103,21 +103,21 @@ pub enum PolicyError {
         region: String,
         /// The proxy's address, without credentials.
         proxy: String,
-        /// Why.
+        /// The reason.
         source: BoxError,
     },
     /// A resource could not be warmed.
     #[error("the warm-up failed")]
     WarmUpFailed {
-        /// Why.
+        /// The reason.
         source: BoxError,
     },
     /// Something took too long.
     #[error("{what} took longer than {limit:?}")]
     TookTooLong {
-        /// What.
+        /// The limited step.
         what: &'static str,
-        /// How long it may take.
+        /// The limit.
         limit: Duration,
     },
     /// The runtime ended while something was under way on one of its threads.

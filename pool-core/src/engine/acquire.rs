@@ -15,7 +15,7 @@ use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) class: &'a Class,
-    /// What the policies allow the class; asked for only when the class is new.
+    /// Limits that the policies give the class; set only when the class is new.
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
     pub(crate) priority: Option<u8>,
@@ -188,7 +188,7 @@ impl<R> State<R> {
         self.forget(class, now, fx);
     }
 
-    /// Whether a waiter still waits and no check that is under way is meant for it.
+    /// Returns `true` if the waiter still waits and no running check is meant for it.
     fn is_unserved(&self, waiter: WaiterId) -> bool {
         self.waiters.get(waiter).is_some_and(|held| {
             let class = &self.classes[held.class];

@@ -75,8 +75,8 @@ impl Breaker {
         due
     }
 
-    /// Whether one more creation may begin while `creating` are under way. After a failure they
-    /// go one at a time until one succeeds.
+    /// Returns `true` if one more creation may begin while `creating` are under way. After a
+    /// failure they go one at a time until one succeeds.
     pub(super) fn allows(&self, creating: usize) -> bool {
         self.retry_at.is_none() && (self.failures == 0 || creating == 0)
     }

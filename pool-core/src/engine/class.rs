@@ -12,7 +12,7 @@ pub(super) type ClassId = usize;
 /// The class of requests that ask for nothing in particular; it always exists.
 pub(super) const DEFAULT_CLASS: ClassId = 0;
 
-/// How many slots are in each state.
+/// Number of slots in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts([u32; 6]);
 
@@ -59,7 +59,7 @@ impl Counts {
     }
 }
 
-/// What has become of the leases of a class. A pool's are the sum of its classes', so that a lease
+/// Totals of the leases of a class. A pool's are the sum of its classes', so that a lease
 /// is counted in one place, among what it changes anyway.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Leases {
@@ -94,9 +94,9 @@ pub(super) struct ClassState {
     /// Live slots that will go soon; they do not count towards `min`.
     pub(super) retiring: usize,
     pub(super) breaker: Breaker,
-    /// Whether the class stands in the engine's `hungry` set.
+    /// The class is in the engine's `hungry` set.
     pub(super) hungry: bool,
-    /// Whether the class stands in the engine's `short` set.
+    /// The class is in the engine's `short` set.
     pub(super) short: bool,
 }
 
@@ -126,18 +126,18 @@ impl ClassState {
         self.warm = limits.warm.unwrap_or(self.warm);
     }
 
-    /// Whether another creation may begin, as far as this class is concerned.
+    /// Returns `true` if the class allows another creation to begin.
     fn may_create(&self) -> bool {
         self.counts.total() < self.max
             && self.breaker.allows(self.counts.of(ResourceState::Creating))
     }
 
-    /// Whether a waiter is left that nothing on its way will serve, and a creation could.
+    /// Returns `true` if a waiter is left that nothing on its way will serve, and a creation could.
     pub(super) fn is_hungry(&self) -> bool {
         self.waiters.len() > self.counts.arriving() && self.may_create()
     }
 
-    /// How many more resources its waiters could use.
+    /// Returns the number of further resources that its waiters could use.
     pub(super) fn hunger(&self) -> usize {
         let unserved = self.waiters.len().saturating_sub(self.counts.arriving());
         // After a failure creations go one at a time.
@@ -145,7 +145,7 @@ impl ClassState {
         unserved.min(self.max.saturating_sub(self.counts.total())).min(tries)
     }
 
-    /// Whether it has less than it should keep.
+    /// Returns `true` if it has fewer than it should keep.
     pub(super) fn is_short(&self) -> bool {
         let stock = self.counts.live() - self.retiring;
         let ready = self.idle.len() + self.counts.arriving();
@@ -153,28 +153,30 @@ impl ClassState {
             && self.may_create()
     }
 
-    /// Whether it may give an idle resource away and still have what it should keep.
+    /// Returns `true` if it may give an idle resource away and still keep its minimum.
     pub(super) fn can_spare(&self) -> bool {
         self.counts.live() - self.retiring > self.min && self.idle.len() > self.warm
     }
 
-    /// Whether it still waits for the replacement of a retiring idle resource.
+    /// Returns `true` if it still waits for the replacement of a retiring idle resource.
     pub(super) fn lacks_replacement(&self) -> bool {
         let made = self.counts.live() - self.counts.of(ResourceState::Creating);
         made.saturating_sub(self.retiring) < self.min || self.idle.len() <= self.warm
     }
 
-    /// Whether no waiter can be served until a creation succeeds, and none is allowed now.
+    /// Returns `true` if no waiter can be served until a creation succeeds, and none is allowed
+    /// now.
     pub(super) fn is_hopeless(&self) -> bool {
         self.breaker.is_open() && self.breaker.is_blocked() && self.counts.live() == 0
     }
 
-    /// Whether the class is empty; it may be forgotten unless its failures must be remembered.
+    /// Returns `true` if the class is empty; it may be forgotten unless its failures must be
+    /// remembered.
     pub(super) fn is_empty(&self) -> bool {
         !self.limited && self.waiters.is_empty() && self.counts.total() == 0
     }
 
-    /// Whether nothing would be lost if the class were forgotten.
+    /// Returns `true` if forgetting the class would lose nothing.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         self.is_empty() && self.breaker.remembers_until().is_none_or(|until| until <= now)
     }

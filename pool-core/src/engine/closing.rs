@@ -7,8 +7,8 @@ use super::{Effects, Job, Pooled, SlotState, State};
 use crate::{BoxError, CloseReason, Event, SharedError};
 
 impl<R> State<R> {
-    /// Why a resource that is in the pool's hands must go now, if it must. An old one that serves
-    /// until its replacement comes is not ended by a check in between.
+    /// Returns the reason to close a resource that is in the pool's hands, if there is one. An old
+    /// one that serves until its replacement comes is not ended by a check in between.
     #[inline]
     pub(super) fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
         let slot = &self.slots[index];

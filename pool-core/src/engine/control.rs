@@ -35,7 +35,8 @@ impl<R> State<R> {
         (self.config.min_size, self.config.max_size)
     }
 
-    /// Whether the class has a place here, so that the policies have been asked for its limits.
+    /// Returns `true` if the class has a place here, so that the policies have been asked for its
+    /// limits.
     pub(crate) fn knows(&self, class: &Class) -> bool {
         self.class_id(class).is_some()
     }

@@ -6,7 +6,7 @@ use super::sync::Arc;
 use super::ticket::Ticket;
 use crate::{CloseReason, Event, Meta, SharedError};
 
-/// What the shell must do once the lock is released.
+/// Work for the shell once the lock is released.
 #[derive(Debug)]
 pub(crate) struct Effects<R> {
     /// Whom to wake: their requests have been answered.
@@ -40,7 +40,8 @@ impl<R> Default for Effects<R> {
 }
 
 impl<R> Effects<R> {
-    /// Whether there is nothing to do but to wake one waiter and free a ticket, as after most calls.
+    /// Returns `true` if all there is to do is to wake one waiter and free a ticket, as after most
+    /// calls.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
         self.wake.more.is_empty()

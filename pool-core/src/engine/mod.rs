@@ -51,7 +51,7 @@ use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
 
 /// All that a pool knows. One mutex holds one of these.
 ///
-/// What every lease changes stands first and together, here and in what the slabs hold: with
+/// Fields that every lease changes stand first and together, here and in what the slabs hold: with
 /// several cores, a lease costs about as much as the cache lines that move between them. It begins
 /// a line of its own, since who spins for the mutex takes that one's line away from its holder.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(crate) struct State<R> {
     counts: Counts,
     /// All but what is counted by class.
     counters: Counters,
-    /// What was counted by classes that are forgotten, or by none.
+    /// Totals of classes that are forgotten, and of no class.
     gone: Leases,
     /// Every resource. Its length is the capacity in use: there is no counter to forget.
     slots: Slab<Slot<R>>,
@@ -83,9 +83,9 @@ pub(crate) struct State<R> {
     next_id: u64,
     /// The next moment at which `tick` has something to do.
     alarm: Option<Instant>,
-    /// Whether it came nearer, so that the upkeep task must look again.
+    /// It came nearer, so that the upkeep task must look again.
     rearm: bool,
-    /// Whether anyone reads events; without a reader none are made.
+    /// Someone reads events; without a reader none are made.
     observed: bool,
     rng: fastrand::Rng,
     config: Config,
@@ -258,7 +258,8 @@ impl<R> State<R> {
         }
     }
 
-    /// Whether the upkeep task must be woken because the next deadline came nearer.
+    /// Returns `true`, once, if the upkeep task must be woken because the next deadline came
+    /// nearer.
     pub(crate) fn take_rearm(&mut self) -> bool {
         // Not written unless it changes, as it lies among what every call only reads.
         self.rearm && std::mem::take(&mut self.rearm)
@@ -269,7 +270,7 @@ impl<R> State<R> {
     }
 }
 
-/// How long ago something was, never negative.
+/// Returns the time since `then`, never negative.
 fn since(now: Instant, then: Instant) -> Duration {
     now.saturating_duration_since(then)
 }

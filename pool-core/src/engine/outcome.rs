@@ -1,4 +1,4 @@
-//! What became of the jobs: creations, resets, checks and closes.
+//! Outcomes of jobs: creations, recyclings, checks and closes.
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ pub(crate) struct Pooled<R> {
     pub(crate) resource: R,
     /// When its lease began; `None` where nobody needs to know.
     pub(crate) leased_at: Option<Instant>,
-    /// How long its holder had waited.
+    /// Wait of its holder.
     pub(crate) waited: Duration,
     /// When its creation, its last lease or its last recycling ended. A check in between is no use,
     /// or a pool that is checked would never shrink.

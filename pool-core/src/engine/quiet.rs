@@ -61,14 +61,15 @@ impl<R> State<R> {
         Ok(())
     }
 
-    /// Whether a lease must know when it begins: a check may be due first, or it must end in time.
+    /// Returns `true` if a lease must know when it begins: a check may be due first, or it must end
+    /// in time.
     ///
     /// Reading the clock twice is a third of what an uncontended lease costs.
     pub(crate) fn needs_clock(config: &Config) -> bool {
         config.check_after_idle.is_some() || config.hold_limit.is_some()
     }
 
-    /// Whether nobody waits, nothing is missing, and the pool goes on.
+    /// Returns `true` if nobody waits, nothing is missing, and the pool is running.
     fn is_quiet(&self) -> bool {
         self.waiters.is_empty()
             && self.hungry.is_empty()

@@ -3,7 +3,7 @@ use tokio::time::Instant;
 use super::{Effects, Job, Pooled, SlotRef, SlotState, State};
 use crate::{CloseReason, ResourceState, Verdict};
 
-/// How a lease ends.
+/// The way in which a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Return {
     /// By the verdict of the policies; a plain `Keep` skips the recycling.

@@ -35,7 +35,7 @@ pub(super) struct Slot<R> {
     pub(super) retiring: bool,
 }
 
-/// Where the resource itself is: in the engine while idle, in the ticket of its waiter until that is
+/// Location of the resource: in the engine while idle, in the ticket of its waiter until that is
 /// fetched, else with a job or a holder.
 #[derive(Debug)]
 pub(super) enum SlotState<R> {
@@ -43,9 +43,9 @@ pub(super) enum SlotState<R> {
     Idle(Box<Pooled<R>>),
     Leased {
         overdue_at: Option<Instant>,
-        /// Where its holder asked for it, unless it had to wait: then the ticket says so.
+        /// Call site of the acquire, unless it had to wait: then the ticket has it.
         acquired_at: Option<&'static Location<'static>>,
-        /// What it was granted through, if its holder had to wait.
+        /// Ticket that it was granted through, if its holder had to wait.
         ticket: Option<Arc<Ticket<R>>>,
     },
     Recycling,
@@ -67,7 +67,7 @@ impl<R> SlotState<R> {
 }
 
 impl<R> Slot<R> {
-    /// How long its holder had waited, if that has not come for it yet.
+    /// Returns the wait of its holder, if the holder has not fetched it yet.
     pub(super) fn unfetched(&self) -> Option<Duration> {
         match &self.state {
             SlotState::Leased { ticket, .. } => ticket.as_ref()?.unfetched(),

@@ -63,8 +63,8 @@ impl<R> State<R> {
         }
     }
 
-    /// Whether a resource of `class` must make room for another class: there is no other room,
-    /// and the other's best waiter has waited longer than its own best one by more than the
+    /// Returns `true` if a resource of `class` must make room for another class: there is no other
+    /// room, and the other's best waiter has waited longer than its own best one by more than the
     /// patience.
     pub(super) fn must_yield(&self, class: ClassId) -> bool {
         let others = self.hungry.len() - usize::from(self.classes[class].hungry);
@@ -82,7 +82,7 @@ impl<R> State<R> {
         own > Rank { at: other.at + self.config.eviction_patience, sequence: other.sequence }
     }
 
-    /// Whether a place must be freed in a full pool for hungry classes other than `except`. What
+    /// Returns `true` if a full pool must free a place for hungry classes other than `except`. What
     /// is on its way out is enough for as many waiters, and for as many creations as may run at
     /// once.
     pub(super) fn needs_room(&self, except: Option<ClassId>) -> bool {

@@ -32,7 +32,7 @@ enum Answer<R> {
     Fetched,
 }
 
-/// What became of a request. Both are boxed, so that it goes from hand to hand in two registers.
+/// The outcome of a request. Both variants are boxed, so that it is passed on in two registers.
 pub(crate) type Outcome<R> = Result<Box<Pooled<R>>, Box<AcquireError>>;
 
 impl<R> Ticket<R> {
@@ -107,7 +107,7 @@ impl<R> Ticket<R> {
         }
     }
 
-    /// How long the caller had waited for a grant that it has not fetched.
+    /// Returns the wait of the caller for a grant that it has not fetched.
     pub(super) fn unfetched(&self) -> Option<Duration> {
         match &*self.lock() {
             Answer::Granted(pooled) => Some(pooled.waited),

@@ -6,7 +6,7 @@ use super::class::{ClassId, DEFAULT_CLASS};
 use super::{Effects, Job, Phase, SlotRef, SlotState, State, since};
 use crate::{CloseReason, Event, ResourceState};
 
-/// How soon to look again when a check is due while another one runs.
+/// Pause before looking again when a check is due while another one runs.
 const CHECK_PAUSE: Duration = Duration::from_millis(100);
 
 impl<R> State<R> {

@@ -35,7 +35,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What becomes of a call to the [`FakeDriver`](super::FakeDriver).
+/// Behaviour of a call to the [`FakeDriver`](super::FakeDriver).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Behaviour {

@@ -8,7 +8,7 @@ use crate::engine::SlotRef;
 use crate::shared::Report;
 use crate::{Class, Meta, Reporter, ResourceId};
 
-/// How long [`until`] is patient.
+/// Timeout of [`until`].
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A [`Meta`] as a pool would make it, to call a driver without a pool.
@@ -31,7 +31,7 @@ pub fn reporter(meta: &Meta) -> (Reporter, Arc<Reports>) {
     (Reporter::to(pool, slot), reports)
 }
 
-/// What was reported through a [`reporter`].
+/// Reports received through a [`reporter`].
 #[derive(Debug, Default)]
 pub struct Reports(Mutex<Vec<String>>);
 

@@ -44,17 +44,17 @@ impl FakeControl {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What becomes of every call of a step from now on. Default: [`Behaviour::Pass`].
+    /// Sets the behaviour of every call of a step from now on. Default: [`Behaviour::Pass`].
     pub fn set(&self, step: Step, behaviour: Behaviour) {
         self.script().standing.insert(step, behaviour);
     }
 
-    /// What becomes of the next call of a step; said several times, of those after it.
+    /// Sets the behaviour of the next call of a step; called several times, of the calls after it.
     pub fn next(&self, step: Step, behaviour: Behaviour) {
         self.script().next.entry(step).or_default().push_back(behaviour);
     }
 
-    /// What [`Driver::needs_recycle`](crate::Driver::needs_recycle) answers. Default: true.
+    /// Sets the answer of [`Driver::needs_recycle`](crate::Driver::needs_recycle). Default: true.
     pub fn set_needs_recycle(&self, needed: bool) {
         self.script().skip_recycle = !needed;
     }
@@ -63,7 +63,7 @@ impl FakeControl {
         !self.script().skip_recycle
     }
 
-    /// How many calls of a step stand at the gate.
+    /// Returns the number of calls of a step that stand at the gate.
     #[must_use]
     pub fn held(&self, step: Step) -> usize {
         self.script().gate(step).len()
@@ -114,13 +114,13 @@ impl FakeControl {
         self.ledger.log()
     }
 
-    /// How many calls of a step have begun.
+    /// Returns the number of calls of a step that have begun.
     #[must_use]
     pub fn begun(&self, step: Step) -> usize {
         self.count(step, Outcome::Begun)
     }
 
-    /// How many calls of a step had this outcome.
+    /// Returns the number of calls of a step that had this outcome.
     #[must_use]
     pub fn count(&self, step: Step, outcome: Outcome) -> usize {
         self.ledger.count(step, outcome)

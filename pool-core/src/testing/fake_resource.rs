@@ -4,14 +4,14 @@ use super::Step;
 use super::ledger::Ledger;
 use crate::{Class, Meta, ResourceId};
 
-/// What a [`FakeResource`] should be like: whatever policies wrote into it.
+/// Description of a [`FakeResource`]: whatever policies wrote into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeSpec {
     /// Anything.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What the [`FakeDriver`](super::FakeDriver) makes.
+/// The resource of the [`FakeDriver`](super::FakeDriver).
 #[derive(Debug)]
 pub struct FakeResource {
     id: ResourceId,

@@ -14,13 +14,13 @@ pub struct Call {
     pub step: Step,
     /// The resource.
     pub id: ResourceId,
-    /// What happened.
+    /// The call's outcome.
     pub outcome: Outcome,
     /// When.
     pub at: Instant,
 }
 
-/// What happened to a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -52,7 +52,7 @@ struct Book {
 #[derive(Debug)]
 struct Life {
     state: LifeState,
-    /// Who uses it: a step of the driver, or its holder (`None` inside).
+    /// Its user: a step of the driver, or its holder (`None` inside).
     user: Option<Option<Step>>,
     revoked: bool,
     closed: bool,

@@ -18,14 +18,14 @@ const MEMORY: u32 = 16;
 pub(super) struct Sizer {
     /// The minimum that was configured: never keep fewer.
     base: usize,
-    /// What is kept: what this sizer asked for last, or `base`.
+    /// Minimum in force: the last that this sizer asked for, or `base`.
     target: usize,
     /// The class's totals at the last tick.
     granted: u64,
     waited: Duration,
     /// Since when requests wait and none is served.
     starving_since: Option<Instant>,
-    /// What was seen since the last change.
+    /// Observations since the last change.
     window: Window,
     next_decision: Instant,
     /// When waits were last too long, whether or not there was room to grow.
@@ -133,8 +133,8 @@ impl Sizer {
         Sample { waited, granted, queue, leased, utilization }
     }
 
-    /// How long requests wait. Where nobody is served, nobody has a wait to tell of, and how long
-    /// that has gone on is all that is known.
+    /// Returns the wait of requests. Where nobody is served there is no wait to measure, and the
+    /// time that that has gone on is all that is known.
     fn wait(&self, now: Instant) -> Duration {
         let starving = self.starving_since.map_or(Duration::ZERO, |since| now - since);
         self.window.mean_wait().max(starving)

@@ -1,16 +1,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What was seen of a class between two ticks.
+/// Observations of a class between two ticks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
-    /// How long those who were served had waited, in sum.
+    /// Total wait of the requests that were served.
     pub(super) waited: Duration,
-    /// How many were served.
+    /// Number of requests served.
     pub(super) granted: u64,
-    /// How many wait.
+    /// Number of waiters.
     pub(super) queue: usize,
-    /// How many resources are in use.
+    /// Number of resources in use.
     pub(super) leased: usize,
     /// The same as a share of those that could be, 0.0 to 1.0.
     pub(super) utilization: f64,
@@ -35,7 +35,7 @@ impl Window {
         self.samples.clear();
     }
 
-    /// How long a request waited in the mean: of requests, not of samples, so that a quiet tick
+    /// Returns the mean wait of a request: of requests, not of samples, so that a quiet tick
     /// does not outweigh a busy one.
     pub(super) fn mean_wait(&self) -> Duration {
         let granted: u64 = self.samples.iter().map(|sample| sample.granted).sum();

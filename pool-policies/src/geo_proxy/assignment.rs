@@ -40,7 +40,7 @@ impl ProxyAssignment {
         &self.held.asked
     }
 
-    /// Whether the proxy stands in for those of the region that was asked for.
+    /// Returns `true` if the proxy stands in for those of the requested region.
     #[must_use]
     pub fn is_fallback(&self) -> bool {
         self.region() != self.asked_region()
@@ -49,7 +49,7 @@ impl ProxyAssignment {
     /// Tells that the proxy itself failed: it refused, did not answer, or did not take the
     /// credentials. It is taken out for a while.
     ///
-    /// What goes wrong behind the proxy, at the site that was asked for, is not its failure.
+    /// A failure behind the proxy, at the requested site, is not its own.
     pub fn report_failure(&self) {
         self.held.proxies.failed(self.held.index);
     }

@@ -28,7 +28,7 @@ pub(super) struct Proxies {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// How many assignments are alive; each counts itself, and uncounts itself in its drop.
+    /// Number of live assignments; each adds itself, and subtracts itself when dropped.
     in_use: usize,
     /// When it was assigned last, as a running number: among equals it is their turn in a circle.
     turn: u64,

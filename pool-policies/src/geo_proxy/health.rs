@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a failing proxy stays out.
+/// Time that a failing proxy stays out of service.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     pub(super) first: Duration,
@@ -17,7 +17,7 @@ impl Default for Backoff {
     }
 }
 
-/// Whether a proxy may be used. It is told the time, so that it needs no clock.
+/// Health of a proxy. It is given the time, so that it needs no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     /// Anybody may use it.

@@ -64,7 +64,7 @@ pub trait ProxyResource {
 /// are out, those of its [fallback regions](Region::fallback) are taken; without any the creation
 /// fails with [`PolicyError::ProxiesDown`]. It never goes out directly.
 ///
-/// What is known of a proxy comes from the [probe](GeoProxyBuilder::probe), which each new resource
+/// Knowledge of a proxy comes from the [probe](GeoProxyBuilder::probe), which each new resource
 /// runs before its first lease, and from the reports of the drivers
 /// ([`ProxyAssignment::report_failure`]).
 ///
@@ -140,7 +140,7 @@ impl GeoProxy {
         GeoProxyBuilder::new()
     }
 
-    /// How each proxy of each region does at this moment.
+    /// Returns the state of each proxy of each region at this moment.
     #[must_use]
     pub fn status(&self) -> Vec<ProxyStatus> {
         let now = Instant::now();

@@ -32,7 +32,7 @@ pub struct Proxy {
     password: Option<SecretString>,
 }
 
-/// How one speaks to a proxy.
+/// Protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProxyScheme {
@@ -123,7 +123,7 @@ impl Proxy {
         self
     }
 
-    /// How one speaks to it.
+    /// Returns its protocol.
     #[must_use]
     pub fn scheme(&self) -> ProxyScheme {
         self.scheme
@@ -154,8 +154,8 @@ impl Proxy {
     }
 }
 
-/// Whether every character can stand in a host name. The URL standard lets others through in
-/// schemes that it does not know, and an address may end in a command line.
+/// Returns `true` if every character can stand in a host name. The URL standard lets others through
+/// in schemes that it does not know, and an address may end in a command line.
 fn is_host_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }

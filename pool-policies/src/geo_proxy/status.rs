@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// How one proxy does at one moment.
+/// State of one proxy at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxyStatus {
@@ -8,10 +8,10 @@ pub struct ProxyStatus {
     pub region: String,
     /// Its address, without credentials.
     pub proxy: String,
-    /// How many resources use it.
+    /// Number of resources that use it.
     pub in_use: usize,
-    /// Whether it is fully in service: neither out nor on trial.
+    /// It is fully in service: neither out nor on trial.
     pub is_serving: bool,
-    /// How long it takes until it may be tried again.
+    /// Time until it may be tried again.
     pub out_for: Option<Duration>,
 }

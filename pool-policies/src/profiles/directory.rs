@@ -107,7 +107,7 @@ impl Directory {
         Ok(fs::renameat_with(&self.0, name, &with.0, its_name, fs::RenameFlags::EXCHANGE)?)
     }
 
-    /// What stands in this directory.
+    /// Returns the entries of this directory.
     pub(super) fn entries(&self) -> io::Result<Vec<DirectoryEntry>> {
         let mut entries = Vec::new();
         for entry in fs::Dir::read_from(&self.0)? {

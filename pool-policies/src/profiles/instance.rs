@@ -9,10 +9,10 @@ use super::{template, tree};
 use crate::PolicyError;
 use crate::error::DiskContext;
 
-/// Where directories go that were moved aside.
+/// Location of directories that were moved aside.
 const QUARANTINE: &str = ".quarantine";
 
-/// How many directories of a profile are kept in quarantine; older ones are removed, so that a
+/// Number of directories of a profile kept in quarantine; older ones are removed, so that a
 /// profile that breaks again and again does not fill the disk.
 const MAX_QUARANTINED: usize = 3;
 
@@ -88,7 +88,7 @@ impl ProfileInstance {
         &self.held.profile
     }
 
-    /// Which of the profile's persistent directories this is, from 0; none for a copy of a
+    /// Returns the number of the profile's persistent directory, from 0; none for a copy of a
     /// template.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
@@ -98,7 +98,7 @@ impl ProfileInstance {
         }
     }
 
-    /// Whether what is left in the directory is there next time.
+    /// Returns `true` if what is left in the directory is there next time.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         self.number().is_some()

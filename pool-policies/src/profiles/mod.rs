@@ -62,11 +62,11 @@ pub trait ProfileSpec {
 /// keeps a minimum. A name that is not configured is refused with the code `unknown_profile`,
 /// unless profiles are made [on demand](ProfilesBuilder::on_demand).
 ///
-/// What the directories hold depends on the [`ProfileMode`]: in `persistent` mode they are kept
-/// and used again, by one resource at a time, also when several processes share the root; in
-/// `template` mode each is a copy of a saved state and lives for one lease. They are locked by
-/// the operating system, so a lock never outlives its process. All of them are private to the
-/// user (0700), and below the root no symlink is followed.
+/// The contents of the directories depend on the [`ProfileMode`]: in `persistent` mode they are
+/// kept and used again, by one resource at a time, also when several processes share the root; in
+/// `template` mode each is a copy of a saved state and lives for one lease. They are locked by the
+/// operating system, so a lock never outlives its process. All of them are private to the user
+/// (0700), and below the root no symlink is followed.
 ///
 /// Limits are per class. Where a profile is used in several regions, each combination has its own
 /// maximum, but all share the profile's directories: when these run out, a creation fails with
@@ -137,7 +137,7 @@ struct Shared {
     on_demand: Option<OnDemand>,
     default: Option<Arc<str>>,
     announce: Announce,
-    /// Whether a release must be looked at.
+    /// Releases must be looked at.
     any_template: bool,
 }
 

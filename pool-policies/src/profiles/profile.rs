@@ -1,4 +1,4 @@
-/// How one profile is kept: how many resources it may have, and what their directories hold.
+/// Settings of one profile: the number of its resources, and the contents of their directories.
 ///
 /// # Examples
 ///
@@ -17,11 +17,11 @@ pub struct Profile {
     pub(super) region: Option<String>,
 }
 
-/// What the directory of a profile's resource holds.
+/// Contents of the directory of a profile's resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProfileMode {
-    /// What the last resource that used it left there, restarts included.
+    /// State that the last resource left there, kept over restarts.
     #[default]
     Persistent,
     /// A copy of the saved state, made for each lease and removed after it.
@@ -78,7 +78,7 @@ impl Profile {
         self
     }
 
-    /// How many resources there may be.
+    /// Returns the maximum number of resources.
     pub(super) fn limit(&self) -> Option<usize> {
         self.max.or(match self.mode {
             ProfileMode::Persistent => Some(1),
@@ -86,7 +86,7 @@ impl Profile {
         })
     }
 
-    /// How many directories there may be in persistent mode.
+    /// Returns the maximum number of directories in persistent mode.
     pub(super) fn instances(&self) -> usize {
         self.max.unwrap_or(1)
     }

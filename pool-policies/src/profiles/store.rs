@@ -13,7 +13,7 @@ use super::{ProfileInstance, tree};
 use crate::error::DiskContext;
 use crate::{PolicyError, name};
 
-/// Where copies live, and what is on its way in or out. Nothing in it outlives its process.
+/// Location of the copies, and of what is on its way in or out. Nothing in it outlives its process.
 pub(super) const COPIES: &str = ".pool-copies";
 
 /// The directories of all profiles.
@@ -103,7 +103,7 @@ impl Store {
     }
 }
 
-/// What stands under the number of an instance.
+/// The entry under the number of an instance.
 pub(super) fn instances(home: &Directory) -> io::Result<Vec<(u32, DirectoryEntry)>> {
     let number = |entry: DirectoryEntry| {
         let number: u32 = entry.name.parse().ok()?;
@@ -126,7 +126,7 @@ pub(super) fn temporary(copies: &Directory) -> io::Result<(String, Directory)> {
     }
 }
 
-/// Whether a name is one that [`temporary`] gives. Others are not ours to remove.
+/// Returns `true` for a name that [`temporary`] gives. Others are not ours to remove.
 fn is_temporary(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -12,7 +12,8 @@ use crate::error::DiskContext;
 /// The saved state that copies are made of.
 const TEMPLATE: &str = "template";
 
-/// How often the search for the saved state begins anew because it was replaced meanwhile.
+/// Maximum number of times that the search for the saved state begins anew because it was replaced
+/// meanwhile.
 const MAX_ATTEMPTS: usize = 16;
 
 impl Store {

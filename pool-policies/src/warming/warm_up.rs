@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// What a new resource does once before its first lease.
+/// Steps that a new resource goes through once before its first lease.
 ///
 /// It is written for browsers; a driver of something else uses what means something to it.
 ///
@@ -25,11 +25,11 @@ pub struct WarmUp {
     pub viewport: Option<(u32, u32)>,
     /// The user agent of the page. Default: the browser's own.
     pub user_agent: Option<String>,
-    /// What the page loads. Default: `about:blank`.
+    /// Address that the page loads. Default: `about:blank`.
     pub url: String,
     /// JavaScript that is run once in the page when it has loaded. Default: none.
     pub script: Option<String>,
-    /// How long all of it may take. Default: 10 s.
+    /// Timeout of all steps together. Default: 10 s.
     pub timeout: Duration,
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Bench<D: Driver> {
     pub(super) driver: D,
     suite: Arc<Conformance<D>>,
     next_id: u64,
-    /// How long a creation has taken.
+    /// Time a creation has taken.
     pub(super) took: Duration,
 }
 

@@ -70,7 +70,7 @@ impl<D: Driver> Conformance<D> {
         self
     }
 
-    /// How long any one step may take. Default: 60 s.
+    /// Timeout of any one step. Default: 60 s.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

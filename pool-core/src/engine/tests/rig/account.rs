@@ -147,7 +147,7 @@ impl Rig {
     }
 }
 
-/// What only tests look at.
+/// Accessors for tests only.
 impl State<Toy> {
     fn queues(&self, ticket: &Arc<Ticket<Toy>>) -> bool {
         self.waiters.iter().any(|(_, waiter)| Arc::ptr_eq(&waiter.ticket, ticket))

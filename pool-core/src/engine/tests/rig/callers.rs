@@ -1,4 +1,4 @@
-//! What callers do.
+//! Actions of callers.
 
 use std::panic::Location;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl PartialEq for Ask {
     }
 }
 
-/// What the engine wants done, and has not been done yet.
+/// Work requested by the engine and not done yet.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) slot: SlotRef,
@@ -82,7 +82,7 @@ pub(crate) struct Rig {
     /// When the creation of each ended.
     made: BTreeMap<ResourceId, Instant>,
     counters: Counters,
-    /// How many resources there may be: `max_size`, or what was left when that shrank.
+    /// Maximum number of resources: `max_size`, or what was left when that shrank.
     ceiling: usize,
     draining: bool,
     alive: Arc<()>,

@@ -1,4 +1,4 @@
-//! What operators and drivers ask for.
+//! Actions of operators and drivers.
 
 use std::time::Duration;
 

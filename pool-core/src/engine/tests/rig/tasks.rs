@@ -1,4 +1,4 @@
-//! What tasks report.
+//! Reports of tasks.
 
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-/// What only tests look at.
+/// Accessors for tests only.
 impl State<Toy> {
     /// Idle resources whose last proof of life is too old.
     fn unproven(&self, now: Instant) -> usize {
