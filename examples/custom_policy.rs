@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pool_core::{
-    Class, Driver, Event, Limits, Meta, Policy, Pool, Rejection, Reporter, Request, Verdict,
-    async_trait,
+    Class, Driver, Event, Limits, Meta, Policy, Pool, Rejection, RejectionKind, Reporter, Request,
+    Verdict, async_trait,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -59,10 +59,14 @@ impl<D: Driver> Policy<D> for Tenants {
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         let tenant = request.require("tenant")?;
         match self.spent(tenant) {
-            None => Err(Rejection::new("unknown_tenant", format!("there is no tenant {tenant:?}"))),
+            None => Err(Rejection::new(
+                RejectionKind::Unknown,
+                "unknown_tenant",
+                format!("there is no tenant {tenant:?}"),
+            )),
             Some(spent) if spent >= self.allowance => {
                 let message = format!("{tenant} has used {spent:?} of {:?}", self.allowance);
-                Err(Rejection::new("allowance_spent", message)
+                Err(Rejection::new(RejectionKind::Exhausted, "allowance_spent", message)
                     .retry_after(Duration::from_secs(3600)))
             }
             Some(_) => Ok(()),
@@ -71,7 +75,7 @@ impl<D: Driver> Policy<D> for Tenants {
 
     /// Resources of one class are interchangeable; those of two tenants are not.
     fn classify(&self, request: &Request, class: &mut Class) {
-        if let Some(tenant) = request.label_value("tenant") {
+        if let Some(tenant) = request.labels.value("tenant") {
             class.insert("tenant", tenant.clone());
         }
     }

@@ -70,6 +70,21 @@ fn custom_policy_serves_small_jobs_first_and_holds_tenants_to_their_allowance() 
 }
 
 #[test]
+fn tenant_report_tells_who_holds_and_who_waited_by_the_labels_of_requests() {
+    let output = run("tenant_report");
+    assert_lines(
+        &output,
+        [
+            "eve: no resource was free",
+            "ada: holds 1, had 2, waited 0 ms in all, refused 0",
+            "bob: holds 1, had 1, waited ",
+            "eve: holds 0, had 0, waited 0 ms in all, refused 1",
+        ],
+    );
+    assert!(!output.contains("bob: holds 1, had 1, waited 0 ms"), "{output}");
+}
+
+#[test]
 fn priorities_serves_the_urgent_first_and_the_patient_too() {
     assert_lines(
         &run("priorities"),

@@ -10,7 +10,7 @@ use crate::config::bounded;
 use crate::engine::{self, Acquired, Asked, Outcome, State, Ticket};
 use crate::shared::Shared;
 use crate::wait::sleep;
-use crate::{AcquireError, Class, Driver, Event, Lease, Refusal, Rejection, Request};
+use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejection, Request};
 
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
 ///
@@ -31,6 +31,17 @@ enum Stage<D: Driver> {
     Asking(Request),
     Waiting(Waiting<D::Resource>),
     Done,
+}
+
+impl<D: Driver> Stage<D> {
+    /// Returns the labels of the request, as the policies have left them.
+    fn labels(&self) -> &Labels {
+        match self {
+            Self::Asking(request) => &request.labels,
+            Self::Waiting(waiting) => &waiting.ticket.labels,
+            Self::Done => panic!("an acquire was polled after it was done"),
+        }
+    }
 }
 
 /// A place in the queue.
@@ -82,7 +93,7 @@ impl<D: Driver> Caller<'_, D> {
             return Ok(Default::default());
         }
         let decided = self.shared.policies.decide(request, &|panic| self.shared.report(panic));
-        decided.map_err(|rejection| self.rejected(rejection))
+        decided.map_err(|rejection| self.rejected(rejection, &request.labels))
     }
 
     /// Asks the engine where more than one lease has to be decided.
@@ -100,6 +111,7 @@ impl<D: Driver> Caller<'_, D> {
             class,
             limits: None,
             handicap,
+            labels: &request.labels,
             priority: request.priority,
             nowait: request.timeout.is_some_and(|timeout| timeout.is_zero()),
             expires_at: match request.timeout {
@@ -145,10 +157,10 @@ impl<D: Driver> Caller<'_, D> {
         })
     }
 
-    fn rejected(&self, rejection: Rejection) -> Box<AcquireError> {
+    fn rejected(&self, rejection: Rejection, labels: &Labels) -> Box<AcquireError> {
         self.shared.apply(|state, _| state.count_rejection());
         let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
-        self.shared.tell(Event::Refused { class, outcome, waited });
+        self.shared.tell(Event::Refused { class, outcome, waited, labels: labels.clone() });
         Box::new(rejection.into())
     }
 }
@@ -192,11 +204,12 @@ impl<D: Driver> Future for Acquire<'_, D> {
             }
             (None, _) => return Poll::Pending,
         };
-        this.stage = Stage::Done;
-        Poll::Ready(match answer {
-            Ok(pooled) => Ok(Lease::new(shared, pooled)),
+        let lease = match answer {
+            Ok(pooled) => Ok(Lease::new(shared, pooled, this.stage.labels())),
             Err(error) => Err(*error),
-        })
+        };
+        this.stage = Stage::Done;
+        Poll::Ready(lease)
     }
 }
 

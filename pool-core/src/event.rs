@@ -1,7 +1,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::{Class, ResourceId, SharedError};
+use crate::{Class, Labels, ResourceId, SharedError};
 
 /// One transition of the pool, with its reason.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub enum Event {
         class: Class,
         /** Wait of its holder. */
         waited: Duration,
+        /** Labels of its holder's request. */
+        labels: Labels,
     },
     /// A lease ended.
     Released {
@@ -109,6 +111,8 @@ pub enum Event {
     Enqueued {
         /** Its class. */
         class: Class,
+        /** Its labels. */
+        labels: Labels,
     },
     /// A request left the queue or was refused without a lease.
     Refused {
@@ -118,6 +122,8 @@ pub enum Event {
         outcome: Refusal,
         /** Time it had waited. */
         waited: Duration,
+        /** Its labels. */
+        labels: Labels,
     },
     /// The limits of the pool or a class were changed.
     Resized {

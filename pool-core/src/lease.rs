@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::engine::{Pooled, Return, State};
 use crate::shared::Shared;
-use crate::{Driver, Event, Meta, Verdict};
+use crate::{Driver, Event, Labels, Meta, Verdict};
 
 /// A resource in its holder's hands; dropping it gives it back.
 ///
@@ -21,12 +21,17 @@ pub struct Lease<D: Driver> {
 }
 
 impl<D: Driver> Lease<D> {
-    pub(crate) fn new(shared: &Arc<Shared<D>>, pooled: Box<Pooled<D::Resource>>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared<D>>,
+        pooled: Box<Pooled<D::Resource>>,
+        labels: &Labels,
+    ) -> Self {
         if shared.is_observed() {
             shared.tell(Event::Leased {
                 id: pooled.meta.id,
                 class: pooled.meta.class.clone(),
                 waited: pooled.waited,
+                labels: labels.clone(),
             });
         }
         Self { shared: Arc::clone(shared), pooled: Some(pooled) }

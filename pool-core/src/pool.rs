@@ -10,8 +10,8 @@ use crate::engine::{Acquired, Asked};
 use crate::shared::Shared;
 use crate::wait::{sleep, unless};
 use crate::{
-    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Lease, Limits, Load, Meta,
-    PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
+    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Labels, Lease, Limits, Load,
+    Meta, PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
 };
 
 /// A pool of resources; a handle that is cheap to clone.
@@ -104,6 +104,7 @@ impl<D: Driver> Pool<D> {
             class: &Class::default(),
             limits: None,
             handicap: Duration::ZERO,
+            labels: &Labels::default(),
             priority: None,
             nowait: true,
             expires_at: None,
@@ -111,7 +112,7 @@ impl<D: Driver> Pool<D> {
         };
         let now = Instant::now();
         match self.shared.apply(|state, fx| state.acquire(&asked, None, now, fx)) {
-            Acquired::Granted(grant) => Some(Lease::new(&self.shared, grant)),
+            Acquired::Granted(grant) => Some(Lease::new(&self.shared, grant, asked.labels)),
             _ => None,
         }
     }

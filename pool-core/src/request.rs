@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Rejection;
+use crate::{Rejection, RejectionKind};
 
 /// A caller's request: labels for the policies, a priority, and a maximum wait.
 ///
@@ -25,7 +25,56 @@ pub struct Request {
     /// Maximum wait. Default: the pool's
     /// [`acquire_timeout`](crate::Config::acquire_timeout).
     pub timeout: Option<Duration>,
-    labels: Option<Arc<Vec<Label>>>,
+    /// The labels that policies and observers go by.
+    pub labels: Labels,
+}
+
+/// Names and values that describe a request: what policies decide by, and what events carry.
+///
+/// Clones share one list and are cheap.
+///
+/// # Examples
+///
+/// ```
+/// use pool_core::Request;
+///
+/// let labels = Request::new().label("tenant", "ada").labels;
+/// assert_eq!(labels.get("tenant"), Some("ada"));
+/// assert_eq!(labels.iter().count(), 1);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Option<Arc<Vec<Label>>>);
+
+/// A name and its value.
+type Label = (Arc<str>, Arc<str>);
+
+impl Labels {
+    /// Sets a label, replacing an earlier one of that name.
+    pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
+        let (name, value) = (name.into(), value.into());
+        let labels = Arc::make_mut(self.0.get_or_insert_default());
+        match labels.iter_mut().find(|(held, _)| *held == name) {
+            Some(slot) => slot.1 = value,
+            None => labels.push((name, value)),
+        }
+    }
+
+    /// Returns the value of a label.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.value(name).map(|value| &**value)
+    }
+
+    /// Returns the value of a label as a shared string, for policies that keep it.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&Arc<str>> {
+        self.0.as_ref()?.iter().find(|(held, _)| &**held == name).map(|(_, value)| value)
+    }
+
+    /// Iterates over all labels, in the order in which they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|labels| labels.iter()).map(|(name, value)| (&**name, &**value))
+    }
 }
 
 impl Request {
@@ -58,41 +107,27 @@ impl Request {
 
     /// Sets a label in place, replacing an earlier one of that name.
     pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
-        let (name, value) = (name.into(), value.into());
-        let labels = Arc::make_mut(self.labels.get_or_insert_default());
-        match labels.iter_mut().find(|(held, _)| *held == name) {
-            Some(slot) => slot.1 = value,
-            None => labels.push((name, value)),
-        }
+        self.labels.set(name, value);
     }
 
-    /// The value of a label.
+    /// Returns the value of a label.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.label_value(name).map(|value| &**value)
+        self.labels.get(name)
     }
 
-    /// The value of a label as a shared string, for policies that keep it.
-    #[must_use]
-    pub fn label_value(&self, name: &str) -> Option<&Arc<str>> {
-        self.labels.as_ref()?.iter().find(|(held, _)| &**held == name).map(|(_, value)| value)
-    }
-
-    /// All labels, in the order they were set.
-    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter().flat_map(|labels| labels.iter()).map(|(name, value)| (&**name, &**value))
-    }
-
-    /// The value of a label that must be there.
+    /// Returns the value of a label that must be there.
     ///
     /// # Errors
     ///
     /// A [`Rejection`] with the code `missing_label`.
     pub fn require(&self, name: &'static str) -> Result<&str, Rejection> {
-        self.get(name)
-            .ok_or_else(|| Rejection::new("missing_label", format!("the request needs a {name}")))
+        self.get(name).ok_or_else(|| {
+            Rejection::new(
+                RejectionKind::Invalid,
+                "missing_label",
+                format!("the request needs a {name}"),
+            )
+        })
     }
 }
-
-/// A name and its value.
-type Label = (Arc<str>, Arc<str>);

@@ -38,11 +38,30 @@ pub enum Adjustment {
     MinSize(usize),
 }
 
+/// The nature of a [`Rejection`]: who can do something about it, and when.
+///
+/// Servers answer by it, so that a policy's `code` is free to say what it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectionKind {
+    /// The request makes no sense as it stands. HTTP: 400.
+    Invalid,
+    /// The request names something that does not exist. HTTP: 404.
+    Unknown,
+    /// The caller may not have this, however often it asks. HTTP: 403.
+    Forbidden,
+    /// The caller has used up its share, or asks too much at once; later it may have it. HTTP: 429.
+    Exhausted,
+    /// Something that the request requires is out of service or in use. HTTP: 503.
+    Unavailable,
+}
+
 /// A policy's refusal of a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct Rejection {
+    /// Its nature.
+    pub kind: RejectionKind,
     /// A stable word for machines, in snake case (`unknown_profile`).
     pub code: &'static str,
     /// A sentence for people.
@@ -52,13 +71,13 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A refusal with a stable code and a sentence for people.
+    /// Creates a refusal with a stable code and a sentence for people.
     #[must_use]
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+    pub fn new(kind: RejectionKind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), retry_after: None }
     }
 
-    /// Says when it is worth asking again.
+    /// Sets when it is worth asking again.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pool_core::{Driver, Policy, Rejection, Request};
+use pool_core::{Driver, Policy, Rejection, RejectionKind, Request};
 
 use crate::PolicyError;
 
@@ -96,6 +96,7 @@ impl<D: Driver> Policy<D> for Priority {
         match *request.priority.get_or_insert(self.default) {
             FIRST..=LAST => Ok(()),
             priority => Err(Rejection::new(
+                RejectionKind::Invalid,
                 "invalid_priority",
                 format!("priority {priority} is out of range: 1 is the most urgent, 10 the least"),
             )),

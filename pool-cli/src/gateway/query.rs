@@ -116,7 +116,9 @@ impl LeaseQuery {
     pub fn request(&self) -> Request {
         let mut request = Request::new();
         request.priority = self.priority;
-        for (name, value) in [("profile", &self.profile), ("region", &self.region)] {
+        let labels =
+            [("profile", &self.profile), ("region", &self.region), ("tenant", &self.tenant)];
+        for (name, value) in labels {
             if let Some(value) = value {
                 request.set(name, value.as_str());
             }

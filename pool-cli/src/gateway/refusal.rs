@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use pool_core::{AcquireError, Rejection};
+use pool_core::{AcquireError, Rejection, RejectionKind};
 
 use super::Problem;
 use crate::error::chain;
@@ -55,23 +55,15 @@ pub(super) fn draining(retry_after: Duration) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", detail).retry_after(retry_after)
 }
 
-/// The status follows from the policy's code: `unknown_…` names something that is not there,
-/// `invalid_…` and `missing_…` are mistakes of the request, `too_many_…` and `…_busy` pass.
 fn rejected(rejection: &Rejection) -> Problem {
-    let code = rejection.code;
-    let status = if code.starts_with("unknown_") {
-        StatusCode::NOT_FOUND
-    } else if code.starts_with("invalid_") || code.starts_with("missing_") {
-        StatusCode::BAD_REQUEST
-    } else if code.starts_with("too_many_") {
-        StatusCode::TOO_MANY_REQUESTS
-    } else if rejection.retry_after.is_some() || code.ends_with("_busy") || code.ends_with("_down")
-    {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::FORBIDDEN
+    let status = match rejection.kind {
+        RejectionKind::Invalid => StatusCode::BAD_REQUEST,
+        RejectionKind::Unknown => StatusCode::NOT_FOUND,
+        RejectionKind::Forbidden => StatusCode::FORBIDDEN,
+        RejectionKind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
+        RejectionKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let problem = Problem::new(status, code, rejection.message.clone());
+    let problem = Problem::new(status, rejection.code, rejection.message.clone());
     match rejection.retry_after {
         Some(after) => problem.retry_after(after),
         None => problem,
@@ -83,18 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_follows_from_the_code() {
-        for (code, status) in [
-            ("unknown_region", 404),
-            ("unknown_profile", 404),
-            ("invalid_priority", 400),
-            ("missing_label", 400),
-            ("too_many_profiles", 429),
-            ("profile_busy", 503),
-            ("not_for_you", 403),
+    fn the_status_follows_from_the_kind_whatever_the_code_is_called() {
+        for (kind, status) in [
+            (RejectionKind::Invalid, 400),
+            (RejectionKind::Unknown, 404),
+            (RejectionKind::Forbidden, 403),
+            (RejectionKind::Exhausted, 429),
+            (RejectionKind::Unavailable, 503),
         ] {
-            let rejection = Rejection::new(code, "no");
-            assert_eq!(refusal(&rejection.into(), 0.0).status().as_u16(), status, "{code}");
+            let problem = refusal(&Rejection::new(kind, "quota_exceeded", "no").into(), 0.0);
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, "quota_exceeded"));
         }
     }
 
@@ -108,7 +98,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_never_less_than_a_second() {
-        let rejection = Rejection::new("later", "no").retry_after(Duration::from_millis(3));
+        let rejection = Rejection::new(RejectionKind::Exhausted, "later", "no")
+            .retry_after(Duration::from_millis(3));
         let problem =
             serde_json::to_value(refusal(&rejection.into(), 0.0)).expect("it is plain data");
         assert_eq!(problem["retry_after"], 1);

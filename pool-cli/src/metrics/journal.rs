@@ -146,7 +146,9 @@ impl Entry {
                     .because(crate::error::chain(error.get()))
                     .warning()
             }
-            Event::Leased { id, class, waited } => Self::about("leased", *id, class).took(*waited),
+            Event::Leased { id, class, waited, .. } => {
+                Self::about("leased", *id, class).took(*waited)
+            }
             Event::Released { id, class, held } => Self::about("released", *id, class).took(*held),
             Event::Recycled { id, class, took } => Self::about("recycled", *id, class).took(*took),
             Event::Checked { id, class, took } => Self::about("checked", *id, class).took(*took),
@@ -160,10 +162,10 @@ impl Entry {
             Event::Closed { id, class, reason, took } => {
                 Self::about("closed", *id, class).took(*took).because(reason.code())
             }
-            Event::Enqueued { class } => {
+            Event::Enqueued { class, .. } => {
                 Self { class: Some(class.to_string()), ..Self::new("enqueued") }
             }
-            Event::Refused { class, outcome, waited } => {
+            Event::Refused { class, outcome, waited, .. } => {
                 let entry = Self { class: Some(class.to_string()), ..Self::new("refused") };
                 entry.took(*waited).because(match outcome {
                     Refusal::Timeout => "timeout",

@@ -88,7 +88,7 @@ fn log(event: &Event) {
             browser = %id, %class, error = crate::error::chain(error.get()), consecutive,
             retry_after_ms = ms(*retry_after), "browser could not be launched"
         ),
-        Event::Leased { id, class, waited } => {
+        Event::Leased { id, class, waited, .. } => {
             debug!(browser = %id, %class, waited_ms = ms(*waited), "leased");
         }
         Event::Released { id, class, held } => {

@@ -1,4 +1,4 @@
-use pool_core::{BoxError, Class, Driver, Policy, Rejection, Request, async_trait};
+use pool_core::{BoxError, Class, Driver, Policy, Rejection, RejectionKind, Request, async_trait};
 
 use crate::config::LeaseKind;
 
@@ -44,7 +44,8 @@ where
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         let Some(word) = request.get(LABEL) else { return Ok(()) };
         if kind(word).is_none() {
-            return Err(Rejection::new("invalid_lease", "lease must be exclusive or shared"));
+            let message = "lease must be exclusive or shared";
+            return Err(Rejection::new(RejectionKind::Invalid, "invalid_lease", message));
         }
         Ok(())
     }

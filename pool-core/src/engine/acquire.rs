@@ -4,12 +4,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::queue::{Links, Rank};
+use super::queue::{Links, Rank, Waiter, WaiterId};
 use super::sync::Arc;
 use super::ticket::{Outcome, Ticket};
-use super::waiter::{Waiter, WaiterId};
 use super::{Effects, Pooled, State, since};
-use crate::{AcquireError, Class, Event, Limits, Refusal, ResourceState};
+use crate::{AcquireError, Class, Event, Labels, Limits, Refusal, ResourceState};
 
 /// A request as the engine sees it, after the policies had their say.
 #[derive(Debug)]
@@ -18,6 +17,7 @@ pub(crate) struct Asked<'a> {
     /// Limits that the policies give the class; set only when the class is new.
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
+    pub(crate) labels: &'a Labels,
     pub(crate) priority: Option<u8>,
     /// Do not wait for anything but a check of an idle resource.
     pub(crate) nowait: bool,
@@ -51,13 +51,13 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
         if self.is_draining() {
-            return self.refuse(asked.class, AcquireError::Closed, fx);
+            return self.refuse(asked, AcquireError::Closed, fx);
         }
         let full = self.waiters.len() >= self.config.max_waiting;
         let class = match (self.class_id(asked.class), asked.limits) {
             (Some(class), _) => class,
             // It would only be forgotten again: nothing of a new class is idle.
-            (None, _) if full => return self.refuse_full(asked.class, fx),
+            (None, _) if full => return self.refuse_full(asked, fx),
             (None, Some(_)) if ticket.is_none() => return Acquired::NeedsTicket,
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
@@ -79,11 +79,11 @@ impl<R> State<R> {
         }
         if self.classes[class].is_hopeless() {
             let error = self.unavailable(class, now);
-            return self.refuse(asked.class, error, fx);
+            return self.refuse(asked, error, fx);
         }
         // Who finds something idle waits only for its check, and takes nobody's place in the queue.
         if full && self.classes[class].idle.is_empty() {
-            return self.refuse_full(asked.class, fx);
+            return self.refuse_full(asked, fx);
         }
         let Some(ticket) = ticket else {
             // A class that is new by this very call may have something to keep.
@@ -100,9 +100,12 @@ impl<R> State<R> {
             self.refresh(class);
             let error = self.timed_out(class, Duration::ZERO);
             self.forget(class, now, fx);
-            return self.refuse(asked.class, error, fx);
+            return self.refuse(asked, error, fx);
         }
-        self.emit(fx, || Event::Enqueued { class: asked.class.clone() });
+        self.emit(fx, || Event::Enqueued {
+            class: asked.class.clone(),
+            labels: asked.labels.clone(),
+        });
         self.pump(now, fx);
         Acquired::Queued(waiter)
     }
@@ -143,7 +146,7 @@ impl<R> State<R> {
         match answer {
             Some(Ok(pooled)) => {
                 let class = self.slots[pooled.slot.index].class;
-                self.tell_refused(class, Refusal::Cancelled, since(now, ticket.enqueued_at), fx);
+                self.tell_refused(class, Refusal::Cancelled, ticket, now, fx);
                 self.give_back(pooled, now, fx);
                 self.pump(now, fx);
             }
@@ -182,7 +185,7 @@ impl<R> State<R> {
     fn leave(&mut self, waiter: WaiterId, outcome: Refusal, now: Instant, fx: &mut Effects<R>) {
         let Waiter { class, ticket, .. } = self.dequeue(waiter);
         self.refresh(class);
-        self.tell_refused(class, outcome, since(now, ticket.enqueued_at), fx);
+        self.tell_refused(class, outcome, &ticket, now, fx);
         // What it leaves behind may be the room that another class waits for.
         self.pump(now, fx);
         self.forget(class, now, fx);

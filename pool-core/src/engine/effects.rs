@@ -1,7 +1,6 @@
 use std::task::Waker;
 
-use super::pooled::Pooled;
-use super::slot::SlotRef;
+use super::slot::{Pooled, SlotRef};
 use super::sync::Arc;
 use super::ticket::Ticket;
 use crate::{CloseReason, Event, Meta, SharedError};

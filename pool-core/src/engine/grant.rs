@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::queue::Waiter;
 use super::sync::Arc;
 use super::ticket::Ticket;
-use super::waiter::Waiter;
 use super::{Effects, Job, Pooled, SlotState, State, since};
 use crate::{AcquireError, Refusal, ResourceState};
 
@@ -111,16 +111,19 @@ impl<R> State<R> {
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
         let slot = &self.slots[index];
         let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state else { return false };
-        let (class, waited) = (slot.class, since(now, ticket.enqueued_at));
-        let error =
-            if self.is_draining() { AcquireError::Closed } else { self.timed_out(class, waited) };
+        let (class, ticket) = (slot.class, Arc::clone(ticket));
+        let error = if self.is_draining() {
+            AcquireError::Closed
+        } else {
+            self.timed_out(class, since(now, ticket.enqueued_at))
+        };
         let (outcome, counter) = match &error {
             AcquireError::Closed => (Refusal::Error, &mut self.counters.errors),
             _ => (Refusal::Timeout, &mut self.counters.timeouts),
         };
         let Some(pooled) = ticket.take_back(error) else { return false };
         *counter += 1;
-        self.tell_refused(class, outcome, waited, fx);
+        self.tell_refused(class, outcome, &ticket, now, fx);
         self.give_back(pooled, now, fx);
         true
     }

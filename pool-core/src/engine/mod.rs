@@ -14,7 +14,6 @@ mod effects;
 mod grant;
 mod invariants;
 mod outcome;
-mod pooled;
 mod queue;
 mod quiet;
 mod refusal;
@@ -27,7 +26,6 @@ mod sync;
 mod tests;
 mod ticket;
 mod upkeep;
-mod waiter;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,13 +37,12 @@ use tokio::time::Instant;
 pub(crate) use acquire::{Acquired, Asked};
 use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, Leases};
 pub(crate) use effects::{Effects, Job};
-pub(crate) use pooled::Pooled;
+use queue::Waiter;
 pub(crate) use release::Return;
-pub(crate) use slot::SlotRef;
+pub(crate) use slot::{Pooled, SlotRef};
 use slot::{Slot, SlotState};
 pub(crate) use sync::Arc;
 pub(crate) use ticket::{Outcome, Ticket};
-use waiter::Waiter;
 
 use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
 

@@ -7,7 +7,9 @@ use rustc_hash::{FxHashMap, FxHasher};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::waiter::{Waiter, WaiterId};
+use super::class::ClassId;
+use super::sync::Arc;
+use super::ticket::Ticket;
 
 /// The order in which waiters are served: by the moment they are deemed to have come, then by
 /// the order in which they really came.
@@ -16,6 +18,23 @@ pub(super) struct Rank {
     pub(super) at: Instant,
     pub(super) sequence: u64,
 }
+
+pub(super) type WaiterId = usize;
+
+/// A request's place in the queue.
+///
+/// One cache line, since each goes from core to core.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Waiter<R> {
+    pub(super) ticket: Arc<Ticket<R>>,
+    pub(super) class: ClassId,
+    pub(super) rank: Rank,
+    pub(super) links: Links,
+}
+
+#[cfg(not(pool_loom))]
+const _: () = assert!(size_of::<Waiter<()>>() <= 64);
 
 /// The waiters of one class, best first.
 ///

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
-use super::{Acquired, Effects, State, since};
-use crate::{AcquireError, Class, Event, Refusal};
+use super::ticket::Ticket;
+use super::{Acquired, Asked, Effects, State, since};
+use crate::{AcquireError, Event, Refusal};
 
 impl<R> State<R> {
     /// Fails every waiter of a class that nothing can serve.
@@ -28,7 +29,7 @@ impl<R> State<R> {
         while let Some((waiter, _)) = self.classes[class].waiters.pop(&mut self.waiters) {
             let ticket = self.waiters.remove(waiter).ticket;
             self.counters.errors += 1;
-            self.tell_refused(class, Refusal::Error, since(now, ticket.enqueued_at), fx);
+            self.tell_refused(class, Refusal::Error, &ticket, now, fx);
             fx.wake.add(ticket.fail(error.clone()));
         }
         self.refresh(class);
@@ -45,7 +46,7 @@ impl<R> State<R> {
             let ticket = self.dequeue(waiter).ticket;
             let waited = since(now, ticket.enqueued_at);
             self.counters.timeouts += 1;
-            self.tell_refused(class, Refusal::Timeout, waited, fx);
+            self.tell_refused(class, Refusal::Timeout, &ticket, now, fx);
             fx.wake.add(ticket.fail(self.timed_out(class, waited)));
         }
         self.refresh(class);
@@ -53,7 +54,7 @@ impl<R> State<R> {
 
     pub(super) fn refuse(
         &mut self,
-        class: &Class,
+        asked: &Asked<'_>,
         error: AcquireError,
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
@@ -64,24 +65,34 @@ impl<R> State<R> {
         };
         *counter += 1;
         let waited = Duration::ZERO;
-        self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
+        self.emit(fx, || Event::Refused {
+            class: asked.class.clone(),
+            outcome,
+            waited,
+            labels: asked.labels.clone(),
+        });
         Acquired::Refused(error.into())
     }
 
-    pub(super) fn refuse_full(&mut self, class: &Class, fx: &mut Effects<R>) -> Acquired<R> {
+    pub(super) fn refuse_full(&mut self, asked: &Asked<'_>, fx: &mut Effects<R>) -> Acquired<R> {
         let error = AcquireError::QueueFull { load: self.load() };
-        self.refuse(class, error, fx)
+        self.refuse(asked, error, fx)
     }
 
     pub(super) fn tell_refused(
         &self,
         class: ClassId,
         outcome: Refusal,
-        waited: Duration,
+        ticket: &Ticket<R>,
+        now: Instant,
         fx: &mut Effects<R>,
     ) {
-        let class = &self.classes[class].class;
-        self.emit(fx, || Event::Refused { class: class.clone(), outcome, waited });
+        self.emit(fx, || Event::Refused {
+            class: self.classes[class].class.clone(),
+            outcome,
+            waited: since(now, ticket.enqueued_at),
+            labels: ticket.labels.clone(),
+        });
     }
 
     pub(super) fn timed_out(&self, class: ClassId, waited: Duration) -> AcquireError {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::sync::{Mutex, MutexGuard};
 use super::{Asked, Pooled};
-use crate::AcquireError;
+use crate::{AcquireError, Labels};
 
 /// A request that waits, held by its caller and by the engine.
 ///
@@ -21,6 +21,8 @@ pub(crate) struct Ticket<R> {
     /// When the pool gives up on it; `None` where its caller keeps the time.
     pub(super) expires_at: Option<Instant>,
     pub(super) acquired_at: &'static Location<'static>,
+    /// The labels of the request, for the events about it.
+    pub(crate) labels: Labels,
     answer: Mutex<Answer<R>>,
 }
 
@@ -42,6 +44,7 @@ impl<R> Ticket<R> {
             enqueued_at: now,
             expires_at: asked.expires_at,
             acquired_at: asked.acquired_at,
+            labels: asked.labels.clone(),
             answer: Mutex::new(Answer::Awaited(waker)),
         }
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{DynamicSizing, Rules};
+use super::DynamicSizing;
 use crate::PolicyError;
 
 /// Sets the rules of a [`DynamicSizing`] policy.
@@ -81,5 +81,31 @@ impl DynamicSizingBuilder {
             return Err(PolicyError::Setting { setting, why: "must be 0.0 to 1.0" });
         }
         Ok(DynamicSizing::new(rules))
+    }
+}
+
+/// The thresholds and steps of a sizer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) interval: Duration,
+    pub(super) samples: usize,
+    pub(super) scale_up_wait: Duration,
+    pub(super) scale_up_by: usize,
+    pub(super) scale_down_utilization: f64,
+    pub(super) scale_down_by: usize,
+    pub(super) cooldown: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            samples: 100,
+            scale_up_wait: Duration::from_secs(5),
+            scale_up_by: 2,
+            scale_down_utilization: 0.3,
+            scale_down_by: 1,
+            cooldown: Duration::from_secs(60),
+        }
     }
 }

@@ -1,5 +1,4 @@
 mod builder;
-mod rules;
 mod sizer;
 mod window;
 
@@ -10,7 +9,7 @@ use pool_core::{Adjustment, Class, ClassStats, Driver, Limits, Policy, Stats};
 use rustc_hash::FxHashMap;
 
 pub use builder::DynamicSizingBuilder;
-use rules::Rules;
+use builder::Rules;
 use sizer::Sizer;
 
 /// Lets the number of resources that are kept follow the waits and the utilization.

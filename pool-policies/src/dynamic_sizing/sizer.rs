@@ -3,7 +3,7 @@ use std::time::Duration;
 use pool_core::ClassStats;
 use tokio::time::Instant;
 
-use super::rules::Rules;
+use super::builder::Rules;
 use super::window::{Sample, Window};
 
 /// Regretted shrinks double the cooldown at most so many times: 16 × longer.

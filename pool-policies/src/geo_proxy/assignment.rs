@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Proxy;
-use super::fleet::Proxies;
+use super::proxies::Proxies;
 
 /// The use of one proxy by one resource. It counts as load of the proxy until its last clone is
 /// dropped.

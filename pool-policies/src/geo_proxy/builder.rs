@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::Backoff;
-use super::{Fleet, GeoProxy, LABEL, ProxyProbe, Region, Shared};
+use super::{GeoProxy, LABEL, ProxyProbe, Region, RegionState, Shared};
 use crate::announce::Announce;
 use crate::{PolicyError, name};
 
@@ -88,18 +88,18 @@ impl GeoProxyBuilder {
     pub fn build(self) -> Result<GeoProxy, PolicyError> {
         self.validate()?;
         let backoff = self.backoff;
-        let fleets: rustc_hash::FxHashMap<Arc<str>, Fleet> = self
+        let states: rustc_hash::FxHashMap<Arc<str>, RegionState> = self
             .regions
             .into_iter()
             .map(|(name, region)| {
                 let name: Arc<str> = name.into();
-                (name.clone(), Fleet::new(name, region, backoff))
+                (name.clone(), RegionState::new(name, region, backoff))
             })
             .collect();
         Ok(GeoProxy {
             shared: Arc::new(Shared {
-                announce: Announce::new(fleets.values().map(Fleet::home)),
-                fleets,
+                announce: Announce::new(states.values().map(RegionState::home)),
+                regions: states,
                 default: self.default.map(Into::into),
                 probe: self.probe,
                 probe_timeout: self.probe_timeout,

@@ -1,18 +1,18 @@
 mod assignment;
 mod builder;
-mod fleet;
 mod health;
 mod probe;
+mod proxies;
 mod proxy;
 mod region;
-mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pool_core::{
-    Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, Request, Stats,
+    Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, RejectionKind, Request,
+    Stats,
 };
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, timeout};
@@ -21,11 +21,11 @@ use crate::announce::Announce;
 use crate::{PolicyError, name};
 pub use assignment::ProxyAssignment;
 pub use builder::GeoProxyBuilder;
-use fleet::Fleet;
 pub use probe::{ConnectProbe, ProxyProbe};
+pub use proxies::ProxyStatus;
+use proxies::RegionState;
 pub use proxy::{Proxy, ProxyScheme};
 pub use region::Region;
-pub use status::ProxyStatus;
 
 /// The label of requests, and of classes, that names a region.
 pub(crate) const LABEL: &str = "region";
@@ -127,7 +127,7 @@ pub struct GeoProxy {
 
 #[derive(Debug)]
 struct Shared {
-    fleets: FxHashMap<Arc<str>, Fleet>,
+    regions: FxHashMap<Arc<str>, RegionState>,
     default: Option<Arc<str>>,
     probe: Option<Box<dyn ProxyProbe>>,
     probe_timeout: Duration,
@@ -145,20 +145,20 @@ impl GeoProxy {
     pub fn status(&self) -> Vec<ProxyStatus> {
         let now = Instant::now();
         let mut all: Vec<_> =
-            self.shared.fleets.values().flat_map(|fleet| fleet.status(now)).collect();
+            self.shared.regions.values().flat_map(|region| region.status(now)).collect();
         all.sort_by(|a, b| (&a.region, &a.proxy).cmp(&(&b.region, &b.proxy)));
         all
     }
 
     /// Assigns the best proxy for a region: of its own, or else of its fallback regions in order.
     fn assign(&self, asked: &str) -> Result<ProxyAssignment, PolicyError> {
-        let fleets = &self.shared.fleets;
-        let own = fleets.get(asked).ok_or_else(|| PolicyError::unknown(LABEL, asked))?;
-        let fallback = own.fallback().iter().filter_map(|region| fleets.get(region));
+        let regions = &self.shared.regions;
+        let own = regions.get(asked).ok_or_else(|| PolicyError::unknown(LABEL, asked))?;
+        let fallback = own.fallback().iter().filter_map(|name| regions.get(name));
         let now = Instant::now();
         let mut soonest: Option<Instant> = None;
-        for fleet in std::iter::once(own).chain(fallback) {
-            match fleet.assign(own.region(), now) {
+        for region in std::iter::once(own).chain(fallback) {
+            match region.assign(own.region(), now) {
                 Ok(assignment) => return Ok(assignment),
                 Err(at) => soonest = Some(soonest.map_or(at, |held| held.min(at))),
             }
@@ -203,10 +203,11 @@ where
 
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         match (request.get(LABEL), &self.shared.default) {
-            (Some(region), _) if self.shared.fleets.contains_key(region) => Ok(()),
+            (Some(region), _) if self.shared.regions.contains_key(region) => Ok(()),
             (Some(region), _) => {
                 let region = name::shorten(region);
-                Err(Rejection::new("unknown_region", format!("there is no region {region:?}")))
+                let message = format!("there is no region {region:?}");
+                Err(Rejection::new(RejectionKind::Unknown, "unknown_region", message))
             }
             (None, None) => Ok(()),
             (None, Some(default)) => {
@@ -217,13 +218,13 @@ where
     }
 
     fn classify(&self, request: &Request, class: &mut Class) {
-        if let Some(fleet) = request.get(LABEL).and_then(|name| self.shared.fleets.get(name)) {
-            fleet.part().join(class);
+        if let Some(region) = request.get(LABEL).and_then(|name| self.shared.regions.get(name)) {
+            region.part().join(class);
         }
     }
 
     fn limit(&self, class: &Class) -> Option<Limits> {
-        self.shared.fleets.get(class.get(LABEL)?).map(|fleet| fleet.limits(class))
+        self.shared.regions.get(class.get(LABEL)?).map(|region| region.limits(class))
     }
 
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {

@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use pool_core::{
-    Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, Request, Stats, Verdict,
+    Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, RejectionKind, Request,
+    Stats, Verdict,
 };
 use rustc_hash::FxHashMap;
 
@@ -204,10 +205,12 @@ impl Shared {
     fn make(&self, name: &str) -> Result<Arc<Entry>, Rejection> {
         let Some(on_demand) = &self.on_demand else {
             let name = name::shorten(name);
-            return Err(Rejection::new("unknown_profile", format!("there is no profile {name:?}")));
+            let message = format!("there is no profile {name:?}");
+            return Err(Rejection::new(RejectionKind::Unknown, "unknown_profile", message));
         };
-        name::check(LABEL, name)
-            .map_err(|error| Rejection::new("invalid_profile", error.to_string()))?;
+        name::check(LABEL, name).map_err(|error| {
+            Rejection::new(RejectionKind::Invalid, "invalid_profile", error.to_string())
+        })?;
         let mut made = on_demand.made.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = made.get(name) {
             return Ok(entry.clone());
@@ -215,7 +218,7 @@ impl Shared {
         if made.len() >= on_demand.limit {
             let limit = on_demand.limit;
             let message = format!("there are {limit} profiles already, no more are made on demand");
-            return Err(Rejection::new("too_many_profiles", message));
+            return Err(Rejection::new(RejectionKind::Exhausted, "too_many_profiles", message));
         }
         let entry = Arc::new(Entry::new(name.into(), on_demand.like.clone()));
         made.insert(entry.name().clone(), entry.clone());
@@ -234,7 +237,7 @@ where
     }
 
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
-        let name = match (request.label_value(LABEL), &self.shared.default) {
+        let name = match (request.labels.value(LABEL), &self.shared.default) {
             (Some(name), _) => name,
             (None, None) => return Ok(()),
             (None, Some(default)) => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::engine::{
     Acquired, Asked, Effects, Job, Outcome, Pooled, Return, SlotRef, State, Ticket,
 };
-use crate::{AcquireError, Class, Config, Verdict};
+use crate::{AcquireError, Class, Config, Labels, Verdict};
 
 /// A resource.
 #[derive(Debug)]
@@ -144,6 +144,7 @@ impl Acquire {
             class: &Class::default(),
             limits: None,
             handicap: Duration::ZERO,
+            labels: &Labels::default(),
             priority: None,
             nowait: false,
             expires_at: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Ask, Rig, Toy};
 use crate::engine::{Acquired, Asked, Outcome, Pooled, Return, State, Ticket};
-use crate::{AcquireError, Verdict};
+use crate::{AcquireError, Labels, Verdict};
 
 impl Rig {
     pub(crate) fn acquire(&mut self, class: usize, handicap: Duration, nowait: bool) {
@@ -29,6 +29,7 @@ impl Rig {
             class: &name,
             limits: None,
             handicap,
+            labels: &Labels::default(),
             priority: None,
             nowait,
             expires_at,

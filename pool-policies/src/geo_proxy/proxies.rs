@@ -1,19 +1,36 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pool_core::{Class, Limits};
 use tokio::time::Instant;
 
 use super::health::{Backoff, Health};
-use super::{LABEL, Proxy, ProxyAssignment, ProxyStatus, Region};
+use super::{LABEL, Proxy, ProxyAssignment, Region};
 use crate::part::Part;
 
-/// One region at work: its proxies, how they do, and who uses them.
+/// A configured region at work: its limits, its fallback and its proxies.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(super) struct RegionState {
     part: Part,
     home: Limits,
     fallback: Vec<Arc<str>>,
     proxies: Arc<Proxies>,
+}
+
+/// State of one proxy at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProxyStatus {
+    /// The region that it belongs to.
+    pub region: String,
+    /// Its address, without credentials.
+    pub proxy: String,
+    /// Number of resources that use it.
+    pub in_use: usize,
+    /// It is fully in service: neither out nor on trial.
+    pub is_serving: bool,
+    /// Time until it may be tried again.
+    pub out_for: Option<Duration>,
 }
 
 /// The proxies of a region. Assignments keep them alive.
@@ -35,7 +52,7 @@ struct Slot {
     health: Health,
 }
 
-impl Fleet {
+impl RegionState {
     pub(super) fn new(name: Arc<str>, region: Region, backoff: Backoff) -> Self {
         let slots = Mutex::new(region.proxies.iter().map(|_| Slot::default()).collect());
         let all = region.proxies;
