@@ -12,6 +12,9 @@ use crate::shared::Shared;
 use crate::wait::sleep;
 use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejection, Request};
 
+/// An age beyond a day would only serve to overflow the clock.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
 ///
 /// It does nothing until it is first polled; then it stands in the queue.
@@ -77,7 +80,7 @@ impl<D: Driver> Caller<'_, D> {
             Err(error) => return Reply::Answer(Err(error)),
         };
         let now = shared.needs_clock().then(Instant::now);
-        if !shared.is_crowded() {
+        if !shared.is_crowded() && request.waited.is_zero() {
             let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
             if let Some(pooled) = shared.apply_quietly(quiet) {
                 return Reply::Answer(Ok(pooled));
@@ -112,6 +115,8 @@ impl<D: Driver> Caller<'_, D> {
             limits: None,
             handicap,
             labels: &request.labels,
+            waited: request.waited.min(MAX_AGE),
+            creates: request.creates,
             priority: request.priority,
             nowait: request.timeout.is_some_and(|timeout| timeout.is_zero()),
             expires_at: match request.timeout {

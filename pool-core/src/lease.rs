@@ -54,6 +54,15 @@ impl<D: Driver> Lease<D> {
         self.end(|_, _| Return::Discarded);
     }
 
+    /// Gives the resource back as it was: it goes to the next waiter without being recycled, and
+    /// the lease does not count as a use.
+    ///
+    /// For a holder that finds out that it does not want the resource before it has touched it,
+    /// such as one that was served elsewhere meanwhile.
+    pub fn return_untouched(mut self) {
+        self.end(|_, _| Return::Untouched);
+    }
+
     fn pooled(&self) -> &Pooled<D::Resource> {
         self.pooled.as_ref().expect("a lease has its resource until it ends")
     }

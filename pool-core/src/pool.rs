@@ -105,6 +105,8 @@ impl<D: Driver> Pool<D> {
             limits: None,
             handicap: Duration::ZERO,
             labels: &Labels::default(),
+            waited: Duration::ZERO,
+            creates: false,
             priority: None,
             nowait: true,
             expires_at: None,

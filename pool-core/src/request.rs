@@ -17,7 +17,7 @@ use crate::{Rejection, RejectionKind};
 /// assert_eq!(request.get("profile"), Some("work"));
 /// assert_eq!(request.priority, Some(1));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Request {
     /// 1 (most urgent) to 10; read by a priority policy, ignored without one. Default: none.
@@ -27,6 +27,22 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// The labels that policies and observers go by.
     pub labels: Labels,
+    /// Time that the request has waited elsewhere before it came here. Default: none.
+    pub waited: Duration,
+    /// Whether a resource may be created for it. Default: yes.
+    pub creates: bool,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            priority: None,
+            timeout: None,
+            labels: Labels::default(),
+            waited: Duration::ZERO,
+            creates: true,
+        }
+    }
 }
 
 /// Names and values that describe a request: what policies decide by, and what events carry.
@@ -95,6 +111,27 @@ impl Request {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the time that the request has already waited elsewhere, such as in another pool's queue:
+    /// it is ranked as if it had come that much earlier, and the time counts as waited. At most a
+    /// day counts.
+    ///
+    /// The request's timeout is not shortened by it.
+    #[must_use]
+    pub fn waited(mut self, waited: Duration) -> Self {
+        self.waited = waited;
+        self
+    }
+
+    /// Lets the request have only what exists or comes back: no resource is created for it, and
+    /// none of another class is closed to make room for it.
+    ///
+    /// For a request that waits in several pools at once, of which one may create.
+    #[must_use]
+    pub fn without_creating(mut self) -> Self {
+        self.creates = false;
         self
     }
 

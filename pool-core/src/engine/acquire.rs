@@ -18,6 +18,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
     pub(crate) labels: &'a Labels,
+    /// Time that it had waited before it came here.
+    pub(crate) waited: Duration,
+    /// A resource may be created for it.
+    pub(crate) creates: bool,
     pub(crate) priority: Option<u8>,
     /// Do not wait for anything but a check of an idle resource.
     pub(crate) nowait: bool,
@@ -72,7 +76,9 @@ impl<R> State<R> {
         {
             self.classes[class].idle.pop_back();
             self.classes[class].leases.granted += 1;
-            let pooled = self.lease_idle(index, asked.acquired_at, Some(now));
+            let mut pooled = self.lease_idle(index, asked.acquired_at, Some(now));
+            pooled.waited = asked.waited;
+            self.classes[class].leases.waited += asked.waited;
             self.refresh(class);
             self.pump(now, fx);
             return Acquired::Granted(pooled);
@@ -90,7 +96,7 @@ impl<R> State<R> {
             self.pump(now, fx);
             return Acquired::NeedsTicket;
         };
-        let waiter = self.enqueue(class, asked.handicap, Arc::clone(ticket), now);
+        let waiter = self.enqueue(class, asked, Arc::clone(ticket), now);
         if let Some(at) = asked.expires_at {
             self.arm(at);
         }
@@ -159,18 +165,25 @@ impl<R> State<R> {
     fn enqueue(
         &mut self,
         class: ClassId,
-        handicap: Duration,
+        asked: &Asked<'_>,
         ticket: Arc<Ticket<R>>,
         now: Instant,
     ) -> WaiterId {
         // Callers read the clock before they got the lock: among them, the lock decides who came
         // first.
         self.latest = self.latest.max(now);
-        let rank = Rank { at: self.latest + handicap, sequence: self.next_sequence };
+        let at = self.latest + asked.handicap;
+        let rank =
+            Rank { at: at.checked_sub(asked.waited).unwrap_or(at), sequence: self.next_sequence };
         self.next_sequence += 1;
-        let waiter = Waiter { ticket, class, rank, links: Links::default() };
-        let waiter = self.waiters.insert(waiter);
-        self.classes[class].waiters.push(&mut self.waiters, waiter, handicap);
+        let (creates, links) = (asked.creates, Links::default());
+        let waiter = self.waiters.insert(Waiter { ticket, class, rank, links, creates });
+        let queue = &mut self.classes[class].waiters;
+        if asked.waited.is_zero() {
+            queue.push(&mut self.waiters, waiter, asked.handicap);
+        } else {
+            queue.push_aged(&mut self.waiters, waiter);
+        }
         waiter
     }
 

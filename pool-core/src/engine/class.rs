@@ -134,12 +134,12 @@ impl ClassState {
 
     /// Returns `true` if a waiter is left that nothing on its way will serve, and a creation could.
     pub(super) fn is_hungry(&self) -> bool {
-        self.waiters.len() > self.counts.arriving() && self.may_create()
+        self.waiters.creators() > self.counts.arriving() && self.may_create()
     }
 
     /// Returns the number of further resources that its waiters could use.
     pub(super) fn hunger(&self) -> usize {
-        let unserved = self.waiters.len().saturating_sub(self.counts.arriving());
+        let unserved = self.waiters.creators().saturating_sub(self.counts.arriving());
         // After a failure creations go one at a time.
         let tries = if self.breaker.is_failing() { 1 } else { usize::MAX };
         unserved.min(self.max.saturating_sub(self.counts.total())).min(tries)
@@ -149,7 +149,7 @@ impl ClassState {
     pub(super) fn is_short(&self) -> bool {
         let stock = self.counts.live() - self.retiring;
         let ready = self.idle.len() + self.counts.arriving();
-        (stock < self.min || (self.warm > 0 && ready < self.warm + self.waiters.len()))
+        (stock < self.min || (self.warm > 0 && ready < self.warm + self.waiters.creators()))
             && self.may_create()
     }
 

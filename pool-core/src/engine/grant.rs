@@ -50,7 +50,8 @@ impl<R> State<R> {
             class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
         let Waiter { ticket, rank, .. } = self.waiters.remove(waiter);
         // The ticket says so too, but lies with its caller, perhaps in the cache of another core.
-        let waited = since(now, rank.at - handicap);
+        let came_at = handicap.map_or_else(|| ticket.enqueued_at, |handicap| rank.at - handicap);
+        let waited = since(now, came_at);
         class.leases.granted += 1;
         class.leases.waited += waited;
         let held = self.lease(index, None, Some(ticket), now);
@@ -135,17 +136,22 @@ impl<R> State<R> {
         now: Instant,
         fx: &mut Effects<R>,
     ) {
+        self.unuse(&mut pooled);
+        let leases = &mut self.classes[self.slots[pooled.slot.index].class].leases;
+        leases.granted -= 1;
+        leases.waited -= pooled.waited;
+        self.arrived(pooled, now, fx);
+    }
+
+    /// Takes the use back that a lease has counted.
+    pub(super) fn unuse(&mut self, pooled: &mut Pooled<R>) {
         let slot = &mut self.slots[pooled.slot.index];
-        let class = &mut self.classes[slot.class];
         slot.uses -= 1;
         pooled.meta.uses = slot.uses;
         if slot.retiring && slot.doomed.is_none() {
             slot.retiring = false;
-            class.retiring -= 1;
+            self.classes[slot.class].retiring -= 1;
         }
-        class.leases.granted -= 1;
-        class.leases.waited -= pooled.waited;
-        self.arrived(pooled, now, fx);
     }
 
     #[inline]

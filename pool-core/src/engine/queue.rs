@@ -31,6 +31,8 @@ pub(super) struct Waiter<R> {
     pub(super) class: ClassId,
     pub(super) rank: Rank,
     pub(super) links: Links,
+    /// A resource may be created for it.
+    pub(super) creates: bool,
 }
 
 #[cfg(not(pool_loom))]
@@ -43,13 +45,19 @@ const _: () = assert!(size_of::<Waiter<()>>() <= 64);
 /// waiters. With as many lanes as there are priorities, joining and leaving cost next to nothing
 /// however long the queue is. With a handicap of its own for each waiter it is a priority queue
 /// of waiters.
+///
+/// Waiters that bring an age along come in no order: they stand in a priority queue of their own,
+/// and the best of both is the best.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Queue {
     len: usize,
+    /// Those of them that nothing is created for.
+    passive: usize,
     lanes: Slab<Lane>,
     by_handicap: FxHashMap<Duration, LaneId>,
     order: PriorityQueue<LaneId, Reverse<Rank>, BuildHasherDefault<FxHasher>>,
+    aged: PriorityQueue<WaiterId, Reverse<Rank>, BuildHasherDefault<FxHasher>>,
 }
 
 pub(super) type LaneId = usize;
@@ -70,11 +78,21 @@ struct Lane {
 ///
 /// `before` means nothing in the first one of a lane: to correct it when another becomes the
 /// first would fetch that one's cache line, perhaps from another core, just to say so.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
+    /// [`NO_LANE`] for one that stands among the aged.
     lane: u32,
     before: Option<u32>,
     after: Option<u32>,
+}
+
+/// In place of an `Option`, which would not fit into the cache line of a waiter.
+const NO_LANE: u32 = u32::MAX;
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { lane: NO_LANE, before: None, after: None }
+    }
 }
 
 impl Links {
@@ -82,8 +100,8 @@ impl Links {
         Self { lane: narrow(lane), before: before.map(narrow), after: None }
     }
 
-    fn lane(self) -> LaneId {
-        self.lane as LaneId
+    fn lane(self) -> Option<LaneId> {
+        (self.lane != NO_LANE).then_some(self.lane as LaneId)
     }
 
     fn before(self) -> Option<WaiterId> {
@@ -108,10 +126,24 @@ impl Queue {
         self.len == 0
     }
 
-    /// The rank of the best waiter.
+    /// Returns the number of waiters that a resource may be created for.
+    pub(super) fn creators(&self) -> usize {
+        self.len - self.passive
+    }
+
+    /// Returns the rank of the best waiter.
     pub(super) fn best<R>(&self, waiters: &Slab<Waiter<R>>) -> Option<Rank> {
-        let (&lane, _) = self.order.peek()?;
-        Some(waiters[self.first(lane)].rank)
+        self.best_waiter(waiters).map(|waiter| waiters[waiter].rank)
+    }
+
+    #[inline]
+    fn best_waiter<R>(&self, waiters: &Slab<Waiter<R>>) -> Option<WaiterId> {
+        let first = self.order.peek().map(|(lane, _)| self.first(*lane));
+        match (first, self.aged.peek()) {
+            (first, None) => first,
+            (Some(first), Some((_, aged))) if waiters[first].rank < aged.0 => Some(first),
+            (_, Some((aged, _))) => Some(*aged),
+        }
     }
 
     fn first(&self, lane: LaneId) -> WaiterId {
@@ -140,23 +172,46 @@ impl Queue {
                 self.order.push(lane_id, Reverse(waiters[waiter].rank));
             }
         }
-        self.len += 1;
+        self.count(waiters, waiter);
     }
 
-    /// Takes the best waiter out; returns its handicap as well.
+    /// Adds a waiter whose rank may be any.
+    pub(super) fn push_aged<R>(&mut self, waiters: &Slab<Waiter<R>>, waiter: WaiterId) {
+        self.aged.push(waiter, Reverse(waiters[waiter].rank));
+        self.count(waiters, waiter);
+    }
+
+    fn count<R>(&mut self, waiters: &Slab<Waiter<R>>, waiter: WaiterId) {
+        self.len += 1;
+        if !waiters[waiter].creates {
+            self.passive += 1;
+        }
+    }
+
+    /// Takes the best waiter out; returns its handicap as well, unless it has brought an age along.
     #[inline]
-    pub(super) fn pop<R>(&mut self, waiters: &mut Slab<Waiter<R>>) -> Option<(WaiterId, Duration)> {
-        let (&lane, _) = self.order.peek()?;
-        let (first, handicap) = (self.first(lane), self.lanes[lane].handicap);
-        self.remove(waiters, first);
-        Some((first, handicap))
+    pub(super) fn pop<R>(
+        &mut self,
+        waiters: &mut Slab<Waiter<R>>,
+    ) -> Option<(WaiterId, Option<Duration>)> {
+        let best = self.best_waiter(waiters)?;
+        let handicap = waiters[best].links.lane().map(|lane| self.lanes[lane].handicap);
+        self.remove(waiters, best);
+        Some((best, handicap))
     }
 
     /// Takes a waiter out, wherever it stands.
     #[inline]
     pub(super) fn remove<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId) {
+        self.len -= 1;
+        if !waiters[waiter].creates {
+            self.passive -= 1;
+        }
         let links = waiters[waiter].links;
-        let lane_id = links.lane();
+        let Some(lane_id) = links.lane() else {
+            self.aged.remove(&waiter);
+            return;
+        };
         let lane = &mut self.lanes[lane_id];
         let (first, last) = lane.ends.expect("the waiter stands in this lane");
         if first == waiter {
@@ -175,7 +230,6 @@ impl Queue {
                 None => lane.ends = Some((first, before)),
             }
         }
-        self.len -= 1;
     }
 
     /// Every waiter with its rank, best first.
@@ -185,22 +239,25 @@ impl Queue {
         all
     }
 
-    /// Every waiter, lane by lane, each lane in order.
+    /// Every waiter, lane by lane, each lane in order, and then the aged ones in none.
     pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
-        self.lanes.iter().flat_map(|(_, lane)| {
+        let in_lanes = self.lanes.iter().flat_map(|(_, lane)| {
             let first = lane.ends.map(|(first, _)| first);
             std::iter::successors(first, |at| waiters[*at].links.after())
-        })
+        });
+        in_lanes.chain(self.aged.iter().map(|(waiter, _)| *waiter))
     }
 
-    /// In each lane the first waiter that the pool itself must call time on.
+    /// In each lane the first waiter that the pool itself must call time on, and every aged one.
     pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
         let timed = |lane: &Lane| {
             let first = lane.ends.map(|(first, _)| first);
             std::iter::successors(first, |at| waiters[*at].links.after())
                 .find_map(|at| Some((waiters[at].ticket.expires_at?, at)))
         };
-        self.lanes.iter().filter_map(|(_, lane)| timed(lane)).collect()
+        let aged = self.aged.iter().map(|(waiter, _)| *waiter);
+        let aged = aged.filter_map(|at| Some((waiters[at].ticket.expires_at?, at)));
+        self.lanes.iter().filter_map(|(_, lane)| timed(lane)).chain(aged).collect()
     }
 
     fn reorder(&mut self, lane: LaneId, rank: Rank) {

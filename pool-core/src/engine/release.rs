@@ -10,6 +10,8 @@ pub(crate) enum Return {
     Judged(Verdict),
     /// Its holder says that it is no good.
     Discarded,
+    /// Its holder has not touched it.
+    Untouched,
 }
 
 impl<R> State<R> {
@@ -29,17 +31,22 @@ impl<R> State<R> {
             return;
         };
         fx.spent = ticket.take();
-        pooled.served(now);
         let index = pooled.slot.index;
         self.classes[class].leases.released += 1;
-        if how != Return::Discarded {
-            self.classes[class].breaker.proved();
-        }
         let reason = match how {
             Return::Discarded => Some(CloseReason::Discarded),
             Return::Judged(Verdict::Discard) => Some(CloseReason::Policy),
-            Return::Judged(_) => None,
+            Return::Judged(_) | Return::Untouched => None,
         };
+        match how {
+            // What nobody has used has shown nothing.
+            Return::Untouched => self.unuse(&mut pooled),
+            Return::Discarded => pooled.served(now),
+            Return::Judged(_) => {
+                pooled.served(now);
+                self.classes[class].breaker.proved();
+            }
+        }
         if let Some(reason) = reason.or_else(|| self.end_of(index, now)) {
             self.close(pooled, reason, now, fx);
         } else if how == Return::Judged(Verdict::Recycle) {

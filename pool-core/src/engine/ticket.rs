@@ -17,6 +17,7 @@ use crate::{AcquireError, Labels};
 #[derive(Debug)]
 pub(crate) struct Ticket<R> {
     pub(super) priority: Option<u8>,
+    /// When it came, less the time that it had waited before.
     pub(super) enqueued_at: Instant,
     /// When the pool gives up on it; `None` where its caller keeps the time.
     pub(super) expires_at: Option<Instant>,
@@ -41,7 +42,7 @@ impl<R> Ticket<R> {
     pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
         Self {
             priority: asked.priority,
-            enqueued_at: now,
+            enqueued_at: now.checked_sub(asked.waited).unwrap_or(now),
             expires_at: asked.expires_at,
             acquired_at: asked.acquired_at,
             labels: asked.labels.clone(),

@@ -11,6 +11,7 @@ mod conformance;
 mod creation;
 mod drain;
 mod driver_panics;
+mod elsewhere;
 mod errors;
 mod events;
 mod expiry;

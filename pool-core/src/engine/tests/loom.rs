@@ -145,6 +145,8 @@ impl Acquire {
             limits: None,
             handicap: Duration::ZERO,
             labels: &Labels::default(),
+            waited: Duration::ZERO,
+            creates: true,
             priority: None,
             nowait: false,
             expires_at: None,

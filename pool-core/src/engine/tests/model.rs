@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::rig::{Ask, Rig};
+use super::rig::{Ask, Asking, Rig};
 use crate::engine::Return;
 use crate::{CloseReason, Config, Limits, Verdict};
 
@@ -12,7 +12,7 @@ const CLASSES: usize = 3;
 /// One thing that happens. Indices are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Op {
-    Acquire { class: usize, handicap: u64, nowait: bool },
+    Acquire { class: usize, handicap: u64, waited: u64, creates: bool, nowait: bool },
     Poll(usize),
     Expire(usize),
     Cancel(usize),
@@ -34,15 +34,19 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Return::Judged(Verdict::Recycle)),
         1 => Just(Return::Judged(Verdict::Discard)),
         1 => Just(Return::Discarded),
+        2 => Just(Return::Untouched),
     ];
     let time = prop_oneof![
         6 => 0..2_000_u64,
         3 => 2_000..40_000_u64,
         1 => 40_000..4_000_000_u64,
     ];
+    let aged = prop_oneof![3 => Just(0), 1 => 1..3_000_u64];
     prop_oneof![
-        20 => (0..CLASSES, 0..3_u64, prop::bool::weighted(0.1))
-            .prop_map(|(class, steps, nowait)| Op::Acquire { class, handicap: steps * 900, nowait }),
+        20 => (0..CLASSES, 0..3_u64, aged, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
+            .prop_map(|(class, steps, waited, creates, nowait)| {
+                Op::Acquire { class, handicap: steps * 900, waited, creates, nowait }
+            }),
         8 => any::<usize>().prop_map(Op::Poll),
         2 => any::<usize>().prop_map(Op::Expire),
         6 => any::<usize>().prop_map(Op::Cancel),
@@ -97,9 +101,13 @@ fn pick(from: &[&[Ask]], at: usize) -> Option<Ask> {
 
 fn step(rig: &mut Rig, op: &Op) {
     match *op {
-        Op::Acquire { class, handicap, nowait } => {
-            rig.acquire(class, Duration::from_millis(handicap), nowait);
-        }
+        Op::Acquire { class, handicap, waited, creates, nowait } => rig.acquire(Asking {
+            class,
+            handicap: Duration::from_millis(handicap),
+            waited: Duration::from_millis(waited),
+            creates,
+            nowait,
+        }),
         Op::Poll(at) => {
             if let Some(ask) = pick(&[&rig.waiting, &rig.granted, &rig.failed], at) {
                 rig.poll(&ask);

@@ -109,6 +109,10 @@ impl Rig {
 
     /// Ends all work well and gives everything back, until nobody waits.
     pub(crate) fn serve_everyone(&mut self) {
+        // Nothing may ever be made for them.
+        for ask in self.waiting.clone().iter().filter(|ask| !ask.creates) {
+            self.cancel(ask);
+        }
         for round in 0.. {
             assert!(round < 10_000, "somebody waits for ever: {:?}", self.waiting);
             while !self.pending.is_empty() {

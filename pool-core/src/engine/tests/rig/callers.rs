@@ -9,13 +9,25 @@ use super::{Ask, Rig, Toy};
 use crate::engine::{Acquired, Asked, Outcome, Pooled, Return, State, Ticket};
 use crate::{AcquireError, Labels, Verdict};
 
+/// A request, as the engine is asked it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    pub(crate) class: usize,
+    pub(crate) handicap: Duration,
+    pub(crate) waited: Duration,
+    pub(crate) creates: bool,
+    pub(crate) nowait: bool,
+}
+
 impl Rig {
-    pub(crate) fn acquire(&mut self, class: usize, handicap: Duration, nowait: bool) {
+    pub(crate) fn acquire(&mut self, asking: Asking) {
+        let Asking { class, handicap, waited, creates, nowait } = asking;
         let had_idle = self.idle.values().any(|held| *held == class);
         let name = self.classes[class].clone();
         let clock = State::<Toy>::needs_clock(&self.config);
         let quiet = self.call(|state, now, _| {
-            state.lease_quietly(&name, Location::caller(), clock.then_some(now))
+            let now = clock.then_some(now);
+            waited.is_zero().then(|| state.lease_quietly(&name, Location::caller(), now)).flatten()
         });
         if let Some(pooled) = quiet {
             assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
@@ -30,27 +42,32 @@ impl Rig {
             limits: None,
             handicap,
             labels: &Labels::default(),
+            waited,
+            creates,
             priority: None,
             nowait,
             expires_at,
             acquired_at: Location::caller(),
         };
         let ticket = Arc::new(Ticket::new(&asked, self.now, Waker::noop().clone()));
+        self.asking = creates.then_some(class);
         let mut answer = self.call(|state, now, fx| state.acquire(&asked, Some(&ticket), now, fx));
         if matches!(answer, Acquired::UnknownClass) {
             asked.limits = Some(Some(self.limits[class]));
             answer = self.call(|state, now, fx| state.acquire(&asked, Some(&ticket), now, fx));
         }
+        self.asking = None;
         match answer {
             Acquired::Granted(pooled) => {
                 assert!(had_idle, "granted at once, but none of its class was idle");
                 self.counters.acquired += 1;
+                self.counters.waited += waited;
                 self.lease(class, pooled);
             }
             Acquired::Queued(waiter) => {
                 assert!(!self.draining, "queued by a pool that drains");
-                let rank = (self.now + handicap, self.asked);
-                self.waiting.push(Ask { waiter, ticket, class, rank, expires_at });
+                let rank = (self.now + handicap - waited, self.asked);
+                self.waiting.push(Ask { waiter, ticket, class, rank, expires_at, creates });
             }
             Acquired::Refused(error) => match *error {
                 AcquireError::Closed => {
@@ -134,7 +151,9 @@ impl Rig {
     pub(crate) fn release(&mut self, at: usize, how: Return) {
         let (_, mut pooled) = self.leases.remove(at);
         self.counters.released += 1;
-        self.used.insert(pooled.slot.id, self.now);
+        if how != Return::Untouched {
+            self.used.insert(pooled.slot.id, self.now);
+        }
         self.revoked.retain(|id| *id != pooled.slot.id);
         if how == Return::Judged(Verdict::Keep) {
             match self.call(|state, now, _| state.release_quietly(pooled, now)) {

@@ -6,6 +6,8 @@ mod operators;
 mod tasks;
 mod time;
 
+pub(crate) use callers::Asking;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ pub(crate) struct Ask {
     /// When it is deemed to have come, then its number: the order of service.
     pub(crate) rank: (Instant, u64),
     expires_at: Option<Instant>,
+    /// A resource may be created for it.
+    creates: bool,
 }
 
 impl PartialEq for Ask {
@@ -67,6 +71,8 @@ pub(crate) struct Rig {
     classes: Vec<Class>,
     limits: Vec<Limits>,
     asked: u64,
+    /// The class of a request that something may be created for, while the engine is asked.
+    asking: Option<usize>,
     pub(crate) waiting: Vec<Ask>,
     /// Answered with a grant, and not fetched.
     pub(crate) granted: Vec<Ask>,
@@ -108,6 +114,7 @@ impl Rig {
             classes,
             limits,
             asked: 0,
+            asking: None,
             waiting: Vec::new(),
             granted: Vec::new(),
             failed: Vec::new(),
@@ -163,11 +170,26 @@ impl Rig {
                 assert_eq!(pooled.resource.id, slot.id, "a job got another's resource");
             }
         }
+        if matches!(work, Work::Create) {
+            self.is_called_for(class);
+        }
         if matches!(work, Work::Revoke) {
             self.counters.revoked += 1;
             self.revoked.push(slot.id);
         }
         self.pending.push(Pending { slot, class, work });
+    }
+}
+
+impl Rig {
+    /// A creation is for a minimum, or for a request that something may be created for.
+    fn is_called_for(&self, class: usize) {
+        let kept = self.limits[class].min.unwrap_or(0) + self.limits[class].warm.unwrap_or(0);
+        let asked = self.waiting.iter().any(|ask| ask.class == class && ask.creates);
+        assert!(
+            kept > 0 || asked || self.asking == Some(class),
+            "created for nobody of class {class}"
+        );
     }
 }
 

@@ -7,16 +7,16 @@ use crate::{CloseReason, Limits, ResourceState};
 
 impl Rig {
     pub(crate) fn resize(&mut self, min: usize, max: usize) {
+        self.limits[0].min = Some(min);
         self.call(|state, now, fx| state.resize(min, max, now, fx));
         self.config.max_size = max;
-        self.limits[0].min = Some(min);
         self.compare();
     }
 
     pub(crate) fn set_limits(&mut self, class: usize, limits: Limits) {
         let name = self.classes[class].clone();
-        self.call(|state, now, fx| state.set_limits(&name, limits, now, fx));
         self.limits[class] = limits;
+        self.call(|state, now, fx| state.set_limits(&name, limits, now, fx));
         self.compare();
     }
 
