@@ -8,7 +8,7 @@ use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -56,6 +56,7 @@ impl Site {
             .route("/echo", get(echo))
             .route("/slow", get(slow))
             .route("/hang", get(hang))
+            .route("/redirect", any(redirect))
             .route("/download", get(download))
             .route("/download/slow", get(endless_download))
             .fallback(page)
@@ -161,6 +162,16 @@ async fn slow(Query(query): Parameters) -> Html<&'static str> {
     let ms = query.get("ms").and_then(|ms| ms.parse().ok()).unwrap_or(1000);
     tokio::time::sleep(Duration::from_millis(ms)).await;
     Html("<!doctype html><title>Slow</title>")
+}
+
+/// `/redirect?to=…&status=307`: sends whatever comes elsewhere.
+async fn redirect(Query(query): Parameters) -> Response {
+    let status = query.get("status").and_then(|status| status.parse().ok()).unwrap_or(302);
+    let status = StatusCode::from_u16(status).expect("a test writes a status");
+    let to = query.get("to").cloned().unwrap_or_default();
+    // Scripts of this site may follow, so that only the server at the end can refuse.
+    (status, [(header::LOCATION, to), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned())])
+        .into_response()
 }
 
 async fn hang() {

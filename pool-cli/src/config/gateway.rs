@@ -30,7 +30,8 @@ pub struct GatewayConfig {
     /// How long leases may go on after SIGTERM before they are ended.
     #[serde(with = "AsDuration")]
     pub drain_timeout: Duration,
-    /// Host names besides loopback and that of `external_url` that requests may be addressed to.
+    /// Hosts, names or addresses, that requests may be addressed to besides `127.0.0.1`, `[::1]`,
+    /// `localhost`, the address in `listen` and the host of `external_url`.
     ///
     /// Others are refused, which stops DNS rebinding. With a token, any host is accepted.
     #[schemars(example = ["pool.internal"])]

@@ -1,12 +1,13 @@
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use std::time::Duration;
 
 use super::Problem;
+use super::guard::is_json;
 
 /// Longer than any body that means something here.
 const LIMIT: usize = 64 * 1024;
@@ -21,7 +22,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+        let declared = is_json(request.headers());
         let bytes = match timeout(PATIENCE, to_bytes(request.into_body(), LIMIT)).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(_)) => {
@@ -36,8 +37,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         if bytes.is_empty() {
             return parse(&Bytes::from_static(b"{}"));
         }
-        // A form of a foreign page can send JSON as text, but not with this type unasked.
-        if kind.is_none_or(|kind| !kind.as_bytes().starts_with(b"application/json")) {
+        if !declared {
             let detail = "the body must be JSON: Content-Type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
         }

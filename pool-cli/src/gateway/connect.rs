@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::bridge::bridge;
-use super::guard::Shown;
 use super::leasing::{Caller, not_connected, over};
 use super::session::{Attached, NotConnected, Session};
 use super::sessions::Known;
@@ -80,7 +79,7 @@ pub(super) async fn reconnect(
     let (mut parts, _) = request.into_parts();
     let found = lease.parse().ok().map(|id: LeaseId| gateway.sessions.find(id));
     let Some(Known::Held(session)) = found else {
-        gateway.settings().check_token(&parts.headers, &parts.uri, Shown::Anywhere)?;
+        gateway.settings().check_token(&parts.headers, &parts.uri)?;
         return Err(match found {
             Some(Known::Over) => over(LeaseEnd::Released),
             _ => unknown_lease(),

@@ -5,19 +5,10 @@
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use subtle::ConstantTimeEq;
-use url::{Host, Url, form_urlencoded};
+use url::form_urlencoded;
 
 use super::{Problem, Settings};
 use crate::config::Secret;
-
-/// How a request may show the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// In the query or in a header.
-    Anywhere,
-    /// In a header only: what changes something must not be a link.
-    InHeader,
-}
 
 impl Settings {
     /// Refuses a request that a foreign web page has made.
@@ -26,7 +17,7 @@ impl Settings {
         if let Some(host) = host
             && !self.is_own_host(host)
         {
-            let detail = "this host name is not one of the pool's: add it to allowed_hosts";
+            let detail = "this host is not one of the pool's: add it to allowed_hosts";
             return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host", detail));
         }
         if let Some(origin) = headers.get(header::ORIGIN) {
@@ -42,74 +33,72 @@ impl Settings {
     }
 
     /// Refuses a request without the right token, if there is one.
-    pub(super) fn check_token(
-        &self,
-        headers: &HeaderMap,
-        uri: &Uri,
-        shown: Shown,
-    ) -> Result<(), Problem> {
+    pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
         let Some(token) = &self.token else { return Ok(()) };
-        if bearer(headers).is_some_and(|given| is_token(token, given)) {
+        if bearer(headers).is_some_and(|given| is_token(token, given))
+            || query_token(uri).is_some_and(|given| is_token(token, &given))
+        {
             return Ok(());
         }
-        let in_query = query_token(uri).is_some_and(|given| is_token(token, &given));
-        let detail = match shown {
-            Shown::Anywhere if in_query => return Ok(()),
-            Shown::InHeader if in_query => {
-                "what changes something wants the token in a header: Authorization: Bearer …"
-            }
-            _ => "show the token as ?token=… or in a header: Authorization: Bearer …",
-        };
+        let detail = "show the token as ?token=… or in a header: Authorization: Bearer …";
         Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
     }
 
-    /// Refuses a request that changes something and was made by a page of another site.
+    /// Refuses a request that changes something, or spends a lease, and that any web page could
+    /// have made.
     ///
-    /// With a token this cannot be: a page cannot set the header. Without one, browsers say where
-    /// a request comes from, also for images and links, which carry no `Origin`.
+    /// With a token this cannot be: a page does not know it. Without one, a page can send GET, HEAD
+    /// and the POST of a form to every address, by images, frames, popups and redirects, and
+    /// nothing in such a request tells it from that of a program: browsers leave out `Origin` for
+    /// links and `Sec-Fetch-Site` for addresses such as `0.0.0.0`, and say `none` after a
+    /// redirect. For other methods and for JSON they first ask the server, which never agrees.
     pub(super) fn check_change(&self, headers: &HeaderMap, method: &Method) -> Result<(), Problem> {
-        let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-        let foreign = match site {
-            None | Some(b"same-origin") => false,
-            // Typed into the address bar, or opened by something that is no page.
-            Some(b"none") => method != Method::GET,
-            Some(_) => true,
-        };
-        if foreign && self.token.is_none() {
-            let detail = "a page of another site may not change anything here";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        if self.token.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let forged = |detail| Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        match *method {
+            Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
+            Method::GET | Method::HEAD => forged(
+                "any web page could send this GET: use POST with Content-Type: application/json, \
+                 or configure a token and show it",
+            ),
+            _ if is_json(headers) => Ok(()),
+            _ => forged(
+                "any web page could send this: add the header Content-Type: application/json, or \
+                 configure a token and show it",
+            ),
+        }
     }
 
-    /// Whether a `Host` is one under which this gateway is meant to be reached. A page that
-    /// rebinds its name to our address still sends its own name; it cannot send an address.
+    /// Tells whether a `Host` is one under which this gateway is meant to be reached.
+    ///
+    /// A page that rebinds its name to our address still sends its own name. Addresses are a list
+    /// like names, since `0.0.0.0`, `[::ffff:127.0.0.1]` and the like lead here as well, and
+    /// browsers do not treat them as loopback. Spellings are compared and not what they stand for.
     fn is_own_host(&self, host: &str) -> bool {
-        if self.token.is_some() {
-            return true;
-        }
-        let Some(host) = host_name(host) else { return false };
-        match &host {
-            Host::Ipv4(_) | Host::Ipv6(_) => true,
-            Host::Domain(name) => {
-                name == "localhost"
-                    || name.ends_with(".localhost")
-                    || self.allowed_hosts.iter().any(|allowed| allowed == name)
-                    || self.external_url.as_ref().and_then(Url::host_str) == Some(name)
-            }
-        }
+        self.token.is_some()
+            || without_port(host)
+                .is_some_and(|host| self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)))
     }
 }
 
-/// The host of `host` or `host:port`, in its one spelling.
-fn host_name(authority: &str) -> Option<Host> {
-    // The url parser would take `a@b` and `a/b` for something else than a host.
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    if !authority.bytes().all(plain) {
-        return None;
+/// Returns the host of `host` or `host:port`; `None` for a port that is no number.
+fn without_port(authority: &str) -> Option<&str> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !authority.ends_with(']') => {
+            port.parse::<u16>().is_ok_and(|_| !port.starts_with('+')).then_some(host)
+        }
+        _ => Some(authority),
     }
-    let url = Url::parse(&format!("http://{authority}/")).ok()?;
-    url.host().map(|host| host.to_owned())
+}
+
+/// Tells whether the body is declared to be JSON and nothing else.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 /// Whether an origin is that of a page which this host has served, by http or through a proxy
@@ -158,30 +147,61 @@ mod tests {
     }
 
     #[test]
-    fn a_rebound_name_is_refused_and_an_address_is_not() {
+    fn hosts_are_a_list_and_each_has_one_spelling() {
         let settings = settings(|config| {
+            config.gateway.listen = "127.8.8.8:3000".parse().expect("an address");
             config.gateway.external_url = Some("wss://pool.example/base".into());
-            config.gateway.allowed_hosts = vec!["Build.Internal".into()];
+            config.gateway.allowed_hosts = vec!["Build.Internal".into(), "192.0.2.9".into()];
         });
-        for (host, own) in [
-            ("127.0.0.1:3000", true),
-            ("[::1]:3000", true),
-            ("192.0.2.7", true),
-            ("localhost:3000", true),
-            ("LOCALHOST", true),
-            ("pool.localhost:3000", true),
-            ("pool.example", true),
-            ("build.internal:9", true),
-            ("evil.example", false),
-            ("evil.example:3000", false),
-            ("127.0.0.1.evil.example", false),
-            ("localhost.evil.example", false),
-            ("evil.example@127.0.0.1", false),
-            ("evil.example/@127.0.0.1", false),
-            ("", false),
+        for own in [
+            "127.0.0.1:3000",
+            "127.8.8.8:3000",
+            "[::1]:3000",
+            "[::1]",
+            "localhost:3000",
+            "LOCALHOST",
+            "pool.example",
+            "build.internal:9",
+            "192.0.2.9",
         ] {
-            let answer = settings.check_source(&headers([("host", host)]), false);
-            assert_eq!(answer.is_ok(), own, "{host}");
+            assert!(settings.check_source(&headers([("host", own)]), false).is_ok(), "{own}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:3000",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "pool.localhost",
+            "evil.example@127.0.0.1",
+            "evil.example/@127.0.0.1",
+            "",
+            ":3000",
+            "192.0.2.7",
+            "0.0.0.0:3000",
+            "0",
+            "0:3000",
+            "127.1",
+            "127.0.1",
+            "127.0.0.2",
+            "127.0.0.1.",
+            "127.0.0.1:",
+            "127.0.0.1:+3000",
+            "127.0.0.1:70000",
+            "0127.0.0.1",
+            "0177.0.0.1",
+            "0x7f000001",
+            "2130706433",
+            "localhost.",
+            "[::]",
+            "::1",
+            "[::1",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]:3000",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+        ] {
+            let refused = settings.check_source(&headers([("host", foreign)]), false);
+            assert_eq!(refused.map_err(|no| no.code()), Err("foreign_host"), "{foreign}");
         }
     }
 
@@ -205,12 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn a_change_wants_the_token_in_a_header() {
+    fn the_token_is_shown_in_a_header_or_in_the_query() {
         let settings = settings(|config| config.gateway.token = Some(Secret::new("s3cret")));
-        let uri: Uri = "/kill/all?token=s3cret".parse().expect("a uri");
-        let none = HeaderMap::new();
-        assert!(settings.check_token(&none, &uri, Shown::Anywhere).is_ok());
-        assert!(settings.check_token(&none, &uri, Shown::InHeader).is_err());
+        let in_query = |query: &str| {
+            let uri: Uri = format!("/kill/all?{query}").parse().expect("a uri");
+            settings.check_token(&HeaderMap::new(), &uri).is_ok()
+        };
+        assert!(in_query("token=s3cret"));
+        assert!(!in_query("token=s3cre"));
+        assert!(!in_query("token="));
         for (value, right) in [
             ("Bearer s3cret", true),
             ("bearer s3cret", true),
@@ -221,24 +244,40 @@ mod tests {
             ("Bearer ", false),
         ] {
             let headers = headers([("authorization", value)]);
-            let uri = Uri::from_static("/kill/all");
-            let answer = settings.check_token(&headers, &uri, Shown::InHeader);
+            let answer = settings.check_token(&headers, &Uri::from_static("/kill/all"));
             assert_eq!(answer.is_ok(), right, "{value}");
         }
     }
 
     #[test]
-    fn a_page_of_another_site_changes_nothing() {
-        let settings = settings(|_| ());
-        for (site, method, allowed) in [
-            ("cross-site", Method::GET, false),
-            ("same-site", Method::POST, false),
-            ("none", Method::GET, true),
-            ("same-origin", Method::POST, true),
+    fn what_a_page_can_send_unasked_changes_nothing_without_a_token() {
+        let open = settings(|_| ());
+        let tokened = settings(|config| config.gateway.token = Some(Secret::new("s3cret")));
+        let json = "application/json; charset=utf-8";
+        for (method, kind, allowed) in [
+            (Method::GET, None, false),
+            (Method::HEAD, None, false),
+            (Method::GET, Some(json), false),
+            (Method::POST, None, false),
+            (Method::POST, Some("text/plain"), false),
+            (Method::POST, Some("text/plain; a=application/json"), false),
+            (Method::POST, Some("application/x-www-form-urlencoded"), false),
+            (Method::POST, Some("multipart/form-data; boundary=x"), false),
+            (Method::POST, Some("application/jsonx"), false),
+            (Method::POST, Some("text/plain, application/json"), false),
+            (Method::POST, Some(json), true),
+            (Method::POST, Some("Application/JSON"), true),
+            (Method::PUT, None, true),
+            (Method::PATCH, None, true),
+            (Method::DELETE, None, true),
         ] {
-            let answer = settings.check_change(&headers([("sec-fetch-site", site)]), &method);
-            assert_eq!(answer.is_ok(), allowed, "{site} {method}");
+            let headers: HeaderMap = kind
+                .map(|kind| (header::CONTENT_TYPE, kind.parse().expect("a value")))
+                .into_iter()
+                .collect();
+            let answer = open.check_change(&headers, &method);
+            assert_eq!(answer.is_ok(), allowed, "{method} {kind:?}");
+            assert!(tokened.check_change(&headers, &method).is_ok(), "{method} {kind:?}");
         }
-        assert!(settings.check_change(&HeaderMap::new(), &Method::POST).is_ok());
     }
 }

@@ -3,12 +3,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::guard::Shown;
 use super::upgrade::Handshake;
 use super::{
     Gateway, Problem, api, connect, dashboard, kernel, listing, pressure, probes, version,
@@ -32,7 +31,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .fallback(unknown_route)
         .route_layer(from_fn_with_state(gateway.clone(), may_read));
     let changes = Router::new()
-        .route("/kill/{id}", get(listing::kill).delete(listing::kill))
+        .route("/kill/{id}", get(listing::kill).post(listing::kill).delete(listing::kill))
         .route("/browser_pools/{name}/acquire", post(kernel::acquire))
         .route("/browser_pools/{name}/release", post(kernel::release))
         .route("/browser_pools/{name}/flush", post(kernel::flush))
@@ -74,7 +73,7 @@ async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: N
         return next.run(request).await;
     }
     let settings = gateway.settings();
-    match settings.check_token(request.headers(), request.uri(), Shown::Anywhere) {
+    match settings.check_token(request.headers(), request.uri()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -84,7 +83,7 @@ async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next:
     let settings = gateway.settings();
     let headers = request.headers();
     let checked = settings
-        .check_token(headers, request.uri(), Shown::InHeader)
+        .check_token(headers, request.uri())
         .and_then(|()| settings.check_change(headers, request.method()));
     match checked {
         Ok(()) => next.run(request).await,
@@ -92,9 +91,13 @@ async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next:
     }
 }
 
-/// Nothing is kept by caches, nor taken for something else than it says.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Nothing is kept by caches, nor taken for something else than it says, nor shown in a page of
+/// another site: the screen of a browser is a picture like any other.
 async fn as_it_is(mut response: Response) -> Response {
     let headers = response.headers_mut();
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -108,7 +111,7 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
 
 async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) -> Problem {
     let settings = gateway.settings();
-    let token = settings.check_token(request.headers(), request.uri(), Shown::Anywhere);
+    let token = settings.check_token(request.headers(), request.uri());
     token.err().unwrap_or_else(|| {
         let detail = "there is nothing here; clients connect to /";
         Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)

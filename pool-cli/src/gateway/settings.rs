@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::config::{Config, LeaseKind, Secret};
 
@@ -11,7 +11,8 @@ pub struct Settings {
     pub(super) pool_name: String,
     pub(super) token: Option<Secret>,
     pub(super) external_url: Option<Url>,
-    pub(super) allowed_hosts: Vec<String>,
+    /// The spellings of `Host` under which requests are accepted where there is no token.
+    pub(super) hosts: Vec<String>,
     pub(super) allowed_origins: Vec<String>,
     pub(super) drain_timeout: Duration,
     pub(super) acquire_timeout: Duration,
@@ -50,11 +51,19 @@ impl Settings {
         if gateway.token.is_none() && !listen.is_loopback() {
             return Err(SettingsError::Exposed { listen });
         }
+        let external_url = gateway.external_url.as_deref().map(Url::parse).transpose()?;
+        let mut hosts: Vec<String> = ["127.0.0.1", "[::1]", "localhost"].map(str::to_owned).into();
+        hosts.push(match listen {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        hosts.extend(external_url.as_ref().and_then(Url::host_str).map(str::to_owned));
+        hosts.extend(gateway.allowed_hosts.iter().map(|host| canonical(host)));
         Ok(Self {
             pool_name: pool.name.clone(),
             token: gateway.token.clone(),
-            external_url: gateway.external_url.as_deref().map(Url::parse).transpose()?,
-            allowed_hosts: gateway.allowed_hosts.iter().map(|host| host.to_lowercase()).collect(),
+            external_url,
+            hosts,
             allowed_origins: gateway.allowed_origins.clone(),
             drain_timeout: gateway.drain_timeout,
             acquire_timeout: pool.acquire_timeout,
@@ -65,6 +74,11 @@ impl Settings {
             lease_idle_timeout: pool.lease_idle_timeout,
         })
     }
+}
+
+/// Returns the spelling that browsers send of a host.
+fn canonical(host: &str) -> String {
+    Host::parse(host).map_or_else(|_| host.to_lowercase(), |host| host.to_string())
 }
 
 impl Settings {

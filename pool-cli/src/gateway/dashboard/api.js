@@ -40,8 +40,8 @@ export async function request(path, { method = 'GET', body, signal } = {}) {
 
 export const getJson = async (path, options) => (await request(path, options)).json();
 
-/** Asks for a change; the JSON that came back, or null. */
-export async function post(path, body) {
+/** Asks for a change, in JSON as no page of another site can; the JSON that came back, or null. */
+export async function post(path, body = {}) {
   const text = await (await request(path, { method: 'POST', body })).text();
   return text ? JSON.parse(text) : null;
 }
