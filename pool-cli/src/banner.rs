@@ -1,4 +1,4 @@
-//! What `run` says when it is ready.
+//! The text that `run` prints when it is ready.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

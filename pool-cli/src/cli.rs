@@ -12,7 +12,7 @@ use crate::exit::Failure;
 #[derive(Debug, Parser)]
 #[command(name = "pool-cli", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -22,37 +22,37 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Command {
-    /// Serve browsers to clients until a signal ends it.
+    /// Serve browsers to clients until a signal ends the pool.
     Run(commands::run::Args),
-    /// Run a command with a browser of its own: its address is in CDP_URL.
+    /// Run a command with a browser of its own, whose address is in CDP_URL.
     Exec(commands::exec::Args),
-    /// Show how a pool does.
+    /// Show the status of a running pool.
     Status(commands::status::Args),
-    /// Show a pool live, with keys to retire browsers, end leases and drain.
+    /// Show a running pool live, with keys to retire browsers, end leases and drain.
     Top(commands::top::Args),
-    /// List the leases of a pool, or end some.
+    /// List the leases of a running pool, or end some of them.
     #[command(subcommand)]
     Lease(commands::lease::Args),
-    /// Change how many browsers a pool has.
+    /// Change the number of browsers of a running pool.
     Resize(commands::resize::Args),
-    /// Make a pool read its configuration again.
+    /// Reload the configuration of a running pool.
     Reload(commands::reload::Args),
-    /// Make a pool finish its leases and end.
+    /// Let a running pool finish its leases and end.
     Drain(commands::drain::Args),
-    /// Visit many URLs through a pool, each in a virtual browser of its own.
+    /// Visit many URLs, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
-    /// Measure what a lease costs, beside launching a Chromium per client.
+    /// Measure the cost of a lease beside that of launching a Chromium for each client.
     Bench(commands::bench::Args),
-    /// Check a configuration, and say what to write instead of what is wrong.
+    /// Check a configuration, and suggest what to write instead of mistakes.
     Check(commands::check::Args),
-    /// Show the effective configuration, or its schema.
+    /// Show the effective configuration or its schema.
     #[command(subcommand)]
     Config(commands::config::Args),
-    /// Look at what the pool needs of its machine, and say what to do about what is wrong.
+    /// Check that the machine has what a pool requires, and suggest remedies.
     Doctor(commands::doctor::Args),
     /// Write a configuration file in which every key is explained.
     Init(commands::init::Args),
-    /// Print a script that completes commands and options in a shell.
+    /// Print a shell completion script.
     Completions(commands::completions::Args),
     /// Write manual pages to a directory.
     Man(commands::man::Args),
@@ -63,7 +63,7 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// What to print, and the exit code.
+    /// The message to print, and the exit code.
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Run(args) => commands::run::run(args),

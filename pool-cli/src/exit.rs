@@ -1,4 +1,4 @@
-//! How a command ends without success: what it prints and its exit code.
+//! Failures of commands: the message and the exit code.
 
 use std::error::Error;
 use std::fmt;
@@ -19,7 +19,7 @@ pub const CONFIG: u8 = 78;
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Why a command ends without success.
+/// Failure of a command.
 ///
 /// Any error converts to one with the exit code 1 and its chain of sources as the message.
 ///
@@ -71,7 +71,7 @@ impl Failure {
         self
     }
 
-    /// What went wrong, without the hint.
+    /// The message, without the hint.
     pub(crate) fn message(&self) -> &str {
         self.message.as_deref().unwrap_or_default()
     }

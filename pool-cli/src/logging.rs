@@ -1,4 +1,4 @@
-//! What is written to stderr while a pool runs.
+//! Messages on stderr while a pool runs.
 
 use std::io::{self, IsTerminal};
 
@@ -69,7 +69,7 @@ pub(crate) fn quiet(config: &LogConfig, filter: &str) -> LogConfig {
     config
 }
 
-/// Whether lines are for people rather than for programs.
+/// Returns `true` if lines are for people rather than for programs.
 #[must_use]
 pub fn is_human(config: &LogConfig) -> bool {
     match config.format {

@@ -16,7 +16,7 @@ pub struct Reloader {
     /// The gateway has the reloader, so that a handle to it would keep both alive for ever.
     gateway: Weak<Gateway>,
     opened: Arc<Opened>,
-    /// What holds now. Locked for the whole of a reload, so that two do not mix.
+    /// The configuration in force. Locked for the whole of a reload, so that two do not mix.
     current: Mutex<Config>,
 }
 

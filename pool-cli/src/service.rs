@@ -32,7 +32,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// What to print: a port in use, no Chromium (exit code 78), a state directory in use.
+    /// The message to print: a port in use, no Chromium (exit code 78), a state directory in use.
     pub async fn start(config: &Config) -> Result<Self, Failure> {
         let settings = Settings::new(config).map_err(|error| {
             Failure::new(error.to_string())

@@ -43,7 +43,7 @@ pub(crate) fn redraw(text: &str) -> Result<ControlFlow<()>, Failure> {
     read_on(stdout.write_all(drawn.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// What draws a text over another one, in a terminal of `height` lines.
+/// Returns the text that redraws a terminal of `height` lines.
 fn over(text: &str, height: usize) -> String {
     // Lines that are too long are cut rather than wrapped meanwhile.
     let mut drawn = "\x1b[H\x1b[?7l".to_owned();

@@ -1,4 +1,4 @@
-//! What systemd is told, where it has started this process (`Type=notify`); elsewhere nothing.
+//! Notifications to systemd, if it has started this process (`Type=notify`).
 
 use std::sync::Arc;
 

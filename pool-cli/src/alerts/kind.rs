@@ -3,7 +3,7 @@ use pool_core::{CloseReason, Event, Refusal};
 use crate::config::{AlertsConfig, Secret};
 use crate::error::chain;
 
-/// What there can be an alert about; each has a webhook of its own.
+/// The subjects of alerts; each has a webhook of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AlertKind {
@@ -35,7 +35,7 @@ impl AlertKind {
         }
     }
 
-    /// What has happened so often, for people.
+    /// Describes what has happened so often, for people.
     pub(super) fn sentence(self, count: u64) -> String {
         let clients = if count == 1 { "1 client".to_owned() } else { format!("{count} clients") };
         let browsers =
@@ -73,7 +73,7 @@ impl AlertKind {
     }
 }
 
-/// What went wrong, where an event knows it.
+/// Returns the reason, if the event has one.
 pub(super) fn reason(event: &Event) -> Option<String> {
     match event {
         Event::CreateFailed { error, .. } => Some(chain(error.get())),

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-/// What has happened since it was told last.
+/// Occurrences since the last message.
 ///
 /// It is one entry, however much happens, so that a webhook that is down costs no memory.
 #[derive(Debug, Default)]
@@ -14,11 +14,11 @@ pub(super) struct Tally {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Happened {
-    /// How often.
+    /// Number of occurrences.
     pub(super) count: u64,
     /// When first.
     pub(super) since: SystemTime,
-    /// What went wrong the last time that it was known.
+    /// The most recent known reason.
     pub(super) reason: Option<String>,
 }
 

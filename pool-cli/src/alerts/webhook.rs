@@ -14,14 +14,14 @@ const MAX_REASON: usize = 500;
 /// The pause after the first attempt that failed; each next one is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a webhook is told.
+/// The message for a webhook.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Message {
     /// All of it in a sentence, under the name under which chats look for it.
     text: String,
     alert: &'static str,
     pool: String,
-    /// How often it happened.
+    /// Number of occurrences.
     count: u64,
     /// Since when, in milliseconds since 1970.
     since_ms: u64,
@@ -50,7 +50,7 @@ impl Message {
     }
 }
 
-/// Why a webhook did not take a message.
+/// Error of delivering a message to a webhook.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("it answered with status {0}")]
@@ -65,7 +65,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether another attempt may do better.
+    /// Returns `true` if another attempt may succeed.
     fn may_pass(&self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 408 | 429 | 500..),

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::{Cdp, Launcher, Transport};
 use crate::exit::Failure;
 
-/// How long it may take to open its port, and to end.
+/// Time that it has to open its port, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Chromium with a debugging port, to which a WebSocket goes directly: for the benchmark only.

@@ -20,7 +20,7 @@ pub(crate) struct Figure {
     pub(crate) spread: Option<Spread>,
 }
 
-/// How samples are spread, in the unit of their figure. Percentiles are samples: the smallest one
+/// Distribution of samples, in the unit of their figure. Percentiles are samples: the smallest one
 /// that so many percent do not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {

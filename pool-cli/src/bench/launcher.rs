@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::pool::{OpenError, RunDirectory, chrome_config};
 
-/// How long a Chromium may take to end by itself, as in the pool.
+/// Time that a Chromium has to end by itself, as in the pool.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The contestant that launches a Chromium for each client: with the flags that the pool's have, a

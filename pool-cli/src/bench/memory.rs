@@ -1,4 +1,4 @@
-//! What a client more takes of memory.
+//! Memory of each further client.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// page of the benchmark open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// What each client after the first one adds to a shared Chromium.
+    /// Memory that each client after the first adds to a shared Chromium.
     pub(crate) further: f64,
     /// A Chromium of its own, with as many others beside it as there are clients: they share the
     /// pages of the program.

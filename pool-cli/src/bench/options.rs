@@ -1,9 +1,9 @@
-/// What is measured.
+/// Options of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// Sessions of each contestant.
     pub(crate) sessions: usize,
-    /// How many of them at once.
+    /// Sessions at the same time.
     pub(crate) concurrency: usize,
     /// The address and the token of the pool that is measured; `None` for one of its own.
     pub(crate) pool: Option<(String, Option<String>)>,

@@ -9,8 +9,8 @@ use super::{Cdp, Step, Steps, Transport};
 use crate::client::Client;
 use crate::exit::Failure;
 
-/// How often the pool is asked whether it has a browser back: what a release takes is known to
-/// within this.
+/// Interval at which the pool is asked whether it has a browser back: what a release takes is known
+/// to within this.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// No browser takes as long to come back.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     client: Arc<Client>,
-    /// What is asked for in the address.
+    /// Query of the address.
     query: String,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Leased {
     id: String,
 }
 
-/// What the pool says of itself, as far as it is of use here.
+/// The pool's own account, as far as it is used here.
 #[derive(Debug, Deserialize)]
 struct State {
     browsers: Vec<Browser>,
@@ -156,7 +156,7 @@ impl Pool {
         Ok(took)
     }
 
-    /// What the pool says of itself.
+    /// Returns the pool's own account.
     async fn state(&self) -> Result<State, Failure> {
         let client = Arc::clone(&self.client);
         tokio::task::spawn_blocking(move || client.get("/api/state")).await?
@@ -170,7 +170,7 @@ impl Pool {
 }
 
 impl Browser {
-    /// Whether this lease is over and the browser is ready for the next one.
+    /// Returns `true` once this lease is over and the browser is ready for the next one.
     fn is_free_of(&self, lease: &str) -> bool {
         match self.state.as_str() {
             // Between its hand-out and its session, it is leased to nobody by name.

@@ -8,7 +8,7 @@ use crate::table::Table;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What came of a run: tables for people with [`Display`](fmt::Display), and [`json`](Self::json).
+/// Results of a run: tables for people with [`Display`](fmt::Display), and [`json`](Self::json).
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) engine: &'static str,

@@ -1,4 +1,4 @@
-//! What the way through the gateway costs.
+//! Cost of the way through the gateway.
 
 use std::time::{Duration, Instant};
 

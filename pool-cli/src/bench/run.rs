@@ -7,7 +7,7 @@ use crate::exit::Failure;
 use crate::pool::RunDirectory;
 use crate::service::Service;
 
-/// How often it is looked whether the pool is ready.
+/// Interval at which the pool is asked whether it is ready.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The two contestants, and what they are measured with.
@@ -35,7 +35,7 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// What to print: no pool answers, or it does not take the token; no Chromium (exit code 78).
+    /// The message to print: no pool answers, or it refuses the token; no Chromium (exit code 78).
     pub(crate) async fn open(config: Config, options: Options) -> Result<Self, Failure> {
         let launcher = Launcher::new(&config).await?;
         let site = Site::start().await?;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::{Cdp, Page};
 use crate::exit::Failure;
 
-/// What a session consists of.
+/// The steps of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// From nothing to the first answer of the browser.
@@ -32,7 +32,7 @@ impl Step {
     }
 }
 
-/// How long each step took, session by session.
+/// Durations of each step, session by session.
 #[derive(Debug, Default)]
 pub(crate) struct Steps([Vec<Duration>; 4]);
 

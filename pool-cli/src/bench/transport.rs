@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
-/// How messages come to a browser and from it.
+/// A transport for messages to a browser and from it.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// A WebSocket: to a lease, or to a debugging port.

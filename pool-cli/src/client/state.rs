@@ -1,4 +1,4 @@
-//! What `/api/state` and `/api/history` say, as far as commands show it.
+//! The answers of `/api/state` and `/api/history`, as far as commands show them.
 
 use serde::Deserialize;
 
@@ -89,7 +89,7 @@ pub(crate) struct Point {
 }
 
 impl Holder {
-    /// Who it is, in one line: tenant, tracking id and address, as far as they are known.
+    /// Describes the holder in one line: tenant, tracking id and address, as far as they are known.
     pub(crate) fn who(&self) -> String {
         let names = [&self.tenant, &self.tracking_id, &self.peer];
         let names: Vec<&str> = names.into_iter().filter_map(|name| name.as_deref()).collect();
@@ -98,8 +98,8 @@ impl Holder {
 }
 
 impl Entry {
-    /// What happened and why, in one line that leaves the terminal as it is: a reason may hold
-    /// what a browser has printed.
+    /// Describes what happened and why, in one line that leaves the terminal as it is: a reason may
+    /// hold what a browser has printed.
     pub(crate) fn line(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
         let plain = |char: char| if char.is_control() { ' ' } else { char };

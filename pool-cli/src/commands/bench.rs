@@ -27,19 +27,19 @@ further client takes and that of a Chromium of its own.
 Tables come first, then a line of JSON for each figure. Ratios are the pool's share of the other: \
 only they mean something on another machine.")]
 pub struct Args {
-    /// Measure the pool that runs here; by default one is started for it.
+    /// Measure the running pool at this address; by default one is started.
     #[arg(long, value_name = "URL", env = "POOL_URL")]
     url: Option<String>,
-    /// The token of that pool.
+    /// Token of that pool.
     #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Sessions of the pool, and as many launches.
+    /// Number of sessions, and of launches to compare them with
     #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sessions: u16,
     /// Sessions at the same time.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
-    /// Print nothing but JSON.
+    /// Print JSON only.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use crate::commands::{config_schema, config_show};
 use crate::exit::Failure;
 
-/// What about the configuration.
+/// Subcommands about the configuration.
 #[derive(Debug, clap::Subcommand)]
 pub enum Args {
     /// Print the effective values and where each comes from; secrets are hidden.

@@ -13,7 +13,7 @@ use crate::stdout;
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Leave out what is at its default.
+    /// Leave out keys that have their default.
     #[arg(long)]
     changed: bool,
     /// Print JSON: a list of objects with section, key, value and origin.

@@ -19,10 +19,10 @@ use crate::service::Service;
 /// Arguments of `exec`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Take the browser from the pool that runs here; by default one is started for the command.
+    /// Lease the browser from the running pool at this address; by default one is started.
     #[arg(long, value_name = "URL", env = "POOL_URL")]
     url: Option<String>,
-    /// The token of that pool.
+    /// Token of that pool.
     #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
     token: Option<String>,
     #[command(flatten)]
@@ -34,23 +34,23 @@ pub struct Args {
     command: Vec<String>,
 }
 
-/// The browser that is wanted.
+/// The requested browser.
 #[derive(Clone, Debug, Serialize, clap::Args)]
 #[command(next_help_heading = "Browser")]
 struct Wanted {
-    /// One of this profile.
+    /// Profile of the browser.
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
-    /// One of this region.
+    /// Region of the browser.
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
-    /// How urgent it is: 1 is served first, 10 last.
+    /// Priority of the request: 1 is served first, 10 last.
     #[arg(long, value_name = "1-10")]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u8>,
-    /// How long to wait for it, such as 30s.
+    /// Maximum time to wait for a browser, such as 30s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(rename = "acquire_timeout_seconds", serialize_with = "seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]

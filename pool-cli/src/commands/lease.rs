@@ -10,19 +10,19 @@ use crate::exit::Failure;
 use crate::table::Table;
 use crate::{stdout, table};
 
-/// What to do with the leases that clients hold.
+/// Subcommands about the leases that clients hold.
 #[derive(Debug, clap::Subcommand)]
 pub enum Args {
-    /// List the leases, the oldest first.
+    /// List the leases, oldest first.
     List(ListArgs),
-    /// End leases; their clients are told.
+    /// End leases; their clients are told why.
     Kill(KillArgs),
 }
 
 /// Arguments of `lease list`.
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
-    /// Print JSON, as /sessions has it.
+    /// Print the JSON of /sessions.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use crate::exit::Failure;
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The directory to write to; it is made if it is not there.
+    /// Directory to write to; it is created if it does not exist.
     #[arg(value_name = "DIR")]
     out: PathBuf,
 }

@@ -26,7 +26,7 @@ struct Reloaded {
 ///
 /// # Errors
 ///
-/// What is wrong with the new configuration; then the pool goes on with the old one.
+/// The mistakes in the new configuration; the pool then goes on with the old one.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let client = args.pool.client()?;
     let reloaded: Option<Reloaded> =

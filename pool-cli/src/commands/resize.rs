@@ -11,10 +11,10 @@ use crate::stdout;
 /// Arguments of `resize`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Browsers that are kept at least; by default as it is.
+    /// Minimum number of browsers without a profile or region; by default unchanged.
     #[arg(long, value_name = "N", required_unless_present = "max_size")]
     min_size: Option<usize>,
-    /// Browsers, at most; by default as it is.
+    /// Maximum number of browsers; by default unchanged.
     #[arg(long, value_name = "N")]
     max_size: Option<usize>,
     #[command(flatten)]

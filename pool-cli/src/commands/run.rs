@@ -24,14 +24,14 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-/// How long browsers have to end after a second signal.
+/// Time that browsers have to end after a second signal.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 ///
-/// What kept it from starting; or that a second signal cut the drain short.
+/// The reason why it could not start; or that a second signal cut the drain short.
 pub fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.config.loader().load()?;
     let traces = Traces::start(&loaded.config)?;
@@ -150,7 +150,7 @@ impl Signals {
     }
 }
 
-/// What a signal means.
+/// Meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     End,

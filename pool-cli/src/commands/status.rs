@@ -13,10 +13,10 @@ use crate::table::{self, Table};
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print JSON, as /api/state has it.
+    /// Print the JSON of /api/state.
     #[arg(long)]
     json: bool,
-    /// Show it anew every second until a signal, such as Ctrl-C, ends it; as JSON one line each.
+    /// Show it anew every second until a signal such as Ctrl-C; with --json one line each.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -29,7 +29,7 @@ const WAITERS: usize = 10;
 /// Errors on one screen.
 const ERRORS: usize = 3;
 
-/// Shows how a pool does, on one screen.
+/// Shows the status of a running pool on one screen.
 ///
 /// # Errors
 ///
@@ -102,12 +102,12 @@ fn screen(state: &State) -> Result<String, Failure> {
     )?;
     writeln!(
         text,
-        "clients   {} wait; the last minute's waited {:.0} ms, 95 % less than {:.0} ms",
+        "clients   {} waiting; wait over the last minute: mean {:.0} ms, p95 {:.0} ms",
         load.waiting, wait.avg_ms, wait.p95_ms
     )?;
     writeln!(
         text,
-        "so far    {} leases, {} timeouts, {} refused, {} failed\n",
+        "totals    {} leases, {} timeouts, {} refused, {} failed\n",
         counters.acquired, counters.timeouts, counters.rejected, counters.errors
     )?;
     text.push_str(&browsers(&state.browsers).to_string());

@@ -20,10 +20,10 @@ Run again with the same --out, it goes on where it was stopped.
 Exit codes: 0 all pages were visited, 1 some failed or something went wrong, 2 wrong arguments, \
 78 wrong configuration, 130 and 143 stopped by a signal.")]
 pub struct Args {
-    /// URLs, files with a URL in each line, or - for stdin, which is also the default.
+    /// URLs, files with one URL per line, or - for stdin, the default.
     #[arg(value_name = "URL|FILE")]
     urls: Vec<String>,
-    /// Add the results to this file, and leave out what it has already; by default they go to
+    /// Append the results to this file and skip what it has already; by default they go to
     /// stdout.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -33,25 +33,25 @@ pub struct Args {
     /// Store a PDF of each page.
     #[arg(long, value_name = "DIR")]
     pdf: Option<PathBuf>,
-    /// Store the HTML of each page, as it is after loading.
+    /// Store the HTML of each page after loading.
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
-    /// Screenshots of whole pages, not only of what is in view.
+    /// Take screenshots of whole pages, not only of what is in view.
     #[arg(long)]
     full_page: bool,
-    /// Pages that load at the same time; by default as many as the pool may have browsers.
+    /// Pages that load at the same time; by default the pool's maximum number of browsers.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
-    /// How often a URL that failed is tried again.
+    /// Number of retries of a URL that failed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
-    /// Visit again what has failed according to --out.
+    /// Visit again what failed according to --out.
     #[arg(long, requires = "out")]
     retry_failed: bool,
-    /// How long a page may take to load.
+    /// Timeout for loading a page.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// When a page counts as loaded.
+    /// Event after which a page counts as loaded.
     #[arg(long, value_name = "EVENT", default_value = "load")]
     wait: Wait,
     /// Visit with this profile: pages see its logins and each other's cookies.
@@ -113,7 +113,7 @@ impl Args {
     }
 }
 
-/// What was given, or stdin if that is not a terminal.
+/// Returns the given sources, or stdin if that is not a terminal.
 fn given(urls: &[String]) -> Result<Vec<String>, Failure> {
     if !urls.is_empty() {
         return Ok(urls.to_vec());

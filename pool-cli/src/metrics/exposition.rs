@@ -7,7 +7,7 @@ use pool_core::{Event, Stats};
 
 use super::series::{Family, Maker};
 
-/// How a lease can end, as `leases_ended_total{reason}` has it.
+/// Reasons for the end of a lease in `leases_ended_total{reason}`.
 pub(crate) const LEASE_ENDS: [&str; 11] = [
     "released",
     "client_gone",
@@ -22,7 +22,7 @@ pub(crate) const LEASE_ENDS: [&str; 11] = [
     "revoked",
 ];
 
-/// How a browser can end, as `browser_exits_total{reason}` has it: the codes of
+/// Reasons for the end of a browser in `browser_exits_total{reason}`: the codes of
 /// [`CloseReason`](pool_core::CloseReason).
 const BROWSER_EXITS: [&str; 14] = [
     "idle_timeout",
@@ -245,7 +245,7 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    /// How often to call [`upkeep`](Self::upkeep).
+    /// Interval between calls of [`upkeep`](Self::upkeep).
     pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 }
 

@@ -30,9 +30,9 @@ pub struct Entry {
     pub number: u64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
-    /// What, in one word.
+    /// The kind of event, in one word.
     pub event: &'static str,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
     /// The browser that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,15 +40,15 @@ pub struct Entry {
     /// The class of the browser, or of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// Why, or what went wrong.
+    /// The reason, or the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How long what has ended took, waited or was held.
+    /// Duration of what has ended: time taken, waited or held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<f64>,
 }
 
-/// How bad an [`Entry`] is.
+/// Severity of an [`Entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -204,7 +204,7 @@ pub(super) fn why(reason: &CloseReason) -> String {
     }
 }
 
-/// Whether a browser is closed because something went wrong.
+/// Returns `true` if the browser is closed because something went wrong.
 pub(super) fn is_failure(reason: &CloseReason) -> bool {
     matches!(
         reason,

@@ -1,4 +1,4 @@
-//! What happens in the pool and the gateway, counted for Prometheus and kept for the dashboard.
+//! Events of the pool and the gateway, counted for Prometheus and kept for the dashboard.
 //!
 //! There is one [`Metrics`] for each pool and no global recorder, so that several pools in one
 //! process, as in tests, do not count together.

@@ -32,25 +32,25 @@ impl Observer {
         }
     }
 
-    /// What was counted.
+    /// The counters.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// What is remembered.
+    /// The events that are remembered.
     #[must_use]
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
-    /// How long requests waited.
+    /// Waits of requests.
     #[must_use]
     pub fn waits(&self) -> &Arc<Waits> {
         &self.waits
     }
 
-    /// What is told to webhooks.
+    /// The alerts for webhooks.
     #[must_use]
     pub fn alerts(&self) -> &Arc<Alerts> {
         &self.alerts
@@ -77,7 +77,7 @@ impl<D: Driver> Policy<D> for Observer {
     }
 }
 
-/// What changes the pool is told; what happens at every lease only when asked for.
+/// Logs changes of the pool; what happens at every lease only at debug level.
 fn log(event: &Event) {
     match event {
         Event::Creating { id, class } => debug!(browser = %id, %class, "launching a browser"),

@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Enough for exact percentiles, little enough to sort every second.
 const CAPACITY: usize = 2048;
 
-/// How long the granted requests of the last minute have waited.
+/// Waits of the requests granted in the last minute.
 #[derive(Debug, Default)]
 pub struct Waits(Mutex<VecDeque<(Instant, Duration)>>);
 

@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 
-/// How spans get to the collector: with the HTTP client that the commands have too.
+/// Sends spans to the collector with the HTTP client that the commands use.
 ///
 /// It blocks; the exporter has a thread of its own, outside of any runtime.
 #[derive(Debug)]
 pub(super) struct Collector(Agent);
 
-/// How long one request may take.
+/// Timeout of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Collector {

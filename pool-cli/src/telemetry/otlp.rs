@@ -23,7 +23,7 @@ use crate::gateway::TraceParent;
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
-/// How long the last spans may take to be sent.
+/// Timeout for sending the last spans.
 const LAST: Duration = Duration::from_secs(5);
 
 impl Traces {
@@ -55,7 +55,7 @@ impl Traces {
         Ok(Some(Self(provider)))
     }
 
-    /// What gets our spans, whatever the log's filter is.
+    /// The layer that receives our spans, whatever the log's filter is.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,

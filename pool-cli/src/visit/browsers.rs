@@ -7,8 +7,8 @@ use crate::exit::Failure;
 use crate::metrics::Observer;
 use crate::pool::{OpenError, Opened, RunDirectory, open_tuned};
 
-/// The pool of a visit: as it is configured, but of the size and kind that the visit wants, and with
-/// nothing running that it has not asked for.
+/// The pool of a visit: as it is configured, but of the size and kind that the visit wants, and
+/// with nothing running that it has not asked for.
 #[derive(Debug)]
 pub(crate) struct Browsers {
     opened: Opened,
@@ -22,7 +22,7 @@ impl Browsers {
     ///
     /// # Errors
     ///
-    /// What to print: no Chromium, a state directory in use, a profile or region that is unknown.
+    /// The message to print: no Chromium, a state directory in use, an unknown profile or region.
     pub(crate) async fn open(config: Config, options: &Options) -> Result<Self, Failure> {
         let mut config = config;
         let pool = &mut config.pool;
@@ -95,7 +95,7 @@ fn request(options: &Options) -> Request {
 }
 
 impl Options {
-    /// Whether a lease that is asked for like this has its Chromium to itself.
+    /// Returns `true` if a lease with these options has its Chromium to itself.
     pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
         asked_alone || self.lease == LeaseKind::Exclusive || self.profile.is_some()
     }

@@ -8,7 +8,7 @@ use super::{FileKind, Files, Options, StagedPage, Trouble};
 const HTML: &str = "(document.doctype ? new XMLSerializer().serializeToString(document.doctype) + '\\n' : '') \
     + document.documentElement.outerHTML";
 
-/// What was stored of a page.
+/// Files that were stored of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Captured {
     pub(crate) screenshot: Option<String>,

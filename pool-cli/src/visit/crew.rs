@@ -21,7 +21,7 @@ pub(crate) struct Crew {
     turns: Semaphore,
 }
 
-/// Why the crew stops before everything is done.
+/// Reason for which the crew stops before everything is done.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("there are no browsers to visit with: {0}")]
 pub(crate) struct NoBrowsers(#[from] AcquireError);
@@ -95,7 +95,7 @@ impl Crew {
     }
 }
 
-/// Whether the next URL would get no browser, either.
+/// Returns `true` if the next URL would get no browser, either.
 fn is_final(error: &AcquireError) -> bool {
     !matches!(error, AcquireError::Timeout { .. } | AcquireError::QueueFull { .. })
 }

@@ -8,10 +8,10 @@ use url::Url;
 
 use crate::exit::Failure;
 
-/// How many characters of a URL its files are named after.
+/// Number of characters of a URL in the names of its files.
 const READABLE: usize = 60;
 
-/// What is stored of a page besides its record.
+/// Files stored of a page besides its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     /// An image of it, as PNG.
@@ -42,7 +42,7 @@ impl FileKind {
         }
     }
 
-    /// What people call it.
+    /// Its name for people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Screenshot => "screenshot",

@@ -18,8 +18,8 @@ impl Job {
         Self { url: url.into(), attempts: 0, failures: 0, suspect: false }
     }
 
-    /// Whether it is to be tried once more after an attempt that failed; `alone` if it had its
-    /// Chromium to itself.
+    /// Returns `true` if it is to be tried once more after an attempt that failed; `alone` if it
+    /// had its Chromium to itself.
     pub(crate) fn try_again(&mut self, blame: Blame, alone: bool, retries: u32) -> bool {
         if blame == Blame::Unknown && !alone {
             // At most once: from now on it is alone.

@@ -54,7 +54,7 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, done })
     }
 
-    /// Whether the file holds a record of this URL, and whether it tells of success.
+    /// Returns the outcome that the file records for this URL, if it has one.
     pub(crate) fn done(&self, url: &str) -> Option<bool> {
         self.done.get(url).copied()
     }

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-/// When a page counts as loaded.
+/// Event after which a page counts as loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Wait {
     /// Its `load` event was fired: it has its stylesheets, images and frames.
@@ -14,7 +14,7 @@ pub(crate) enum Wait {
     NetworkIdle,
 }
 
-/// How far the loading of a page has come, as its events tell.
+/// Progress of loading a page, according to its events.
 ///
 /// Only the page's own document counts, not its frames. A page that goes elsewhere while it loads
 /// is followed.
@@ -30,7 +30,7 @@ pub(crate) struct Load {
     end: Option<LoadEnd>,
 }
 
-/// How the loading of a page has ended.
+/// Outcome of loading a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LoadEnd {
     /// As far as was to be waited for.
@@ -145,7 +145,7 @@ impl Load {
         }
     }
 
-    /// How it has ended, if it has.
+    /// Returns the outcome, once there is one.
     pub(crate) fn end(&self) -> Option<&LoadEnd> {
         self.end.as_ref()
     }
@@ -170,8 +170,8 @@ impl Load {
         params["type"] == "Document" && params["frameId"].as_str() == Some(&self.frame)
     }
 
-    /// Whether it is about the request for the document. Before there is any document, there are no
-    /// frames whose documents it could be about.
+    /// Returns `true` if it is about the request for the document. Before there is any document,
+    /// there are no frames whose documents it could be about.
     fn is_of_document(&self, params: &Value) -> bool {
         match &self.document {
             Some(document) => params["requestId"].as_str() == Some(document),

@@ -5,7 +5,7 @@
 //! page goes to its address when it is its turn, so that making one browser and cleaning another
 //! overlap with what is loading. What came of a URL is a [`Record`], one line in the [`Journal`].
 //!
-//! What a visit costs was measured before this was cut. On two cores nearly all of it is processor
+//! The cost of a visit was measured before this was cut. On two cores nearly all of it is processor
 //! time of Chromium's, half of it for making and ending a context with its renderer; flags make no
 //! difference. A page that is made with its address costs a seventh less than one that is made
 //! empty and sent there, where Chromium can hold it until somebody listens: the shell can.

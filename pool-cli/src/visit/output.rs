@@ -29,7 +29,7 @@ impl Output {
         }
     }
 
-    /// What to say when it cannot be written.
+    /// Returns the message for when it cannot be written.
     pub(crate) fn broken(&self, error: &std::io::Error) -> String {
         match self {
             Self::File(journal) => format!("cannot write to {}: {error}", journal.path().display()),

@@ -29,7 +29,7 @@ pub(crate) struct StagedPage {
     gone: Option<Trouble>,
 }
 
-/// How a page is let go.
+/// The way in which a page is let go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
     /// It was made with its address, and is held before its first request.
@@ -39,7 +39,7 @@ enum Start {
     Empty(String),
 }
 
-/// What a page says of itself when it is loaded.
+/// A loaded page's own account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Details {
     pub(crate) status: Option<u16>,

@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Record, RecordError};
 
-/// What is shown while pages are visited: a bar on a terminal, and a line for each failure.
+/// Progress display: a bar on a terminal, and a line for each failure.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,

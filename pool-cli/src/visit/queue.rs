@@ -79,7 +79,7 @@ impl Queue {
         });
     }
 
-    /// How many jobs nobody has taken.
+    /// Returns the number of jobs that nobody has taken.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.lock();
         state.ready.len() + state.later.len()

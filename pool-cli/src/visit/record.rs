@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Job, Trouble};
 
-/// What came of a URL: one line of JSON.
+/// Result of a URL: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The URL as it was given.
@@ -13,12 +13,12 @@ pub(crate) struct Record {
     pub(crate) status: Option<u16>,
     /// The page's title.
     pub(crate) title: Option<String>,
-    /// How long the last attempt took, from the first request until the page was loaded, in
+    /// Duration of the last attempt, from the first request until the page was loaded, in
     /// milliseconds.
     pub(crate) ms: u64,
-    /// Why it could not be visited.
+    /// The reason why it could not be visited.
     pub(crate) error: Option<RecordError>,
-    /// How often it was tried.
+    /// Number of attempts.
     pub(crate) attempts: u32,
     /// The file with its screenshot, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub(crate) struct Record {
     pub(crate) html: Option<String>,
 }
 
-/// Why a URL could not be visited.
+/// Reason why a URL could not be visited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordError {
     /// A stable word, in snake case.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::exit::{FAILURE, Failure};
 use crate::signals::{self, Signals};
 
-/// How long browsers have to close. What is not gone by then dies with its pipe, when this process
+/// Time that browsers have to close. What is not gone by then dies with its pipe, when this process
 /// ends.
 const CLOSING: Duration = Duration::from_secs(3);
 
@@ -29,7 +29,7 @@ pub(crate) struct Run {
     began: Instant,
 }
 
-/// Why no more records are taken.
+/// The reason why no more records are taken.
 enum End {
     /// There are none.
     Done,
@@ -61,7 +61,7 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// What to print, and the exit code: 1 if a URL failed, 128 and the number of a signal.
+    /// The message to print, and the exit code: 1 if a URL failed, 128 and the number of a signal.
     pub(crate) async fn go(mut self, config: Config, options: Options) -> Result<(), Failure> {
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Record;
 
-/// How a run went.
+/// Totals of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
     visited: usize,
@@ -40,12 +40,12 @@ impl Summary {
         }
     }
 
-    /// How many URLs have a record of this run.
+    /// Number of URLs with a record of this run.
     pub(crate) fn visited(&self) -> usize {
         self.visited
     }
 
-    /// How many of them failed.
+    /// Number of URLs that failed.
     pub(crate) fn failed(&self) -> usize {
         self.failed.values().sum()
     }

@@ -5,13 +5,13 @@ use pool_chrome::cdp::CdpError;
 use pool_chrome::mux::EndReason;
 use pool_core::AcquireError;
 
-/// Why an attempt to visit a URL failed.
+/// Error of an attempt to visit a URL.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// The page did not get there in time.
     #[error("the page was not loaded within {waited:?}")]
     Timeout {
-        /// How long it had.
+        /// Time it had.
         waited: Duration,
     },
     /// Chromium could not get the page.
@@ -38,14 +38,14 @@ pub(crate) enum Trouble {
     /// A screenshot, a PDF or the HTML of the page could not be had.
     #[error("the {what} could not be made: {why}")]
     Capture {
-        /// What was wanted.
+        /// What was asked for.
         what: &'static str,
-        /// Why there is none.
+        /// The reason.
         why: String,
     },
 }
 
-/// What follows from a failed attempt.
+/// Consequence of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blame {
     /// Another attempt may go better.
@@ -56,7 +56,7 @@ pub(crate) enum Blame {
     Unknown,
 }
 
-/// What Chromium says of an address that will be no better next time.
+/// Chromium's errors for addresses that will fail next time as well.
 const PERMANENT: [&str; 14] = [
     "net::ERR_ABORTED",
     "net::ERR_BLOCKED_BY_ADMINISTRATOR",
@@ -93,7 +93,7 @@ impl Trouble {
         })
     }
 
-    /// What follows from it.
+    /// Returns what follows from it.
     pub(crate) fn blame(&self) -> Blame {
         match self {
             Self::Net { error } if error.starts_with("net::ERR_CERT_") => Blame::Permanent,

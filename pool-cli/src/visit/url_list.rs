@@ -26,7 +26,7 @@ pub(crate) struct BadLine {
     pub(crate) place: String,
     /// The line itself.
     pub(crate) text: String,
-    /// What is wrong with it, and what to write instead.
+    /// The mistake, and what to write instead.
     pub(crate) why: String,
 }
 
@@ -80,7 +80,7 @@ impl UrlList {
         &self.bad
     }
 
-    /// How many lines named a URL that had been named before.
+    /// Number of lines with a URL that an earlier line has.
     pub(crate) fn repeated(&self) -> usize {
         self.repeated
     }
@@ -116,7 +116,7 @@ fn read_stdin() -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Whether this is a URL to visit; if not, why.
+/// Checks that this is a URL to visit.
 fn check(text: &str) -> Result<(), String> {
     let url = match Url::parse(text) {
         Ok(url) => url,

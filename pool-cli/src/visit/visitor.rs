@@ -14,7 +14,7 @@ pub(crate) struct Attempt {
     pub(crate) alone: bool,
     /// It had begun to load.
     pub(crate) begun: bool,
-    /// How long it took.
+    /// Time it took.
     pub(crate) ms: u64,
 }
 

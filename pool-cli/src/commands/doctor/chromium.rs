@@ -1,4 +1,4 @@
-//! Whether there is a Chromium, and whether it starts.
+//! Checks that there is a Chromium and that it starts.
 
 use std::time::{Duration, Instant};
 

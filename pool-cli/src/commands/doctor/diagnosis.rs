@@ -3,7 +3,7 @@ use std::fmt;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-/// What was found in one respect, and what to do about it.
+/// Result of one check, with its remedy.
 #[derive(Debug, Serialize)]
 pub(super) struct Diagnosis {
     name: &'static str,

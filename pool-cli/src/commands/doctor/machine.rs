@@ -1,4 +1,4 @@
-//! Whether the machine has what the browsers need.
+//! Checks of the machine's resources.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use rustix::process::{Resource, getrlimit};
 use super::diagnosis::Diagnosis;
 use crate::config::{Config, machine};
 
-/// What a browser with a page or two takes, by what was measured: between a headless shell and a
+/// Memory of a browser with a page or two, as measured: between a headless shell and a
 /// whole Chromium.
 const BROWSER: ByteSize = ByteSize::mib(250);
 
-/// What the pages of one browser put into shared memory, usually.
+/// Shared memory that the pages of one browser usually take.
 const SHARED: ByteSize = ByteSize::mib(64);
 
 /// Processes and threads of one browser.

@@ -1,4 +1,4 @@
-//! Whether the directory and the port can be used.
+//! Checks of the directory and the port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Browser, Client};
 
-/// What a key does to the pool.
+/// A change to the pool, made by a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Closes a browser, when it comes back if it is leased.
@@ -17,7 +17,7 @@ pub(super) enum Change {
     Drain,
 }
 
-/// What came of a change.
+/// Result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) text: String,
@@ -34,7 +34,7 @@ impl Change {
         Some(Self::EndLease { browser: browser.id, lease: holder.id.clone(), who: holder.who() })
     }
 
-    /// What to ask before; `None` for what disturbs nobody.
+    /// The question to ask first; `None` for changes that disturb nobody.
     pub(super) fn question(&self) -> Option<String> {
         match self {
             Self::Retire { .. } => None,

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::client::{Client, Point, State};
 use crate::exit::Failure;
 
-/// What the pool says, or that it says nothing.
+/// The pool's latest state, or its silence.
 #[derive(Debug)]
 pub(super) enum News {
     /// The last hour, oldest first: at every new connection.
@@ -18,7 +18,7 @@ pub(super) enum News {
     Lost(String),
 }
 
-/// How long to wait before another connection is tried.
+/// Pause before another connection is tried.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Follows the pool, over restarts, for as long as somebody listens.

@@ -14,7 +14,7 @@ pub(super) const KEYS: [(&str, &str); 7] = [
     ("q", "quit"),
 ];
 
-/// What follows from an event of the terminal.
+/// Consequence of an event of the terminal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reaction {
     /// The screen is drawn anew.

@@ -15,7 +15,7 @@ pub(super) const HEIGHT: u16 = 5;
 struct Plot {
     title: String,
     value: fn(&Point) -> u64,
-    /// What is as high as the plot; without it, the highest that there was.
+    /// The value at the top of the plot; without it, the highest seen.
     most: Option<u64>,
 }
 

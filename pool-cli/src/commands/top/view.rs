@@ -4,14 +4,14 @@ use super::change::{Change, Outcome};
 use super::feed::News;
 use crate::client::{Browser, Point, State};
 
-/// What is on the screen: the pool as it was told last, and where the user is.
+/// State of the screen: the pool as last received, and the user's place in it.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) address: String,
     pub(super) state: State,
     /// The last seconds, oldest first.
     pub(super) points: VecDeque<Point>,
-    /// Why there is no news.
+    /// The reason why there is no news.
     pub(super) lost: Option<String>,
     pub(super) table: Table,
     /// By number rather than by row, so that it stays on its browser while others come and go.
@@ -19,7 +19,7 @@ pub(super) struct View {
     /// The row to fall back to when that browser is gone.
     row: usize,
     waiter: usize,
-    /// What is made if the user says yes.
+    /// The change to make if the user confirms.
     pub(super) asked: Option<Change>,
     pub(super) notice: Option<Outcome>,
 }
