@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults ops lint format bench bench-visit bench-dashboard soak fuzz chromium clients tmux cargo-deny clean
+.PHONY: help run test faults tools ops lint format bench bench-visit bench-dashboard soak fuzz chromium clients tmux cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,10 @@ test: chromium clients tmux cargo-deny ## Install what the tests need and run ev
 
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
+
+tools: chromium ## Twenty tools that people drive a Chromium with, unmodified, each beside a plain Chromium
+	scripts/install-clients tools
+	scripts/test tools
 
 ops: chromium ## Check what is in ops/: alerts, dashboard, systemd, Docker, Kubernetes, HAProxy
 	scripts/check-ops
@@ -69,4 +73,4 @@ cargo-deny:
 
 clean: ## Remove what was built and installed here; Chromium stays
 	$(CARGO) clean
-	rm -rf tests/clients/node_modules tests/clients/.venv tests/bench-visit/node_modules tests/ops/.venv
+	rm -rf tests/*/node_modules tests/*/.venv tests/tools/*/node_modules tests/tools/*/.venv

@@ -48,12 +48,12 @@ export function flags(engine) {
   ];
 }
 
-/** Launches `engine` and resolves to `{ url, close }` once it answers. */
-export async function launch(engine, extra = []) {
+/** Launches `engine` with `base` and `extra` flags and resolves to `{ url, close, pid }` once it answers. */
+export async function launch(engine, extra = [], base = flags(engine)) {
   const command = executable(engine);
   if (!command) throw new Error(`no ${engine} found: run scripts/install-chromium`);
   const directory = mkdtempSync(join(tmpdir(), 'browser-pool-direct-'));
-  const child = spawn(command, [...flags(engine), '--remote-debugging-port=0', `--user-data-dir=${directory}`, ...extra], {
+  const child = spawn(command, [...base, '--remote-debugging-port=0', `--user-data-dir=${directory}`, ...extra], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
   });

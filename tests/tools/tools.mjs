@@ -1,0 +1,86 @@
+// The tools, in the order of the table of docs/clients.md.
+//
+// Each is `{ name, program, version, address, proves }`: `program` is the command of one job, `address` how the tool
+// is pointed at a browser, `proves` what every job must have done. `quick` ones are run by CI; `refused` are the parts
+// that a kind of lease refuses on purpose, each of which must come back as one error that says so.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const HERE = new URL('.', import.meta.url).pathname;
+const TARGET = new URL('../../target/', import.meta.url).pathname;
+
+const PACKAGES = Object.fromEntries(['quick', 'whole'].map((folder) => {
+  const { dependencies } = JSON.parse(readFileSync(join(HERE, folder, 'package.json'), 'utf8'));
+  return [folder, dependencies];
+}));
+const REQUIREMENTS = Object.fromEntries(['agents', 'drivers', 'pyppeteer'].map((name) => {
+  const lines = readFileSync(join(HERE, 'python', `${name}.txt`), 'utf8').split('\n');
+  return [name, Object.fromEntries(lines.map((line) => line.split('==')))];
+}));
+
+/** Lighthouse and Puppeteer ask for a newer Node than the tests otherwise need: their own packages bring one. */
+function newNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major > 22 || (major === 22 && minor >= 19)) return process.execPath;
+  return join(HERE, 'whole/node_modules', `node-${process.platform}-${process.arch}`, 'bin/node');
+}
+
+const quick = (name, script, more) => ({
+  name, quick: true, version: PACKAGES.quick[name], program: [process.execPath, join(HERE, 'quick', script)], ...more,
+});
+const whole = (name, script, more) => ({
+  name, version: PACKAGES.whole[name], program: [newNode(), join(HERE, 'whole', script)], ...more,
+});
+const python = (name, environment, script, more) => ({
+  name,
+  version: REQUIREMENTS[environment][name],
+  program: [join(HERE, 'python/.venv', environment, 'bin/python'), join(HERE, 'python', script)],
+  ...more,
+});
+
+export const TOOLS = [
+  quick('@playwright/mcp', 'playwright-mcp.mjs', {
+    address: '`--cdp-endpoint ws://HOST:PORT`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  quick('@playwright/test', 'playwright-test.mjs', {
+    address: 'a fixture `browser` with `connectOverCDP(\'ws://HOST:PORT\')`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  quick('puppeteer-cluster', 'puppeteer-cluster.mjs', {
+    address: '`puppeteer: { launch: () => puppeteer.connect({ browserWSEndpoint }) }`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  quick('chrome-remote-interface', 'chrome-remote-interface.mjs', {
+    address: '`CDP({ host, port })`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  python('pyppeteer', 'pyppeteer', 'pyppeteer_job.py', {
+    quick: true,
+    address: '`connect(browserWSEndpoint="ws://HOST:PORT")`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  python('pydoll-python', 'drivers', 'pydoll_job.py', {
+    quick: true,
+    address: '`Chrome().connect("ws://HOST:PORT")`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  python('selenium', 'drivers', 'selenium_job.py', {
+    quick: true,
+    address: '`options.debugger_address = "HOST:PORT"`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  python('zendriver', 'drivers', 'zendriver_job.py', {
+    quick: true,
+    address: '`zendriver.start(host=HOST, port=PORT)`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  {
+    name: 'headless_chrome',
+    version: '1.0.22',
+    program: [join(TARGET, 'headless-chrome/debug/headless-chrome')],
+    address: '`Browser::connect("ws://HOST:PORT".into())`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  },
+];
