@@ -30,13 +30,33 @@ pub enum ChromeError {
         tried: Vec<String>,
     },
 
-    /// The configured executable cannot be run.
-    #[error("the executable {} cannot be used: {source}", path.display())]
+    /// The executable that was named cannot be run.
+    #[error("the executable {}{} cannot be used: {source}", path.display(), named_by(*by_variable))]
     BadExecutable {
-        /// The path as it was configured.
+        /// The path as it was named.
         path: PathBuf,
+        /// Whether the environment variable `CHROME` names it, and not the configuration.
+        by_variable: bool,
         /// Why not.
         source: io::Error,
+    },
+
+    /// The executable that was named is the one of the other engine.
+    #[error(
+        "the executable {}{} is a {is}, but `engine` is \"{}\"; leave one of the two out",
+        executable.display(),
+        named_by(*by_variable),
+        wanted.as_str()
+    )]
+    WrongEngine {
+        /// The path as it was named.
+        executable: PathBuf,
+        /// Whether the environment variable `CHROME` names it, and not the configuration.
+        by_variable: bool,
+        /// The engine that was asked for.
+        wanted: Engine,
+        /// The engine whose name the executable has.
+        is: Engine,
     },
 
     /// An operator's extra argument would break what the pool guarantees.
@@ -63,6 +83,23 @@ pub enum ChromeError {
         /// The headless shell.
         executable: PathBuf,
     },
+
+    /// Extensions are to be loaded and only the headless shell is there.
+    #[error(
+        "{} has no extensions; leave the arguments that load them out, or set another `engine`",
+        executable.display()
+    )]
+    NoExtensions {
+        /// The headless shell.
+        executable: PathBuf,
+    },
+
+    /// A browser with a window was asked for where there is no display.
+    #[error(
+        "a browser with a window needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; \
+         leave `headless` out, or start under xvfb-run"
+    )]
+    NoDisplay,
 
     /// The operating system would not start the process.
     #[error("cannot start {}: {source}", executable.display())]
@@ -176,6 +213,42 @@ impl ChromeError {
         Self::Client(Box::new(error))
     }
 
+    /// Whether the same will happen at every further try, until the configuration or the machine
+    /// is changed.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::BadExecutable { .. }
+            | Self::WrongEngine { .. }
+            | Self::ForbiddenArg { .. }
+            | Self::NoSandbox { .. }
+            | Self::NoWindow { .. }
+            | Self::NoExtensions { .. }
+            | Self::NoDisplay => true,
+            Self::File { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::NotFound
+            ),
+            Self::Launch(error) => error.is_permanent(),
+            Self::Spawn { .. }
+            | Self::Exited(_)
+            | Self::LaunchTimeout { .. }
+            | Self::ProfileBusy { .. }
+            | Self::CorruptProfile { .. }
+            | Self::StateDirBusy { .. }
+            | Self::System { .. }
+            | Self::Proxy(_)
+            | Self::Cdp(_)
+            | Self::Profile(_)
+            | Self::Client(_) => false,
+        }
+    }
+
     #[cfg(feature = "policies")]
     pub(crate) fn profile(error: impl Into<BoxError>) -> Self {
         Self::Profile(error.into())
@@ -184,6 +257,10 @@ impl ChromeError {
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { action, source }
     }
+}
+
+fn named_by(variable: bool) -> &'static str {
+    if variable { " (from the environment variable CHROME)" } else { "" }
 }
 
 fn quoted(stderr: &str) -> String {

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use pool_chrome::ChromeError;
-use pool_chrome::process::{Chromium, LaunchOptions, Sandbox, UserData};
+use pool_chrome::process::{Chromium, Engine, LaunchOptions, Sandbox, UserData};
 use process_support::{ENGINES, State, ask, group_of, pids, socket_inodes};
 use serde_json::json;
 
@@ -20,6 +20,14 @@ async fn it_answers_over_the_pipe_and_opens_a_page() {
         let page = ask(&mut pipe, "Target.createTarget", json!({ "url": "about:blank" })).await;
         assert!(page["result"]["targetId"].is_string(), "{engine:?}: {page}");
     }
+}
+
+#[test]
+fn an_extension_takes_the_browser_that_can_load_it() {
+    let options = LaunchOptions::new().args(["--load-extension=/nowhere"]);
+    assert_eq!(options.check().unwrap().1, Engine::Chromium);
+    let error = options.engine(Engine::Shell).check().unwrap_err();
+    assert!(matches!(error, ChromeError::NoExtensions { .. }), "{error}");
 }
 
 #[tokio::test]

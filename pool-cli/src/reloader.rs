@@ -38,7 +38,12 @@ impl Reloader {
 impl Reload for Reloader {
     async fn reload(&self) -> Result<Reloaded, String> {
         let mut current = self.current.lock().await;
-        let loaded = self.args.loader().load().map_err(|findings| findings.to_string())?;
+        let loaded = self
+            .args
+            .loader()
+            .for_this_machine()
+            .load()
+            .map_err(|findings| findings.to_string())?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }

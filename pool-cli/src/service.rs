@@ -116,8 +116,12 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
             ErrorKind::AddrInUse => {
                 failure.hint("another program has this port; take another: --listen 127.0.0.1:3001")
             }
-            ErrorKind::PermissionDenied => failure.hint("ports below 1024 want root; take another"),
-            ErrorKind::AddrNotAvailable => failure.hint("this machine has no such address"),
+            ErrorKind::PermissionDenied => {
+                failure.hint("ports below 1024 want root; take another").code(exit::CONFIG)
+            }
+            ErrorKind::AddrNotAvailable => {
+                failure.hint("this machine has no such address").code(exit::CONFIG)
+            }
             _ => failure,
         }
     })

@@ -686,6 +686,23 @@ fn what_has_no_effect_is_a_warning() {
     let shown = warning("[chrome]\ndirectories = [\"/tmp\"]");
     assert!(shown.contains("`directories` has no effect on exclusive leases"), "{shown}");
     assert_eq!(warning("[pool]\nlease_choice = true\n[chrome]\ndirectories = [\"/tmp\"]"), "");
+    let shown = warning("[pool]\nlease = \"shared\"\nmax_size = 4\nleases_per_browser = 8");
+    assert!(shown.contains("no Chromium ever has 8 leases"), "{shown}");
+    let shown = warning("[pool]\nlease_timeout = \"2m\"\nlease_idle_timeout = \"3m\"");
+    assert!(shown.contains("`lease_idle_timeout` never comes"), "{shown}");
+    assert_eq!(warning("[pool]\nlease_timeout = \"2m\""), "", "it was not written");
     let shown = warning("[pool]\nlease = \"shared\"\nreset = \"relaunch\"");
     assert!(shown.contains("`reset` has no effect on shared leases"), "{shown}");
+}
+
+#[test]
+fn what_works_badly_is_a_warning() {
+    for (text, shown) in [
+        ("[chrome]\nmax_memory = \"64MiB\"", "replaced after each lease"),
+        ("[chrome]\nlaunch_timeout = \"300ms\"", "on a busy machine a launch takes longer"),
+    ] {
+        let loaded = Loader::new().text("pool.toml", text).load().unwrap();
+        assert_eq!(loaded.warnings.len(), 1, "{text}");
+        assert!(loaded.warnings[0].to_string().contains(shown), "{}", loaded.warnings[0]);
+    }
 }

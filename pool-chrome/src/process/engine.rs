@@ -60,6 +60,11 @@ impl Engine {
             Self::Chromium
         }
     }
+
+    /// Whether an executable has one of the usual names of this engine.
+    fn is_name(self, executable: &Path) -> bool {
+        self.names().iter().any(|name| executable.file_name() == Some(name.as_ref()))
+    }
 }
 
 impl fmt::Display for Engine {
@@ -96,41 +101,67 @@ pub struct UnknownEngine(String);
 /// of a second, the shell's stays in front of the browser as a process of its own, and the other
 /// reads flags from `/etc/chromium.d` that could open a port.
 ///
+/// `shell_suffices`: whether [`Engine::Auto`] may take the shell, which has neither windows nor
+/// extensions.
+///
 /// # Errors
 ///
 /// [`ChromeError::BadExecutable`] if the one that was named cannot be run,
+/// [`ChromeError::WrongEngine`] if its name is that of the other engine, and
 /// [`ChromeError::NotFound`] if none was named and none is on `PATH`.
 pub fn find_executable(
     engine: Engine,
     explicit: Option<&Path>,
-    headless: bool,
+    shell_suffices: bool,
 ) -> Result<(PathBuf, Engine), ChromeError> {
-    let named = explicit.map(Path::to_owned).or_else(|| {
-        std::env::var_os("CHROME").filter(|value| !value.is_empty()).map(PathBuf::from)
-    });
+    let variable = || std::env::var_os("CHROME").filter(|value| !value.is_empty());
+    let named = match explicit {
+        Some(path) => Some((path.to_owned(), false)),
+        None => variable().map(|path| (PathBuf::from(path), true)),
+    };
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    find(engine, named, headless, &directories)
+    match named {
+        Some((path, by_variable)) => named_executable(engine, path, by_variable, &directories),
+        None => usual_executable(engine, shell_suffices, &directories),
+    }
 }
 
-fn find(
+/// The executable that the configuration or, with `by_variable`, `CHROME` names.
+fn named_executable(
     engine: Engine,
-    named: Option<PathBuf>,
-    headless: bool,
+    path: PathBuf,
+    by_variable: bool,
     directories: &[PathBuf],
 ) -> Result<(PathBuf, Engine), ChromeError> {
-    if let Some(path) = named {
-        let found = match path.components().count() {
-            1 => directories.iter().map(|dir| dir.join(&path)).find(|path| runnable(path).is_ok()),
-            _ => None,
-        };
-        let found = found.unwrap_or_else(|| path.clone());
-        runnable(&found).map_err(|source| ChromeError::BadExecutable { path, source })?;
-        let engine = if engine == Engine::Auto { Engine::of(&found) } else { engine };
-        return Ok((behind_wrapper(found), engine));
+    let found = match path.components().count() {
+        1 => directories.iter().map(|dir| dir.join(&path)).find(|path| runnable(path).is_ok()),
+        _ => None,
+    };
+    let found = found.unwrap_or_else(|| path.clone());
+    if let Err(source) = runnable(&found) {
+        return Err(ChromeError::BadExecutable { path, by_variable, source });
     }
+    let is = Engine::of(&found);
+    let engine = match engine {
+        Engine::Auto => is,
+        wanted if is != wanted && is.is_name(&found) => {
+            return Err(ChromeError::WrongEngine { executable: path, by_variable, wanted, is });
+        }
+        // A name of somebody's own says nothing.
+        wanted => wanted,
+    };
+    Ok((behind_wrapper(found), engine))
+}
+
+/// The first of the usual names on `PATH`.
+fn usual_executable(
+    engine: Engine,
+    shell_suffices: bool,
+    directories: &[PathBuf],
+) -> Result<(PathBuf, Engine), ChromeError> {
     let candidates: &[Engine] = match engine {
-        Engine::Auto if headless => &[Engine::Shell, Engine::Chromium],
+        Engine::Auto if shell_suffices => &[Engine::Shell, Engine::Chromium],
         Engine::Auto | Engine::Chromium => &[Engine::Chromium],
         Engine::Shell => &[Engine::Shell],
     };
@@ -196,8 +227,9 @@ mod tests {
         let shell = executable(root.path(), "chromium-headless-shell", "");
         let browser = executable(root.path(), "chromium", "");
         let path = [root.path().to_owned()];
-        assert_eq!(find(Engine::Auto, None, true, &path).unwrap(), (shell, Engine::Shell));
-        assert_eq!(find(Engine::Auto, None, false, &path).unwrap(), (browser, Engine::Chromium));
+        assert_eq!(usual_executable(Engine::Auto, true, &path).unwrap(), (shell, Engine::Shell));
+        let found = usual_executable(Engine::Auto, false, &path).unwrap();
+        assert_eq!(found, (browser, Engine::Chromium));
     }
 
     #[test]
@@ -205,7 +237,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let browser = executable(root.path(), "google-chrome", "");
         let path = [root.path().to_owned()];
-        assert_eq!(find(Engine::Auto, None, true, &path).unwrap(), (browser, Engine::Chromium));
+        let found = usual_executable(Engine::Auto, true, &path).unwrap();
+        assert_eq!(found, (browser, Engine::Chromium));
     }
 
     #[test]
@@ -213,13 +246,17 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let own = executable(root.path(), "my-headless-shell", "");
         let path = [root.path().to_owned()];
-        let found = find(Engine::Auto, Some("my-headless-shell".into()), true, &path).unwrap();
-        assert_eq!(found, (own, Engine::Shell));
+        let name = PathBuf::from("my-headless-shell");
+        let found = named_executable(Engine::Auto, name.clone(), false, &path).unwrap();
+        assert_eq!(found, (own.clone(), Engine::Shell));
+        // A name of somebody's own contradicts nothing.
+        let found = named_executable(Engine::Chromium, name, false, &path).unwrap();
+        assert_eq!(found, (own, Engine::Chromium));
     }
 
     #[test]
     fn the_error_says_what_was_tried_and_how_to_install() {
-        let error = find(Engine::Shell, None, true, &[]).unwrap_err().to_string();
+        let error = usual_executable(Engine::Shell, true, &[]).unwrap_err().to_string();
         assert!(error.contains("chromium-headless-shell on PATH"), "{error}");
         assert!(error.contains("apt install chromium-headless-shell"), "{error}");
     }
@@ -229,8 +266,23 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         executable(root.path(), "chromium", "");
         let wrong = root.path().join("absent");
-        let error = find(Engine::Auto, Some(wrong), true, &[root.path().to_owned()]).unwrap_err();
+        let path = [root.path().to_owned()];
+        let error = named_executable(Engine::Auto, wrong, true, &path).unwrap_err();
         assert!(matches!(error, ChromeError::BadExecutable { .. }), "{error}");
+        assert!(error.to_string().contains("CHROME"), "not by what it was named: {error}");
+    }
+
+    #[test]
+    fn an_executable_of_the_other_engine_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, wanted) in
+            [("chromium-headless-shell", Engine::Chromium), ("google-chrome", Engine::Shell)]
+        {
+            let path = executable(root.path(), name, "");
+            let error = named_executable(wanted, path, false, &[]).unwrap_err();
+            assert!(matches!(error, ChromeError::WrongEngine { .. }), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]
@@ -238,7 +290,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let wrapper = executable(&root.path().join("bin"), "chromium", "#!/bin/sh\nexec true\n");
         let program = executable(&root.path().join("lib/chromium"), "chromium", "\x7fELF");
-        let found = find(Engine::Auto, Some(wrapper), true, &[]).unwrap();
+        let found = named_executable(Engine::Auto, wrapper, false, &[]).unwrap();
         assert_eq!(found, (program, Engine::Chromium));
     }
 }

@@ -125,6 +125,20 @@ pub(super) fn check(args: &[String]) -> Result<(), ChromeError> {
     Ok(())
 }
 
+/// Whether the operator's arguments load extensions.
+pub(super) fn loads_extensions(args: &[String]) -> bool {
+    has(args, |name| matches!(name, "load-extension" | "disable-extensions-except"))
+}
+
+/// Whether the operator's arguments choose where windows are drawn, which need not be a display.
+pub(super) fn chooses_platform(args: &[String]) -> bool {
+    has(args, |name| matches!(name, "ozone-platform" | "ozone-platform-hint"))
+}
+
+fn has(args: &[String], wanted: impl Fn(&str) -> bool) -> bool {
+    args.iter().filter_map(|arg| switch(arg)).any(|(name, _)| wanted(name))
+}
+
 /// Facts that decide about flags and are not in the options.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
@@ -150,8 +164,7 @@ pub(super) fn command_line(
     if around.small_shm {
         flags.push("--disable-dev-shm-usage".to_owned());
     }
-    let names = || options.args.iter().filter_map(|arg| switch(arg));
-    if !names().any(|(name, _)| name == "load-extension" || name == "disable-extensions-except") {
+    if !loads_extensions(&options.args) {
         flags.push("--disable-extensions".to_owned());
     }
     if let Some(proxy) = &options.proxy_server {
@@ -162,6 +175,7 @@ pub(super) fn command_line(
         flags.push("--force-webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
         flags.push("--webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
     }
+    let names = || options.args.iter().filter_map(|arg| switch(arg));
     let disabled = names().filter(|(name, _)| *name == "disable-features").map(|(_, value)| value);
     let disabled: Vec<&str> = DISABLED_FEATURES.iter().copied().chain(disabled).collect();
     flags.push(format!("--disable-features={}", disabled.join(",")));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{Access, StatVfs, access};
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -69,7 +70,6 @@ pub(super) async fn launch(
     options: LaunchOptions,
     state: StateDir,
 ) -> Result<Launched, ChromeError> {
-    flags::check(&options.args)?;
     let (started, launched) = oneshot::channel();
     thread::Builder::new()
         .name("chromium".to_owned())
@@ -87,19 +87,47 @@ pub(super) async fn launch(
     })?
 }
 
-fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervisor), ChromeError> {
-    let (executable, engine) =
-        find_executable(options.engine, options.executable.as_deref(), options.headless)?;
-    if engine == Engine::Shell && !options.headless {
-        return Err(ChromeError::NoWindow { executable });
+/// What is to be launched, as far as it is known without launching it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) executable: PathBuf,
+    pub(super) engine: Engine,
+    sandbox: sandbox::Decision,
+}
+
+impl Prepared {
+    /// Finds out what is to be launched; an error stands in the way of every launch.
+    pub(super) fn new(options: &LaunchOptions) -> Result<Self, ChromeError> {
+        flags::check(&options.args)?;
+        let extensions = flags::loads_extensions(&options.args);
+        let (executable, engine) = find_executable(
+            options.engine,
+            options.executable.as_deref(),
+            options.headless && !extensions,
+        )?;
+        if engine == Engine::Shell && !options.headless {
+            return Err(ChromeError::NoWindow { executable });
+        }
+        if engine == Engine::Shell && extensions {
+            return Err(ChromeError::NoExtensions { executable });
+        }
+        if !options.headless && !flags::chooses_platform(&options.args) && !has_display() {
+            return Err(ChromeError::NoDisplay);
+        }
+        let sandbox = sandbox::decide(options.sandbox, &executable)?;
+        Ok(Self { executable, engine, sandbox })
     }
-    let sandboxed = sandbox::decide(options.sandbox, &executable)?;
+}
+
+fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervisor), ChromeError> {
+    let Prepared { executable, engine, sandbox } = Prepared::new(options)?;
+    sandbox.report();
     let directory = state.browser_dir()?;
     let spawned = user_data_dir(options, state, &directory).and_then(|user_data_dir| {
         let around = Surroundings {
             engine,
             user_data_dir: &user_data_dir,
-            sandboxed,
+            sandboxed: sandbox.is_sandboxed(),
             small_shm: small_shm(),
         };
         let spawned = spawn(options, around, &directory, &executable)?;
@@ -243,6 +271,15 @@ fn environment(options: &LaunchOptions) -> impl Iterator<Item = (OsString, OsStr
     })
 }
 
+fn has_display() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
+}
+
+/// Whether shared memory had better be among the temporary files: /dev/shm is too small, is not
+/// there, or cannot be written.
 fn small_shm() -> bool {
-    rustix::fs::statvfs("/dev/shm").is_ok_and(|shm| shm.f_bavail * shm.f_frsize < ENOUGH_SHM)
+    let enough = |shm: StatVfs| shm.f_bavail.saturating_mul(shm.f_frsize) >= ENOUGH_SHM;
+    let writable = || access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    !(rustix::fs::statvfs("/dev/shm").is_ok_and(enough) && writable())
 }

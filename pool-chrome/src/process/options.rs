@@ -2,6 +2,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Engine;
+use super::launch::Prepared;
+use crate::ChromeError;
 
 /// Whether Chromium sandboxes its renderers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,6 +96,19 @@ impl LaunchOptions {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Checks everything that can be known before a launch, and returns the executable with its
+    /// engine.
+    ///
+    /// Every launch with these options fails where this does, now and later. It starts no browser
+    /// and makes no file; where the sandbox is wanted it may run `unshare` once.
+    ///
+    /// # Errors
+    ///
+    /// The [`ChromeError`] that the launch would end with.
+    pub fn check(&self) -> Result<(PathBuf, Engine), ChromeError> {
+        Prepared::new(self).map(|prepared| (prepared.executable, prepared.engine))
     }
 
     /// Sets [`engine`](Self::engine).

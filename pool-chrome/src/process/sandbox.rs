@@ -9,20 +9,40 @@ use crate::ChromeError;
 
 static WARNED: Once = Once::new();
 
-/// Whether to launch this executable with its sandbox.
-pub(super) fn decide(wanted: Sandbox, executable: &Path) -> Result<bool, ChromeError> {
-    if wanted == Sandbox::Off {
-        return Ok(false);
+/// Whether an executable is launched with its sandbox.
+#[derive(Debug)]
+pub(super) enum Decision {
+    Sandboxed,
+    /// As it was asked for.
+    Off,
+    /// It cannot work here, for this reason.
+    Missing(String),
+}
+
+impl Decision {
+    pub(super) fn is_sandboxed(&self) -> bool {
+        matches!(self, Self::Sandboxed)
     }
-    match obstacle(executable) {
-        None => Ok(true),
-        Some(reason) if wanted == Sandbox::On => Err(ChromeError::NoSandbox { reason }),
-        Some(reason) => {
+
+    /// Says once in the log that browsers go without, and why.
+    pub(super) fn report(&self) {
+        if let Self::Missing(reason) = self {
             WARNED.call_once(|| {
                 tracing::warn!(%reason, "Chromium runs without its sandbox; let only pages that you trust into it");
             });
-            Ok(false)
         }
+    }
+}
+
+/// Decides whether to launch this executable with its sandbox.
+pub(super) fn decide(wanted: Sandbox, executable: &Path) -> Result<Decision, ChromeError> {
+    if wanted == Sandbox::Off {
+        return Ok(Decision::Off);
+    }
+    match obstacle(executable) {
+        None => Ok(Decision::Sandboxed),
+        Some(reason) if wanted == Sandbox::On => Err(ChromeError::NoSandbox { reason }),
+        Some(reason) => Ok(Decision::Missing(reason)),
     }
 }
 
@@ -88,9 +108,9 @@ mod tests {
     #[test]
     fn off_is_off_and_root_is_told_why_on_cannot_be() {
         let executable = Path::new("/usr/lib/chromium/chromium");
-        assert!(!decide(Sandbox::Off, executable).unwrap());
+        assert!(matches!(decide(Sandbox::Off, executable), Ok(Decision::Off)));
         if rustix::process::geteuid().is_root() {
-            assert!(!decide(Sandbox::Auto, executable).unwrap());
+            assert!(matches!(decide(Sandbox::Auto, executable), Ok(Decision::Missing(_))));
             let error = decide(Sandbox::On, executable).unwrap_err();
             assert!(error.to_string().contains("root"), "{error}");
         }

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use pool_chrome::process::{Chromium, LaunchOptions, StateDir, find_executable};
+use pool_chrome::process::{Chromium, LaunchOptions, StateDir};
 
 use super::{Cdp, Step, Steps, Transport};
 use crate::config::Config;
@@ -36,9 +36,7 @@ impl Launcher {
     /// If there is no Chromium (exit code 78), or its directory cannot be used.
     pub(crate) async fn new(config: &Config) -> Result<Self, Failure> {
         let options = chrome_config(config).launch_options();
-        let executable = options.executable.as_deref();
-        let found = find_executable(options.engine, executable, options.headless);
-        let (_, engine) = found.map_err(|error| OpenError::from(error).failure())?;
+        let (_, engine) = options.check().map_err(|error| OpenError::from(error).failure())?;
         let directory = RunDirectory::choose(&config.pool.state_dir, "bench-launches");
         let path = directory.path().to_owned();
         let state_dir = tokio::task::spawn_blocking(|| StateDir::open(path)).await??;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{ConfigArgs, Finding};
+use crate::config::{ConfigArgs, Finding, Findings, Loaded};
 use crate::exit::{self, Failure};
 use crate::stdout;
 
@@ -22,7 +22,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Loads the configuration as `run` would and starts nothing.
+/// Loads the configuration and looks at the machine as `run` would, and starts nothing.
 ///
 /// # Errors
 ///
@@ -30,17 +30,19 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let mut config = args.config.clone();
     config.file = args.checked.clone().or(config.file);
+    let result = config.loader().for_this_machine().load();
     if args.json {
-        return print_json(&config);
+        return print_json(result);
     }
-    config.load()?;
+    for warning in result?.warnings {
+        anstream::eprintln!("{warning:#}");
+    }
     let what = config.file.as_ref().map_or("environment".into(), |file| file.to_string_lossy());
     anstream::eprintln!("{what}: ok");
     Ok(())
 }
 
-fn print_json(config: &ConfigArgs) -> Result<(), Failure> {
-    let result = config.loader().load();
+fn print_json(result: Result<Loaded, Findings>) -> Result<(), Failure> {
     let is_valid = result.is_ok();
     let findings: Vec<Finding> = match result {
         Ok(loaded) => loaded.warnings,

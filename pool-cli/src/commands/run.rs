@@ -33,7 +33,7 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 ///
 /// The reason why it could not start; or that a second signal cut the drain short.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let loaded = args.config.loader().load()?;
+    let loaded = args.config.loader().for_this_machine().load()?;
     let traces = Traces::start(&loaded.config)?;
     logging::init_with(&loaded.config.log, traces.as_ref())?;
     if loaded.config.telemetry.otlp_endpoint.is_some() && traces.is_none() {

@@ -38,6 +38,9 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// A loader of the file, the environment of the process, and these flags.
+    ///
+    /// A command that starts a pool, or says whether one could start, asks it to look at
+    /// [the machine](Loader::for_this_machine) as well.
     pub fn loader(&self) -> Loader {
         let mut loader = Loader::new().environment();
         if let Some(file) = &self.file {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::Deserializer;
 
-use super::finding::{Finding, Findings};
+use super::finding::{Finding, Findings, Severity};
 use super::overrides::{self, Override};
 use super::secrets::{Secrets, io_reason};
 use super::settings::{self, Setting};
@@ -36,6 +36,7 @@ pub struct Loader {
     file: Option<File>,
     variables: BTreeMap<String, String>,
     flags: Vec<(String, String, String)>,
+    is_for_here: bool,
 }
 
 #[derive(Clone)]
@@ -110,6 +111,13 @@ impl Loader {
         self
     }
 
+    /// Checks as well whether a pool with this configuration can start on this machine, now and
+    /// ever: the Chromium that it names, its sandbox, the address, the directory, the limits.
+    pub fn for_this_machine(mut self) -> Self {
+        self.is_for_here = true;
+        self
+    }
+
     /// Reads and validates it all.
     ///
     /// # Errors
@@ -171,6 +179,10 @@ impl Loader {
         };
         settle(&mut config, &tree);
         rules::check(&config, &tree, &refused, problems);
+        let is_usable = problems.iter().all(|problem| problem.severity == Severity::Warning);
+        if self.is_for_here && is_usable {
+            rules::check_machine(&config, &tree, problems);
+        }
         let settings = settings::list(&config, &tree, sources);
         Some((config, settings))
     }

@@ -1,7 +1,13 @@
-//! Defaults that depend on the machine.
+//! Defaults that depend on the machine, and what no setting can change about it.
 
-use std::path::PathBuf;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+use rustix::process::{Resource, getrlimit};
 use schemars::Schema;
 
 /// What the schema, which is the same everywhere, says instead of a default.
@@ -45,4 +51,40 @@ pub(super) fn state_dir() -> PathBuf {
         .or_else(|| from("HOME").map(|home| home.join(".local/state")))
         .unwrap_or_else(std::env::temp_dir)
         .join("browser-pool")
+}
+
+/// Says why a directory and its contents cannot be made at a path. Nothing is made or locked: a
+/// pool may be running on it.
+pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
+    let Some(there) = path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) else {
+        return Some("no such place".to_owned());
+    };
+    if !there.is_dir() {
+        return Some(format!("{} is no directory", there.display()));
+    }
+    match access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => None,
+        Err(rustix::io::Errno::ROFS) => {
+            Some(format!("{} is on a file system that is read-only", there.display()))
+        }
+        Err(_) => Some(format!("{} cannot be written", there.display())),
+    }
+}
+
+/// Says why nothing can ever listen on an address here. One that somebody else has at the moment
+/// is free some day.
+pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // Bound and never listened on, with the option that servers set: it is in nobody's way.
+    let tried = socket(family, SocketType::STREAM, None).and_then(|socket| {
+        set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &address)
+    });
+    let error = io::Error::from(tried.err()?);
+    (error.kind() != io::ErrorKind::AddrInUse).then_some(error)
+}
+
+/// How many files this process may have open, once it has raised its limit; `None` for any number.
+pub(crate) fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
 }

@@ -1,13 +1,32 @@
 //! The rules that no single value can break.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use pool_chrome::ChromeError;
 
 use super::source::Problem;
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{self, Tree};
-use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox, urls};
+use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox, machine, urls};
+use crate::pool::chrome_config;
+
+/// Open files of a pool without a browser and without a client.
+const FILES: u64 = 32;
+
+/// Open files for one Chromium; each client takes one more.
+const FILES_OF_BROWSER: u64 = 5;
+
+/// What a browser takes that has done nothing yet: the headless shell, and the whole Chromium.
+const IDLE_SHELL: ByteSize = ByteSize::mib(130);
+const IDLE_CHROMIUM: ByteSize = ByteSize::mib(235);
+
+/// The fastest launches take a tenth of a second, and those on a busy machine ten times as long.
+const SHORT_LAUNCH: Duration = Duration::from_secs(2);
 
 /// Checks a configuration whose values are all right by themselves.
 ///
@@ -27,6 +46,16 @@ pub(super) fn check(
     rules.profiles();
     rules.regions();
     rules.alerts();
+}
+
+/// Checks a configuration that breaks no rule against the machine: nothing that would fail at
+/// every start is to be started.
+pub(super) fn check_machine(config: &Config, tree: &Tree<'_>, problems: &mut Vec<Problem>) {
+    let mut rules = Rules { config, tree, refused: &[], problems };
+    rules.launch();
+    rules.listen();
+    rules.state_dir();
+    rules.open_files();
 }
 
 struct Rules<'a> {
@@ -108,6 +137,30 @@ impl Rules<'_> {
 
     fn leases(&mut self) {
         let pool = &self.config.pool;
+        if let (Some(limit), Some(idle)) = (pool.lease_timeout, pool.lease_idle_timeout)
+            && idle > limit
+            && let Some(at) = self.value(&["pool", "lease_idle_timeout"])
+        {
+            let message = format!(
+                "`lease_idle_timeout` never comes: `lease_timeout` ends every lease after {}",
+                humantime::format_duration(limit)
+            );
+            let hint = "make it shorter than `lease_timeout`";
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
+        let is_shared = pool.lease == LeaseKind::Shared || pool.lease_choice;
+        if is_shared
+            && pool.leases_per_browser > pool.max_size
+            && !self.is_refused(&["pool", "max_size"])
+            && let Some(at) = self.value(&["pool", "leases_per_browser"])
+        {
+            let message = format!(
+                "no Chromium ever has {} leases: `max_size` is {} leases in all",
+                pool.leases_per_browser, pool.max_size
+            );
+            let hint = "raise `max_size`, which counts shared leases and not Chromiums";
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
         if pool.lease_choice {
             return;
         }
@@ -155,6 +208,24 @@ impl Rules<'_> {
             let hint = "\"auto\" turns it off only where it cannot work";
             self.problems.push(Problem::warning(at, message).hint(hint));
         }
+        let idle = match chrome.engine {
+            Engine::Chromium => IDLE_CHROMIUM,
+            Engine::Auto | Engine::Shell => IDLE_SHELL,
+        };
+        if let Some(max) = chrome.max_memory.filter(|max| *max < idle) {
+            let at = self.value(&["chrome", "max_memory"]);
+            let message = format!(
+                "every browser is above {max} from its start, and is replaced after each lease"
+            );
+            let hint = format!("one that idles takes about {idle}; set several times that");
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
+        if chrome.launch_timeout < SHORT_LAUNCH {
+            let at = self.value(&["chrome", "launch_timeout"]);
+            let message = "on a busy machine a launch takes longer, and is ended for it";
+            let hint = "set \"5s\" or more; a browser that dies is noticed at once anyway";
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
         self.directories();
     }
 
@@ -178,6 +249,64 @@ impl Rules<'_> {
             let hint = "they may name any file; set lease = \"shared\" or lease_choice = true";
             self.problems.push(Problem::warning(self.key(&key), message).hint(hint));
         }
+    }
+
+    /// What keeps every launch from succeeding.
+    fn launch(&mut self) {
+        let Err(error) = chrome_config(self.config).launch_options().check() else { return };
+        let key = match &error {
+            ChromeError::NoSandbox { .. } => "sandbox",
+            ChromeError::NoWindow { .. } | ChromeError::NoDisplay => "headless",
+            ChromeError::NoExtensions { .. } | ChromeError::ForbiddenArg { .. } => "args",
+            ChromeError::NotFound { .. } => "engine",
+            ChromeError::WrongEngine { by_variable: true, .. } => "engine",
+            _ => "executable",
+        };
+        let at = self.value(&["chrome", key]);
+        let hint = "look at all it needs: pool-cli doctor";
+        self.problems.push(Problem::error(at, error.to_string()).hint(hint));
+    }
+
+    fn listen(&mut self) {
+        let listen = self.config.gateway.listen;
+        let Some(error) = machine::address_obstacle(listen) else { return };
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => "ports below 1024 want root; take another",
+            ErrorKind::AddrNotAvailable => "this machine has no such address",
+            _ => "take another",
+        };
+        let at = self.value(&["gateway", "listen"]);
+        let message = format!("cannot listen on {listen}: {error}");
+        self.problems.push(Problem::error(at, message).hint(hint));
+    }
+
+    fn state_dir(&mut self) {
+        let path = &self.config.pool.state_dir;
+        let Some(obstacle) = machine::directory_obstacle(path) else { return };
+        let at = self.value(&["pool", "state_dir"]);
+        let message = format!("`state_dir` cannot be {}: {obstacle}", path.display());
+        let hint = "set it to a directory that can be written, or change its owner";
+        self.problems.push(Problem::error(at, message).hint(hint));
+    }
+
+    fn open_files(&mut self) {
+        let pool = &self.config.pool;
+        let leases = pool.max_size;
+        let browsers = match pool.lease {
+            LeaseKind::Shared if !pool.lease_choice => leases.div_ceil(pool.leases_per_browser),
+            LeaseKind::Shared | LeaseKind::Exclusive => leases,
+        };
+        let needed = FILES + FILES_OF_BROWSER * browsers as u64 + leases as u64;
+        let Some(limit) = machine::open_files().filter(|limit| *limit < needed) else { return };
+        let at = self.value(&["pool", "max_size"]);
+        let message = format!(
+            "a pool with {leases} leases takes {needed} open files, but at most {limit} are allowed"
+        );
+        let hint = format!(
+            "ulimit -n {needed} or more, LimitNOFILE={needed} in a unit of systemd, or a smaller \
+             `max_size`"
+        );
+        self.problems.push(Problem::error(at, message).hint(hint));
     }
 
     fn profiles(&mut self) {

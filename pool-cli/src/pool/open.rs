@@ -2,7 +2,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool_chrome::process::find_executable;
 use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
 use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
@@ -35,13 +34,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What a command prints: exit code 78 where there is no Chromium to run.
+    /// What a command prints: exit code 78 where no start with this configuration can succeed.
     pub(crate) fn failure(self) -> Failure {
         match &self {
-            Self::Chrome(ChromeError::NotFound { .. } | ChromeError::BadExecutable { .. }) => {
+            Self::Chrome(error) if error.is_permanent() => {
                 Failure::from(self).hint("look at all it needs: pool-cli doctor").code(exit::CONFIG)
             }
-            _ => Failure::from(self),
+            Self::Chrome(_) | Self::Policy(_) | Self::Build(_) => Failure::from(self),
         }
     }
 }
@@ -67,7 +66,7 @@ pub async fn open_tuned(
 ) -> Result<Opened, OpenError> {
     // Asked for now, since the pool would only try again and again.
     let wanted = tune(chrome::config(config));
-    find_executable(wanted.engine, wanted.executable.as_deref(), wanted.headless)?;
+    wanted.launch_options().check()?;
     let driver = ChromeDriver::start(wanted).await?;
     let settings = &config.pool;
     let builder = Pool::builder(driver)

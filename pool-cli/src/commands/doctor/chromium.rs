@@ -3,17 +3,18 @@
 use std::time::{Duration, Instant};
 
 use pool_chrome::ChromeError;
-use pool_chrome::process::{self, Chromium, LaunchOptions, StateDir, find_executable};
+use pool_chrome::process::{self, Chromium, LaunchOptions, StateDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::diagnosis::Diagnosis;
-use crate::config::{ChromeConfig, Engine, Sandbox};
+use super::diagnosis::{Diagnosis, Verdict};
+use crate::config::{Config, Engine, Sandbox};
 use crate::exit::Failure;
+use crate::pool::chrome_config;
 
 /// The engine, the sandbox, and a launch.
-pub(super) fn examine(config: &ChromeConfig) -> Result<Vec<Diagnosis>, Failure> {
+pub(super) fn examine(config: &Config) -> Result<Vec<Diagnosis>, Failure> {
     let engine = engine(config);
-    if find(config).is_err() {
+    if engine.verdict == Verdict::Fail {
         return Ok(vec![engine]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -26,19 +27,16 @@ pub(super) fn examine(config: &ChromeConfig) -> Result<Vec<Diagnosis>, Failure> 
     ])
 }
 
-fn find(config: &ChromeConfig) -> Result<(std::path::PathBuf, process::Engine), ChromeError> {
-    let wanted = match config.engine {
-        Engine::Auto => process::Engine::Auto,
-        Engine::Shell => process::Engine::Shell,
-        Engine::Chromium => process::Engine::Chromium,
-    };
-    find_executable(wanted, config.executable.as_deref(), config.headless)
+fn options(config: &Config, sandbox: process::Sandbox) -> LaunchOptions {
+    chrome_config(config).launch_options().sandbox(sandbox)
 }
 
-fn engine(config: &ChromeConfig) -> Diagnosis {
-    match find(config) {
+fn engine(config: &Config) -> Diagnosis {
+    let chrome = &config.chrome;
+    // The sandbox is a line of its own.
+    match options(config, process::Sandbox::Off).check() {
         Ok((path, process::Engine::Chromium))
-            if config.engine == Engine::Auto && config.headless =>
+            if chrome.engine == Engine::Auto && chrome.headless && chrome.args.is_empty() =>
         {
             Diagnosis::warn(
                 "engine",
@@ -56,21 +54,9 @@ fn engine(config: &ChromeConfig) -> Diagnosis {
     }
 }
 
-fn options(config: &ChromeConfig, sandbox: process::Sandbox) -> LaunchOptions {
-    let mut options = LaunchOptions::new()
-        .headless(config.headless)
-        .sandbox(sandbox)
-        .args(&config.args)
-        .launch_timeout(config.launch_timeout);
-    if let Ok((path, engine)) = find(config) {
-        options = options.executable(path).engine(engine);
-    }
-    options
-}
-
 /// Tried rather than guessed: what forbids a sandbox shows in no one place.
-async fn sandbox(config: &ChromeConfig, state: &StateDir) -> Diagnosis {
-    if config.sandbox == Sandbox::Off {
+async fn sandbox(config: &Config, state: &StateDir) -> Diagnosis {
+    if config.chrome.sandbox == Sandbox::Off {
         return Diagnosis::warn(
             "sandbox",
             "turned off in the configuration",
@@ -86,21 +72,18 @@ async fn sandbox(config: &ChromeConfig, state: &StateDir) -> Diagnosis {
             };
             let remedy = "run as a user that is not root, with user namespaces allowed; let only \
                           pages that you trust into browsers without a sandbox";
-            match config.sandbox {
+            match config.chrome.sandbox {
                 Sandbox::On => Diagnosis::fail("sandbox", found, remedy),
-                _ => Diagnosis::warn("sandbox", format!("off: {found}"), remedy),
+                Sandbox::Auto | Sandbox::Off => {
+                    Diagnosis::warn("sandbox", format!("off: {found}"), remedy)
+                }
             }
         }
     }
 }
 
-async fn launch(config: &ChromeConfig, state: &StateDir) -> Diagnosis {
-    let sandbox = match config.sandbox {
-        Sandbox::On => process::Sandbox::On,
-        Sandbox::Off => process::Sandbox::Off,
-        Sandbox::Auto => process::Sandbox::Auto,
-    };
-    match answer(options(config, sandbox), state).await {
+async fn launch(config: &Config, state: &StateDir) -> Diagnosis {
+    match answer(chrome_config(config).launch_options(), state).await {
         Ok((version, took)) => {
             Diagnosis::ok("launch", format!("{version} answers after {} ms", took.as_millis()))
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use rustix::fs::statvfs;
+use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
 use super::diagnosis::Diagnosis;
@@ -22,14 +22,17 @@ const TASKS: u64 = 120;
 pub(super) fn shared_memory(config: &Config) -> Diagnosis {
     const NAME: &str = "/dev/shm";
     let remedy = "mount -o remount,size=1g /dev/shm, or docker run --shm-size=1g";
-    let Ok(stat) = statvfs("/dev/shm") else {
-        return Diagnosis::fail(NAME, "it is not there: pages cannot share memory", remedy);
+    // Chromium is told to use its directory for temporary files then.
+    let instead = "shared memory is put into the state directory, which may be a slow disk";
+    let writable = access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let Some(stat) = statvfs("/dev/shm").ok().filter(|_| writable) else {
+        return Diagnosis::warn(NAME, format!("it cannot be used: {instead}"), remedy);
     };
     let free = ByteSize::b(stat.f_bavail.saturating_mul(stat.f_frsize));
     let wanted = ByteSize::b(SHARED.as_u64() * config.pool.max_size as u64);
     let found = format!("{} free", shown(free));
     if free < SHARED {
-        Diagnosis::fail(NAME, format!("{found}: pages crash without"), remedy)
+        Diagnosis::warn(NAME, format!("{found}: {instead}"), remedy)
     } else if free < wanted {
         let found =
             format!("{found}, {} browsers may want {}", config.pool.max_size, shown(wanted));

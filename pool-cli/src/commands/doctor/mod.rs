@@ -31,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (config, configuration) = configuration(&args.config);
     let mut diagnoses = vec![configuration];
-    diagnoses.extend(chromium::examine(&config.chrome)?);
+    diagnoses.extend(chromium::examine(&config)?);
     diagnoses.push(machine::shared_memory(&config));
     diagnoses.push(machine::memory(&config));
     diagnoses.push(machine::open_files(&config));

@@ -4,31 +4,25 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use bytesize::ByteSize;
-use rustix::fs::{Access, access, statvfs};
+use rustix::fs::statvfs;
 
 use super::diagnosis::Diagnosis;
+use crate::config::machine;
 
 /// Less than this fills up with a few profiles.
 const ROOM: ByteSize = ByteSize::mib(512);
 
-/// Nothing is made or locked: a pool may be running on it.
 pub(super) fn state_dir(path: &Path) -> Diagnosis {
     const NAME: &str = "state";
     let shown = path.display();
-    let Some(there) = path.ancestors().find(|ancestor| ancestor.exists()) else {
+    if let Some(obstacle) = machine::directory_obstacle(path) {
         return Diagnosis::fail(
             NAME,
-            format!("{shown}: no such place"),
-            "set `state_dir` in [pool]",
-        );
-    };
-    if !there.is_dir() || access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
-        return Diagnosis::fail(
-            NAME,
-            format!("{shown}: {} cannot be written", there.display()),
-            "set `state_dir` in [pool] to a directory that can be, or change its owner",
+            format!("{shown}: {obstacle}"),
+            "set `state_dir` in [pool] to a directory that can be written, or change its owner",
         );
     }
+    let there = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
     let Ok(stat) = statvfs(there) else { return Diagnosis::ok(NAME, shown.to_string()) };
     let free = ByteSize::b(stat.f_bavail.saturating_mul(stat.f_frsize));
     let found = format!("{shown}, {} free", free.display().iec());
