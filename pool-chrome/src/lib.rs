@@ -61,6 +61,7 @@ pub mod fuzzing;
 pub mod loopback;
 pub mod mux;
 pub mod process;
+pub mod protocol;
 
 pub use driver::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, Version, VirtualBrowser, Vitals};
 pub use error::ChromeError;
