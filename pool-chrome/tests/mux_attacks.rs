@@ -3,8 +3,10 @@
 
 mod mux_support;
 
-use mux_support::{Client, ENGINES, Rig, eventually};
-use pool_chrome::mux::{LeaseKind, LeaseOptions};
+use std::time::Duration;
+
+use mux_support::{Client, ENGINES, KINDS, Rig, eventually};
+use pool_chrome::mux::{ClientProxies, LeaseKind, LeaseOptions};
 use serde_json::{Value, json};
 
 /// The victim: a page with a cookie, a window, a download directory, and all that could be named.
@@ -340,5 +342,267 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
             "{:?}",
             other.events
         );
+    }
+}
+
+/// Drags something onto a page and drops it there. Every answer.
+async fn drop_on(client: &mut Client, page: &str, data: Value) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for kind in ["dragEnter", "dragOver", "drop"] {
+        let params = json!({ "type": kind, "x": 50, "y": 50, "data": data });
+        answers.push(client.ask(Some(page), "Input.dispatchDragEvent", params).await);
+    }
+    answers
+}
+
+/// A page that reads whatever is dropped on it.
+const READER: &str = "data:text/html,<body style='height:500px' ondragenter='event.preventDefault()' \
+    ondragover='event.preventDefault()' ondrop='event.preventDefault(); const file = event.dataTransfer.files[0]; \
+    if (file) file.text().then(text => window.read = text)'>x";
+
+#[tokio::test]
+async fn s06_no_parameter_opens_a_file() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let files = tempfile::tempdir().unwrap();
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "secret").unwrap();
+        std::fs::write(files.path().join("own"), "own").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let url = format!("file://{path}");
+        let options = LeaseOptions::new(LeaseKind::Shared).directory(files.path());
+        let lease = rig.mux.open_lease(options).await.unwrap();
+        let mut client = Client::new(lease.connect().await.unwrap());
+        let all = json!({ "discover": true, "filter": [{}] });
+        client.ok(None, "Target.setDiscoverTargets", all).await;
+
+        let (_, page) = client.page(READER).await;
+        let dragged = |files: Value, items: Value| json!({ "items": items, "files": files, "dragOperationsMask": 1 });
+        let list = |kind: &str, data: &str| json!([{ "mimeType": kind, "data": data }]);
+        let commented = format!("# x\n{url}");
+        for data in [
+            dragged(json!([path]), json!([])),
+            dragged(json!([files.path().join("own"), path]), json!([])),
+            dragged(json!(["/etc"]), json!([])),
+            dragged(json!([]), list("text/uri-list", &url)),
+            dragged(json!([]), list("Text/URI-List", &commented)),
+            dragged(json!([]), list("text/uri-list", "chrome://settings")),
+        ] {
+            for answer in drop_on(&mut client, &page, data.clone()).await {
+                assert_eq!(answer["error"]["code"], -32602, "{engine:?} {data}: {answer}");
+            }
+        }
+        for data in [
+            dragged(json!([]), list("text/plain", &url)),
+            dragged(json!([]), list("text/html", &format!("<a href={url}>x</a>"))),
+            dragged(json!([]), list("text/x-moz-url", &url)),
+            dragged(json!([]), list("DownloadURL", &format!("text/plain:x:{url}"))),
+        ] {
+            drop_on(&mut client, &page, data).await;
+        }
+        assert_eq!(client.evaluate(&page, "typeof read").await, "undefined", "{engine:?}");
+
+        let load = json!({ "url": url, "options": { "disableCache": false, "includeCredentials": false } });
+        client.fails(Some(&page), "Network.loadNetworkResource", load).await;
+        let cache = json!({ "url": "https://example.org/x.js", "data": "AAAA" });
+        client.fails(Some(&page), "Page.addCompilationCache", cache).await;
+
+        // A request that is sent on to a file, by its address or by a redirect.
+        let patterns = json!({ "patterns": [{ "urlPattern": "*" }] });
+        client.ok(Some(&page), "Fetch.enable", patterns).await;
+        let location = json!([{ "name": "Location", "value": url }]);
+        for (method, mut params) in [
+            ("Fetch.continueRequest", json!({ "url": url })),
+            ("Fetch.fulfillRequest", json!({ "responseCode": 302, "responseHeaders": location })),
+        ] {
+            let visit = json!({ "url": "http://127.0.0.1:9/" });
+            let visit = client.send(Some(&page), "Page.navigate", visit).await;
+            let paused = client.event("Fetch.requestPaused", |_| true).await;
+            params["requestId"] = paused["params"]["requestId"].clone();
+            client.ok(Some(&page), method, params).await;
+            let went = client.reply(visit).await;
+            assert!(went["result"]["errorText"].is_string(), "{engine:?} {method}: {went}");
+        }
+        client.ok(Some(&page), "Fetch.disable", json!({})).await;
+
+        // What may be named, on the other hand, is read.
+        let (_, page) = client.page(READER).await;
+        for answer in
+            drop_on(&mut client, &page, dragged(json!([files.path().join("own")]), json!([]))).await
+        {
+            assert!(answer.get("error").is_none(), "{engine:?}: {answer}");
+        }
+        eventually("the dropped file is read", async || {
+            client.evaluate(&page, "window.read").await == json!("own")
+        })
+        .await;
+        let opened = client.events.iter().find(|event| event.to_string().contains("file:///"));
+        assert_eq!(opened, None, "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn s06_a_file_that_is_opened_all_the_same_is_closed() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let files = tempfile::tempdir().unwrap();
+        std::fs::write(files.path().join("own.html"), "<title>own</title>").unwrap();
+        let options = LeaseOptions::new(LeaseKind::Shared).directory(files.path());
+        let lease = rig.mux.open_lease(options).await.unwrap();
+        let mut client = Client::new(lease.connect().await.unwrap());
+        let all = json!({ "discover": true, "filter": [{}] });
+        client.ok(None, "Target.setDiscoverTargets", all).await;
+        let (_, page) = client.page("data:text/html,<body style='height:500px'>x").await;
+        // Its own file, which no page takes: the browser opens it.
+        let data = json!({ "items": [], "files": [files.path().join("own.html")], "dragOperationsMask": 1 });
+        drop_on(&mut client, &page, data).await;
+        let files = async || {
+            let targets = rig.mux.call(None, "Target.getTargets", &json!({})).await.unwrap();
+            targets["targetInfos"].to_string().contains("file:///")
+        };
+        // Some milliseconds later it would be there to stay.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("the page of the file is gone", async || !files().await).await;
+        let told = client.events.iter().find(|event| event.to_string().contains("file:///"));
+        assert_eq!(told, None, "{engine:?}");
+        assert_eq!(client.evaluate(&page, "6*7").await, json!(42), "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn s06_no_number_and_no_window_state_ends_a_neighbour() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (_lease, mut witness) = Witness::new(&rig).await;
+        let (_own, mut client) = rig.client(LeaseKind::Shared).await;
+        let (target, page) = client.page("data:text/html,<body style='height:9000px'>x").await;
+        let window = json!({ "targetId": target });
+        let window =
+            client.ok(None, "Browser.getWindowForTarget", window).await["windowId"].clone();
+        let huge = 10_000_000;
+        let clip = |side: i64, scale: i64| json!({ "x": 0, "y": 0, "width": side, "height": side, "scale": scale });
+        for (method, params) in [
+            (
+                "Target.createTarget",
+                json!({ "url": "about:blank", "newWindow": true, "width": huge, "height": huge }),
+            ),
+            (
+                "Target.createTarget",
+                json!({ "url": "about:blank", "width": 16384, "height": 16384 }),
+            ),
+            ("Target.createTarget", json!({ "url": "about:blank", "width": huge })),
+            ("Target.createTarget", json!({ "url": "about:blank", "left": huge, "top": -huge })),
+            (
+                "Target.createTarget",
+                json!({ "url": "about:blank", "background": true, "newWindow": true, "windowState": "fullscreen" }),
+            ),
+            ("Target.createTarget", json!({ "url": "about:blank", "windowState": "maximized" })),
+            (
+                "Browser.setWindowBounds",
+                json!({ "windowId": window, "bounds": { "width": huge, "height": huge } }),
+            ),
+            (
+                "Browser.setWindowBounds",
+                json!({ "windowId": window, "bounds": { "height": 16384 } }),
+            ),
+            (
+                "Browser.setWindowBounds",
+                json!({ "windowId": window, "bounds": { "windowState": "fullscreen" } }),
+            ),
+            (
+                "Browser.setContentsSize",
+                json!({ "windowId": window, "width": huge, "height": huge }),
+            ),
+        ] {
+            for session in [None, Some(page.as_str())] {
+                let (code, message) = client.fails(session, method, params.clone()).await;
+                assert_eq!(code, -32602, "{engine:?} {method} {params}: {message}");
+            }
+        }
+        let metrics = |width: i64, scale: i64| json!({ "width": width, "height": width, "deviceScaleFactor": scale, "mobile": false });
+        for (method, params) in [
+            ("Emulation.setDeviceMetricsOverride", metrics(huge, 1)),
+            ("Emulation.setDeviceMetricsOverride", metrics(1000, huge)),
+            ("Page.setDeviceMetricsOverride", metrics(huge, 1)),
+            (
+                "Page.captureScreenshot",
+                json!({ "clip": clip(16384, 1), "captureBeyondViewport": true }),
+            ),
+            ("Page.captureScreenshot", json!({ "clip": clip(100, huge) })),
+            ("Page.startScreencast", json!({ "maxWidth": huge, "maxHeight": huge })),
+            ("Page.printToPDF", json!({ "paperWidth": huge, "paperHeight": huge })),
+            ("Page.printToPDF", json!({ "pageRanges": "1-2,".repeat(100_000) })),
+            ("HeapProfiler.startSampling", json!({ "samplingInterval": 1 })),
+            ("Profiler.setSamplingInterval", json!({ "interval": 1 })),
+            ("IO.read", json!({ "handle": "1", "size": 2_147_483_647 })),
+            (
+                "Storage.overrideQuotaForOrigin",
+                json!({ "origin": "http://127.0.0.1", "quotaSize": 9e15 }),
+            ),
+        ] {
+            let (code, message) = client.fails(Some(&page), method, params.clone()).await;
+            assert_eq!(code, -32602, "{engine:?} {method} {params}: {message}");
+        }
+        // The pixels of an emulated screen count: the same picture is four times as large on it.
+        let picture = json!({ "clip": clip(8192, 1), "captureBeyondViewport": true });
+        client.ok(Some(&page), "Emulation.setDeviceMetricsOverride", metrics(800, 2)).await;
+        client.fails(Some(&page), "Page.captureScreenshot", picture).await;
+        // And what people ask for is given.
+        let bounds = json!({ "windowId": window, "bounds": { "width": 1280, "height": 720 } });
+        client.ok(None, "Browser.setWindowBounds", bounds).await;
+        let state = json!({ "windowId": window, "bounds": { "windowState": "minimized" } });
+        client.ok(None, "Browser.setWindowBounds", state).await;
+        let state = json!({ "windowId": window, "bounds": { "windowState": "normal" } });
+        client.ok(None, "Browser.setWindowBounds", state).await;
+        let made =
+            json!({ "url": "about:blank", "newWindow": true, "width": 1920, "height": 1080 });
+        client.ok(None, "Target.createTarget", made).await;
+        client.ok(Some(&page), "Page.captureScreenshot", json!({ "clip": clip(1000, 1) })).await;
+
+        assert_eq!(witness.client.evaluate(&witness.session, "6*7").await, json!(42), "{engine:?}");
+        witness.client.page("about:blank").await;
+        assert!(rig.mux.end_reason().is_none(), "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn s11_no_context_is_led_round_the_proxy_of_its_lease() {
+    let rig = Rig::new(ENGINES[0]).await;
+    for kind in KINDS {
+        let round = [
+            json!({ "proxyServer": "direct://" }),
+            json!({ "proxyServer": "" }),
+            json!({ "proxyServer": "127.0.0.1:9" }),
+            json!({ "proxyServer": "proxy.example:3128,direct://" }),
+            json!({ "proxyServer": "proxy.example:3128", "proxyBypassList": "*" }),
+            json!({ "proxyServer": "proxy.example:3128", "proxyBypassList": "" }),
+            json!({ "proxyBypassList": "*" }),
+            json!({ "proxyBypassList": "<-loopback>" }),
+            json!({ "proxyServer": ["direct://"] }),
+        ];
+        let allowed = json!({ "proxyServer": "proxy.example:3128" });
+        for patterns in [vec![], vec!["proxy.example:*".to_owned()]] {
+            let allows = !patterns.is_empty();
+            let mut options = LeaseOptions::new(kind);
+            options.client_proxies = ClientProxies::Only(patterns);
+            let lease = rig.mux.open_lease(options).await.unwrap();
+            let mut client = Client::new(lease.connect().await.unwrap());
+            for params in &round {
+                let refused =
+                    client.fails(None, "Target.createBrowserContext", params.clone()).await;
+                assert!(refused.1.contains("client_proxies"), "{kind:?} {params}: {refused:?}");
+            }
+            let named = client.ask(None, "Target.createBrowserContext", allowed.clone()).await;
+            assert_eq!(named.get("error").is_none(), allows, "{kind:?}: {named}");
+            client.ok(None, "Target.createBrowserContext", json!({})).await;
+            // An extension may set a proxy for everything.
+            let loaded =
+                client.fails(None, "Extensions.loadUnpacked", json!({ "path": "/x" })).await;
+            assert!(loaded.1.contains("not available"), "{kind:?}: {loaded:?}");
+        }
+        let (_lease, mut free) = rig.client(kind).await;
+        for params in &round[..7] {
+            free.ok(None, "Target.createBrowserContext", params.clone()).await;
+        }
     }
 }

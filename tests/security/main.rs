@@ -7,5 +7,6 @@ mod directories;
 mod exposure;
 mod floods;
 mod metrics;
+mod parameters;
 mod secrets;
 mod web_pages;

@@ -8,7 +8,7 @@ use super::host::Place;
 use super::oxide::Oxide;
 use super::spec::BrowserSpec;
 use crate::ChromeError;
-use crate::mux::{LeaseKind, LeaseOptions, MuxLease};
+use crate::mux::{ClientProxies, LeaseKind, LeaseOptions, MuxLease};
 
 /// A lease in its place. Dropped, the lease goes first and the place is free then.
 #[derive(Debug)]
@@ -41,6 +41,10 @@ impl Seat {
         let mut options = LeaseOptions::new(kind)
             .default_context(spec.default_context())
             .warm_page(fleet.config.warm_page);
+        if place.forwarder.is_some() {
+            // "Through its proxy or nowhere" holds for the contexts of its clients as well.
+            options.client_proxies = ClientProxies::Only(Vec::new());
+        }
         let mut directory = None;
         if kind == LeaseKind::Shared {
             let path = place.lease_directory();

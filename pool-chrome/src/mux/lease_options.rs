@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use super::client_proxies::ClientProxies;
+
 /// Whether a lease has its Chromium to itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -46,6 +48,8 @@ pub struct LeaseOptions {
     /// The proxy of its fresh default context, in the syntax of `--proxy-server`, instead of the
     /// Chromium's own. Default: none.
     pub proxy: Option<String>,
+    /// Which proxies its clients may give to contexts that they make. Default: any.
+    pub client_proxies: ClientProxies,
     /// Directories that a shared lease may download to and upload from; an exclusive lease may use
     /// any. Default: none.
     pub directories: Vec<PathBuf>,
@@ -63,6 +67,7 @@ impl Default for LeaseOptions {
             default_context: DefaultContext::default(),
             warm_page: true,
             proxy: None,
+            client_proxies: ClientProxies::default(),
             directories: Vec::new(),
             file_urls: None,
             outgoing_limit: 16 * 1024 * 1024,

@@ -27,6 +27,7 @@
 
 mod address;
 mod assumptions;
+mod client_proxies;
 mod connection;
 #[cfg(test)]
 mod differential;
@@ -34,10 +35,13 @@ mod end;
 mod envelope;
 mod filter;
 mod framing;
+#[cfg(test)]
+mod judged;
 mod lease;
 mod lease_options;
 mod multiplexer;
 mod outbox;
+mod parameters;
 mod paths;
 mod pipe;
 mod rules;
@@ -46,6 +50,7 @@ mod state;
 mod suffix;
 mod target;
 
+pub use client_proxies::ClientProxies;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
 pub use lease::{LeaseTarget, MuxLease};

@@ -67,8 +67,15 @@ pub(crate) enum Rule {
     Navigate,
     /// All files must lie in the lease's directories.
     Files,
+    /// The same for files that are dragged, and addresses must be allowed.
+    Drag,
     /// The download path must lie in the lease's directories.
     DownloadPath,
+    /// The parameters that stand in `parameters.rs` must lie within their bounds.
+    Judged,
+    /// As [`Taint`](Self::Taint), but refused where the lease is held to certain proxies:
+    /// extensions may set others.
+    Extensions,
 }
 
 use Rule::*;
@@ -137,7 +144,6 @@ static TABLE: &[Row] = &[
     both("Security.setIgnoreCertificateErrors",   IgnoreCertificates, Pass),
     both("SystemInfo.getFeatureState",            Pass,              Pass),
     both("Emulation.getScreenInfos",              Pass,              Pass),
-    both("IO.read",                               Pass,              Pass),
     both("IO.close",                              Pass,              Pass),
     both("Schema.getDomains",                     Pass,              Pass),
     both("Runtime.runIfWaitingForDebugger",       Pass,              Pass),
@@ -163,12 +169,45 @@ static TABLE: &[Row] = &[
     row("Memory.getBrowserSamplingProfile",       [Refuse, Refuse],         [Pass, Pass]),
     row("Memory.prepareForLeakDetection",         [Refuse, Refuse],         [Taint, Taint]),
     row("Memory.getDOMCountersForLeakDetection",  [Refuse, Refuse],         [Taint, Taint]),
-    row("Extensions.*",                           [Refuse, Refuse],         [Taint, Taint]),
+    row("Extensions.*",                           [Refuse, Refuse],         [Extensions, Extensions]),
     row("PWA.*",                                  [Refuse, Refuse],         [Taint, Taint]),
     row("Cast.*",                                 [Refuse, Refuse],         [Taint, Taint]),
     row("BluetoothEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
     row("SmartCardEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
     row("Tracing.*",                              [Refuse, Refuse],         [Pass, Pass]),
+
+    row("Input.dispatchDragEvent",                [Refuse, Drag],           [Pass, Pass]),
+    //   Code and pictures in forms that a renderer trusts: they are made to come from itself.
+    row("Page.addCompilationCache",               [Refuse, Refuse],         [Pass, Pass]),
+    row("LayerTree.loadSnapshot",                 [Refuse, Refuse],         [Pass, Pass]),
+    row("IO.read",                                [Judged, Judged],         [Pass, Pass]),
+    row("Emulation.setDeviceMetricsOverride",     [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setVisibleSize",               [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setPageScaleFactor",           [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setEmulatedOSTextScale",       [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setCPUThrottlingRate",         [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setSafeAreaInsetsOverride",    [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.setVirtualKeyboardGeometryOverride", [Refuse, Judged],   [Pass, Pass]),
+    row("Emulation.setSmallViewportHeightDifferenceOverride", [Refuse, Judged], [Pass, Pass]),
+    row("Page.setDeviceMetricsOverride",          [Refuse, Judged],         [Pass, Pass]),
+    row("Page.captureScreenshot",                 [Refuse, Judged],         [Pass, Pass]),
+    row("Page.startScreencast",                   [Refuse, Judged],         [Pass, Pass]),
+    row("Page.startScreenRecording",              [Refuse, Judged],         [Pass, Pass]),
+    row("Page.printToPDF",                        [Refuse, Judged],         [Pass, Pass]),
+    row("LayerTree.replaySnapshot",               [Refuse, Judged],         [Pass, Pass]),
+    row("LayerTree.profileSnapshot",              [Refuse, Judged],         [Pass, Pass]),
+    row("Input.synthesizePinchGesture",           [Refuse, Judged],         [Pass, Pass]),
+    row("Input.synthesizeScrollGesture",          [Refuse, Judged],         [Pass, Pass]),
+    row("Input.synthesizeTapGesture",             [Refuse, Judged],         [Pass, Pass]),
+    row("Network.enable",                         [Refuse, Judged],         [Pass, Pass]),
+    row("Network.configureDurableMessages",       [Refuse, Judged],         [Pass, Pass]),
+    row("Network.loadNetworkResource",            [Refuse, Judged],         [Pass, Pass]),
+    row("CacheStorage.requestEntries",            [Refuse, Judged],         [Pass, Pass]),
+    row("IndexedDB.requestData",                  [Refuse, Judged],         [Pass, Pass]),
+    row("Storage.overrideQuotaForOrigin",         [Refuse, Judged],         [Pass, Pass]),
+    row("HeapProfiler.startSampling",             [Refuse, Judged],         [Pass, Pass]),
+    row("Profiler.setSamplingInterval",           [Refuse, Judged],         [Pass, Pass]),
+    row("Memory.startSampling",                   [Refuse, Judged],         [Pass, Pass]),
 ];
 
 /// The domains that are about one page, frame or worker, and pass on page-like sessions of a

@@ -39,6 +39,8 @@ pub(crate) struct Target {
     pub(crate) invented: bool,
     /// It shows what its lease may not see, and is being closed.
     pub(crate) banned: bool,
+    /// How many pixels its emulated screen has for each of the page's, across.
+    pub(crate) density: f64,
 }
 
 impl Target {
@@ -50,6 +52,7 @@ impl Target {
             tab: None,
             invented: false,
             banned: false,
+            density: 1.0,
         }
     }
 
@@ -75,7 +78,15 @@ impl Target {
             "canAccessOpener": false,
             "browserContextId": info.browser_context_id.as_deref(),
         });
-        Self { info, raw: raw.to_string(), hidden: false, tab: None, invented: true, banned: false }
+        Self {
+            info,
+            raw: raw.to_string(),
+            hidden: false,
+            tab: None,
+            invented: true,
+            banned: false,
+            density: 1.0,
+        }
     }
 
     /// The info with `attached` set, as a client that holds a session of our own making must see

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::super::client_proxies::ClientProxies;
 use super::super::lease_options::LeaseKind;
 use super::super::rules::Rule;
 use super::super::target::Id;
@@ -85,18 +86,28 @@ impl State {
             Rule::WindowOfTarget => self.window_of_target(request),
             Rule::Window => {
                 let Some(params) = self.read::<Params>(request) else { return };
-                if self.is_own_window(request.lease, &params) {
-                    self.send(request, &params);
-                } else {
+                if !self.is_own_window(request.lease, &params) {
                     self.refuse(request, SERVER_ERROR, "Browser window not found");
+                } else if self.is_within_bounds(request, &params) {
+                    self.send(request, &params);
                 }
             }
             Rule::IgnoreCertificates => self.ignore_certificate_errors(request),
             Rule::Navigate => self.navigate(request),
             Rule::Files => self.files(request),
+            Rule::Drag => self.drag(request),
             Rule::DownloadPath => {
                 let Some(params) = self.read::<Params>(request) else { return };
                 self.download_to(request, params);
+            }
+            Rule::Judged => self.judged(request),
+            Rule::Extensions => {
+                let held = self.leases.get(&request.lease);
+                let rule = match held.map(|lease| &lease.options.client_proxies) {
+                    Some(ClientProxies::Any) => Rule::Taint,
+                    Some(ClientProxies::Only(_)) | None => Rule::Refuse,
+                };
+                self.apply(rule, request);
             }
         }
     }
@@ -138,9 +149,11 @@ impl State {
     /// Reads the params of a command, or tells the client that it cannot be done.
     pub(super) fn read<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Option<T> {
         let text = request.params.map_or("{}", |params| params.get());
-        match serde_json::from_str(text) {
-            Ok(params) => Some(params),
-            Err(_) => {
+        // A JSON array would also do as a struct for serde.
+        let params = text.starts_with('{').then(|| serde_json::from_str(text).ok());
+        match params.flatten() {
+            Some(params) => Some(params),
+            None => {
                 self.refuse(request, INVALID_PARAMS, "Invalid parameters");
                 None
             }

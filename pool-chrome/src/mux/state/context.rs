@@ -2,11 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::client_proxies::ClientProxies;
 use super::super::lease_options::DefaultContext;
 use super::super::target::Id;
 use super::client::Request;
-use super::command::{Params, SERVER_ERROR, write};
+use super::command::{INVALID_PARAMS, Params, SERVER_ERROR, write};
 use super::{LeaseId, Reply, State, Watch};
+
+/// The bypass list that leaves out nothing: loopback would go round a proxy otherwise.
+pub(super) const BYPASS_NONE: &str = "<-loopback>";
+
+const NO_CLIENT_PROXY: &str = "a context of this lease may not name a proxy or a bypass list of its own: \
+     its traffic goes through the pool's, see `client_proxies`";
 
 /// The context that a command names is not one of the lease's.
 pub(super) struct ForeignContext(pub(super) String);
@@ -61,6 +68,9 @@ impl State {
 
     pub(super) fn create_context(&mut self, request: &Request<'_>) {
         let Some(mut params) = self.read::<Params>(request) else { return };
+        if let Err(message) = self.set_proxy(request.lease, &mut params) {
+            return self.refuse(request, INVALID_PARAMS, message);
+        }
         // What its client did not bind to its own connection belongs to the lease: a client that
         // comes back finds it, and nothing outlives the lease.
         let bound = params.get("disposeOnDetach") == Some(&json!(true));
@@ -70,6 +80,31 @@ impl State {
         let params = write(&params);
         let reply = Reply::Relay(request.relay(), Watch::Context(maker));
         self.relay(request.connection, Some(maker), &request.method, Some(&params), reply);
+    }
+
+    /// Sets the proxy of a context that names none to the lease's own, and checks one that is
+    /// named: what goes through a proxy of the pool's must not be led round it.
+    fn set_proxy(&self, lease: LeaseId, params: &mut Params) -> Result<(), &'static str> {
+        let Some(held) = self.leases.get(&lease) else { return Ok(()) };
+        let own = held.options.proxy.as_deref();
+        let (server, bypass) = (params.get("proxyServer"), params.get("proxyBypassList"));
+        let names_none = |value: Option<&Value>| value.is_none_or(Value::is_null);
+        let proxy = match (&held.options.client_proxies, server) {
+            (_, server) if names_none(server) && names_none(bypass) => own,
+            (ClientProxies::Any, _) => None,
+            (proxies @ ClientProxies::Only(_), Some(Value::String(server)))
+                if proxies.allows(server)
+                    && (names_none(bypass) || bypass == Some(&json!(BYPASS_NONE))) =>
+            {
+                Some(server.as_str())
+            }
+            (ClientProxies::Only(_), _) => return Err(NO_CLIENT_PROXY),
+        };
+        if let Some(proxy) = proxy.map(ToOwned::to_owned) {
+            params.insert("proxyServer".to_owned(), json!(proxy));
+            params.insert("proxyBypassList".to_owned(), json!(BYPASS_NONE));
+        }
+        Ok(())
     }
 
     pub(super) fn dispose_context(&mut self, request: &Request<'_>) {

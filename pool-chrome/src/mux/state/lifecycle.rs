@@ -8,6 +8,7 @@ use super::super::end::EndReason;
 use super::super::lease_options::{DefaultContext, LeaseOptions};
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Target};
+use super::context::BYPASS_NONE;
 use super::lease::{Lease, LeaseId, Remains, Warm};
 use super::{BrowserSession, Client, ConnectionId, Context, Owner, Reply, State, download};
 use crate::cdp::CdpError;
@@ -56,8 +57,7 @@ impl State {
         let mut params = json!({ "disposeOnDetach": true });
         if let Some(proxy) = &held.options.proxy {
             params["proxyServer"] = json!(proxy);
-            // Loopback would go round the proxy otherwise.
-            params["proxyBypassList"] = json!("<-loopback>");
+            params["proxyBypassList"] = json!(BYPASS_NONE);
         }
         let reply = Reply::DefaultContext { lease, maker: base, reply };
         self.own_command(Some(base), "Target.createBrowserContext", &params, reply);

@@ -301,6 +301,12 @@ impl State {
         self.push_client(connection, frame);
     }
 
+    /// The target that a session is on.
+    fn target_of_mut(&mut self, session: SessionId) -> Option<&mut Target> {
+        let target = self.sessions.get(&session)?.target.as_ref()?;
+        self.targets.get_mut(target)
+    }
+
     fn push_client(&mut self, connection: ConnectionId, frame: Vec<u8>) {
         if let Some(client) = self.clients.get(&connection) {
             self.outbox.push_client(&client.outgoing.link, frame);

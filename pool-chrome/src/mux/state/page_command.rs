@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::lease_options::LeaseKind;
+use super::super::parameters;
 use super::super::paths;
 use super::super::session_id::SessionId;
 use super::client::Request;
@@ -86,6 +87,72 @@ impl State {
             self.send(request, &params);
         } else {
             self.refuse(request, INVALID_PARAMS, "a file is outside of the lease's directories");
+        }
+    }
+
+    /// Takes what is dragged onto a page. Its files open to the page when they are dropped, and
+    /// what no page takes is opened by the browser, whatever it is.
+    pub(super) fn drag(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        let list = |name| parameters::at(&params, name).and_then(Value::as_array);
+        let files = list("data.files").map_or(&[][..], Vec::as_slice);
+        if !files.iter().all(|file| self.is_path_allowed(request, Some(file))) {
+            return self.refuse(
+                request,
+                INVALID_PARAMS,
+                "a file is outside of the lease's directories",
+            );
+        }
+        let items = list("data.items").map_or(&[][..], Vec::as_slice);
+        if !items.iter().all(|item| self.is_item_allowed(request, item)) {
+            let message = "a dragged address is not allowed in this lease";
+            return self.refuse(request, INVALID_PARAMS, message);
+        }
+        self.send(request, &params);
+    }
+
+    /// Whether something may be dragged: a list of addresses only if all could be visited. The
+    /// headless shell opens them, whatever they are.
+    fn is_item_allowed(&self, request: &Request<'_>, item: &Value) -> bool {
+        let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+        if !text("mimeType").to_ascii_lowercase().contains("uri-list") {
+            return true;
+        }
+        let rule = self.leases.get(&request.lease).map(|lease| lease.address_rule());
+        // Lines that begin with # are comments.
+        let mut lines = text("data").lines().filter(|line| !line.starts_with('#'));
+        rule.is_some_and(|rule| lines.all(|line| rule.allows(line)))
+    }
+
+    /// Sends a command whose numbers and addresses are within the bounds of a shared lease.
+    pub(super) fn judged(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        if !self.is_within_bounds(request, &params) {
+            return;
+        }
+        if request.method.ends_with(".setDeviceMetricsOverride")
+            && let Some(density) = params.get("deviceScaleFactor").and_then(Value::as_f64)
+            && let Some(target) = self.target_of_mut(request.session)
+        {
+            target.density = if density > 0.0 { density } else { 1.0 };
+        }
+        self.send(request, &params);
+    }
+
+    /// Whether the parameters of a command are within the bounds; if not, the client is told.
+    pub(super) fn is_within_bounds(&mut self, request: &Request<'_>, params: &Params) -> bool {
+        if request.kind == LeaseKind::Exclusive {
+            return true;
+        }
+        let density = self.target_of_mut(request.session).map_or(1.0, |target| target.density);
+        let rule = self.leases.get(&request.lease).map(|lease| lease.address_rule());
+        let allows = |address: &str| rule.is_some_and(|rule| rule.allows(address));
+        match parameters::judge(&request.method, params, density, allows) {
+            Ok(()) => true,
+            Err(why) => {
+                self.refuse(request, INVALID_PARAMS, &why.to_string());
+                false
+            }
         }
     }
 

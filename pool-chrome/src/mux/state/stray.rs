@@ -8,12 +8,16 @@
 use serde_json::json;
 
 use super::super::lease_options::LeaseKind;
+use super::super::session_id::SessionId;
 use super::super::target::{Id, Info};
-use super::{Reply, State};
+use super::{Lease, Owner, Reply, Session, State};
 
 /// The schemes of Chromium's own pages. Not `chrome-error`, which is where a page is that did not
 /// load.
 const OWN_SCHEMES: &[&str] = &["chrome", "chrome-untrusted", "chrome-search", "devtools"];
+
+/// The schemes of pages that need no further look, and what a page has that has loaded nothing yet.
+const LOADED: &[&str] = &["http", "https", "data", "blob", "about", "chrome-error", ""];
 
 impl State {
     /// A context of the multiplexer's own, for a page of ours.
@@ -39,15 +43,30 @@ impl State {
         let shared = self
             .lease_of(target)
             .and_then(|lease| self.leases.get(&lease))
-            .is_some_and(|lease| lease.options.kind == LeaseKind::Shared);
-        let scheme = target.info.url.split(':').next().unwrap_or_default();
-        if !shared || !OWN_SCHEMES.contains(&scheme) {
+            .filter(|lease| lease.options.kind == LeaseKind::Shared);
+        let Some(rule) = shared.map(Lease::address_rule) else { return false };
+        let url = target.info.url.as_str();
+        let scheme = url.split(':').next().unwrap_or_default();
+        let may_show = match &*target.info.kind {
+            "page" => LOADED.contains(&scheme) || rule.allows(url),
+            _ => !OWN_SCHEMES.contains(&scheme) && (scheme != "file" || rule.files),
+        };
+        if may_show {
             return false;
         }
         if let Some(target) = self.targets.get_mut(id) {
             target.banned = true;
         }
         self.close_stray(id);
+        // It must not be read until it is closed.
+        let on_it = |held: &Session| {
+            held.target.as_ref() == Some(id) && matches!(held.owner, Owner::Page(_))
+        };
+        let sessions: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, held)| on_it(held)).map(|(id, _)| *id).collect();
+        for session in sessions {
+            self.session_gone(session);
+        }
         true
     }
 

@@ -57,6 +57,10 @@ impl State {
                 "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
             return self.refuse(request, SERVER_ERROR, message);
         }
+        if !self.is_within_bounds(request, &params) {
+            return;
+        }
+        let address = params.get("url").and_then(Value::as_str).unwrap_or_default();
         let blank = address.is_empty() || address == "about:blank";
         let plain = |(name, value): (&String, &Value)| {
             matches!(name.as_str(), "url" | "browserContextId")

@@ -44,6 +44,43 @@ fn what_waits_on_a_session_that_ends_is_answered() {
     assert_eq!(stage.state.census().pending, 0);
 }
 
+#[test]
+fn what_shows_a_file_is_closed_and_cannot_be_read_until_it_is() {
+    for url in ["file:///etc/passwd", "chrome://version/", "view-source:http://a/", "filesystem:x"]
+    {
+        let mut stage = Stage::new();
+        let mut mine = stage.actor("mine");
+        mine.heard();
+        let info = json!({ "targetId": mine.page, "type": "page", "title": "", "url": url,
+            "attached": true, "browserContextId": "context-mine" });
+        stage.say(
+            &json!({ "method": "Target.targetInfoChanged", "params": { "targetInfo": info } }),
+        );
+        let closed = json!({ "targetId": mine.page });
+        let written = stage.written();
+        assert!(
+            written.iter().any(|it| it["method"] == "Target.closeTarget" && it["params"] == closed),
+            "{url}: {written:?}"
+        );
+        let told = mine.heard().concat();
+        assert!(told.contains("Target.detachedFromTarget") && !told.contains(url), "{told}");
+        let read = json!({ "id": 7, "method": "Runtime.evaluate", "sessionId": mine.session });
+        stage.hear(&mine, &read.to_string());
+        assert!(stage.written().is_empty());
+        assert!(mine.heard().concat().contains("-32001"));
+    }
+    for url in ["http://a/", "data:,x", "about:blank", "chrome-error://chromewebdata/", ""] {
+        let mut stage = Stage::new();
+        let mine = stage.actor("mine");
+        let info = json!({ "targetId": mine.page, "type": "page", "title": "", "url": url,
+            "attached": true, "browserContextId": "context-mine" });
+        stage.say(
+            &json!({ "method": "Target.targetInfoChanged", "params": { "targetInfo": info } }),
+        );
+        assert!(stage.written().is_empty(), "{url}");
+    }
+}
+
 fn methods() -> impl Strategy<Value = String> {
     let mut known: Vec<String> = super::super::rules::methods().map(ToOwned::to_owned).collect();
     known.extend(

@@ -1,0 +1,129 @@
+//! Proxies that a client may name for contexts of its own.
+
+/// Which proxies the clients of a lease may give to the contexts that they make.
+///
+/// What goes through a proxy of the pool's, a region's or the guard's, must not be led round it:
+/// `direct://`, an empty name, and any bypass list would do that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientProxies {
+    /// Any, with any bypass list. The default.
+    #[default]
+    Any,
+    /// One proxy that matches one of these patterns, for everything, loopback included.
+    ///
+    /// A pattern is `host:port`: `*.example` stands for every name below `example`, a host or a
+    /// port of `*` for any. Without any pattern no client proxy is allowed.
+    Only(Vec<String>),
+}
+
+impl ClientProxies {
+    /// Returns whether a proxy may be named, in the syntax of `--proxy-server`.
+    #[must_use]
+    pub fn allows(&self, server: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(patterns) => address(server).is_some_and(|(host, port)| {
+                patterns.iter().any(|pattern| matches(pattern, &host, port))
+            }),
+        }
+    }
+}
+
+/// Reads the one proxy that a server names. Lists, rules for single schemes, `direct://` and
+/// whatever Chromium might read in another way are no such thing.
+fn address(server: &str) -> Option<(String, u16)> {
+    let (scheme, rest) = server.split_once("://").unwrap_or(("http", server));
+    let default = match scheme.to_ascii_lowercase().as_str() {
+        "http" => 80,
+        "https" => 443,
+        "socks" | "socks4" | "socks5" => 1080,
+        _ => return None,
+    };
+    let (host, port) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
+        None => match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        },
+    };
+    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    let is_host = !host.is_empty() && host.bytes().all(plain);
+    is_host.then(|| (host.trim_end_matches('.').to_ascii_lowercase(), port))
+}
+
+fn matches(pattern: &str, host: &str, port: u16) -> bool {
+    let Some((hosts, ports)) = pattern.rsplit_once(':') else { return false };
+    let hosts = hosts.trim_matches(['[', ']']).to_ascii_lowercase();
+    let is_host = match hosts.strip_prefix("*.") {
+        Some(above) => host.strip_suffix(above).is_some_and(|below| below.ends_with('.')),
+        None => hosts == "*" || hosts == host,
+    };
+    is_host && (ports == "*" || ports.parse() == Ok(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(patterns: &[&str]) -> ClientProxies {
+        ClientProxies::Only(patterns.iter().map(|&pattern| pattern.to_owned()).collect())
+    }
+
+    #[test]
+    fn without_patterns_none_is_allowed() {
+        for server in ["proxy.example:8080", "http://proxy.example", "direct://", "", "*"] {
+            assert!(!only(&[]).allows(server), "{server}");
+            assert!(ClientProxies::Any.allows(server), "{server}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_names_hosts_and_ports() {
+        let some = only(&["proxy.example:*", "*.pool.example:3128", "[::1]:8080"]);
+        for server in [
+            "proxy.example:8080",
+            "PROXY.example",
+            "socks5://proxy.example:1",
+            "http://a.pool.example:3128",
+            "https://a.b.pool.example:3128",
+            "[::1]:8080",
+        ] {
+            assert!(some.allows(server), "{server}");
+        }
+        for server in [
+            "other.example:8080",
+            "proxy.example.evil:8080",
+            "pool.example:3128",
+            "evilpool.example:3128",
+            "a.pool.example:3129",
+            "[::2]:8080",
+        ] {
+            assert!(!some.allows(server), "{server}");
+        }
+        assert!(only(&["*:3128"]).allows("any.example:3128"));
+    }
+
+    #[test]
+    fn what_leads_elsewhere_as_well_is_no_proxy_of_a_pattern() {
+        let any = only(&["*:*"]);
+        for server in [
+            "",
+            "direct://",
+            "proxy.example:8080,direct://",
+            "http=proxy.example:8080",
+            "http=proxy.example:8080;https=direct://",
+            "proxy.example:8080;socks=other.example",
+            "user:secret@proxy.example:8080",
+            "quic://proxy.example:443",
+            "proxy.example:8080/x",
+            " proxy.example:8080",
+            "proxy.example:99999",
+            "http://",
+            "[::1",
+        ] {
+            assert!(!any.allows(server), "{server}");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Parameters of commands that a shared lease may send within bounds only.
+//!
+//! Contexts keep what is in a page apart, but all leases of a Chromium have one browser process,
+//! one compositor and one network service. A window of ten million pixels, or a buffer of two
+//! gigabytes, is everybody's. What a row bounds was seen to hurt a neighbour, or would in a Chromium
+//! that does not check it; the rest of the protocol's parameters stand with the reason why they are
+//! harmless in `judged.rs`, whose test fails for a parameter that is in neither table.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// How a parameter is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Judgement {
+    /// A number, from here to there.
+    Number(f64, f64),
+    /// Not more characters than this.
+    Length(usize),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An address that a page of the lease may be sent to.
+    Address,
+}
+
+use Judgement::*;
+
+/// A parameter of one command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameter {
+    pub(crate) method: &'static str,
+    /// Its name, with dots where it is inside of others.
+    pub(crate) path: &'static str,
+    pub(crate) judgement: Judgement,
+}
+
+const fn parameter(method: &'static str, path: &'static str, judgement: Judgement) -> Parameter {
+    Parameter { method, path, judgement }
+}
+
+/// A side of a window, in pixels: 8,192 of both are slow, but no end.
+const WINDOW: Judgement = Number(0.0, 8_192.0);
+/// A place on the display.
+const PLACE: Judgement = Number(-32_768.0, 32_768.0);
+/// Other states are about the display, which a shared lease does not have to itself.
+const STATE: Judgement = Word(&["normal", "minimized"]);
+/// A side of a viewport or of a part of a page. [`AREAS`] bounds their product.
+const SIDE: Judgement = Number(0.0, 1_000_000.0);
+const POINT: Judgement = Number(-1_000_000.0, 1_000_000.0);
+const SCALE: Judgement = Number(0.0, 1_000.0);
+const QUALITY: Judgement = Number(0.0, 100.0);
+/// Inches of paper. Smaller sheets make thousands of pages of a page.
+const PAPER: Judgement = Number(0.1, 200.0);
+const MARGIN: Judgement = Number(0.0, 200.0);
+/// Bytes that are kept for a session.
+const BUFFER: Judgement = Number(-1.0, 268_435_456.0);
+const COUNT: Judgement = Number(0.0, 1_000_000.0);
+
+#[rustfmt::skip]
+pub(crate) static PARAMETERS: &[Parameter] = &[
+    parameter("Target.createTarget",               "left",                    PLACE),
+    parameter("Target.createTarget",               "top",                     PLACE),
+    parameter("Target.createTarget",               "width",                   WINDOW),
+    parameter("Target.createTarget",               "height",                  WINDOW),
+    parameter("Target.createTarget",               "windowState",             STATE),
+    parameter("Browser.setWindowBounds",           "bounds.left",             PLACE),
+    parameter("Browser.setWindowBounds",           "bounds.top",              PLACE),
+    parameter("Browser.setWindowBounds",           "bounds.width",            WINDOW),
+    parameter("Browser.setWindowBounds",           "bounds.height",           WINDOW),
+    parameter("Browser.setWindowBounds",           "bounds.windowState",      STATE),
+    parameter("Browser.setContentsSize",           "width",                   WINDOW),
+    parameter("Browser.setContentsSize",           "height",                  WINDOW),
+
+    parameter("Emulation.setDeviceMetricsOverride", "width",                  SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "height",                 SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "deviceScaleFactor",      SCALE),
+    parameter("Emulation.setDeviceMetricsOverride", "scale",                  SCALE),
+    parameter("Emulation.setDeviceMetricsOverride", "screenWidth",            SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "screenHeight",           SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "positionX",              POINT),
+    parameter("Emulation.setDeviceMetricsOverride", "positionY",              POINT),
+    parameter("Emulation.setDeviceMetricsOverride", "viewport.x",             POINT),
+    parameter("Emulation.setDeviceMetricsOverride", "viewport.y",             POINT),
+    parameter("Emulation.setDeviceMetricsOverride", "viewport.width",         SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "viewport.height",        SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "viewport.scale",         SCALE),
+    parameter("Emulation.setDeviceMetricsOverride", "displayFeature.offset",  SIDE),
+    parameter("Emulation.setDeviceMetricsOverride", "displayFeature.maskLength", SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "width",                   SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "height",                  SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "deviceScaleFactor",       SCALE),
+    parameter("Page.setDeviceMetricsOverride",     "scale",                   SCALE),
+    parameter("Page.setDeviceMetricsOverride",     "screenWidth",             SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "screenHeight",            SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "positionX",               POINT),
+    parameter("Page.setDeviceMetricsOverride",     "positionY",               POINT),
+    parameter("Page.setDeviceMetricsOverride",     "viewport.x",              POINT),
+    parameter("Page.setDeviceMetricsOverride",     "viewport.y",              POINT),
+    parameter("Page.setDeviceMetricsOverride",     "viewport.width",          SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "viewport.height",         SIDE),
+    parameter("Page.setDeviceMetricsOverride",     "viewport.scale",          SCALE),
+    parameter("Emulation.setVisibleSize",          "width",                   SIDE),
+    parameter("Emulation.setVisibleSize",          "height",                  SIDE),
+    parameter("Emulation.setPageScaleFactor",      "pageScaleFactor",         SCALE),
+    parameter("Emulation.setEmulatedOSTextScale",  "scale",                   SCALE),
+    parameter("Emulation.setCPUThrottlingRate",    "rate",                    SCALE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.top",            SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.topMax",         SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.left",           SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.leftMax",        SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.bottom",         SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.bottomMax",      SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.right",          SIDE),
+    parameter("Emulation.setSafeAreaInsetsOverride", "insets.rightMax",       SIDE),
+    parameter("Emulation.setVirtualKeyboardGeometryOverride", "keyboardRect.x", POINT),
+    parameter("Emulation.setVirtualKeyboardGeometryOverride", "keyboardRect.y", POINT),
+    parameter("Emulation.setVirtualKeyboardGeometryOverride", "keyboardRect.width", SIDE),
+    parameter("Emulation.setVirtualKeyboardGeometryOverride", "keyboardRect.height", SIDE),
+    parameter("Emulation.setSmallViewportHeightDifferenceOverride", "difference", SIDE),
+
+    parameter("Page.captureScreenshot",            "quality",                 QUALITY),
+    parameter("Page.captureScreenshot",            "clip.x",                  POINT),
+    parameter("Page.captureScreenshot",            "clip.y",                  POINT),
+    parameter("Page.captureScreenshot",            "clip.width",              SIDE),
+    parameter("Page.captureScreenshot",            "clip.height",             SIDE),
+    parameter("Page.captureScreenshot",            "clip.scale",              SCALE),
+    parameter("Page.startScreencast",              "quality",                 QUALITY),
+    parameter("Page.startScreencast",              "maxWidth",                SIDE),
+    parameter("Page.startScreencast",              "maxHeight",               SIDE),
+    parameter("Page.startScreencast",              "everyNthFrame",           COUNT),
+    parameter("Page.startScreencast",              "maxFramesInFlight",       Number(0.0, 100.0)),
+    parameter("Page.startScreenRecording",         "maxWidth",                WINDOW),
+    parameter("Page.startScreenRecording",         "maxHeight",               WINDOW),
+    parameter("Page.startScreenRecording",         "frameRate",               Number(0.0, 120.0)),
+    parameter("Page.printToPDF",                   "scale",                   SCALE),
+    parameter("Page.printToPDF",                   "paperWidth",              PAPER),
+    parameter("Page.printToPDF",                   "paperHeight",             PAPER),
+    parameter("Page.printToPDF",                   "marginTop",               MARGIN),
+    parameter("Page.printToPDF",                   "marginBottom",            MARGIN),
+    parameter("Page.printToPDF",                   "marginLeft",              MARGIN),
+    parameter("Page.printToPDF",                   "marginRight",             MARGIN),
+    parameter("Page.printToPDF",                   "pageRanges",              Length(65_536)),
+    parameter("LayerTree.replaySnapshot",          "fromStep",                COUNT),
+    parameter("LayerTree.replaySnapshot",          "toStep",                  COUNT),
+    parameter("LayerTree.replaySnapshot",          "scale",                   Number(0.0, 16.0)),
+    parameter("LayerTree.profileSnapshot",         "minRepeatCount",          COUNT),
+    parameter("LayerTree.profileSnapshot",         "minDuration",             Number(0.0, 60.0)),
+    parameter("LayerTree.profileSnapshot",         "clipRect.x",              POINT),
+    parameter("LayerTree.profileSnapshot",         "clipRect.y",              POINT),
+    parameter("LayerTree.profileSnapshot",         "clipRect.width",          SIDE),
+    parameter("LayerTree.profileSnapshot",         "clipRect.height",         SIDE),
+
+    parameter("Input.synthesizePinchGesture",      "scaleFactor",             SCALE),
+    parameter("Input.synthesizePinchGesture",      "relativeSpeed",           COUNT),
+    parameter("Input.synthesizeScrollGesture",     "xDistance",               POINT),
+    parameter("Input.synthesizeScrollGesture",     "yDistance",               POINT),
+    parameter("Input.synthesizeScrollGesture",     "xOverscroll",             POINT),
+    parameter("Input.synthesizeScrollGesture",     "yOverscroll",             POINT),
+    parameter("Input.synthesizeScrollGesture",     "speed",                   COUNT),
+    parameter("Input.synthesizeScrollGesture",     "repeatCount",             Number(0.0, 10_000.0)),
+    parameter("Input.synthesizeScrollGesture",     "repeatDelayMs",           COUNT),
+    parameter("Input.synthesizeTapGesture",        "duration",                COUNT),
+    parameter("Input.synthesizeTapGesture",        "tapCount",                Number(0.0, 10_000.0)),
+
+    parameter("IO.read",                           "size",                    Number(0.0, 104_857_600.0)),
+    parameter("Network.enable",                    "maxTotalBufferSize",      BUFFER),
+    parameter("Network.enable",                    "maxResourceBufferSize",   BUFFER),
+    parameter("Network.enable",                    "maxPostDataSize",         BUFFER),
+    parameter("Network.configureDurableMessages",  "maxTotalBufferSize",      BUFFER),
+    parameter("Network.configureDurableMessages",  "maxResourceBufferSize",   BUFFER),
+    parameter("Network.loadNetworkResource",       "url",                     Address),
+    parameter("CacheStorage.requestEntries",       "skipCount",               COUNT),
+    parameter("CacheStorage.requestEntries",       "pageSize",                COUNT),
+    parameter("IndexedDB.requestData",             "skipCount",               COUNT),
+    parameter("IndexedDB.requestData",             "pageSize",                COUNT),
+    // What a context off the record stores is in the browser's memory.
+    parameter("Storage.overrideQuotaForOrigin",    "quotaSize",               Number(0.0, 1_073_741_824.0)),
+
+    parameter("HeapProfiler.startSampling",        "samplingInterval",        Number(1_024.0, 2_147_483_647.0)),
+    parameter("HeapProfiler.startSampling",        "stackDepth",              Number(1.0, 1_000.0)),
+    parameter("Profiler.setSamplingInterval",      "interval",                Number(100.0, 1_000_000.0)),
+    parameter("Memory.startSampling",              "samplingInterval",        Number(1_024.0, 2_147_483_647.0)),
+];
+
+/// Sides whose product is bounded, in pixels of the device.
+#[derive(Clone, Copy, Debug)]
+struct Area {
+    method: &'static str,
+    sides: [&'static str; 2],
+    /// What both sides are multiplied by.
+    scale: Option<&'static str>,
+    /// And by what the page's emulated screen has for each pixel of it.
+    dense: bool,
+    most: f64,
+}
+
+const fn area(
+    method: &'static str,
+    sides: [&'static str; 2],
+    scale: Option<&'static str>,
+    dense: bool,
+    most: f64,
+) -> Area {
+    Area { method, sides, scale, dense, most }
+}
+
+/// 8K: a window of twice this is slow for everybody in `chromium`, one of eight times is its end.
+const SCREEN: f64 = 7_680.0 * 4_320.0;
+/// 4,096 by 16,384, where pictures end: one of four times this takes the compositor for 10 s.
+const PICTURE: f64 = 67_108_864.0;
+
+#[rustfmt::skip]
+static AREAS: &[Area] = &[
+    area("Target.createTarget",     ["width", "height"], None, false, SCREEN),
+    area("Browser.setWindowBounds", ["bounds.width", "bounds.height"], None, false, SCREEN),
+    area("Browser.setContentsSize", ["width", "height"], None, false, SCREEN),
+    area("Emulation.setVisibleSize", ["width", "height"], None, false, PICTURE),
+    area("Emulation.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
+    area("Emulation.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), false, PICTURE),
+    area("Page.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
+    area("Page.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), false, PICTURE),
+    area("Page.captureScreenshot",  ["clip.width", "clip.height"], Some("clip.scale"), true, PICTURE),
+    area("Page.startScreencast",    ["maxWidth", "maxHeight"], None, false, PICTURE),
+    area("Page.startScreenRecording", ["maxWidth", "maxHeight"], None, false, SCREEN),
+];
+
+/// Why a command may not be sent as it is.
+#[derive(Debug)]
+pub(crate) struct OutOfBounds(String);
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in a shared browser lease", self.0)
+    }
+}
+
+/// Judges the parameters of a command. `density` is how many pixels the page's screen has for each
+/// of its own, `allows` the lease's rule for addresses.
+pub(crate) fn judge(
+    method: &str,
+    params: &Map<String, Value>,
+    density: f64,
+    allows: impl Fn(&str) -> bool,
+) -> Result<(), OutOfBounds> {
+    for Parameter { path, judgement, .. } in PARAMETERS.iter().filter(|row| row.method == method) {
+        let Some(value) = at(params, path) else { continue };
+        match (judgement, value) {
+            (_, Value::Null) => {}
+            (Number(least, most), Value::Number(number)) => {
+                let within = number.as_f64().is_some_and(|it| (*least..=*most).contains(&it));
+                if !within {
+                    let bounds = format!("`{path}` is {number} and may be {least} to {most}");
+                    return Err(OutOfBounds(bounds));
+                }
+            }
+            (Length(most), Value::String(text)) => {
+                if text.len() > *most {
+                    return Err(OutOfBounds(format!("`{path}` may have {most} characters")));
+                }
+            }
+            (Word(words), Value::String(word)) => {
+                if !words.contains(&word.as_str()) {
+                    let allowed = words.join(" or ");
+                    return Err(OutOfBounds(format!("`{path}` may be {allowed}, not {word},")));
+                }
+            }
+            (Address, Value::String(address)) => {
+                if !allows(address) {
+                    return Err(OutOfBounds(format!("`{path}` is not an address of the web")));
+                }
+            }
+            (Number(..) | Length(_) | Word(_) | Address, _) => {
+                return Err(OutOfBounds(format!("`{path}` is of another type than allowed")));
+            }
+        }
+    }
+    for Area { sides, scale, dense, most, .. } in AREAS.iter().filter(|row| row.method == method) {
+        let number = |path: &str| at(params, path).and_then(Value::as_f64);
+        let [width, height] = sides.map(number);
+        // One side alone leaves the other as it is: as large as this one, for all we know.
+        let Some((width, height)) = width.or(height).zip(height.or(width)) else { continue };
+        let scale = scale.and_then(number).filter(|scale| *scale > 0.0).unwrap_or(1.0);
+        let scale = if *dense { scale * density } else { scale };
+        let pixels = width * height * scale * scale;
+        if pixels > *most {
+            let sides = sides.join("` by `");
+            let sizes = format!("`{sides}` are {pixels} pixels, and may be {most}");
+            return Err(OutOfBounds(sizes));
+        }
+    }
+    Ok(())
+}
+
+/// The parameter of this name, which may be inside of others.
+pub(crate) fn at<'a>(params: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let mut names = path.split('.');
+    let first = params.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn judged(method: &str, params: &Value) -> Result<(), String> {
+        let params = params.as_object().expect("a test writes an object");
+        judge(method, params, 1.0, |address| address.starts_with("http"))
+            .map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn what_clients_send_is_within_the_bounds() {
+        for (method, params) in [
+            ("Target.createTarget", json!({ "url": "about:blank" })),
+            (
+                "Target.createTarget",
+                json!({ "url": "", "width": 7680, "height": 4320, "left": null }),
+            ),
+            ("Browser.setWindowBounds", json!({ "bounds": { "windowState": "normal" } })),
+            ("Browser.setWindowBounds", json!({ "bounds": { "width": 1280, "height": 720 } })),
+            (
+                "Emulation.setDeviceMetricsOverride",
+                json!({ "width": 390, "height": 844, "deviceScaleFactor": 3, "mobile": true,
+                    "screenOrientation": { "angle": 90, "type": "landscapePrimary" } }),
+            ),
+            (
+                "Emulation.setDeviceMetricsOverride",
+                json!({ "width": 0, "height": 0, "deviceScaleFactor": 0, "mobile": false }),
+            ),
+            (
+                "Page.captureScreenshot",
+                json!({ "clip": { "x": 0, "y": 0, "width": 1280, "height": 16384, "scale": 1 } }),
+            ),
+            ("Page.printToPDF", json!({ "paperWidth": 8.5, "paperHeight": 11, "scale": 0.5 })),
+            ("Runtime.evaluate", json!({ "timeout": 1e300 })),
+        ] {
+            assert_eq!(judged(method, &params), Ok(()), "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter_and_its_bounds() {
+        for (method, params, message) in [
+            (
+                "Target.createTarget",
+                json!({ "width": 10_000_000 }),
+                "`width` is 10000000 and may be 0 to 8192 in a shared browser lease",
+            ),
+            (
+                "Target.createTarget",
+                json!({ "windowState": "fullscreen" }),
+                "`windowState` may be normal or minimized, not fullscreen, in a shared browser lease",
+            ),
+            (
+                "Network.loadNetworkResource",
+                json!({ "url": "file:///etc/passwd" }),
+                "`url` is not an address of the web in a shared browser lease",
+            ),
+        ] {
+            assert_eq!(judged(method, &params), Err(message.to_owned()), "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn sides_are_bounded_by_their_product_as_well() {
+        let bounds = |width: Value, height: Value| {
+            let bounds = json!({ "bounds": { "width": width, "height": height } });
+            judged("Browser.setWindowBounds", &bounds).is_ok()
+        };
+        assert!(bounds(json!(8192), json!(4000)));
+        assert!(!bounds(json!(8192), json!(8192)));
+        // One after the other would reach the same.
+        assert!(!bounds(json!(8192), Value::Null) && !bounds(Value::Null, json!(8192)));
+        assert!(bounds(json!(5000), Value::Null));
+        let clip = |side: u32, scale: f64, density: f64| {
+            let clip = json!({ "clip": { "x": 0, "y": 0, "width": side, "height": side, "scale": scale } });
+            let clip = clip.as_object().expect("an object");
+            judge("Page.captureScreenshot", clip, density, |_| true).is_ok()
+        };
+        assert!(clip(8192, 1.0, 1.0) && clip(100, 10.0, 3.0));
+        assert!(!clip(100, 100.0, 1.0), "the scale counts twice");
+        assert!(!clip(8192, 1.0, 2.0), "and so does the screen's own");
+    }
+
+    #[test]
+    fn what_is_not_of_the_type_is_refused() {
+        for value in [json!("NaN"), json!("1e7"), json!([1]), json!({}), json!(true)] {
+            let params = json!({ "width": value });
+            assert!(judged("Browser.setContentsSize", &params).is_err(), "{params}");
+        }
+        for value in [json!(-1), json!(1e7), json!(2_147_483_648_u64), json!(9e15), json!(1e308)] {
+            let params = json!({ "width": value });
+            assert!(judged("Browser.setContentsSize", &params).is_err(), "{params}");
+        }
+        assert!(judged("Browser.setContentsSize", &json!({ "width": null })).is_ok());
+    }
+}
