@@ -13,7 +13,7 @@ use super::spec::BrowserSpec;
 use super::version::Version;
 use crate::ChromeError;
 use crate::cdp::CdpError;
-use crate::mux::{Connection, EndReason, LeaseKind, LeaseTarget};
+use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget};
 use crate::process::Engine;
 
 /// How long a screenshot may take. A page that shows a dialog does not paint.
@@ -48,6 +48,26 @@ impl VirtualBrowser {
     /// [`CdpError::Ended`] with the reason if the browser is gone.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
         self.seat().lease.connect().await
+    }
+
+    /// Opens a connection for a client whose commands that no Chromium has are answered by the
+    /// caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        &self,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Connection, CdpError> {
+        self.seat().lease.connect_with(commands).await
+    }
+
+    /// Whether a command of a client is not answered, or a download has not ended: then a client
+    /// that is silent waits.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.seat().lease.is_busy()
     }
 
     /// The browser as a connected `chromiumoxide::Browser`. The first call connects.

@@ -50,7 +50,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) {
     let params = json!({});
     loop {
-        let leased = mux.has_connections();
+        let leased = mux.has_clients();
         let pause = (limit / 8).clamp(Duration::from_millis(50), IDLE_PAUSE);
         sleep(if leased { pause } else { IDLE_PAUSE }).await;
         if host.strong_count() == 0 {
@@ -60,7 +60,7 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) {
         let answer = mux.call(None, "Browser.getVersion", &params);
         tokio::pin!(answer);
         while timeout(pause, &mut answer).await.is_err() {
-            let limit = if mux.has_connections() { limit } else { limit.min(IDLE_LIMIT) };
+            let limit = if mux.has_clients() { limit } else { limit.min(IDLE_LIMIT) };
             if mux.last_heard().elapsed() >= limit {
                 return;
             }

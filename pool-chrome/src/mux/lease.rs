@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, Outgoing};
 use super::multiplexer::Multiplexer;
 use super::state::{LeaseId, Remains};
-use super::{EndReason, LeaseKind};
+use super::{EndReason, HolderCommands, LeaseKind};
 use crate::cdp::CdpError;
 
 /// How long the things of a lease may take to go.
@@ -56,6 +56,26 @@ impl MuxLease {
     ///
     /// [`CdpError::Ended`] if the lease is over.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
+        self.open(None).await
+    }
+
+    /// Opens a connection for a client whose commands that no Chromium has, such as
+    /// `Browserless.reconnect`, are answered by the caller. See [`connect`](Self::connect).
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        &self,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Connection, CdpError> {
+        self.open(Some(commands)).await
+    }
+
+    async fn open(
+        &self,
+        commands: Option<Arc<dyn HolderCommands>>,
+    ) -> Result<Connection, CdpError> {
         let shared = self.mux.shared();
         if let Some(reason) = self.end_reason() {
             return Err(CdpError::Ended(reason));
@@ -73,7 +93,7 @@ impl MuxLease {
         let (outgoing, queue) = Outgoing::new(limit);
         let link = outgoing.link.clone();
         let id = shared
-            .update(|state| state.open_connection(self.id, root, outgoing))
+            .update(|state| state.open_connection(self.id, root, outgoing, commands))
             .ok_or_else(over)?;
         Ok(Connection::new(Arc::clone(shared), id, link, queue))
     }
@@ -213,6 +233,13 @@ impl MuxLease {
         self.mux
             .shared()
             .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
+    }
+
+    /// Whether it has something to do for its clients: a command that is not answered, or a
+    /// download that has not ended. Then a client that is silent waits.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.mux.shared().look(|state| state.is_busy(self.id))
     }
 
     /// What the lease has open, for an overview. Nothing of it is disturbed.

@@ -35,6 +35,7 @@ mod end;
 mod envelope;
 mod filter;
 mod framing;
+mod holder;
 #[cfg(test)]
 mod judged;
 mod lease;
@@ -53,6 +54,7 @@ mod target;
 pub use client_proxies::ClientProxies;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
+pub use holder::HolderCommands;
 pub use lease::{LeaseTarget, MuxLease};
 pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions};
 pub use multiplexer::{Census, Multiplexer};

@@ -89,13 +89,17 @@ impl Multiplexer {
     async fn take_control(&self) -> Result<(), CdpError> {
         let discover = json!({ "discover": true, "filter": [{}] });
         let attach = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
-        let (discovered, attached, contexts) = tokio::join!(
+        // Clients' own settings come later and stay; this only makes us hear of all downloads.
+        let downloads = json!({ "behavior": "default", "eventsEnabled": true });
+        let (discovered, attached, told, contexts) = tokio::join!(
             self.call(None, "Target.setDiscoverTargets", &discover),
             self.call(None, "Target.setAutoAttach", &attach),
+            self.call(None, "Browser.setDownloadBehavior", &downloads),
             self.contexts(),
         );
         discovered?;
         attached?;
+        told?;
         let real: Option<Id> = contexts?.default_browser_context_id.map(Into::into);
         self.shared.update(|state| state.real_context = real);
         Ok(())
@@ -205,10 +209,10 @@ impl Multiplexer {
         self.shared.update(|state| state.dispose_context_now(context));
     }
 
-    /// Whether any client is connected.
+    /// Whether a lease has clients: connected now, or expected back.
     #[must_use]
-    pub fn has_connections(&self) -> bool {
-        self.shared.look(State::has_connections)
+    pub fn has_clients(&self) -> bool {
+        self.shared.look(State::has_clients)
     }
 
     /// The contexts that Chromium has at this moment, but for its real default one.

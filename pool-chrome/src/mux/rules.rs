@@ -23,6 +23,8 @@ pub(crate) enum Rule {
     NotAllowed,
     /// Does nothing and succeeds.
     Nothing,
+    /// Answered by the lease's holder, if it knows it.
+    Holder,
 
     /// Answered here: the lease's contexts.
     Contexts,
@@ -151,6 +153,9 @@ static TABLE: &[Row] = &[
     both("Page.navigate",                         Refuse,            Navigate),
     both("DOM.setFileInputFiles",                 Refuse,            Files),
     both("Page.setDownloadBehavior",              Refuse,            DownloadPath),
+
+    //   What a hosted browser has and Chromium has not.
+    both("Browserless.*",                         Holder,            Holder),
 
     //   Opens a port: nothing of ours listens.
     both("Tethering.*",                           Refuse,            Refuse),

@@ -40,6 +40,11 @@ pub(crate) fn own_reply(message: &[u8]) -> Option<i32> {
     i32::try_from(id).ok().filter(|id| *id <= OWN_IDS_FROM)
 }
 
+/// Whether a message is an answer: an event has no id.
+pub(crate) fn is_reply(message: &[u8]) -> bool {
+    message.starts_with(br#"{"id":"#)
+}
+
 /// The same message with its session at the end, for a Chromium that puts it elsewhere.
 pub(crate) fn with_session_last(message: &[u8]) -> Option<Vec<u8>> {
     let mut members: serde_json::Map<String, serde_json::Value> =

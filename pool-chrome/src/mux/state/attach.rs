@@ -25,6 +25,15 @@ pub(crate) struct AutoAttachParams {
     pub(crate) filter: Option<TargetFilter>,
 }
 
+/// A session of a client that is gone.
+pub(super) struct Left {
+    pub(super) session: SessionId,
+    /// It is of a page or a frame, not of a worker.
+    pub(super) is_page: bool,
+    /// The root session's, not one that goes with a browser session of the client.
+    pub(super) handed: bool,
+}
+
 impl State {
     /// The root session was attached to a target.
     pub(super) fn attached_on_root(&mut self, session: SessionId, info: &Info, waiting: bool) {
@@ -171,6 +180,32 @@ impl State {
         self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), reply);
     }
 
+    /// Leaves a session of a client that is gone, so that nothing of its target stands still.
+    ///
+    /// A worker is stranded if it is left before it has answered that it goes on. A page may never
+    /// answer, as one that is busy or shows a dialog, and must not be held until then.
+    pub(super) fn leave(&mut self, left: &Left) {
+        let Left { session, is_page, handed } = *left;
+        if is_page {
+            // The whole browser leaves a dialog open when the session ends that was told of it,
+            // and no other session can close it.
+            let params = json!({ "accept": false });
+            let method = "Page.handleJavaScriptDialog";
+            self.own_command(Some(session), method, &params, Reply::Nothing);
+        }
+        match (handed, is_page) {
+            // It goes with the browser session that it was made on.
+            (false, _) => {}
+            (true, false) => self.release(session, None),
+            (true, true) => {
+                self.insert_session(session, Owner::Own, None, None);
+                let resume = "Runtime.runIfWaitingForDebugger";
+                self.own_command(Some(session), resume, &json!({}), Reply::Nothing);
+                self.detach(session);
+            }
+        }
+    }
+
     /// Detaches a session by whoever made it.
     pub(super) fn detach(&mut self, session: SessionId) {
         let Some(held) = self.sessions.get(&session) else { return };
@@ -309,8 +344,15 @@ impl State {
         target: Option<Id>,
         maker: Option<SessionId>,
     ) {
-        let held =
-            Session { owner, target, maker, parent: maker, waiting: false, automatic: false };
+        let held = Session {
+            owner,
+            target,
+            maker,
+            parent: maker,
+            waiting: false,
+            automatic: false,
+            unanswered: 0,
+        };
         self.sessions.insert(session, held);
     }
 

@@ -17,6 +17,7 @@ use crate::mux::envelope;
 /// The protocol's codes for what a caller did wrong.
 pub(super) const SERVER_ERROR: i32 = -32000;
 pub(super) const INVALID_PARAMS: i32 = -32602;
+const NOT_FOUND: i32 = -32601;
 
 pub(super) type Params = Map<String, Value>;
 
@@ -46,6 +47,7 @@ impl State {
             }
             Rule::NotAllowed => self.refuse(request, SERVER_ERROR, "Not allowed"),
             Rule::Nothing => self.answer(&request.relay(), "{}"),
+            Rule::Holder => self.ask_holder(request),
 
             Rule::Contexts => {
                 let list = self.context_list(request.lease);
@@ -115,6 +117,14 @@ impl State {
     /// Sends a command as it is: its reply finds the client by itself, ids are per session.
     pub(super) fn pass(&mut self, request: &Request<'_>) {
         let params = request.params.map(|params| params.get());
+        self.forward(request, params);
+    }
+
+    /// Hands a command on under the client's own id, and counts that it waits for an answer.
+    fn forward(&mut self, request: &Request<'_>, params: Option<&str>) {
+        if let Some(session) = self.sessions.get_mut(&request.session) {
+            session.unanswered += 1;
+        }
         let frame = envelope::write(request.id, &request.method, params, Some(request.session));
         self.push_client(request.connection, frame);
     }
@@ -122,10 +132,7 @@ impl State {
     /// Sends a command with the params that the rules have read, written anew: what was judged is
     /// what Chromium gets.
     pub(super) fn send(&mut self, request: &Request<'_>, params: &Params) {
-        let params = write(params);
-        let frame =
-            envelope::write(request.id, &request.method, Some(&params), Some(request.session));
-        self.push_client(request.connection, frame);
+        self.forward(request, Some(&write(params)));
     }
 
     /// The same, but its reply is seen on its way back.
@@ -139,6 +146,20 @@ impl State {
         let params = written.as_deref().or(request.params.map(|params| params.get()));
         let reply = Reply::Relay(request.relay(), watch);
         self.relay(request.connection, Some(request.session), &request.method, params, reply);
+    }
+
+    /// Answers a command that only the lease's holder knows.
+    fn ask_holder(&mut self, request: &Request<'_>) {
+        let Some(params) = self.read::<Params>(request) else { return };
+        let holder = self.clients.get(&request.connection).and_then(|it| it.commands.clone());
+        match holder.and_then(|holder| holder.call(&request.method, &params)) {
+            Some(Ok(result)) => self.answer(&request.relay(), &result.to_string()),
+            Some(Err(message)) => self.refuse(request, SERVER_ERROR, &message),
+            None => {
+                let message = format!("'{}' wasn't found", request.method);
+                self.refuse(request, NOT_FOUND, &message);
+            }
+        }
     }
 
     pub(super) fn refuse(&mut self, request: &Request<'_>, code: i32, message: &str) {

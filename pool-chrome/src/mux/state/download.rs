@@ -11,7 +11,7 @@ use super::super::lease_options::LeaseKind;
 use super::super::session_id::SessionId;
 use super::super::suffix;
 use super::super::target::Id;
-use super::{ConnectionId, Owner, Reply, State};
+use super::{ConnectionId, LeaseId, Owner, Reply, State};
 
 /// The downloads whose owner a connection waits to learn.
 #[derive(Debug, Default)]
@@ -27,6 +27,19 @@ struct Open {
     asked: usize,
 }
 
+/// Downloads that have not ended, as the root session is told of all of them.
+#[derive(Debug, Default)]
+pub(super) struct Running(HashMap<Id, Option<LeaseId>>);
+
+/// How many are remembered. One whose end Chromium has not told would stay for ever.
+const MOST_RUNNING: usize = 1024;
+
+#[derive(Deserialize)]
+struct Progress {
+    guid: Id,
+    state: String,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Params {
@@ -36,6 +49,43 @@ struct Params {
 }
 
 impl State {
+    /// A download of any lease begins.
+    pub(super) fn download_begins(&mut self, params: &RawValue) {
+        let Ok(Params { guid, frame_id }) = serde_json::from_str(params.get()) else { return };
+        // A frame within a page is no target: then its lease is known when a client has asked.
+        let target = self.targets.get(&*frame_id);
+        let lease = target.and_then(|target| self.lease_of(target));
+        let lease = lease.or_else(|| {
+            self.leases.iter().find(|(_, lease)| lease.had(&frame_id)).map(|(id, _)| *id)
+        });
+        if self.running.0.len() < MOST_RUNNING {
+            self.running.0.insert(guid, lease);
+        }
+    }
+
+    /// A download of any lease goes on, or ends.
+    pub(super) fn download_goes_on(&mut self, params: &RawValue) {
+        let Ok(Progress { guid, state }) = serde_json::from_str(params.get()) else { return };
+        if state != "inProgress" {
+            self.running.0.remove(&guid);
+        }
+    }
+
+    /// Whether a download of a lease has not ended.
+    pub(super) fn is_downloading(&self, id: LeaseId) -> bool {
+        let Some(lease) = self.leases.get(&id) else { return false };
+        let alone = lease.options.kind == LeaseKind::Exclusive;
+        self.running.0.iter().any(|(guid, its)| match its {
+            Some(its) => *its == id,
+            None => alone || lease.downloads.contains(guid),
+        })
+    }
+
+    /// Forgets the downloads of a lease that is over.
+    pub(super) fn forget_downloads(&mut self, id: LeaseId) {
+        self.running.0.retain(|_, its| *its != Some(id));
+    }
+
     pub(super) fn download_event(
         &mut self,
         connection: ConnectionId,

@@ -29,6 +29,8 @@ impl State {
                     self.session_gone(session);
                 }
             }
+            "Browser.downloadWillBegin" => self.download_begins(params),
+            "Browser.downloadProgress" => self.download_goes_on(params),
             _ => {}
         }
     }
@@ -131,6 +133,10 @@ impl State {
         let lease = self.targets.get(&id).and_then(|target| self.lease_of(target));
         if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(&lease)) {
             lease.crashed = true;
+        }
+        // What its renderer had not answered by now it never will.
+        for held in self.sessions.values_mut().filter(|held| held.target.as_ref() == Some(&id)) {
+            held.unanswered = 0;
         }
         self.announce_end(&id, "Target.targetCrashed", params.get());
     }

@@ -1,16 +1,22 @@
 //! How leases and connections begin and end.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use super::super::connection::Outgoing;
 use super::super::end::EndReason;
+use super::super::holder::HolderCommands;
 use super::super::lease_options::{DefaultContext, LeaseOptions};
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Target};
+use super::attach::Left;
 use super::context::BYPASS_NONE;
 use super::lease::{Lease, LeaseId, Remains, Warm};
-use super::{BrowserSession, Client, ConnectionId, Context, Owner, Reply, State, download};
+use super::{
+    BrowserSession, Client, ConnectionId, Context, Owner, Reply, Session, State, download,
+};
 use crate::cdp::CdpError;
 
 impl State {
@@ -90,6 +96,7 @@ impl State {
         lease: LeaseId,
         root: SessionId,
         outgoing: Outgoing,
+        commands: Option<Arc<dyn HolderCommands>>,
     ) -> Option<ConnectionId> {
         let Some(held) = self.leases.get_mut(&lease) else {
             self.detach(root);
@@ -114,6 +121,7 @@ impl State {
             ignore_certificates: false,
             held: Vec::new(),
             downloads,
+            commands,
         };
         self.clients.insert(id, client);
         Some(id)
@@ -123,13 +131,14 @@ impl State {
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
         let Some(client) = self.clients.remove(&id) else { return };
         client.outgoing.link.end(reason);
-        for session in self.sessions_of(id) {
-            let Some(held) = self.sessions.get(&session) else { continue };
-            let handed = held.maker.is_none() && matches!(held.owner, Owner::Page(_));
+        // Looked at before the first is forgotten, and all that hangs on it.
+        let sessions = self.sessions_of(id);
+        let pages: Vec<_> = sessions.iter().filter_map(|id| self.left_on(*id)).collect();
+        for session in sessions {
             self.forget_session(session);
-            if handed {
-                self.release(session, None);
-            }
+        }
+        for left in pages {
+            self.leave(&left);
         }
         self.contexts.retain(|_, context| context.maker != client.root);
         self.insert_session(client.root, Owner::Own, None, None);
@@ -141,19 +150,24 @@ impl State {
         }
     }
 
+    /// What a client that goes leaves on a session of a page, frame or worker.
+    fn left_on(&self, session: SessionId) -> Option<Left> {
+        let held = self.sessions.get(&session)?;
+        let Owner::Page(_) = held.owner else { return None };
+        let target = held.target.as_ref().and_then(|id| self.targets.get(id));
+        let is_page = target.is_some_and(|it| matches!(&*it.info.kind, "page" | "iframe"));
+        Some(Left { session, is_page, handed: held.maker.is_none() })
+    }
+
     fn sessions_of(&self, connection: ConnectionId) -> Vec<SessionId> {
-        let is_its = |owner: Owner| match owner {
-            Owner::Own => false,
-            Owner::Browser { connection: its, .. }
-            | Owner::Page(its)
-            | Owner::Tab { connection: its, .. } => its == connection,
-        };
-        self.sessions.iter().filter(|(_, held)| is_its(held.owner)).map(|(id, _)| *id).collect()
+        let is_its = |held: &Session| held.owner.connection() == Some(connection);
+        self.sessions.iter().filter(|(_, held)| is_its(held)).map(|(id, _)| *id).collect()
     }
 
     /// Takes a lease out of the registry and says what must go with it.
     pub(crate) fn close_lease(&mut self, id: LeaseId, reason: EndReason) -> Remains {
         let Some(mut lease) = self.leases.remove(&id) else { return Remains::default() };
+        self.forget_downloads(id);
         lease.end(reason);
         let reason = (*lease.ended.borrow()).unwrap_or(reason);
         let mut remains = Remains { screens: lease.screens, ..Remains::default() };

@@ -26,6 +26,7 @@ mod window;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -35,6 +36,7 @@ use super::assumptions::Assumptions;
 use super::connection::Outgoing;
 use super::end::EndReason;
 use super::envelope;
+use super::holder::HolderCommands;
 use super::multiplexer::Census;
 use super::outbox::Outbox;
 use super::session_id::SessionId;
@@ -42,6 +44,7 @@ use super::suffix;
 use super::target::{Id, Message, Target};
 
 pub(crate) use browser::BrowserSession;
+use download::Running;
 pub(crate) use lease::{Lease, LeaseId, Remains};
 pub(crate) use pending::{Pending, Relay, Reply, Watch};
 
@@ -62,6 +65,18 @@ pub(crate) enum Owner {
     Tab { connection: ConnectionId, page: SessionId },
 }
 
+impl Owner {
+    /// The connection that a session is of.
+    fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Self::Own => None,
+            Self::Browser { connection, .. }
+            | Self::Page(connection)
+            | Self::Tab { connection, .. } => Some(connection),
+        }
+    }
+}
+
 /// A session in the registry.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -76,6 +91,8 @@ pub(crate) struct Session {
     pub(crate) waiting: bool,
     /// It came by auto-attach, not by a command of its client.
     pub(crate) automatic: bool,
+    /// Commands of its client that Chromium has not answered.
+    pub(crate) unanswered: u32,
 }
 
 /// A browser context in the registry.
@@ -98,6 +115,8 @@ pub(crate) struct Client {
     /// for the page when it reads the reply.
     pub(crate) held: Vec<(Id, Bytes)>,
     pub(crate) downloads: download::Downloads,
+    /// Answers what no Chromium has.
+    pub(crate) commands: Option<Arc<dyn HolderCommands>>,
 }
 
 /// Everything that the multiplexer knows.
@@ -125,6 +144,8 @@ pub(crate) struct State {
     own_contexts: HashSet<Id>,
     /// The Chromium's real default context, once it is known.
     pub(crate) real_context: Option<Id>,
+    /// Downloads that have not ended, of all leases.
+    running: Running,
 }
 
 impl State {
@@ -146,6 +167,7 @@ impl State {
             own_attaches: HashSet::new(),
             own_contexts: HashSet::new(),
             real_context: None,
+            running: Running::default(),
         }
     }
 
@@ -161,7 +183,13 @@ impl State {
         let Some(session) = suffix::session_of(&message) else {
             return self.root_message(&message);
         };
-        match self.sessions.get(&session).map(|session| session.owner) {
+        let owner = self.sessions.get_mut(&session).map(|session| {
+            if suffix::is_reply(&message) {
+                session.unanswered = session.unanswered.saturating_sub(1);
+            }
+            session.owner
+        });
+        match owner {
             Some(Owner::Page(connection)) => {
                 if suffix::is_target_event(&message) {
                     self.page_target_event(connection, session, message);
@@ -278,8 +306,25 @@ impl State {
         }
     }
 
-    pub(crate) fn has_connections(&self) -> bool {
-        !self.clients.is_empty()
+    pub(crate) fn has_clients(&self) -> bool {
+        self.leases.values().any(|lease| lease.used)
+    }
+
+    /// Whether a lease has something to do for its clients: a command that is not answered, or a
+    /// download that has not ended.
+    pub(crate) fn is_busy(&self, lease: LeaseId) -> bool {
+        let is_its =
+            |id: &ConnectionId| self.clients.get(id).is_some_and(|client| client.lease == lease);
+        let waits = |held: &Session| {
+            held.unanswered > 0 && held.owner.connection().is_some_and(|id| is_its(&id))
+        };
+        let relayed = |pending: &Pending| match &pending.reply {
+            Reply::Relay(relay, _) => is_its(&relay.connection),
+            _ => false,
+        };
+        self.sessions.values().any(waits)
+            || self.pending.values().any(relayed)
+            || self.is_downloading(lease)
     }
 
     /// Leaves a session of ours.

@@ -88,7 +88,7 @@ impl Stage {
         made.try_recv().expect("answered").expect("a context");
         let root = self.browser_session(lease);
         let (outgoing, messages) = Outgoing::new(usize::MAX);
-        let connection = self.state.open_connection(lease, root, outgoing).expect("a lease");
+        let connection = self.state.open_connection(lease, root, outgoing, None).expect("a lease");
         let on = json!({ "id": 1, "method": "Target.setAutoAttach", "params": {
             "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true } });
         self.state.client_message(connection, &on.to_string());
