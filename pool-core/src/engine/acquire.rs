@@ -182,7 +182,7 @@ impl<R> State<R> {
         if asked.waited.is_zero() {
             queue.push(&mut self.waiters, waiter, asked.handicap);
         } else {
-            queue.push_aged(&mut self.waiters, waiter);
+            queue.push_aged(&self.waiters, waiter);
         }
         waiter
     }
