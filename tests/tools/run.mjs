@@ -4,7 +4,7 @@
 //   node tests/tools/run.mjs [--quick] [--only NAME,...] [--on direct,exclusive,shared] [--engine shell]
 //        [--json FILE] [--keep]
 //
-// Prints a table and, with --json, writes what it is made of. Exits with 1 when a job fails that must pass.
+// --quick runs those tools that need little to be installed, and those through the pool only. Prints a table and, with --json, writes what it is made of. Exits with 1 when a job fails that must pass.
 // POOL_CLI names the binary (default target/debug/pool-cli). --keep leaves the folders of the jobs.
 
 import { spawn } from 'node:child_process';
@@ -22,7 +22,7 @@ const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
     only: { type: 'string' },
-    on: { type: 'string', default: 'direct,exclusive,shared' },
+    on: { type: 'string' },
     engine: { type: 'string', default: 'shell' },
     json: { type: 'string' },
     keep: { type: 'boolean', default: false },
@@ -185,7 +185,8 @@ const site = await serve();
 const places = {};
 const results = [];
 try {
-  for (const name of values.on.split(',')) {
+  const on = values.on ?? (values.quick ? 'exclusive,shared' : 'direct,exclusive,shared');
+  for (const name of on.split(',')) {
     places[name] = name === 'direct' ? await plainChromium(values.engine) : await pooled(name, values.engine, scratch);
   }
   for (const tool of chosen) {

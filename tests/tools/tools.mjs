@@ -29,8 +29,11 @@ function newNode() {
 const quick = (name, script, more) => ({
   name, quick: true, version: PACKAGES.quick[name], program: [process.execPath, join(HERE, 'quick', script)], ...more,
 });
-const whole = (name, script, more) => ({
-  name, version: PACKAGES.whole[name], program: [newNode(), join(HERE, 'whole', script)], ...more,
+const whole = (name, script, { parameters = [], ...more }) => ({
+  name,
+  version: PACKAGES.whole[name.split(' ')[0]],
+  program: [newNode(), join(HERE, 'whole', script), ...parameters],
+  ...more,
 });
 const python = (name, environment, script, more) => ({
   name,
@@ -75,6 +78,42 @@ export const TOOLS = [
     quick: true,
     address: '`zendriver.start(host=HOST, port=PORT)`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  whole('chrome-devtools-mcp', 'chrome-devtools-mcp.mjs', {
+    address: '`--wsEndpoint ws://HOST:PORT`',
+    proves: ['title', 'sent', 'marks', 'picture', 'trace', 'audit'],
+    refused: ['trace'],
+  }),
+  python('browser-use', 'agents', 'browser_use_job.py', {
+    address: '`BrowserProfile(cdp_url="http://HOST:PORT")`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  python('crawl4ai', 'agents', 'crawl4ai_job.py', {
+    address: '`BrowserConfig(cdp_url="ws://HOST:PORT", cdp_cleanup_on_close=True)`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  python('scrapy-playwright', 'agents', 'scrapy_playwright_job.py', {
+    address: '`PLAYWRIGHT_CDP_URL = "ws://HOST:PORT"`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  whole('@browserbasehq/stagehand', 'stagehand.mjs', {
+    address: '`env: \'LOCAL\'`, `localBrowserLaunchOptions: { cdpUrl: \'ws://HOST:PORT\' }`',
+    proves: ['title', 'sent', 'marks', 'picture', 'file'],
+  }),
+  whole('lighthouse', 'lighthouse.mjs', {
+    address: '`--hostname=HOST --port=PORT`',
+    proves: ['audit', 'trace', 'picture'],
+    refused: ['trace', 'picture'],
+  }),
+  whole('crawlee (Playwright)', 'crawlee.mjs', {
+    parameters: ['playwright'],
+    address: '`launcher: { name: () => \'chromium\', launch: () => chromium.connectOverCDP(…) }`, `useIncognitoPages`',
+    proves: ['title', 'sent', 'marks', 'picture'],
+  }),
+  whole('crawlee (Puppeteer)', 'crawlee.mjs', {
+    parameters: ['puppeteer'],
+    address: '`launcher: { launch: () => puppeteer.connect({ browserWSEndpoint }) }`, `useIncognitoPages`',
+    proves: ['title', 'sent', 'marks', 'picture'],
   }),
   {
     name: 'headless_chrome',
