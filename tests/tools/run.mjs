@@ -4,7 +4,8 @@
 //   node tests/tools/run.mjs [--quick] [--only NAME,...] [--on direct,exclusive,shared] [--engine shell]
 //        [--json FILE] [--keep]
 //
-// --quick runs those tools that need little to be installed, and those through the pool only. Prints a table and, with --json, writes what it is made of. Exits with 1 when a job fails that must pass.
+// --quick runs those tools that need little to be installed, through the pool only. Prints a table and, with
+// --json, writes what it is made of. Exits with 1 when a job fails that must pass.
 // POOL_CLI names the binary (default target/debug/pool-cli). --keep leaves the folders of the jobs.
 
 import { spawn } from 'node:child_process';
