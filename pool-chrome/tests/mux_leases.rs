@@ -3,7 +3,7 @@
 mod mux_support;
 
 use mux_support::{Client, ENGINES, KINDS, Rig, eventually};
-use pool_chrome::mux::{EndReason, LeaseKind, LeaseOptions};
+use pool_chrome::mux::{Budget, EndReason, LeaseKind};
 use serde_json::json;
 
 #[tokio::test]
@@ -259,28 +259,62 @@ async fn a_dead_browser_ends_its_clients_with_the_reason() {
     }
 }
 
+/// Makes a page that talks without end, and does not read what it says.
+async fn flood(client: &mut Client) {
+    let (_, page) = client.page("about:blank").await;
+    client.ok(Some(&page), "Runtime.enable", json!({})).await;
+    let flood =
+        "setInterval(() => { for (let i = 0; i < 200; i++) console.log('x'.repeat(4096)) }, 0)";
+    client.send(Some(&page), "Runtime.evaluate", json!({ "expression": flood })).await;
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off_and_its_neighbour_is_not() {
-    let rig = Rig::new(ENGINES[0]).await;
-    let mut options = LeaseOptions::new(LeaseKind::Shared);
-    options.outgoing_limit = 1024 * 1024;
-    let lease = rig.mux.open_lease(options).await.unwrap();
+    let budget = Budget::new(4 << 20);
+    let rig = Rig::within(budget.clone(), ENGINES[0]).await;
+    let lease = rig.lease(LeaseKind::Shared).await;
     let mut greedy = Client::new(lease.connect().await.unwrap());
     let (_neighbour, mut neighbour) = rig.client(LeaseKind::Shared).await;
     let (_, session) = neighbour.page("about:blank").await;
 
-    let (_, page) = greedy.page("about:blank").await;
-    greedy.ok(Some(&page), "Runtime.enable", json!({})).await;
-    let flood =
-        "setInterval(() => { for (let i = 0; i < 200; i++) console.log('x'.repeat(4096)) }, 0)";
-    greedy.send(Some(&page), "Runtime.evaluate", json!({ "expression": flood })).await;
+    flood(&mut greedy).await;
     eventually("it is cut off", async || {
         assert_eq!(neighbour.evaluate(&session, "6*7").await, json!(42));
-        lease.targets().is_empty() || greedy_is_over(&greedy)
+        assert!(budget.used() <= budget.limit(), "{} bytes wait", budget.used());
+        greedy_is_over(&greedy)
     })
     .await;
     assert_eq!(greedy.end().await, EndReason::SlowReader);
     assert_eq!(neighbour.evaluate(&session, "6*7").await, json!(42));
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_browser_whose_only_client_does_not_read_is_held_back_and_not_cut_off() {
+    for engine in ENGINES {
+        let budget = Budget::new(4 << 20);
+        let rig = Rig::within(budget.clone(), engine).await;
+        let (lease, mut client) = rig.client(LeaseKind::Exclusive).await;
+        flood(&mut client).await;
+        eventually("it is held back", async || rig.mux.is_held_back()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        assert!(budget.used() <= budget.limit() / 2, "{} bytes wait", budget.used());
+        assert_eq!(client.end_reason(), None);
+        // What was held back comes when it is read, in order and whole.
+        let (_, page) = client.page("about:blank").await;
+        assert_eq!(client.evaluate(&page, "6*7").await, json!(42));
+        let said =
+            client.events.iter().filter(|event| event["method"] == "Runtime.consoleAPICalled");
+        assert!(said.count() * 4096 > budget.limit() / 16, "what it said is lost");
+        eventually("it is held back again", async || rig.mux.is_held_back()).await;
+        lease.end().await.unwrap();
+        assert!(!rig.mux.is_held_back());
+        drop(client);
+        assert_eq!(budget.used(), 0);
+        let (_lease, mut next) = rig.client(LeaseKind::Exclusive).await;
+        let (_, page) = next.page("about:blank").await;
+        assert_eq!(next.evaluate(&page, "6*7").await, json!(42));
+    }
 }
 
 fn greedy_is_over(client: &Client) -> bool {

@@ -1,16 +1,28 @@
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::EndReason;
+use super::budget::{Account, Budget, Holder, Standing};
+use super::gate::Gate;
 use super::multiplexer::Shared;
+use super::outbox::LARGE;
 use super::state::ConnectionId;
 
 /// How many bytes of one connection may wait to be written to Chromium before its
 /// [`send`](ConnectionSender::send) waits.
 const UNSENT_LIMIT: usize = 4 * 1024 * 1024;
+
+/// What a message that waits takes besides its own bytes.
+const OVERHEAD: usize = 64;
+
+/// A queue with more room than this is not kept when it is empty.
+const ROOM: usize = 1024;
 
 /// One client's connection to its lease: text messages of the Chrome DevTools Protocol, in and
 /// out.
@@ -25,14 +37,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        id: ConnectionId,
-        link: Arc<Link>,
-        queue: mpsc::UnboundedReceiver<Bytes>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, id: ConnectionId, link: Arc<Link>) -> Self {
         let sender = ConnectionSender { shared: shared.clone(), id, link: link.clone() };
-        Self { sender, receiver: ConnectionReceiver { queue, link, shared, id } }
+        Self { sender, receiver: ConnectionReceiver { link, shared, id } }
     }
 
     /// Hands over one message of the client. See [`ConnectionSender::send`].
@@ -84,18 +91,51 @@ impl ConnectionSender {
     ///
     /// Dropped before it is ready, nothing was sent.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
+        self.room().await?;
+        self.shared.update(|state| state.client_message(self.id, message, None));
+        Ok(())
+    }
+
+    /// Hands over one message of the client, as [`send`](Self::send) does, without copying it if
+    /// it is large. What is not UTF-8 is no message, and dropped.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was sent.
+    pub async fn send_bytes(&self, message: Bytes) -> Result<(), EndReason> {
+        self.room().await?;
+        let Ok(text) = std::str::from_utf8(&message) else { return Ok(()) };
+        let whole = (message.len() >= LARGE).then_some(&message);
+        self.shared.update(|state| state.client_message(self.id, text, whole));
+        Ok(())
+    }
+
+    /// Says how much has come in of the message that the client is sending, so that it counts as
+    /// waiting; 0 when it is whole and about to be sent.
+    pub fn receiving(&self, bytes: usize) {
+        let before = self.link.receiving.swap(bytes, Relaxed);
+        if bytes > before {
+            self.link.account.add(bytes - before);
+        } else {
+            self.link.account.sub(before - bytes);
+        }
+    }
+
+    async fn room(&self) -> Result<(), EndReason> {
         loop {
             let room = self.link.room.notified();
             if let Some(reason) = self.end_reason() {
                 return Err(reason);
             }
             if self.link.has_room() {
-                break;
+                return Ok(());
             }
             room.await;
         }
-        self.shared.update(|state| state.client_message(self.id, message));
-        Ok(())
     }
 
     /// Ends the connection, for a client that broke its own transport's rules.
@@ -113,7 +153,6 @@ impl ConnectionSender {
 /// The direction from a lease to its client. Its drop ends the connection.
 #[derive(Debug)]
 pub struct ConnectionReceiver {
-    queue: mpsc::UnboundedReceiver<Bytes>,
     link: Arc<Link>,
     shared: Arc<Shared>,
     id: ConnectionId,
@@ -127,19 +166,52 @@ impl ConnectionReceiver {
     ///
     /// Dropped before it is ready, no message is lost.
     pub async fn recv(&mut self) -> Option<Bytes> {
-        if self.end_reason() == Some(EndReason::SlowReader) {
-            return None;
-        }
-        let message = self.queue.recv().await?;
-        self.link.queued.fetch_sub(message.len(), Relaxed);
-        Some(message)
+        let mut message = None;
+        let bytes = poll_fn(|cx| self.link.poll_take(cx, 1, |next| message = Some(next))).await;
+        self.taken(bytes);
+        message
     }
 
     /// The next message if there is one already, to write several with one flush.
     pub fn try_recv(&mut self) -> Option<Bytes> {
-        let message = self.queue.try_recv().ok()?;
-        self.link.queued.fetch_sub(message.len(), Relaxed);
-        Some(message)
+        let mut message = None;
+        let bytes = self.try_recv_many(1, |next| message = Some(next));
+        self.taken(bytes);
+        message
+    }
+
+    /// The next messages for the client, `limit` bytes of them or a few more: all that are there,
+    /// at least one. They count as waiting until [`taken`](Self::taken) is called with what this
+    /// returns, which is a little more than their bytes. 0 at the end, as with
+    /// [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, no message is lost.
+    pub async fn recv_many(&mut self, limit: usize, mut each: impl FnMut(Bytes) + Send) -> usize {
+        poll_fn(|cx| self.link.poll_take(cx, limit, &mut each)).await
+    }
+
+    /// As [`recv_many`](Self::recv_many), for what is there already; 0 if nothing is.
+    pub fn try_recv_many(&mut self, limit: usize, each: impl FnMut(Bytes)) -> usize {
+        self.link.take(limit, each)
+    }
+
+    /// The client has taken so many bytes of what [`recv_many`](Self::recv_many) gave.
+    pub fn taken(&self, bytes: usize) {
+        self.link.delivered(bytes);
+    }
+
+    /// Forgets all messages that were not given out yet, for a client that will not take them.
+    pub fn forget(&mut self) {
+        self.link.forget();
+    }
+
+    /// Whether what the client has not taken of the last messages is to be forgotten as well: it
+    /// does not read, and others need the room.
+    #[must_use]
+    pub fn must_leave(&self) -> bool {
+        self.link.standing() == Standing::Leaving
     }
 
     /// Why the connection has ended, if it has.
@@ -152,25 +224,89 @@ impl ConnectionReceiver {
 impl Drop for ConnectionReceiver {
     fn drop(&mut self) {
         self.shared.update(|state| state.close_connection(self.id, EndReason::ClientClosed));
+        // For one that was closed before.
+        self.link.end(EndReason::ClientClosed);
+        self.link.forget();
+        self.link.delivered(usize::MAX);
     }
 }
 
 /// What the two ends of a connection and the multiplexer share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Link {
+    account: Account,
+    gate: Arc<Gate>,
     reason: OnceLock<EndReason>,
-    /// Bytes that wait for the client.
-    queued: AtomicUsize,
+    queue: Mutex<Queue>,
     /// Bytes of the client that wait for Chromium.
     unsent: AtomicUsize,
+    /// Bytes that have come in of a message of the client's.
+    receiving: AtomicUsize,
     /// There is room for more of the client's, or the end has come.
     room: Notify,
+    /// Everything of it must go.
+    leaving: AtomicBool,
 }
 
+/// What waits for a client.
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<Bytes>,
+    /// Bytes that the client has not taken, those on their way to it included.
+    waiting: usize,
+    /// It is more than the connection's share, and the gate knows.
+    over: bool,
+    /// Nothing comes any more.
+    closed: bool,
+    /// Whoever waits for the next message.
+    reader: Option<Waker>,
+}
+
+/// The connection takes no more messages.
+pub(crate) struct Closed;
+
 impl Link {
-    /// Ends the connection; the first reason counts.
+    pub(crate) fn new(gate: &Arc<Gate>, budget: &Budget) -> Arc<Self> {
+        let link = Arc::new(Self {
+            account: Account::new(budget.clone()),
+            gate: Arc::clone(gate),
+            reason: OnceLock::new(),
+            queue: Mutex::default(),
+            unsent: AtomicUsize::new(0),
+            receiving: AtomicUsize::new(0),
+            room: Notify::new(),
+            leaving: AtomicBool::new(false),
+        });
+        let weak: Weak<dyn Holder> = Arc::downgrade(&link) as _;
+        budget.join(weak);
+        budget.connected();
+        gate.enter();
+        link
+    }
+
+    /// Ends the connection; the first reason counts. What waits for a client that does not read is
+    /// forgotten.
     pub(crate) fn end(&self, reason: EndReason) {
-        let _ = self.reason.set(reason);
+        let reason = *self.reason.get_or_init(|| reason);
+        let mut queue = self.queue();
+        let first = !std::mem::replace(&mut queue.closed, true);
+        let was_over = std::mem::take(&mut queue.over);
+        let reader = queue.reader.take();
+        drop(queue);
+        if first {
+            self.account.budget().disconnected();
+            // In this order, so that the gate is not open for a moment in between.
+            self.gate.leave();
+            if was_over {
+                self.gate.one_less();
+            }
+        }
+        if reason == EndReason::SlowReader {
+            self.forget();
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
         self.room.notify_waiters();
     }
 
@@ -179,13 +315,106 @@ impl Link {
         self.reason.get().copied()
     }
 
+    /// Queues a message for the client. Where the budget is spent by it, this connection may be
+    /// the one that is cut.
+    pub(crate) fn push(&self, message: Bytes) -> Result<(), Closed> {
+        let bytes = message.len() + OVERHEAD;
+        self.account.add(bytes);
+        let mut queue = self.queue();
+        if queue.closed {
+            drop(queue);
+            self.account.sub(bytes);
+            return Err(Closed);
+        }
+        queue.messages.push_back(message);
+        queue.waiting += bytes;
+        if !queue.over && queue.waiting >= LARGE && queue.waiting > self.account.budget().share() {
+            queue.over = true;
+            self.gate.one_over();
+        }
+        let reader = queue.reader.take();
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(())
+    }
+
+    /// Gives messages out until they have `limit` bytes; how many bytes count for them.
+    pub(crate) fn take(&self, limit: usize, each: impl FnMut(Bytes)) -> usize {
+        Self::take_from(&mut self.queue(), limit, each)
+    }
+
+    fn take_from(queue: &mut Queue, limit: usize, mut each: impl FnMut(Bytes)) -> usize {
+        let mut bytes = 0;
+        while bytes < limit
+            && let Some(message) = queue.messages.pop_front()
+        {
+            bytes += message.len() + OVERHEAD;
+            each(message);
+        }
+        queue.tidy();
+        bytes
+    }
+
+    fn poll_take(
+        &self,
+        cx: &mut Context<'_>,
+        limit: usize,
+        each: impl FnMut(Bytes),
+    ) -> Poll<usize> {
+        let mut queue = self.queue();
+        if queue.messages.is_empty() {
+            if queue.closed {
+                return Poll::Ready(0);
+            }
+            if queue.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                queue.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(Self::take_from(&mut queue, limit, each))
+    }
+
+    /// Messages that were given out have reached the client, or never will.
+    fn delivered(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut queue = self.queue();
+        let bytes = bytes.min(queue.waiting);
+        queue.waiting -= bytes;
+        let less = queue.over && queue.waiting <= self.account.budget().share();
+        queue.over &= !less;
+        drop(queue);
+        self.account.sub(bytes);
+        if less {
+            self.gate.one_less();
+        }
+    }
+
+    /// Forgets what was not given out.
+    fn forget(&self) {
+        let mut bytes = 0;
+        let mut queue = self.queue();
+        let messages = std::mem::take(&mut queue.messages);
+        drop(queue);
+        for message in &messages {
+            bytes += message.len() + OVERHEAD;
+        }
+        drop(messages);
+        self.delivered(bytes);
+    }
+
     /// The client has sent this much.
     pub(crate) fn sent(&self, bytes: usize) {
         self.unsent.fetch_add(bytes, Relaxed);
+        self.account.add(bytes);
     }
 
     /// The writer has taken this much.
     pub(crate) fn taken(&self, bytes: usize) {
+        self.account.sub(bytes);
         self.unsent.fetch_sub(bytes, Relaxed);
         if self.has_room() {
             self.room.notify_waiters();
@@ -195,34 +424,48 @@ impl Link {
     fn has_room(&self) -> bool {
         self.unsent.load(Relaxed) < UNSENT_LIMIT
     }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// The multiplexer's end of a connection.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) link: Arc<Link>,
-    queue: mpsc::UnboundedSender<Bytes>,
-    limit: usize,
+impl Drop for Link {
+    fn drop(&mut self) {
+        // For one that no connection was made of.
+        self.end(EndReason::Released);
+    }
 }
 
-/// The client has let more than its limit pile up.
-pub(crate) struct TooSlow;
-
-impl Outgoing {
-    pub(crate) fn new(limit: usize) -> (Self, mpsc::UnboundedReceiver<Bytes>) {
-        let (queue, receiver) = mpsc::unbounded_channel();
-        (Self { link: Arc::default(), queue, limit }, receiver)
+impl Holder for Link {
+    fn account(&self) -> &Account {
+        &self.account
     }
 
-    /// Queues a message for the client. One that is larger than the limit by itself passes when
-    /// nothing else waits.
-    pub(crate) fn push(&self, message: Bytes) -> Result<(), TooSlow> {
-        if self.link.queued.load(Relaxed) > self.limit {
-            return Err(TooSlow);
+    fn standing(&self) -> Standing {
+        if self.leaving.load(Relaxed) {
+            Standing::Leaving
+        } else if self.reason.get().is_some() {
+            Standing::Cut
+        } else {
+            Standing::Open
         }
-        self.link.queued.fetch_add(message.len(), Relaxed);
-        // A receiver that is gone has ended the connection already.
-        let _ = self.queue.send(message);
-        Ok(())
+    }
+
+    fn give_way(&self) {
+        if self.standing() == Standing::Open {
+            self.end(EndReason::SlowReader);
+        } else {
+            self.leaving.store(true, Relaxed);
+        }
+    }
+}
+
+impl Queue {
+    /// Gives the room of a long queue back when it is empty.
+    fn tidy(&mut self) {
+        if self.messages.is_empty() && self.messages.capacity() > ROOM {
+            self.messages = VecDeque::new();
+        }
     }
 }

@@ -100,6 +100,22 @@ pub(crate) fn write(
     frame
 }
 
+/// What stands before and behind the params of a command that has some, for params that are too
+/// large to be copied.
+pub(crate) fn around_params(
+    id: i32,
+    method: &str,
+    session: Option<SessionId>,
+) -> (Vec<u8>, Vec<u8>) {
+    let mut head = write(id, method, None, None);
+    head.truncate(head.len() - b"}\0".len());
+    head.extend_from_slice(br#","params":"#);
+    let mut tail = Vec::with_capacity(64);
+    push_session(&mut tail, session);
+    tail.extend_from_slice(b"}\0");
+    (head, tail)
+}
+
 /// A reply with a result, as Chromium writes it.
 pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Vec<u8> {
     let mut frame = format!(r#"{{"id":{id},"result":{result}"#).into_bytes();
@@ -252,6 +268,16 @@ mod tests {
         assert!(command.session.is_none());
         let frame = write(command.id, &command.method, command.params.map(RawValue::get), None);
         assert_eq!(frame, b"{\"id\":7,\"method\":\"A.b\",\"params\":{\"a\": 1.50 }}\0");
+    }
+
+    #[test]
+    fn what_stands_around_large_params_is_what_is_written_around_others() {
+        let session = SessionId::parse("7EA8539A0034C78D11E68DEDA3A7AA39");
+        for session in [None, session] {
+            let (head, tail) = around_params(-5, "A.\"b", session);
+            let whole = [&head[..], br#"{"a":1}"#, &tail].concat();
+            assert_eq!(whole, write(-5, "A.\"b", Some(r#"{"a":1}"#), session));
+        }
     }
 
     #[test]

@@ -1,12 +1,19 @@
 //! Frames on the pipe: JSON texts, each ended by a NUL.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::budget::{Account, Budget, Holder, Standing};
 
 /// How much is read at once, and the size from which a frame is not copied out of the read buffer.
 const CHUNK: usize = 64 * 1024;
+
+/// How much is kept of the end of a frame that is dropped: its session stands there.
+const END: usize = 64;
 
 /// Splits what Chromium writes into frames.
 #[derive(Debug)]
@@ -15,11 +22,67 @@ pub(crate) struct FrameReader<R> {
     buffer: BytesMut,
     /// How far the buffer has been searched for a NUL, so that a large frame is searched once.
     searched: usize,
+    /// What the buffer has of the budget.
+    hold: Arc<Hold>,
+    /// The frame that is being read has no room in the budget: only its end is kept.
+    dropping: bool,
+}
+
+/// What comes out of a [`FrameReader`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// A whole frame, without its NUL.
+    Frame(Bytes),
+    /// The end of a frame that was dropped for want of room.
+    End(Bytes),
+}
+
+/// A frame that has come in part.
+#[derive(Debug)]
+struct Hold {
+    account: Account,
+    counted: AtomicUsize,
+    must_drop: AtomicBool,
+}
+
+impl Hold {
+    /// Counts what is in the buffer; a reader that waits for small frames does not count.
+    fn set(&self, bytes: usize) {
+        let bytes = if bytes < CHUNK { 0 } else { bytes };
+        let before = self.counted.swap(bytes, Relaxed);
+        if bytes > before {
+            self.account.add(bytes - before);
+        } else {
+            self.account.sub(before - bytes);
+        }
+    }
+}
+
+impl Holder for Hold {
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
+    fn standing(&self) -> Standing {
+        if self.must_drop.load(Relaxed) { Standing::Leaving } else { Standing::Open }
+    }
+
+    fn give_way(&self) {
+        self.must_drop.store(true, Relaxed);
+    }
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(crate) fn new(reader: R) -> Self {
-        Self { reader, buffer: BytesMut::with_capacity(CHUNK), searched: 0 }
+    pub(crate) fn new(reader: R, budget: &Budget) -> Self {
+        let hold = Arc::new(Hold {
+            account: Account::new(budget.clone()),
+            counted: AtomicUsize::new(0),
+            must_drop: AtomicBool::new(false),
+        });
+        let weak: Weak<dyn Holder> = Arc::downgrade(&hold) as _;
+        budget.join(weak);
+        let buffer = BytesMut::with_capacity(CHUNK);
+        Self { reader, buffer, searched: 0, hold, dropping: false }
     }
 
     /// Waits for bytes. `false` at the end of the stream.
@@ -30,21 +93,54 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(self.reader.read_buf(&mut self.buffer).await? > 0)
     }
 
-    /// The next whole frame in the buffer, without its NUL.
-    pub(crate) fn next_frame(&mut self) -> Option<Bytes> {
+    /// The next whole frame in the buffer.
+    pub(crate) fn next_frame(&mut self) -> Option<Taken> {
         let Some(offset) = memchr::memchr(0, &self.buffer[self.searched..]) else {
-            self.searched = self.buffer.len();
+            self.keep_part();
             return None;
         };
         let end = self.searched + offset;
         self.searched = 0;
-        let frame = self.buffer.split_to(end + 1);
+        if std::mem::take(&mut self.dropping) {
+            let from = end.saturating_sub(END);
+            let kept = Bytes::copy_from_slice(&self.buffer[from..end]);
+            self.buffer.advance(end + 1);
+            return Some(Taken::End(kept));
+        }
         // A small frame in a client's queue must not keep a whole read buffer alive.
-        Some(if end < CHUNK {
-            Bytes::copy_from_slice(&frame[..end])
-        } else {
-            frame.freeze().slice(..end)
-        })
+        if end < CHUNK {
+            let frame = Bytes::copy_from_slice(&self.buffer[..end]);
+            self.buffer.advance(end + 1);
+            return Some(Taken::Frame(frame));
+        }
+        // Nor may what follows keep the memory of a large one.
+        let frame = self.buffer.split_to(end + 1).freeze().slice(..end);
+        self.renew(0);
+        self.hold.set(0);
+        Some(Taken::Frame(frame))
+    }
+
+    /// Keeps the part of a frame that is in the buffer, or only its end if there is no room.
+    fn keep_part(&mut self) {
+        let held = self.buffer.len();
+        if !self.dropping && held >= CHUNK {
+            self.hold.set(held);
+            let spent = held > self.hold.account.budget().limit();
+            self.dropping = self.hold.must_drop.swap(false, Relaxed) || spent;
+        }
+        if self.dropping && held > END {
+            self.renew(held - END);
+            self.hold.set(0);
+        }
+        self.searched = self.buffer.len();
+    }
+
+    /// Goes on in fresh memory, without so many of the first bytes.
+    fn renew(&mut self, without: usize) {
+        let rest = &self.buffer[without..];
+        let mut fresh = BytesMut::with_capacity(CHUNK.max(rest.len()));
+        fresh.extend_from_slice(rest);
+        self.buffer = fresh;
     }
 }
 
@@ -52,6 +148,36 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+
+    async fn read_all(sent: Vec<Vec<u8>>, budget: &Budget) -> Vec<Taken> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let writer = tokio::spawn(async move {
+            for bytes in sent {
+                theirs.write_all(&bytes).await.unwrap();
+            }
+        });
+        let mut reader = FrameReader::new(ours, budget);
+        let mut taken = Vec::new();
+        while reader.fill().await.unwrap() {
+            taken.extend(std::iter::from_fn(|| reader.next_frame()));
+        }
+        writer.await.unwrap();
+        assert!(reader.buffer.capacity() <= 4 * CHUNK, "it keeps {}", reader.buffer.capacity());
+        taken
+    }
+
+    #[tokio::test]
+    async fn a_frame_without_room_is_dropped_but_for_its_end() {
+        let budget = Budget::new(1 << 20);
+        let large = [vec![b'x'; 3 << 20], b"the end\0".to_vec()].concat();
+        let taken = read_all(vec![b"before\0".to_vec(), large, b"after\0".to_vec()], &budget).await;
+        let [Taken::Frame(before), Taken::End(end), Taken::Frame(after)] = &taken[..] else {
+            panic!("{} were taken", taken.len())
+        };
+        assert_eq!((&before[..], &after[..]), (&b"before"[..], &b"after"[..]));
+        assert!(end.ends_with(b"xthe end") && end.len() == END);
+        assert_eq!(budget.used(), 0);
+    }
 
     #[tokio::test]
     async fn frames_are_whole_however_they_arrive() {
@@ -66,10 +192,11 @@ mod tests {
             }
             theirs.write_all(b"cut off").await.unwrap();
         });
-        let mut reader = FrameReader::new(ours);
+        let mut reader = FrameReader::new(ours, &Budget::default());
         let mut frames = Vec::new();
         while reader.fill().await.unwrap() {
             while let Some(frame) = reader.next_frame() {
+                let Taken::Frame(frame) = frame else { panic!("{frame:?} was dropped") };
                 frames.push(String::from_utf8(frame.to_vec()).unwrap());
             }
         }

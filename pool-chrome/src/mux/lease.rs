@@ -5,7 +5,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Outgoing};
+use super::connection::{Connection, Link};
+use super::gate::Expected;
 use super::multiplexer::Multiplexer;
 use super::state::{LeaseId, Remains};
 use super::{EndReason, HolderCommands, LeaseKind};
@@ -82,20 +83,20 @@ impl MuxLease {
         }
         let lease = |state: &mut super::state::State| {
             let lease = state.leases.get_mut(&self.id)?;
-            Some((lease.spare.take(), lease.options.outgoing_limit))
+            Some((lease.spare.take(), Expected::new(&state.gate)))
         };
         let over = || CdpError::Ended(self.end_reason().unwrap_or(EndReason::Released));
-        let (spare, limit) = shared.update(lease).ok_or_else(over)?;
+        let (spare, _expected) = shared.update(lease).ok_or_else(over)?;
         let root = match spare {
             Some(spare) => spare,
             None => self.mux.browser_session(self.id).await?,
         };
-        let (outgoing, queue) = Outgoing::new(limit);
-        let link = outgoing.link.clone();
-        let id = shared
-            .update(|state| state.open_connection(self.id, root, outgoing, commands))
-            .ok_or_else(over)?;
-        Ok(Connection::new(Arc::clone(shared), id, link, queue))
+        let opened = shared.update(|state| {
+            let link = Link::new(&state.gate, &state.budget);
+            Some((state.open_connection(self.id, root, Arc::clone(&link), commands)?, link))
+        });
+        let (id, link) = opened.ok_or_else(over)?;
+        Ok(Connection::new(Arc::clone(shared), id, link))
     }
 
     /// Makes the warm page, if there is none and no client has used the lease yet.

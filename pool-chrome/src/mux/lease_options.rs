@@ -55,9 +55,6 @@ pub struct LeaseOptions {
     pub directories: Vec<PathBuf>,
     /// Whether pages may be sent to `file:` addresses. Default: yes for exclusive leases.
     pub file_urls: Option<bool>,
-    /// How many bytes may wait for a client that does not read before it is cut off.
-    /// Default: 16 MiB.
-    pub outgoing_limit: usize,
 }
 
 impl Default for LeaseOptions {
@@ -70,7 +67,6 @@ impl Default for LeaseOptions {
             client_proxies: ClientProxies::default(),
             directories: Vec::new(),
             file_urls: None,
-            outgoing_limit: 16 * 1024 * 1024,
         }
     }
 }

@@ -27,6 +27,7 @@
 
 mod address;
 mod assumptions;
+mod budget;
 mod client_proxies;
 mod connection;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod end;
 mod envelope;
 mod filter;
 mod framing;
+mod gate;
 mod holder;
 #[cfg(test)]
 mod judged;
@@ -51,6 +53,7 @@ mod state;
 mod suffix;
 mod target;
 
+pub use budget::Budget;
 pub use client_proxies::ClientProxies;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;

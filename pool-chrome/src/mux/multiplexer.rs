@@ -6,7 +6,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::lease::MuxLease;
+use super::outbox::LargeFrame;
 use super::pipe::{read_frames, write_frames};
 use super::session_id::SessionId;
 use super::state::{LeaseId, Reply, State};
@@ -74,8 +76,21 @@ impl Multiplexer {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
+        Self::start_within(Budget::default(), reader, writer).await
+    }
+
+    /// As [`start`](Self::start), with a budget for what waits that other Chromiums have a part in.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_within<R, W>(budget: Budget, reader: R, writer: W) -> Result<Self, CdpError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(budget)),
             wake: Notify::new(),
             heard: Mutex::new(Instant::now()),
         });
@@ -243,6 +258,13 @@ impl Multiplexer {
         *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether Chromium is not listened to, since no client of its exclusive lease takes what it
+    /// says. Its silence then says nothing.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        self.shared.look(|state| state.gate.is_shut())
+    }
+
     /// Ends all leases and connections, for a Chromium that is about to be killed or closed.
     pub fn end(&self, reason: EndReason) {
         self.shared.update(|state| state.end_all(reason));
@@ -322,11 +344,16 @@ impl Shared {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Moves what is to be written to `batch`, up to `limit` bytes. Whether the end has come.
-    pub(super) fn take_batch(&self, batch: &mut Vec<u8>, limit: usize) -> bool {
+    /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
+    /// Whether the end has come.
+    pub(super) fn take_batch(
+        &self,
+        batch: &mut Vec<u8>,
+        limit: usize,
+    ) -> (Option<LargeFrame>, bool) {
         let mut state = self.lock();
-        state.outbox.take(batch, limit);
-        state.end_reason().is_some()
+        let large = state.outbox.take(batch, limit);
+        (large, state.end_reason().is_some())
     }
 
     /// Waits until there is something to write, or the end has come.

@@ -4,18 +4,31 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 
 use super::EndReason;
-use super::framing::FrameReader;
+use super::framing::{FrameReader, Taken};
 use super::multiplexer::Shared;
 
-/// How much is written to Chromium at once. Commands of our own wait for this much at most.
+/// How much is written to Chromium at once. Commands of our own wait for this much at most, and
+/// for one large frame.
 const BATCH: usize = 64 * 1024;
 
 /// Takes what Chromium writes until it ends. One lock for all frames of one read.
 pub(super) async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reader: R) {
-    let mut frames = FrameReader::new(reader);
+    let (mut ended, gate, budget) = shared
+        .look(|state| (state.ended.subscribe(), Arc::clone(&state.gate), state.budget.clone()));
+    let mut frames = FrameReader::new(reader, &budget);
     loop {
+        if gate.is_shut() {
+            tracing::debug!("the clients of a browser take nothing: it is held back");
+            tokio::select! {
+                () = gate.opened() => {}
+                () = over(&mut ended) => return,
+            }
+            // It was not listened to, so its silence says nothing.
+            shared.hear();
+        }
         tokio::select! {
             filled = frames.fill() => match filled {
                 Ok(true) => {}
@@ -25,7 +38,7 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reade
                     break;
                 }
             },
-            () = ended(&shared) => return,
+            () = over(&mut ended) => return,
         }
         shared.hear();
         let mut next = frames.next_frame();
@@ -33,8 +46,11 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reade
             continue;
         }
         shared.update(|state| {
-            while let Some(frame) = next {
-                state.browser_message(frame);
+            while let Some(taken) = next {
+                match taken {
+                    Taken::Frame(frame) => state.browser_message(frame),
+                    Taken::End(end) => state.lost_message(&end),
+                }
                 next = frames.next_frame();
             }
         });
@@ -42,43 +58,45 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reade
     shared.update(|state| state.end_all(EndReason::Crashed));
 }
 
-async fn ended(shared: &Shared) {
-    let mut ended = shared.look(|state| state.ended.subscribe());
+async fn over(ended: &mut watch::Receiver<Option<EndReason>>) {
+    // An error means that the state is gone, and with it everybody who could ask.
     let _ = ended.wait_for(Option::is_some).await;
 }
 
 /// Writes what is queued until the end, then closes the pipe.
 pub(super) async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut writer: W) {
+    let mut ended = shared.look(|state| state.ended.subscribe());
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let over = shared.take_batch(&mut batch, BATCH);
-        if over {
+        let (large, is_over) = shared.take_batch(&mut batch, BATCH);
+        if is_over {
             break;
         }
-        if batch.is_empty() {
+        if batch.is_empty() && large.is_none() {
             shared.work().await;
             continue;
         }
-        if let Err(error) = write_all(&shared, &mut writer, &batch).await {
+        let parts = large.as_ref().map_or([&[][..]; 3], |large| large.parts());
+        let write = async {
+            writer.write_all(&batch).await?;
+            for part in parts {
+                writer.write_all(part).await?;
+            }
+            writer.flush().await
+        };
+        // A Chromium that hangs does not read.
+        let written: io::Result<()> = tokio::select! {
+            written = write => written,
+            () = over(&mut ended) => Ok(()),
+        };
+        if let Err(error) = written {
             // The reader sees the end of the stream as well, after what Chromium said last.
             tracing::debug!(%error, "the pipe to Chromium broke");
             break;
         }
         batch.clear();
-        // A large frame must not keep its memory for ever.
+        // What came together once must not keep its memory for ever.
         batch.shrink_to(BATCH);
     }
     let _ = writer.shutdown().await;
-}
-
-/// Writes a batch, unless the end comes first: a Chromium that hangs does not read.
-async fn write_all<W: AsyncWrite + Unpin>(
-    shared: &Shared,
-    writer: &mut W,
-    batch: &[u8],
-) -> io::Result<()> {
-    tokio::select! {
-        written = async { writer.write_all(batch).await?; writer.flush().await } => written,
-        () = ended(shared) => Ok(()),
-    }
 }

@@ -5,7 +5,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pool_chrome::mux::{Connection, EndReason, LeaseKind, LeaseOptions, Multiplexer, MuxLease};
+use pool_chrome::mux::{
+    Budget, Connection, EndReason, LeaseKind, LeaseOptions, Multiplexer, MuxLease,
+};
 use pool_chrome::process::{Chromium, Engine, LaunchOptions, StateDir};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,11 +30,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(engine: Engine) -> Self {
+        Self::within(Budget::default(), engine).await
+    }
+
+    /// One whose clients have no more than this budget together.
+    pub(crate) async fn within(budget: Budget, engine: Engine) -> Self {
         let root = tempfile::Builder::new().prefix("mux").tempdir().unwrap();
         let state = StateDir::open(root.path().join("s")).unwrap();
         let options = LaunchOptions::new().engine(engine);
         let (chromium, pipe) = Chromium::launch(options, &state).await.unwrap();
-        let mux = Multiplexer::start(pipe.reader, pipe.writer).await.unwrap();
+        let mux = Multiplexer::start_within(budget, pipe.reader, pipe.writer).await.unwrap();
         Self { mux, chromium, _root: root }
     }
 

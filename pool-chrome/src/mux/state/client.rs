@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -26,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) params: Option<&'a RawValue>,
     /// The whole message.
     pub(super) text: &'a str,
+    /// The same where it lies, if it is too large to be copied.
+    pub(super) whole: Option<&'a Bytes>,
 }
 
 impl Request<'_> {
@@ -36,7 +39,12 @@ impl Request<'_> {
 
 impl State {
     /// Takes one message from a client.
-    pub(crate) fn client_message(&mut self, connection: ConnectionId, text: &str) {
+    pub(crate) fn client_message(
+        &mut self,
+        connection: ConnectionId,
+        text: &str,
+        whole: Option<&Bytes>,
+    ) {
         let Some(client) = self.clients.get(&connection) else { return };
         let (lease, root) = (client.lease, client.root);
         let command = match envelope::parse(text) {
@@ -67,7 +75,7 @@ impl State {
         let Command { id, method, params, .. } = command;
         let kind = held.options.kind;
         let request =
-            Request { connection, lease, kind, session, visible, id, method, params, text };
+            Request { connection, lease, kind, session, visible, id, method, params, text, whole };
         let rule = rules::rule(&request.method, on, kind);
         self.apply(rule, &request);
     }

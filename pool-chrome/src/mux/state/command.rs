@@ -1,10 +1,12 @@
 //! The rules, carried out.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::super::client_proxies::ClientProxies;
 use super::super::lease_options::LeaseKind;
+use super::super::outbox::{Frame, LARGE};
 use super::super::rules::Rule;
 use super::super::target::Id;
 use super::browser::DiscoverParams;
@@ -117,22 +119,43 @@ impl State {
     /// Sends a command as it is: its reply finds the client by itself, ids are per session.
     pub(super) fn pass(&mut self, request: &Request<'_>) {
         let params = request.params.map(|params| params.get());
-        self.forward(request, params);
+        match (request.whole, params) {
+            (Some(whole), Some(params)) => {
+                self.forward_large(request, whole.slice_ref(params.as_bytes()));
+            }
+            _ => self.forward(request, params),
+        }
     }
 
     /// Hands a command on under the client's own id, and counts that it waits for an answer.
     fn forward(&mut self, request: &Request<'_>, params: Option<&str>) {
+        let frame = envelope::write(request.id, &request.method, params, Some(request.session));
+        self.forward_frame(request, frame.into());
+    }
+
+    /// The same with params that are too large to be copied.
+    fn forward_large(&mut self, request: &Request<'_>, params: Bytes) {
+        let (head, tail) =
+            envelope::around_params(request.id, &request.method, Some(request.session));
+        self.forward_frame(request, Frame::around(head, params, tail));
+    }
+
+    fn forward_frame(&mut self, request: &Request<'_>, frame: Frame) {
         if let Some(session) = self.sessions.get_mut(&request.session) {
             session.unanswered += 1;
         }
-        let frame = envelope::write(request.id, &request.method, params, Some(request.session));
         self.push_client(request.connection, frame);
     }
 
     /// Sends a command with the params that the rules have read, written anew: what was judged is
     /// what Chromium gets.
     pub(super) fn send(&mut self, request: &Request<'_>, params: &Params) {
-        self.forward(request, Some(&write(params)));
+        let params = write(params);
+        if params.len() < LARGE {
+            self.forward(request, Some(&params));
+        } else {
+            self.forward_large(request, params.into());
+        }
     }
 
     /// The same, but its reply is seen on its way back.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use super::super::connection::Outgoing;
+use super::super::connection::Link;
 use super::super::end::EndReason;
 use super::super::holder::HolderCommands;
-use super::super::lease_options::{DefaultContext, LeaseOptions};
+use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Target};
 use super::attach::Left;
@@ -33,7 +33,15 @@ impl State {
         if lease.options.default_context == DefaultContext::Real {
             lease.default = real;
         }
-        (id, lease.ended.subscribe())
+        let ended = lease.ended.subscribe();
+        self.set_gate();
+        (id, ended)
+    }
+
+    /// Only an exclusive lease may be held back: of shared ones one would hold back the others.
+    fn set_gate(&self) {
+        let is_exclusive = |lease: &Lease| lease.options.kind == LeaseKind::Exclusive;
+        self.gate.allow(self.leases.values().all(is_exclusive));
     }
 
     /// Asks for a browser session for a lease.
@@ -95,7 +103,7 @@ impl State {
         &mut self,
         lease: LeaseId,
         root: SessionId,
-        outgoing: Outgoing,
+        link: Arc<Link>,
         commands: Option<Arc<dyn HolderCommands>>,
     ) -> Option<ConnectionId> {
         let Some(held) = self.leases.get_mut(&lease) else {
@@ -117,7 +125,7 @@ impl State {
         let client = Client {
             lease,
             root,
-            outgoing,
+            link,
             ignore_certificates: false,
             held: Vec::new(),
             downloads,
@@ -130,7 +138,7 @@ impl State {
     /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
         let Some(client) = self.clients.remove(&id) else { return };
-        client.outgoing.link.end(reason);
+        client.link.end(reason);
         // Looked at before the first is forgotten, and all that hangs on it.
         let sessions = self.sessions_of(id);
         let pages: Vec<_> = sessions.iter().filter_map(|id| self.left_on(*id)).collect();
@@ -168,6 +176,7 @@ impl State {
     pub(crate) fn close_lease(&mut self, id: LeaseId, reason: EndReason) -> Remains {
         let Some(mut lease) = self.leases.remove(&id) else { return Remains::default() };
         self.forget_downloads(id);
+        self.set_gate();
         lease.end(reason);
         let reason = (*lease.ended.borrow()).unwrap_or(reason);
         let mut remains = Remains { screens: lease.screens, ..Remains::default() };
@@ -179,7 +188,7 @@ impl State {
             .collect();
         for connection in clients {
             let Some(client) = self.clients.remove(&connection) else { continue };
-            client.outgoing.link.end(reason);
+            client.link.end(reason);
             // Its pages go with their context: no need to resume what stands still.
             for session in self.sessions_of(connection) {
                 self.forget_session(session);

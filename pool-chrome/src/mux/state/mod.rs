@@ -33,12 +33,14 @@ use indexmap::IndexMap;
 use tokio::sync::watch;
 
 use super::assumptions::Assumptions;
-use super::connection::Outgoing;
+use super::budget::Budget;
+use super::connection::Link;
 use super::end::EndReason;
 use super::envelope;
+use super::gate::Gate;
 use super::holder::HolderCommands;
 use super::multiplexer::Census;
-use super::outbox::Outbox;
+use super::outbox::{Frame, Outbox};
 use super::session_id::SessionId;
 use super::suffix;
 use super::target::{Id, Message, Target};
@@ -109,7 +111,7 @@ pub(crate) struct Client {
     pub(crate) lease: LeaseId,
     /// The browser session that stands for the client's root.
     pub(crate) root: SessionId,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) link: Arc<Link>,
     pub(crate) ignore_certificates: bool,
     /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
     /// for the page when it reads the reply.
@@ -146,10 +148,14 @@ pub(crate) struct State {
     pub(crate) real_context: Option<Id>,
     /// Downloads that have not ended, of all leases.
     running: Running,
+    /// Whether Chromium's messages are read.
+    pub(crate) gate: Arc<Gate>,
+    /// How much may wait for the clients of all Chromiums together.
+    pub(crate) budget: Budget,
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         Self {
             outbox: Outbox::default(),
             ended: watch::Sender::new(None),
@@ -168,6 +174,8 @@ impl State {
             own_contexts: HashSet::new(),
             real_context: None,
             running: Running::default(),
+            gate: Arc::default(),
+            budget,
         }
     }
 
@@ -228,6 +236,21 @@ impl State {
         self.root_event(parsed.method, params);
     }
 
+    /// A message was too large for the budget and was dropped, all but its end. Its receiver is cut
+    /// off; an answer to a command of our own never comes.
+    pub(crate) fn lost_message(&mut self, end: &[u8]) {
+        let session = suffix::session_of(end);
+        let owner = session.and_then(|session| self.sessions.get(&session)).map(|held| held.owner);
+        match owner {
+            Some(
+                Owner::Page(connection)
+                | Owner::Browser { connection, .. }
+                | Owner::Tab { connection, .. },
+            ) => self.close_connection(connection, EndReason::SlowReader),
+            Some(Owner::Own) | None => {}
+        }
+    }
+
     /// The whole Chromium is gone, or about to be: every connection ends with this reason.
     pub(crate) fn end_all(&mut self, reason: EndReason) {
         self.ended.send_if_modified(|ended| {
@@ -238,7 +261,7 @@ impl State {
         let reason = (*self.ended.borrow()).unwrap_or(reason);
         self.pending.clear();
         for (_, client) in self.clients.drain() {
-            client.outgoing.link.end(reason);
+            client.link.end(reason);
         }
         for lease in self.leases.values_mut() {
             lease.end(reason);
@@ -352,9 +375,9 @@ impl State {
         self.targets.get_mut(target)
     }
 
-    fn push_client(&mut self, connection: ConnectionId, frame: Vec<u8>) {
+    fn push_client(&mut self, connection: ConnectionId, frame: impl Into<Frame>) {
         if let Some(client) = self.clients.get(&connection) {
-            self.outbox.push_client(&client.outgoing.link, frame);
+            self.outbox.push_client(&client.link, frame.into());
         }
     }
 
@@ -375,10 +398,11 @@ impl State {
         self.next_serial
     }
 
-    /// Queues a message for a client; one that does not read is cut off.
+    /// Queues a message for a client. One that was cut off, by whichever Chromium's messages the
+    /// budget was spent, is closed here at the latest.
     fn deliver(&mut self, connection: ConnectionId, message: impl Into<Bytes>) {
         let Some(client) = self.clients.get(&connection) else { return };
-        if client.outgoing.push(message.into()).is_err() {
+        if client.link.push(message.into()).is_err() {
             self.close_connection(connection, EndReason::SlowReader);
         }
     }

@@ -239,7 +239,7 @@ impl State {
             }
         };
         for (connection, message) in std::mem::take(&mut held.waiting_for_warm) {
-            self.client_message(connection, &message);
+            self.client_message(connection, &message, None);
         }
     }
 }

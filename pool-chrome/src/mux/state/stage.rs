@@ -1,11 +1,12 @@
 //! Clients of one Chromium that is played: for tests and fuzz targets.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{ConnectionId, State};
-use crate::mux::connection::Outgoing;
+use crate::mux::Budget;
+use crate::mux::connection::Link;
 use crate::mux::lease_options::{LeaseKind, LeaseOptions};
 
 /// A state with leases on it, whose Chromium is played by the test.
@@ -17,7 +18,7 @@ pub(crate) struct Stage {
 /// One lease with one client.
 pub(crate) struct Actor {
     pub(super) connection: ConnectionId,
-    messages: UnboundedReceiver<Bytes>,
+    pub(super) link: Arc<Link>,
     context: String,
     pub(super) page: String,
     pub(crate) session: String,
@@ -25,7 +26,7 @@ pub(crate) struct Actor {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        Self { state: State::new(), next_session: 0 }
+        Self { state: State::new(Budget::default()), next_session: 0 }
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
@@ -34,13 +35,15 @@ impl Stage {
 
     /// A client sends something.
     pub(crate) fn hear(&mut self, actor: &Actor, message: &str) {
-        self.state.client_message(actor.connection, message);
+        self.state.client_message(actor.connection, message, None);
     }
 
     /// What was written to Chromium since the last time.
     pub(crate) fn written(&mut self) -> Vec<Value> {
         let mut batch = Vec::new();
-        self.state.outbox.take(&mut batch, usize::MAX);
+        while let Some(large) = self.state.outbox.take(&mut batch, usize::MAX) {
+            large.parts().iter().for_each(|part| batch.extend_from_slice(part));
+        }
         batch
             .split(|byte| *byte == 0)
             .filter(|frame| !frame.is_empty())
@@ -87,11 +90,12 @@ impl Stage {
         self.answer(&json!({ "browserContextId": context }));
         made.try_recv().expect("answered").expect("a context");
         let root = self.browser_session(lease);
-        let (outgoing, messages) = Outgoing::new(usize::MAX);
-        let connection = self.state.open_connection(lease, root, outgoing, None).expect("a lease");
+        let link = Link::new(&self.state.gate, &self.state.budget);
+        let connection = self.state.open_connection(lease, root, Arc::clone(&link), None);
+        let connection = connection.expect("a lease");
         let on = json!({ "id": 1, "method": "Target.setAutoAttach", "params": {
             "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true } });
-        self.state.client_message(connection, &on.to_string());
+        self.state.client_message(connection, &on.to_string(), None);
         let (page, session) = (format!("page-{name}"), self.session());
         let info = json!({ "targetId": page, "type": "page", "title": "", "url": "about:blank",
             "attached": true, "browserContextId": context });
@@ -99,7 +103,7 @@ impl Stage {
         self.say(&json!({ "method": "Target.attachedToTarget", "params": {
             "sessionId": session, "targetInfo": info, "waitingForDebugger": true } }));
         self.written();
-        Actor { connection, messages, context, page, session }
+        Actor { connection, link, context, page, session }
     }
 }
 
@@ -114,9 +118,9 @@ impl Actor {
 
     pub(crate) fn heard(&mut self) -> Vec<String> {
         let mut heard = Vec::new();
-        while let Ok(message) = self.messages.try_recv() {
+        self.link.take(usize::MAX, |message| {
             heard.push(String::from_utf8(message.to_vec()).expect("text"));
-        }
+        });
         heard
     }
 }

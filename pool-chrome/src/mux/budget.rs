@@ -1,0 +1,292 @@
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Bytes are counted in steps of this size, so that connections with little in them never touch
+/// the counter that all of them share.
+const STEP: usize = 64 * 1024;
+
+/// A connection's share is at most this part of the budget.
+const SHARES: usize = 16;
+
+/// The number of bytes that all connections of a driver may have waiting in it together: messages
+/// that clients have not taken yet, commands that Chromium has not taken yet, and what has come in
+/// of either.
+///
+/// When it is spent, the connection that holds the most is cut, so that a pool stays within its
+/// memory whatever its clients and their pages do. Clones share the budget.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+    /// Connections that are open, for their shares.
+    connections: AtomicUsize,
+    /// Looked through when the budget is spent, and cleaned when somebody joins.
+    holders: Mutex<Vec<Weak<dyn Holder>>>,
+}
+
+/// Something that holds bytes of the budget.
+pub(crate) trait Holder: fmt::Debug + Send + Sync {
+    fn account(&self) -> &Account;
+
+    /// How much of its right to its bytes it has left.
+    fn standing(&self) -> Standing;
+
+    /// Gives up what it can at once, and the rest soon.
+    fn give_way(&self);
+}
+
+/// How much right a [`Holder`] has to the bytes that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Its connection is open.
+    Open,
+    /// Its connection is cut and only waits to say so: the first to go.
+    Cut,
+    /// It was told to let go of everything and is about to.
+    Leaving,
+}
+
+impl Budget {
+    /// The default: 256 MiB, what Chromium itself lets wait for a client of its debugging port.
+    pub const DEFAULT: usize = 256 * 1024 * 1024;
+
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Inner {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            holders: Mutex::default(),
+        }))
+    }
+
+    /// Changes how many bytes there are. What waits beyond a smaller limit stays until more comes.
+    pub fn set_limit(&self, bytes: usize) {
+        self.0.limit.store(bytes, Relaxed);
+    }
+
+    /// The number of bytes there are.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limit.load(Relaxed)
+    }
+
+    /// The number of bytes that wait now, give or take 64 KiB for each connection.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.used.load(Relaxed)
+    }
+
+    /// How much a connection may have waiting for its client before it is held back, where that is
+    /// possible. All shares together leave half of the budget for those that cannot be.
+    pub(crate) fn share(&self) -> usize {
+        let connections = self.0.connections.load(Relaxed);
+        self.limit() / SHARES.max(2 * connections)
+    }
+
+    /// Makes a holder known, to be asked to give way.
+    pub(crate) fn join(&self, holder: Weak<dyn Holder>) {
+        let mut holders = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if holders.len() == holders.capacity() {
+            holders.retain(|holder| holder.strong_count() > 0);
+        }
+        holders.push(holder);
+    }
+
+    pub(crate) fn connected(&self) {
+        self.0.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// Asks whoever holds the most to give way, until what the others hold is within the limit.
+    fn make_room(&self) {
+        // Nothing below takes this lock again: neither a holder that gives way nor one whose last
+        // handle is dropped here.
+        let holders = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut leaving = 0;
+            let mut worst: Option<(Standing, usize, Arc<dyn Holder>)> = None;
+            for holder in holders.iter().filter_map(Weak::upgrade) {
+                let (standing, held) = (holder.standing(), holder.account().held());
+                if standing == Standing::Leaving {
+                    leaving += held;
+                } else if held >= STEP
+                    && worst.as_ref().is_none_or(|worst| (standing, held) > (worst.0, worst.1))
+                {
+                    worst = Some((standing, held, holder));
+                }
+            }
+            if self.used().saturating_sub(leaving) <= self.limit() {
+                return;
+            }
+            let Some((standing, held, holder)) = worst else { return };
+            tracing::debug!(held, ?standing, "the budget for what waits is spent");
+            holder.give_way();
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT)
+    }
+}
+
+/// What one holder has of a [`Budget`].
+#[derive(Debug)]
+pub(crate) struct Account {
+    budget: Budget,
+    held: AtomicUsize,
+}
+
+impl Account {
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self { budget, held: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    /// Takes bytes out of the budget. If it is spent by this, the worst holder has given way
+    /// before this returns; that may be this account's own.
+    ///
+    /// Not to be called under a lock that a holder needs to give way.
+    pub(crate) fn add(&self, bytes: usize) {
+        let before = self.held.fetch_add(bytes, Relaxed);
+        let steps = whole_steps(before + bytes) - whole_steps(before);
+        if steps > 0 {
+            let used = self.budget.0.used.fetch_add(steps, Relaxed) + steps;
+            if used > self.budget.limit() {
+                self.budget.make_room();
+            }
+        }
+    }
+
+    /// Puts bytes back.
+    pub(crate) fn sub(&self, bytes: usize) {
+        let before = self.held.fetch_sub(bytes, Relaxed);
+        let steps = whole_steps(before) - whole_steps(before - bytes);
+        if steps > 0 {
+            self.budget.0.used.fetch_sub(steps, Relaxed);
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let held = self.held();
+        self.sub(held);
+    }
+}
+
+/// The first step is free.
+fn whole_steps(bytes: usize) -> usize {
+    bytes / STEP * STEP
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Hoard {
+        account: Account,
+        /// Bytes that go at once when it gives way.
+        loose: AtomicUsize,
+        cut: AtomicBool,
+        leaving: AtomicBool,
+    }
+
+    impl Hoard {
+        fn new(budget: &Budget, loose: usize, rest: usize) -> Arc<Self> {
+            let hoard = Arc::new(Self {
+                account: Account::new(budget.clone()),
+                loose: AtomicUsize::new(loose),
+                cut: AtomicBool::new(false),
+                leaving: AtomicBool::new(false),
+            });
+            let weak: Weak<dyn Holder> = Arc::downgrade(&hoard) as _;
+            budget.join(weak);
+            hoard.account.add(loose + rest);
+            hoard
+        }
+    }
+
+    impl Holder for Hoard {
+        fn account(&self) -> &Account {
+            &self.account
+        }
+
+        fn standing(&self) -> Standing {
+            match (self.cut.load(Relaxed), self.leaving.load(Relaxed)) {
+                (_, true) => Standing::Leaving,
+                (true, false) => Standing::Cut,
+                (false, false) => Standing::Open,
+            }
+        }
+
+        fn give_way(&self) {
+            if self.cut.swap(true, Relaxed) {
+                self.leaving.store(true, Relaxed);
+            } else {
+                self.account.sub(self.loose.swap(0, Relaxed));
+            }
+        }
+    }
+
+    #[test]
+    fn the_worst_gives_way_and_those_that_are_cut_come_first() {
+        let budget = Budget::new(10 * STEP);
+        let small = Hoard::new(&budget, 2 * STEP, 0);
+        let large = Hoard::new(&budget, 4 * STEP, 2 * STEP);
+        assert_eq!(large.standing(), Standing::Open);
+        let other = Hoard::new(&budget, 3 * STEP, 0);
+        assert_eq!((large.standing(), large.account.held()), (Standing::Cut, 2 * STEP));
+        // What is left of the one that was cut goes before anybody else is.
+        other.account.add(4 * STEP);
+        assert_eq!(large.standing(), Standing::Leaving);
+        assert_eq!((small.standing(), other.standing()), (Standing::Open, Standing::Open));
+    }
+
+    #[test]
+    fn little_is_not_counted_and_everything_comes_back() {
+        let budget = Budget::new(STEP);
+        let account = Account::new(budget.clone());
+        account.add(STEP - 1);
+        assert_eq!(budget.used(), 0);
+        account.add(STEP);
+        assert_eq!(budget.used(), STEP);
+        account.sub(STEP);
+        assert_eq!(budget.used(), 0);
+        account.add(9 * STEP);
+        drop(account);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn shares_get_smaller_so_that_half_of_the_budget_stays() {
+        let budget = Budget::new(3200);
+        assert_eq!(budget.share(), 200);
+        for _ in 0..16 {
+            budget.connected();
+        }
+        assert_eq!(budget.share(), 100);
+        (0..16).for_each(|_| budget.disconnected());
+        assert_eq!(budget.share(), 200);
+    }
+}
