@@ -13,7 +13,7 @@ use super::version::Version;
 use super::virtual_browser::VirtualBrowser;
 use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
 use crate::ChromeError;
-use crate::mux::{EndReason, LeaseKind};
+use crate::mux::{Budget, EndReason, LeaseKind};
 use crate::process::StateDir;
 
 /// Memory is looked at no more often than this: reading it takes some milliseconds of /proc.
@@ -83,6 +83,12 @@ impl ChromeDriver {
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.fleet.version()
+    }
+
+    /// What may wait for the clients of all Chromiums together. Its limit can be changed.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.fleet.budget
     }
 
     /// The process behind a resource, with its memory as last [measured](Self::measure).

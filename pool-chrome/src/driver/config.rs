@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::mux::LeaseKind;
+use crate::mux::{Budget, LeaseKind};
 use crate::process::{Engine, LaunchOptions, Sandbox};
 
 /// What happens between two exclusive leases of one Chromium.
@@ -61,6 +61,9 @@ pub struct ChromeConfig {
     pub page_check_interval: Duration,
     /// A Chromium that does not answer for this long while it is leased is killed. Default: 10 s.
     pub hang_timeout: Duration,
+    /// How many bytes may wait for all clients together before the connection with the most is
+    /// cut; see [`Budget`]. Default: 256 MiB.
+    pub buffer: usize,
     /// How long a Chromium may take to exit by itself before it is killed. Default: 2 s.
     pub close_grace: Duration,
 }
@@ -86,6 +89,7 @@ impl Default for ChromeConfig {
             directories: Vec::new(),
             page_check_interval: Duration::from_secs(20),
             hang_timeout: Duration::from_secs(10),
+            buffer: Budget::DEFAULT,
             close_grace: Duration::from_secs(2),
         }
     }
@@ -128,6 +132,7 @@ impl ChromeConfig {
         warm_page: bool,
         page_check_interval: Duration,
         hang_timeout: Duration,
+        buffer: usize,
         close_grace: Duration,
     }
 

@@ -11,7 +11,7 @@ use super::spec::BrowserSpec;
 use super::version::Version;
 use crate::ChromeError;
 use crate::loopback::LoopbackServer;
-use crate::mux::{EndReason, LeaseKind, MuxLease};
+use crate::mux::{Budget, EndReason, LeaseKind, MuxLease};
 use crate::process::StateDir;
 
 /// All Chromiums of a driver, and who has a place in which.
@@ -19,6 +19,8 @@ use crate::process::StateDir;
 pub(super) struct Fleet {
     pub(super) config: ChromeConfig,
     state_dir: StateDir,
+    /// What may wait for all clients of all its Chromiums.
+    pub(super) budget: Budget,
     /// Launches at the same time: more than two on two cores only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
@@ -61,7 +63,8 @@ impl Fleet {
         let launching = Semaphore::new(config.max_launching.max(1));
         let closing = watch::Sender::new(0);
         let loopback = OnceCell::new();
-        Self { config, state_dir, launching, loopback, closing, state: Mutex::default() }
+        let budget = Budget::new(config.buffer);
+        Self { config, state_dir, budget, launching, loopback, closing, state: Mutex::default() }
     }
 
     /// A place in a Chromium that suits the spec: for an exclusive lease in a fresh one, for a
@@ -143,7 +146,7 @@ impl Fleet {
     }
 
     pub(super) async fn start(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
-        Host::launch(&self.config, &self.state_dir, spec).await
+        Host::launch(&self.config, &self.state_dir, &self.budget, spec).await
     }
 
     /// Gives a place up in the background: with the last one the Chromium is closed.

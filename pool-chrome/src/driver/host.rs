@@ -14,7 +14,7 @@ use super::version::Version;
 use super::{ChromeConfig, watch};
 use crate::ChromeError;
 use crate::egress::Forwarder;
-use crate::mux::{EndReason, LeaseKind, Multiplexer};
+use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
 use crate::process::{Chromium, Engine, StateDir, UserData};
 
 /// How long a proxy may take to show that it is there.
@@ -91,6 +91,7 @@ impl Host {
     pub(super) async fn launch(
         config: &ChromeConfig,
         state_dir: &StateDir,
+        budget: &Budget,
         spec: BrowserSpec,
     ) -> Result<Arc<Self>, ChromeError> {
         let kind = spec.kind(config.lease);
@@ -112,7 +113,7 @@ impl Host {
         let launched_at = Instant::now();
         let (chromium, pipe) = Chromium::launch(options, state_dir).await?;
         let ready = async {
-            let mux = Multiplexer::start(pipe.reader, pipe.writer).await?;
+            let mux = Multiplexer::start_within(budget.clone(), pipe.reader, pipe.writer).await?;
             let version = mux.call(None, "Browser.getVersion", &json!({})).await?;
             Ok::<_, ChromeError>((mux, version))
         };

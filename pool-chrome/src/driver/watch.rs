@@ -60,6 +60,10 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) {
         let answer = mux.call(None, "Browser.getVersion", &params);
         tokio::pin!(answer);
         while timeout(pause, &mut answer).await.is_err() {
+            if mux.is_held_back() {
+                // Its answer may be there and is not read.
+                continue;
+            }
             let limit = if mux.has_clients() { limit } else { limit.min(IDLE_LIMIT) };
             if mux.last_heard().elapsed() >= limit {
                 return;
