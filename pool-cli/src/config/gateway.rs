@@ -1,11 +1,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
-use super::units::{AsDuration, AsUrl};
+use super::units::{AsDuration, AsSize, AsUrl};
 
 /// `[gateway]`: the server that clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +28,14 @@ pub struct GatewayConfig {
     #[serde(with = "AsUrl")]
     #[schemars(example = "wss://pool.example")]
     pub external_url: Option<String>,
+    /// How much may wait in the pool for all clients together: what browsers have said and clients
+    /// have not taken yet, and commands on their way to browsers.
+    ///
+    /// A client with much waiting is held back where it has its browser to itself, and queued for
+    /// in a shared one. When all of this is used up, the connection with the most waiting is cut
+    /// with close code 1008.
+    #[serde(with = "AsSize")]
+    pub buffer: ByteSize,
     /// How long leases may go on after SIGTERM before they are ended.
     #[serde(with = "AsDuration")]
     pub drain_timeout: Duration,
@@ -51,6 +60,7 @@ impl Default for GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
             token: None,
             external_url: None,
+            buffer: ByteSize::mib(256),
             drain_timeout: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),

@@ -12,6 +12,7 @@ pub(super) enum Kind {
     Address,
     Duration,
     DurationOrOff,
+    Size,
     SizeOrOff,
     Path,
     Name,
@@ -33,10 +34,11 @@ pub(super) struct Complaint {
 }
 
 impl Kind {
-    const NAMED: [(&'static str, Self); 14] = [
+    const NAMED: [(&'static str, Self); 15] = [
         ("address", Self::Address),
         ("duration", Self::Duration),
         ("duration or off", Self::DurationOrOff),
+        ("size", Self::Size),
         ("size or off", Self::SizeOrOff),
         ("path", Self::Path),
         ("name", Self::Name),
@@ -65,6 +67,7 @@ impl Kind {
             Self::Address => "an address such as \"127.0.0.1:3000\"",
             Self::Duration => "a duration such as \"30s\"",
             Self::DurationOrOff => "a duration such as \"30s\", or \"off\"",
+            Self::Size => "a size such as \"256MiB\"",
             Self::SizeOrOff => "a size such as \"512MiB\", or \"off\"",
             Self::PublicUrl => "a url such as \"wss://pool.example\"",
             Self::PageUrl => "a url such as \"about:blank\"",
@@ -82,6 +85,7 @@ impl Kind {
             Self::Address => "address",
             Self::Duration => "duration",
             Self::DurationOrOff => "duration or \"off\"",
+            Self::Size => "size",
             Self::SizeOrOff => "size or \"off\"",
             Self::Path => "path",
             Self::Name => "name",
@@ -106,7 +110,7 @@ impl Kind {
             Self::DurationOrOff if text == units::OFF => Ok(()),
             Self::DurationOrOff => duration(text),
             Self::SizeOrOff if text == units::OFF => Ok(()),
-            Self::SizeOrOff => size(text),
+            Self::Size | Self::SizeOrOff => size(text),
             Self::Path => path(text),
             Self::Name => name(text),
             Self::PublicUrl => urls::public_url(text),

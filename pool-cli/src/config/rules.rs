@@ -40,6 +40,7 @@ pub(super) fn check(
 ) {
     let mut rules = Rules { config, tree, refused, problems };
     rules.gateway();
+    rules.buffer();
     rules.sizes();
     rules.leases();
     rules.chrome();
@@ -96,6 +97,17 @@ impl Rules<'_> {
             self.problems.push(Problem::error(at, message).hint(
                 "beyond loopback anybody could take a browser: add token = { env = \"POOL_TOKEN\" }",
             ));
+        }
+    }
+
+    fn buffer(&mut self) {
+        const LEAST: ByteSize = ByteSize::mib(16);
+        let buffer = self.config.gateway.buffer;
+        if buffer < LEAST {
+            let at = self.value(&["gateway", "buffer"]);
+            let message = format!("a `buffer` of {buffer} holds no large message");
+            let hint = "16MiB is the least; the default is 256MiB";
+            self.problems.push(Problem::error(at, message).hint(hint));
         }
     }
 

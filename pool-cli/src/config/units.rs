@@ -22,6 +22,9 @@ pub(super) struct AsDuration;
 /// A duration, or `"off"`.
 pub(super) struct AsDurationOrOff;
 
+/// A size in bytes such as `"512MiB"`.
+pub(super) struct AsSize;
+
 /// A size in bytes such as `"512MiB"`, or `"off"`.
 pub(super) struct AsSizeOrOff;
 
@@ -60,6 +63,16 @@ impl AsDurationOrOff {
         to: S,
     ) -> Result<S::Ok, S::Error> {
         or_off(value.map(humantime::format_duration), to)
+    }
+}
+
+impl AsSize {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ByteSize, D::Error> {
+        size(&text(from, "a size such as \"512MiB\"")?).map_err(D::Error::custom)
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &ByteSize, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_size(*value))
     }
 }
 
@@ -227,6 +240,7 @@ macro_rules! schema {
 schema! {
     AsDuration => { "type": "string", "x-kind": "duration" }
     AsDurationOrOff => { "type": "string", "x-kind": "duration or off" }
+    AsSize => { "type": "string", "x-kind": "size" }
     AsSizeOrOff => { "type": "string", "x-kind": "size or off" }
     AsCountOrOff => { "type": ["integer", "string"], "x-kind": "count or off", "minimum": 1 }
     AsUrl => { "type": "string", "x-kind": "public url" }

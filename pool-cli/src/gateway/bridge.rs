@@ -1,48 +1,49 @@
 //! Frames both ways between a client's WebSocket and its browser. Nothing is parsed here.
 
+use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::LeaseEnd;
 use super::session::{Attached, Session};
+use super::websocket::{BATCH, Fault, Reader, Received, Writer};
 use crate::metrics::Metrics;
 use crate::pool::{BrowserEnd, Commands, Events, Wire};
 
-/// The longest message of a client. Chromium itself drops a WebSocket at a command of about
-/// 100 MB, so that nothing that works without the pool fails here.
-pub(super) const MAX_MESSAGE: usize = 100 * 1024 * 1024;
-
-/// How much is written at once while more is there already.
-const BATCH: usize = 64 * 1024;
-
-/// A client that takes nothing for this long is ended, however little waits for it. One that
-/// takes too little is ended by the browser's end of the connection, whose queue is bounded.
+/// A client that takes nothing at all for this long is ended, however little waits for it.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How often a write that waits looks whether too much waits behind it.
+/// How often a write that waits looks whether the client is to be given up.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long a client has to answer a close frame before its socket is closed.
+/// How often a ping is sent, so that what stands between does not take the connection for dead.
+/// Nobody waits for its pong.
+const PING: Duration = Duration::from_secs(20);
+
+/// How long what the browser said last may take to be taken, and how long a client that says
+/// nothing has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(1);
 
-pub(super) type Socket = WebSocketStream<TcpStream>;
+/// How long a close frame waits for a client that does not read, behind the message that it has
+/// in half. The memory for them goes earlier if others need it.
+const LINGER: Duration = Duration::from_secs(120);
 
-/// The settings of a client's WebSocket.
-pub(super) fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(32 * 1024)
-        .write_buffer_size(BATCH)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
+/// How long a client may go on sending after its close frame was written. One that cannot read
+/// before it has sent all of a message learns the reason then.
+const DISCARD: Duration = Duration::from_secs(60);
+
+/// The connection of a client, its handshake done.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    /// What the client sent behind its handshake.
+    pub(super) read: Vec<u8>,
 }
 
 /// Bridges until either side ends or the session does, says goodbye, and returns why.
@@ -54,56 +55,112 @@ pub(super) async fn bridge(
 ) -> LeaseEnd {
     let session = attached.session().clone();
     let Wire { mut commands, mut events } = wire;
-    let (mut sink, mut stream) = socket.split();
-    let end = tokio::select! {
-        end = down(&mut *events, &mut sink, &session, metrics) => end,
-        end = up(&mut stream, &mut *commands, &session, metrics) => end,
-        end = session.ended() => end,
-    };
-    // The lease ends here: the client's goodbye below must not keep a browser from the next one.
-    let end = attached.detach(end);
-    if matches!(end, LeaseEnd::ClientGone | LeaseEnd::SlowReader) {
-        return end;
-    }
-    let goodbye = async {
-        // What the browser said before the end, such as the answer to `Browser.close`.
-        while let Some(message) = events.try_next() {
-            sink.feed(Message::Text(message)).await?;
-        }
-        let frame = CloseFrame { code: end.close_code().into(), reason: end.to_string().into() };
-        sink.send(Message::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = stream.next().await {}
-        Ok::<_, Error>(())
+    let Socket { mut stream, read } = socket;
+    let (input, output) = stream.split();
+    let (mut reader, mut writer) = (Reader::new(input, read), Writer::new(output));
+    let pongs = Pongs::default();
+    let why = tokio::select! {
+        end = down(&mut *events, &mut writer, &pongs, &session, metrics) => Why::Ended(end),
+        why = up(&mut reader, &mut *commands, &pongs, &session, metrics) => why,
+        end = session.ended() => Why::Ended(end),
     };
     drop(commands);
-    // Whether it was heard changes nothing any more.
-    let _ = timeout(CLOSING, goodbye).await;
+    // The lease ends here: the client's goodbye below must not keep a browser from the next one.
+    let end = attached.detach(match why {
+        Why::Ended(end) => end,
+        Why::Closed(_) => LeaseEnd::Released,
+    });
+    match why {
+        Why::Ended(LeaseEnd::ClientGone) => return end,
+        Why::Ended(LeaseEnd::SlowReader) => {}
+        // What the browser said before the end, such as the answer to `Browser.close`.
+        Why::Ended(_) => {
+            let _ = timeout(CLOSING, rest(&mut *events, &mut writer)).await;
+        }
+        Why::Closed(code) => {
+            events.forget();
+            writer.close(code, "");
+            let _ = timeout(CLOSING, writer.flush()).await;
+            return end;
+        }
+    }
+    events.forget();
+    writer.close(Some(end.close_code()), &end.to_string());
+    goodbye(&mut reader, &mut writer, &*events).await;
     end
 }
 
+/// Why a bridge is taken down.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Ended(LeaseEnd),
+    /// The client has closed, with this code.
+    Closed(Option<u16>),
+}
+
+impl From<Fault> for Why {
+    fn from(fault: Fault) -> Self {
+        Self::Ended(match fault {
+            Fault::Gone => LeaseEnd::ClientGone,
+            Fault::TooLong => LeaseEnd::TooLong,
+            Fault::NotText => LeaseEnd::NotText,
+            Fault::BadFrame => LeaseEnd::BadFrame,
+        })
+    }
+}
+
+/// What the pings of a client are answered with: the last one is enough.
+#[derive(Debug, Default)]
+struct Pongs {
+    asked: Mutex<Option<Vec<u8>>>,
+    one: Notify,
+}
+
+impl Pongs {
+    fn ask(&self, payload: Vec<u8>) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+        self.one.notify_one();
+    }
+
+    fn take(&self) -> Option<Vec<u8>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// From the client to the browser.
-async fn up(
-    stream: &mut SplitStream<Socket>,
+async fn up<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
     commands: &mut dyn Commands,
+    pongs: &Pongs,
     session: &Session,
     metrics: &Metrics,
-) -> LeaseEnd {
+) -> Why {
     loop {
-        let message = match stream.next().await {
-            Some(Ok(Message::Text(message))) => message,
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-            Some(Ok(Message::Binary(_))) => return LeaseEnd::NotText,
-            Some(Ok(Message::Close(_))) => return LeaseEnd::Released,
-            Some(Err(Error::Capacity(_))) => return LeaseEnd::TooLong,
-            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-                return LeaseEnd::ClientGone;
+        let message = match reader.next().await {
+            Ok(Received::Text(message)) => message,
+            Ok(Received::Part(bytes)) => {
+                commands.receiving(bytes);
+                continue;
             }
-            Some(Err(Error::Protocol(_) | Error::Utf8(_))) => return LeaseEnd::BadFrame,
-            Some(Err(_)) | None => return LeaseEnd::ClientGone,
+            Ok(Received::Ping(payload)) => {
+                session.traffic.pinged(session);
+                pongs.ask(payload);
+                continue;
+            }
+            Ok(Received::Pong) => continue,
+            Ok(Received::Close(code)) => return Why::Closed(code),
+            Err(fault) => {
+                commands.receiving(0);
+                return fault.into();
+            }
         };
         session.traffic.heard(session, message.len());
         metrics.message_in(message.len());
-        if commands.send(&message).await.is_err() {
+        if message.len() >= BATCH {
+            // From now on it counts as waiting for the browser.
+            commands.receiving(0);
+        }
+        if commands.send(message).await.is_err() {
             // The other direction learns why, once it has delivered what came before.
             return std::future::pending().await;
         }
@@ -111,58 +168,136 @@ async fn up(
 }
 
 /// From the browser to the client.
-async fn down(
+async fn down<W: AsyncWrite + Unpin>(
     events: &mut dyn Events,
-    sink: &mut SplitSink<Socket, Message>,
+    writer: &mut Writer<W>,
+    pongs: &Pongs,
     session: &Session,
     metrics: &Metrics,
 ) -> LeaseEnd {
     let mut batch = Vec::new();
+    let mut pings = interval_at(Instant::now() + PING, PING);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match events.next().await {
-            Ok(message) => batch.push(message),
-            Err(end) => return end.into(),
+        let taken = tokio::select! {
+            biased;
+            taken = events.next(BATCH, &mut batch) => match taken {
+                Ok(taken) => taken,
+                Err(end) => return end.into(),
+            },
+            () = pongs.one.notified() => 0,
+            _ = pings.tick() => {
+                if writer.stalled_for() >= PING {
+                    writer.ping();
+                }
+                0
+            }
+        };
+        if let Some(payload) = pongs.take() {
+            writer.pong(&payload);
         }
-        let mut bytes = batch[0].len();
-        while bytes < BATCH
-            && let Some(message) = events.try_next()
-        {
-            bytes += message.len();
-            batch.push(message);
-        }
-        let messages = batch.len();
-        if let Err(end) = write(&mut batch, events, sink).await {
+        let (messages, bytes) = (batch.len() as u64, bytes_of(&batch));
+        writer.begin();
+        if let Err(end) = write(&mut batch, events, writer).await {
             return end;
         }
-        session.traffic.told(messages as u64, bytes as u64);
-        metrics.messages_out(messages as u64, bytes as u64);
+        events.taken(taken);
+        if messages > 0 {
+            session.traffic.told(messages, bytes);
+            metrics.messages_out(messages, bytes);
+        }
     }
 }
 
-/// Writes messages with one flush for all of them, while the client takes them.
-async fn write(
+fn bytes_of(batch: &[Utf8Bytes]) -> u64 {
+    batch.iter().map(|message| message.len() as u64).sum()
+}
+
+/// Writes messages with as few writes as can be, while the client takes them.
+async fn write<W: AsyncWrite + Unpin>(
     batch: &mut Vec<Utf8Bytes>,
     events: &dyn Events,
-    sink: &mut SplitSink<Socket, Message>,
+    writer: &mut Writer<W>,
 ) -> Result<(), LeaseEnd> {
-    let began = Instant::now();
-    let writing = async {
-        for message in batch.drain(..) {
-            sink.feed(Message::Text(message)).await?;
+    for message in batch.drain(..) {
+        if writer.is_full() {
+            flush(events, writer).await?;
         }
-        sink.flush().await
-    };
-    tokio::pin!(writing);
+        writer.text(message);
+    }
+    flush(events, writer).await
+}
+
+async fn flush<W: AsyncWrite + Unpin>(
+    events: &dyn Events,
+    writer: &mut Writer<W>,
+) -> Result<(), LeaseEnd> {
     loop {
-        tokio::select! {
-            biased;
-            written = &mut writing => return written.map_err(|_| LeaseEnd::ClientGone),
-            () = sleep(LOOK) => {
-                let too_much = events.end() == Some(BrowserEnd::SlowReader);
-                if too_much || began.elapsed() > STALL {
+        match timeout(LOOK, writer.flush()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_)) => return Err(LeaseEnd::ClientGone),
+            Err(_) => {
+                let is_cut = events.end() == Some(BrowserEnd::SlowReader);
+                if is_cut || writer.stalled_for() >= STALL {
                     return Err(LeaseEnd::SlowReader);
                 }
             }
+        }
+    }
+}
+
+/// Writes what is left of a connection that has ended.
+async fn rest<W: AsyncWrite + Unpin>(
+    events: &mut dyn Events,
+    writer: &mut Writer<W>,
+) -> io::Result<()> {
+    let mut batch = Vec::new();
+    loop {
+        writer.flush().await?;
+        let taken = events.try_next(1, &mut batch);
+        if taken == 0 {
+            return Ok(());
+        }
+        batch.drain(..).for_each(|message| writer.text(message));
+        events.taken(taken);
+    }
+}
+
+/// Waits until the client has its close frame, and throws away what it still sends: closed with
+/// that unread, the connection would be reset, and the client never learn why.
+async fn goodbye<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    reader: &mut Reader<R>,
+    writer: &mut Writer<W>,
+    events: &dyn Events,
+) {
+    let heard = Mutex::new(Instant::now());
+    let hear = || *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    let silent_for = || heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+    let said = async {
+        let written = timeout(LINGER, writer.flush()).await;
+        let said = Instant::now();
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+        while silent_for().min(said.elapsed()) < CLOSING && said.elapsed() < DISCARD {
+            sleep(LOOK).await;
+        }
+    };
+    let evicted = async {
+        while !events.must_leave() {
+            sleep(LOOK).await;
+        }
+    };
+    let unread = async {
+        reader.discard(hear).await;
+    };
+    tokio::pin!(said, unread);
+    tokio::select! {
+        () = &mut said => {}
+        () = evicted => {}
+        // A client that has half closed may still read.
+        () = &mut unread => {
+            let _ = timeout(CLOSING, said).await;
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `server`, `router`, `guard` | connections, routes, who may ask |
-//! | `connect`, `upgrade`, `bridge` | a WebSocket from its handshake to its end |
+//! | `connect`, `upgrade`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `traceparent`, `lease_span` | what traces show of it |
 //! | `version`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
@@ -46,6 +46,7 @@ mod upgrade;
 mod version;
 mod views;
 mod watchers;
+mod websocket;
 
 pub(crate) use traceparent::TraceParent;
 

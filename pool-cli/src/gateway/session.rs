@@ -199,6 +199,11 @@ impl Traffic {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// A client has sent a ping of its own.
+    pub(super) fn pinged(&self, session: &Session) {
+        self.heard_at(session.began.elapsed());
+    }
+
     /// Counts messages to a client.
     pub(super) fn told(&self, messages: u64, bytes: u64) {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);

@@ -7,11 +7,9 @@ use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::bridge::{Socket, config};
+use super::bridge::Socket;
 use super::{LeaseId, Problem};
 
 /// The header of the 101 that tells the lease's id, for `/devtools/browser/{lease}`.
@@ -80,9 +78,7 @@ impl Accepted {
         let upgraded = self.0.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         let stream = parts.io.into_inner();
-        let read = parts.read_buf.to_vec();
-        let config = Some(config());
-        Some(WebSocketStream::from_partially_read(stream, read, Role::Server, config).await)
+        Some(Socket { stream, read: parts.read_buf.to_vec() })
     }
 }
 

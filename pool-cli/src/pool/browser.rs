@@ -64,13 +64,21 @@ pub trait Commands: Send {
     /// # Errors
     ///
     /// Why the connection has ended.
-    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd>;
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd>;
+
+    /// Says how much has come in of a large message that the client is sending, so that it counts
+    /// as waiting; 0 when it is whole and about to be sent.
+    fn receiving(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
 }
 
 /// The half of a [`Wire`] that yields the browser's messages.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// The next message.
+    /// The next messages: those that are there up to so many bytes and a few more, so that
+    /// several go out in one write. They count as waiting until [`taken`](Self::taken) is called
+    /// with what this returns.
     ///
     /// # Errors
     ///
@@ -79,10 +87,24 @@ pub trait Events: Send + Sync {
     /// # Cancel safety
     ///
     /// No message is lost when the future is dropped.
-    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd>;
+    async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>)
+    -> Result<usize, BrowserEnd>;
 
-    /// The next message if it is there already, so that several go out in one write.
-    fn try_next(&mut self) -> Option<Utf8Bytes>;
+    /// As [`next`](Self::next), for what is there already; 0 if nothing is.
+    fn try_next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> usize;
+
+    /// The client has taken what counted for so much.
+    fn taken(&self, counted: usize) {
+        let _ = counted;
+    }
+
+    /// Forgets all messages that were not given out yet.
+    fn forget(&mut self) {}
+
+    /// Whether what was given out and not taken is to be forgotten too, since others need the room.
+    fn must_leave(&self) -> bool {
+        false
+    }
 
     /// Why the connection has ended, if it has; messages may be left that came before.
     fn end(&self) -> Option<BrowserEnd>;

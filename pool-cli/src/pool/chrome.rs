@@ -7,7 +7,7 @@ use pool_chrome::mux::{ConnectionReceiver, ConnectionSender, EndReason};
 use pool_chrome::process::{Engine, Sandbox};
 use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::kind::KindSpec;
 use super::{
@@ -17,6 +17,9 @@ use crate::config::{self, Config, LeaseKind};
 
 /// Memory that was read this recently is not read again.
 const MEMORY_AGE: Duration = Duration::from_secs(5);
+
+/// Longer messages are passed on where they lie, rather than copied.
+const LARGE: usize = 64 * 1024;
 
 /// How a driver is to be made from the configuration.
 pub(crate) fn config(config: &Config) -> ChromeConfig {
@@ -37,6 +40,7 @@ pub(crate) fn config(config: &Config) -> ChromeConfig {
         .args(chrome.args.iter().cloned())
         .launch_timeout(chrome.launch_timeout)
         .max_launching(pool.max_creating)
+        .buffer(buffer(config))
         .max_memory(chrome.max_memory.map(|size| size.as_u64()))
         .state_dir(&pool.state_dir)
         .lease(kind(pool.lease))
@@ -47,6 +51,11 @@ pub(crate) fn config(config: &Config) -> ChromeConfig {
             _ => Reset::Context,
         });
     chrome.directories.iter().fold(made, ChromeConfig::directory)
+}
+
+/// How much may wait for all clients together.
+pub(crate) fn buffer(config: &Config) -> usize {
+    usize::try_from(config.gateway.buffer.as_u64()).unwrap_or(usize::MAX)
 }
 
 fn kind(kind: LeaseKind) -> pool_chrome::mux::LeaseKind {
@@ -90,36 +99,57 @@ impl Browser for VirtualBrowser {
 
 #[async_trait]
 impl Commands for ConnectionSender {
-    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd> {
-        Self::send(self, message).await.map_err(BrowserEnd::from)
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd> {
+        let sent = if message.len() < LARGE {
+            Self::send(self, &message).await
+        } else {
+            self.send_bytes(message.into()).await
+        };
+        sent.map_err(BrowserEnd::from)
+    }
+
+    fn receiving(&mut self, bytes: usize) {
+        Self::receiving(self, bytes);
     }
 }
 
 #[async_trait]
 impl Events for ConnectionReceiver {
-    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd> {
-        loop {
-            let Some(message) = self.recv().await else {
-                return Err(self.end_reason().map_or(BrowserEnd::Revoked, BrowserEnd::from));
-            };
-            // JSON is UTF-8; what is not would be no message.
-            if let Ok(text) = Utf8Bytes::try_from(message) {
-                return Ok(text);
-            }
+    async fn next(
+        &mut self,
+        limit: usize,
+        batch: &mut Vec<Utf8Bytes>,
+    ) -> Result<usize, BrowserEnd> {
+        match self.recv_many(limit, |message| push_text(batch, message)).await {
+            0 => Err(self.end_reason().map_or(BrowserEnd::Revoked, BrowserEnd::from)),
+            counted => Ok(counted),
         }
     }
 
-    fn try_next(&mut self) -> Option<Utf8Bytes> {
-        loop {
-            if let Ok(text) = Utf8Bytes::try_from(self.try_recv()?) {
-                return Some(text);
-            }
-        }
+    fn try_next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> usize {
+        self.try_recv_many(limit, |message| push_text(batch, message))
+    }
+
+    fn taken(&self, counted: usize) {
+        Self::taken(self, counted);
+    }
+
+    fn forget(&mut self) {
+        Self::forget(self);
+    }
+
+    fn must_leave(&self) -> bool {
+        Self::must_leave(self)
     }
 
     fn end(&self) -> Option<BrowserEnd> {
         self.end_reason().map(BrowserEnd::from)
     }
+}
+
+fn push_text(batch: &mut Vec<Utf8Bytes>, message: Bytes) {
+    // JSON is UTF-8; what is not would be no message.
+    batch.extend(Utf8Bytes::try_from(message));
 }
 
 impl From<EndReason> for BrowserEnd {

@@ -123,6 +123,7 @@ impl Opened {
         if (old.pool.min_size, old.pool.max_size) != (min, max) {
             self.pool.resize(min, max)?;
         }
+        self.pool.driver().budget().set_limit(chrome::buffer(new));
         self.limit_anew(old, new);
         Ok(())
     }

@@ -144,10 +144,10 @@ struct FakeCommands {
 
 #[async_trait]
 impl Commands for FakeCommands {
-    async fn send(&mut self, message: &str) -> Result<(), BrowserEnd> {
-        let answered = self.sender.send(message.into()).await;
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd> {
+        let answered = self.sender.send(message.clone()).await;
         answered.map_err(|_| BrowserEnd::Revoked)?;
-        let end = match message {
+        let end = match message.as_str() {
             "close" => BrowserEnd::Closed,
             "crash" => BrowserEnd::Crashed,
             "hang" => BrowserEnd::Hung,
@@ -169,15 +169,17 @@ struct FakeEvents {
 
 #[async_trait]
 impl Events for FakeEvents {
-    async fn next(&mut self) -> Result<Utf8Bytes, BrowserEnd> {
+    async fn next(&mut self, _: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, BrowserEnd> {
         if self.flood {
-            return Ok("x".repeat(1 << 20).into());
+            batch.push("x".repeat(1 << 20).into());
+            return Ok(1);
         }
         tokio::select! {
             biased;
             Some(message) = self.messages.recv() => {
                 self.flood = message.as_str() == "flood";
-                Ok(message)
+                batch.push(message);
+                Ok(1)
             }
             end = self.end.wait_for(Option::is_some) => {
                 Err(end.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked))
@@ -185,8 +187,10 @@ impl Events for FakeEvents {
         }
     }
 
-    fn try_next(&mut self) -> Option<Utf8Bytes> {
-        self.messages.try_recv().ok()
+    fn try_next(&mut self, _: usize, batch: &mut Vec<Utf8Bytes>) -> usize {
+        let before = batch.len();
+        batch.extend(self.messages.try_recv());
+        batch.len() - before
     }
 
     fn end(&self) -> Option<BrowserEnd> {
