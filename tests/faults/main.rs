@@ -20,3 +20,4 @@ mod release;
 mod signals;
 mod state_leaks;
 mod support;
+mod traffic;

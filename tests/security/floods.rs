@@ -123,7 +123,7 @@ async fn s33_a_header_of_20_mb() {
 for_both_kinds!(s34_websocket_floods);
 
 async fn s34_websocket_floods(kind: LeaseKind) {
-    case(Setup::new().kind(kind), async |case| {
+    case(Setup::new().kind(kind).set("gateway.buffer", "16MiB"), async |case| {
         let neighbour = case.service.connect("/").await;
         let page = neighbour.page("about:blank").await;
         let before = case.service.process.status("VmRSS").expect("it runs");
