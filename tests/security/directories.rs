@@ -1,4 +1,4 @@
-//! S27, S28: what is on the disk.
+//! S27, S28, S40: what is on the disk.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use browser_pool_tests::process::{Process, ProcessId};
-use browser_pool_tests::{Case, Engine, LeaseKind, Setup, case, eventually, for_both_kinds};
+use browser_pool_tests::{
+    Case, Cdp, CdpError, Engine, LeaseKind, Setup, case, eventually, for_both_kinds,
+};
 use rustix::process::Signal;
+use serde_json::json;
 use toml::Table;
 
 for_both_kinds!(s27_symlink_in_a_directory_that_we_delete, s28_directories_are_private);
@@ -124,4 +127,145 @@ fn open_to_others(case: &Case) {
     }
     let lock = fs::metadata(case.home.state_dir().join("lock")).expect("it is there");
     assert_eq!(lock.permissions().mode() & 0o077, 0, "the lock");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s40_files_left_in_a_chromiums_directory_by_the_shell() {
+    s40_files_left_in_a_chromiums_directory(Engine::Shell).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s40_files_left_in_a_chromiums_directory_by_chromium() {
+    s40_files_left_in_a_chromiums_directory(Engine::Chromium).await;
+}
+
+/// What an exclusive lease downloads, wherever it asks for it to go, is not there for the next
+/// lease of its Chromium; and neither is a file that came there in some way that nobody thought of.
+async fn s40_files_left_in_a_chromiums_directory(engine: Engine) {
+    let setup = Setup::new().engine(engine).size(1).set("profiles.work", Table::new());
+    case(setup, async |case| {
+        let client = case.service.connect("/").await;
+        let browser = case.service.browser_of(&client).await;
+        let own = own_directory(browser);
+        let state = case.home.state_dir();
+        fs::create_dir_all(state.join("profiles/work")).expect("the home is ours");
+        symlink(&own, case.home.path().join("link")).expect("the home is ours");
+        let reserved = [
+            own.join("profile/NativeMessagingHosts"),
+            own.join("profile/Default"),
+            own.join("profile"),
+            own.join("home/.pki"),
+            own.join("tmp"),
+            state.join("profiles/work"),
+            state.join("run/not-there-yet"),
+            state.clone(),
+            case.home.path().join("link/profile"),
+            case.home.path().join("nowhere/../state/run"),
+            PathBuf::from(format!("{}\0/x", state.display())),
+        ];
+        let page = client.page("about:blank").await;
+        for path in &reserved {
+            for behavior in ["allow", "allowAndName"] {
+                let params =
+                    json!({ "behavior": behavior, "downloadPath": path.to_string_lossy() });
+                let refused = [
+                    client.call("Browser.setDownloadBehavior", params.clone()).await,
+                    page.call("Browser.setDownloadBehavior", params.clone()).await,
+                    page.call("Page.setDownloadBehavior", params).await,
+                ];
+                for refused in refused {
+                    assert!(
+                        matches!(&refused, Err(CdpError::Answer { .. })),
+                        "{}: {refused:?}",
+                        path.display()
+                    );
+                }
+            }
+        }
+        download(case, &client).await;
+        client.close().await;
+        assert_nothing_left(case, "after a download to nowhere in particular").await;
+
+        let (again, browser_then) = lease(case).await;
+        assert_eq!(browser_then, browser, "a download needs no new Chromium");
+        let elsewhere = case.home.path().join("downloads");
+        let params = json!({ "behavior": "allow", "downloadPath": elsewhere.to_string_lossy() });
+        again.call("Browser.setDownloadBehavior", params).await.expect("it is none of ours");
+        download(case, &again).await;
+        // Much of what a browser stores, for the names that Chromium makes along the way.
+        let page = again.page(&case.site.at("/storage.html")).await;
+        page.eval("write('left')").await;
+        page.screenshot().await.expect("it is drawn");
+        drop(page);
+        again.close().await;
+        assert!(elsewhere.join("report.bin").exists(), "a download goes where it may");
+
+        for planted in [
+            "profile/NativeMessagingHosts/evil.json",
+            "profile/Default/left",
+            "home/left",
+            "tmp/left",
+        ] {
+            let (client, browser) = lease(case).await;
+            let planted = own_directory(browser).join(planted);
+            fs::create_dir_all(planted.parent().expect("it has one")).expect("it is ours");
+            fs::write(&planted, "left behind").expect("it is ours");
+            client.close().await;
+            let (next, another) = lease(case).await;
+            assert_ne!(another, browser, "the Chromium goes with {}", planted.display());
+            assert!(!planted.exists(), "{}", planted.display());
+            next.close().await;
+        }
+        fs::remove_dir_all(elsewhere).expect("it is ours");
+    })
+    .await;
+}
+
+/// The next lease, with the Chromium that it is in.
+async fn lease(case: &Case) -> (Cdp, ProcessId) {
+    let client = case.service.connect("/").await;
+    let browser = case.service.browser_of(&client).await;
+    (client, browser)
+}
+
+/// The directory that the pool has made for a Chromium.
+fn own_directory(browser: ProcessId) -> PathBuf {
+    let arguments = Process::read(browser.pid).expect("it lives").arguments();
+    let profile = arguments.iter().find_map(|argument| argument.strip_prefix("--user-data-dir="));
+    Path::new(profile.expect("every Chromium has one")).parent().expect("it is in one").to_owned()
+}
+
+/// Lets a page download something, and waits until that is over, whatever has become of it. The
+/// shell says nothing of a download that nobody has allowed.
+async fn download(case: &Case, client: &Cdp) {
+    let page = client.page(&case.site.at("/title.html")).await;
+    let mut events = client.events();
+    page.call("Page.navigate", json!({ "url": case.site.at("/download") })).await.expect("it goes");
+    let over = async {
+        loop {
+            let event = events.recv().await.expect("the connection lives");
+            let is_over =
+                ["completed", "canceled"].iter().any(|it| event["params"]["state"] == **it);
+            if event["method"] == "Page.downloadProgress" && is_over {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), over).await;
+}
+
+/// Nothing of a download is below the state directory, once the lease's Chromium is clean again.
+async fn assert_nothing_left(case: &Case, when: &str) {
+    eventually("the browser is idle", Duration::from_secs(10), async || {
+        let load = case.service.state().await["load"].clone();
+        if load["idle"] == 1 { Ok(()) } else { Err(load) }
+    })
+    .await;
+    let left: Vec<PathBuf> = directories(&case.home.state_dir())
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains("report"))
+        .collect();
+    assert!(left.is_empty(), "{when}: {left:?}");
 }

@@ -168,7 +168,8 @@ impl ChromeDriver {
 
     /// Wipes what an exclusive lease has left in its Chromium, or says that it must be replaced.
     async fn wipe(&self, host: &Host) {
-        match clipboard::wipe(&host.mux).await {
+        let (wiped, tidied) = tokio::join!(clipboard::wipe(&host.mux), host.tidy());
+        match wiped.map_err(ChromeError::from).and(tidied) {
             Ok(()) => host.health.proven(),
             Err(error) => {
                 tracing::warn!(pid = host.pid, %error, "a browser cannot be wiped");

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -65,6 +66,13 @@ impl Fleet {
         let loopback = OnceCell::new();
         let budget = Budget::new(config.buffer);
         Self { config, state_dir, budget, launching, loopback, closing, state: Mutex::default() }
+    }
+
+    /// The directories that no lease in this place may write into.
+    pub(super) fn reserved(&self, host: &Host) -> Vec<PathBuf> {
+        let mut reserved = vec![self.state_dir.path().to_owned()];
+        reserved.extend(host.directories());
+        reserved
     }
 
     /// A place in a Chromium that suits the spec: for an exclusive lease in a fresh one, for a

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use super::spec::BrowserSpec;
 use super::version::Version;
 use super::{ChromeConfig, watch};
 use crate::ChromeError;
+use crate::cdp::CdpError;
 use crate::egress::Forwarder;
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
-use crate::process::{Chromium, Engine, StateDir, UserData};
+use crate::process::{Chromium, Contents, Engine, StateDir, UserData};
 
 /// How long a proxy may take to show that it is there.
 const PROXY_PROBE: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ pub(super) struct Host {
     pub(super) version: Version,
     pub(super) health: Health,
     pub(super) forwarder: Option<Forwarder>,
+    /// What its directories held before its first lease.
+    contents: Contents,
     /// Its spec, with what must live as long as it does. After `chromium`, so that it is dropped
     /// after the processes are killed.
     chromium: Chromium,
@@ -134,6 +138,7 @@ impl Host {
         let version = serde_json::from_value(version).map_err(|error| {
             crate::cdp::CdpError::unexpected("Browser.getVersion", error.to_string())
         })?;
+        let contents = chromium.contents().await;
         let host = Arc::new(Self {
             mux,
             kind,
@@ -142,6 +147,7 @@ impl Host {
             version,
             health: Health::default(),
             forwarder,
+            contents,
             chromium,
             spec,
             launched_at,
@@ -280,8 +286,22 @@ impl Host {
         }
     }
 
+    /// The directories that it writes into.
+    pub(super) fn directories(&self) -> [PathBuf; 2] {
+        [self.chromium.user_data_dir().to_owned(), self.chromium.temp_dir().to_owned()]
+    }
+
+    /// Removes what an exclusive lease has downloaded, and proves that the Chromium's directories
+    /// hold nothing that it has not put there itself.
+    pub(super) async fn tidy(&self) -> Result<(), ChromeError> {
+        match self.chromium.tidy(&self.contents).await? {
+            None => Ok(()),
+            Some(path) => Err(CdpError::Leftover(format!("the file {}", path.display())).into()),
+        }
+    }
+
     /// A directory for a lease's files, which goes with the process at the latest.
-    pub(super) fn lease_directory(&self) -> std::path::PathBuf {
+    pub(super) fn lease_directory(&self) -> PathBuf {
         self.chromium.temp_dir().join(format!("lease-{:016x}", fastrand::u64(..)))
     }
 

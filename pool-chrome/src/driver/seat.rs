@@ -45,6 +45,7 @@ impl Seat {
             // "Through its proxy or nowhere" holds for the contexts of its clients as well.
             options.client_proxies = ClientProxies::Only(Vec::new());
         }
+        options.reserved = fleet.reserved(&place);
         let mut directory = None;
         if kind == LeaseKind::Shared {
             let path = place.lease_directory();

@@ -50,9 +50,12 @@ pub struct LeaseOptions {
     pub proxy: Option<String>,
     /// Which proxies its clients may give to contexts that they make. Default: any.
     pub client_proxies: ClientProxies,
-    /// Directories that a shared lease may download to and upload from; an exclusive lease may use
-    /// any. Default: none.
+    /// Directories that a shared lease may download to and upload from, its own first; an exclusive
+    /// lease may use any. Default: none.
     pub directories: Vec<PathBuf>,
+    /// Directories that are the pool's own: no lease may download into them, but for the first of
+    /// a shared lease's [`directories`](Self::directories). Default: none.
+    pub reserved: Vec<PathBuf>,
     /// Whether pages may be sent to `file:` addresses. Default: yes for exclusive leases.
     pub file_urls: Option<bool>,
 }
@@ -66,6 +69,7 @@ impl Default for LeaseOptions {
             proxy: None,
             client_proxies: ClientProxies::default(),
             directories: Vec::new(),
+            reserved: Vec::new(),
             file_urls: None,
         }
     }

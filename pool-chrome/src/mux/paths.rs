@@ -1,4 +1,4 @@
-//! Which files a shared lease may name.
+//! Which files a lease may name.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
     let path = Path::new(path);
     let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    if !path.is_absolute() || !path.components().all(is_plain) {
+    if !path.is_absolute() || !path.components().all(is_plain) || holds_nul(path) {
         return false;
     }
     let Some(real) = resolve(path) else { return false };
@@ -17,6 +17,31 @@ pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
         directory.canonicalize().is_ok_and(|directory| real.starts_with(directory))
     };
     directories.iter().any(inside) || is_of_playwright(&real)
+}
+
+/// Whether a path lies in one of the directories that are the pool's own, or may turn out to.
+///
+/// A relative one is taken from where the pool was started, which is where its Chromiums were.
+pub(crate) fn is_reserved(path: &str, reserved: &[PathBuf]) -> bool {
+    if path.is_empty() {
+        return false;
+    }
+    let Ok(path) = std::path::absolute(path) else { return true };
+    let Some(real) = resolve(&path) else { return true };
+    let is_plain = |part: Component<'_>| !matches!(part, Component::ParentDir);
+    if holds_nul(&path) || !real.components().all(is_plain) {
+        return true;
+    }
+    let within = |directory: &PathBuf| {
+        let directory = directory.canonicalize().unwrap_or_else(|_| directory.clone());
+        real.starts_with(directory)
+    };
+    reserved.iter().any(within)
+}
+
+/// Chromium takes a path to end at its first NUL.
+fn holds_nul(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 /// The path with links followed in the part of it that exists.
@@ -56,8 +81,31 @@ mod tests {
         assert!(!inside(&own.join("../secret")));
         assert!(!inside(&own.join("up/secret")));
         assert!(!inside(&own.join("dangling")));
+        assert!(!inside(&own.join("..\0")));
         assert!(!is_inside("own/a", &directories));
         assert!(!is_inside("", &directories));
         assert!(!is_inside("/etc/passwd", &directories));
+    }
+
+    #[test]
+    fn what_leads_into_the_pools_own_directories_is_reserved() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        std::fs::create_dir_all(state.join("run/1/profile")).unwrap();
+        std::os::unix::fs::symlink(&state, root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("state/new", root.path().join("dangling")).unwrap();
+        let reserved = [state.clone()];
+        let is = |path: &Path| is_reserved(path.to_str().unwrap(), &reserved);
+        assert!(is(&state));
+        assert!(is(&state.join("run/1/profile/NativeMessagingHosts")));
+        assert!(is(&state.join("not/there/yet")));
+        assert!(is(&root.path().join("link/run")));
+        assert!(is(&root.path().join("link/new")));
+        assert!(is(&root.path().join("dangling")), "nobody knows where it leads");
+        assert!(is(&root.path().join("new/../state/x")));
+        assert!(is(&root.path().join("state\0x")));
+        assert!(!is(&root.path().join("states")));
+        assert!(!is(&root.path().join("new/directory")));
+        assert!(!is_reserved("somewhere", &reserved));
     }
 }

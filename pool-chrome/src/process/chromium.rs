@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::contents::{Contents, DOWNLOADS, Places};
 use super::exit::last_lines;
 use super::launch::{Launched, launch};
 use super::memory::proportional_set_size;
 use super::pipe::Hangup;
+use super::remove::remove;
 use super::stderr::StderrTail;
 use super::supervisor::{KillOnDrop, Stage};
 use super::tree::{ProcessId, Tree};
@@ -42,6 +44,7 @@ pub struct Chromium {
     engine: Engine,
     executable: PathBuf,
     user_data_dir: PathBuf,
+    home: PathBuf,
     temp_dir: PathBuf,
     launched_at: Instant,
     tree: Tree,
@@ -72,7 +75,7 @@ impl Chromium {
     ) -> Result<(Self, Pipe), ChromeError> {
         let launched_at = Instant::now();
         let launched = launch(options, state.clone()).await?;
-        let Launched { process, engine, executable, user_data_dir, temp_dir, .. } = launched;
+        let Launched { process, engine, executable, user_data_dir, home, temp_dir, .. } = launched;
         let pipe = ChromeError::system("use a pipe");
         let reader = PipeReader::new(launched.answers).map_err(pipe)?;
         let pipe = ChromeError::system("use a pipe");
@@ -82,6 +85,7 @@ impl Chromium {
             engine,
             executable,
             user_data_dir,
+            home,
             temp_dir,
             launched_at,
             tree: launched.tree,
@@ -182,6 +186,33 @@ impl Chromium {
         let tree = self.tree.clone();
         let measured = tokio::task::spawn_blocking(move || proportional_set_size(&tree.members()));
         measured.await.unwrap_or(0)
+    }
+
+    /// What its directories hold now, at their top.
+    pub(crate) async fn contents(&self) -> Contents {
+        let places = self.places();
+        tokio::task::spawn_blocking(move || Contents::of(&places)).await.unwrap_or_default()
+    }
+
+    /// Removes the directory that downloads go to by default, and looks for anything new that is
+    /// not Chromium's.
+    pub(crate) async fn tidy(&self, before: &Contents) -> Result<Option<PathBuf>, ChromeError> {
+        let (places, before) = (self.places(), before.clone());
+        let downloads = places.home.join(DOWNLOADS);
+        let tidied = tokio::task::spawn_blocking(move || {
+            remove(&downloads).map_err(ChromeError::file("remove", downloads))?;
+            Ok(Contents::of(&places).stranger(&before))
+        });
+        tidied.await.unwrap_or_else(|_| {
+            let panicked = std::io::Error::other("it panicked");
+            Err(ChromeError::system("look at a browser's directory")(panicked))
+        })
+    }
+
+    fn places(&self) -> Places {
+        let [user_data_dir, home, temp_dir] =
+            [&self.user_data_dir, &self.home, &self.temp_dir].map(Clone::clone);
+        Places { user_data_dir, home, temp_dir }
     }
 
     /// Kills the whole tree now, stopped processes too. [`Self::exited`] tells when it is dead.

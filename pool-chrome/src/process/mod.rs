@@ -9,6 +9,7 @@
 //! Linux only: the supervision stands on pidfds and `/proc`.
 
 mod chromium;
+mod contents;
 mod engine;
 mod exit;
 mod flags;
@@ -27,6 +28,7 @@ mod sweep;
 mod tree;
 
 pub use chromium::Chromium;
+pub(crate) use contents::Contents;
 pub use engine::{Engine, UnknownEngine, find_executable};
 pub use exit::Exit;
 pub use options::{LaunchOptions, Sandbox, UserData};

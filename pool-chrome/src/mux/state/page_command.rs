@@ -20,7 +20,17 @@ impl State {
 
     /// Sends a command that sets where downloads go. A path elsewhere becomes the lease's own
     /// directory: Playwright always names one of its own machine, and fails if it is refused.
+    ///
+    /// The pool's own directories are refused to exclusive leases, which may name all others: what
+    /// is written into a Chromium's profile would be there for its next lease.
     pub(super) fn download_to(&mut self, request: &Request<'_>, mut params: Params) {
+        let path = params.get("downloadPath").and_then(Value::as_str);
+        if request.kind == LeaseKind::Exclusive
+            && path.is_some_and(|path| self.is_reserved(request, path))
+        {
+            let message = "downloads may not go into the pool's own directories";
+            return self.refuse(request, INVALID_PARAMS, message);
+        }
         if !self.is_path_allowed(request, params.get("downloadPath")) {
             let lease = self.leases.get(&request.lease);
             let Some(own) = lease.and_then(|lease| lease.options.directories.first()) else {
@@ -160,11 +170,19 @@ impl State {
     pub(super) fn is_path_allowed(&self, request: &Request<'_>, path: Option<&Value>) -> bool {
         match (request.kind, path) {
             (LeaseKind::Exclusive, _) | (LeaseKind::Shared, None) => true,
-            (LeaseKind::Shared, Some(Value::String(path))) => self
-                .leases
-                .get(&request.lease)
-                .is_some_and(|lease| paths::is_inside(path, &lease.options.directories)),
+            (LeaseKind::Shared, Some(Value::String(path))) => {
+                let Some(lease) = self.leases.get(&request.lease) else { return false };
+                let directories = &lease.options.directories;
+                let own = &directories[..directories.len().min(1)];
+                paths::is_inside(path, directories)
+                    && (paths::is_inside(path, own) || !self.is_reserved(request, path))
+            }
             (LeaseKind::Shared, Some(_)) => false,
         }
+    }
+
+    fn is_reserved(&self, request: &Request<'_>, path: &str) -> bool {
+        let lease = self.leases.get(&request.lease);
+        lease.is_none_or(|lease| paths::is_reserved(path, &lease.options.reserved))
     }
 }

@@ -1,0 +1,300 @@
+//! What a Chromium's directories hold, and whether that is all its own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where downloads go, below `HOME`, that nobody has sent elsewhere.
+pub(super) const DOWNLOADS: &str = "Downloads";
+
+/// The profile that is not named, below the user data directory.
+const PROFILE: &str = "Default";
+
+/// Programs that pages of extensions may start are described here. Chromium makes the directory
+/// and puts nothing into it.
+const NATIVE_HOSTS: &str = "NativeMessagingHosts";
+
+/// What Chromium puts into its user data directory.
+const USER_DATA: &[&str] = &[
+    "BrowserMetrics",
+    "BrowserMetrics-spare.pma",
+    "CaptchaProviders",
+    "CertificateRevocation",
+    "CookieReadinessList",
+    "Crash Reports",
+    "Crashpad",
+    "Crowd Deny",
+    "DawnCache",
+    "DawnGraphiteCache",
+    "DawnWebGPUCache",
+    PROFILE,
+    "DeferredBrowserMetrics",
+    "Dictionaries",
+    "FileTypePolicies",
+    "First Run",
+    "FirstPartySetsPreloaded",
+    "GPUPersistentCache",
+    "GrShaderCache",
+    "GraphiteDawnCache",
+    "Guest Profile",
+    "Last Version",
+    "Local State",
+    "MEIPreload",
+    NATIVE_HOSTS,
+    "OnDeviceHeadSuggestModel",
+    "OptGuideOnDeviceModel",
+    "OptimizationGuideModelsManifest",
+    "OriginTrials",
+    "PKIMetadata",
+    "PrivacySandboxAttestationsPreloaded",
+    "ProbabilisticRevealTokenRegistry",
+    "SSLErrorAssistant",
+    "Safe Browsing",
+    "SafetyTips",
+    "ShaderCache",
+    "SingletonCookie",
+    "SingletonLock",
+    "SingletonSocket",
+    "Subresource Filter",
+    "System Profile",
+    "TpcdMetadata",
+    "TrustTokenKeyCommitments",
+    "Variations",
+    "Webstore Downloads",
+    "ZxcvbnData",
+    "chrome_debug.log",
+    "component_crx_cache",
+    "extensions_crx_cache",
+    "first_party_sets.db",
+    "hyphen-data",
+    "optimization_guide_model_store",
+    "segmentation_platform",
+];
+
+/// What it puts into its profile.
+const IN_PROFILE: &[&str] = &[
+    "Account Web Data",
+    "AccountBookmarks",
+    "Accounts",
+    "Affiliation Database",
+    "AggregationService",
+    "AttributionReporting",
+    "AutofillAiModelCache",
+    "AutofillStrikeDatabase",
+    "BookmarkMergedSurfaceOrdering",
+    "Bookmarks",
+    "BudgetDatabase",
+    "Cache",
+    "ClientCertificates",
+    "Code Cache",
+    "Collaboration",
+    "Conversions",
+    "Cookies",
+    "DIPS",
+    "DataSharing",
+    "DawnCache",
+    "DawnGraphiteCache",
+    "DawnWebGPUCache",
+    "Download Service",
+    "DownloadMetadata",
+    "Extension Cookies",
+    "Extension Rules",
+    "Extension Scripts",
+    "Extension State",
+    "Favicons",
+    "Feature Engagement Tracker",
+    "File System",
+    "GCM Store",
+    "GPUCache",
+    "History",
+    "IndexedDB",
+    "InterestGroups",
+    "LOCK",
+    "LOG",
+    "LOG.old",
+    "Local Storage",
+    "Login Data",
+    "Login Data For Account",
+    "Media Cache",
+    "MediaDeviceSalts",
+    "Network",
+    "Network Action Predictor",
+    "Network Persistent State",
+    "NetworkDataMigrated",
+    "PersistentOriginTrials",
+    "Platform Notifications",
+    "Preferences",
+    "PreferredApps",
+    "PrivateAggregation",
+    "QuotaManager",
+    "README",
+    "Reporting and NEL",
+    "SCT Auditing Pending Reports",
+    "Safe Browsing Cookies",
+    "Safe Browsing Network",
+    "Secure Preferences",
+    "Segmentation Platform",
+    "ServerCertificate",
+    "Service Worker",
+    "Session Storage",
+    "Sessions",
+    "Shared Dictionary",
+    "SharedStorage",
+    "Shortcuts",
+    "Site Characteristics Database",
+    "Storage",
+    "Sync Data",
+    "Top Sites",
+    "TransportSecurity",
+    "Trust Tokens",
+    "VideoDecodeStats",
+    "Visited Links",
+    "Web Data",
+    "WebRTC Logs",
+    "WebStorage",
+    "WebrtcVideoStats",
+    "blob_storage",
+    "chrome_cart_db",
+    "commerce_subscription_db",
+    "coupon_db",
+    "databases",
+    "declarative_performance_observer.db",
+    "discount_infos_db",
+    "discounts_db",
+    "heavy_ad_intervention_opt_out.db",
+    "optimization_guide_hint_cache_store",
+    "parcel_tracking_db",
+    "passkey_enclave_state",
+    "power_bookmarks",
+    "shared_proto_db",
+    "trusted_vault.pb",
+];
+
+/// What it and the libraries in it put below `HOME`.
+const IN_HOME: &[&str] = &[".cache", ".config", ".dbus", ".local", ".pki"];
+
+/// How the names begin of files that are written under another name first, and of what is made in
+/// `TMPDIR`.
+const TEMPORARY: [&str; 4] =
+    ["org.chromium.", ".org.chromium.", "com.google.Chrome", ".com.google.Chrome"];
+
+/// How the names begin of what is only made in `TMPDIR`.
+const IN_TEMP: [&str; 3] = ["scoped_dir", "dconf", "dbus-"];
+
+/// The directories of one Chromium.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub(super) user_data_dir: PathBuf,
+    pub(super) home: PathBuf,
+    pub(super) temp_dir: PathBuf,
+}
+
+/// The top of each directory of a Chromium, at one moment.
+///
+/// Judged by names: what is within a directory that is Chromium's is Chromium's. That nothing else
+/// is written there is for the rules about paths; this is the look behind them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents(BTreeSet<Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: PathBuf,
+    is_known: bool,
+}
+
+impl Contents {
+    pub(super) fn of(places: &Places) -> Self {
+        let profile = places.user_data_dir.join(PROFILE);
+        let native_hosts = places.user_data_dir.join(NATIVE_HOSTS);
+        let mut contents = Self::default();
+        contents.list(&places.user_data_dir, |name| is_of(USER_DATA, name));
+        contents.list(&profile, |name| is_of(IN_PROFILE, name));
+        contents.list(&native_hosts, |_| false);
+        contents.list(&places.home, |name| IN_HOME.contains(&name));
+        contents.list(&places.temp_dir, |name| begins(&TEMPORARY, name) || begins(&IN_TEMP, name));
+        contents
+    }
+
+    fn list(&mut self, directory: &Path, is_known: impl Fn(&str) -> bool) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let is_known = entry.file_name().to_str().is_some_and(&is_known);
+            self.0.insert(Entry { path: entry.path(), is_known });
+        }
+    }
+
+    /// Something that was not there before and is not Chromium's.
+    pub(super) fn stranger(self, before: &Self) -> Option<PathBuf> {
+        let mut new = self.0.into_iter().filter(|entry| !before.0.contains(entry));
+        new.find(|entry| !entry.is_known).map(|entry| entry.path)
+    }
+}
+
+/// Whether a name is one of these, or one that a database or a file has beside it while it is
+/// written.
+fn is_of(known: &[&str], name: &str) -> bool {
+    const BESIDE: [&str; 5] = ["-journal", "-wal", "-shm", ".bad", ".tmp"];
+    let plain = BESIDE.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    known.contains(&plain)
+        || begins(&TEMPORARY, name)
+        || name.split_once('~').is_some_and(|(plain, rest)| {
+            known.contains(&plain) && rest.starts_with("RF") && rest.ends_with(".TMP")
+        })
+}
+
+fn begins(beginnings: &[&str], name: &str) -> bool {
+    beginnings.iter().any(|begin| name.starts_with(begin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(root: &Path) -> Places {
+        let [user_data_dir, home, temp_dir] =
+            ["profile", "home", "tmp"].map(|name| root.join(name));
+        for directory in
+            [&user_data_dir.join(PROFILE), &user_data_dir.join(NATIVE_HOSTS), &home, &temp_dir]
+        {
+            fs::create_dir_all(directory).unwrap();
+        }
+        Places { user_data_dir, home, temp_dir }
+    }
+
+    #[test]
+    fn what_chromium_makes_later_is_no_stranger() {
+        let root = tempfile::tempdir().unwrap();
+        let places = places(root.path());
+        let before = Contents::of(&places);
+        for name in [
+            "profile/Default/Shortcuts-journal",
+            "profile/Default/Preferences~RF12ab.TMP",
+            "profile/.org.chromium.Chromium.aB3",
+            "profile/ShaderCache",
+            "home/.pki",
+            "tmp/org.chromium.Chromium.x",
+        ] {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        assert_eq!(Contents::of(&places).stranger(&before), None);
+    }
+
+    #[test]
+    fn anything_else_is_a_stranger_unless_it_was_there_before() {
+        for name in [
+            "profile/NativeMessagingHosts/evil.json",
+            "profile/External Extensions",
+            "profile/left.txt",
+            "profile/Default/left.txt",
+            "home/.bashrc",
+            "tmp/left.txt",
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let places = places(root.path());
+            let before = Contents::of(&places);
+            fs::write(root.path().join(name), "").unwrap();
+            let after = Contents::of(&places);
+            assert_eq!(after.clone().stranger(&before), Some(root.path().join(name)));
+            assert_eq!(after.clone().stranger(&after), None);
+        }
+    }
+}
