@@ -8,7 +8,8 @@ use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// An HTTP answer, read to its end.
@@ -64,6 +65,45 @@ pub async fn request(
     sent.map_err(|_| "no answer within 30 s".to_owned())?
 }
 
+/// Sends one request from an address of loopback, such as `127.0.0.9`.
+///
+/// # Errors
+///
+/// As [`request`].
+pub async fn request_from(
+    source: [u8; 4],
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Response, String> {
+    let asked = async {
+        let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+        socket.bind((source, 0).into()).map_err(|error| error.to_string())?;
+        let to = address.parse().expect("a test has an address");
+        let stream = socket.connect(to).await.map_err(|error| error.to_string())?;
+        send_on(stream, address, method, path, headers, "").await
+    };
+    timeout(Duration::from_secs(30), asked).await.map_err(|_| "no answer within 30 s".to_owned())?
+}
+
+/// Sends bytes as they are, and returns all that comes back until the other side closes.
+///
+/// # Errors
+///
+/// If it has not closed within five seconds.
+pub async fn exchange(address: &str, bytes: &[u8]) -> Result<String, String> {
+    let exchanged = async {
+        let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        stream.write_all(bytes).await.map_err(|error| error.to_string())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let exchanged = timeout(Duration::from_secs(5), exchanged).await;
+    exchanged.map_err(|_| "it was not closed within 5 s".to_owned())?
+}
+
 async fn send(
     address: &str,
     method: &str,
@@ -72,6 +112,17 @@ async fn send(
     body: &str,
 ) -> Result<Response, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    send_on(stream, address, method, path, headers, body).await
+}
+
+async fn send_on(
+    stream: TcpStream,
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Response, String> {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);

@@ -45,7 +45,7 @@ pub use canary::Canary;
 pub use case::{Case, case, case_alone, case_in, refused};
 pub use cdp::{Cdp, CdpError, Closed, Refused};
 pub use home::Home;
-pub use http::{Response, request};
+pub use http::{Response, exchange, request, request_from};
 pub use lease_kind::LeaseKind;
 pub use page::Page;
 pub use patience::{eventually, rounds, within};

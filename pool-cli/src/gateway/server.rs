@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -5,6 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,14 +19,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+use super::heads::{self, Heads, MAX_HEAD, Refusal};
 use super::router::router;
 use super::{Gateway, sampler, version};
 
 /// How long a request's headers may take, and how long a connection may be kept without one.
 const HEADERS: Duration = Duration::from_secs(10);
-
-/// Headers longer than this belong to no client of ours.
-const MAX_HEADERS: usize = 64 * 1024;
 
 /// Connections that are not WebSockets: those that send requests, wait in the queue, or do nothing.
 const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -102,22 +103,43 @@ async fn accept(listener: TcpListener, router: Router) {
 
 async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
     prepare(&stream);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        if let Some(uri) = version::find(request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        request.extensions_mut().insert(peer);
-        router.clone().oneshot(request.map(Body::new))
+    let heads = Heads::new(stream);
+    let refusal = heads.refusal();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (router, refusal) = (router.clone(), refusal.clone());
+        async move { Ok::<_, Infallible>(answer(router, peer, &refusal, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
-        .max_buf_size(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
+        .max_buf_size(2 * MAX_HEAD)
+        .serve_connection(TokioIo::new(heads), service)
         .with_upgrades();
     if let Err(error) = serving.await {
         tracing::trace!(%error, %peer, "connection ended");
     }
+}
+
+async fn answer(
+    router: Router,
+    peer: SocketAddr,
+    refusal: &Refusal,
+    mut request: Request<Incoming>,
+) -> Response {
+    if let Some(problem) = refusal.of(request.method()) {
+        return problem.into_response();
+    }
+    if let Some(uri) = version::find(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    let is_last = heads::is_last(request.method(), request.headers());
+    request.extensions_mut().insert(peer);
+    let routed = router.oneshot(request.map(Body::new)).await;
+    let mut response = routed.unwrap_or_else(|never| match never {});
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Small messages go out at once; a peer whose machine is gone is noticed within a minute, also

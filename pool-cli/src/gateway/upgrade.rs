@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::bridge::Socket;
+use super::heads::Heads;
 use super::{LeaseId, Problem};
 
 /// The header of the 101 that tells the lease's id, for `/devtools/browser/{lease}`.
@@ -76,9 +76,9 @@ impl Accepted {
     /// The socket; `None` if the client went away before it had its 101.
     pub(super) async fn socket(self) -> Option<Socket> {
         let upgraded = self.0.await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-        let stream = parts.io.into_inner();
-        Some(Socket { stream, read: parts.read_buf.to_vec() })
+        let parts = upgraded.downcast::<TokioIo<Heads>>().ok()?;
+        let (stream, unread) = parts.io.into_inner().into_parts();
+        Some(Socket { stream, read: [&parts.read_buf, &*unread].concat() })
     }
 }
 
