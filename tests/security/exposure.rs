@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use browser_pool_tests::process::Process;
 use browser_pool_tests::{
-    Cdp, Engine, Home, LeaseKind, Setup, case, for_both_kinds, refused, request,
+    Case, Cdp, Engine, Home, LeaseKind, Setup, case, exchange, for_both_kinds, refused, request,
+    request_from,
 };
+use futures_util::future::join_all;
 
 const TOKEN: &str = "canary-Zk9-token";
 
@@ -55,11 +58,15 @@ async fn s01_every_route_wants_the_token() {
             Some("Bearer canary-Zk9-tokenn"),
             Some("Basic canary-Zk9-token"),
         ];
+        let mut peers = (1_u8..).map(|number| [127, 9, 9, number]);
         for (method, path) in paths {
             for credentials in wrong {
                 let headers: Vec<_> =
                     credentials.map(|value| ("authorization", value)).into_iter().collect();
-                let answer = request(&service.address, method, path, &headers, "{}").await;
+                // Each guess by somebody else, as those of one peer are slowed down.
+                let peer = peers.next().expect("there are fewer");
+                let address = &service.address;
+                let answer = request_from(peer, address, method, path, &headers).await;
                 let answer = answer.expect("an answer");
                 assert_eq!(answer.status, 401, "{method} {path} with {credentials:?}: {answer:?}");
             }
@@ -77,6 +84,201 @@ async fn s01_every_route_wants_the_token() {
         let by_query = Cdp::open(&service.address, "/?token=canary-Zk9-token", &[]).await;
         by_query.expect("the right token").close().await;
         by_header.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s22_guesses_are_slowed_down_and_the_right_token_is_not() {
+    case(Setup::new().set("gateway.token", TOKEN).tokened(TOKEN), async |case| {
+        let address = case.service.address.clone();
+        let guess = async || {
+            let began = Instant::now();
+            let wrong = [("authorization", "Bearer canary-Zk9-guess")];
+            let answer = request(&address, "GET", "/sessions", &wrong, "").await;
+            (answer.expect("an answer").status, began.elapsed())
+        };
+        for _ in 0..4 {
+            assert_eq!(guess().await.0, 401);
+        }
+        let flood = join_all((0..60).map(|_| guess()));
+        let right = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let began = Instant::now();
+            assert_eq!(case.service.get("/sessions").await.status, 200);
+            let client = case.service.connect("/").await;
+            client.close().await;
+            began.elapsed()
+        };
+        let (flood, right) = tokio::join!(flood, right);
+        assert!(right < Duration::from_secs(2), "the right token took {right:?}");
+        let waited = flood.iter().filter(|(status, _)| *status == 401).count();
+        assert_eq!(waited, 16, "{flood:?}");
+        assert!(flood.iter().all(|(status, _)| [401, 429].contains(status)), "{flood:?}");
+        let longest = flood.iter().map(|(_, took)| *took).max().unwrap_or_default();
+        assert!(longest >= Duration::from_secs(4), "{flood:?}");
+        let refused = Cdp::open(&address, "/?token=wrong", &[]).await.expect_err("it is wrong");
+        assert_eq!(refused.status, 401, "{refused:?}");
+    })
+    .await;
+}
+
+/// A request that comes in the same write as an upgrade that is refused.
+const BEHIND: &str = "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_a_refused_upgrade_is_the_end_of_its_connection() {
+    const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+                             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let refuse = async |case: &Case, status: u16, path: &str, headers: &str| {
+        let host = if headers.contains("Host:") { "" } else { "Host: 127.0.0.1\r\n" };
+        let sent = format!("GET {path} HTTP/1.1\r\n{host}{headers}\r\n{BEHIND}");
+        let answer = exchange(&case.service.address, sent.as_bytes()).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{path} {headers}: {error}"));
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&begin), "{path} {headers}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{path} {headers}: {answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{path} {headers}: {answer}");
+        assert!(answer.contains("\"detail\":"), "{path} {headers}: {answer}");
+    };
+    case(Setup::new(), async |case| {
+        let unknown = format!("/devtools/browser/{}", "0".repeat(32));
+        let over = {
+            let client = case.service.connect("/").await;
+            let path = format!("/devtools/browser/{}", client.lease.clone().expect("it is told"));
+            client.close().await;
+            path
+        };
+        for (status, path, headers) in [
+            (403, "/", format!("{HANDSHAKE}Origin: https://evil.example\r\n")),
+            (403, "/", format!("{HANDSHAKE}Host: evil.example\r\n")),
+            (400, "/?prioritty=1", HANDSHAKE.to_owned()),
+            (404, "/?profile=nobody", HANDSHAKE.to_owned()),
+            (404, "/nothing", HANDSHAKE.to_owned()),
+            (404, &unknown, HANDSHAKE.to_owned()),
+            (410, &over, HANDSHAKE.to_owned()),
+            (400, "/", HANDSHAKE.replace("13", "12")),
+            (400, "/", HANDSHAKE.replace("Connection: Upgrade\r\n", "")),
+            (426, "/", "Upgrade: h2c\r\n".to_owned()),
+        ] {
+            refuse(case, status, path, &headers).await;
+        }
+        let held = [case.service.connect("/").await, case.service.connect("/").await];
+        refuse(case, 408, "/?nowait", HANDSHAKE).await;
+        for client in held {
+            client.close().await;
+        }
+    })
+    .await;
+    case(Setup::new().set("gateway.token", TOKEN).tokened(TOKEN), async |case| {
+        refuse(case, 401, "/", HANDSHAKE).await;
+        refuse(case, 401, "/?token=wrong", HANDSHAKE).await;
+        refuse(case, 401, "/devtools/browser/0", HANDSHAKE).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_what_a_proxy_could_read_otherwise_is_refused() {
+    case(Setup::new(), async |case| {
+        let long = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: {}\r\n\r\n", "a".repeat(70_000));
+        for (status, sent) in [
+            (400, "GET /livez HTTP/1.1\nHost: 127.0.0.1\n\n"),
+            (400, "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\nA: b\r\n\r\n"),
+            (400, "GET /livez HTTP/1.1\r\n\r\n"),
+            (400, "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: localhost\r\n\r\n"),
+            (400, "GET http://evil.example/livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+            (400, "GET /live z HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+            (400, "POST /api/flush HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            (400, "POST /api/flush HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}"),
+            (400, "POST /api/flush HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 18446744073709551615\r\n\r\n{}"),
+            (400, "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03"),
+            (431, &long),
+        ] {
+            let sent = format!("{sent}{BEHIND}");
+            let answer = exchange(&case.service.address, sent.as_bytes()).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{sent:.90}: {error}"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sent:.90}: {answer}");
+            assert!(!answer.contains("HTTP/1.1 200 "), "{sent:.90}: {answer}");
+            assert!(answer.contains("\"detail\":"), "{sent:.90}: {answer}");
+        }
+        // A body of unknown length is taken, and is the last.
+        let chunked = "POST /api/flush HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+                       Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        let answer = exchange(&case.service.address, format!("{chunked}{BEHIND}").as_bytes()).await;
+        let answer = answer.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 1, "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_absurd_numbers_are_refused_with_a_sentence() {
+    case(Setup::new(), async |case| {
+        let sizes = [
+            "0",
+            "-1",
+            "1001",
+            "1e7",
+            "2147483648",
+            "9007199254740993",
+            "18446744073709551615",
+            "1e400",
+            "\"NaN\"",
+            "null",
+        ];
+        let numbers =
+            ["-1", "1e7", "2147483648", "18446744073709551615", "1e308", "1e400", "\"NaN\""];
+        let mut bodies = Vec::new();
+        for number in sizes {
+            bodies.push(("/api/resize", format!("{{\"max_size\":{number}}}")));
+            bodies
+                .push(("/api/resize", format!("{{\"min_size\":{number},\"max_size\":{number}}}")));
+        }
+        for number in numbers {
+            for name in ["acquire_timeout_seconds", "timeout_seconds", "priority"] {
+                bodies.push(("/browser_pools/default/acquire", format!("{{\"{name}\":{number}}}")));
+            }
+        }
+        bodies.push(("/api/resize", "[".repeat(60_000)));
+        let before = case.service.state().await["load"].clone();
+        let json = [("content-type", "application/json")];
+        for (path, body) in &bodies {
+            let answer = request(&case.service.address, "POST", path, &json, body).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{body:.90}: {error}"));
+            if body.contains(":null") {
+                assert_eq!(answer.status, 200, "{path} {body:.90}: {answer:?}");
+            } else {
+                assert_eq!(answer.status, 400, "{path} {body:.90}: {answer:?}");
+                assert!(answer.json()["detail"].is_string(), "{path} {body:.90}: {answer:?}");
+            }
+        }
+        for number in [
+            "-1",
+            "0",
+            "1e7",
+            "9007199254740993",
+            "18446744073709551615",
+            "99999999999999999999",
+            "NaN",
+        ] {
+            for name in ["timeout", "acquire_timeout", "priority"] {
+                if (name, number) == ("acquire_timeout", "0") {
+                    continue;
+                }
+                let refused = case.service.try_connect(&format!("/?{name}={number}")).await;
+                let refused = refused.expect_err("it is absurd");
+                assert_eq!(refused.status, 400, "{name}={number}: {refused:?}");
+                assert!(refused.detail().contains(name), "{name}={number}: {refused:?}");
+            }
+            let path = format!("/api/browsers/{number}/page");
+            assert_eq!(case.service.get(&path).await.status, 404, "{path}");
+        }
+        let after = case.service.state().await["load"].clone();
+        for name in ["min_size", "max_size", "leased"] {
+            assert_eq!(before[name], after[name], "{name}");
+        }
     })
     .await;
 }

@@ -51,7 +51,7 @@ pub use finding::{Finding, Findings, Place, Severity};
 pub use gateway::GatewayConfig;
 pub use load::{Loaded, Loader};
 pub use log::{LogConfig, LogFormat};
-pub use pool::{LeaseKind, PoolConfig, Reset};
+pub use pool::{LeaseKind, MOST_BROWSERS, PoolConfig, Reset};
 pub use priority::PriorityConfig;
 pub use profiles::{ProfileConfig, ProfileMode, ProfilesConfig};
 pub use regions::{ProxyConfig, RegionConfig};

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::machine;
 use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
 
+/// More browsers than this are no machine's: a size above it is a mistake.
+pub const MOST_BROWSERS: usize = 1000;
+
 /// `[pool]`: how many browsers there are, how they are leased, and when they are replaced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -19,7 +22,7 @@ pub struct PoolConfig {
     /// Browsers of all profiles and regions together, at most.
     ///
     /// By default 4 for each core, and no more than one for each 512 MiB of memory.
-    #[schemars(range(min = 1, max = 1000), example = 8, transform = machine::computed)]
+    #[schemars(range(min = 1, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// What a client gets.
     pub lease: LeaseKind,

@@ -21,6 +21,7 @@ use super::snapshot::Snapshot;
 use super::state::Reloaded;
 use super::views::PageView;
 use super::{Gateway, Problem};
+use crate::config::MOST_BROWSERS;
 use crate::error::chain;
 use crate::pool::Leased;
 
@@ -144,6 +145,10 @@ pub(super) async fn resize(
     let default = stats.classes.iter().find(|class| class.class.is_default());
     let min_size = body.min_size.unwrap_or_else(|| default.map_or(0, |class| class.min));
     let max_size = body.max_size.unwrap_or(stats.load.max_size);
+    if !(1..=MOST_BROWSERS).contains(&max_size) || min_size > MOST_BROWSERS {
+        let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
+        return Err(Problem::bad_request("bad_size", detail));
+    }
     gateway
         .fleet()
         .resize(min_size, max_size)

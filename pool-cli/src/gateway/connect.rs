@@ -74,12 +74,15 @@ async fn connected(
 pub(super) async fn reconnect(
     State(gateway): State<Arc<Gateway>>,
     Path(lease): Path<String>,
+    Extension(peer): Extension<SocketAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let found = lease.parse().ok().map(|id: LeaseId| gateway.sessions.find(id));
     let Some(Known::Held(session)) = found else {
-        gateway.settings().check_token(&parts.headers, &parts.uri)?;
+        if let Err(why) = gateway.settings().check_token(&parts.headers, &parts.uri) {
+            return Err(gateway.guesses.refuse(Some(peer.ip()), why).await);
+        }
         return Err(match found {
             Some(Known::Over) => over(LeaseEnd::Released),
             _ => unknown_lease(),

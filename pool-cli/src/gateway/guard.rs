@@ -10,6 +10,25 @@ use url::form_urlencoded;
 use super::{Problem, Settings};
 use crate::config::Secret;
 
+/// Why a request is not authorized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoToken {
+    /// It shows none.
+    Missing,
+    /// It shows another one.
+    Wrong,
+}
+
+impl NoToken {
+    pub(super) fn problem(self) -> Problem {
+        let detail = match self {
+            Self::Missing => "show the token as ?token=… or in a header: Authorization: Bearer …",
+            Self::Wrong => "this is not the pool's token",
+        };
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+}
+
 impl Settings {
     /// Refuses a request that a foreign web page has made.
     pub(super) fn check_source(&self, headers: &HeaderMap, upgrade: bool) -> Result<(), Problem> {
@@ -33,15 +52,17 @@ impl Settings {
     }
 
     /// Refuses a request without the right token, if there is one.
-    pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), NoToken> {
         let Some(token) = &self.token else { return Ok(()) };
-        if bearer(headers).is_some_and(|given| is_token(token, given))
-            || query_token(uri).is_some_and(|given| is_token(token, &given))
+        let in_header = bearer(headers);
+        let in_query = query_token(uri);
+        if in_header.is_some_and(|given| is_token(token, given))
+            || in_query.as_deref().is_some_and(|given| is_token(token, given))
         {
             return Ok(());
         }
-        let detail = "show the token as ?token=… or in a header: Authorization: Bearer …";
-        Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+        let shown = in_header.is_some() || in_query.is_some();
+        Err(if shown { NoToken::Wrong } else { NoToken::Missing })
     }
 
     /// Refuses a request that changes something, or spends a lease, and that any web page could

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `server`, `heads`, `router`, `guard` | connections, requests, routes, who may ask |
+//! | `server`, `heads`, `router`, `guard`, `guesses` | connections, requests, routes, who may ask |
 //! | `connect`, `upgrade`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `traceparent`, `lease_span` | what traces show of it |
@@ -20,6 +20,7 @@ mod connect;
 mod dashboard;
 mod end;
 mod guard;
+mod guesses;
 mod heads;
 mod history;
 mod kernel;

@@ -26,6 +26,9 @@ const MAX_VALUE: usize = 256;
 /// Longer than anybody waits; beyond it a number is a mistake.
 const MAX_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
+/// The same of a lease.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// What a client asks for in the query of its address.
 ///
 /// # Examples
@@ -93,6 +96,9 @@ impl LeaseQuery {
                 let timeout = milliseconds(name, value)?;
                 if timeout.is_zero() {
                     return Err(bad(name, "must be longer than 0 ms"));
+                }
+                if timeout > MAX_TIMEOUT {
+                    return Err(bad(name, "is longer than 30 days (it is in milliseconds)"));
                 }
                 self.timeout = Some(timeout);
             }

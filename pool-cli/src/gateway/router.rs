@@ -1,3 +1,4 @@
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -72,23 +73,25 @@ async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: N
     if dashboard::is_wanted(&request) {
         return next.run(request).await;
     }
-    let settings = gateway.settings();
-    match settings.check_token(request.headers(), request.uri()) {
+    match gateway.settings().check_token(request.headers(), request.uri()) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(why) => gateway.guesses.refuse(peer(&request), why).await.into_response(),
     }
 }
 
 async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let settings = gateway.settings();
-    let headers = request.headers();
-    let checked = settings
-        .check_token(headers, request.uri())
-        .and_then(|()| settings.check_change(headers, request.method()));
-    match checked {
+    if let Err(why) = settings.check_token(request.headers(), request.uri()) {
+        return gateway.guesses.refuse(peer(&request), why).await.into_response();
+    }
+    match settings.check_change(request.headers(), request.method()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<SocketAddr>().map(SocketAddr::ip)
 }
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -110,12 +113,13 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
 }
 
 async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) -> Problem {
-    let settings = gateway.settings();
-    let token = settings.check_token(request.headers(), request.uri());
-    token.err().unwrap_or_else(|| {
-        let detail = "there is nothing here; clients connect to /";
-        Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
-    })
+    match gateway.settings().check_token(request.headers(), request.uri()) {
+        Ok(()) => {
+            let detail = "there is nothing here; clients connect to /";
+            Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
+        }
+        Err(why) => gateway.guesses.refuse(peer(&request), why).await,
+    }
 }
 
 async fn wrong_method() -> Problem {

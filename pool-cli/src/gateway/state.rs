@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::guesses::Guesses;
 use super::history::History;
 use super::sessions::Sessions;
 use super::watchers::Watchers;
@@ -22,6 +23,7 @@ pub struct Gateway {
     fleet: Arc<dyn Fleet>,
     observer: Observer,
     pub(super) sessions: Sessions,
+    pub(super) guesses: Guesses,
     pub(super) history: History,
     pub(super) watchers: Watchers,
     phase: watch::Sender<Phase>,
@@ -68,6 +70,7 @@ impl Gateway {
             fleet,
             observer,
             sessions: Sessions::default(),
+            guesses: Guesses::default(),
             history: History::default(),
             watchers: Watchers::default(),
             phase: watch::Sender::default(),
