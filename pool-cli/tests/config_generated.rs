@@ -111,7 +111,7 @@ fn every_name_that_was_agreed_on_is_accepted() {
         lease = "exclusive"
         leases_per_browser = 8
         reset = "context"
-        acquire_timeout = "30s"
+        acquire_timeout = "25s"
         max_waiting = 1000
         max_idle_time = "5m"
         max_lifetime = "1h"

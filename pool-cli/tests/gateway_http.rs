@@ -50,6 +50,7 @@ async fn pressure_is_in_the_shape_of_browserless() {
     assert_eq!(pressure["running"], 1);
     assert_eq!(pressure["queued"], 0);
     assert_eq!(pressure["maxConcurrent"], 2);
+    assert_eq!((&pressure["counts"], &pressure["leasesPerBrowser"]), (&"leases".into(), &1.into()));
     assert_eq!(pressure["maxQueued"], 1000);
     assert_eq!(pressure["recentlyRejected"], 0);
     let plain = [("accept", "text/plain")];
@@ -58,6 +59,19 @@ async fn pressure_is_in_the_shape_of_browserless() {
     assert_eq!(request(pool.address(), "GET", "/pressure", &plain, "").await.status, 503);
     assert_eq!(pool.get("/readyz").await.status, 503);
     assert_eq!(pool.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn pressure_says_that_shared_leases_are_not_browsers() {
+    let pool = start(|config| config.pool.lease = pool_cli::config::LeaseKind::Shared).await;
+    let pressure = &pool.get("/pressure").await.json()["pressure"];
+    assert_eq!((&pressure["counts"], &pressure["leasesPerBrowser"]), (&"leases".into(), &8.into()));
+}
+
+#[test]
+fn the_pool_refuses_before_playwright_gives_up_by_itself() {
+    let default = pool_cli::config::Config::default().pool.acquire_timeout;
+    assert!(default <= Duration::from_secs(25), "{default:?}");
 }
 
 #[tokio::test]

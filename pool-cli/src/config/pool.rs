@@ -21,7 +21,8 @@ pub struct PoolConfig {
     pub min_size: usize,
     /// Browsers of all profiles and regions together, at most.
     ///
-    /// By default 4 for each core, and no more than one for each 512 MiB of memory.
+    /// With shared leases it counts leases, not browsers: up to `leases_per_browser` of them share a
+    /// Chromium. By default 4 for each core, and no more than one for each 512 MiB of memory.
     #[schemars(range(min = 1, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// What a client gets.
@@ -34,6 +35,8 @@ pub struct PoolConfig {
     /// What is done to a browser between exclusive leases.
     pub reset: Reset,
     /// How long a client waits for a browser before it is refused (query: `acquire_timeout`).
+    ///
+    /// Shorter than the 30 s of Playwright's own timeout, which would hide the reason.
     #[serde(with = "AsDuration")]
     pub acquire_timeout: Duration,
     /// Clients that may wait; one more is refused at once with 429.
@@ -105,7 +108,7 @@ impl Default for PoolConfig {
             lease_choice: false,
             leases_per_browser: 8,
             reset: Reset::Context,
-            acquire_timeout: Duration::from_secs(30),
+            acquire_timeout: Duration::from_secs(25),
             max_waiting: 1000,
             max_idle_time: Some(Duration::from_secs(5 * 60)),
             max_lifetime: Some(Duration::from_secs(60 * 60)),

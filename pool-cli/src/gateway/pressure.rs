@@ -19,6 +19,10 @@ struct Pressure {
     /// Empty, or why it is not available.
     reason: &'static str,
     message: &'static str,
+    /// What `running` and `maxConcurrent` are numbers of.
+    counts: &'static str,
+    /// How many of them one Chromium may have: leases are browsers only where it is 1.
+    leases_per_browser: usize,
     running: usize,
     queued: usize,
     max_concurrent: usize,
@@ -33,7 +37,8 @@ struct Pressure {
 
 pub(super) async fn pressure(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let load = gateway.fleet().load();
-    let max_queued = gateway.settings().max_waiting;
+    let settings = gateway.settings();
+    let max_queued = settings.max_waiting;
     let reason = if gateway.is_draining() {
         "draining"
     } else if load.waiting >= max_queued {
@@ -57,6 +62,8 @@ pub(super) async fn pressure(State(gateway): State<Arc<Gateway>>, headers: Heade
             "draining" => "the pool shuts down",
             _ => "the queue is full",
         },
+        counts: "leases",
+        leases_per_browser: settings.leases_per_browser,
         running: load.leased,
         queued: load.waiting,
         max_concurrent: load.max_size,

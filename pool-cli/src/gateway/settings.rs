@@ -19,6 +19,8 @@ pub struct Settings {
     pub(super) max_waiting: usize,
     pub(super) lease: LeaseKind,
     pub(super) lease_choice: bool,
+    /// Of the default kind of lease.
+    pub(super) leases_per_browser: usize,
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
 }
@@ -70,6 +72,10 @@ impl Settings {
             max_waiting: pool.max_waiting,
             lease: pool.lease,
             lease_choice: pool.lease_choice,
+            leases_per_browser: match pool.lease {
+                LeaseKind::Exclusive => 1,
+                LeaseKind::Shared => pool.leases_per_browser,
+            },
             lease_timeout: pool.lease_timeout,
             lease_idle_timeout: pool.lease_idle_timeout,
         })
