@@ -42,6 +42,54 @@ async fn discovery_hands_out_all_six_fields_and_takes_no_lease() {
 }
 
 #[tokio::test]
+async fn a_token_in_the_path_goes_on_in_what_is_handed_out() {
+    let pool = with_token().await;
+    let answer = pool.get("/t/s3cret/json/version?priority=1").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let url = answer.json()["webSocketDebuggerUrl"].as_str().expect("an address").to_owned();
+    assert_eq!(url, format!("ws://{}/?priority=1&token=s3cret", pool.address()));
+    for path in ["/?priority=1&token=s3cret", "/t/s3cret", "/t/s3cret/chromium?priority=1"] {
+        let mut client = pool.connect(path).await;
+        assert_eq!(ask(&mut client, "hello").await, "hello", "{path}");
+    }
+    assert_eq!(pool.get("/t/wrong/json/version").await.status, 401);
+    assert_eq!(pool.get("/json/version").await.status, 401);
+}
+
+#[tokio::test]
+async fn the_protocol_and_the_browsers_are_told() {
+    let pool = start(|_| ()).await;
+    for path in ["/json/protocol", "/json/protocol/", "/json/protocol?x=1"] {
+        let protocol = pool.get(path).await.json();
+        assert_eq!(protocol["version"]["major"], "1", "{path}");
+        assert!(protocol["domains"].as_array().is_some_and(|all| all.len() > 40), "{path}");
+    }
+    assert_eq!(pool.get("/json/version").await.status, 200);
+    assert_eq!(pool.get("/meta").await.json()["chromium"], "1.2.3.4");
+    assert_eq!(pool.get("/active").await.status, 204);
+}
+
+#[tokio::test]
+async fn small_letters_and_an_address_without_a_path_are_understood() {
+    let pool = start(|_| ()).await;
+    let answer = request(pool.address(), "get", "/json/version", &[], "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = request(pool.address(), "GET", "?priority=1", &[], "").await;
+    assert_eq!(answer.status, 426, "{answer:?}");
+    let mut stream = TcpStream::connect(pool.address()).await.expect("it listens");
+    let upgrade = format!(
+        "GET ?trackingId=bare HTTP/1.1\r\nhost: {}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        pool.address()
+    );
+    stream.write_all(upgrade.as_bytes()).await.expect("it reads");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    assert_eq!(pool.get("/sessions").await.json()[0]["trackingId"], "bare");
+}
+
+#[tokio::test]
 async fn pressure_is_in_the_shape_of_browserless() {
     let pool = start(|_| ()).await;
     let _client = pool.connect("/").await;
@@ -144,6 +192,9 @@ async fn every_route_but_the_probes_wants_the_token() {
     let pool = with_token().await;
     for path in ["/livez", "/readyz", "/healthz"] {
         assert_eq!(pool.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/json/protocol", "/meta", "/active"] {
+        assert_eq!(pool.get(path).await.status, 401, "{path}");
     }
     let reads = ["/", "/json/version", "/pressure", "/sessions", "/metrics", "/api/state"];
     let more = ["/api/history", "/api/stream", "/nothing/here"];

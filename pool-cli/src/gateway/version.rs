@@ -1,11 +1,14 @@
-//! `GET */json/version`: how clients that are given `http://` find the WebSocket.
+//! `GET */json/version` and its like: how clients that are given `http://` find the WebSocket, and
+//! what they ask about the browsers behind it.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::IntoResponse;
 use serde::Serialize;
+use url::form_urlencoded;
 
 use super::refusal::refusal;
 use super::{Gateway, LeaseQuery, Problem, Settings};
@@ -14,17 +17,74 @@ use crate::pool::Version;
 /// Where it is asked for once [`find`] has looked at the address.
 pub(super) const PATH: &str = "/json/version";
 
-/// The address without what a client has put before or behind it.
+/// Where the protocol is.
+pub(super) const PROTOCOL: &str = "/json/protocol";
+
+/// Returns the address without what a client has put before or behind it, if that is not what the
+/// router takes as it is.
 ///
 /// Playwright appends `/json/version/` to the path and keeps the query behind it; chromiumoxide
-/// appends it to the whole address, and so to the query.
+/// appends it to the whole address, and so to the query. Clients that keep neither query nor
+/// headers of an address show the token in its path, `/t/<token>/…`; it goes on in the query, so
+/// that what is handed out has it, too.
 pub(super) fn find(uri: &Uri) -> Option<Uri> {
-    let query = if uri.path().trim_end_matches('/').ends_with(PATH) {
-        uri.query().unwrap_or_default()
+    let (path, token) = split_token(uri.path());
+    let mut query = uri.query().unwrap_or_default();
+    let bare = path.trim_end_matches('/');
+    let path = if let Some(known) = [PATH, PROTOCOL].into_iter().find(|known| bare.ends_with(known))
+    {
+        known
+    } else if let Some(before) = query.trim_end_matches('/').strip_suffix(PATH) {
+        query = before;
+        PATH
+    } else if token.is_some() {
+        path
     } else {
-        uri.query()?.trim_end_matches('/').strip_suffix(PATH)?
+        return None;
     };
-    format!("{PATH}?{query}").parse().ok()
+    let token = token.map(|token| {
+        form_urlencoded::Serializer::new(String::new()).append_pair("token", &token).finish()
+    });
+    let query = [Some(query).filter(|query| !query.is_empty()), token.as_deref()];
+    let query: Vec<&str> = query.into_iter().flatten().collect();
+    format!("{path}?{}", query.join("&")).parse().ok()
+}
+
+/// Splits `/t/<token>/…` into what follows and the token.
+fn split_token(path: &str) -> (&str, Option<String>) {
+    let Some(rest) = path.strip_prefix("/t/") else { return (path, None) };
+    let end = rest.find('/').unwrap_or(rest.len());
+    // A form is decoded the same way, but for the plus.
+    let token = format!("t={}", rest[..end].replace('+', "%2B"));
+    let token =
+        form_urlencoded::parse(token.as_bytes()).next().map(|(_, token)| token.into_owned());
+    (if end == rest.len() { "/" } else { &rest[end..] }, token)
+}
+
+/// `GET /json/protocol`: the protocol as Chromium describes it.
+pub(super) async fn protocol() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], pool_chrome::protocol::JSON)
+}
+
+/// `GET /meta`, in browserless' shape: which browsers there are.
+pub(super) async fn meta(State(gateway): State<Arc<Gateway>>) -> Json<serde_json::Value> {
+    let version = gateway.fleet().version();
+    let chromium = version.as_ref().and_then(|version| version.browser.split_once('/'));
+    Json(serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "chromium": chromium.map(|(_, number)| number),
+        "chrome": null,
+        "edge": null,
+        "firefox": null,
+        "webkit": null,
+        "playwright": [],
+        "puppeteer": null,
+    }))
+}
+
+/// `GET /active`, as browserless has it: the pool answers.
+pub(super) async fn active() -> StatusCode {
+    StatusCode::NO_CONTENT
 }
 
 #[derive(Serialize)]
@@ -64,8 +124,11 @@ pub(super) async fn version(
 }
 
 fn no_version() -> Problem {
-    let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
-    Problem::new(status, "browser_unavailable", "no browser has said its version yet")
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "browser_unavailable",
+        "no browser has said its version yet",
+    )
 }
 
 impl Settings {
@@ -111,6 +174,13 @@ mod tests {
             ("/chromium?priority=2/json/version", Some("/json/version?priority=2")),
             ("/", None),
             ("/json/list", None),
+            ("/json/protocol/", Some("/json/protocol?")),
+            ("/t/a%2Fb+c/json/version", Some("/json/version?token=a%2Fb%2Bc")),
+            ("/t/s3cret/json/version/?x=1", Some("/json/version?x=1&token=s3cret")),
+            ("/t/s3cret", Some("/?token=s3cret")),
+            ("/t/s3cret?x=1", Some("/?x=1&token=s3cret")),
+            ("/t/s3cret/api/state", Some("/api/state?token=s3cret")),
+            ("/t", None),
             ("/json/version/x", None),
         ] {
             let answer = find(&uri.parse().expect("a uri")).map(|uri| uri.to_string());
