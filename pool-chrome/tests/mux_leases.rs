@@ -2,8 +2,8 @@
 
 mod mux_support;
 
-use mux_support::{Client, ENGINES, KINDS, Rig, eventually};
-use pool_chrome::mux::{Budget, EndReason, LeaseKind};
+use mux_support::{Client, ENGINES, KINDS, Rig, Site, eventually, every_lease};
+use pool_chrome::mux::{Budget, EndReason, LeaseKind, LeaseTerms};
 use serde_json::json;
 
 #[tokio::test]
@@ -100,12 +100,99 @@ async fn cookies_of_one_lease_are_not_in_the_next() {
     }
 }
 
+/// The pages that a client is told of when it asks.
+async fn pages(client: &mut Client) -> Vec<String> {
+    let targets = client.ok(None, "Target.getTargets", json!({})).await;
+    let targets = targets["targetInfos"].as_array().unwrap().iter();
+    let pages = targets.filter(|target| target["type"] == "page");
+    pages.map(|page| page["targetId"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
-async fn the_warm_page_is_the_first_new_page_and_was_never_seen_before() {
+async fn a_lease_begins_with_one_page_as_a_launched_browser_does() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for options in every_lease() {
+            for made_ahead in [true, false] {
+                let options = options.clone().warm_page(made_ahead);
+                let lease = rig.mux.open_lease(options).await.unwrap();
+                let mut client = Client::new(lease.connect().await.unwrap());
+                let [first] = &pages(&mut client).await[..] else { panic!("not one page") };
+                let shown = lease.targets();
+                assert_eq!(shown.len(), 1);
+                assert_eq!((&*shown[0].id, &*shown[0].url), (&**first, "about:blank"));
+
+                // Discovery tells of it, and auto-attach attaches to it before it is answered. It
+                // does not stand still: it was there before.
+                client.ok(None, "Target.setDiscoverTargets", json!({ "discover": true })).await;
+                let about_it =
+                    |params: &serde_json::Value| params["targetInfo"]["targetId"] == **first;
+                let created = client.event("Target.targetCreated", about_it).await;
+                assert_eq!(created["params"]["targetInfo"]["url"], "about:blank");
+                let params =
+                    json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
+                client.ok(None, "Target.setAutoAttach", params).await;
+                let attached = |event: &&serde_json::Value| {
+                    event["method"] == "Target.attachedToTarget" && about_it(&event["params"])
+                };
+                let attached: Vec<_> = client.events.iter().filter(attached).cloned().collect();
+                assert_eq!(attached.len(), 1, "{attached:?}");
+                assert_eq!(attached[0]["params"]["waitingForDebugger"], json!(false));
+                let session = attached[0]["params"]["sessionId"].as_str().unwrap();
+                let seen = "[location.href, history.length, document.visibilityState]";
+                let seen = client.evaluate(session, seen).await;
+                assert_eq!(seen, json!(["about:blank", 1, "visible"]));
+
+                // A second page is another one, and a second client finds both.
+                let (second, _) = client.page("about:blank").await;
+                let mut other = Client::new(lease.connect().await.unwrap());
+                let mut found = pages(&mut other).await;
+                found.sort();
+                let mut expected = [first.clone(), second];
+                expected.sort();
+                assert_eq!(found, expected);
+
+                // Closed, it is gone as any other, and the next client is given no new one.
+                for page in expected {
+                    client.ok(None, "Target.closeTarget", json!({ "targetId": page })).await;
+                    client
+                        .event("Target.targetDestroyed", |params| params["targetId"] == *page)
+                        .await;
+                }
+                assert_eq!(pages(&mut client).await, [""; 0]);
+                drop((client, other));
+                let mut last = Client::new(lease.connect().await.unwrap());
+                assert_eq!(pages(&mut last).await, [""; 0]);
+                last.page("about:blank").await;
+                lease.end().await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_terms_of_a_lease_are_set_once_and_before_its_first_connection() {
+    let rig = Rig::new(ENGINES[0]).await;
+    for (first, then, count) in [(true, false, 1), (false, true, 0)] {
+        let lease = rig.lease(LeaseKind::Shared).await;
+        for first_page in [first, then] {
+            lease.begin(&LeaseTerms::new().first_page(first_page)).await.unwrap();
+        }
+        assert_eq!(lease.targets().len(), count);
+        let mut client = Client::new(lease.connect().await.unwrap());
+        assert_eq!(pages(&mut client).await.len(), count);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_begins_with_no_page_has_its_first_new_page_ready() {
     for engine in ENGINES {
         let rig = Rig::new(engine).await;
         for kind in KINDS {
-            let (_lease, mut client) = rig.client(kind).await;
+            let lease = rig.lease(kind).await;
+            lease.begin(&LeaseTerms::new().first_page(false)).await.unwrap();
+            assert_eq!(lease.targets(), []);
+            let mut client = Client::new(lease.connect().await.unwrap());
             client
                 .ok(None, "Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] }))
                 .await;
@@ -360,6 +447,43 @@ async fn a_hundred_leases_leave_nothing_in_the_registry() {
             let census = rig.mux.census();
             assert_eq!(*before.get_or_insert(census), census, "{engine:?}, round {round}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ends_as_a_service_worker_registers_leaves_nothing() {
+    let site = Site::start().await;
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for round in 0..10 {
+            for kind in KINDS {
+                let (lease, mut client) = rig.client(kind).await;
+                let params =
+                    json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+                client.ok(None, "Target.setAutoAttach", params).await;
+                let (_, page) = client.page("about:blank").await;
+                client.ok(Some(&page), "Page.enable", json!({})).await;
+                let params = json!({ "url": site.url("/worker") });
+                client.send(Some(&page), "Page.navigate", params).await;
+                client.event("Page.loadEventFired", |_| true).await;
+                let ended = lease.end().await;
+                assert!(ended.is_ok(), "{engine:?} {kind:?}, round {round}: {ended:?}");
+            }
+        }
+        // A worker that comes up after its lease is over is found at the end of the next one.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        rig.lease(LeaseKind::Shared).await.end().await.unwrap();
+        eventually("nothing of it is left", async || {
+            let census = rig.mux.census();
+            (census.leases, census.contexts, census.pending) == (0, 0, 0)
+        })
+        .await;
+        let fresh = Rig::new(engine).await;
+        fresh.lease(LeaseKind::Shared).await.end().await.unwrap();
+        eventually("it holds as much as a Chromium that was just launched", async || {
+            rig.mux.census() == fresh.mux.census()
+        })
+        .await;
     }
 }
 

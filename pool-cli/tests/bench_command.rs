@@ -49,16 +49,18 @@ fn value(figures: &[Value], name: &str, contestant: Option<&str>) -> f64 {
 
 /// Every step has a figure of both contestants, and the ratio is that of two of them.
 fn assert_steps(figures: &[Value], sessions: u64) {
-    for step in ["connect", "first_page", "goto", "release"] {
+    for step in ["connect", "first_page", "new_page", "goto", "release"] {
         for contestant in ["pool", "launch"] {
             assert!(value(figures, step, Some(contestant)) > 0.0, "{step} of {contestant}");
         }
     }
     let steps = figures.iter().filter(|figure| figure["figure"] == "goto");
     steps.for_each(|step| assert_eq!(step["samples"], sessions));
-    let [pool, launch] = ["pool", "launch"].map(|who| value(figures, "first_page", Some(who)));
-    let ratio = value(figures, "first_page_ratio", None);
-    assert!((ratio - pool / launch).abs() < 0.001, "{ratio} is not {pool} / {launch}");
+    for (step, ratio) in [("first_page", "first_page_ratio"), ("new_page", "new_page_ratio")] {
+        let [pool, launch] = ["pool", "launch"].map(|who| value(figures, step, Some(who)));
+        let ratio = value(figures, ratio, None);
+        assert!((ratio - pool / launch).abs() < 0.001, "{ratio} is not {pool} / {launch}");
+    }
 }
 
 fn assert_nothing_left(home: &TempDir) {

@@ -28,6 +28,29 @@ async fn a_websocket_is_a_lease_and_its_close_gives_it_back() {
 }
 
 #[tokio::test]
+async fn a_lease_begins_with_a_page_unless_the_client_asks_for_none() {
+    let pool = start(|_| ()).await;
+    for path in ["/", "/?pages=1", "/?pages=0"] {
+        pool.connect(path).await.close(None).await.expect("it was open");
+        pool.until("given back", |load| load.leased == 0).await;
+    }
+    for body in [r#"{"pages":0}"#, "{}"] {
+        let acquired = pool.post("/browser_pools/default/acquire", body).await;
+        assert_eq!(acquired.status, 200, "{acquired:?}");
+    }
+    let terms = pool.browsers.terms();
+    let first_pages: Vec<bool> = terms.into_iter().map(|terms| terms.first_page).collect();
+    assert_eq!(first_pages, [true, true, false, false, true]);
+    for path in ["/?pages=2", "/?pages=x", "/?pages="] {
+        let (status, problem) = pool.refused(path).await;
+        assert_eq!(status, 400, "{path}: {problem}");
+        assert!(problem["detail"].to_string().contains("pages"), "{path}: {problem}");
+    }
+    let refused = pool.post("/browser_pools/default/acquire", r#"{"pages":2}"#).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_off_gives_the_lease_back() {
     let pool = start(|_| ()).await;
     let client = pool.connect("/").await;

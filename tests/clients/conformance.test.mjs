@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { serve } from '../site/server.mjs';
 import { differences } from './compare.mjs';
-import { executable, launch } from './lib/chromium.mjs';
+import { FIRST_PAGE, executable, launch } from './lib/chromium.mjs';
 import { startPool } from './lib/pool.mjs';
 import { script } from './lib/script.mjs';
 
@@ -60,7 +60,7 @@ for (const engine of ['shell', 'chromium']) {
       };
       // Puppeteer's close() ends a Chromium that is not leased, so each run has one of its own.
       const runDirectly = async () => {
-        const chromium = await launch(engine, [ISOLATE]);
+        const chromium = await launch(engine, [ISOLATE, FIRST_PAGE]);
         return run(chromium.url).finally(chromium.close);
       };
       let direct;

@@ -42,7 +42,8 @@ const CLIENTS = {
 };
 
 const { browser, first, second, contexts, session } = await CLIENTS[client]();
-const page = await first.newPage();
+// The page that every lease begins with.
+const [page] = await first.pages();
 await page.goto(at('page'));
 await page.evaluate(mark, name);
 const popup = new Promise((resolve) => page.once('popup', resolve));

@@ -33,7 +33,8 @@ def main():
     with sync_playwright() as playwright:
         browser = playwright.chromium.connect_over_cdp(options.cdp)
         session = browser.new_browser_cdp_session()
-        page = browser.contexts[0].new_page()
+        # The page that every lease begins with.
+        page = browser.contexts[0].pages[0]
         page.goto(at("page"))
         page.evaluate(MARK, options.name)
         with page.expect_popup():

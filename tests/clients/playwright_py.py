@@ -45,6 +45,22 @@ class Run:
             context.close()
 
 
+# Before any other step has opened or closed a page in the default context.
+@step
+def first_page(run):
+    context = run.browser.contexts[0]
+    page = context.pages[0]
+    begun = {"url": page.url, "pages": len(context.pages)}
+    page.goto(f"{run.site}/title.html")
+    title = page.title()
+    second = context.new_page()
+    both = len(context.pages)
+    page.close()
+    left = len(context.pages)
+    second.close()
+    return {"begun": begun, "title": title, "both": both, "left": left, "none": len(context.pages)}
+
+
 @step
 def default_context(run):
     context = run.browser.contexts[0]

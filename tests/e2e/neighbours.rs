@@ -173,7 +173,15 @@ impl Oxide {
             "document.cookie = 'who={name}; Path=/'; localStorage.setItem('who', '{name}'); \
              setInterval(() => fetch('/echo?beat={name}'), 100); 0"
         );
-        let page = browser.new_page(at("page")).await.expect("a page");
+        // The page that every lease begins with, of which the client learns some time later.
+        let mut page = None;
+        eventually("the first page is there", Duration::from_secs(20), async || {
+            page = browser.pages().await.expect("the pages").into_iter().next();
+            if page.is_some() { Ok(()) } else { Err(()) }
+        })
+        .await;
+        let page = page.expect("it was waited for");
+        page.goto(at("page")).await.expect("it is served");
         page.evaluate(mark.as_str()).await.expect("marked");
         page.evaluate(format!("void window.open('{}')", at("popup"))).await.expect("a popup");
         let context = browser.create_browser_context(Default::default()).await.expect("a context");

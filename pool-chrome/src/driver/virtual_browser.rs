@@ -13,7 +13,7 @@ use super::spec::BrowserSpec;
 use super::version::Version;
 use crate::ChromeError;
 use crate::cdp::CdpError;
-use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget};
+use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms};
 use crate::process::Engine;
 
 /// How long a screenshot may take. A page that shows a dialog does not paint.
@@ -38,6 +38,17 @@ impl VirtualBrowser {
         self.seat
             .as_ref()
             .expect("only recycling and closing take the seat, and both own the browser")
+    }
+
+    /// Sets the terms of the lease, before the first connection. Only the first call counts;
+    /// without one the default terms hold, but for [`browser`](Self::browser), which begins
+    /// without a page.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Ended`] with the reason if the browser is gone.
+    pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
+        self.seat().lease.begin(terms).await
     }
 
     /// Opens a connection of the Chrome DevTools Protocol. There may be several, one after another
@@ -72,6 +83,9 @@ impl VirtualBrowser {
 
     /// The browser as a connected `chromiumoxide::Browser`. The first call connects.
     ///
+    /// Where no [terms](Self::begin) were set, the lease begins without a page, and the first new
+    /// page in the default context is the one that was made ahead.
+    ///
     /// # Errors
     ///
     /// [`ChromeError::Client`] if it could not connect.
@@ -82,6 +96,8 @@ impl VirtualBrowser {
     pub async fn browser(&self) -> Result<&chromiumoxide::Browser, ChromeError> {
         let seat = self.seat();
         let connect = || async {
+            // Whoever holds it makes the pages: a first one would lie about unused.
+            self.begin(&LeaseTerms::new().first_page(false)).await?;
             let published = self.fleet.loopback().await?.publish(&seat.lease);
             super::oxide::Oxide::connect(published).await
         };

@@ -1,5 +1,6 @@
 //! Which addresses a client may send a page to.
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::lease_options::LeaseKind;
@@ -18,12 +19,50 @@ pub(crate) struct AddressRule {
     pub(crate) files: bool,
 }
 
+/// What becomes of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Chromium gets it, and answers for itself.
+    Allowed,
+    /// This page is shown in its place.
+    StandIn(&'static str),
+    /// It is none, neither for us nor for Chromium, which says so.
+    Invalid,
+    /// The lease may not go there.
+    Refused,
+}
+
+/// An address that certainly fails, the way one fails that cannot be reached: a `data:` URL without
+/// a comma. It asks nothing of the network, and no interception sees it.
+pub(crate) const NOWHERE: &str = "data:blocked-by-administrator";
+
+/// What stands in for a static page of Chromium's own in a shared lease.
+const STAND_IN: &str = "data:text/html,<title>Not shown here</title>\
+    This page of the browser's own is shown in exclusive leases only.";
+
 /// The schemes that every lease may use.
 const WEB: &[&str] = &["http", "https", "data", "blob", "about", "javascript"];
 
-/// The pages of Chromium's own that were tried in a context off the record and do no harm.
-const HARMLESS: &[&str] =
-    &["version", "gpu", "blank", "about", "credits", "media-internals", "webrtc-internals"];
+/// The static pages of Chromium's own: they show a text and do nothing. A page of Chromium's own
+/// may be sent to every other one by a script, and a client may run any script in it: `terms` went
+/// to `version`, which shows the command line, to `inspect`, which lists the pages of all leases,
+/// and to `quit`. So a shared lease gets another page in their place.
+const STATIC: &[&str] = &["terms", "credits"];
+
+/// The pages of Chromium's own that were tried in a context off the record, where they end at most
+/// the page.
+const HARMLESS: &[&str] = &[
+    "version",
+    "gpu",
+    "blank",
+    "about",
+    "media-internals",
+    "webrtc-internals",
+    // They exist to be seen by whoever tests what becomes of a page that ends so.
+    "crash",
+    "kill",
+    "hang",
+];
 
 /// The pages that exist to end or freeze the browser.
 const DEADLY: &[&str] = &[
@@ -36,33 +75,55 @@ const DEADLY: &[&str] = &[
 ];
 
 impl AddressRule {
-    pub(crate) fn allows(self, address: &str) -> bool {
+    pub(crate) fn judge(self, address: &str) -> Judgement {
         let url = match Url::parse(address) {
             Ok(url) => url,
-            // Chromium refuses what it cannot parse, and takes "" for about:blank.
-            Err(_) => {
-                return address.trim().is_empty()
-                    || self.kind == LeaseKind::Exclusive && !has_scheme(address);
-            }
+            // Chromium reads addresses of the web more generously, and nothing else in them.
+            Err(_) if address.trim().is_empty() || is_web(address) => return Judgement::Allowed,
+            Err(_) => return Judgement::Invalid,
         };
-        match url.scheme() {
+        let allowed = match url.scheme() {
             scheme if WEB.contains(&scheme) => true,
             "file" => self.files,
+            "chrome" | "chrome-untrusted" => return self.judge_own(&url),
             _ if self.kind == LeaseKind::Shared => false,
-            "chrome" | "chrome-untrusted" => {
-                let page = url.host_str().unwrap_or_else(|| url.path());
-                if self.off_the_record { HARMLESS.contains(&page) } else { !DEADLY.contains(&page) }
-            }
-            "view-source" => self.allows(url.path()),
+            "view-source" => return self.judge(url.path()),
             "chrome-extension" | "filesystem" => true,
             // Opens nothing in a page, or something that we do not know.
             _ => false,
+        };
+        if allowed { Judgement::Allowed } else { Judgement::Refused }
+    }
+
+    /// Whether Chromium may get it as it is.
+    pub(crate) fn allows(self, address: &str) -> bool {
+        self.judge(address) == Judgement::Allowed
+    }
+
+    /// Judges a page of Chromium's own.
+    fn judge_own(self, url: &Url) -> Judgement {
+        let page = url.host_str().unwrap_or_else(|| url.path());
+        // Chromium decodes it and takes capitals for small letters.
+        let page = percent_decode_str(page).decode_utf8_lossy().to_ascii_lowercase();
+        let is_among = |pages: &[&str]| pages.contains(&&*page);
+        match self.kind {
+            LeaseKind::Shared if is_among(STATIC) => Judgement::StandIn(STAND_IN),
+            LeaseKind::Exclusive if self.off_the_record => {
+                let allowed = is_among(STATIC) || is_among(HARMLESS);
+                if allowed { Judgement::Allowed } else { Judgement::Refused }
+            }
+            LeaseKind::Exclusive if !is_among(DEADLY) => Judgement::Allowed,
+            LeaseKind::Shared | LeaseKind::Exclusive => Judgement::Refused,
         }
     }
 }
 
-fn has_scheme(address: &str) -> bool {
-    address.contains(':')
+/// Whether an address is one of the web, whatever else is wrong with it.
+pub(crate) fn is_web(address: &str) -> bool {
+    let address = address.trim_start_matches(|char: char| char <= ' ');
+    let Some((scheme, _)) = address.split_once(':') else { return false };
+    let scheme = scheme.replace(['\t', '\n', '\r'], "");
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 #[cfg(test)]
@@ -73,6 +134,8 @@ mod tests {
         AddressRule { kind: LeaseKind::Shared, off_the_record: true, files: false };
     const EXCLUSIVE: AddressRule =
         AddressRule { kind: LeaseKind::Exclusive, off_the_record: true, files: true };
+
+    const PROFILE: AddressRule = AddressRule { off_the_record: false, ..EXCLUSIVE };
 
     #[test]
     fn the_web_is_open_to_every_lease() {
@@ -85,8 +148,8 @@ mod tests {
             "blob:http://a/1",
             "",
         ] {
-            assert!(SHARED.allows(address), "{address}");
-            assert!(EXCLUSIVE.allows(address), "{address}");
+            assert_eq!(SHARED.judge(address), Judgement::Allowed, "{address}");
+            assert_eq!(EXCLUSIVE.judge(address), Judgement::Allowed, "{address}");
         }
     }
 
@@ -99,7 +162,10 @@ mod tests {
             "chr\nome://settings",
             "CHROME://version",
             "chrome:version",
+            "chrome://version",
+            "chrome://crash",
             "view-source:chrome://version",
+            "view-source:chrome://terms",
             "view-source:http://example.org",
             "devtools://devtools/bundled/inspector.html",
             "file:///etc/passwd",
@@ -110,9 +176,28 @@ mod tests {
             "chrome-untrusted://print",
             "chrome-extension://abc/x.html",
             "isolated-app://x",
-            "example.org",
         ] {
-            assert!(!SHARED.allows(address), "{address}");
+            assert_eq!(SHARED.judge(address), Judgement::Refused, "{address}");
+        }
+        for address in ["chrome://terms", "CHROME:Credits", "chrome://t%65rms/x"] {
+            assert_eq!(SHARED.judge(address), Judgement::StandIn(STAND_IN), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_apart_from_one_that_is_refused() {
+        for rule in [SHARED, EXCLUSIVE, PROFILE] {
+            for address in
+                ["example.org", "//example.org", "chrome://[", "file://[", "\u{fffd}", "x y:z"]
+            {
+                assert_eq!(rule.judge(address), Judgement::Invalid, "{address}");
+            }
+            // Chromium knows whether they are none.
+            for address in
+                ["http://", "http://[", " ht\ntps://a b/", "http:///", "http://1.2.3.4.5/"]
+            {
+                assert_eq!(rule.judge(address), Judgement::Allowed, "{address}");
+            }
         }
     }
 
@@ -123,16 +208,27 @@ mod tests {
             "chrome://history",
             "CHROME:extensions",
             "view-source:chrome://settings",
+            "chrome://quit",
         ] {
-            assert!(!EXCLUSIVE.allows(address), "{address}");
+            assert_eq!(EXCLUSIVE.judge(address), Judgement::Refused, "{address}");
         }
+        for address in [
+            "chrome://version",
+            "chrome://terms",
+            "chrome://credits",
+            "chrome://crash",
+            "chrome://kill",
+            "chrome://hang",
+            "file:///etc/hostname",
+            "view-source:http://example.org/",
+        ] {
+            assert_eq!(EXCLUSIVE.judge(address), Judgement::Allowed, "{address}");
+        }
+        assert_eq!(PROFILE.judge("chrome://settings"), Judgement::Allowed);
         for address in
-            ["chrome://version", "file:///etc/hostname", "view-source:http://example.org/"]
+            ["chrome://quit", "chrome://QUIT", "chrome:q%75it", "view-source:chrome://quit"]
         {
-            assert!(EXCLUSIVE.allows(address), "{address}");
+            assert_eq!(PROFILE.judge(address), Judgement::Refused, "{address}");
         }
-        let profile = AddressRule { off_the_record: false, ..EXCLUSIVE };
-        assert!(profile.allows("chrome://settings"));
-        assert!(!profile.allows("chrome://quit"));
     }
 }

@@ -9,11 +9,14 @@ use super::connection::{Connection, Link};
 use super::gate::Expected;
 use super::multiplexer::Multiplexer;
 use super::state::{LeaseId, Remains};
-use super::{EndReason, HolderCommands, LeaseKind};
+use super::{EndReason, HolderCommands, LeaseKind, LeaseTerms};
 use crate::cdp::CdpError;
 
 /// How long the things of a lease may take to go.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a worker that is alive may take to answer. It would have gone already.
+const GHOST: Duration = Duration::from_millis(100);
 
 /// A virtual browser: what one holder has of a Chromium, until it ends.
 ///
@@ -50,6 +53,19 @@ impl MuxLease {
         Self { mux, id, over }
     }
 
+    /// Sets the terms of the lease, before its first connection. Only the first call counts;
+    /// [`connect`](Self::connect) sets the default ones if nobody has.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the first page from being made, if it was not made ahead.
+    pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
+        if self.mux.shared().update(|state| state.begin_lease(self.id, terms)) {
+            self.warm_up().await?;
+        }
+        Ok(())
+    }
+
     /// Opens a connection for a client. There may be several, at once or one after another: each
     /// has sessions, discovery and auto-attach of its own, and they share the default context.
     ///
@@ -81,6 +97,7 @@ impl MuxLease {
         if let Some(reason) = self.end_reason() {
             return Err(CdpError::Ended(reason));
         }
+        self.begin(&LeaseTerms::default()).await?;
         let lease = |state: &mut super::state::State| {
             let lease = state.leases.get_mut(&self.id)?;
             Some((lease.spare.take(), Expected::new(&state.gate)))
@@ -150,7 +167,10 @@ impl MuxLease {
             return Err(CdpError::Ended(gone));
         }
         let gone_by = Instant::now() + PATIENCE;
-        while let Some(left) = self.leftover(&remains).await? {
+        loop {
+            let contexts = self.mux.context_ids().await?;
+            self.forget_ghosts(&contexts).await;
+            let Some(left) = self.leftover(&remains, &contexts) else { break };
             if Instant::now() >= gone_by {
                 return Err(CdpError::Leftover(left));
             }
@@ -165,14 +185,35 @@ impl MuxLease {
     /// What is still there of the lease. Both engines dispose a session's contexts before they
     /// answer that it is detached, and answers come in order: so nothing is left at the first look
     /// unless something is wrong or slow.
-    async fn leftover(&self, remains: &Remains) -> Result<Option<String>, CdpError> {
-        let contexts = self.mux.context_ids().await?;
+    fn leftover(&self, remains: &Remains, contexts: &[String]) -> Option<String> {
         let is_its = |id: &&String| remains.contexts.iter().any(|own| **own == ***id);
         if let Some(context) = contexts.iter().find(is_its) {
-            return Ok(Some(format!("the context {context}")));
+            return Some(format!("the context {context}"));
         }
         let targets = self.mux.shared().look(|state| state.targets_in(&remains.contexts));
-        Ok(targets.first().map(|target| format!("the target {target}")))
+        targets.first().map(|target| format!("the target {target}"))
+    }
+
+    /// Forgets the workers that Chromium still lists of contexts that it does not.
+    ///
+    /// A worker that stands still for the debugger when its context goes, as one does that was
+    /// registered a moment ago, never begins: it has no process, answers nothing, and can be
+    /// neither resumed nor closed. One that runs goes with its context, whatever it does, before
+    /// it is answered that the context is gone. So what does not answer is nothing but its entry.
+    async fn forget_ghosts(&self, contexts: &[String]) {
+        for worker in self.mux.shared().look(|state| state.workers_outside(contexts)) {
+            let look = async {
+                let session = self.mux.attach(&worker).await?;
+                let params = json!({ "expression": "1" });
+                let answer = self.mux.call(Some(session), "Runtime.evaluate", &params).await;
+                self.mux.detach(session);
+                answer
+            };
+            if tokio::time::timeout(GHOST, look).await.is_err() {
+                tracing::debug!(%worker, "a worker that never began is left in a list");
+                self.mux.shared().update(|state| state.forget_ghost(&worker));
+            }
+        }
     }
 
     fn close(&self, reason: EndReason) -> Remains {

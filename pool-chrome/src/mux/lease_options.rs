@@ -43,7 +43,8 @@ pub struct LeaseOptions {
     pub kind: LeaseKind,
     /// Its default context. Default: a fresh one.
     pub default_context: DefaultContext,
-    /// Whether a page is made ahead for the client's first `newPage`. Default: yes.
+    /// Whether the lease's [first page](LeaseTerms::first_page) is made ahead; it is the client's
+    /// first `newPage` where a lease begins with none. Default: yes.
     pub warm_page: bool,
     /// The proxy of its fresh default context, in the syntax of `--proxy-server`, instead of the
     /// Chromium's own. Default: none.
@@ -58,6 +59,38 @@ pub struct LeaseOptions {
     pub reserved: Vec<PathBuf>,
     /// Whether pages may be sent to `file:` addresses. Default: yes for exclusive leases.
     pub file_urls: Option<bool>,
+}
+
+/// The terms that a lease is granted on, once it is known for whom it is.
+///
+/// [`LeaseOptions`] say what is made ahead; these are set when it is handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseTerms {
+    /// Whether it begins with a page in its default context, as a browser that was just launched
+    /// does. Default: yes.
+    pub first_page: bool,
+}
+
+impl Default for LeaseTerms {
+    fn default() -> Self {
+        Self { first_page: true }
+    }
+}
+
+impl LeaseTerms {
+    /// The terms of a client that asked for nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets whether the lease begins with a page.
+    #[must_use]
+    pub fn first_page(mut self, first_page: bool) -> Self {
+        self.first_page = first_page;
+        self
+    }
 }
 
 impl Default for LeaseOptions {

@@ -30,6 +30,7 @@ mod assumptions;
 mod budget;
 mod client_proxies;
 mod connection;
+mod departures;
 #[cfg(test)]
 mod differential;
 mod end;
@@ -59,7 +60,7 @@ pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
 pub use holder::HolderCommands;
 pub use lease::{LeaseTarget, MuxLease};
-pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions};
+pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions, LeaseTerms};
 pub use multiplexer::{Census, Multiplexer};
 pub use session_id::SessionId;
 

@@ -13,7 +13,7 @@ use super::pipe::{read_frames, write_frames};
 use super::session_id::SessionId;
 use super::state::{LeaseId, Reply, State};
 use super::target::Id;
-use super::{EndReason, LeaseKind, LeaseOptions};
+use super::{EndReason, LeaseKind, LeaseOptions, departures};
 use crate::cdp::CdpError;
 
 /// Many clients over the one pipe of a Chromium. Clones share it.
@@ -89,12 +89,17 @@ impl Multiplexer {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
+        let mut state = State::new(budget);
+        let pages = state.departing();
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(budget)),
+            state: Mutex::new(state),
             wake: Notify::new(),
             heard: Mutex::new(Instant::now()),
         });
         let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
+        if let Some(pages) = pages {
+            tokio::spawn(departures::send_off(Arc::downgrade(&shared), pages));
+        }
         tokio::spawn(write_frames(shared.clone(), writer));
         tokio::spawn(read_frames(shared, reader));
         mux.take_control().await?;
@@ -182,11 +187,7 @@ impl Multiplexer {
         method: &str,
         params: &Value,
     ) -> Result<Value, CdpError> {
-        let send =
-            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
-        let result = self.shared.ask(send).await??;
-        serde_json::from_str(result.get())
-            .map_err(|error| CdpError::unexpected(method, error.to_string()))
+        self.shared.call(session, method, params).await
     }
 
     /// Attaches to a target beside whoever else is attached, for a look at it.
@@ -195,13 +196,7 @@ impl Multiplexer {
     ///
     /// As [`call`](Self::call); a target that is gone is refused.
     pub async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
-        const METHOD: &str = "Target.attachToTarget";
-        self.shared.update(|state| state.expect_attach(target));
-        let params = json!({ "targetId": target, "flatten": true });
-        let result = self.call(None, METHOD, &params).await;
-        self.shared.update(|state| state.forget_attach(target));
-        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
-        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
+        self.shared.attach(target).await
     }
 
     /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
@@ -337,6 +332,31 @@ impl Shared {
         answer.await.map_err(|_| {
             CdpError::Ended(self.look(State::end_reason).unwrap_or(EndReason::Released))
         })
+    }
+
+    /// See [`Multiplexer::call`].
+    pub(super) async fn call(
+        &self,
+        session: Option<SessionId>,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, CdpError> {
+        let send =
+            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
+        let result = self.ask(send).await??;
+        serde_json::from_str(result.get())
+            .map_err(|error| CdpError::unexpected(method, error.to_string()))
+    }
+
+    /// See [`Multiplexer::attach`].
+    pub(super) async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
+        const METHOD: &str = "Target.attachToTarget";
+        self.update(|state| state.expect_attach(target));
+        let params = json!({ "targetId": target, "flatten": true });
+        let result = self.call(None, METHOD, &params).await;
+        self.update(|state| state.forget_attach(target));
+        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
+        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
     }
 
     /// Chromium has said something.

@@ -89,6 +89,17 @@ impl Target {
         }
     }
 
+    /// Takes an empty page for one that has been there for a while. Chromium tells its address only
+    /// when it goes on.
+    pub(crate) fn settle(&mut self) {
+        const BLANK: &str = "about:blank";
+        if self.info.url.is_empty() {
+            BLANK.clone_into(&mut self.info.url);
+            // Quotes inside of strings are escaped, so this finds the member and nothing else.
+            self.raw = self.raw.replacen(r#""url":"""#, &format!(r#""url":"{BLANK}""#), 1);
+        }
+    }
+
     /// The info with `attached` set, as a client that holds a session of our own making must see
     /// it: Puppeteer ignores changes of targets that are not attached.
     pub(crate) fn raw_attached(&self) -> String {

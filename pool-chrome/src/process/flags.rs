@@ -60,12 +60,16 @@ const HEADLESS: &[&str] = &[
 ];
 
 /// The first two cost two hidden targets and 22 MiB per window; the third and the spare renderer
-/// cost launch time; the others are what Playwright and Puppeteer turn off for their clients.
+/// cost launch time. The one about prefetching: to a page that the control session is attached to
+/// Chromium prerenders nothing, but prefetches it instead, and Puppeteer waits for ever for a
+/// navigation that such an answer serves. The others are what Playwright and Puppeteer turn off for
+/// their clients.
 const DISABLED_FEATURES: &[&str] = &[
     "WebUIOmniboxPopup",
     "WebUIOmniboxAimPopup",
     "WebUIReloadButton",
     "SpareRendererForSitePerProcess",
+    "Prerender2FallbackPrefetchSpecRules",
     "Translate",
     "OptimizationHints",
     "MediaRouter",

@@ -1,22 +1,32 @@
 //! What the tests of the multiplexer and the driver share: a Chromium, and clients that speak raw
 //! protocol.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+
+mod site;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use pool_chrome::mux::{
-    Budget, Connection, EndReason, LeaseKind, LeaseOptions, Multiplexer, MuxLease,
+    Budget, Connection, DefaultContext, EndReason, LeaseKind, LeaseOptions, Multiplexer, MuxLease,
 };
 use pool_chrome::process::{Chromium, Engine, LaunchOptions, StateDir};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use site::Site;
+
 /// A test on one engine is no test of the other.
 pub(crate) const ENGINES: [Engine; 2] = [Engine::Shell, Engine::Chromium];
 
 pub(crate) const KINDS: [LeaseKind; 2] = [LeaseKind::Exclusive, LeaseKind::Shared];
+
+/// A lease of each kind, and one of a profile, whose default context is the real one.
+pub(crate) fn every_lease() -> impl Iterator<Item = LeaseOptions> {
+    let profile = LeaseOptions::new(LeaseKind::Exclusive).default_context(DefaultContext::Real);
+    KINDS.into_iter().map(LeaseOptions::new).chain([profile])
+}
 
 /// Longer than anything takes, also on a machine that does three other things.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -48,7 +58,11 @@ impl Rig {
     }
 
     pub(crate) async fn client(&self, kind: LeaseKind) -> (MuxLease, Client) {
-        let lease = self.lease(kind).await;
+        self.client_of(LeaseOptions::new(kind)).await
+    }
+
+    pub(crate) async fn client_of(&self, options: LeaseOptions) -> (MuxLease, Client) {
+        let lease = self.mux.open_lease(options).await.unwrap();
         let client = Client::new(lease.connect().await.unwrap());
         (lease, client)
     }

@@ -33,10 +33,24 @@ impl Cdp {
         text(&version, "product")
     }
 
+    /// Takes the page that the browser began with and has it answer; opens one if there is none.
+    pub(crate) async fn first_page(&mut self) -> Result<Page, Failure> {
+        let targets = self.call(None, "Target.getTargets", json!({})).await?;
+        let targets = targets["targetInfos"].as_array().map_or(&[][..], Vec::as_slice);
+        match targets.iter().find(|target| target["type"] == "page") {
+            Some(first) => self.attach_to(&text(first, "targetId")?).await,
+            None => self.open_page().await,
+        }
+    }
+
     /// Opens a page, attaches to it, and has it answer.
     pub(crate) async fn open_page(&mut self) -> Result<Page, Failure> {
         let made = self.call(None, "Target.createTarget", json!({ "url": "about:blank" })).await?;
-        let params = json!({ "targetId": text(&made, "targetId")?, "flatten": true });
+        self.attach_to(&text(&made, "targetId")?).await
+    }
+
+    async fn attach_to(&mut self, target: &str) -> Result<Page, Failure> {
+        let params = json!({ "targetId": target, "flatten": true });
         let attached = self.call(None, "Target.attachToTarget", params).await?;
         let page = Page(text(&attached, "sessionId")?);
         self.evaluate_one(&page).await?;

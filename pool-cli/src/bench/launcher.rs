@@ -59,8 +59,8 @@ impl Launcher {
         let began = Instant::now();
         let mut launched = self.launch().await?;
         let mut steps = Steps::default();
-        match steps.walk(began, &mut launched.cdp, url).await {
-            Ok(_) => Ok((launched, steps)),
+        match steps.walk_launched(began, &mut launched.cdp, url).await {
+            Ok(()) => Ok((launched, steps)),
             // It knows better why nothing came.
             Err(_) if launched.chromium.exit().is_some() => {
                 Err(launched.chromium.not_ready().into())

@@ -91,11 +91,20 @@ impl Pool {
         let began = Instant::now();
         let mut leased = self.lease().await?;
         let mut steps = Steps::default();
-        steps.walk(began, &mut leased.cdp, url).await?;
+        steps.walk_leased(began, &mut leased.cdp, url).await?;
         Ok((leased, steps))
     }
 
-    /// Some sessions at once, each to its end.
+    /// One session that opens a page of its own at once.
+    async fn new_page(&self) -> Result<(Leased, Duration), Failure> {
+        let began = Instant::now();
+        let mut leased = self.lease().await?;
+        leased.cdp.product().await?;
+        leased.cdp.open_page().await?;
+        Ok((leased, began.elapsed()))
+    }
+
+    /// Some sessions at once, each to its end; then as many that open a page of their own.
     pub(crate) async fn round(&self, clients: usize, url: &str) -> Result<Steps, Failure> {
         let sessions = (0..clients).map(|_| self.session(url));
         let sessions = futures_util::future::try_join_all(sessions).await?;
@@ -108,6 +117,11 @@ impl Pool {
         for took in self.release(leases).await? {
             all.add(Step::Release, took);
         }
+        let sessions = (0..clients).map(|_| self.new_page());
+        let sessions = futures_util::future::try_join_all(sessions).await?;
+        let (leases, took): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
+        took.into_iter().for_each(|took| all.add(Step::NewPage, took));
+        self.release(leases).await?;
         Ok(all)
     }
 

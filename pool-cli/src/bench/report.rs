@@ -51,7 +51,11 @@ impl Report {
             .map(|step| {
                 let spread = |steps: &Steps| Spread::of(steps.of(step));
                 let sides = [("pool", spread(&self.pool)), ("launch", spread(&self.launch))];
-                let ratio = (step == Step::FirstPage).then_some("first_page_ratio");
+                let ratio = match step {
+                    Step::FirstPage => Some("first_page_ratio"),
+                    Step::NewPage => Some("new_page_ratio"),
+                    Step::Connect | Step::Goto | Step::Release => None,
+                };
                 Measure { ratio, ..Measure::of(step.as_str(), sides) }
             })
             .collect();

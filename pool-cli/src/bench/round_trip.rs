@@ -38,7 +38,7 @@ pub(crate) async fn measure(pool: &Pool, launcher: &Launcher) -> Result<RoundTri
 impl RoundTrips {
     async fn alternate(&mut self, pool: &Pool, direct: &Direct) -> Result<(), Failure> {
         let mut leased = pool.lease().await?;
-        let leased_page = leased.cdp.open_page().await?;
+        let leased_page = leased.cdp.first_page().await?;
         let mut connected = direct.connect().await?;
         let page = connected.open_page().await?;
         for sample in 0..WARM_UP + SAMPLES {

@@ -15,8 +15,9 @@ Sessions of the pool and sessions with a Chromium launched for each take turns; 
 the same raw client, over the same engine with the same flags. The steps:
 
   connect     from nothing to the first answer of the browser
-  first page  from nothing to the first answer of a page, connecting included
-  goto        from there until a small page on loopback is loaded
+  first page  from nothing to the first answer of the page that a lease begins with, connecting included
+  new page    from nothing to the first answer of a page that the client opens at once
+  goto        from the first page until a small page on loopback is loaded
   release     from closing the connection until the pool has the browser back, clean and idle, or \
 until nothing is left of the one that was launched
 

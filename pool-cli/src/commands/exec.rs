@@ -50,6 +50,10 @@ struct Wanted {
     #[arg(long, value_name = "1-10")]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u8>,
+    /// Number of pages that it begins with.
+    #[arg(long, value_name = "0-1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<u8>,
     /// Maximum time to wait for a browser, such as 30s.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(rename = "acquire_timeout_seconds", serialize_with = "seconds")]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Body;
 use super::leasing::{Caller, NoLease, over};
-use super::query::{kind, word};
+use super::query::{kind, pages, word};
 use super::sessions::Known;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 
@@ -30,6 +30,8 @@ pub(super) struct Acquire {
     tenant: Option<String>,
     tracking_id: Option<String>,
     lease: Option<String>,
+    /// How many pages the lease begins with: 0 or 1.
+    pages: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,6 +143,7 @@ impl Acquire {
             timeout: seconds("timeout_seconds", self.timeout_seconds)?,
             acquire_timeout: seconds("acquire_timeout_seconds", self.acquire_timeout_seconds)?,
             lease: self.lease.map(|value| kind(&value)).transpose()?,
+            pages: self.pages.map(|value| pages(&value.to_string())).transpose()?,
         })
     }
 }

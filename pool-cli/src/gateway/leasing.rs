@@ -76,6 +76,7 @@ impl Gateway {
                 _ => NoLease::Refused(problem),
             }
         })?;
+        let begun = leased.browser().begin(&asked.terms()).await;
         let terms = Terms {
             asked,
             kind,
@@ -86,6 +87,10 @@ impl Gateway {
             detached,
         };
         let session = Session::new(leased, terms);
+        if let Err(end) = begun {
+            // Whoever connects learns it, and takes another one where that helps.
+            session.end(end.into());
+        }
         self.sessions.add(&session);
         lease_span::granted(&span, &session);
         tokio::spawn(keep(Arc::clone(self), Arc::clone(&session), span));

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use pool_chrome::mux::LeaseTerms;
 use pool_core::Request;
 use url::form_urlencoded;
 
@@ -7,7 +8,7 @@ use super::Problem;
 use crate::config::LeaseKind;
 
 /// The names that a lease's query may have, for the message about one that it may not have.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "profile",
     "region",
     "priority",
@@ -16,6 +17,7 @@ const NAMES: [&str; 10] = [
     "acquire_timeout",
     "nowait",
     "lease",
+    "pages",
     "token",
     "trackingId",
 ];
@@ -56,6 +58,8 @@ pub struct LeaseQuery {
     pub acquire_timeout: Option<Duration>,
     /// The kind of lease.
     pub lease: Option<LeaseKind>,
+    /// Whether the lease begins with a page; it does if nothing is asked for.
+    pub pages: Option<bool>,
     /// A name by which the client finds its lease again in `/sessions` and `/kill`.
     pub tracking_id: Option<String>,
 }
@@ -111,10 +115,17 @@ impl LeaseQuery {
             }
             "nowait" if flag(name, value)? => self.acquire_timeout = Some(Duration::ZERO),
             "lease" => self.lease = Some(kind(value)?),
+            "pages" => self.pages = Some(pages(value)?),
             // The token is looked at elsewhere; `nowait=false` says nothing.
             _ => {}
         }
         Ok(())
+    }
+
+    /// The terms that the lease begins with.
+    #[must_use]
+    pub fn terms(&self) -> LeaseTerms {
+        LeaseTerms::new().first_page(self.pages.unwrap_or(true))
     }
 
     /// What the pool is asked for, but for the timeout, which depends on the settings.
@@ -188,6 +199,15 @@ pub(super) fn kind(value: &str) -> Result<LeaseKind, Problem> {
     }
 }
 
+/// Reads how many pages a lease begins with, where `true` is one.
+pub(super) fn pages(value: &str) -> Result<bool, Problem> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(bad("pages", "must be 0 or 1: a lease begins with one page, or with none")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,16 +216,25 @@ mod tests {
     fn everything_a_lease_may_be_asked_for_is_read() {
         let query = LeaseQuery::parse(
             "profile=work&region=eu-west&priority=1&tenant=a%40b&timeout=60000\
-             &acquire_timeout=500&token=x&trackingId=run-7&lease=shared",
+             &acquire_timeout=500&token=x&trackingId=run-7&lease=shared&pages=0",
         )
         .expect("it is right");
         assert_eq!(query.tenant.as_deref(), Some("a@b"));
         assert_eq!(query.timeout, Some(Duration::from_secs(60)));
         assert_eq!(query.acquire_timeout, Some(Duration::from_millis(500)));
         assert_eq!(query.lease, Some(LeaseKind::Shared));
+        assert_eq!(query.terms(), LeaseTerms::new().first_page(false));
         let request = query.request();
         assert_eq!(request.get("profile"), Some("work"));
         assert_eq!(request.priority, Some(1));
+    }
+
+    #[test]
+    fn a_lease_begins_with_a_page_unless_none_is_asked_for() {
+        for (query, first_page) in [("", true), ("pages=1", true), ("pages=0", false)] {
+            let terms = LeaseQuery::parse(query).expect("it is right").terms();
+            assert_eq!(terms.first_page, first_page, "{query:?}");
+        }
     }
 
     #[test]
@@ -236,6 +265,9 @@ mod tests {
             ("profile=a%00b", "bad_parameter", "profile"),
             ("trackingId=a%0Ab", "bad_parameter", "trackingId"),
             ("lease=both", "bad_parameter", "lease"),
+            ("pages=2", "bad_parameter", "pages"),
+            ("pages=", "bad_parameter", "pages"),
+            ("pages=false", "bad_parameter", "pages"),
         ] {
             let problem = LeaseQuery::parse(query).expect_err(query);
             assert_eq!(problem.code(), code, "{query}");

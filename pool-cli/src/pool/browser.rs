@@ -1,6 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use pool_chrome::mux::LeaseTerms;
 use pool_core::{BoxError, Driver, ResourceId, async_trait};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -11,6 +12,13 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// in for them.
 #[async_trait]
 pub trait Browser: Send + Sync + 'static {
+    /// Sets the terms of the lease that it was granted for, before its first connection.
+    ///
+    /// # Errors
+    ///
+    /// Why the browser has ended.
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd>;
+
     /// Opens one more CDP connection to it. The lease ends with the browser, not with the
     /// connection.
     ///

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pool_chrome::cdp::CdpError;
-use pool_chrome::mux::{ConnectionReceiver, ConnectionSender, EndReason};
+use pool_chrome::mux::{ConnectionReceiver, ConnectionSender, EndReason, LeaseTerms};
 use pool_chrome::process::{Engine, Sandbox};
 use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
@@ -73,12 +73,12 @@ impl KindSpec for BrowserSpec {
 
 #[async_trait]
 impl Browser for VirtualBrowser {
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd> {
+        Self::begin(self, terms).await.map_err(|error| failed(self, &error))
+    }
+
     async fn connect(&self) -> Result<Wire, BrowserEnd> {
-        let connection = Self::connect(self).await.map_err(|error| match error {
-            CdpError::Ended(reason) => reason.into(),
-            // It could not even give a session: as good as dead.
-            _ => self.end_reason().map_or(BrowserEnd::Hung, BrowserEnd::from),
-        })?;
+        let connection = Self::connect(self).await.map_err(|error| failed(self, &error))?;
         let (sender, receiver) = connection.split();
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }
@@ -94,6 +94,15 @@ impl Browser for VirtualBrowser {
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
         Ok(Self::screenshot(self, None).await?)
+    }
+}
+
+/// How a browser has ended that could not do what every lease needs.
+fn failed(browser: &VirtualBrowser, error: &CdpError) -> BrowserEnd {
+    match error {
+        CdpError::Ended(reason) => (*reason).into(),
+        // It could not even give a session or a page: as good as dead.
+        _ => browser.end_reason().map_or(BrowserEnd::Hung, BrowserEnd::from),
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use pool_chrome::ChromeDriver;
 use pool_chrome::cdp::{CdpError, Client, Event, Session};
-use pool_chrome::mux::SessionId;
+use pool_chrome::mux::{LeaseTerms, SessionId};
 use pool_chrome::process::Engine;
 use pool_core::Lease;
 use serde_json::{Value, json};
@@ -56,6 +56,8 @@ impl StagedPage {
         options: &Options,
     ) -> Result<Self, Trouble> {
         const METHOD: &str = "Target.createTarget";
+        // Its page is made with its address.
+        browser.begin(&LeaseTerms::new().first_page(false)).await?;
         let client = Client::new(browser.connect().await?);
         let mut events = client.events();
         let root = client.browser();

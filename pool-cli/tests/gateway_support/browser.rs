@@ -1,7 +1,8 @@
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use pool_chrome::mux::LeaseTerms;
 use pool_cli::pool::{
     Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
 };
@@ -28,6 +29,7 @@ struct State {
     sick: AtomicBool,
     launched: AtomicUsize,
     dead_on_arrival: AtomicUsize,
+    terms: Mutex<Vec<LeaseTerms>>,
 }
 
 impl FakeBrowsers {
@@ -39,6 +41,11 @@ impl FakeBrowsers {
     /// From now on no browser passes its check.
     pub(crate) fn fail_checks(&self) {
         self.state.sick.store(true, Ordering::SeqCst);
+    }
+
+    /// The terms of all leases so far, the oldest first.
+    pub(crate) fn terms(&self) -> Vec<LeaseTerms> {
+        self.state.terms.lock().unwrap().clone()
     }
 
     /// The next so many browsers die before their first command.
@@ -105,6 +112,11 @@ pub(crate) struct FakeBrowser {
 
 #[async_trait]
 impl Browser for FakeBrowser {
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd> {
+        self.state.terms.lock().unwrap().push(terms.clone());
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<Wire, BrowserEnd> {
         let one_less = |left: usize| left.checked_sub(1);
         let doomed =

@@ -40,7 +40,7 @@ macro_rules! steps {
 
 /// Every step, in order.
 pub(crate) const STEPS: &[(&str, Step)] = steps! {
-    version default_context redirect contexts_are_isolated cookies marks evaluate set_content init_script
+    first_page version default_context redirect contexts_are_isolated cookies marks evaluate set_content init_script
     reload form keyboard popups frames dialogs console exception interception device user_agent
     places geolocation screenshots pdf download upload
 };
@@ -48,6 +48,31 @@ pub(crate) const STEPS: &[(&str, Step)] = steps! {
 async fn version(run: &Run) -> Outcome {
     let version = run.browser.version().await?;
     Ok(json!([version.product, version.protocol_version, version.user_agent]))
+}
+
+/// Before any other step has opened or closed a page. The client tells of pages some time after
+/// they come and go.
+async fn first_page(run: &Run) -> Outcome {
+    let count = async |wanted: usize| -> Result<usize, Failure> {
+        for _ in 0..100 {
+            if run.browser.pages().await?.len() == wanted {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(run.browser.pages().await?.len())
+    };
+    let begun = count(1).await?;
+    let first = run.browser.pages().await?.into_iter().next().ok_or("there is no page")?;
+    let url = first.url().await?;
+    first.goto(run.at("/title.html")).await?;
+    let title = first.get_title().await?;
+    let second = run.browser.new_page("about:blank").await?;
+    let both = count(2).await?;
+    first.close().await?;
+    let left = count(1).await?;
+    second.close().await?;
+    Ok(json!([begun, url, title, both, left, count(0).await?]))
 }
 
 async fn default_context(run: &Run) -> Outcome {

@@ -48,12 +48,19 @@ export function flags(engine) {
   ];
 }
 
-/** Launches `engine` with `base` and `extra` flags and resolves to `{ url, close, pid }` once it answers. */
+/** What the launchers of clients give to a Chromium besides: it begins with one empty page then. */
+export const FIRST_PAGE = 'about:blank';
+
+/**
+ * Launches `engine` with `base` and `extra` flags and resolves to `{ url, close, pid }` once it answers. It has a page
+ * only with `FIRST_PAGE` among them.
+ */
 export async function launch(engine, extra = [], base = flags(engine)) {
   const command = executable(engine);
   if (!command) throw new Error(`no ${engine} found: run scripts/install-chromium`);
   const directory = mkdtempSync(join(tmpdir(), 'browser-pool-direct-'));
-  const child = spawn(command, [...base, '--remote-debugging-port=0', `--user-data-dir=${directory}`, ...extra], {
+  const own = base.filter((flag) => !(extra.includes(FIRST_PAGE) && flag === '--no-startup-window'));
+  const child = spawn(command, [...own, '--remote-debugging-port=0', `--user-data-dir=${directory}`, ...extra], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
   });

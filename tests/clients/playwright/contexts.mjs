@@ -2,6 +2,22 @@ import { expect } from '../lib/steps.mjs';
 
 /** Contexts: the default one and those that the client makes, and what they keep apart. */
 export const contexts = {
+  // Before any other step has opened or closed a page in the default context.
+  async 'first-page'({ browser, site }) {
+    const [context] = browser.contexts();
+    const count = () => context.pages().length;
+    const [page] = context.pages();
+    const begun = { url: page.url(), visible: await page.evaluate(() => document.visibilityState), pages: count() };
+    await page.goto(`${site}/title.html`);
+    const shown = { title: await page.title(), history: await page.evaluate(() => history.length) };
+    const second = await context.newPage();
+    const both = count();
+    await page.close();
+    const left = count();
+    await second.close();
+    return { begun, shown, both, left, none: count() };
+  },
+
   async 'default-context'({ browser, site }) {
     const [context] = browser.contexts();
     const page = await context.newPage();

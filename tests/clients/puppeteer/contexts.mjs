@@ -1,5 +1,21 @@
 /** Contexts: the default one and those that the client makes, and what they keep apart. */
 export const contexts = {
+  // Before any other step has opened or closed a page in the default context.
+  async 'first-page'({ browser, site }) {
+    const count = async () => (await browser.pages()).length;
+    const [page] = await browser.pages();
+    const targets = () => browser.targets().filter((target) => target.type() === 'page').length;
+    const begun = { url: page.url(), visible: await page.evaluate(() => document.visibilityState), pages: await count(), targets: targets() };
+    await page.goto(`${site}/title.html`);
+    const shown = { title: await page.title(), history: await page.evaluate(() => history.length) };
+    const second = await browser.newPage();
+    const both = await count();
+    await page.close();
+    const left = await count();
+    await second.close();
+    return { begun, shown, both, left, none: await count() };
+  },
+
   async 'default-context'({ browser, site }) {
     const page = await browser.newPage();
     await page.goto(`${site}/title.html`);

@@ -56,6 +56,15 @@ export const pages = {
     return [first, await page.evaluate(() => window.initScript ?? 'removed')];
   },
 
+  async 'speculation-rules'({ newPage, site }) {
+    const page = await newPage();
+    await page.goto(`${site}/speculation.html`);
+    // Time to make the page ahead, or to fetch it.
+    await new Promise((done) => { setTimeout(done, 700); });
+    await Promise.all([page.waitForNavigation({ timeout: 10_000 }), page.click('#link')]);
+    return { title: await page.title(), url: page.url() };
+  },
+
   async form({ newPage, site }) {
     const page = await newPage();
     await page.goto(`${site}/form.html`);

@@ -28,6 +28,7 @@ pub(crate) struct AutoAttachParams {
 /// A session of a client that is gone.
 pub(super) struct Left {
     pub(super) session: SessionId,
+    pub(super) target: Option<Id>,
     /// It is of a page or a frame, not of a worker.
     pub(super) is_page: bool,
     /// The root session's, not one that goes with a browser session of the client.
@@ -53,10 +54,10 @@ impl State {
             if self.is_stray(info) {
                 self.close_stray(&target);
             }
-            return self.release(session, None);
+            return self.release(session, Some(target), None);
         };
         if self.ban_if_forbidden(&target) {
-            return self.release(session, None);
+            return self.release(session, Some(target), None);
         }
         if info.kind == "page" && self.keep_warm(lease, session, &target, waiting) {
             return;
@@ -93,7 +94,7 @@ impl State {
         maker: Option<ConnectionId>,
     ) {
         let Some(kind) = self.targets.get(target).map(|target| target.info.kind.clone()) else {
-            return self.release(session, None);
+            return self.release(session, None, None);
         };
         let mut wanting: Vec<(ConnectionId, SessionId)> = self
             .browsers
@@ -106,7 +107,7 @@ impl State {
             .collect();
         wanting.sort_by_key(|(connection, _)| (Some(*connection) != maker, *connection));
         let Some(((_, first), others)) = wanting.split_first() else {
-            return self.release(session, None);
+            return self.release(session, Some(target.clone()), None);
         };
         self.hand_over(*first, session, target, waiting, None);
         for (_, other) in others {
@@ -135,7 +136,7 @@ impl State {
         maker: Option<SessionId>,
     ) {
         let Some(held) = self.browsers.get(&browser) else {
-            return self.release(session, maker);
+            return self.release(session, Some(target.clone()), maker);
         };
         let (connection, auto) = (held.connection, held.auto_attach.clone());
         let (wait, in_tabs) =
@@ -174,8 +175,13 @@ impl State {
 
     /// Resumes a target that nobody wants and leaves it. Detaching before the resumption is
     /// answered strands service and shared workers.
-    pub(super) fn release(&mut self, session: SessionId, maker: Option<SessionId>) {
-        self.insert_session(session, Owner::Own, None, maker);
+    pub(super) fn release(
+        &mut self,
+        session: SessionId,
+        target: Option<Id>,
+        maker: Option<SessionId>,
+    ) {
+        self.insert_session(session, Owner::Own, target, maker);
         let reply = Reply::Release(session);
         self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), reply);
     }
@@ -185,7 +191,8 @@ impl State {
     /// A worker is stranded if it is left before it has answered that it goes on. A page may never
     /// answer, as one that is busy or shows a dialog, and must not be held until then.
     pub(super) fn leave(&mut self, left: &Left) {
-        let Left { session, is_page, handed } = *left;
+        let Left { session, target, is_page, handed } = left;
+        let (session, is_page, handed) = (*session, *is_page, *handed);
         if is_page {
             // The whole browser leaves a dialog open when the session ends that was told of it,
             // and no other session can close it.
@@ -196,7 +203,7 @@ impl State {
         match (handed, is_page) {
             // It goes with the browser session that it was made on.
             (false, _) => {}
-            (true, false) => self.release(session, None),
+            (true, false) => self.release(session, target.clone(), None),
             (true, true) => {
                 self.insert_session(session, Owner::Own, None, None);
                 let resume = "Runtime.runIfWaitingForDebugger";
@@ -366,7 +373,7 @@ impl State {
 }
 
 /// Whether auto-attach is about targets of this type.
-fn wants(auto: &AutoAttach, kind: &str) -> bool {
+pub(super) fn wants(auto: &AutoAttach, kind: &str) -> bool {
     auto.filter.wants(kind) || kind == "page" && auto.filter.wants_tabs()
 }
 

@@ -65,7 +65,10 @@ impl State {
             Some(Owner::Browser { connection: its, .. }) if its == connection => {
                 SessionKind::Browser
             }
-            Some(Owner::Page(its)) if its == connection => SessionKind::Page,
+            Some(Owner::Page(its)) if its == connection => {
+                self.note_command(session);
+                SessionKind::Page
+            }
             Some(Owner::Tab { connection: its, page }) if its == connection => {
                 return self.tab_command(connection, session, page, &command);
             }
@@ -78,6 +81,17 @@ impl State {
             Request { connection, lease, kind, session, visible, id, method, params, text, whole };
         let rule = rules::rule(&request.method, on, kind);
         self.apply(rule, &request);
+    }
+
+    /// Counts a command to a page that waits for its client to have had its say.
+    fn note_command(&mut self, session: SessionId) {
+        if self.departures.is_empty() {
+            return;
+        }
+        let target = self.sessions.get(&session).and_then(|held| held.target.as_ref());
+        if let Some(departure) = target.and_then(|target| self.departures.get_mut(target)) {
+            departure.commands += 1;
+        }
     }
 
     fn no_session(&mut self, connection: ConnectionId, id: i32) {

@@ -194,7 +194,10 @@ impl State {
     pub(super) fn read<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Option<T> {
         let text = request.params.map_or("{}", |params| params.get());
         // A JSON array would also do as a struct for serde.
-        let params = text.starts_with('{').then(|| serde_json::from_str(text).ok());
+        let params = text.starts_with('{').then(|| {
+            let read = serde_json::from_str(text);
+            read.or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
+        });
         match params.flatten() {
             Some(params) => Some(params),
             None => {
@@ -254,4 +257,50 @@ impl State {
 /// Params as text.
 pub(super) fn write(params: &Params) -> String {
     serde_json::to_string(params).expect("a JSON object can always be written to memory")
+}
+
+/// JSON whose strings are text: half a pair of surrogates becomes the replacement character, as in
+/// Chromium.
+fn without_lone_surrogates(text: &str) -> String {
+    let escape = |at: usize| {
+        let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut written = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let end = match (escape(at), escape(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                written.push_str("\\ufffd");
+                at += 6;
+                continue;
+            }
+            // The one that is escaped begins no other escape.
+            _ if rest.starts_with('\\') => {
+                at + 1 + rest[1..].chars().next().map_or(0, char::len_utf8)
+            }
+            _ => at + rest.chars().next().map_or(0, char::len_utf8),
+        };
+        written.push_str(&text[at..end]);
+        at = end;
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_pair_of_surrogates_is_replaced_and_nothing_else() {
+        for (text, expected) in [
+            (r#"{"url":"http://\ud800"}"#, r#"{"url":"http://\ufffd"}"#),
+            (r#""\ude00\ud83d\ude00\ud83d""#, r#""\ufffd\ud83d\ude00\ufffd""#),
+            (r#""\\ud800 ü \u00fc \"""#, r#""\\ud800 ü \u00fc \"""#),
+            ("", ""),
+        ] {
+            assert_eq!(without_lone_surrogates(text), expected);
+        }
+    }
 }

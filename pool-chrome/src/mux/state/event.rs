@@ -114,6 +114,7 @@ impl State {
         let Some(gone) = gone(params) else { return };
         let id: Id = Arc::from(gone.target_id);
         self.announce_end(&id, "Target.targetDestroyed", params.get());
+        self.departures.remove(&id);
         let Some(target) = self.targets.shift_remove(&id) else { return };
         if let Some(lease) = self.lease_of(&target).and_then(|id| self.leases.get_mut(&id)) {
             lease.remember_past(id.clone());
@@ -154,7 +155,7 @@ impl State {
             "Target.attachedToTarget" => {
                 let Some((child, info, _)) = self.read_attached(params) else { return };
                 if !self.is_own_child(connection, &info) {
-                    return self.release(child, Some(session));
+                    return self.release(child, None, Some(session));
                 }
                 self.insert_session(
                     child,
@@ -247,7 +248,7 @@ impl State {
             self.insert_session(child, Owner::Page(connection), target, Some(session));
             self.apply_to_new_page(connection, child);
         } else {
-            return self.release(child, Some(session));
+            return self.release(child, None, Some(session));
         }
         self.emit(session, "Target.attachedToTarget", params.get());
     }

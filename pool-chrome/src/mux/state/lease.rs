@@ -30,6 +30,10 @@ pub(crate) struct Lease {
     /// The context that its clients take for the default one.
     pub(crate) default: Option<Id>,
     pub(crate) warm: Warm,
+    /// Its terms are set.
+    pub(super) begun: bool,
+    /// It begins with a page, which is shown as soon as it is there.
+    pub(super) owes_page: bool,
     /// A client has been connected: whatever opens now may be its own.
     pub(super) used: bool,
     /// Commands that would make a page, while the warm one is being made.
@@ -50,7 +54,8 @@ pub(crate) struct Lease {
     pub(crate) ended: watch::Sender<Option<EndReason>>,
 }
 
-/// A page made ahead for a client's first `newPage`.
+/// A page made ahead: the first one that the lease begins with, or, where it begins with none, the
+/// client's first `newPage`.
 #[derive(Debug, Default)]
 pub(crate) enum Warm {
     /// None, or used up.
@@ -104,6 +109,8 @@ impl Lease {
             made: HashSet::new(),
             default: None,
             warm: Warm::None,
+            begun: false,
+            owes_page: false,
             used: false,
             waiting_for_warm: Vec::new(),
             spare: None,

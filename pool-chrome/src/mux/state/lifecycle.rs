@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use super::super::connection::Link;
 use super::super::end::EndReason;
 use super::super::holder::HolderCommands;
-use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
+use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions, LeaseTerms};
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Target};
 use super::attach::Left;
@@ -75,6 +75,49 @@ impl State {
         }
         let reply = Reply::DefaultContext { lease, maker: base, reply };
         self.own_command(Some(base), "Target.createBrowserContext", &params, reply);
+    }
+
+    /// Sets the terms of a lease, once. Whether its first page is still to be made.
+    pub(crate) fn begin_lease(&mut self, id: LeaseId, terms: &LeaseTerms) -> bool {
+        let Some(held) = self.leases.get_mut(&id) else { return false };
+        if std::mem::replace(&mut held.begun, true) || !terms.first_page {
+            return false;
+        }
+        held.owes_page = true;
+        self.show_first_page(id);
+        self.leases.get(&id).is_some_and(|held| held.owes_page)
+    }
+
+    /// Shows the first page that a lease begins with, if it is ready.
+    pub(super) fn show_first_page(&mut self, id: LeaseId) {
+        if self.leases.get(&id).is_some_and(|held| held.owes_page)
+            && self.show_warm(id, None).is_some()
+            && let Some(held) = self.leases.get_mut(&id)
+        {
+            held.owes_page = false;
+        }
+    }
+
+    /// Brings the warm page into sight as if it had just been made, for the client that asked for
+    /// it or for whichever comes.
+    pub(super) fn show_warm(&mut self, id: LeaseId, maker: Option<ConnectionId>) -> Option<Id> {
+        let held = self.leases.get_mut(&id)?;
+        let Warm::Ready { .. } = held.warm else { return None };
+        let Warm::Ready { target, session, waiting } = std::mem::take(&mut held.warm) else {
+            return None;
+        };
+        let tab = self.targets.get(&target)?.tab.clone();
+        for id in tab.iter().chain([&target]) {
+            if let Some(target) = self.targets.get_mut(id) {
+                target.hidden = false;
+                if maker.is_none() {
+                    target.settle();
+                }
+            }
+            self.announce(id, "Target.targetCreated");
+        }
+        self.offer(id, session, &target, waiting, maker);
+        Some(target)
     }
 
     /// Asks for the warm page of a lease that no client has used yet.
@@ -164,7 +207,8 @@ impl State {
         let Owner::Page(_) = held.owner else { return None };
         let target = held.target.as_ref().and_then(|id| self.targets.get(id));
         let is_page = target.is_some_and(|it| matches!(&*it.info.kind, "page" | "iframe"));
-        Some(Left { session, is_page, handed: held.maker.is_none() })
+        let (target, handed) = (held.target.clone(), held.maker.is_none());
+        Some(Left { session, target, is_page, handed })
     }
 
     fn sessions_of(&self, connection: ConnectionId) -> Vec<SessionId> {
@@ -236,6 +280,37 @@ impl State {
     /// Whether a target belongs to a lease.
     pub(crate) fn is_of_lease(&self, target: &Target, lease: LeaseId) -> bool {
         self.lease_of(target) == Some(lease)
+    }
+
+    /// Workers of contexts that are neither among these nor known here.
+    pub(crate) fn workers_outside(&self, contexts: &[String]) -> Vec<Id> {
+        let is_known = |id: &Id| {
+            self.contexts.contains_key(id)
+                || self.own_contexts.contains(id)
+                || self.real_context.as_ref() == Some(id)
+                || contexts.iter().any(|listed| **listed == **id)
+        };
+        self.targets
+            .values()
+            .filter(|target| target.info.kind.ends_with("worker"))
+            .filter(|target| {
+                target.info.browser_context_id.as_ref().is_some_and(|id| !is_known(id))
+            })
+            .map(|target| target.info.target_id.clone())
+            .collect()
+    }
+
+    /// Forgets a worker that Chromium goes on listing, with every session on it.
+    pub(crate) fn forget_ghost(&mut self, worker: &Id) {
+        self.targets.shift_remove(worker);
+        self.own_attaches.remove(worker);
+        let on_it = |held: &Session| held.target.as_ref() == Some(worker);
+        let sessions: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, held)| on_it(held)).map(|(id, _)| *id).collect();
+        for session in sessions {
+            self.detach(session);
+            self.forget_session(session);
+        }
     }
 
     /// Targets that still live in one of these contexts.

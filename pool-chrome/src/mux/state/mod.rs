@@ -30,11 +30,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::assumptions::Assumptions;
 use super::budget::Budget;
 use super::connection::Link;
+use super::departures::Departure;
 use super::end::EndReason;
 use super::envelope;
 use super::gate::Gate;
@@ -152,10 +154,15 @@ pub(crate) struct State {
     pub(crate) gate: Arc<Gate>,
     /// How much may wait for the clients of all Chromiums together.
     pub(crate) budget: Budget,
+    /// Pages that were made empty and go to their addresses later.
+    pub(crate) departures: HashMap<Id, Departure>,
+    /// Where it is told which of them there are.
+    departing: (UnboundedSender<Id>, Option<UnboundedReceiver<Id>>),
 }
 
 impl State {
     pub(crate) fn new(budget: Budget) -> Self {
+        let (departing, pages) = unbounded_channel();
         Self {
             outbox: Outbox::default(),
             ended: watch::Sender::new(None),
@@ -176,6 +183,8 @@ impl State {
             running: Running::default(),
             gate: Arc::default(),
             budget,
+            departures: HashMap::new(),
+            departing: (departing, Some(pages)),
         }
     }
 
@@ -269,6 +278,7 @@ impl State {
         self.sessions.clear();
         self.browsers.clear();
         self.targets.clear();
+        self.departures.clear();
         self.contexts.clear();
     }
 

@@ -1,16 +1,15 @@
 //! Commands about files, addresses and certificates.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
+use super::super::address::{Judgement, NOWHERE};
 use super::super::lease_options::LeaseKind;
 use super::super::parameters;
 use super::super::paths;
 use super::super::session_id::SessionId;
 use super::client::Request;
-use super::command::{INVALID_PARAMS, Params};
-use super::{Owner, State};
+use super::command::{INVALID_PARAMS, Params, SERVER_ERROR};
+use super::{Owner, State, Watch};
 
 impl State {
     pub(super) fn download_behavior(&mut self, request: &Request<'_>) {
@@ -76,18 +75,33 @@ impl State {
     }
 
     pub(super) fn navigate(&mut self, request: &Request<'_>) {
-        let Some(params) = self.read::<Params>(request) else { return };
-        let address = params.get("url").and_then(Value::as_str);
-        let rule = self.leases.get(&request.lease).map(|lease| lease.address_rule());
-        if address.zip(rule).is_none_or(|(address, rule)| rule.allows(address)) {
-            return self.send(request, &params);
+        let Some(mut params) = self.read::<Params>(request) else { return };
+        let Some(rule) = self.leases.get(&request.lease).map(|lease| lease.address_rule()) else {
+            return;
+        };
+        if let Some(target) =
+            self.sessions.get(&request.session).and_then(|held| held.target.as_ref())
+        {
+            // Its client goes elsewhere before it could go where it was made for.
+            self.departures.remove(target);
         }
-        // As a failed navigation: Playwright and Puppeteer make a clean error of it.
-        let target = self.sessions.get(&request.session).and_then(|held| held.target.clone());
-        let frame = params.get("frameId").and_then(Value::as_str).map(Arc::from).or(target);
-        let error = "net::ERR_BLOCKED_BY_ADMINISTRATOR";
-        let result = json!({ "frameId": frame.as_deref().unwrap_or_default(), "errorText": error });
-        self.answer(&request.relay(), &result.to_string());
+        let address = params.get("url").and_then(Value::as_str);
+        match address.map_or(Judgement::Allowed, |address| rule.judge(address)) {
+            Judgement::Allowed => self.send(request, &params),
+            Judgement::StandIn(page) => {
+                params.insert("url".to_owned(), json!(page));
+                self.send(request, &params);
+            }
+            Judgement::Invalid => {
+                self.refuse(request, SERVER_ERROR, "Cannot navigate to invalid URL");
+            }
+            Judgement::Refused => {
+                // It fails as a navigation does: a client that waits for the events of the page
+                // that shows the error is not kept waiting.
+                params.insert("url".to_owned(), json!(NOWHERE));
+                self.send_watched(request, Some(&params), Watch::RefusedNavigation);
+            }
+        }
     }
 
     pub(super) fn files(&mut self, request: &Request<'_>) {

@@ -76,8 +76,12 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 pub(crate) enum Watch {
     Nothing,
-    /// A target was made.
-    Target,
+    /// A target was made; if it was made empty, it goes to this address later.
+    Target {
+        going: Option<String>,
+    },
+    /// A navigation went nowhere instead of to an address that is refused.
+    RefusedNavigation,
     /// A context was made, on this session.
     Context(SessionId),
     /// A context was disposed.

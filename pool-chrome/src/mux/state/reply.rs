@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Message};
+use super::command::{Params, write};
 use super::lease::Warm;
 use super::{Context, LeaseId, Owner, Pending, Relay, Reply, State, Watch};
 use crate::cdp::CdpError;
@@ -134,11 +135,15 @@ impl State {
         let lease = client.lease;
         match watch {
             Watch::Nothing => {}
-            Watch::Target => {
+            Watch::Target { going } => {
                 if let Some(target) = named(result).target_id {
+                    if let Some(address) = going {
+                        self.depart(&target, address);
+                    }
                     return self.answer_made(relay, &target);
                 }
             }
+            Watch::RefusedNavigation => return self.answer(relay, &refused(result)),
             Watch::Context(maker) => {
                 if let Some(context) = named(result).browser_context_id {
                     self.contexts.insert(context, Context { lease, maker });
@@ -238,10 +243,19 @@ impl State {
                 Warm::None
             }
         };
+        self.show_first_page(lease);
+        let Some(held) = self.leases.get_mut(&lease) else { return };
         for (connection, message) in std::mem::take(&mut held.waiting_for_warm) {
             self.client_message(connection, &message, None);
         }
     }
+}
+
+/// The result of a navigation that failed, with why it did.
+fn refused(result: &RawValue) -> String {
+    let mut result: Params = serde_json::from_str(result.get()).unwrap_or_default();
+    result.insert("errorText".to_owned(), json!("net::ERR_BLOCKED_BY_ADMINISTRATOR"));
+    write(&result)
 }
 
 fn named(result: &RawValue) -> Named {

@@ -1,14 +1,19 @@
 //! Commands about targets: whose they are, and what is made of them.
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+use url::Url;
 
+use super::super::address::Judgement;
+use super::super::departures::Departure;
 use super::super::session_id::SessionId;
 use super::super::target::Id;
-use super::attach::AutoAttachParams;
+use super::attach::{AutoAttachParams, wants};
+use super::browser::AutoAttach;
 use super::client::Request;
 use super::command::{INVALID_PARAMS, Params, SERVER_ERROR};
 use super::lease::Warm;
-use super::{Owner, Reply, State, Watch};
+use super::{ConnectionId, Owner, Reply, State, Watch};
 
 impl State {
     pub(super) fn target_info(&mut self, request: &Request<'_>) {
@@ -47,21 +52,35 @@ impl State {
         }
         let rule = held.address_rule();
         let default = held.default.clone();
-        let Some((params, context)) = self.in_context(request, SERVER_ERROR) else { return };
-        let address = match params.get("url") {
-            Some(Value::String(address)) => address.as_str(),
-            _ => return self.refuse(request, INVALID_PARAMS, "Invalid parameters"),
+        let Some((mut params, context)) = self.in_context(request, SERVER_ERROR) else { return };
+        let Some(Value::String(address)) = params.get("url").cloned() else {
+            return self.refuse(request, INVALID_PARAMS, "Invalid parameters");
         };
-        if !rule.allows(address) {
-            let message =
-                "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
-            return self.refuse(request, SERVER_ERROR, message);
+        let mut going = None;
+        match rule.judge(&address) {
+            Judgement::Allowed => {
+                let in_tab = params.get("forTab") == Some(&json!(true));
+                if is_slow(&address) && !in_tab && !self.waits_for_debugger(request.connection) {
+                    params.insert("url".to_owned(), json!(BLANK));
+                    going = Some(address);
+                }
+            }
+            Judgement::StandIn(page) => drop(params.insert("url".to_owned(), json!(page))),
+            Judgement::Invalid if address.contains(':') => {
+                return self.refuse(request, SERVER_ERROR, "Failed to create web contents");
+            }
+            // Chromium makes an empty page of what has no scheme.
+            Judgement::Invalid => drop(params.insert("url".to_owned(), json!(BLANK))),
+            Judgement::Refused => {
+                let message =
+                    "net::ERR_BLOCKED_BY_ADMINISTRATOR: the address is not allowed in this lease";
+                return self.refuse(request, SERVER_ERROR, message);
+            }
         }
         if !self.is_within_bounds(request, &params) {
             return;
         }
-        let address = params.get("url").and_then(Value::as_str).unwrap_or_default();
-        let blank = address.is_empty() || address == "about:blank";
+        let blank = params.get("url").is_some_and(|url| url == "" || url == BLANK);
         let plain = |(name, value): (&String, &Value)| {
             matches!(name.as_str(), "url" | "browserContextId")
                 || value.is_null()
@@ -70,29 +89,36 @@ impl State {
         if blank
             && Some(context) == default
             && params.iter().all(plain)
-            && let Some(page) = self.take_warm(request)
+            && let Some(page) = self.show_warm(request.lease, Some(request.connection))
         {
+            if let Some(address) = going {
+                self.depart(&page, address);
+            }
             return self.answer_made(&request.relay(), &page);
         }
-        self.send_watched(request, Some(&params), Watch::Target);
+        self.send_watched(request, Some(&params), Watch::Target { going });
     }
 
-    /// Brings the warm page into sight as if it had just been made.
-    pub(super) fn take_warm(&mut self, request: &Request<'_>) -> Option<Id> {
-        let held = self.leases.get_mut(&request.lease)?;
-        let Warm::Ready { .. } = held.warm else { return None };
-        let Warm::Ready { target, session, waiting } = std::mem::take(&mut held.warm) else {
-            return None;
-        };
-        let tab = self.targets.get(&target)?.tab.clone();
-        for id in tab.iter().chain([&target]) {
-            if let Some(target) = self.targets.get_mut(id) {
-                target.hidden = false;
-            }
-            self.announce(id, "Target.targetCreated");
-        }
-        self.offer(request.lease, session, &target, waiting, Some(request.connection));
-        Some(target)
+    /// Whether a client has new pages stand still until it resumes them.
+    fn waits_for_debugger(&self, connection: ConnectionId) -> bool {
+        let waits = |auto: &AutoAttach| auto.wait && wants(auto, "page");
+        self.browsers
+            .values()
+            .filter(|browser| browser.connection == connection)
+            .any(|browser| browser.auto_attach.as_ref().is_some_and(waits))
+    }
+
+    /// A page was made empty for a client that named an address: it goes there once its client has
+    /// had its say.
+    pub(super) fn depart(&mut self, page: &Id, address: String) {
+        self.departures.insert(page.clone(), Departure { address, commands: 0 });
+        // Nobody is there to send it only when the multiplexer is gone.
+        let _ = self.departing.0.send(page.clone());
+    }
+
+    /// The pages that are to be sent to their addresses, for whoever does it.
+    pub(crate) fn departing(&mut self) -> Option<UnboundedReceiver<Id>> {
+        self.departing.1.take()
     }
 
     pub(super) fn attach(&mut self, request: &Request<'_>) {
@@ -149,4 +175,13 @@ impl State {
             })
             .map(|(id, _)| *id)
     }
+}
+
+/// The address of an empty page.
+const BLANK: &str = "about:blank";
+
+/// Whether a page may have to wait for the first byte of this address. While it does, Chromium
+/// hands no command on to it.
+fn is_slow(address: &str) -> bool {
+    Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
