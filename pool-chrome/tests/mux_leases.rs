@@ -522,3 +522,40 @@ async fn what_keys_open_in_the_window_is_closed_and_shown_to_nobody() {
     }
     assert_eq!(client.evaluate(&page, "6*7").await, json!(42));
 }
+
+#[tokio::test]
+async fn a_connection_to_a_page_speaks_to_it_without_a_session() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for kind in KINDS {
+            let (lease, mut browser) = rig.client(kind).await;
+            let (target, _) = browser.page("about:blank").await;
+            let mut page = Client::new(lease.connect_page(Some(&target)).await.unwrap());
+            let sum = json!({ "expression": "6 * 7" });
+            let answer = page.ok(None, "Runtime.evaluate", sum).await;
+            assert_eq!(answer["result"]["value"], 42, "{engine:?} {kind:?}");
+            assert!(answer["sessionId"].is_null(), "{answer}");
+            // Events of the page and its children come as from a Chromium's own socket of it.
+            page.ok(None, "Page.enable", json!({})).await;
+            let attach =
+                json!({ "autoAttach": true, "waitForDebuggerOnStart": false, "flatten": true });
+            page.ok(None, "Target.setAutoAttach", attach).await;
+            let url = "data:text/html,<script>new Worker('data:text/javascript,1')</script>";
+            page.ok(None, "Page.navigate", json!({ "url": url })).await;
+            let loaded = page.event("Page.loadEventFired", |_| true).await;
+            assert!(loaded["sessionId"].is_null(), "{loaded}");
+            let worker = page.event("Target.attachedToTarget", |_| true).await;
+            assert!(worker["sessionId"].is_null(), "{worker}");
+            let session = worker["params"]["sessionId"].as_str().unwrap().to_owned();
+            assert_eq!(page.evaluate(&session, "6 * 7").await, 42);
+            browser.ok(None, "Target.closeTarget", json!({ "targetId": target })).await;
+            page.event("Inspector.detached", |_| true).await;
+            // The first page that there is, and one that is not the lease's.
+            let mut other = Client::new(lease.connect_page(None).await.unwrap());
+            let answer = other.ok(None, "Runtime.evaluate", json!({ "expression": "1 + 1" })).await;
+            assert_eq!(answer["result"]["value"], 2);
+            assert!(lease.connect_page(Some(&target)).await.is_err());
+            lease.end().await.unwrap();
+        }
+    }
+}

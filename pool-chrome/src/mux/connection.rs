@@ -42,6 +42,10 @@ impl Connection {
         Self { sender, receiver: ConnectionReceiver { link, shared, id } }
     }
 
+    pub(super) fn id(&self) -> ConnectionId {
+        self.sender.id
+    }
+
     /// Hands over one message of the client. See [`ConnectionSender::send`].
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::connection::{Connection, Link};
 use super::gate::Expected;
 use super::multiplexer::Multiplexer;
 use super::state::{LeaseId, Remains};
+use super::target::Id;
 use super::{EndReason, HolderCommands, LeaseKind, LeaseTerms};
 use crate::cdp::CdpError;
 
@@ -87,6 +88,31 @@ impl MuxLease {
         commands: Arc<dyn HolderCommands>,
     ) -> Result<Connection, CdpError> {
         self.open(Some(commands)).await
+    }
+
+    /// Opens a connection whose root is a page of the lease rather than the browser, as the sockets
+    /// at `/devtools/page/` of a Chromium are: commands without a session go to the page. Without a
+    /// name it is the first page of the lease, or a new one where it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Unexpected`] if the lease has no such page, [`CdpError::Ended`] if it is over.
+    pub async fn connect_page(&self, page: Option<&str>) -> Result<Connection, CdpError> {
+        const METHOD: &str = "Target.createTarget";
+        let connection = self.open(None).await?;
+        let (shared, id) = (self.mux.shared(), connection.id());
+        let first = page.map(Into::into).or_else(|| shared.look(|state| state.first_page(id)));
+        let page: Id = match first {
+            Some(page) => page,
+            None => {
+                let made = shared.ask(|state, reply| state.make_page(id, reply)).await??;
+                let made: serde_json::Value = serde_json::from_str(made.get()).unwrap_or_default();
+                let made = made["targetId"].as_str();
+                made.ok_or_else(|| CdpError::unexpected(METHOD, "no targetId"))?.into()
+            }
+        };
+        shared.ask(|state, reply| state.bind_page(id, &page, reply)).await??;
+        Ok(connection)
     }
 
     async fn open(

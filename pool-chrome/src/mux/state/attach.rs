@@ -309,7 +309,10 @@ impl State {
     pub(super) fn session_gone(&mut self, session: SessionId) {
         let Some(held) = self.sessions.get(&session) else { return };
         let (target, parent) = (held.target.clone(), held.parent);
-        if let Some(parent) = parent {
+        if held.is_root {
+            // As a Chromium says it on the socket of a page that is closed.
+            self.emit(session, "Inspector.detached", r#"{"reason":"target_closed"}"#);
+        } else if let Some(parent) = parent {
             self.emit_detached(parent, session, target.as_ref());
             if let Some(Session {
                 owner: Owner::Tab { .. }, target, parent: Some(browser), ..
@@ -359,6 +362,7 @@ impl State {
             waiting: false,
             automatic: false,
             unanswered: 0,
+            is_root: false,
         };
         self.sessions.insert(session, held);
     }

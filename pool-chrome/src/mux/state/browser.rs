@@ -151,14 +151,14 @@ impl State {
 
     /// Sends an event to the client, as if it came on this session.
     pub(super) fn emit(&mut self, session: SessionId, method: &str, params: &str) {
-        let (connection, visible) = match self.sessions.get(&session).map(|held| held.owner) {
-            Some(Owner::Browser { connection, root: true }) => (connection, None),
-            Some(
-                Owner::Browser { connection, root: false }
-                | Owner::Tab { connection, .. }
-                | Owner::Page(connection),
-            ) => (connection, Some(session)),
-            Some(Owner::Own) | None => return,
+        let Some(held) = self.sessions.get(&session) else { return };
+        let (connection, visible) = match held.owner {
+            Owner::Browser { connection, root: true } => (connection, None),
+            Owner::Page(connection) if held.is_root => (connection, None),
+            Owner::Browser { connection, root: false }
+            | Owner::Tab { connection, .. }
+            | Owner::Page(connection) => (connection, Some(session)),
+            Owner::Own => return,
         };
         self.deliver(connection, envelope::event(method, params, visible));
     }

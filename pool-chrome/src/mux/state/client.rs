@@ -10,7 +10,7 @@ use super::super::lease_options::LeaseKind;
 use super::super::rules::{self, SessionKind};
 use super::super::session_id::SessionId;
 use super::attach::attached_params;
-use super::{ConnectionId, LeaseId, Owner, Relay, State};
+use super::{BoundPage, ConnectionId, LeaseId, Owner, Relay, State};
 use crate::mux::envelope::{self, Command};
 
 /// A command of a client, with all that the rules need to know about where it came from.
@@ -47,6 +47,10 @@ impl State {
     ) {
         let Some(client) = self.clients.get(&connection) else { return };
         let (lease, root) = (client.lease, client.root);
+        let bare = match client.page {
+            Some(BoundPage::Attached(page)) => page,
+            Some(BoundPage::Attaching(_)) | None => root,
+        };
         let command = match envelope::parse(text) {
             Ok(command) => command,
             Err(bad) => {
@@ -55,9 +59,9 @@ impl State {
             }
         };
         let (session, visible) = match &command.session {
-            None => (root, None),
+            None => (bare, None),
             Some(named) => match SessionId::parse(named) {
-                Some(session) if session != root => (session, Some(session)),
+                Some(session) if session != root && session != bare => (session, Some(session)),
                 _ => return self.no_session(connection, command.id),
             },
         };

@@ -7,9 +7,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::super::session_id::SessionId;
+use super::super::suffix;
 use super::super::target::{AttachedParams, GoneParams, Id, Info, InfoParams, Message, Target};
 use super::lease::Warm;
-use super::{BrowserSession, ConnectionId, Owner, Reply, State};
+use super::{BoundPage, BrowserSession, ConnectionId, Owner, Reply, State};
 
 impl State {
     pub(super) fn root_event(&mut self, method: &str, params: &RawValue) {
@@ -149,6 +150,7 @@ impl State {
         session: SessionId,
         message: Bytes,
     ) {
+        let is_root = self.sessions.get(&session).is_some_and(|held| held.is_root);
         let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else { return };
         let Some(params) = parsed.params else { return };
         match parsed.method {
@@ -183,7 +185,30 @@ impl State {
                 }
             }
         }
-        self.deliver(connection, message);
+        if is_root {
+            self.deliver(connection, suffix::without_session(&message));
+        } else {
+            self.deliver(connection, message);
+        }
+    }
+
+    /// A connection is attached to the page that stands for its root.
+    fn bound(&mut self, connection: ConnectionId, child: SessionId, info: &Info, maker: SessionId) {
+        let target = Some(info.target_id.clone());
+        self.insert_session(child, Owner::Page(connection), target, Some(maker));
+        if let Some(held) = self.sessions.get_mut(&child) {
+            held.is_root = true;
+        }
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.page = Some(BoundPage::Attached(child));
+        }
+        self.apply_to_new_page(connection, child);
+    }
+
+    /// Tells whether a target is the one that a connection is being bound to.
+    fn is_bound(&self, connection: ConnectionId, target: &Id) -> bool {
+        let page = self.clients.get(&connection).and_then(|client| client.page.as_ref());
+        matches!(page, Some(BoundPage::Attaching(bound)) if bound == target)
     }
 
     /// A child without a context of its own lives in its parent's.
@@ -232,6 +257,9 @@ impl State {
     ) {
         let Some(browser) = self.browsers.get(&session) else { return };
         let (connection, lease) = (browser.connection, browser.lease);
+        if self.is_bound(connection, &info.target_id) {
+            return self.bound(connection, child, info, session);
+        }
         if browser.attaching.contains(&info.target_id) {
             let target = info.target_id.clone();
             return self.hand_over(session, child, &target, waiting, Some(session));

@@ -14,8 +14,10 @@ use super::super::target::{Id, Target};
 use super::attach::Left;
 use super::context::BYPASS_NONE;
 use super::lease::{Lease, LeaseId, Remains, Warm};
+use super::pending::CallResult;
 use super::{
-    BrowserSession, Client, ConnectionId, Context, Owner, Reply, Session, State, download,
+    BoundPage, BrowserSession, Client, ConnectionId, Context, Owner, Reply, Session, State,
+    download,
 };
 use crate::cdp::CdpError;
 
@@ -168,6 +170,7 @@ impl State {
         let client = Client {
             lease,
             root,
+            page: None,
             link,
             ignore_certificates: false,
             held: Vec::new(),
@@ -176,6 +179,50 @@ impl State {
         };
         self.clients.insert(id, client);
         Some(id)
+    }
+
+    /// Binds a connection that its client has not used to a page of its lease, or else to a new one.
+    pub(crate) fn bind_page(
+        &mut self,
+        id: ConnectionId,
+        page: &str,
+        reply: oneshot::Sender<CallResult>,
+    ) {
+        let own = self.targets.get(page).filter(|target| target.info.kind == "page");
+        let own = own.map(|target| target.info.target_id.clone());
+        let own = own.filter(|page| self.is_own_target(id, page));
+        let (Some(page), Some(client)) = (own, self.clients.get_mut(&id)) else {
+            let _ = reply.send(Err(no_page()));
+            return;
+        };
+        let root = client.root;
+        let params = json!({ "targetId": &*page, "flatten": true });
+        client.page = Some(BoundPage::Attaching(page));
+        self.own_command(Some(root), "Target.attachToTarget", &params, Reply::Call(reply));
+    }
+
+    /// Returns the page of a lease that a connection is bound to where it names none.
+    pub(crate) fn first_page(&self, id: ConnectionId) -> Option<Id> {
+        let page = |target: &&Target| target.info.kind == "page" && target.info.subtype.is_none();
+        let mut own = self.targets.values().filter(page).map(|target| &target.info.target_id);
+        own.find(|page| self.is_own_target(id, page)).cloned()
+    }
+
+    /// Makes a page in the default context, for a connection.
+    pub(crate) fn make_page(&mut self, id: ConnectionId, reply: oneshot::Sender<CallResult>) {
+        let Some(client) = self.clients.get(&id) else {
+            let _ = reply.send(Err(no_page()));
+            return;
+        };
+        let (root, lease) = (client.root, self.leases.get(&client.lease));
+        let mut params = json!({ "url": "about:blank" });
+        if let Some(lease) = lease
+            && lease.options.default_context == DefaultContext::Fresh
+            && let Some(context) = &lease.default
+        {
+            params["browserContextId"] = json!(&**context);
+        }
+        self.own_command(Some(root), "Target.createTarget", &params, Reply::Call(reply));
     }
 
     /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
@@ -324,4 +371,8 @@ impl State {
             .map(|target| target.info.target_id.clone())
             .collect()
     }
+}
+
+fn no_page() -> CdpError {
+    CdpError::unexpected("Target.attachToTarget", "the lease has no such page")
 }

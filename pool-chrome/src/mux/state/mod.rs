@@ -97,6 +97,8 @@ pub(crate) struct Session {
     pub(crate) automatic: bool,
     /// Commands of its client that Chromium has not answered.
     pub(crate) unanswered: u32,
+    /// Its client takes it for the root, and names no session for it.
+    pub(crate) is_root: bool,
 }
 
 /// A browser context in the registry.
@@ -113,6 +115,8 @@ pub(crate) struct Client {
     pub(crate) lease: LeaseId,
     /// The browser session that stands for the client's root.
     pub(crate) root: SessionId,
+    /// The page that the client speaks to where it names no session, if not to the browser.
+    pub(crate) page: Option<BoundPage>,
     pub(crate) link: Arc<Link>,
     pub(crate) ignore_certificates: bool,
     /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
@@ -121,6 +125,15 @@ pub(crate) struct Client {
     pub(crate) downloads: download::Downloads,
     /// Answers what no Chromium has.
     pub(crate) commands: Option<Arc<dyn HolderCommands>>,
+}
+
+/// The page that stands for a client's root.
+#[derive(Debug)]
+pub(crate) enum BoundPage {
+    /// It is being attached to.
+    Attaching(Id),
+    /// This session is attached to it.
+    Attached(SessionId),
 }
 
 /// Everything that the multiplexer knows.
@@ -204,17 +217,19 @@ impl State {
             if suffix::is_reply(&message) {
                 session.unanswered = session.unanswered.saturating_sub(1);
             }
-            session.owner
+            (session.owner, session.is_root)
         });
         match owner {
-            Some(Owner::Page(connection)) => {
+            Some((Owner::Page(connection), is_root)) => {
                 if suffix::is_target_event(&message) {
                     self.page_target_event(connection, session, message);
+                } else if is_root {
+                    self.deliver(connection, suffix::without_session(&message));
                 } else {
                     self.deliver(connection, message);
                 }
             }
-            Some(Owner::Browser { connection, root }) => {
+            Some((Owner::Browser { connection, root }, _)) => {
                 if suffix::is_browser_event(&message) {
                     self.browser_session_event(session, &message);
                 } else if root {
@@ -224,7 +239,7 @@ impl State {
                 }
             }
             // A session that has just ended, or one of ours: nobody waits for it.
-            Some(Owner::Own | Owner::Tab { .. }) | None => {}
+            Some((Owner::Own | Owner::Tab { .. }, _)) | None => {}
         }
     }
 
