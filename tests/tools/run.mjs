@@ -1,7 +1,7 @@
 // Every tool, unmodified, two jobs in a row: on a plain Chromium with a debugging port, through exclusive leases
-// and through shared ones.
+// and through shared ones; those of agents also by `?session=`, where the second job finds what the first one left.
 //
-//   node tests/tools/run.mjs [--quick] [--only NAME,...] [--on direct,exclusive,shared] [--engine shell]
+//   node tests/tools/run.mjs [--quick] [--only NAME,...] [--on direct,exclusive,shared,session] [--engine shell]
 //        [--json FILE] [--keep]
 //
 // --quick runs those tools that need little to be installed, through the pool only. Prints a table and, with
@@ -36,7 +36,8 @@ const LIMIT = 120_000;
 const PROOFS = {
   title: (value) => value === 'A form',
   sent: (value, job) => JSON.parse(value).name === `job ${job}`,
-  marks: (value) => value === '',
+  // Nothing of another job; by a session, what the job before it wrote: a cookie, and a word in the local storage.
+  marks: (value, job, place) => value === (place === 'session' && job > 1 ? `mark=${job - 1}${job - 1}` : ''),
   picture: (value) => /^[1-9]\d+x[1-9]\d+$/.test(value),
   file: (value) => value === 1300,
   audit: (value) => value === 'complete',
@@ -89,16 +90,29 @@ async function plainChromium(engine) {
   };
 }
 
-/** A pool with one kind of lease. What is asked of a job holds for the pool too: it gets its browser back, whole. */
-async function pooled(lease, engine, directory) {
+/**
+ * A pool with one kind of lease; by a `session` its jobs share one. What is asked of a job holds for the pool too: it
+ * gets its browser back, whole, once a lease has ended.
+ */
+async function pooled(lease, engine, directory, session) {
   const pool = await startPool({
     pool: { lease, min_size: 1, max_size: 2 },
     chrome: { engine, directories: lease === 'shared' ? [directory] : [] },
   });
   const http = pool.url.replace('ws:', 'http:');
   return {
-    begin: async () => pool.url,
-    end: async () => {
+    begin: async () => (session ? `${pool.url}?session=${session}` : pool.url),
+    end: async (job) => {
+      if (session) {
+        const held = await pool.get('/sessions');
+        if (held.length !== 1) throw new Error(`its session has ${held.length} leases`);
+        if (job !== JOBS.at(-1)) return;
+        await fetch(`${http}browser_pools/default/release`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ session_id: held[0].id }),
+        });
+      }
       const deadline = performance.now() + 5_000;
       while ((await pool.get('/sessions')).length > 0) {
         if (performance.now() > deadline) throw new Error('its lease was not given back within 5 s');
@@ -120,6 +134,7 @@ async function pooled(lease, engine, directory) {
 /** Runs one job: `{ ok, ms, did, error }`. */
 async function run(tool, { url, job, folder, site }) {
   mkdirSync(folder, { recursive: true });
+  const { host, search } = new URL(url);
   const begun = performance.now();
   const [command, ...parameters] = tool.program;
   const child = spawn(command, parameters, {
@@ -128,7 +143,7 @@ async function run(tool, { url, job, folder, site }) {
     env: {
       ...environment(folder),
       CDP_WS: url,
-      CDP_HTTP: new URL(url.replace('ws:', 'http:')).origin,
+      CDP_HTTP: `http://${host}/${search}`,
       SITE: site.url,
       JOB: String(job),
       FOLDER: folder,
@@ -171,7 +186,7 @@ function judge(tool, place, job, { did, error }, site) {
   for (const proof of tool.proves) {
     if (refused.includes(proof)) {
       if (!REFUSED.test(did.refused?.[proof] ?? '')) faults.push(`${proof} was not refused as it should be: ${JSON.stringify(did.refused)}`);
-    } else if (did[proof] === undefined || !PROOFS[proof](did[proof], job)) {
+    } else if (did[proof] === undefined || !PROOFS[proof](did[proof], job, place)) {
       faults.push(`${proof}: ${JSON.stringify(did.refused?.[proof] ?? did[proof])}`);
     }
   }
@@ -186,12 +201,15 @@ const site = await serve();
 const places = {};
 const results = [];
 try {
-  const on = values.on ?? (values.quick ? 'exclusive,shared' : 'direct,exclusive,shared');
+  const on = values.on ?? (values.quick ? 'exclusive,shared' : 'direct,exclusive,shared,session');
   for (const name of on.split(',')) {
-    places[name] = name === 'direct' ? await plainChromium(values.engine) : await pooled(name, values.engine, scratch);
+    if (name === 'direct') places[name] = await plainChromium(values.engine);
+    else if (name === 'session') places[name] = await pooled('exclusive', values.engine, scratch, 'agent');
+    else places[name] = await pooled(name, values.engine, scratch);
   }
   for (const tool of chosen) {
     for (const [name, place] of Object.entries(places)) {
+      if (name === 'session' && !tool.agent) continue;
       const known = await place.faults();
       for (const job of JOBS) {
         site.log.clear();
@@ -199,7 +217,7 @@ try {
         const url = await place.begin();
         const outcome = await run(tool, { url, job, folder, site });
         const faults = judge(tool, name, job, outcome, site);
-        await place.end().catch((error) => faults.push(error.message));
+        await place.end(job).catch((error) => faults.push(error.message));
         faults.push(...(await place.faults()).filter((fault) => !known.includes(fault)));
         results.push({ tool: tool.name, version: tool.version, on: name, job, ok: faults.length === 0, ms: outcome.ms, did: outcome.did, faults });
         const mark = faults.length === 0 ? 'ok' : 'FAILED';

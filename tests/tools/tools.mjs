@@ -1,8 +1,9 @@
 // The tools, in the order of the table of docs/clients.md.
 //
 // Each is `{ name, program, version, address, proves }`: `program` is the command of one job, `address` how the tool
-// is pointed at a browser, `proves` what every job must have done. `quick` ones are run by CI; `refused` are the parts
-// that a kind of lease refuses on purpose, each of which must come back as one error that says so.
+// is pointed at a browser, `proves` what every job must have done. `quick` ones are run by CI; an `agent` comes back to
+// its browser by `?session=`; `refused` are the parts that shared leases refuse on purpose, each of which must come
+// back as one error that says so.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -44,6 +45,7 @@ const python = (name, environment, script, more) => ({
 
 export const TOOLS = [
   quick('@playwright/mcp', 'playwright-mcp.mjs', {
+    agent: true,
     address: '`--cdp-endpoint ws://HOST:PORT`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
@@ -80,15 +82,18 @@ export const TOOLS = [
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   whole('chrome-devtools-mcp', 'chrome-devtools-mcp.mjs', {
+    agent: true,
     address: '`--wsEndpoint ws://HOST:PORT`',
     proves: ['title', 'sent', 'marks', 'picture', 'trace', 'audit'],
     refused: ['trace'],
   }),
   python('browser-use', 'agents', 'browser_use_job.py', {
+    agent: true,
     address: '`BrowserProfile(cdp_url="http://HOST:PORT")`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   python('crawl4ai', 'agents', 'crawl4ai_job.py', {
+    agent: true,
     address: '`BrowserConfig(cdp_url="ws://HOST:PORT", cdp_cleanup_on_close=True)`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
@@ -97,6 +102,7 @@ export const TOOLS = [
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   whole('@browserbasehq/stagehand', 'stagehand.mjs', {
+    agent: true,
     address: '`env: \'LOCAL\'`, `localBrowserLaunchOptions: { cdpUrl: \'ws://HOST:PORT\' }`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
