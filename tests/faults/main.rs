@@ -9,6 +9,7 @@ mod clients;
 mod configuration;
 mod crashes;
 mod hangs;
+mod keep;
 mod launches;
 mod load;
 mod machine;
