@@ -33,7 +33,7 @@ const UNKNOWN: &[Case] = &[
         "unknown key `colour` in [pool]",
         "known keys: name, min_size, max_size, lease, lease_choice, leases_per_browser, reset, \
          acquire_timeout, max_waiting, max_idle_time, max_lifetime, max_use_count, max_creating, \
-         health_check_interval, lease_timeout, lease_idle_timeout, state_dir",
+         health_check_interval, lease_timeout, lease_idle_timeout, keep_limit, state_dir",
     ),
     (
         "max_waiting = 4",

@@ -120,6 +120,7 @@ fn every_name_that_was_agreed_on_is_accepted() {
         health_check_interval = "30s"
         lease_timeout = "30m"
         lease_idle_timeout = "5m"
+        keep_limit = "5m"
         state_dir = "/var/lib/browser-pool"
         [chrome]
         engine = "auto"

@@ -63,9 +63,15 @@ pub struct PoolConfig {
     /// How long a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
     #[serde(with = "AsDurationOrOff")]
     pub lease_timeout: Option<Duration>,
-    /// A lease whose client sends nothing for this long is ended, or "off".
+    /// A lease whose clients send nothing, while no command of theirs is unanswered and no download
+    /// runs, is ended after this long, or "off" (query: `idle_timeout`, in ms).
     #[serde(with = "AsDurationOrOff")]
     pub lease_idle_timeout: Option<Duration>,
+    /// Longest time that a lease may go on without a connection (query: `keep`, in ms).
+    ///
+    /// A lease with a name (query: `session`) is kept for 60 s, or for this where it is shorter.
+    #[serde(with = "AsDuration")]
+    pub keep_limit: Duration,
     /// Directory of the profiles and of the pool's own records.
     ///
     /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
@@ -117,6 +123,7 @@ impl Default for PoolConfig {
             health_check_interval: Some(Duration::from_secs(30)),
             lease_timeout: Some(Duration::from_secs(30 * 60)),
             lease_idle_timeout: Some(Duration::from_secs(5 * 60)),
+            keep_limit: Duration::from_secs(5 * 60),
             state_dir: machine::state_dir(),
         }
     }

@@ -1,17 +1,21 @@
 //! `WS /`, `/chromium` and `/devtools/browser/{lease}`: a CDP connection is a lease.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use pool_chrome::mux::HolderCommands;
+use serde_json::{Map, Value, json};
 
 use super::bridge::bridge;
-use super::leasing::{Caller, not_connected, over};
+use super::leasing::{Caller, Claimed, KEEP, Start, check_keep, not_connected, over};
 use super::session::{Attached, NotConnected, Session};
-use super::sessions::Known;
+use super::sessions::{Known, Name};
 use super::upgrade::{Accepted, Handshake};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::pool::Wire;
@@ -38,22 +42,69 @@ pub(super) async fn lease(
     let handshake = Handshake::read(&mut parts)?;
     let asked = LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
     let caller = Caller::new(Some(peer), &parts.headers);
-    let (session, wire, attached) = connected(&gateway, &asked, &caller).await?;
-    let (response, accepted) = handshake.accept(session.id);
-    tokio::spawn(serve(gateway, accepted, wire, attached));
-    Ok(response)
+    let entered = enter(&gateway, asked, &caller, &parts.headers).await?;
+    Ok(welcome(&gateway, handshake, &parts.headers, entered))
+}
+
+/// A client's place in a lease, before its 101.
+struct Entered {
+    session: Arc<Session>,
+    wire: Wire,
+    attached: Attached,
+    /// How the last lease of its name has ended, where the client may not know yet.
+    renewed: Option<LeaseEnd>,
+}
+
+/// Joins the lease of the name that is asked for, or leases one.
+async fn enter(
+    gateway: &Arc<Gateway>,
+    mut asked: LeaseQuery,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Entered, Problem> {
+    let Some(name) = Name::of(&asked) else {
+        return connected(gateway, &asked, caller, headers, None).await;
+    };
+    gateway.settings().check_keep(&asked)?;
+    loop {
+        match gateway.claim(&name, &mut asked).await? {
+            Claimed::Held { session, waited } => {
+                match session.connect(Reconnect::of(gateway, &session, headers)).await {
+                    Ok((wire, attached)) => {
+                        if let Some(keep) = asked.keep {
+                            session.set_keep(keep);
+                        }
+                        let renewed = session.renewed.filter(|_| waited);
+                        return Ok(Entered { session, wire, attached, renewed });
+                    }
+                    // It has ended in this moment: now the name is free.
+                    Err(NotConnected::Over(_)) => {}
+                    Err(why) => return Err(not_connected(&why)),
+                }
+            }
+            Claimed::Reserved(reservation) => {
+                let last = reservation.last;
+                let entered = connected(gateway, &asked, caller, headers, last).await?;
+                reservation.hold(&entered.session);
+                return Ok(entered);
+            }
+        }
+    }
 }
 
 async fn connected(
     gateway: &Arc<Gateway>,
     asked: &LeaseQuery,
     caller: &Caller,
-) -> Result<(Arc<Session>, Wire, Attached), Problem> {
+    headers: &HeaderMap,
+    renewed: Option<LeaseEnd>,
+) -> Result<Entered, Problem> {
     let mut attempt = 1;
     loop {
-        let session = gateway.lease(asked.clone(), caller.clone(), false).await?;
-        match session.connect().await {
-            Ok((wire, attached)) => return Ok((session, wire, attached)),
+        let start = Start::Connected;
+        let session = gateway.lease(asked.clone(), caller.clone(), start, renewed).await?;
+        match session.connect(Reconnect::of(gateway, &session, headers)).await {
+            Ok((wire, attached)) => return Ok(Entered { session, wire, attached, renewed }),
             Err(NotConnected::Over(LeaseEnd::BrowserCrashed | LeaseEnd::BrowserHung))
                 if attempt < ATTEMPTS =>
             {
@@ -64,6 +115,73 @@ async fn connected(
                 return Err(not_connected(&why));
             }
         }
+    }
+}
+
+/// Answers 101, which says how to find the lease again, and serves the connection from then on.
+fn welcome(
+    gateway: &Arc<Gateway>,
+    handshake: Handshake,
+    headers: &HeaderMap,
+    entered: Entered,
+) -> Response {
+    let Entered { session, wire, attached, renewed } = entered;
+    let (mut response, accepted) = handshake.accept(session.id);
+    let told = [
+        ("lease-id", Some(session.id.to_string())),
+        ("lease-url", Some(gateway.settings().lease_url(headers, session.id))),
+        ("lease-renewed", renewed.map(|last| last.code().to_owned())),
+    ];
+    for (name, value) in told {
+        // A Host that makes no header makes no address either.
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    tokio::spawn(serve(Arc::clone(gateway), accepted, wire, attached));
+    response
+}
+
+/// Answers the commands of browserless that are about the lease: `Browserless.reconnect`.
+struct Reconnect {
+    /// The session holds the connection, which holds this.
+    session: Weak<Session>,
+    url: String,
+    limit: Duration,
+}
+
+impl Reconnect {
+    fn of(gateway: &Gateway, session: &Arc<Session>, headers: &HeaderMap) -> Arc<Self> {
+        let settings = gateway.settings();
+        let url = settings.lease_url(headers, session.id);
+        Arc::new(Self { session: Arc::downgrade(session), url, limit: settings.keep_limit })
+    }
+
+    fn reconnect(&self, params: &Map<String, Value>) -> Result<Value, String> {
+        let keep = match params.get("timeout") {
+            None => KEEP.min(self.limit),
+            Some(timeout) => {
+                let wrong = || "timeout must be a number of milliseconds".to_owned();
+                timeout.as_u64().map(Duration::from_millis).ok_or_else(wrong)?
+            }
+        };
+        check_keep("timeout", keep, self.limit)?;
+        let session = self.session.upgrade().ok_or("the lease is over")?;
+        session.set_keep(keep);
+        Ok(json!({ "browserWSEndpoint": self.url }))
+    }
+}
+
+impl HolderCommands for Reconnect {
+    fn call(&self, method: &str, params: &Map<String, Value>) -> Option<Result<Value, String>> {
+        (method == "Browserless.reconnect").then(|| self.reconnect(params))
+    }
+}
+
+/// Without the address, which is a secret.
+impl fmt::Debug for Reconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnect").finish_non_exhaustive()
     }
 }
 
@@ -84,7 +202,7 @@ pub(super) async fn reconnect(
             return Err(gateway.guesses.refuse(Some(peer.ip()), why).await);
         }
         return Err(match found {
-            Some(Known::Over) => over(LeaseEnd::Released),
+            Some(Known::Over(end)) => over(end),
             _ => unknown_lease(),
         });
     };
@@ -93,10 +211,10 @@ pub(super) async fn reconnect(
     }
     let handshake = Handshake::read(&mut parts)?;
     LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
-    let (wire, attached) = session.connect().await.map_err(|why| not_connected(&why))?;
-    let (response, accepted) = handshake.accept(session.id);
-    tokio::spawn(serve(gateway, accepted, wire, attached));
-    Ok(response)
+    let connected = session.connect(Reconnect::of(&gateway, &session, &parts.headers)).await;
+    let (wire, attached) = connected.map_err(|why| not_connected(&why))?;
+    let entered = Entered { session, wire, attached, renewed: None };
+    Ok(welcome(&gateway, handshake, &parts.headers, entered))
 }
 
 /// The connection, from its 101 to its end.

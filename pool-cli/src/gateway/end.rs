@@ -9,6 +9,8 @@ pub enum LeaseEnd {
     Released,
     /// Its client's connection broke off.
     ClientGone,
+    /// No client came back within the time that it was kept for.
+    KeepOver,
     /// Its client sent nothing for too long.
     IdleTimeout,
     /// It lasted as long as it may.
@@ -40,6 +42,7 @@ impl LeaseEnd {
         match self {
             Self::Released => "released",
             Self::ClientGone => "client_gone",
+            Self::KeepOver => "keep_over",
             Self::IdleTimeout => "idle_timeout",
             Self::LeaseLimit => "lease_limit",
             Self::Killed => "killed",
@@ -56,7 +59,9 @@ impl LeaseEnd {
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::Released | Self::ClientGone | Self::Killed | Self::Revoked => 1000,
+            Self::Released | Self::ClientGone | Self::KeepOver | Self::Killed | Self::Revoked => {
+                1000
+            }
             Self::Drained => 1001,
             Self::BadFrame => 1002,
             Self::NotText => 1003,
@@ -76,6 +81,7 @@ impl fmt::Display for LeaseEnd {
         let sentence = match self {
             Self::Released => "the lease is over",
             Self::ClientGone => "the connection broke off",
+            Self::KeepOver => "no client came back in time",
             Self::IdleTimeout => "nothing was sent for too long",
             Self::LeaseLimit => "the lease lasted as long as it may",
             Self::Killed => "the lease was ended by an operator",
@@ -109,9 +115,10 @@ mod tests {
     use super::*;
     use crate::metrics::LEASE_ENDS;
 
-    const ALL: [LeaseEnd; 13] = [
+    const ALL: [LeaseEnd; 14] = [
         LeaseEnd::Released,
         LeaseEnd::ClientGone,
+        LeaseEnd::KeepOver,
         LeaseEnd::IdleTimeout,
         LeaseEnd::LeaseLimit,
         LeaseEnd::Killed,

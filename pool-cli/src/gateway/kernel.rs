@@ -12,9 +12,10 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::body::Body;
-use super::leasing::{Caller, NoLease, over};
+use super::leasing::{Caller, Claimed, NoLease, Start, over};
 use super::query::{kind, pages, word};
-use super::sessions::Known;
+use super::session::Session;
+use super::sessions::{Known, Name};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 
 /// What may be asked for; the names of the query hold here too.
@@ -32,6 +33,9 @@ pub(super) struct Acquire {
     lease: Option<String>,
     /// How many pages the lease begins with: 0 or 1.
     pages: Option<u64>,
+    session: Option<String>,
+    keep: Option<u64>,
+    idle_timeout: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,19 +72,39 @@ pub(super) async fn acquire(
     gateway.is_pool(&pool)?;
     let asked = body.into_query()?;
     let caller = Caller::new(Some(peer), &headers);
-    let session = match gateway.lease(asked, caller, true).await {
+    let session = match held(&gateway, asked, &caller).await {
         Ok(session) => session,
         Err(NoLease::TimedOut(_)) => return Ok(StatusCode::NO_CONTENT.into_response()),
         Err(NoLease::Refused(problem)) => return Err(problem),
     };
-    let path = format!("/devtools/browser/{}", session.id);
     Ok(Json(Acquired {
         session_id: session.id.to_string(),
-        cdp_ws_url: gateway.settings().websocket_url(&headers, &path, ""),
+        cdp_ws_url: gateway.settings().lease_url(&headers, session.id),
         waited_ms: session.waited.as_millis() as u64,
         timeout_seconds: session.limit.map(|limit| limit.as_secs()),
     })
     .into_response())
+}
+
+/// Returns the lease of the name that is asked for, or leases one.
+async fn held(
+    gateway: &Arc<Gateway>,
+    mut asked: LeaseQuery,
+    caller: &Caller,
+) -> Result<Arc<Session>, NoLease> {
+    let start = Start::Unattended;
+    let Some(name) = Name::of(&asked) else {
+        return gateway.lease(asked, caller.clone(), start, None).await;
+    };
+    match gateway.claim(&name, &mut asked).await? {
+        Claimed::Held { session, .. } => Ok(session),
+        Claimed::Reserved(reservation) => {
+            let last = reservation.last;
+            let session = gateway.lease(asked, caller.clone(), start, last).await?;
+            reservation.hold(&session);
+            Ok(session)
+        }
+    }
 }
 
 pub(super) async fn release(
@@ -99,7 +123,7 @@ pub(super) async fn release(
             session.end(LeaseEnd::Released);
             Ok(StatusCode::NO_CONTENT)
         }
-        Known::Over => Err(over(LeaseEnd::Released)),
+        Known::Over(end) => Err(over(end)),
         Known::Never => Err(super::connect::unknown_lease()),
     }
 }
@@ -144,6 +168,9 @@ impl Acquire {
             acquire_timeout: seconds("acquire_timeout_seconds", self.acquire_timeout_seconds)?,
             lease: self.lease.map(|value| kind(&value)).transpose()?,
             pages: self.pages.map(|value| pages(&value.to_string())).transpose()?,
+            session: checked("session", self.session)?,
+            keep: self.keep.map(Duration::from_millis),
+            idle_timeout: self.idle_timeout.map(Duration::from_millis),
         })
     }
 }

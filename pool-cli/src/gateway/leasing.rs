@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use pool_core::AcquireError;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span, debug, info};
 
 use super::refusal::{draining, refusal};
-use super::session::{NotConnected, Session, Terms};
+use super::session::{Keep, NotConnected, Session, Terms};
+use super::sessions::{Claim, Name, Reservation};
 use super::traceparent::TraceParent;
 use super::{Gateway, LeaseEnd, LeaseQuery, Problem, Settings, lease_span};
 use crate::config::LeaseKind;
+use crate::metrics::Severity;
 
 /// Who asks, as far as can be told.
 #[derive(Clone, Debug, Default)]
@@ -42,15 +45,56 @@ impl From<NoLease> for Problem {
     }
 }
 
+/// How a lease begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With the connection that asks for it, which is opened at once.
+    Connected,
+    /// Without one: it goes on until it is released, unless it is asked to be kept less long.
+    Unattended,
+}
+
 impl Gateway {
+    /// Returns the lease of a name that is held, or reserves the name for a new one. Waits while
+    /// somebody else acquires it, but no longer than a lease may be waited for: then what is left
+    /// of that time is what `asked` may still wait.
+    pub(super) async fn claim(
+        &self,
+        name: &Name,
+        asked: &mut LeaseQuery,
+    ) -> Result<Claimed<'_>, NoLease> {
+        let wait = asked.acquire_timeout.unwrap_or(self.settings().acquire_timeout);
+        let began = Instant::now();
+        let mut waited = false;
+        loop {
+            match self.sessions.claim(name, asked).map_err(NoLease::Refused)? {
+                Claim::Join(session) => return Ok(Claimed::Held { session, waited }),
+                Claim::Acquire(reservation) => {
+                    if waited {
+                        asked.acquire_timeout = Some(wait.saturating_sub(began.elapsed()));
+                    }
+                    return Ok(Claimed::Reserved(reservation));
+                }
+                Claim::Wait(mut acquired) => {
+                    // It closes when there is a lease, or none.
+                    if timeout_at(began + wait, acquired.changed()).await.is_err() {
+                        return Err(NoLease::TimedOut(still_acquired(began.elapsed())));
+                    }
+                    waited = true;
+                }
+            }
+        }
+    }
+
     /// Waits for a lease and starts its session. Dropping the future leaves the queue.
     ///
-    /// `detached` leases go on without a connection until they are released.
+    /// `last` is how the last lease of the name that it gets has ended.
     pub(super) async fn lease(
         self: &Arc<Self>,
         asked: LeaseQuery,
         caller: Caller,
-        detached: bool,
+        start: Start,
+        last: Option<LeaseEnd>,
     ) -> Result<Arc<Session>, NoLease> {
         let settings = self.settings();
         if self.is_draining() {
@@ -58,6 +102,8 @@ impl Gateway {
         }
         let kind = settings.kind(&asked).map_err(NoLease::Refused)?;
         let limit = settings.limit(&asked).map_err(NoLease::Refused)?;
+        let idle_limit = settings.idle_limit(&asked).map_err(NoLease::Refused)?;
+        let kept = settings.keep(&asked, start).map_err(NoLease::Refused)?;
         let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
         let mut request = asked.request().timeout(wait);
         if settings.lease_choice {
@@ -83,8 +129,10 @@ impl Gateway {
             peer: caller.peer,
             trace: caller.trace,
             limit,
-            idle_limit: settings.lease_idle_timeout,
-            detached,
+            idle_limit,
+            keep: kept,
+            unattended: start == Start::Unattended,
+            renewed: last,
         };
         let session = Session::new(leased, terms);
         if let Err(end) = begun {
@@ -93,10 +141,32 @@ impl Gateway {
         }
         self.sessions.add(&session);
         lease_span::granted(&span, &session);
+        if let (Some(name), Some(last)) = (&session.asked.session, last) {
+            self.note_renewed(&span, name, last);
+        }
         tokio::spawn(keep(Arc::clone(self), Arc::clone(&session), span));
         Ok(session)
     }
+
+    /// Writes down that a client which may expect its browser gets another one.
+    fn note_renewed(&self, span: &Span, name: &str, last: LeaseEnd) {
+        let last = last.code();
+        info!(parent: span, session = name, last, "the session begins anew");
+        let reason = format!("{name}: its last lease ended with {last}");
+        self.observer().journal().note("session_renewed", Severity::Info, reason);
+    }
 }
+
+/// What a client gets that asks for a name.
+pub(super) enum Claimed<'a> {
+    /// The lease that is held; `waited` if it was acquired meanwhile.
+    Held { session: Arc<Session>, waited: bool },
+    /// The name, for a lease to be acquired.
+    Reserved(Reservation<'a>),
+}
+
+/// How long a lease with a name is kept if its client does not say.
+pub(super) const KEEP: Duration = Duration::from_secs(60);
 
 impl Settings {
     fn kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
@@ -132,6 +202,79 @@ impl Settings {
             (asked, most) => Ok(asked.or(most)),
         }
     }
+
+    fn idle_limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {
+        match (asked.idle_timeout, self.lease_timeout) {
+            (Some(asked), Some(most)) if asked > most => {
+                let most = most.as_millis();
+                let detail =
+                    format!("idle_timeout may be {most} ms at most, the pool's lease_timeout");
+                Err(Problem::bad_request("bad_parameter", detail))
+            }
+            (asked, _) => Ok(asked.or(self.lease_idle_timeout)),
+        }
+    }
+
+    pub(super) fn check_keep(&self, asked: &LeaseQuery) -> Result<(), Problem> {
+        let checked = check_keep("keep", asked.keep.unwrap_or_default(), self.keep_limit);
+        checked.map_err(|detail| Problem::bad_request("bad_parameter", detail))
+    }
+
+    fn keep(&self, asked: &LeaseQuery, start: Start) -> Result<Keep, Problem> {
+        match (asked.keep, start, &asked.session) {
+            (Some(keep), _, _) => {
+                self.check_keep(asked)?;
+                Ok(Keep::For(keep))
+            }
+            (None, Start::Unattended, _) => Ok(Keep::Held),
+            (None, Start::Connected, Some(_)) => Ok(Keep::For(KEEP.min(self.keep_limit))),
+            (None, Start::Connected, None) => Ok(Keep::For(Duration::ZERO)),
+        }
+    }
+}
+
+/// Refuses, by a sentence, a time that a lease cannot be kept for.
+pub(super) fn check_keep(name: &str, keep: Duration, limit: Duration) -> Result<(), String> {
+    if keep <= limit {
+        return Ok(());
+    }
+    Err(format!("{name} may be {} ms at most, the pool's keep_limit", limit.as_millis()))
+}
+
+/// Refuses a lease that is another than the one of its name. What is not asked for does not differ.
+pub(super) fn differs(
+    asked: &LeaseQuery,
+    profile: &Option<String>,
+    region: &Option<String>,
+    kind: Option<LeaseKind>,
+) -> Result<(), Problem> {
+    let differs = |name: &str, held: Option<&str>| {
+        let held = held.map_or_else(|| "none".to_owned(), |held| format!("{held:?}"));
+        let detail = format!(
+            "the session that is held has another {name} ({held}): leave the parameter out to \
+             join it, or take another name"
+        );
+        Err(Problem::new(StatusCode::CONFLICT, "session_differs", detail))
+    };
+    if asked.profile.is_some() && asked.profile != *profile {
+        return differs("profile", profile.as_deref());
+    }
+    if asked.region.is_some() && asked.region != *region {
+        return differs("region", region.as_deref());
+    }
+    match (asked.lease, kind) {
+        (Some(asked), Some(kind)) if asked != kind => differs("lease", Some(word(kind))),
+        _ => Ok(()),
+    }
+}
+
+/// The problem of a client that waits for a session which somebody else acquires.
+fn still_acquired(waited: Duration) -> Problem {
+    let waited_for = waited.as_secs_f64();
+    let detail = format!("no browser was free for this session within {waited_for:.1} s");
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "acquire_timeout", detail)
+        .waited(waited)
+        .retry_after(Duration::from_secs(1))
 }
 
 /// The word for a failed acquire in spans, as the metrics have it.
@@ -153,7 +296,6 @@ pub(super) fn word(kind: LeaseKind) -> &'static str {
 
 /// The problem of a session that cannot be connected to.
 pub(super) fn not_connected(why: &NotConnected) -> Problem {
-    use axum::http::StatusCode;
     match why {
         NotConnected::Over(LeaseEnd::BrowserCrashed | LeaseEnd::BrowserHung) => {
             let detail = "the browser ended before it could be used";
@@ -171,7 +313,7 @@ pub(super) fn not_connected(why: &NotConnected) -> Problem {
 /// The problem of a lease that is over.
 pub(super) fn over(end: LeaseEnd) -> Problem {
     let detail = format!("this lease is over ({})", end.code());
-    Problem::new(axum::http::StatusCode::GONE, "lease_over", detail)
+    Problem::new(StatusCode::GONE, "lease_over", detail)
 }
 
 /// Watches over a session until it ends, gives the browser back, and writes the audit line.
@@ -182,7 +324,7 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<Session>, span: Span) {
     drop(span);
     let held = session.began.elapsed();
     session.give_back();
-    gateway.sessions.remove(session.id);
+    gateway.sessions.remove(&session, end);
     gateway.observer().metrics().lease_ended(end.code());
     audit(&session, end, held);
 }
@@ -196,6 +338,7 @@ async fn watch(session: &Session) -> LeaseEnd {
             end = session.ended() => end,
             end = leased.browser().ended() => end.into(),
             () = session.outlived() => LeaseEnd::LeaseLimit,
+            () = session.unclaimed() => LeaseEnd::KeepOver,
             () = session.idle() => LeaseEnd::IdleTimeout,
         },
     }
@@ -210,6 +353,7 @@ fn audit(session: &Session, end: LeaseEnd, held: Duration) {
         peer = session.peer.map(tracing::field::display),
         tenant = session.asked.tenant,
         tracking_id = session.asked.tracking_id,
+        session = session.asked.session,
         trace_id = session.trace.map(|trace| trace.trace_id()),
         kind = word(session.kind),
         class = %session.class,

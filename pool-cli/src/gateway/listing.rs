@@ -39,7 +39,7 @@ impl Gateway {
                     session.end(LeaseEnd::Killed);
                     Ok(1)
                 }
-                Known::Over => Err(over(LeaseEnd::Released)),
+                Known::Over(end) => Err(over(end)),
                 Known::Never => Err(unknown_lease()),
             };
         }

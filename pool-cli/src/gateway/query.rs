@@ -8,12 +8,16 @@ use super::Problem;
 use crate::config::LeaseKind;
 
 /// The names that a lease's query may have, for the message about one that it may not have.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 15] = [
     "profile",
     "region",
     "priority",
     "tenant",
     "timeout",
+    "idle_timeout",
+    "keep",
+    "keepAlive",
+    "session",
     "acquire_timeout",
     "nowait",
     "lease",
@@ -54,6 +58,12 @@ pub struct LeaseQuery {
     pub tenant: Option<String>,
     /// How long the lease may last.
     pub timeout: Option<Duration>,
+    /// How long its clients may be silent.
+    pub idle_timeout: Option<Duration>,
+    /// How long it goes on without a connection.
+    pub keep: Option<Duration>,
+    /// The name under which its clients find it again.
+    pub session: Option<String>,
     /// How long to wait for a browser.
     pub acquire_timeout: Option<Duration>,
     /// The kind of lease.
@@ -77,6 +87,8 @@ impl LeaseQuery {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let name =
                 NAMES.into_iter().find(|known| *known == name).ok_or_else(|| unknown(&name))?;
+            // What other services call it.
+            let name = if name == "keepAlive" { "keep" } else { name };
             if seen.contains(&name) {
                 return Err(bad(name, "is there twice"));
             }
@@ -95,17 +107,11 @@ impl LeaseQuery {
             "region" => self.region = Some(word(name, value)?),
             "tenant" => self.tenant = Some(word(name, value)?),
             "trackingId" => self.tracking_id = Some(word(name, value)?),
+            "session" => self.session = Some(word(name, value)?),
+            "keep" => self.keep = Some(milliseconds(name, value)?),
             "priority" => self.priority = Some(priority(value)?),
-            "timeout" => {
-                let timeout = milliseconds(name, value)?;
-                if timeout.is_zero() {
-                    return Err(bad(name, "must be longer than 0 ms"));
-                }
-                if timeout > MAX_TIMEOUT {
-                    return Err(bad(name, "is longer than 30 days (it is in milliseconds)"));
-                }
-                self.timeout = Some(timeout);
-            }
+            "timeout" => self.timeout = Some(some_milliseconds(name, value)?),
+            "idle_timeout" => self.idle_timeout = Some(some_milliseconds(name, value)?),
             "acquire_timeout" => {
                 let timeout = milliseconds(name, value)?;
                 if timeout > MAX_ACQUIRE_TIMEOUT {
@@ -183,6 +189,16 @@ fn milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
     }
 }
 
+fn some_milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
+    match milliseconds(name, value)? {
+        Duration::ZERO => Err(bad(name, "must be longer than 0 ms")),
+        long if long > MAX_TIMEOUT => {
+            Err(bad(name, "is longer than 30 days (it is in milliseconds)"))
+        }
+        duration => Ok(duration),
+    }
+}
+
 fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     match value {
         "" | "true" | "1" => Ok(true),
@@ -216,7 +232,8 @@ mod tests {
     fn everything_a_lease_may_be_asked_for_is_read() {
         let query = LeaseQuery::parse(
             "profile=work&region=eu-west&priority=1&tenant=a%40b&timeout=60000\
-             &acquire_timeout=500&token=x&trackingId=run-7&lease=shared&pages=0",
+             &acquire_timeout=500&token=x&trackingId=run-7&lease=shared&pages=0\
+             &idle_timeout=70000&keep=60000&session=mine",
         )
         .expect("it is right");
         assert_eq!(query.tenant.as_deref(), Some("a@b"));
@@ -224,6 +241,11 @@ mod tests {
         assert_eq!(query.acquire_timeout, Some(Duration::from_millis(500)));
         assert_eq!(query.lease, Some(LeaseKind::Shared));
         assert_eq!(query.terms(), LeaseTerms::new().first_page(false));
+        assert_eq!(query.idle_timeout, Some(Duration::from_secs(70)));
+        assert_eq!(query.keep, Some(Duration::from_secs(60)));
+        assert_eq!(query.session.as_deref(), Some("mine"));
+        let alias = LeaseQuery::parse("keepAlive=60000").expect("it is right");
+        assert_eq!(alias.keep, query.keep);
         let request = query.request();
         assert_eq!(request.get("profile"), Some("work"));
         assert_eq!(request.priority, Some(1));
@@ -258,6 +280,10 @@ mod tests {
             ("timeout=%2B5", "bad_parameter", "timeout"),
             ("timeout=0", "bad_parameter", "timeout"),
             ("timeout=30s", "bad_parameter", "timeout"),
+            ("idle_timeout=0", "bad_parameter", "idle_timeout"),
+            ("keep=1m", "bad_parameter", "keep"),
+            ("keep=1&keepAlive=1", "bad_parameter", "keep"),
+            ("session=a%2Fb", "bad_parameter", "session"),
             ("acquire_timeout=99999999999999999999", "bad_parameter", "acquire_timeout"),
             ("nowait=maybe", "bad_parameter", "nowait"),
             ("profile=", "bad_parameter", "profile"),

@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use pool_chrome::mux::HolderCommands;
 use pool_core::{Class, Meta};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::traceparent::TraceParent;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
@@ -33,19 +34,48 @@ pub(super) struct Session {
     pub(super) limit: Option<Duration>,
     /// How long its clients may be silent.
     pub(super) idle_limit: Option<Duration>,
-    /// Whether it goes on without any connection, until it is released: a lease by REST.
-    pub(super) detached: bool,
+    /// How the last lease of its name has ended, where there was one that is remembered.
+    pub(super) renewed: Option<LeaseEnd>,
     pub(super) traffic: Traffic,
     /// `None` once it is over: then nothing may use the browser any more.
     leased: Mutex<Option<Arc<dyn Leased>>>,
-    connections: AtomicUsize,
+    presence: watch::Sender<Presence>,
     end: watch::Sender<Option<LeaseEnd>>,
+}
+
+/// How long a lease goes on without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// For so long; if it is zero, the lease ends with its last connection.
+    For(Duration),
+    /// Until it is released: a lease by REST.
+    Held,
+}
+
+/// Who is connected to a lease, and how long it goes on when nobody is.
+#[derive(Clone, Copy, Debug)]
+struct Presence {
+    connections: usize,
+    keep: Keep,
+    /// Since when it has gone on without a connection.
+    left: Option<Instant>,
+}
+
+impl Presence {
+    /// When the lease ends unless a client comes.
+    fn over_at(&self) -> Option<Instant> {
+        match self.keep {
+            Keep::For(keep) => self.left.map(|left| left + keep),
+            Keep::Held => None,
+        }
+    }
 }
 
 /// What went over the connections of a session.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// When a client was last heard, in milliseconds after the session began.
+    /// When a client was last heard, or had something to wait for, in milliseconds after the
+    /// session began.
     heard: AtomicU64,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
@@ -61,7 +91,10 @@ pub(super) struct Terms {
     pub(super) trace: Option<TraceParent>,
     pub(super) limit: Option<Duration>,
     pub(super) idle_limit: Option<Duration>,
-    pub(super) detached: bool,
+    pub(super) keep: Keep,
+    /// Whether it begins without a connection.
+    pub(super) unattended: bool,
+    pub(super) renewed: Option<LeaseEnd>,
 }
 
 /// More connections than this to one lease are a mistake of its client.
@@ -76,6 +109,8 @@ pub(super) enum NotConnected {
 impl Session {
     pub(super) fn new(leased: Arc<dyn Leased>, terms: Terms) -> Arc<Self> {
         let Meta { id, class, .. } = leased.meta();
+        let began = Instant::now();
+        let left = terms.unattended.then_some(began);
         Arc::new(Self {
             id: LeaseId::random(),
             asked: terms.asked,
@@ -85,14 +120,14 @@ impl Session {
             browser: id.get(),
             class: class.clone(),
             waited: leased.waited(),
-            began: Instant::now(),
+            began,
             began_at: SystemTime::now(),
             limit: terms.limit,
             idle_limit: terms.idle_limit,
-            detached: terms.detached,
+            renewed: terms.renewed,
             traffic: Traffic::default(),
             leased: Mutex::new(Some(leased)),
-            connections: AtomicUsize::new(0),
+            presence: watch::Sender::new(Presence { connections: 0, keep: terms.keep, left }),
             end: watch::Sender::new(None),
         })
     }
@@ -132,16 +167,42 @@ impl Session {
     }
 
     pub(super) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.presence.borrow().connections
     }
 
-    /// Opens a connection to the browser.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<(Wire, Attached), NotConnected> {
+    /// How long it goes on without a connection, unless until it is released.
+    pub(super) fn keep(&self) -> Option<Duration> {
+        match self.presence.borrow().keep {
+            Keep::For(keep) => Some(keep),
+            Keep::Held => None,
+        }
+    }
+
+    /// How long it will go on if no client comes.
+    pub(super) fn kept_for(&self) -> Option<Duration> {
+        Some(self.presence.borrow().over_at()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Sets how long it goes on without a connection; one by REST is held until it is released.
+    pub(super) fn set_keep(&self, keep: Duration) {
+        self.presence.send_modify(|presence| {
+            if presence.keep != Keep::Held {
+                presence.keep = Keep::For(keep);
+            }
+        });
+    }
+
+    /// Opens a connection to the browser, for a client whose commands that no Chromium has are
+    /// answered by `commands`.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<(Wire, Attached), NotConnected> {
         let attached = self.attach()?;
         let over = || self.has_ended().unwrap_or(LeaseEnd::Revoked);
         let Some(leased) = self.leased() else { return Err(NotConnected::Over(over())) };
         let wire = tokio::select! {
-            wire = leased.browser().connect() => wire,
+            wire = leased.browser().connect(commands) => wire,
             end = self.ended() => return Err(NotConnected::Over(end)),
         };
         match wire {
@@ -151,25 +212,79 @@ impl Session {
     }
 
     fn attach(self: &Arc<Self>) -> Result<Attached, NotConnected> {
-        if self.connections.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
-            self.connections.fetch_sub(1, Ordering::AcqRel);
-            return Err(NotConnected::TooMany);
-        }
-        self.traffic.heard_at(self.began.elapsed());
-        Ok(Attached { session: Arc::clone(self), end: LeaseEnd::ClientGone })
+        let mut attached = Ok(());
+        self.presence.send_if_modified(|presence| {
+            // Under the lock under which it ends when its time without a connection is over.
+            attached = match self.has_ended() {
+                Some(end) => Err(NotConnected::Over(end)),
+                None if presence.connections >= MAX_CONNECTIONS => Err(NotConnected::TooMany),
+                None => Ok(()),
+            };
+            if attached.is_ok() {
+                self.traffic.heard_at(self.began.elapsed());
+                presence.connections += 1;
+                presence.left = None;
+            }
+            attached.is_ok()
+        });
+        attached.map(|()| Attached { session: Arc::clone(self), end: LeaseEnd::ClientGone })
     }
 
-    /// Waits until its clients have been silent for too long.
+    /// Waits until its clients have been silent for too long, with nothing to wait for.
+    ///
+    /// While a client may come back, the time that it is kept for counts instead.
     pub(super) async fn idle(&self) {
         let Some(limit) = self.idle_limit else { return std::future::pending().await };
+        let look = (limit / 8).clamp(Duration::from_millis(20), Duration::from_secs(5));
+        let mut waited = false;
         loop {
+            let now = Instant::now();
+            let waits = self.is_busy() || self.presence.borrow().over_at().is_some();
+            // Also when that has just ended: rather a little late than too early.
+            if std::mem::replace(&mut waited, waits) || waits {
+                self.traffic.heard_at(self.began.elapsed());
+            }
             let heard = Duration::from_millis(self.traffic.heard.load(Ordering::Relaxed));
             let until = self.began + heard + limit;
-            if Instant::now() >= until {
+            if now >= until {
                 return;
             }
-            sleep_until(until).await;
+            sleep_until(until.min(now + look)).await;
         }
+    }
+
+    /// Whether a command of a client is not answered, or a download has not ended.
+    fn is_busy(&self) -> bool {
+        self.leased().is_some_and(|leased| leased.browser().is_busy())
+    }
+
+    /// Waits until it has gone on without a connection for as long as it is kept, and ends it.
+    pub(super) async fn unclaimed(&self) {
+        let mut presence = self.presence.subscribe();
+        loop {
+            let over_at = presence.borrow_and_update().over_at();
+            let changed = presence.changed();
+            // The sender lives as long as `self`, so that a change is all that can come.
+            let late = match over_at {
+                Some(over_at) => timeout_at(over_at, changed).await.is_err(),
+                None => changed.await.is_err(),
+            };
+            if late && self.end_unclaimed() {
+                return;
+            }
+        }
+    }
+
+    fn end_unclaimed(&self) -> bool {
+        let mut over = false;
+        self.presence.send_if_modified(|presence| {
+            over = presence.over_at().is_some_and(|at| at <= Instant::now());
+            if over {
+                self.end(LeaseEnd::KeepOver);
+            }
+            false
+        });
+        over
     }
 
     /// Waits until it has lasted as long as it may.
@@ -217,8 +332,7 @@ impl Traffic {
     }
 }
 
-/// One connection of a session; the drop of the last one ends the session, unless that goes on
-/// without.
+/// One connection of a session; the drop of the last one ends the session, unless that is kept.
 #[derive(Debug)]
 pub(super) struct Attached {
     session: Arc<Session>,
@@ -237,14 +351,22 @@ impl Attached {
         let session = Arc::clone(&self.session);
         self.end = end;
         match end {
-            // A client that leaves, or breaks the rules, ends its own connection.
+            // A client that leaves, breaks the rules or does not read ends its own connection.
             LeaseEnd::ClientGone
             | LeaseEnd::Released
+            | LeaseEnd::SlowReader
             | LeaseEnd::NotText
             | LeaseEnd::TooLong
             | LeaseEnd::BadFrame => drop(self),
             // What the browser or the pool ends is over for all.
-            _ => {
+            LeaseEnd::KeepOver
+            | LeaseEnd::IdleTimeout
+            | LeaseEnd::LeaseLimit
+            | LeaseEnd::Killed
+            | LeaseEnd::Drained
+            | LeaseEnd::BrowserCrashed
+            | LeaseEnd::BrowserHung
+            | LeaseEnd::Revoked => {
                 session.end(end);
             }
         }
@@ -254,10 +376,18 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let left = self.session.connections.fetch_sub(1, Ordering::AcqRel) - 1;
-        self.session.traffic.heard_at(self.session.began.elapsed());
-        if left == 0 && !self.session.detached {
-            self.session.end(self.end);
+        let session = &self.session;
+        session.traffic.heard_at(session.began.elapsed());
+        let mut last = false;
+        session.presence.send_modify(|presence| {
+            presence.connections -= 1;
+            if presence.connections == 0 {
+                last = presence.keep == Keep::For(Duration::ZERO);
+                presence.left = (!last).then(Instant::now);
+            }
+        });
+        if last {
+            session.end(self.end);
         }
     }
 }

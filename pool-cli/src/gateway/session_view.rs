@@ -2,6 +2,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::LeaseEnd;
 use super::leasing::word;
 use super::session::Session;
 use super::views::{ms, part};
@@ -26,6 +27,17 @@ pub(super) struct SessionView {
     waited_ms: u64,
     idle_ms: u64,
     timeout_ms: Option<u64>,
+    idle_timeout_ms: Option<u64>,
+    /// The name under which its clients find it again.
+    session: Option<String>,
+    /// How the last lease of that name has ended.
+    renewed: Option<&'static str>,
+    /// `connected`, or `waiting` for a client.
+    state: &'static str,
+    /// How long it goes on without a connection; `null` until it is released.
+    keep_ms: Option<u64>,
+    /// How long it will if no client comes.
+    kept_for_ms: Option<u64>,
     connections: usize,
     messages_in: u64,
     messages_out: u64,
@@ -35,6 +47,7 @@ pub(super) struct SessionView {
 
 impl SessionView {
     pub(super) fn of(session: &Session) -> Self {
+        let connections = session.connections();
         let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
         let began_at = session.began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -53,7 +66,13 @@ impl SessionView {
             waited_ms: ms(session.waited),
             idle_ms: ms(session.silent_for()),
             timeout_ms: session.limit.map(ms),
-            connections: session.connections(),
+            idle_timeout_ms: session.idle_limit.map(ms),
+            session: session.asked.session.clone(),
+            renewed: session.renewed.map(LeaseEnd::code),
+            state: if connections == 0 { "waiting" } else { "connected" },
+            keep_ms: session.keep().map(ms),
+            kept_for_ms: session.kept_for().map(ms),
+            connections,
             messages_in,
             messages_out,
             bytes_in,

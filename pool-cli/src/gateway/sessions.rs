@@ -1,12 +1,15 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::LeaseId;
+use super::leasing::differs;
 use super::session::Session;
+use super::{LeaseEnd, LeaseId, LeaseQuery, Problem};
 
-/// How many leases that are over are remembered, to answer 410 rather than 404.
+/// How many leases that are over are remembered, to answer 410 rather than 404, and how many names
+/// of such leases, to say that the next one is new.
 const REMEMBERED: usize = 10_000;
 
 /// The leases that clients hold.
@@ -19,16 +22,63 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 struct Held {
     sessions: HashMap<LeaseId, Arc<Session>>,
-    over: HashSet<LeaseId>,
-    /// The same, oldest first.
-    over_in_order: VecDeque<LeaseId>,
+    names: HashMap<Name, Named>,
+    over: Past<LeaseId>,
+    /// The names whose last lease is over; none of them is in `names`.
+    over_names: Past<Name>,
+}
+
+/// The name of a lease: tenants do not see each other's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    tenant: Option<String>,
+    session: String,
+}
+
+/// What a name stands for.
+#[derive(Debug)]
+enum Named {
+    /// Somebody waits for a browser for it. The channel closes when there is one, or none.
+    Acquiring(Box<LeaseQuery>, watch::Receiver<()>),
+    Held(Arc<Session>),
 }
 
 /// What an id stands for.
 pub(super) enum Known {
     Held(Arc<Session>),
-    Over,
+    Over(LeaseEnd),
     Never,
+}
+
+/// What somebody gets who asks for a name.
+pub(super) enum Claim<'a> {
+    /// The lease that is held.
+    Join(Arc<Session>),
+    /// Somebody else acquires it: ask again when this has closed.
+    Wait(watch::Receiver<()>),
+    /// There is none: the name is reserved.
+    Acquire(Reservation<'a>),
+}
+
+/// The name of a lease that is being acquired. Its drop lets the next one try.
+#[derive(Debug)]
+pub(super) struct Reservation<'a> {
+    sessions: &'a Sessions,
+    name: Name,
+    /// How the last lease of this name has ended.
+    pub(super) last: Option<LeaseEnd>,
+    /// There is no lease yet.
+    open: bool,
+    /// Wakes those that wait, by being dropped.
+    _done: watch::Sender<()>,
+}
+
+impl Name {
+    /// The name that is asked for.
+    pub(super) fn of(asked: &LeaseQuery) -> Option<Self> {
+        let session = asked.session.clone()?;
+        Some(Self { tenant: asked.tenant.clone(), session })
+    }
 }
 
 impl Sessions {
@@ -37,17 +87,17 @@ impl Sessions {
     }
 
     /// Takes a session out, since it is over.
-    pub(super) fn remove(&self, id: LeaseId) {
+    pub(super) fn remove(&self, session: &Session, end: LeaseEnd) {
         {
             let mut held = self.lock();
-            held.sessions.remove(&id);
-            if held.over.insert(id) {
-                held.over_in_order.push_back(id);
-            }
-            if held.over_in_order.len() > REMEMBERED
-                && let Some(oldest) = held.over_in_order.pop_front()
+            held.sessions.remove(&session.id);
+            held.over.remember(session.id, end);
+            let its = |named: &Named| matches!(named, Named::Held(held) if held.id == session.id);
+            if let Some(name) = Name::of(&session.asked)
+                && held.names.get(&name).is_some_and(its)
             {
-                held.over.remove(&oldest);
+                held.names.remove(&name);
+                held.over_names.remember(name, end);
             }
         }
         self.gone.notify_waiters();
@@ -56,11 +106,41 @@ impl Sessions {
     pub(super) fn find(&self, id: LeaseId) -> Known {
         let held = self.lock();
         match held.sessions.get(&id) {
-            Some(session) if session.has_ended().is_none() => Known::Held(Arc::clone(session)),
-            Some(_) => Known::Over,
-            None if held.over.contains(&id) => Known::Over,
-            None => Known::Never,
+            Some(session) => match session.has_ended() {
+                None => Known::Held(Arc::clone(session)),
+                Some(end) => Known::Over(end),
+            },
+            None => held.over.get(&id).map_or(Known::Never, Known::Over),
         }
+    }
+
+    /// Asks for the lease of a name.
+    ///
+    /// # Errors
+    ///
+    /// If the one that is held, or that somebody else acquires, is another than what is asked for.
+    pub(super) fn claim(&self, name: &Name, asked: &LeaseQuery) -> Result<Claim<'_>, Problem> {
+        let mut held = self.lock();
+        let last = match held.names.get(name) {
+            Some(Named::Acquiring(first, done)) => {
+                differs(asked, &first.profile, &first.region, first.lease)?;
+                return Ok(Claim::Wait(done.clone()));
+            }
+            Some(Named::Held(session)) => match session.has_ended() {
+                None => {
+                    let class = |label| session.class.get(label).map(ToOwned::to_owned);
+                    differs(asked, &class("profile"), &class("region"), Some(session.kind))?;
+                    return Ok(Claim::Join(Arc::clone(session)));
+                }
+                end => end,
+            },
+            None => held.over_names.get(name),
+        };
+        held.over_names.forget(name);
+        let (done, waiting) = watch::channel(());
+        held.names.insert(name.clone(), Named::Acquiring(Box::new(asked.clone()), waiting));
+        let (sessions, name) = (self, name.clone());
+        Ok(Claim::Acquire(Reservation { sessions, name, last, open: true, _done: done }))
     }
 
     /// All that are held, the oldest first.
@@ -90,5 +170,113 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation<'_> {
+    /// Gives the name to the lease that was acquired for it.
+    pub(super) fn hold(mut self, session: &Arc<Session>) {
+        self.open = false;
+        let mut held = self.sessions.lock();
+        // One that is over already was taken out before it had the name.
+        match session.has_ended() {
+            None => drop(held.names.insert(self.name.clone(), Named::Held(Arc::clone(session)))),
+            Some(end) => {
+                held.names.remove(&self.name);
+                held.over_names.remember(self.name.clone(), end);
+            }
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let mut held = self.sessions.lock();
+        held.names.remove(&self.name);
+        if let Some(last) = self.last {
+            held.over_names.remember(self.name.clone(), last);
+        }
+    }
+}
+
+/// How the latest leases have ended that are over, by what they are looked up by.
+#[derive(Debug)]
+struct Past<K> {
+    ends: HashMap<K, (u64, LeaseEnd)>,
+    /// The same in the order they ended; one that was forgotten since has another number, or none.
+    in_order: VecDeque<(u64, K)>,
+    next: u64,
+}
+
+impl<K> Default for Past<K> {
+    fn default() -> Self {
+        Self { ends: HashMap::new(), in_order: VecDeque::new(), next: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Past<K> {
+    fn remember(&mut self, key: K, end: LeaseEnd) {
+        self.next += 1;
+        self.ends.insert(key.clone(), (self.next, end));
+        self.in_order.push_back((self.next, key));
+        if self.in_order.len() > REMEMBERED
+            && let Some((number, oldest)) = self.in_order.pop_front()
+            && self.ends.get(&oldest).is_some_and(|(latest, _)| *latest == number)
+        {
+            self.ends.remove(&oldest);
+        }
+    }
+
+    fn get(&self, key: &K) -> Option<LeaseEnd> {
+        self.ends.get(key).map(|(_, end)| *end)
+    }
+
+    fn forget(&mut self, key: &K) {
+        self.ends.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_is_bounded_and_its_latest_word_counts() {
+        let mut past = Past::default();
+        for key in 0..REMEMBERED + 5 {
+            past.remember(key, LeaseEnd::Released);
+        }
+        assert_eq!((past.get(&4), past.get(&5)), (None, Some(LeaseEnd::Released)));
+        for _ in 0..2 * REMEMBERED {
+            past.remember(7, LeaseEnd::IdleTimeout);
+        }
+        assert_eq!(past.get(&7), Some(LeaseEnd::IdleTimeout));
+        assert_eq!((past.ends.len(), past.in_order.len()), (1, REMEMBERED));
+        past.forget(&7);
+        assert_eq!(past.get(&7), None);
+    }
+
+    #[test]
+    fn a_name_that_nobody_got_a_lease_for_is_free_again() {
+        let sessions = Sessions::default();
+        let asked = LeaseQuery::parse("session=mine&tenant=a").expect("it is right");
+        let other = LeaseQuery::parse("session=mine&tenant=b").expect("it is right");
+        let name = |asked| Name::of(asked).expect("it has one");
+        let first = sessions.claim(&name(&asked), &asked).expect("it is free");
+        let Claim::Acquire(first) = first else { panic!("it is not reserved") };
+        let second = sessions.claim(&name(&asked), &asked).expect("they are equal");
+        let Claim::Wait(waiting) = second else { panic!("two acquire it") };
+        let theirs = sessions.claim(&name(&other), &other).expect("it is free");
+        assert!(matches!(theirs, Claim::Acquire(_)), "tenants have names of their own");
+        let region = LeaseQuery::parse("session=mine&tenant=a&region=eu").expect("it is right");
+        let differs = sessions.claim(&name(&region), &region).map(drop);
+        assert_eq!(differs.map_err(|problem| problem.code()), Err("session_differs"));
+        drop(first);
+        assert!(waiting.has_changed().is_err(), "those that wait are woken");
+        let third = sessions.claim(&name(&asked), &asked).expect("it is free");
+        assert!(matches!(third, Claim::Acquire(_)));
     }
 }

@@ -23,6 +23,7 @@ pub struct Settings {
     pub(super) leases_per_browser: usize,
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
+    pub(super) keep_limit: Duration,
 }
 
 /// Why the gateway would not be safe, or could not work.
@@ -78,6 +79,7 @@ impl Settings {
             },
             lease_timeout: pool.lease_timeout,
             lease_idle_timeout: pool.lease_idle_timeout,
+            keep_limit: pool.keep_limit,
         })
     }
 }

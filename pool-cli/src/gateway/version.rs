@@ -11,7 +11,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::refusal::refusal;
-use super::{Gateway, LeaseQuery, Problem, Settings};
+use super::{Gateway, LeaseId, LeaseQuery, Problem, Settings};
 use crate::pool::Version;
 
 /// Where it is asked for once [`find`] has looked at the address.
@@ -132,6 +132,11 @@ fn no_version() -> Problem {
 }
 
 impl Settings {
+    /// The address of a lease that is held, which is all that is needed to use it.
+    pub(super) fn lease_url(&self, headers: &HeaderMap, lease: LeaseId) -> String {
+        self.websocket_url(headers, &format!("/devtools/browser/{lease}"), "")
+    }
+
     /// The address of a path of ours, as the client that sent these headers can reach it.
     pub(super) fn websocket_url(&self, headers: &HeaderMap, path: &str, query: &str) -> String {
         let base = match &self.external_url {

@@ -8,9 +8,10 @@ use pool_core::{Event, Stats};
 use super::series::{Family, Maker};
 
 /// Reasons for the end of a lease in `leases_ended_total{reason}`.
-pub(crate) const LEASE_ENDS: [&str; 11] = [
+pub(crate) const LEASE_ENDS: [&str; 12] = [
     "released",
     "client_gone",
+    "keep_over",
     "idle_timeout",
     "lease_limit",
     "killed",
@@ -70,7 +71,7 @@ pub struct Metrics {
     launches: Family<Counter, 2>,
     checks: Family<Counter, 2>,
     exits: Family<Counter, 14>,
-    ended: Family<Counter, 11>,
+    ended: Family<Counter, 12>,
     acquire_wait: Histogram,
     lease_duration: Histogram,
     launch_duration: Histogram,

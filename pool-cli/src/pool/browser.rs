@@ -1,7 +1,8 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pool_chrome::mux::LeaseTerms;
+use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_core::{BoxError, Driver, ResourceId, async_trait};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -20,12 +21,16 @@ pub trait Browser: Send + Sync + 'static {
     async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd>;
 
     /// Opens one more CDP connection to it. The lease ends with the browser, not with the
-    /// connection.
+    /// connection. What no Chromium has, and a client asks for all the same, `commands` answers.
     ///
     /// # Errors
     ///
     /// Why the browser has ended.
-    async fn connect(&self) -> Result<Wire, BrowserEnd>;
+    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd>;
+
+    /// Whether its clients have something to wait for: a command that is not answered, or a
+    /// download that has not ended.
+    fn is_busy(&self) -> bool;
 
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
     async fn ended(&self) -> BrowserEnd;

@@ -1,9 +1,12 @@
 //! The browsers of `pool-chrome`, as the gateway and the policies see them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pool_chrome::cdp::CdpError;
-use pool_chrome::mux::{ConnectionReceiver, ConnectionSender, EndReason, LeaseTerms};
+use pool_chrome::mux::{
+    ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTerms,
+};
 use pool_chrome::process::{Engine, Sandbox};
 use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
@@ -77,8 +80,13 @@ impl Browser for VirtualBrowser {
         Self::begin(self, terms).await.map_err(|error| failed(self, &error))
     }
 
-    async fn connect(&self) -> Result<Wire, BrowserEnd> {
-        let connection = Self::connect(self).await.map_err(|error| failed(self, &error))?;
+    fn is_busy(&self) -> bool {
+        Self::is_busy(self)
+    }
+
+    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd> {
+        let connection =
+            self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
         let (sender, receiver) = connection.split();
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }

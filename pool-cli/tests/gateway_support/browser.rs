@@ -2,7 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use pool_chrome::mux::LeaseTerms;
+use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_cli::pool::{
     Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
 };
@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// | `crash` | the browser's process is gone |
 /// | `hang` | the browser is found to hang |
 /// | `flood` | messages come without end |
+/// | `work`, `rest` | the browser has something to do for its client, until it has not |
+/// | `Browserless.…` and JSON | it is answered with what whoever holds the lease answers |
 #[derive(Clone, Default)]
 pub(crate) struct FakeBrowsers {
     state: Arc<State>,
@@ -67,6 +69,7 @@ impl Driver for FakeBrowsers {
         self.state.launched.fetch_add(1, Ordering::SeqCst);
         Ok(FakeBrowser {
             end: Arc::new(watch::Sender::new(None)),
+            busy: Arc::default(),
             reporter,
             state: self.state.clone(),
         })
@@ -106,6 +109,7 @@ impl BrowserDriver for FakeBrowsers {
 
 pub(crate) struct FakeBrowser {
     end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    busy: Arc<AtomicBool>,
     reporter: Reporter,
     state: Arc<State>,
 }
@@ -117,7 +121,11 @@ impl Browser for FakeBrowser {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<Wire, BrowserEnd> {
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    async fn connect(&self, holder: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd> {
         let one_less = |left: usize| left.checked_sub(1);
         let doomed =
             self.state.dead_on_arrival.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
@@ -128,7 +136,13 @@ impl Browser for FakeBrowser {
         }
         let (sender, messages) = mpsc::channel(64);
         let end = self.end.clone();
-        let commands = FakeCommands { sender, end: end.clone(), reporter: self.reporter.clone() };
+        let commands = FakeCommands {
+            sender,
+            end: end.clone(),
+            busy: self.busy.clone(),
+            holder,
+            reporter: self.reporter.clone(),
+        };
         let events = FakeEvents { messages, end: end.subscribe(), flood: false };
         Ok(Wire { commands: Box::new(commands), events: Box::new(events) })
     }
@@ -151,13 +165,27 @@ impl Browser for FakeBrowser {
 struct FakeCommands {
     sender: mpsc::Sender<Utf8Bytes>,
     end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    busy: Arc<AtomicBool>,
+    holder: Arc<dyn HolderCommands>,
     reporter: Reporter,
 }
 
 #[async_trait]
 impl Commands for FakeCommands {
     async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd> {
-        let answered = self.sender.send(message.clone()).await;
+        let answer = match message.split_once(' ') {
+            Some((method, params)) if method.starts_with("Browserless.") => {
+                let params = serde_json::from_str(params).expect("a test writes JSON");
+                format!("{:?}", self.holder.call(method, &params)).into()
+            }
+            _ => message.clone(),
+        };
+        match message.as_str() {
+            "work" => self.busy.store(true, Ordering::SeqCst),
+            "rest" => self.busy.store(false, Ordering::SeqCst),
+            _ => {}
+        }
+        let answered = self.sender.send(answer).await;
         answered.map_err(|_| BrowserEnd::Revoked)?;
         let end = match message.as_str() {
             "close" => BrowserEnd::Closed,
