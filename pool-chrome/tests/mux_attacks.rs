@@ -536,6 +536,10 @@ async fn s06_no_number_and_no_window_state_ends_a_neighbour() {
             ("Profiler.setSamplingInterval", json!({ "interval": 1 })),
             ("IO.read", json!({ "handle": "1", "size": 2_147_483_647 })),
             (
+                "Input.imeSetComposition",
+                json!({ "text": "x", "selectionStart": 1, "selectionEnd": 1, "replacementStart": -1 }),
+            ),
+            (
                 "Storage.overrideQuotaForOrigin",
                 json!({ "origin": "http://127.0.0.1", "quotaSize": 9e15 }),
             ),

@@ -183,7 +183,6 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("Input.dispatchMouseEvent", "x y modifiers buttons clickCount force tangentialPressure tiltX tiltY twist deltaX deltaY", PAGE),
     ("Input.dispatchTouchEvent", "touchPoints[].x touchPoints[].y touchPoints[].radiusX touchPoints[].radiusY touchPoints[].rotationAngle touchPoints[].force touchPoints[].tangentialPressure touchPoints[].tiltX touchPoints[].tiltY touchPoints[].twist touchPoints[].id modifiers", PAGE),
     ("Input.emulateTouchFromMouseEvent", "x y deltaX deltaY modifiers clickCount", PAGE),
-    ("Input.imeSetComposition", "selectionStart selectionEnd replacementStart replacementEnd", RENDERER),
     ("Input.synthesizePinchGesture", "x y", PAGE),
     ("Input.synthesizeScrollGesture", "x y", PAGE),
     ("Input.synthesizeTapGesture", "x y", PAGE),

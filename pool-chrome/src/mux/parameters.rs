@@ -55,6 +55,8 @@ const MARGIN: Judgement = Number(0.0, 200.0);
 /// Bytes that are kept for a session.
 const BUFFER: Judgement = Number(-1.0, 268_435_456.0);
 const COUNT: Judgement = Number(0.0, 1_000_000.0);
+/// A place in a text.
+const TEXT: Judgement = Number(0.0, 1_000_000_000.0);
 
 #[rustfmt::skip]
 pub(crate) static PARAMETERS: &[Parameter] = &[
@@ -150,6 +152,11 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("LayerTree.profileSnapshot",         "clipRect.width",          SIDE),
     parameter("LayerTree.profileSnapshot",         "clipRect.height",         SIDE),
 
+    // One of -1 ends the whole browser.
+    parameter("Input.imeSetComposition",           "selectionStart",          TEXT),
+    parameter("Input.imeSetComposition",           "selectionEnd",            TEXT),
+    parameter("Input.imeSetComposition",           "replacementStart",        TEXT),
+    parameter("Input.imeSetComposition",           "replacementEnd",          TEXT),
     parameter("Input.synthesizePinchGesture",      "scaleFactor",             SCALE),
     parameter("Input.synthesizePinchGesture",      "relativeSpeed",           COUNT),
     parameter("Input.synthesizeScrollGesture",     "xDistance",               POINT),
@@ -157,10 +164,11 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("Input.synthesizeScrollGesture",     "xOverscroll",             POINT),
     parameter("Input.synthesizeScrollGesture",     "yOverscroll",             POINT),
     parameter("Input.synthesizeScrollGesture",     "speed",                   COUNT),
-    parameter("Input.synthesizeScrollGesture",     "repeatCount",             Number(0.0, 10_000.0)),
-    parameter("Input.synthesizeScrollGesture",     "repeatDelayMs",           COUNT),
-    parameter("Input.synthesizeTapGesture",        "duration",                COUNT),
-    parameter("Input.synthesizeTapGesture",        "tapCount",                Number(0.0, 10_000.0)),
+    parameter("Input.synthesizeScrollGesture",     "repeatCount",             Number(0.0, 1_000.0)),
+    parameter("Input.synthesizeScrollGesture",     "repeatDelayMs",           Number(0.0, 60_000.0)),
+    parameter("Input.synthesizeTapGesture",        "duration",                Number(0.0, 60_000.0)),
+    // The browser makes them all at once: 65,536 hold everybody up for 8 s.
+    parameter("Input.synthesizeTapGesture",        "tapCount",                Number(0.0, 100.0)),
 
     parameter("IO.read",                           "size",                    Number(0.0, 104_857_600.0)),
     parameter("Network.enable",                    "maxTotalBufferSize",      BUFFER),
@@ -173,7 +181,7 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("CacheStorage.requestEntries",       "pageSize",                COUNT),
     parameter("IndexedDB.requestData",             "skipCount",               COUNT),
     parameter("IndexedDB.requestData",             "pageSize",                COUNT),
-    // What a context off the record stores is in the browser's memory.
+    // What a context off the record stores is in the browser's memory. One of -1 ends it.
     parameter("Storage.overrideQuotaForOrigin",    "quotaSize",               Number(0.0, 1_073_741_824.0)),
 
     parameter("HeapProfiler.startSampling",        "samplingInterval",        Number(1_024.0, 2_147_483_647.0)),

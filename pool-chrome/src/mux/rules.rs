@@ -201,6 +201,7 @@ static TABLE: &[Row] = &[
     row("Page.printToPDF",                        [Refuse, Judged],         [Pass, Pass]),
     row("LayerTree.replaySnapshot",               [Refuse, Judged],         [Pass, Pass]),
     row("LayerTree.profileSnapshot",              [Refuse, Judged],         [Pass, Pass]),
+    row("Input.imeSetComposition",                [Refuse, Judged],         [Pass, Pass]),
     row("Input.synthesizePinchGesture",           [Refuse, Judged],         [Pass, Pass]),
     row("Input.synthesizeScrollGesture",          [Refuse, Judged],         [Pass, Pass]),
     row("Input.synthesizeTapGesture",             [Refuse, Judged],         [Pass, Pass]),
