@@ -1,15 +1,19 @@
-//! F01, F03: clients that die or forget.
+//! F01, F02, F03: clients that die, vanish or forget.
 
 use std::time::Duration;
 
 use browser_pool_tests::{
-    Case, LeaseKind, Script, Setup, case, eventually, for_both_kinds, rounds,
+    Case, FarMachine, LeaseKind, Script, Setup, case, eventually, for_both_kinds, rounds,
 };
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-for_both_kinds!(f01_client_killed_while_it_holds_a_lease, f03_client_never_releases,);
+for_both_kinds!(
+    f01_client_killed_while_it_holds_a_lease,
+    f02_client_vanishes_with_its_machine,
+    f03_client_never_releases,
+);
 
 async fn f01_client_killed_while_it_holds_a_lease(kind: LeaseKind) {
     case(Setup::new().kind(kind), async |case| {
@@ -43,6 +47,68 @@ async fn kill_a_client(case: &Case, name: String) -> bool {
     })
     .await;
     held
+}
+
+async fn f02_client_vanishes_with_its_machine(kind: LeaseKind) {
+    const BACK: Duration = Duration::from_secs(25);
+    let Some(far) = FarMachine::connect() else {
+        println!("skipped: there is no second machine to be had here");
+        return;
+    };
+    let setup = Setup::new()
+        .kind(kind)
+        .set("gateway.listen", format!("{}:0", far.near))
+        .set("pool.max_size", 2)
+        .set("pool.min_size", 2)
+        .tokened("far");
+    case(setup, async |case| {
+        let url = |name| case.service.url(&format!("/?token=far&trackingId={name}"));
+        let client =
+            |name| Script::new("raw.mjs").args([&url(name)]).started_by(&far.starter()).talk();
+        // One whose page says something each second, so that there is always something on its way.
+        let mut told = client("told");
+        let made =
+            told.ask(r#"{"method":"Target.createTarget","params":{"url":"about:blank"}}"#).await;
+        let target = &made["result"]["targetId"];
+        let attach = json!({ "method": "Target.attachToTarget",
+            "params": { "targetId": target, "flatten": true } });
+        let attached = told.ask(&attach.to_string()).await;
+        let session = &attached["result"]["sessionId"];
+        let enable = json!({ "method": "Runtime.enable", "sessionId": session });
+        told.ask(&enable.to_string()).await;
+        let ticking = json!({ "method": "Runtime.evaluate", "sessionId": session,
+            "params": { "expression": "setInterval(() => console.log('tick'), 1000)" } });
+        told.ask(&ticking.to_string()).await;
+        // One to which nothing is sent, and one that has no browser yet.
+        let mut quiet = client("quiet");
+        quiet.ask(r#"{"method":"Browser.getVersion"}"#).await;
+        let waiting = client("waiting");
+        eventually("the third one waits", Duration::from_secs(20), async || {
+            let waiting = case.service.state().await["load"]["waiting"].clone();
+            if waiting == 1 { Ok(()) } else { Err(waiting) }
+        })
+        .await;
+
+        far.cut();
+        let cut = Instant::now();
+        eventually("all three are noticed", BACK, async || {
+            let state = case.service.state().await;
+            let sessions = case.service.sessions().await;
+            let left: Vec<_> =
+                sessions.iter().map(|session| session["trackingId"].clone()).collect();
+            let waiting = state["load"]["waiting"].clone();
+            if left.is_empty() && waiting == 0 { Ok(()) } else { Err((left, waiting)) }
+        })
+        .await;
+        println!("noticed after {:?}", cut.elapsed());
+        assert!(cut.elapsed() <= BACK, "noticed after {:?}", cut.elapsed());
+        let gone = case.service.metric("browserpool_leases_ended_total", "client_gone").await;
+        assert!(gone >= 2.0, "{gone} ended with client_gone");
+        for client in [told, quiet, waiting] {
+            client.kill().await;
+        }
+    })
+    .await;
 }
 
 async fn f03_client_never_releases(kind: LeaseKind) {

@@ -88,6 +88,16 @@ impl Script {
         Self { command, name: name.to_owned() }
     }
 
+    /// Starts it by another program, such as one that gives it a network of its own.
+    pub fn started_by(mut self, words: &[&str]) -> Self {
+        let direct = self.command.as_std();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(direct.get_program()).args(direct.get_args());
+        command.current_dir(workspace()).kill_on_drop(true);
+        self.command = command;
+        self
+    }
+
     /// Adds arguments.
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> Self {
         self.command.args(args);

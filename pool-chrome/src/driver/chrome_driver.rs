@@ -262,7 +262,8 @@ impl ChromeDriver {
         seat.place.check_proxy()?;
         let dead = seat.lease.has_crashed_page();
         let interval = self.fleet.config.page_check_interval;
-        if let Err(error) = seat.place.probe(&seat.lease, interval).await {
+        let limit = self.fleet.config.check_timeout;
+        if let Err(error) = seat.place.probe(&seat.lease, interval, limit).await {
             // Or the next shared lease would be placed where this one could not stay.
             seat.place.retire("a check has failed");
             return Err(error);

@@ -59,8 +59,12 @@ pub struct ChromeConfig {
     /// A check makes a page when the last one was made this long ago; until then it asks the
     /// Chromium and the lease's warm page, which takes a millisecond. Default: 20 s.
     pub page_check_interval: Duration,
-    /// A Chromium that does not answer for this long while it is leased is killed. Default: 10 s.
+    /// A leased Chromium that does not answer is killed when it has shown no progress for this
+    /// long: nothing said, nothing taken, no CPU time used or waited for; or when it has not
+    /// answered for six times as long. Default: 10 s.
     pub hang_timeout: Duration,
+    /// How long the answers of a check may take, judged in the same way. Default: 1.5 s.
+    pub check_timeout: Duration,
     /// How many bytes may wait for all clients together before the connection with the most is
     /// cut; see [`Budget`]. Default: 256 MiB.
     pub buffer: usize,
@@ -89,6 +93,7 @@ impl Default for ChromeConfig {
             directories: Vec::new(),
             page_check_interval: Duration::from_secs(20),
             hang_timeout: Duration::from_secs(10),
+            check_timeout: Duration::from_millis(1500),
             buffer: Budget::DEFAULT,
             close_grace: Duration::from_secs(2),
         }
@@ -132,6 +137,7 @@ impl ChromeConfig {
         warm_page: bool,
         page_check_interval: Duration,
         hang_timeout: Duration,
+        check_timeout: Duration,
         buffer: usize,
         close_grace: Duration,
     }

@@ -4,16 +4,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::host::Host;
+use super::watch::{OBSTINATE, Progress};
 use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::mux::MuxLease;
 
-/// How long the page of a probe may take. Below the pool's own timeout for a check, so that it is
-/// us who judge.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How often it is looked what a Chromium does whose answer is waited for.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How often in a row the benefit of the doubt is given.
 const DOUBTS: u32 = 3;
@@ -71,17 +71,22 @@ impl Health {
 impl Host {
     /// Proves that the Chromium answers, that the lease's warm page does, and from time to time
     /// that pages can be made, by making one: `Browser.getVersion` still answers when none can.
+    ///
+    /// Each may take `limit` without any progress, and much longer with: see [`Progress`].
     pub(super) async fn probe(
         &self,
         lease: &MuxLease,
         interval: Duration,
+        limit: Duration,
     ) -> Result<(), ChromeError> {
         let began = Instant::now();
         let late =
             |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
         let params = json!({});
         let answer = self.mux.call(None, "Browser.getVersion", &params);
-        timeout(PATIENCE, answer).await.map_err(|_| late("Browser.getVersion"))??;
+        let said = |progress: &Progress| progress.none_for(&self.mux);
+        let answer = self.within(limit, std::pin::pin!(answer), said).await;
+        answer.ok_or_else(|| late("Browser.getVersion"))??;
         let took = began.elapsed();
         let usual = self.health.answered(took);
         let fresh = self.health.is_fresh(interval);
@@ -89,19 +94,40 @@ impl Host {
             lease.probe_warm_page().await?;
             if fresh { Ok(()) } else { self.make_page().await }
         };
-        match timeout(PATIENCE.saturating_sub(took), page).await {
-            Ok(made) => {
+        // That it says something else is no excuse for a page that does not come.
+        match self.within(limit, std::pin::pin!(page), Progress::idle_for).await {
+            Some(made) => {
                 made?;
                 if !fresh {
                     self.health.proven();
                 }
                 Ok(())
             }
-            Err(_) if self.health.doubt(took, usual) => {
+            None if self.health.doubt(took, usual) => {
                 tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
                 Ok(())
             }
-            Err(_) => Err(late("a page").into()),
+            None => Err(late("a page").into()),
+        }
+    }
+
+    /// Awaits an answer while there is progress; `None` if there was none for the whole limit.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        mut answer: impl Future<Output = T> + Unpin + Send,
+        none_for: impl Fn(&Progress) -> Duration + Send + Sync,
+    ) -> Option<T> {
+        let began = Instant::now();
+        let mut progress = Progress::new();
+        loop {
+            if let Some(answer) = progress.wait(LOOK.min(limit), &mut answer).await {
+                return Some(answer);
+            }
+            progress.look(self).await;
+            if none_for(&progress) >= limit || began.elapsed() >= limit * OBSTINATE {
+                return None;
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::egress::Forwarder;
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
-use crate::process::{Chromium, Contents, Engine, StateDir, UserData};
+use crate::process::{Chromium, Contents, Engine, StateDir, UserData, Work};
 
 /// How long a proxy may take to show that it is there.
 const PROXY_PROBE: Duration = Duration::from_secs(5);
@@ -249,6 +249,11 @@ impl Host {
 
     pub(super) fn exited(&self) -> impl Future<Output = crate::process::Exit> + Send + use<> {
         self.chromium.exited()
+    }
+
+    /// What its processes have done so far.
+    pub(super) async fn work(&self) -> Work {
+        self.chromium.work().await
     }
 
     /// The memory as last measured, in bytes, and when.

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     wake: Notify,
     /// When Chromium was last heard.
     heard: Mutex<Instant>,
+    /// When Chromium last took something that had to wait for it.
+    took: Mutex<Instant>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl Multiplexer {
             state: Mutex::new(state),
             wake: Notify::new(),
             heard: Mutex::new(Instant::now()),
+            took: Mutex::new(Instant::now()),
         });
         let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
         if let Some(pages) = pages {
@@ -253,6 +256,13 @@ impl Multiplexer {
         *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When bytes last moved: Chromium said something, or took what had to wait for it.
+    #[must_use]
+    pub fn last_moved(&self) -> Instant {
+        let took = *self.shared.took.lock().unwrap_or_else(PoisonError::into_inner);
+        took.max(self.last_heard())
+    }
+
     /// Whether Chromium is not listened to, since no client of its exclusive lease takes what it
     /// says. Its silence then says nothing.
     #[must_use]
@@ -362,6 +372,11 @@ impl Shared {
     /// Chromium has said something.
     pub(super) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Chromium has taken something that had to wait for it.
+    pub(super) fn take_notice(&self) {
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.

@@ -1,6 +1,8 @@
 //! The two tasks on the pipe of a Chromium.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -63,6 +65,32 @@ async fn over(ended: &mut watch::Receiver<Option<EndReason>>) {
     let _ = ended.wait_for(Option::is_some).await;
 }
 
+/// Writes bytes, and notes when some were taken that had to wait: what fits into the pipe goes
+/// there whether anybody reads or not.
+async fn write<W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    writer: &mut W,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let mut waited = false;
+        let written = poll_fn(|cx| {
+            let written = Pin::new(&mut *writer).poll_write(cx, bytes);
+            waited |= written.is_pending();
+            written
+        });
+        let written = written.await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        if waited {
+            shared.take_notice();
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
 /// Writes what is queued until the end, then closes the pipe.
 pub(super) async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut writer: W) {
     let mut ended = shared.look(|state| state.ended.subscribe());
@@ -78,9 +106,9 @@ pub(super) async fn write_frames<W: AsyncWrite + Unpin>(shared: Arc<Shared>, mut
         }
         let parts = large.as_ref().map_or([&[][..]; 3], |large| large.parts());
         let write = async {
-            writer.write_all(&batch).await?;
+            write(&shared, &mut writer, &batch).await?;
             for part in parts {
-                writer.write_all(part).await?;
+                write(&shared, &mut writer, part).await?;
             }
             writer.flush().await
         };

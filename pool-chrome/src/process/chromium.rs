@@ -13,7 +13,7 @@ use super::remove::remove;
 use super::stderr::StderrTail;
 use super::supervisor::{KillOnDrop, Stage};
 use super::tree::{ProcessId, Tree};
-use super::{Engine, Exit, LaunchOptions, Pipe, PipeReader, PipeWriter, StateDir};
+use super::{Engine, Exit, LaunchOptions, Pipe, PipeReader, PipeWriter, StateDir, Work};
 use crate::ChromeError;
 
 /// A Chromium that is supervised until nothing of it is left.
@@ -213,6 +213,13 @@ impl Chromium {
         let [user_data_dir, home, temp_dir] =
             [&self.user_data_dir, &self.home, &self.temp_dir].map(Clone::clone);
         Places { user_data_dir, home, temp_dir }
+    }
+
+    /// What the whole tree has done so far. Takes a millisecond or two, on the blocking pool.
+    pub(crate) async fn work(&self) -> Work {
+        let (tree, main) = (self.tree.clone(), self.pid());
+        let read = tokio::task::spawn_blocking(move || Work::of(main, &tree.members()));
+        read.await.unwrap_or_default()
     }
 
     /// Kills the whole tree now, stopped processes too. [`Self::exited`] tells when it is dead.

@@ -26,6 +26,7 @@ mod stderr;
 mod supervisor;
 mod sweep;
 mod tree;
+mod work;
 
 pub use chromium::Chromium;
 pub(crate) use contents::Contents;
@@ -35,3 +36,4 @@ pub use options::{LaunchOptions, Sandbox, UserData};
 pub use pipe::{Pipe, PipeReader, PipeWriter};
 pub use state_dir::StateDir;
 pub use sweep::Sweep;
+pub(crate) use work::Work;

@@ -30,6 +30,16 @@ pub struct ChromeConfig {
     /// How long a browser may take from its launch to its first answer.
     #[serde(with = "AsDuration")]
     pub launch_timeout: Duration,
+    /// A leased browser that does not answer is killed when it has made no progress for this long.
+    ///
+    /// Progress is anything that it says, bytes that it takes, and CPU time that its processes use
+    /// or wait for: on a machine with much else to do it is slow, and not hung. One that works and
+    /// answers nothing is killed after six times as long.
+    #[serde(with = "AsDuration")]
+    pub hang_timeout: Duration,
+    /// How long an idle browser may take to answer a check, judged in the same way.
+    #[serde(with = "AsDuration")]
+    pub check_timeout: Duration,
     /// A browser whose processes together hold more than this is replaced at release, or "off".
     ///
     /// Counted as proportional set size, so that shared pages are not counted twice.
@@ -81,6 +91,8 @@ impl Default for ChromeConfig {
             sandbox: Sandbox::Auto,
             args: Vec::new(),
             launch_timeout: Duration::from_secs(20),
+            hang_timeout: Duration::from_secs(10),
+            check_timeout: Duration::from_millis(1500),
             max_memory: Some(ByteSize::gib(1)),
             directories: Vec::new(),
         }

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::LeaseEnd;
 use super::session::{Attached, Session};
 use super::websocket::{BATCH, Fault, Reader, Received, Writer};
+use super::{LeaseEnd, tcp};
 use crate::metrics::Metrics;
 use crate::pool::{BrowserEnd, Commands, Events, Wire};
 
@@ -56,6 +56,7 @@ pub(super) async fn bridge(
     let session = attached.session().clone();
     let Wire { mut commands, mut events } = wire;
     let Socket { mut stream, read } = socket;
+    let ends = tcp::Ends::of(&stream).ok();
     let (input, output) = stream.split();
     let (mut reader, mut writer) = (Reader::new(input, read), Writer::new(output));
     let pongs = Pongs::default();
@@ -63,6 +64,7 @@ pub(super) async fn bridge(
         end = down(&mut *events, &mut writer, &pongs, &session, metrics) => Why::Ended(end),
         why = up(&mut reader, &mut *commands, &pongs, &session, metrics) => why,
         end = session.ended() => Why::Ended(end),
+        () = tcp::half_open(ends) => Why::Ended(LeaseEnd::ClientGone),
     };
     drop(commands);
     // The lease ends here: the client's goodbye below must not keep a browser from the next one.

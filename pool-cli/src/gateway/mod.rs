@@ -43,6 +43,7 @@ mod sessions;
 mod settings;
 mod snapshot;
 mod state;
+mod tcp;
 mod traceparent;
 mod upgrade;
 mod version;

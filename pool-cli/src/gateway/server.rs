@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -21,7 +20,7 @@ use tower::ServiceExt;
 
 use super::heads::{self, Heads, MAX_HEAD, Refusal};
 use super::router::router;
-use super::{Gateway, sampler, version};
+use super::{Gateway, sampler, tcp, version};
 
 /// How long a request's headers may take, and how long a connection may be kept without one.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -102,7 +101,8 @@ async fn accept(listener: TcpListener, router: Router) {
 }
 
 async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
-    prepare(&stream);
+    tcp::prepare(&stream);
+    let ends = tcp::Ends::of(&stream).ok();
     let heads = Heads::new(stream);
     let refusal = heads.refusal();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -115,8 +115,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
         .max_buf_size(2 * MAX_HEAD)
         .serve_connection(TokioIo::new(heads), service)
         .with_upgrades();
-    if let Err(error) = serving.await {
-        tracing::trace!(%error, %peer, "connection ended");
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::trace!(%error, %peer, "connection ended");
+            }
+        }
+        // With it goes its place in the queue.
+        () = tcp::half_open(ends) => {}
     }
 }
 
@@ -140,19 +146,4 @@ async fn answer(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-/// Small messages go out at once; a peer whose machine is gone is noticed within a minute, also
-/// where a lease may be idle for long.
-fn prepare(stream: &TcpStream) {
-    let prepared = stream.set_nodelay(true).and_then(|()| {
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
-        sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-        sockopt::set_tcp_keepcnt(stream, 3)?;
-        Ok(())
-    });
-    if let Err(error) = prepared {
-        tracing::debug!(%error, "a socket took not all options");
-    }
 }

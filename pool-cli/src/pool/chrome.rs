@@ -42,6 +42,8 @@ pub(crate) fn config(config: &Config) -> ChromeConfig {
         })
         .args(chrome.args.iter().cloned())
         .launch_timeout(chrome.launch_timeout)
+        .hang_timeout(chrome.hang_timeout)
+        .check_timeout(chrome.check_timeout)
         .max_launching(pool.max_creating)
         .buffer(buffer(config))
         .max_memory(chrome.max_memory.map(|size| size.as_u64()))

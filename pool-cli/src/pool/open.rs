@@ -77,6 +77,8 @@ pub async fn open_tuned(
         .acquire_timeout(Some(settings.acquire_timeout))
         // The launch has its own, shorter limit; the rest is for the warm-up.
         .create_timeout(config.chrome.launch_timeout + WARM_UP)
+        // The driver judges by progress; this is for one that does not end a check.
+        .check_timeout(config.chrome.check_timeout * CHECKS)
         .max_idle_time(settings.max_idle_time)
         .max_lifetime(settings.max_lifetime)
         .max_use_count(settings.max_use_count)
@@ -91,6 +93,9 @@ pub async fn open_tuned(
 
 /// How long the warm-up of a new browser may take on top of its launch.
 const WARM_UP: Duration = Duration::from_secs(10);
+
+/// How many times the timeout of a check all that it asks may take together.
+const CHECKS: u32 = 15;
 
 /// How long after the end of its lease a browser is taken back by force.
 const LOST: Duration = Duration::from_secs(30);

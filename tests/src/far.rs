@@ -1,0 +1,78 @@
+use std::process::Command;
+
+/// A machine of its own for a client, as far as the network is concerned: a network namespace at
+/// the other end of a cable, which can be cut without either side being told.
+///
+/// Its drop removes it.
+#[derive(Debug)]
+pub struct FarMachine {
+    namespace: String,
+    cable: String,
+    /// The address of this end, for the service to listen on.
+    pub near: String,
+    far: String,
+}
+
+impl FarMachine {
+    /// Lays the cable; `None`, with the reason printed, where this user or kernel may not.
+    #[must_use]
+    pub fn connect() -> Option<Self> {
+        // Of a block that is set aside for documentation, so that nobody else has them.
+        let (number, block) = (fastrand::u16(..), 4 * fastrand::u8(0..64));
+        let (near, far) = (format!("192.0.2.{}", block + 1), format!("192.0.2.{}", block + 2));
+        let (namespace, cable) = (format!("pool-far-{number}"), format!("pool{number}"));
+        ip(&["netns", "add", &namespace])?;
+        let machine = Self { namespace, cable, near, far };
+        let (namespace, cable) = (machine.namespace.as_str(), machine.cable.as_str());
+        const HARDWARE: &str = "02:00:c0:00:02:02";
+        let pair = ["type", "veth", "peer", "name", "far", "address", HARDWARE, "netns", namespace];
+        ip(&[&["link", "add", cable], &pair[..]].concat())?;
+        ip(&["addr", "add", &format!("{}/30", machine.near), "dev", cable])?;
+        ip(&["link", "set", cable, "up"])?;
+        ip(&["-n", namespace, "addr", "add", &format!("{}/30", machine.far), "dev", "far"])?;
+        ip(&["-n", namespace, "link", "set", "far", "up"])?;
+        // Or the kernel would find out by itself that nobody answers there any more.
+        let neighbour = ["lladdr", HARDWARE, "dev", cable, "nud", "permanent"];
+        ip(&[&["neigh", "replace", &machine.far], &neighbour[..]].concat())?;
+        Some(machine)
+    }
+
+    /// What starts a program there.
+    #[must_use]
+    pub fn starter(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.namespace]
+    }
+
+    /// Drops everything in both directions from now on. Nobody is told.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be done.
+    pub fn cut(&self) {
+        let address = format!("{}/30", self.far);
+        let cut = ip(&["-n", &self.namespace, "addr", "del", &address, "dev", "far"]);
+        cut.expect("what was laid can be cut");
+    }
+}
+
+impl Drop for FarMachine {
+    fn drop(&mut self) {
+        ip(&["link", "del", &self.cable]);
+        ip(&["netns", "del", &self.namespace]);
+    }
+}
+
+/// Runs `ip`; `None`, with what it says printed, if it fails.
+fn ip(words: &[&str]) -> Option<()> {
+    match Command::new("ip").args(words).output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(output) => {
+            println!("ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+            None
+        }
+        Err(error) => {
+            println!("ip: {error}");
+            None
+        }
+    }
+}
