@@ -53,6 +53,10 @@ impl LoopbackServer {
         Ok(Self { address, routes, task })
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Gives a lease an address of its own until the result is dropped.
     #[must_use]
     pub fn publish(&self, lease: &Arc<MuxLease>) -> Published {

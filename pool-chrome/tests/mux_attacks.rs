@@ -585,7 +585,7 @@ async fn s11_no_context_is_led_round_the_proxy_of_its_lease() {
             json!({ "proxyServer": ["direct://"] }),
         ];
         let allowed = json!({ "proxyServer": "proxy.example:3128" });
-        for patterns in [vec![], vec!["proxy.example:*".to_owned()]] {
+        for patterns in [vec![], vec!["proxy.example:*".parse().unwrap()]] {
             let allows = !patterns.is_empty();
             let mut options = LeaseOptions::new(kind);
             options.client_proxies = ClientProxies::Only(patterns);
@@ -603,6 +603,9 @@ async fn s11_no_context_is_led_round_the_proxy_of_its_lease() {
             let loaded =
                 client.fails(None, "Extensions.loadUnpacked", json!({ "path": "/x" })).await;
             assert!(loaded.1.contains("not available"), "{kind:?}: {loaded:?}");
+            // It looks for devices by itself.
+            let cast = client.fails(None, "Cast.enable", json!({})).await;
+            assert!(cast.1.contains("not available"), "{kind:?}: {cast:?}");
         }
         let (_lease, mut free) = rig.client(kind).await;
         for params in &round[..7] {

@@ -13,6 +13,7 @@ use super::version::Version;
 use super::virtual_browser::VirtualBrowser;
 use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
 use crate::ChromeError;
+use crate::egress::Guard;
 use crate::mux::{Budget, EndReason, LeaseKind};
 use crate::process::StateDir;
 
@@ -91,6 +92,14 @@ impl ChromeDriver {
         &self.fleet.budget
     }
 
+    /// Returns the judge of what the browsers ask for, where they are guarded or proxied. Its rules
+    /// can be changed while they run; whether there are any is decided by
+    /// [`ChromeConfig::egress`].
+    #[must_use]
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.fleet.guard
+    }
+
     /// The process behind a resource, with its memory as last [measured](Self::measure).
     #[must_use]
     pub fn vitals(&self, id: ResourceId) -> Option<Vitals> {
@@ -128,7 +137,7 @@ impl ChromeDriver {
             }
         };
         let seat = self.take_seat(browser, place).await?;
-        self.fleet.register(browser.id, &seat.lease, &seat.place);
+        self.fleet.register(browser.id, &seat);
         if let Some(reporter) = reporter {
             seat.place.report_to(browser.id, reporter);
         }
@@ -210,8 +219,8 @@ impl Driver for ChromeDriver {
         if seat.place.kind == LeaseKind::Exclusive {
             // Nothing of it stays, so nothing must be checked.
             seat.lease.revoke(EndReason::Released);
-            let Seat { oxide, lease, place, .. } = seat;
-            drop((oxide, lease));
+            let Seat { oxide, lease, gate, place, .. } = seat;
+            drop((oxide, lease, gate));
             place.leave().await;
         } else {
             let (place, ended) = seat.clear().await;
@@ -227,6 +236,9 @@ impl Driver for ChromeDriver {
         let Some(resource) = self.fleet.resource(meta.id) else { return };
         if let Some(lease) = resource.lease.upgrade() {
             lease.revoke(EndReason::Revoked);
+        }
+        if let Some(forwarder) = resource.forwarder.upgrade() {
+            forwarder.close();
         }
         if let Some(host) = resource.host.upgrade() {
             host.forget(meta.id);
@@ -298,8 +310,8 @@ impl ChromeDriver {
         }
         let (place, ended) = if exclusive && seat.place.retired().is_some() {
             seat.lease.revoke(EndReason::Released);
-            let Seat { oxide, lease, place, .. } = seat;
-            drop((oxide, lease));
+            let Seat { oxide, lease, gate, place, .. } = seat;
+            drop((oxide, lease, gate));
             (place, Ok(()))
         } else {
             seat.clear().await

@@ -12,7 +12,7 @@ use crate::mux::Multiplexer;
 pub(super) async fn wipe(mux: &Multiplexer) -> Result<(), CdpError> {
     const ANSWER: &str = "document.addEventListener('copy', event => {\
         event.preventDefault(); event.clipboardData.setData('text/plain', ''); wiped = true })";
-    let page = ScratchPage::open(mux).await?;
+    let page = ScratchPage::open(mux, None).await?;
     page.evaluate(ANSWER).await?;
     let copy = json!({ "type": "keyDown", "key": "c", "code": "KeyC", "commands": ["copy"] });
     page.call("Input.dispatchKeyEvent", &copy).await?;

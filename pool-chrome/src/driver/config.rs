@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::egress::{Pattern, Rules};
 use crate::mux::{Budget, LeaseKind};
 use crate::process::{Engine, LaunchOptions, Sandbox};
 
@@ -56,6 +57,13 @@ pub struct ChromeConfig {
     /// Directories that shared leases may download to and upload from, besides one of their own.
     /// Default: none.
     pub directories: Vec<PathBuf>,
+    /// Where browsers may go. With rules, everything that a browser asks for goes through a
+    /// forwarder that keeps them; they can be changed later by the driver's
+    /// [`guard`](crate::ChromeDriver::guard). Default: wherever this machine can.
+    pub egress: Option<Rules>,
+    /// Proxies that clients may name for contexts of their own where browsers are guarded or
+    /// proxied, which leads round the rules and the proxy. Default: none.
+    pub client_proxies: Vec<Pattern>,
     /// A check makes a page when the last one was made this long ago; until then it asks the
     /// Chromium and the lease's warm page, which takes a millisecond. Default: 20 s.
     pub page_check_interval: Duration,
@@ -91,6 +99,8 @@ impl Default for ChromeConfig {
             reset: Reset::Context,
             warm_page: true,
             directories: Vec::new(),
+            egress: None,
+            client_proxies: Vec::new(),
             page_check_interval: Duration::from_secs(20),
             hang_timeout: Duration::from_secs(10),
             check_timeout: Duration::from_millis(1500),
@@ -135,6 +145,8 @@ impl ChromeConfig {
         max_browser_age: Duration,
         reset: Reset,
         warm_page: bool,
+        egress: Option<Rules>,
+        client_proxies: Vec<Pattern>,
         page_check_interval: Duration,
         hang_timeout: Duration,
         check_timeout: Duration,

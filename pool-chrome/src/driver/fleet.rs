@@ -8,9 +8,11 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 use super::ChromeConfig;
 use super::host::{Host, Place};
+use super::seat::Seat;
 use super::spec::BrowserSpec;
 use super::version::Version;
 use crate::ChromeError;
+use crate::egress::{Forwarder, Guard};
 use crate::loopback::LoopbackServer;
 use crate::mux::{Budget, EndReason, LeaseKind, MuxLease};
 use crate::process::StateDir;
@@ -22,6 +24,7 @@ pub(super) struct Fleet {
     state_dir: StateDir,
     /// What may wait for all clients of all its Chromiums.
     pub(super) budget: Budget,
+    pub(super) guard: Arc<Guard>,
     /// Launches at the same time: more than two on two cores only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
@@ -57,15 +60,26 @@ type Launched = Option<Result<Arc<Host>, Arc<ChromeError>>>;
 pub(super) struct Resource {
     pub(super) lease: Weak<MuxLease>,
     pub(super) host: Weak<Host>,
+    /// Its way out, where that is guarded.
+    pub(super) forwarder: Weak<Forwarder>,
 }
 
 impl Fleet {
     pub(super) fn new(config: ChromeConfig, state_dir: StateDir) -> Self {
         let launching = Semaphore::new(config.max_launching.max(1));
         let closing = watch::Sender::new(0);
-        let loopback = OnceCell::new();
+        let guard = Guard::new(config.egress.clone().unwrap_or_default());
         let budget = Budget::new(config.buffer);
-        Self { config, state_dir, budget, launching, loopback, closing, state: Mutex::default() }
+        Self {
+            config,
+            state_dir,
+            budget,
+            guard,
+            launching,
+            loopback: OnceCell::new(),
+            closing,
+            state: Mutex::default(),
+        }
     }
 
     /// The directories that no lease in this place may write into.
@@ -154,7 +168,8 @@ impl Fleet {
     }
 
     pub(super) async fn start(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
-        Host::launch(&self.config, &self.state_dir, &self.budget, spec).await
+        let Self { config, state_dir, budget, guard, .. } = self;
+        Host::launch(config, state_dir, budget, guard, spec).await
     }
 
     /// Gives a place up in the background: with the last one the Chromium is closed.
@@ -178,7 +193,10 @@ impl Fleet {
     /// The server for clients in this process, which listens from its first use on.
     pub(super) async fn loopback(&self) -> Result<&LoopbackServer, ChromeError> {
         let start = || async {
-            LoopbackServer::start().await.map_err(ChromeError::system("listen on loopback"))
+            let started = LoopbackServer::start().await;
+            let server = started.map_err(ChromeError::system("listen on loopback"))?;
+            self.guard.protect(server.address());
+            Ok(server)
         };
         self.loopback.get_or_try_init(start).await
     }
@@ -187,8 +205,12 @@ impl Fleet {
         self.state().version.clone()
     }
 
-    pub(super) fn register(&self, id: ResourceId, lease: &Arc<MuxLease>, host: &Arc<Host>) {
-        let resource = Resource { lease: Arc::downgrade(lease), host: Arc::downgrade(host) };
+    pub(super) fn register(&self, id: ResourceId, seat: &Seat) {
+        let resource = Resource {
+            lease: Arc::downgrade(&seat.lease),
+            host: Arc::downgrade(&seat.place),
+            forwarder: seat.forwarder(),
+        };
         self.state().resources.insert(id, resource);
     }
 

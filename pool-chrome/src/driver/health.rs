@@ -132,7 +132,7 @@ impl Host {
     }
 
     async fn make_page(&self) -> Result<(), CdpError> {
-        let page = super::scratch::ScratchPage::open(&self.mux).await?;
+        let page = super::scratch::ScratchPage::open(&self.mux, None).await?;
         let answer = page.evaluate("6*7").await?;
         page.close().await?;
         if answer == json!(42) {

@@ -15,7 +15,7 @@ use super::version::Version;
 use super::{ChromeConfig, watch};
 use crate::ChromeError;
 use crate::cdp::CdpError;
-use crate::egress::Forwarder;
+use crate::egress::{Forwarder, Guard};
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
 use crate::process::{Chromium, Contents, Engine, StateDir, UserData, Work};
 
@@ -31,12 +31,12 @@ pub(super) struct Host {
     pub(super) engine: Engine,
     pub(super) version: Version,
     pub(super) health: Health,
-    pub(super) forwarder: Option<Forwarder>,
     /// What its directories held before its first lease.
     contents: Contents,
-    /// Its spec, with what must live as long as it does. After `chromium`, so that it is dropped
-    /// after the processes are killed.
     chromium: Chromium,
+    /// The proxy that it was launched with. Here and below is what must live as long as it does:
+    /// it is dropped after the processes are killed.
+    pub(super) forwarder: Option<Arc<Forwarder>>,
     pub(super) spec: BrowserSpec,
     launched_at: Instant,
     /// Places in all, and how many leases it takes in its life.
@@ -58,6 +58,8 @@ struct HostState {
     retired: Option<&'static str>,
     measured_at: Option<Instant>,
     reporters: HashMap<ResourceId, Reporter>,
+    /// Forwarders whose ports something of a lease that is over may still ask.
+    kept: Vec<Arc<Forwarder>>,
 }
 
 /// A taken place; it is free again when this is dropped.
@@ -96,6 +98,7 @@ impl Host {
         config: &ChromeConfig,
         state_dir: &StateDir,
         budget: &Budget,
+        guard: &Arc<Guard>,
         spec: BrowserSpec,
     ) -> Result<Arc<Self>, ChromeError> {
         let kind = spec.kind(config.lease);
@@ -103,9 +106,11 @@ impl Host {
         if let Some(directory) = spec.directory().await? {
             options = options.user_data(UserData::Persistent(directory));
         }
-        let forwarder = match spec.upstream()? {
-            Some(upstream) => Some(Forwarder::start(upstream).await?),
-            None => None,
+        let upstream = spec.upstream()?;
+        let forwarder = if upstream.is_some() || config.egress.is_some() {
+            Some(Arc::new(Forwarder::guarded(Arc::clone(guard), upstream).await?))
+        } else {
+            None
         };
         if let Some(forwarder) = &forwarder {
             // A proxy that is down is known before a browser is launched for it.
@@ -113,6 +118,7 @@ impl Host {
             spec.report_proxy(probed.is_ok());
             probed?;
             options = options.proxy_server(forwarder.proxy_server());
+            options.resolves_names = !config.client_proxies.is_empty();
         }
         let launched_at = Instant::now();
         let (chromium, pipe) = Chromium::launch(options, state_dir).await?;
@@ -146,9 +152,9 @@ impl Host {
             engine: chromium.engine(),
             version,
             health: Health::default(),
-            forwarder,
             contents,
             chromium,
+            forwarder,
             spec,
             launched_at,
             places: if kind == LeaseKind::Shared { config.leases_per_browser.max(1) } else { 1 },
@@ -277,7 +283,7 @@ impl Host {
 
     /// Whether the proxy, if there is one, worked at the last request.
     pub(super) fn check_proxy(&self) -> Result<(), ChromeError> {
-        let error = self.forwarder.as_ref().and_then(Forwarder::last_error);
+        let error = self.forwarder.as_ref().and_then(|forwarder| forwarder.last_error());
         match error.filter(crate::egress::ProxyError::blames_proxy) {
             Some(error) => Err(error.into()),
             None => Ok(()),
@@ -303,6 +309,11 @@ impl Host {
             None => Ok(()),
             Some(path) => Err(CdpError::Leftover(format!("the file {}", path.display())).into()),
         }
+    }
+
+    /// Keeps a forwarder until the processes are gone.
+    pub(super) fn keep(&self, forwarder: Arc<Forwarder>) {
+        self.state().kept.push(forwarder);
     }
 
     /// A directory for a lease's files, which goes with the process at the latest.

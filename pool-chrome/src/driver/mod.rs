@@ -6,6 +6,7 @@ mod config;
 #[cfg(feature = "policies")]
 mod corrupt_profile;
 mod fleet;
+mod gate;
 mod health;
 mod host;
 mod oxide;

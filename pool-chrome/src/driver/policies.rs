@@ -7,8 +7,11 @@ use pool_policies::{
 };
 use serde_json::json;
 
+use super::gate::Gate;
 use super::scratch::ScratchPage;
 use super::{BrowserSpec, VirtualBrowser};
+use crate::egress::Pass;
+use crate::mux::DefaultContext;
 
 impl ProfileSpec for BrowserSpec {
     fn set_profile(&mut self, instance: ProfileInstance) {
@@ -33,7 +36,13 @@ impl Warm for VirtualBrowser {
     /// Goes to the page in a context of its own, which is disposed: nobody finds it.
     async fn warm(&mut self, how: &WarmUp) -> Result<(), BoxError> {
         let Some(seat) = &self.seat else { return Ok(()) };
-        let page = ScratchPage::open(&seat.place.mux).await?;
+        // The page is the operator's wish: it may go wherever a lease may.
+        let gate = Gate::new(&seat.place, DefaultContext::Fresh).await?;
+        if let Some(gate) = &gate {
+            gate.open(Pass::new);
+        }
+        let proxy = gate.as_ref().map(Gate::proxy_server);
+        let page = ScratchPage::open(&seat.place.mux, proxy.as_deref()).await?;
         if let Some((width, height)) = how.viewport {
             let params = json!({
                 "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
@@ -49,6 +58,9 @@ impl Warm for VirtualBrowser {
             page.run(script).await?;
         }
         page.close().await?;
+        if let Some(gate) = gate {
+            gate.finish();
+        }
         Ok(())
     }
 }

@@ -12,9 +12,10 @@ pub(super) struct ScratchPage<'a> {
 }
 
 impl<'a> ScratchPage<'a> {
-    pub(super) async fn open(mux: &'a Multiplexer) -> Result<Self, CdpError> {
+    /// Opens one; what it asks for goes through `proxy`, or where the Chromium's own requests go.
+    pub(super) async fn open(mux: &'a Multiplexer, proxy: Option<&str>) -> Result<Self, CdpError> {
         const TARGET: &str = "Target.createTarget";
-        let context = mux.own_context().await?;
+        let context = mux.own_context(proxy).await?;
         let mut page = Self { mux, context: Some(context.clone()), session: None };
         let params = json!({ "url": "about:blank", "browserContextId": context });
         let made = mux.call(None, TARGET, &params).await?;

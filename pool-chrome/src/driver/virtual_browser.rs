@@ -48,6 +48,7 @@ impl VirtualBrowser {
     ///
     /// [`CdpError::Ended`] with the reason if the browser is gone.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
+        self.seat().let_out(terms);
         self.seat().lease.begin(terms).await
     }
 
@@ -58,6 +59,7 @@ impl VirtualBrowser {
     ///
     /// [`CdpError::Ended`] with the reason if the browser is gone.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
+        self.seat().let_out(&LeaseTerms::new());
         self.seat().lease.connect().await
     }
 

@@ -2,6 +2,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Refusal;
+
 /// Why an egress proxy does not work. Clones are cheap, and none of it holds credentials.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,3 +72,45 @@ impl ProxyError {
         !matches!(self, Self::Refused { .. } | Self::BadUrl(_) | Self::Listen(_))
     }
 }
+
+/// Why a request of a browser was not carried out.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It is against the rules.
+    Refused(Refusal),
+    /// Its target is not to be reached.
+    Unreachable(Arc<dyn std::error::Error + Send + Sync>),
+    /// The proxy does not work, or does not reach the target.
+    Proxy(ProxyError),
+}
+
+impl Failure {
+    pub(super) fn unreachable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unreachable(Arc::new(error))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
+    }
+}
+
+/// For hyper, which closes the connection of a request that ends in an error.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -12,7 +12,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 
 use super::ProxyError;
-use super::tunnel::{Connection, Io};
+use super::exit::{Connection, Io};
 use super::upstream::Upstream;
 
 /// Asks an HTTP proxy to connect to `target`.

@@ -6,16 +6,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What has gone over the connections to a proxy, in bytes, handshakes included: what a provider
-/// counts.
+use super::guard::Mark;
+
+/// What has gone over the connections to a proxy, or to targets where there is none, in bytes,
+/// handshakes included: what a provider counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bytes sent to the proxy.
+    /// Bytes sent.
     pub sent: u64,
-    /// Bytes received from the proxy.
+    /// Bytes received.
     pub received: u64,
-    /// Connections made to the proxy.
+    /// Connections made.
     pub connections: u64,
 }
 
@@ -42,12 +44,19 @@ impl Meter {
 pub(super) struct Metered<S> {
     stream: S,
     meter: Arc<Meter>,
+    /// Kept as long as the connection.
+    _mark: Option<Mark>,
 }
 
 impl<S> Metered<S> {
     pub(super) fn new(stream: S, meter: Arc<Meter>) -> Self {
         meter.connections.fetch_add(1, Ordering::Relaxed);
-        Self { stream, meter }
+        Self { stream, meter, _mark: None }
+    }
+
+    /// Has the connection known as that of a browser.
+    pub(super) fn marked(self, mark: Mark) -> Self {
+        Self { _mark: Some(mark), ..self }
     }
 }
 

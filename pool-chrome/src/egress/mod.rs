@@ -1,18 +1,26 @@
-//! The way out of a proxied Chromium: a forwarder on loopback that adds the credentials.
+//! The way out of a Chromium: a forwarder on loopback, which adds credentials and keeps rules.
 //!
-//! Chromium takes no credentials in `--proxy-server`, and there everybody could read them in the
-//! process list. So each proxied Chromium talks to a [`Forwarder`] of its own, which passes
-//! everything on to the [`Upstream`] proxy and never goes anywhere else.
+//! Each guarded or proxied Chromium, and each lease in it, talks to a [`Forwarder`] of its own,
+//! which leads out directly or by an [`Upstream`] proxy and never goes anywhere else. Chromium
+//! takes no credentials in `--proxy-server`, and there everybody could read them in the process
+//! list: the forwarder adds them.
 //!
-//! # What a page sees when the proxy fails
+//! What browsers may ask for is judged by the [`Guard`] of the pool. It resolves a name once,
+//! judges **all** its addresses, and connects to one of those that were judged, so that no name can
+//! lead elsewhere between the judgement and the connection. Where a proxy resolves the names, they
+//! are judged by their spelling, and addresses as such.
+//!
+//! # What a page sees of a failure
 //!
 //! The forwarder has a choice only where Chromium leaves one, and takes what no client can take
 //! for a page:
 //!
 //! | | `https:`, `wss:`, `ws:` | `http:` |
 //! |---|---|---|
-//! | proxy down, silent, or refuses our credentials | 502 to the `CONNECT`: `net::ERR_TUNNEL_CONNECTION_FAILED` | the connection is closed: `net::ERR_EMPTY_RESPONSE` |
-//! | proxy works, the site cannot be reached | the same | what the proxy answers, usually a page with status 502 or 503; with SOCKS, which has no pages, closed |
+//! | against the rules | 403 to the `CONNECT`: `net::ERR_TUNNEL_CONNECTION_FAILED` | a page with status 403 that names the rule |
+//! | the site cannot be reached directly | 502: the same | the connection is closed: `net::ERR_EMPTY_RESPONSE` |
+//! | proxy down, silent, or refuses our credentials | 502: the same | the connection is closed |
+//! | proxy works, the site cannot be reached | 502: the same | what the proxy answers, usually a page with status 502 or 503; with SOCKS, which has no pages, closed |
 //!
 //! A 407 of the proxy is never shown to Chromium: it would ask the client for credentials that
 //! are the operator's business. Which failure it was is told by [`Forwarder::last_error`].
@@ -20,21 +28,29 @@
 //! # Who may use it
 //!
 //! It listens on 127.0.0.1 only, on a port that the system picks, and serves nothing but proxy
-//! requests: a web page that guesses the port can send it none. Other users of the same machine
-//! can; where those are not trusted, run the pool in a network namespace of its own, as a
-//! container has it.
+//! requests: a web page that guesses the port can send it none, and one behind a guard cannot even
+//! reach it. Other users of the same machine can; where those are not trusted, run the pool in a
+//! network namespace of its own, as a container has it.
 
+mod address;
 mod auth;
 mod error;
+mod exit;
 mod forwarder;
+mod guard;
 mod http;
 mod meter;
+mod pattern;
+mod rules;
 mod session;
 mod socks5;
-mod tunnel;
+mod target;
 mod upstream;
 
 pub use error::ProxyError;
-pub use forwarder::Forwarder;
+pub use forwarder::{Forwarder, Pass};
+pub use guard::{Guard, Requests};
 pub use meter::Traffic;
+pub use pattern::{Pattern, PatternError};
+pub use rules::{Private, Refusal, Rules};
 pub use upstream::Upstream;

@@ -2,11 +2,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{Either, Empty};
+use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
-use hyper::http::uri::Authority;
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHORIZATION, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, server};
@@ -16,11 +18,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::ProxyError;
-use super::forwarder::Shared;
+use super::error::Failure;
+use super::exit::{self, Io};
+use super::forwarder::{Pass, Shared};
 use super::http::{broken, check};
-use super::tunnel::{self, Io};
-use super::upstream::Protocol;
+use super::target::Target;
+use super::upstream::{Protocol, Upstream};
+use super::{ProxyError, Refusal};
 
 /// Headers that are about one connection and not about the message, beside those that
 /// `Connection` names.
@@ -42,12 +46,12 @@ const RESPONSE: Duration = Duration::from_secs(300);
 /// More than any page sends; hyper's own limit is 100.
 const MAX_HEADERS: usize = 512;
 
-type Body = Either<Incoming, Empty<Bytes>>;
+type Body = Either<Incoming, Full<Bytes>>;
 
 /// One connection of Chromium.
 ///
-/// It has its own connection to the proxy: one that were shared between two of Chromium's could
-/// carry what one site has authenticated (as NTLM does, per connection) into another context.
+/// It has its own connection onward: one that were shared between two of Chromium's could carry
+/// what one site has authenticated (as NTLM does, per connection) into another context.
 #[derive(Default)]
 struct Session {
     /// For plain requests, kept for the next one.
@@ -57,21 +61,21 @@ struct Session {
 }
 
 struct Onward {
-    /// With SOCKS a connection leads to one site.
-    site: Option<Authority>,
+    /// Where it leads; `None` for an HTTP proxy, which takes requests for any site.
+    site: Option<Target>,
     sender: SendRequest<Incoming>,
     /// Drives the connection; ends with it.
     _driver: JoinSet<()>,
 }
 
 /// Serves one connection of Chromium until it ends.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, pass: Option<Arc<Pass>>) {
     // A failure costs only speed.
     let _ = stream.set_nodelay(true);
     let session = Arc::new(Session::default());
     let service = service_fn(|request| {
-        let (session, shared) = (Arc::clone(&session), Arc::clone(&shared));
-        async move { session.answer(request, &shared).await }
+        let (session, shared, pass) = (Arc::clone(&session), Arc::clone(&shared), pass.clone());
+        async move { session.answer(request, &shared, pass.as_deref()).await }
     });
     let served = server::conn::http1::Builder::new()
         .preserve_header_case(true)
@@ -98,65 +102,85 @@ impl Session {
         &self,
         request: Request<Incoming>,
         shared: &Shared,
-    ) -> Result<Response<Body>, ProxyError> {
-        let plain = request.uri().scheme_str() == Some("http");
-        let answer = match request.uri().authority().cloned() {
-            Some(target) if request.method() == Method::CONNECT => {
-                Ok(self.connect(request, &target, shared).await)
-            }
-            Some(target) if plain => self.forward(request, target, shared).await,
+        pass: Option<&Pass>,
+    ) -> Result<Response<Body>, Failure> {
+        let is_tunnel = request.method() == Method::CONNECT;
+        let default_port = match (request.uri().scheme_str(), request.uri().authority()) {
+            (Some("http"), Some(_)) => 80,
+            (_, Some(_)) if is_tunnel => 443,
             // A web page that has guessed the port, or somebody with a browser.
             _ => return Ok(status(StatusCode::BAD_REQUEST)),
         };
-        if let Err(error) = &answer {
-            shared.failed(error.clone());
+        let authority = request.uri().authority();
+        let target = authority.and_then(|authority| Target::read(authority, default_port));
+        let answer = match (&target, pass) {
+            (_, None) => Err(Refusal::Closed.into()),
+            (None, _) => Err(Refusal::Unclear.into()),
+            (Some(target), Some(pass)) if is_tunnel => {
+                self.connect(request, target, shared, pass).await
+            }
+            (Some(target), Some(pass)) => self.forward(request, target, shared, pass).await,
+        };
+        shared.guard.count(&answer);
+        let failure = match answer {
+            Ok(answer) => {
+                shared.exit.worked();
+                return Ok(answer);
+            }
+            Err(failure) => failure,
+        };
+        match &failure {
+            Failure::Refused(refusal) => {
+                if let (Some(target), Some(pass)) = (&target, pass) {
+                    pass.log(target, *refusal);
+                }
+                return Ok(refused(*refusal));
+            }
+            Failure::Unreachable(error) => {
+                tracing::debug!(target = target.map(tracing::field::display), %error, "not reached");
+            }
+            Failure::Proxy(error) => shared.exit.failed(error.clone()),
         }
-        answer
+        if is_tunnel { Ok(status(StatusCode::BAD_GATEWAY)) } else { Err(failure) }
     }
 
     async fn connect(
         &self,
         mut request: Request<Incoming>,
-        target: &Authority,
+        target: &Target,
         shared: &Shared,
-    ) -> Response<Body> {
-        match tunnel::open(&shared.upstream, &shared.meter, target, 443).await {
-            Ok(onward) => {
-                shared.worked();
-                let upgrade = hyper::upgrade::on(&mut request);
-                let mut tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
-                *tunnel = Some((upgrade, onward));
-                status(StatusCode::OK)
-            }
-            Err(error) => {
-                shared.failed(error);
-                status(StatusCode::BAD_GATEWAY)
-            }
-        }
+        pass: &Pass,
+    ) -> Result<Response<Body>, Failure> {
+        let onward = shared.exit.open(&shared.guard, target, pass).await?;
+        let upgrade = hyper::upgrade::on(&mut request);
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, onward));
+        Ok(status(StatusCode::OK))
     }
 
     async fn forward(
         &self,
         mut request: Request<Incoming>,
-        target: Authority,
+        target: &Target,
         shared: &Shared,
-    ) -> Result<Response<Body>, ProxyError> {
-        let upstream = &shared.upstream;
+        pass: &Pass,
+    ) -> Result<Response<Body>, Failure> {
         strip(request.headers_mut());
-        // Chromium sends it; who does not is told by HTTP to.
-        if !request.headers().contains_key(HOST) {
-            let host =
-                HeaderValue::from_str(target.as_str()).expect("an authority is visible ASCII");
-            request.headers_mut().insert(HOST, host);
-        }
-        let site = match upstream.protocol {
-            Protocol::Http => {
-                if let Some(credentials) = &upstream.credentials {
+        // What was judged is what is asked for, whatever else the request says.
+        let authority = request.uri().authority().expect("a target was read from it").as_str();
+        let host = HeaderValue::from_str(authority).expect("an authority is visible ASCII");
+        request.headers_mut().insert(HOST, host);
+        let upstream = shared.exit.upstream.as_ref();
+        let proxy = upstream.filter(|upstream| upstream.protocol == Protocol::Http);
+        let site = match proxy {
+            Some(proxy) => {
+                // It is one connection for all sites, so each request is judged by itself.
+                shared.guard.admit(target, pass.allowed())?;
+                if let Some(credentials) = &proxy.credentials {
                     request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.basic());
                 }
                 None
             }
-            Protocol::Socks5 => {
+            None => {
                 let path = request.uri().path_and_query().cloned();
                 *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
                 Some(target.clone())
@@ -172,16 +196,23 @@ impl Session {
         }
         let mut onward = match kept {
             Some(onward) => onward,
-            None => Onward::new(site, &target, shared).await?,
+            None => Onward::new(site, target, shared, pass).await?,
         };
-        let waited = tokio::time::timeout(RESPONSE, onward.sender.send_request(request));
-        let timeout = |_| ProxyError::Timeout { proxy: upstream.name(), waited: RESPONSE };
-        let mut answer = waited.await.map_err(timeout)?.map_err(|error| broken(upstream, error))?;
-        if upstream.protocol == Protocol::Http {
-            check(upstream, answer.status())?;
+        let waited = tokio::time::timeout(RESPONSE, onward.sender.send_request(request)).await;
+        let answer = match (waited, upstream) {
+            (Ok(answer), None) => answer.map_err(Failure::unreachable)?,
+            (Ok(answer), Some(upstream)) => answer.map_err(|error| broken(upstream, error))?,
+            (Err(late), None) => return Err(Failure::unreachable(late)),
+            (Err(_), Some(upstream)) => {
+                let (proxy, waited) = (upstream.name(), RESPONSE);
+                return Err(ProxyError::Timeout { proxy, waited }.into());
+            }
+        };
+        if let Some(proxy) = proxy {
+            check(proxy, answer.status())?;
         }
-        shared.worked();
         *slot = Some(onward);
+        let mut answer = answer;
         strip(answer.headers_mut());
         Ok(answer.map(Either::Left))
     }
@@ -189,21 +220,30 @@ impl Session {
 
 impl Onward {
     async fn new(
-        site: Option<Authority>,
-        target: &Authority,
+        site: Option<Target>,
+        target: &Target,
         shared: &Shared,
-    ) -> Result<Self, ProxyError> {
-        let upstream = &shared.upstream;
-        let io: Box<dyn Io> = match upstream.protocol {
-            Protocol::Http => Box::new(tunnel::dial(upstream, &shared.meter).await?),
-            Protocol::Socks5 => tunnel::open(upstream, &shared.meter, target, 80).await?,
+        pass: &Pass,
+    ) -> Result<Self, Failure> {
+        let upstream = shared.exit.upstream.as_ref();
+        let io: Box<dyn Io> = match upstream {
+            Some(proxy @ Upstream { protocol: Protocol::Http, .. }) => {
+                Box::new(exit::dial(proxy, &shared.exit.meter).await?)
+            }
+            Some(Upstream { protocol: Protocol::Socks5, .. }) | None => {
+                shared.exit.open(&shared.guard, target, pass).await?
+            }
         };
-        let (sender, connection) = http1::Builder::new()
+        let handshake = http1::Builder::new()
             .preserve_header_case(true)
             .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| broken(upstream, error))?;
+            .await;
+        let (sender, connection) = match (handshake, upstream) {
+            (Ok(made), _) => made,
+            (Err(error), None) => return Err(Failure::unreachable(error)),
+            (Err(error), Some(upstream)) => return Err(broken(upstream, error).into()),
+        };
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // What goes wrong is seen by the request that it goes wrong for.
@@ -213,8 +253,25 @@ impl Onward {
     }
 }
 
+/// The answer to a request that is against the rules. A page may read it as one of the site's own,
+/// so it can run and remember nothing.
+fn refused(refusal: Refusal) -> Response<Body> {
+    let text = format!("Refused by the egress rules of this browser pool: {refusal}.\n");
+    let mut response = Response::new(Either::Right(Full::from(text)));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    for (name, value) in [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 fn status(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Empty::new()));
+    let mut response = Response::new(Either::Right(Full::default()));
     *response.status_mut() = status;
     response
 }

@@ -1,12 +1,16 @@
 //! The client's side of SOCKS5 (RFC 1928) with user name and password (RFC 1929).
 
 use std::io;
+use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use url::Host;
 
+use super::ProxyError;
 use super::auth::Credentials;
+use super::target::Target;
+use super::upstream::Upstream;
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
@@ -73,12 +77,12 @@ where
 }
 
 /// Asks a proxy that has been greeted to connect to a target, by name where it has one.
-pub(super) async fn connect<S>(stream: &mut S, host: &Host<&str>, port: u16) -> Result<(), Failure>
+pub(super) async fn connect<S>(stream: &mut S, target: &Target) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut message = vec![VERSION, 1, 0];
-    match host {
+    match &target.host {
         Host::Ipv4(address) => {
             message.push(1);
             message.extend_from_slice(&address.octets());
@@ -94,7 +98,7 @@ where
             message.extend_from_slice(&address.octets());
         }
     }
-    message.extend_from_slice(&port.to_be_bytes());
+    message.extend_from_slice(&target.port.to_be_bytes());
     stream.write_all(&message).await?;
 
     let mut reply = [0; 4];
@@ -126,6 +130,25 @@ fn reason(reply: u8) -> &'static str {
         6 => "the connection timed out",
         7 | 8 => "it cannot do that",
         _ => "it failed",
+    }
+}
+
+/// The same as an error of this proxy.
+pub(super) fn named(
+    upstream: &Upstream,
+    target: impl std::fmt::Display,
+    failure: Failure,
+) -> ProxyError {
+    let proxy = upstream.name();
+    match failure {
+        Failure::Credentials => {
+            ProxyError::Credentials { proxy, given: upstream.credentials.is_some() }
+        }
+        Failure::Refused(reason) => {
+            let target = target.to_string().into();
+            ProxyError::Refused { proxy, target, reason: reason.into() }
+        }
+        Failure::Broken(source) => ProxyError::Broken { proxy, source: Arc::new(source) },
     }
 }
 
@@ -187,7 +210,8 @@ mod tests {
     async fn a_target_is_named_and_not_resolved() {
         let (mut ours, mut theirs) = duplex(1024);
         theirs.write_all(&[5, 0, 0, 3, 2, b'h', b'i', 0, 80]).await.unwrap();
-        connect(&mut ours, &Host::Domain("site.example"), 443).await.unwrap();
+        let target = Target { host: Host::Domain("site.example".to_owned()), port: 443 };
+        connect(&mut ours, &target).await.unwrap();
         drop(ours);
         let mut sent = Vec::new();
         theirs.read_to_end(&mut sent).await.unwrap();

@@ -7,9 +7,8 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use super::ProxyError;
 use super::auth::Credentials;
-use super::tunnel;
+use super::{ProxyError, exit};
 
 /// A proxy out there: HTTP or SOCKS5, with or without credentials.
 ///
@@ -110,7 +109,7 @@ impl Upstream {
     /// Dropping the future closes the connection.
     pub async fn probe(&self, timeout: Duration) -> Result<(), ProxyError> {
         self.checked_ref()?;
-        let probed = tokio::time::timeout(timeout, tunnel::probe(self)).await;
+        let probed = tokio::time::timeout(timeout, exit::probe(self)).await;
         probed.map_err(|_| ProxyError::Timeout { proxy: self.name(), waited: timeout })?
     }
 

@@ -1,5 +1,9 @@
 //! Proxies that a client may name for contexts of its own.
 
+use url::Host;
+
+use crate::egress::Pattern;
+
 /// Which proxies the clients of a lease may give to the contexts that they make.
 ///
 /// What goes through a proxy of the pool's, a region's or the guard's, must not be led round it:
@@ -10,11 +14,9 @@ pub enum ClientProxies {
     /// Any, with any bypass list. The default.
     #[default]
     Any,
-    /// One proxy that matches one of these patterns, for everything, loopback included.
-    ///
-    /// A pattern is `host:port`: `*.example` stands for every name below `example`, a host or a
-    /// port of `*` for any. Without any pattern no client proxy is allowed.
-    Only(Vec<String>),
+    /// One proxy that matches one of these patterns, for everything, loopback included. Without any
+    /// pattern no client proxy is allowed.
+    Only(Vec<Pattern>),
 }
 
 impl ClientProxies {
@@ -24,7 +26,7 @@ impl ClientProxies {
         match self {
             Self::Any => true,
             Self::Only(patterns) => address(server).is_some_and(|(host, port)| {
-                patterns.iter().any(|pattern| matches(pattern, &host, port))
+                patterns.iter().any(|pattern| pattern.names(&host, port))
             }),
         }
     }
@@ -32,7 +34,7 @@ impl ClientProxies {
 
 /// Reads the one proxy that a server names. Lists, rules for single schemes, `direct://` and
 /// whatever Chromium might read in another way are no such thing.
-fn address(server: &str) -> Option<(String, u16)> {
+fn address(server: &str) -> Option<(Host, u16)> {
     let (scheme, rest) = server.split_once("://").unwrap_or(("http", server));
     let default = match scheme.to_ascii_lowercase().as_str() {
         "http" => 80,
@@ -49,18 +51,11 @@ fn address(server: &str) -> Option<(String, u16)> {
     };
     let port = port.map_or(Some(default), |port| port.parse().ok())?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-    let is_host = !host.is_empty() && host.bytes().all(plain);
-    is_host.then(|| (host.trim_end_matches('.').to_ascii_lowercase(), port))
-}
-
-fn matches(pattern: &str, host: &str, port: u16) -> bool {
-    let Some((hosts, ports)) = pattern.rsplit_once(':') else { return false };
-    let hosts = hosts.trim_matches(['[', ']']).to_ascii_lowercase();
-    let is_host = match hosts.strip_prefix("*.") {
-        Some(above) => host.strip_suffix(above).is_some_and(|below| below.ends_with('.')),
-        None => hosts == "*" || hosts == host,
-    };
-    is_host && (ports == "*" || ports.parse() == Ok(port))
+    if !host.bytes().all(plain) {
+        return None;
+    }
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some((Host::parse(&bracketed).ok()?, port))
 }
 
 #[cfg(test)]
@@ -68,7 +63,7 @@ mod tests {
     use super::*;
 
     fn only(patterns: &[&str]) -> ClientProxies {
-        ClientProxies::Only(patterns.iter().map(|&pattern| pattern.to_owned()).collect())
+        ClientProxies::Only(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect())
     }
 
     #[test]

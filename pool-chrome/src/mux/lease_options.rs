@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::client_proxies::ClientProxies;
+use crate::egress::Pattern;
 
 /// Whether a lease has its Chromium to itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,8 +47,8 @@ pub struct LeaseOptions {
     /// Whether the lease's [first page](LeaseTerms::first_page) is made ahead; it is the client's
     /// first `newPage` where a lease begins with none. Default: yes.
     pub warm_page: bool,
-    /// The proxy of its fresh default context, in the syntax of `--proxy-server`, instead of the
-    /// Chromium's own. Default: none.
+    /// The proxy of its fresh default context and of contexts that its clients make, in the syntax
+    /// of `--proxy-server`, instead of the Chromium's own. Default: none.
     pub proxy: Option<String>,
     /// Which proxies its clients may give to contexts that they make. Default: any.
     pub client_proxies: ClientProxies,
@@ -70,11 +71,17 @@ pub struct LeaseTerms {
     /// Whether it begins with a page in its default context, as a browser that was just launched
     /// does. Default: yes.
     pub first_page: bool,
+    /// What its pages may ask for, of what the rules of the driver's
+    /// [`guard`](crate::ChromeDriver::guard) allow. Without a guard or a proxy it has no effect.
+    /// Default: all of it.
+    pub allow_domains: Option<Vec<Pattern>>,
+    /// What it is called in the log. Default: nothing.
+    pub holder: Option<String>,
 }
 
 impl Default for LeaseTerms {
     fn default() -> Self {
-        Self { first_page: true }
+        Self { first_page: true, allow_domains: None, holder: None }
     }
 }
 
@@ -89,6 +96,20 @@ impl LeaseTerms {
     #[must_use]
     pub fn first_page(mut self, first_page: bool) -> Self {
         self.first_page = first_page;
+        self
+    }
+
+    /// Sets [`allow_domains`](Self::allow_domains).
+    #[must_use]
+    pub fn allow_domains(mut self, domains: impl Into<Option<Vec<Pattern>>>) -> Self {
+        self.allow_domains = domains.into();
+        self
+    }
+
+    /// Sets [`holder`](Self::holder).
+    #[must_use]
+    pub fn holder(mut self, holder: impl Into<Option<String>>) -> Self {
+        self.holder = holder.into();
         self
     }
 }

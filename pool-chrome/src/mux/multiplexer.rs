@@ -207,10 +207,16 @@ impl Multiplexer {
         self.shared.update(|state| state.detach_own(session));
     }
 
-    /// Makes a context for pages of our own.
-    pub(crate) async fn own_context(&self) -> Result<String, CdpError> {
+    /// Makes a context for pages of our own, behind a proxy or where the Chromium's own requests
+    /// go.
+    pub(crate) async fn own_context(&self, proxy: Option<&str>) -> Result<String, CdpError> {
         const METHOD: &str = "Target.createBrowserContext";
-        let made = self.call(None, METHOD, &json!({ "disposeOnDetach": true })).await?;
+        let mut params = json!({ "disposeOnDetach": true });
+        if let Some(proxy) = proxy {
+            params["proxyServer"] = json!(proxy);
+            params["proxyBypassList"] = json!("<-loopback>");
+        }
+        let made = self.call(None, METHOD, &params).await?;
         let context = made["browserContextId"].as_str();
         let context = context.ok_or_else(|| CdpError::unexpected(METHOD, "no browserContextId"))?;
         self.shared.update(|state| state.adopt_context(context));

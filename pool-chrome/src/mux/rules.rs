@@ -76,8 +76,8 @@ pub(crate) enum Rule {
     /// The parameters that stand in `parameters.rs` must lie within their bounds.
     Judged,
     /// As [`Taint`](Self::Taint), but refused where the lease is held to certain proxies:
-    /// extensions may set others.
-    Extensions,
+    /// extensions may set others, and casting looks for devices by itself.
+    LeadsRound,
 }
 
 use Rule::*;
@@ -174,9 +174,9 @@ static TABLE: &[Row] = &[
     row("Memory.getBrowserSamplingProfile",       [Refuse, Refuse],         [Pass, Pass]),
     row("Memory.prepareForLeakDetection",         [Refuse, Refuse],         [Taint, Taint]),
     row("Memory.getDOMCountersForLeakDetection",  [Refuse, Refuse],         [Taint, Taint]),
-    row("Extensions.*",                           [Refuse, Refuse],         [Extensions, Extensions]),
+    row("Extensions.*",                           [Refuse, Refuse],         [LeadsRound, LeadsRound]),
     row("PWA.*",                                  [Refuse, Refuse],         [Taint, Taint]),
-    row("Cast.*",                                 [Refuse, Refuse],         [Taint, Taint]),
+    row("Cast.*",                                 [Refuse, Refuse],         [LeadsRound, LeadsRound]),
     row("BluetoothEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
     row("SmartCardEmulation.*",                   [Refuse, Refuse],         [Taint, Taint]),
     row("Tracing.*",                              [Refuse, Refuse],         [Pass, Pass]),

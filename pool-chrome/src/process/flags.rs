@@ -194,12 +194,25 @@ pub(super) fn command_line(
         .iter()
         .filter(|arg| switch(arg).is_none_or(|(name, _)| !merged.contains(&name)));
     flags.extend(extra.cloned());
+    if let Some(proxy) = &options.proxy_server
+        && let (false, Some(rule)) = (options.resolves_names, only_resolving(proxy))
+    {
+        // Last, so that it is the one that counts.
+        flags.push(rule);
+    }
 
     let mut command_line: Vec<std::ffi::OsString> = flags.into_iter().map(Into::into).collect();
     let mut user_data = std::ffi::OsString::from("--user-data-dir=");
     user_data.push(around.user_data_dir);
     command_line.push(user_data);
     command_line
+}
+
+/// The switch by which nothing is resolved but the host of the proxy, addresses included: what
+/// would go round the proxy, such as a name that a page wants resolved ahead, goes nowhere.
+fn only_resolving(proxy: &str) -> Option<String> {
+    let host = url::Url::parse(proxy).ok()?.host_str()?.to_owned();
+    Some(format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host}"))
 }
 
 /// The name and the value of a switch. Chromium takes one dash for two.
@@ -269,6 +282,11 @@ mod tests {
     fn a_proxied_browser_bypasses_nothing() {
         let flags = built(&LaunchOptions::new().proxy_server("http://127.0.0.1:1"));
         assert!(flags.contains(&"--proxy-bypass-list=<-loopback>".to_owned()));
+        let rules = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1".to_owned();
+        assert!(flags.contains(&rules));
+        let mut resolving = LaunchOptions::new().proxy_server("http://127.0.0.1:1");
+        resolving.resolves_names = true;
+        assert!(!built(&resolving).iter().any(|flag| flag.contains("host-resolver-rules")));
         assert!(!built(&LaunchOptions::new()).iter().any(|flag| flag.contains("proxy")));
     }
 

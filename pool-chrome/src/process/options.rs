@@ -67,6 +67,9 @@ pub struct LaunchOptions {
     /// credentials, which belong into a [`Forwarder`](crate::egress::Forwarder). WebRTC is confined
     /// to it. Default: direct connections.
     pub proxy_server: Option<String>,
+    /// Whether Chromium resolves names by itself where it has a proxy, as it must for another proxy
+    /// of a context's own. If it does not, nothing of it can go elsewhere by a name. Default: no.
+    pub resolves_names: bool,
     /// Names of environment variables that Chromium gets besides the usual ones for paths, locale,
     /// time zone, fonts and display. Default: none.
     pub env: Vec<String>,
@@ -85,6 +88,7 @@ impl Default for LaunchOptions {
             args: Vec::new(),
             user_data: UserData::Private,
             proxy_server: None,
+            resolves_names: false,
             env: Vec::new(),
             launch_timeout: Duration::from_secs(20),
         }

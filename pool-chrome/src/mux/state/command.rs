@@ -105,7 +105,7 @@ impl State {
                 self.download_to(request, params);
             }
             Rule::Judged => self.judged(request),
-            Rule::Extensions => {
+            Rule::LeadsRound => {
                 let held = self.leases.get(&request.lease);
                 let rule = match held.map(|lease| &lease.options.client_proxies) {
                     Some(ClientProxies::Any) => Rule::Taint,

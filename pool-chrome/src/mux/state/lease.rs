@@ -149,7 +149,9 @@ impl Lease {
         let exclusive = self.options.kind == LeaseKind::Exclusive;
         AddressRule {
             kind: self.options.kind,
-            off_the_record: self.options.default_context == DefaultContext::Fresh,
+            // Pages of Chromium's own could lead a real context round its proxy.
+            off_the_record: self.options.default_context == DefaultContext::Fresh
+                || self.options.proxy.is_some(),
             files: self.options.file_urls.unwrap_or(exclusive),
         }
     }

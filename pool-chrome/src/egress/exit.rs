@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::http::uri::Authority;
@@ -7,8 +7,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Host;
 
+use super::error::Failure;
+use super::forwarder::Pass;
+use super::guard::{Direct, Guard};
 use super::meter::{Meter, Metered};
-use super::socks5::{self, Failure};
+use super::socks5;
+use super::target::Target;
 use super::upstream::{Protocol, Upstream};
 use super::{ProxyError, http};
 
@@ -18,14 +22,71 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a proxy may take to connect to a target.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A connection to a target, through a proxy.
+/// A connection to a target.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 pub(super) type Connection = Metered<TcpStream>;
 
-/// Connects to the proxy itself.
+/// The way out of a browser: by a proxy, or directly, with what has been seen of it.
+#[derive(Debug)]
+pub(super) struct Exit {
+    pub(super) upstream: Option<Upstream>,
+    pub(super) meter: Arc<Meter>,
+    last_error: Mutex<Option<ProxyError>>,
+}
+
+impl Exit {
+    pub(super) fn new(upstream: Option<Upstream>) -> Self {
+        Self { upstream, meter: Arc::default(), last_error: Mutex::default() }
+    }
+
+    /// Connects to a target, by whichever way that is, if that is allowed.
+    pub(super) async fn open(
+        &self,
+        guard: &Arc<Guard>,
+        target: &Target,
+        pass: &Pass,
+    ) -> Result<Box<dyn Io>, Failure> {
+        match &self.upstream {
+            None => {
+                let Direct { stream, mark } = guard.connect(target, pass.allowed()).await?;
+                Ok(Box::new(Metered::new(stream, Arc::clone(&self.meter)).marked(mark)))
+            }
+            Some(upstream) => {
+                guard.admit(target, pass.allowed())?;
+                Ok(open(upstream, &self.meter, target).await?)
+            }
+        }
+    }
+
+    pub(super) fn worked(&self) {
+        if self.upstream.is_some() {
+            *self.lock() = None;
+        }
+    }
+
+    pub(super) fn failed(&self, error: ProxyError) {
+        let mut last = self.lock();
+        let news = last.as_ref().is_none_or(|last| !last.blames_proxy());
+        // Once per outage: a page asks for hundreds of things.
+        if news && error.blames_proxy() {
+            tracing::warn!(%error, "an egress proxy does not work");
+        }
+        *last = Some(error);
+    }
+
+    pub(super) fn last_error(&self) -> Option<ProxyError> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ProxyError>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connects to a proxy itself.
 pub(super) async fn dial(
     upstream: &Upstream,
     meter: &Arc<Meter>,
@@ -54,25 +115,21 @@ async fn timed(
         .map_err(|source| ProxyError::Connect { proxy: proxy(), source: Arc::new(source) })
 }
 
-/// Connects to `target` through the proxy.
-pub(super) async fn open(
+/// Connects to a target through a proxy.
+async fn open(
     upstream: &Upstream,
     meter: &Arc<Meter>,
-    target: &Authority,
-    default_port: u16,
+    target: &Target,
 ) -> Result<Box<dyn Io>, ProxyError> {
     let mut connection = dial(upstream, meter).await?;
     let opened = async {
         match upstream.protocol {
-            Protocol::Http => http::connect(upstream, connection, target).await,
+            Protocol::Http => http::connect(upstream, connection, &target.authority()).await,
             Protocol::Socks5 => {
-                let failed = |failure| named(upstream, target.as_str(), failure);
-                let host =
-                    host(target).ok_or_else(|| failed(Failure::Refused("it has no name")))?;
-                let port = target.port_u16().unwrap_or(default_port);
+                let failed = |failure| socks5::named(upstream, target, failure);
                 let credentials = upstream.credentials.as_ref();
                 socks5::greet(&mut connection, credentials).await.map_err(failed)?;
-                socks5::connect(&mut connection, &host, port).await.map_err(failed)?;
+                socks5::connect(&mut connection, target).await.map_err(failed)?;
                 Ok(Box::new(connection) as Box<dyn Io>)
             }
         }
@@ -88,7 +145,7 @@ pub(super) async fn probe(upstream: &Upstream) -> Result<(), ProxyError> {
     match upstream.protocol {
         Protocol::Socks5 => socks5::greet(&mut connection, upstream.credentials.as_ref())
             .await
-            .map_err(|failure| named(upstream, "", failure)),
+            .map_err(|failure| socks5::named(upstream, "", failure)),
         Protocol::Http => {
             let nowhere = Authority::from_static("proxy-check.invalid:443");
             match http::connect(upstream, connection, &nowhere).await {
@@ -96,28 +153,5 @@ pub(super) async fn probe(upstream: &Upstream) -> Result<(), ProxyError> {
                 _ => Ok(()),
             }
         }
-    }
-}
-
-fn host(target: &Authority) -> Option<Host<&str>> {
-    let host = target.host();
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match (inner, host.parse()) {
-        (Some(address), _) => address.parse().ok().map(Host::Ipv6),
-        (None, Ok(address)) => Some(Host::Ipv4(address)),
-        (None, Err(_)) => (!host.is_empty()).then_some(Host::Domain(host)),
-    }
-}
-
-fn named(upstream: &Upstream, target: &str, failure: Failure) -> ProxyError {
-    let proxy = upstream.name();
-    match failure {
-        Failure::Credentials => {
-            ProxyError::Credentials { proxy, given: upstream.credentials.is_some() }
-        }
-        Failure::Refused(reason) => {
-            ProxyError::Refused { proxy, target: target.into(), reason: reason.into() }
-        }
-        Failure::Broken(source) => ProxyError::Broken { proxy, source: Arc::new(source) },
     }
 }
