@@ -63,10 +63,13 @@ impl Reload for Reloader {
 }
 
 fn is_held(key: &str) -> bool {
-    HELD_FROM_START.iter().any(|held| match key.strip_prefix(held) {
-        Some(rest) => rest.is_empty() || rest.starts_with('.'),
-        None => false,
-    })
+    // Whether browsers are guarded at all is decided when they are launched; their rules are not.
+    let is_presence = key == "egress";
+    is_presence
+        || HELD_FROM_START.iter().any(|held| match key.strip_prefix(held) {
+            Some(rest) => rest.is_empty() || rest.starts_with('.'),
+            None => false,
+        })
 }
 
 /// The new configuration, but for what holds from the start.
@@ -75,6 +78,10 @@ fn with_held(current: &Config, mut next: Config) -> Config {
     next.log = current.log.clone();
     next.telemetry = current.telemetry.clone();
     next.gateway.listen = current.gateway.listen;
+    match (&current.egress, &mut next.egress) {
+        (Some(was), Some(egress)) => egress.client_proxies.clone_from(&was.client_proxies),
+        (was, egress) => egress.clone_from(was),
+    }
     let (was, pool) = (&current.pool, &mut next.pool);
     pool.name.clone_from(&was.name);
     pool.state_dir.clone_from(&was.state_dir);
@@ -94,6 +101,7 @@ fn with_held(current: &Config, mut next: Config) -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{EgressConfig, PrivateAddresses};
 
     #[test]
     fn what_is_held_from_the_start_is_named_and_kept() {
@@ -106,6 +114,27 @@ mod tests {
         assert_eq!(held, ["chrome.headless", "pool.max_waiting"]);
         let kept = with_held(&Config::default(), next);
         assert_eq!(changes(&Config::default(), &kept), ["pool.max_size"]);
+    }
+
+    #[test]
+    fn the_rules_of_a_guard_change_and_what_browsers_are_launched_with_does_not() {
+        let guarded = |change: fn(&mut EgressConfig)| {
+            let mut config = Config::default();
+            change(config.egress.insert(EgressConfig::default()));
+            config
+        };
+        let current = guarded(|_| {});
+        let next = guarded(|egress| {
+            egress.private = PrivateAddresses::Deny;
+            egress.deny = vec!["*:25".parse().expect("a pattern")];
+            egress.client_proxies = vec!["proxy.example:*".parse().expect("a pattern")];
+        });
+        let keys = changes(&current, &next);
+        let held: Vec<_> = keys.iter().filter(|key| is_held(key)).collect();
+        assert_eq!(held, ["egress.client_proxies"]);
+        let kept = with_held(&current, next);
+        assert_eq!(changes(&current, &kept), ["egress.deny", "egress.private"]);
+        assert!(with_held(&current, Config::default()).egress.is_some());
     }
 
     #[test]
@@ -123,6 +152,7 @@ mod tests {
         next.pool.health_check_interval = None;
         next.pool.state_dir = "/elsewhere".into();
         next.log.filter = "debug".into();
+        next.egress = Some(EgressConfig::default());
         let keys = changes(&Config::default(), &next);
         assert!(keys.iter().all(|key| is_held(key)), "{keys:?}");
         assert!(changes(&Config::default(), &with_held(&Config::default(), next)).is_empty());

@@ -42,6 +42,7 @@ impl Service {
         let listener = bind(config.gateway.listen).await?;
         let observer = Observer::new(&config.pool.name);
         let opened = open(config, &observer).await.map_err(OpenError::failure)?;
+        opened.protect(listener.local_addr()?, config);
         observer.alerts().configure(&config.alerts);
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.fleet(), observer);

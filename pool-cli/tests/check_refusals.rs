@@ -1,6 +1,6 @@
 //! Bad configurations: each is refused at its line and column, with what to write instead.
 
-use pool_cli::config::{Finding, Loader, Place};
+use pool_cli::config::{Finding, Loader, Place, PrivateAddresses};
 
 /// One bad file: what is in it, where it is wrong, what is said, what is suggested.
 type Case = (&'static str, (usize, usize), &'static str, &'static str);
@@ -59,7 +59,7 @@ const UNKNOWN: &[Case] = &[
         "[zebra]",
         (1, 2),
         "unknown section [zebra]",
-        "known sections: [gateway], [pool], [chrome], [profiles], [priority], [regions], [sizing], \
+        "known sections: [gateway], [pool], [chrome], [egress], [profiles], [priority], [regions], [sizing], \
          [warming], [alerts], [telemetry], [log]",
     ),
     (
@@ -376,6 +376,51 @@ const ADDRESSES: &[Case] = &[
     ),
 ];
 
+const PATTERNS: &[Case] = &[
+    (
+        "[egress]\nprivate = \"none\"",
+        (2, 11),
+        "`private` must be \"allow\" or \"deny\", not \"none\"",
+        "",
+    ),
+    (
+        "[egress]\nprivat = \"deny\"",
+        (2, 1),
+        "unknown key `privat` in [egress]",
+        "did you mean `private`?",
+    ),
+    (
+        "[egress]\ndeny = [\"*:25\", \"https://ads.example/x\"]",
+        (2, 17),
+        "`https://ads.example/x` is an url",
+        "write \"ads.example\"",
+    ),
+    (
+        "[egress]\nallow = [\"10.1.2.3/24\"]",
+        (2, 10),
+        "`10.1.2.3/24` names an address and not its network",
+        "write \"10.1.2.0/24\"",
+    ),
+    (
+        "[egress]\ndeny = [\"ads.*\"]",
+        (2, 9),
+        "`ads.*` cannot be matched",
+        "a `*` stands before the first dot and nowhere else: \"*.ads.example\"",
+    ),
+    (
+        "[egress]\nclient_proxies = [\"proxy.example:http\"]",
+        (2, 19),
+        "`http` is no port",
+        "write a number from 1 to 65535, or `*` for every port",
+    ),
+    (
+        "[egress]\ndeny = \"*:25\"",
+        (2, 8),
+        "`deny` must be a list, not \"*:25\"",
+        "put it in brackets: [\"…\"]",
+    ),
+];
+
 const PATHS: &[Case] = &[
     ("[pool]\nstate_dir = \"\"", (2, 13), "a path must not be empty", ""),
     (
@@ -584,6 +629,7 @@ refused! {
     durations_and_sizes_want_a_unit: UNITS;
     addresses_and_urls_that_cannot_be_used_are_refused: ADDRESSES;
     paths_that_mean_nothing_are_refused: PATHS;
+    rules_of_the_guard_that_mean_nothing_are_refused: PATTERNS;
     directories_of_shared_leases_that_are_none_are_refused: DIRECTORIES;
     secrets_that_are_not_there_are_refused: SECRETS;
     flags_that_the_pool_sets_itself_are_refused: FLAGS;
@@ -693,6 +739,21 @@ fn what_has_no_effect_is_a_warning() {
     assert_eq!(warning("[pool]\nlease_timeout = \"2m\""), "", "it was not written");
     let shown = warning("[pool]\nlease = \"shared\"\nreset = \"relaunch\"");
     assert!(shown.contains("`reset` has no effect on shared leases"), "{shown}");
+    let shown = warning("[egress]\nallow = [\"a.example\"]");
+    assert!(shown.contains("`allow` has no effect where everything may be visited"), "{shown}");
+    assert_eq!(warning("[egress]\nprivate = \"deny\"\nallow = [\"a.example\"]"), "");
+}
+
+#[test]
+fn a_guard_is_there_as_soon_as_its_section_is() {
+    let load = |text: &str| Loader::new().text("pool.toml", text).load().unwrap().config.egress;
+    assert!(load("").is_none());
+    assert!(load("[egress]").is_some());
+    let set = Loader::new().variable("POOL__EGRESS__PRIVATE", "deny").load().unwrap();
+    assert_eq!(set.config.egress.unwrap().private, PrivateAddresses::Deny);
+    assert!(!set.settings.iter().all(|setting| setting.section != "egress"));
+    let none = Loader::new().load().unwrap().settings;
+    assert!(none.iter().all(|setting| setting.section != "egress"), "what is printed can be read");
 }
 
 #[test]

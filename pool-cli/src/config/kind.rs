@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
 
+use pool_chrome::egress::Pattern;
+
 use super::suggest::{self, nearest};
 use super::{flags, units, urls};
 
@@ -24,6 +26,7 @@ pub(super) enum Kind {
     HostName,
     Flag,
     Filter,
+    HostPattern,
 }
 
 /// What is wrong with a string, and what to write instead.
@@ -34,7 +37,7 @@ pub(super) struct Complaint {
 }
 
 impl Kind {
-    const NAMED: [(&'static str, Self); 15] = [
+    const NAMED: [(&'static str, Self); 16] = [
         ("address", Self::Address),
         ("duration", Self::Duration),
         ("duration or off", Self::DurationOrOff),
@@ -50,6 +53,7 @@ impl Kind {
         ("host", Self::HostName),
         ("flag", Self::Flag),
         ("filter", Self::Filter),
+        ("host pattern", Self::HostPattern),
     ];
 
     /// The kind that the schema names; a string without one is plain.
@@ -75,6 +79,7 @@ impl Kind {
             Self::CollectorUrl => "a url such as \"http://127.0.0.1:4318\"",
             Self::Origin => "an origin such as \"https://tools.example\"",
             Self::Flag => "a flag such as \"--lang=de\"",
+            Self::HostPattern => "a pattern such as \"*.ads.example\"",
         }
     }
 
@@ -93,6 +98,7 @@ impl Kind {
             Self::Origin => "origin",
             Self::HostName => "host name",
             Self::Flag => "flag",
+            Self::HostPattern => "pattern",
         }
     }
 
@@ -121,8 +127,14 @@ impl Kind {
             Self::HostName => urls::host(text),
             Self::Flag => flags::check(text),
             Self::Filter => filter(text),
+            Self::HostPattern => host_pattern(text),
         }
     }
+}
+
+fn host_pattern(text: &str) -> Result<(), Complaint> {
+    let error = text.parse::<Pattern>().err();
+    error.map_or(Ok(()), |error| Err(complaint(error.to_string()).hint(error.hint())))
 }
 
 /// What is wrong, without a suggestion yet.

@@ -9,6 +9,7 @@ mod alerts;
 mod args;
 mod chrome;
 mod conform;
+mod egress;
 mod finding;
 mod flags;
 mod gateway;
@@ -47,6 +48,7 @@ use serde::{Deserialize, Serialize};
 pub use alerts::AlertsConfig;
 pub use args::ConfigArgs;
 pub use chrome::{ChromeConfig, Engine, Sandbox};
+pub use egress::{EgressConfig, PrivateAddresses};
 pub use finding::{Finding, Findings, Place, Severity};
 pub use gateway::GatewayConfig;
 pub use load::{Loaded, Loader};
@@ -72,6 +74,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Which Chromium is launched, and how.
     pub chrome: ChromeConfig,
+    /// Where browsers may go.
+    pub egress: Option<EgressConfig>,
     /// Browsers that keep their state, by name: `?profile=work` is leased from `[profiles.work]`.
     pub profiles: ProfilesConfig,
     /// Who is served first when all browsers are leased.

@@ -12,7 +12,9 @@ use pool_chrome::ChromeError;
 use super::source::Problem;
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{self, Tree};
-use super::{Config, Engine, LeaseKind, PoolConfig, Reset, Sandbox, machine, urls};
+use super::{
+    Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, machine, urls,
+};
 use crate::pool::chrome_config;
 
 /// Open files of a pool without a browser and without a client.
@@ -20,6 +22,10 @@ const FILES: u64 = 32;
 
 /// Open files for one Chromium; each client takes one more.
 const FILES_OF_BROWSER: u64 = 5;
+
+/// Open files by which one lease gets out where the pool guards it: a listener, and the two ends of
+/// the only connection that it may need.
+const FILES_OF_GATE: u64 = 3;
 
 /// What a browser takes that has done nothing yet: the headless shell, and the whole Chromium.
 const IDLE_SHELL: ByteSize = ByteSize::mib(130);
@@ -44,6 +50,7 @@ pub(super) fn check(
     rules.sizes();
     rules.leases();
     rules.chrome();
+    rules.egress();
     rules.profiles();
     rules.regions();
     rules.alerts();
@@ -308,7 +315,9 @@ impl Rules<'_> {
             LeaseKind::Shared if !pool.lease_choice => leases.div_ceil(pool.leases_per_browser),
             LeaseKind::Shared | LeaseKind::Exclusive => leases,
         };
-        let needed = FILES + FILES_OF_BROWSER * browsers as u64 + leases as u64;
+        let is_guarded = self.config.egress.is_some() || !self.config.regions.is_empty();
+        let gates = if is_guarded { browsers as u64 + FILES_OF_GATE * leases as u64 } else { 0 };
+        let needed = FILES + FILES_OF_BROWSER * browsers as u64 + leases as u64 + gates;
         let Some(limit) = machine::open_files().filter(|limit| *limit < needed) else { return };
         let at = self.value(&["pool", "max_size"]);
         let message = format!(
@@ -319,6 +328,17 @@ impl Rules<'_> {
              `max_size`"
         );
         self.problems.push(Problem::error(at, message).hint(hint));
+    }
+
+    fn egress(&mut self) {
+        let Some(egress) = &self.config.egress else { return };
+        let key = ["egress", "allow"];
+        let lets_all = egress.private == PrivateAddresses::Allow && egress.deny.is_empty();
+        if lets_all && !egress.allow.is_empty() && !self.is_refused(&["egress", "deny"]) {
+            let message = "`allow` has no effect where everything may be visited";
+            let hint = "set private = \"deny\", or deny = [\"*\"] to allow nothing else";
+            self.problems.push(Problem::warning(self.key(&key), message).hint(hint));
+        }
     }
 
     fn profiles(&mut self) {

@@ -39,6 +39,9 @@ pub(super) fn list(config: &Config, tree: &Tree<'_>, sources: &Sources) -> Vec<S
     let mut settings = Vec::new();
     let mut walk = Walk { tree, sources, settings: &mut settings };
     for section in &ROOT.keys {
+        if section.optional && values[&section.name].is_null() {
+            continue;
+        }
         walk.section(&mut vec![section.name.clone()], section, &values[&section.name]);
     }
     settings

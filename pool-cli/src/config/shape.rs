@@ -47,6 +47,8 @@ pub(super) struct Key {
     pub(super) default: Option<Value>,
     pub(super) examples: Vec<Value>,
     pub(super) required: bool,
+    /// For a section: whether it means something that it is there, an empty one too.
+    pub(super) optional: bool,
     pub(super) shape: Shape,
 }
 
@@ -103,6 +105,7 @@ impl Key {
             default: schema.get("default").cloned(),
             examples: schema.get("examples").and_then(Value::as_array).cloned().unwrap_or_default(),
             required,
+            optional: schema.contains_key("x-optional"),
             shape: Shape::read(schema),
         }
     }

@@ -55,7 +55,7 @@ impl Template {
     pub fn render(&self) -> String {
         let mut page = Page { template: self, text: format!("#:schema {}\n\n{HEAD}", schema::URL) };
         for section in &ROOT.keys {
-            page.section(&section.name, section, true);
+            page.section(&section.name, section, !section.optional);
         }
         page.text
     }

@@ -9,11 +9,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use pool_chrome::egress::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::body::Body;
 use super::leasing::{Caller, Claimed, NoLease, Start, over};
-use super::query::{kind, pages, word};
+use super::query::{domains, kind, pages, word};
 use super::session::Session;
 use super::sessions::{Known, Name};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
@@ -36,6 +37,15 @@ pub(super) struct Acquire {
     session: Option<String>,
     keep: Option<u64>,
     idle_timeout: Option<u64>,
+    /// A list, or a text with commas as in the query.
+    allow_domains: Option<Domains>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Domains {
+    Text(String),
+    List(Vec<String>),
 }
 
 #[derive(Debug, Serialize)]
@@ -171,7 +181,17 @@ impl Acquire {
             session: checked("session", self.session)?,
             keep: self.keep.map(Duration::from_millis),
             idle_timeout: self.idle_timeout.map(Duration::from_millis),
+            allow_domains: self.allow_domains.map(Domains::read).transpose()?,
         })
+    }
+}
+
+impl Domains {
+    fn read(self) -> Result<Vec<Pattern>, Problem> {
+        match self {
+            Self::Text(text) => domains(&text),
+            Self::List(list) => domains(&list.join(",")),
+        }
     }
 }
 

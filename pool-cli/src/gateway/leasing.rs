@@ -104,6 +104,7 @@ impl Gateway {
         let limit = settings.limit(&asked).map_err(NoLease::Refused)?;
         let idle_limit = settings.idle_limit(&asked).map_err(NoLease::Refused)?;
         let kept = settings.keep(&asked, start).map_err(NoLease::Refused)?;
+        settings.check_narrowing(&asked).map_err(NoLease::Refused)?;
         let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
         let mut request = asked.request().timeout(wait);
         if settings.lease_choice {
@@ -122,8 +123,10 @@ impl Gateway {
                 _ => NoLease::Refused(problem),
             }
         })?;
-        let begun = leased.browser().begin(&asked.terms()).await;
+        let id = LeaseId::random();
+        let begun = leased.browser().begin(&asked.terms().holder(id.short())).await;
         let terms = Terms {
+            id,
             asked,
             kind,
             peer: caller.peer,
@@ -190,6 +193,15 @@ impl Settings {
             }
             asked => Ok(asked.unwrap_or(self.lease)),
         }
+    }
+
+    fn check_narrowing(&self, asked: &LeaseQuery) -> Result<(), Problem> {
+        if asked.allow_domains.is_none() || self.egress {
+            return Ok(());
+        }
+        let detail = "allow_domains needs a pool that guards its browsers: its configuration has \
+                      no section [egress]";
+        Err(Problem::bad_request("bad_parameter", detail))
     }
 
     fn limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {

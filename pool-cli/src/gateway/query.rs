@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use pool_chrome::egress::Pattern;
 use pool_chrome::mux::LeaseTerms;
 use pool_core::Request;
 use url::form_urlencoded;
@@ -8,7 +9,7 @@ use super::Problem;
 use crate::config::LeaseKind;
 
 /// The names that a lease's query may have, for the message about one that it may not have.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "profile",
     "region",
     "priority",
@@ -22,12 +23,16 @@ const NAMES: [&str; 15] = [
     "nowait",
     "lease",
     "pages",
+    "allow_domains",
     "token",
     "trackingId",
 ];
 
 /// The longest value that is looked at; the longest that can mean anything is far shorter.
 const MAX_VALUE: usize = 256;
+
+/// The longest list of domains.
+const MAX_DOMAINS: usize = 4096;
 
 /// Longer than anybody waits; beyond it a number is a mistake.
 const MAX_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -70,6 +75,8 @@ pub struct LeaseQuery {
     pub lease: Option<LeaseKind>,
     /// Whether the lease begins with a page; it does if nothing is asked for.
     pub pages: Option<bool>,
+    /// What its pages may visit, of what the pool's rules allow.
+    pub allow_domains: Option<Vec<Pattern>>,
     /// A name by which the client finds its lease again in `/sessions` and `/kill`.
     pub tracking_id: Option<String>,
 }
@@ -93,7 +100,8 @@ impl LeaseQuery {
                 return Err(bad(name, "is there twice"));
             }
             seen.push(name);
-            if value.len() > MAX_VALUE && name != "token" {
+            let longest = if name == "allow_domains" { MAX_DOMAINS } else { MAX_VALUE };
+            if value.len() > longest && name != "token" {
                 return Err(bad(name, "is too long"));
             }
             parsed.set(name, &value)?;
@@ -122,6 +130,7 @@ impl LeaseQuery {
             "nowait" if flag(name, value)? => self.acquire_timeout = Some(Duration::ZERO),
             "lease" => self.lease = Some(kind(value)?),
             "pages" => self.pages = Some(pages(value)?),
+            "allow_domains" => self.allow_domains = Some(domains(value)?),
             // The token is looked at elsewhere; `nowait=false` says nothing.
             _ => {}
         }
@@ -131,7 +140,9 @@ impl LeaseQuery {
     /// The terms that the lease begins with.
     #[must_use]
     pub fn terms(&self) -> LeaseTerms {
-        LeaseTerms::new().first_page(self.pages.unwrap_or(true))
+        LeaseTerms::new()
+            .first_page(self.pages.unwrap_or(true))
+            .allow_domains(self.allow_domains.clone())
     }
 
     /// What the pool is asked for, but for the timeout, which depends on the settings.
@@ -207,6 +218,11 @@ fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     }
 }
 
+pub(super) fn domains(value: &str) -> Result<Vec<Pattern>, Problem> {
+    Pattern::domains(value)
+        .map_err(|error| bad("allow_domains", &format!("is wrong: {error}; {}", error.hint())))
+}
+
 pub(super) fn kind(value: &str) -> Result<LeaseKind, Problem> {
     match value {
         "exclusive" => Ok(LeaseKind::Exclusive),
@@ -233,19 +249,20 @@ mod tests {
         let query = LeaseQuery::parse(
             "profile=work&region=eu-west&priority=1&tenant=a%40b&timeout=60000\
              &acquire_timeout=500&token=x&trackingId=run-7&lease=shared&pages=0\
-             &idle_timeout=70000&keep=60000&session=mine",
+             &idle_timeout=70000&keep=60000&session=mine&allow_domains=a.example,*.b.example",
         )
         .expect("it is right");
         assert_eq!(query.tenant.as_deref(), Some("a@b"));
         assert_eq!(query.timeout, Some(Duration::from_secs(60)));
         assert_eq!(query.acquire_timeout, Some(Duration::from_millis(500)));
         assert_eq!(query.lease, Some(LeaseKind::Shared));
-        assert_eq!(query.terms(), LeaseTerms::new().first_page(false));
+        assert!(!query.terms().first_page);
         assert_eq!(query.idle_timeout, Some(Duration::from_secs(70)));
         assert_eq!(query.keep, Some(Duration::from_secs(60)));
         assert_eq!(query.session.as_deref(), Some("mine"));
         let alias = LeaseQuery::parse("keepAlive=60000").expect("it is right");
         assert_eq!(alias.keep, query.keep);
+        assert_eq!(query.terms().allow_domains.map(|domains| domains.len()), Some(2));
         let request = query.request();
         assert_eq!(request.get("profile"), Some("work"));
         assert_eq!(request.priority, Some(1));
@@ -294,6 +311,10 @@ mod tests {
             ("pages=2", "bad_parameter", "pages"),
             ("pages=", "bad_parameter", "pages"),
             ("pages=false", "bad_parameter", "pages"),
+            ("allow_domains=", "bad_parameter", "allow_domains"),
+            ("allow_domains=*", "bad_parameter", "allow_domains"),
+            ("allow_domains=a.example:80", "bad_parameter", "allow_domains"),
+            ("allow_domains=https://a.example", "bad_parameter", "allow_domains"),
         ] {
             let problem = LeaseQuery::parse(query).expect_err(query);
             assert_eq!(problem.code(), code, "{query}");

@@ -64,6 +64,11 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
 
 /// Not sent by a foreign web page.
 async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<SocketAddr>();
+    if peer.is_some_and(|peer| gateway.fleet().is_a_browser(*peer)) {
+        let detail = "a browser of this pool may not reach the pool";
+        return Problem::new(StatusCode::FORBIDDEN, "own_browser", detail).into_response();
+    }
     let upgrade = Handshake::is_wanted(request.headers());
     match gateway.settings().check_source(request.headers(), upgrade) {
         Ok(()) => next.run(request).await,
@@ -111,7 +116,8 @@ async fn as_it_is(mut response: Response) -> Response {
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let stats = gateway.fleet().stats();
-    let text = gateway.observer().metrics().render(&stats, gateway.memory());
+    let text =
+        gateway.observer().metrics().render(&stats, gateway.memory(), gateway.fleet().requests());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

@@ -85,6 +85,7 @@ pub(super) struct Traffic {
 
 /// What a session is made with besides the lease.
 pub(super) struct Terms {
+    pub(super) id: LeaseId,
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
@@ -112,7 +113,7 @@ impl Session {
         let began = Instant::now();
         let left = terms.unattended.then_some(began);
         Arc::new(Self {
-            id: LeaseId::random(),
+            id: terms.id,
             asked: terms.asked,
             kind: terms.kind,
             peer: terms.peer,

@@ -21,6 +21,8 @@ pub struct Settings {
     pub(super) lease_choice: bool,
     /// Of the default kind of lease.
     pub(super) leases_per_browser: usize,
+    /// Whether there are rules that a lease could be narrowed below.
+    pub(super) egress: bool,
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
     pub(super) keep_limit: Duration,
@@ -77,6 +79,7 @@ impl Settings {
                 LeaseKind::Exclusive => 1,
                 LeaseKind::Shared => pool.leases_per_browser,
             },
+            egress: config.egress.is_some(),
             lease_timeout: pool.lease_timeout,
             lease_idle_timeout: pool.lease_idle_timeout,
             keep_limit: pool.keep_limit,

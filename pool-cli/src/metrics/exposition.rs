@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
 use super::series::{Family, Maker};
@@ -68,6 +69,7 @@ pub struct Metrics {
     memory: Gauge,
     draining: Gauge,
     acquires: Family<Counter, 5>,
+    egress: Family<Counter, 3>,
     launches: Family<Counter, 2>,
     checks: Family<Counter, 2>,
     exits: Family<Counter, 14>,
@@ -119,6 +121,12 @@ impl Metrics {
                 "Requests for a lease by how they ended.",
                 "outcome",
                 OUTCOMES,
+            ),
+            egress: make.counters(
+                "browserpool_egress_requests_total",
+                "Requests of browsers that are guarded or proxied, by what became of them.",
+                "outcome",
+                ["forwarded", "refused", "failed"],
             ),
             launches: make.counters(
                 "browserpool_browser_launches_total",
@@ -208,7 +216,7 @@ impl Metrics {
     /// Everything in the format of Prometheus, with the gauges and the pool's own counters as
     /// they are in this snapshot.
     #[must_use]
-    pub fn render(&self, stats: &Stats, memory: u64) -> String {
+    pub fn render(&self, stats: &Stats, memory: u64, requests: Requests) -> String {
         let load = &stats.load;
         let states =
             [load.creating, load.idle, load.leased, load.recycling, load.checking, load.closing];
@@ -233,6 +241,9 @@ impl Metrics {
         for (outcome, count) in OUTCOMES.into_iter().zip(outcomes) {
             self.acquires.of(outcome).absolute(count);
         }
+        self.egress.of("forwarded").absolute(requests.forwarded);
+        self.egress.of("refused").absolute(requests.refused);
+        self.egress.of("failed").absolute(requests.failed);
         self.launches.of("ok").absolute(counters.created);
         self.launches.of("error").absolute(counters.create_failed);
         self.checks.of("ok").absolute(counters.checks.saturating_sub(counters.checks_failed));

@@ -1,7 +1,9 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::egress::Requests;
 use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_core::{BoxError, Driver, ResourceId, async_trait};
 use serde::Serialize;
@@ -151,6 +153,16 @@ pub trait BrowserDriver: Driver<Resource: Browser> {
     /// What several browsers have in common takes no more of them: idle ones are about to be
     /// closed so that new ones are launched.
     fn renew(&self) {}
+
+    /// What became of the requests of browsers that are guarded or proxied.
+    fn requests(&self) -> Requests {
+        Requests::default()
+    }
+
+    /// Whether a connection from this peer was made by one of them.
+    fn is_a_browser(&self, _peer: SocketAddr) -> bool {
+        false
+    }
 
     /// Looks at the memory of all browsers. Reads `/proc`, so it is called now and then.
     async fn measure(&self);

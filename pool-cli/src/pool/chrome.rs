@@ -1,9 +1,11 @@
 //! The browsers of `pool-chrome`, as the gateway and the policies see them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pool_chrome::cdp::CdpError;
+use pool_chrome::egress::{Private, Requests, Rules};
 use pool_chrome::mux::{
     ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTerms,
 };
@@ -16,7 +18,7 @@ use super::kind::KindSpec;
 use super::{
     Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
 };
-use crate::config::{self, Config, LeaseKind};
+use crate::config::{self, Config, EgressConfig, LeaseKind, PrivateAddresses};
 
 /// Memory that was read this recently is not read again.
 const MEMORY_AGE: Duration = Duration::from_secs(5);
@@ -55,7 +57,21 @@ pub(crate) fn config(config: &Config) -> ChromeConfig {
             config::Reset::Relaunch => Reset::Relaunch,
             _ => Reset::Context,
         });
-    chrome.directories.iter().fold(made, ChromeConfig::directory)
+    let made = chrome.directories.iter().fold(made, ChromeConfig::directory);
+    match &config.egress {
+        None => made,
+        Some(egress) => made.egress(rules(egress)).client_proxies(egress.client_proxies.clone()),
+    }
+}
+
+/// The rules that a guard is to keep.
+pub(crate) fn rules(config: &EgressConfig) -> Rules {
+    let private = match config.private {
+        PrivateAddresses::Allow => Private::Allow,
+        PrivateAddresses::Deny => Private::Deny,
+    };
+    let rules = Rules::new().private(private);
+    rules.allow(config.allow.iter().cloned()).deny(config.deny.iter().cloned())
 }
 
 /// How much may wait for all clients together.
@@ -206,6 +222,14 @@ impl BrowserDriver for ChromeDriver {
 
     fn renew(&self) {
         Self::renew(self);
+    }
+
+    fn requests(&self) -> Requests {
+        self.guard().requests()
+    }
+
+    fn is_a_browser(&self, peer: SocketAddr) -> bool {
+        self.guard().is_of_a_browser(peer)
     }
 
     async fn measure(&self) {

@@ -1,7 +1,9 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::egress::Requests;
 use pool_core::{
     AcquireError, BuildError, Class, DrainReport, Lease, Limits, Load, Meta, Pool, Request,
     ResourceId, ResourceInfo, Stats, WaiterInfo, async_trait,
@@ -41,6 +43,10 @@ pub trait Fleet: Send + Sync + 'static {
     fn version(&self) -> Option<Version>;
     /// [`BrowserDriver::vitals`].
     fn vitals(&self, id: ResourceId) -> Option<Vitals>;
+    /// [`BrowserDriver::requests`].
+    fn requests(&self) -> Requests;
+    /// [`BrowserDriver::is_a_browser`].
+    fn is_a_browser(&self, peer: SocketAddr) -> bool;
     /// [`BrowserDriver::measure`].
     async fn measure(&self);
 }
@@ -126,6 +132,14 @@ where
 
     fn vitals(&self, id: ResourceId) -> Option<Vitals> {
         self.driver().vitals(id)
+    }
+
+    fn requests(&self) -> Requests {
+        self.driver().requests()
+    }
+
+    fn is_a_browser(&self, peer: SocketAddr) -> bool {
+        self.driver().is_a_browser(peer)
     }
 
     async fn measure(&self) {

@@ -1,10 +1,13 @@
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::egress::Guard;
 use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
 use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
+use url::Url;
 
 use super::policies::Policies;
 use super::{Fleet, chrome};
@@ -68,6 +71,11 @@ pub async fn open_tuned(
     let wanted = tune(chrome::config(config));
     wanted.launch_options().check()?;
     let driver = ChromeDriver::start(wanted).await?;
+    if config.gateway.listen.port() != 0 {
+        // A command has a pool of its own beside the one that the configuration is of.
+        driver.guard().protect(config.gateway.listen);
+        protect_name(driver.guard(), config);
+    }
     let settings = &config.pool;
     let builder = Pool::builder(driver)
         .min_size(settings.min_size)
@@ -89,6 +97,14 @@ pub async fn open_tuned(
         .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
     let (builder, policies) = Policies::add_to(builder, config, observer)?;
     Ok(Opened { pool: builder.build()?, policies })
+}
+
+fn protect_name(guard: &Guard, config: &Config) {
+    let url = config.gateway.external_url.as_deref().map(Url::parse);
+    let Some(Ok(url)) = url else { return };
+    if let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) {
+        guard.protect_name(&host.to_owned(), port);
+    }
 }
 
 /// How long the warm-up of a new browser may take on top of its launch.
@@ -113,6 +129,13 @@ impl Opened {
         Arc::new(self.pool.clone())
     }
 
+    /// Keeps guarded browsers from where the pool listens, and from where others find it.
+    pub(crate) fn protect(&self, listen: SocketAddr, config: &Config) {
+        let guard = self.pool.driver().guard();
+        guard.protect(listen);
+        protect_name(guard, config);
+    }
+
     /// Goes over from one configuration to another, as far as that can be done while it runs: see
     /// [`HELD_FROM_START`] for what cannot.
     ///
@@ -125,6 +148,10 @@ impl Opened {
             return Err(BuildError::MinAboveMax { min, max }.into());
         }
         self.policies.change(old, new)?;
+        if let Some(egress) = &new.egress {
+            self.pool.driver().guard().set_rules(chrome::rules(egress));
+        }
+        protect_name(self.pool.driver().guard(), new);
         if (old.pool.min_size, old.pool.max_size) != (min, max) {
             self.pool.resize(min, max)?;
         }
@@ -164,11 +191,12 @@ impl Opened {
 }
 
 /// The sections and keys that hold from the start to the end of a pool.
-pub(crate) const HELD_FROM_START: [&str; 16] = [
+pub(crate) const HELD_FROM_START: [&str; 17] = [
     "chrome",
     "log",
     "telemetry",
     "gateway.listen",
+    "egress.client_proxies",
     "pool.name",
     "pool.state_dir",
     "pool.lease",
