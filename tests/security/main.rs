@@ -4,6 +4,7 @@
 mod attacks;
 mod dashboard;
 mod directories;
+mod egress;
 mod exposure;
 mod floods;
 mod metrics;
