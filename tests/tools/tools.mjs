@@ -1,7 +1,7 @@
 // The tools, in the order of the table of docs/clients.md.
 //
 // Each is `{ name, program, version, address, proves }`: `program` is the command of one job, `address` how the tool
-// is pointed at a browser, `proves` what every job must have done. `quick` ones are run by CI; an `agent` comes back to
+// is pointed at a browser, `proves` what every job must have done. `quick` ones need little to be installed; an `agent` comes back to
 // its browser by `?session=`; `refused` are the parts that shared leases refuse on purpose, each of which must come
 // back as one error that says so.
 
