@@ -13,7 +13,7 @@ use super::refusal::{draining, refusal};
 use super::session::{Keep, NotConnected, Session, Terms};
 use super::sessions::{Claim, Name, Reservation};
 use super::traceparent::TraceParent;
-use super::{Gateway, LeaseEnd, LeaseQuery, Problem, Settings, lease_span};
+use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings, lease_span};
 use crate::config::LeaseKind;
 use crate::metrics::Severity;
 
