@@ -103,8 +103,7 @@ impl Browser for VirtualBrowser {
     }
 
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd> {
-        let connection =
-            self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
+        let connection = self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
         let (sender, receiver) = connection.split();
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }
