@@ -149,7 +149,7 @@ async fn a_popup_that_waited_for_the_debugger_starts() {
         async |next, _| {
             let targets = next.ok(None, "Target.getTargets", json!({})).await;
             let targets = targets["targetInfos"].as_array().expect("a list").clone();
-            assert_eq!(targets.len(), 2, "{targets:?}");
+            assert_eq!(targets.len(), 3, "the first page, ours and its popup: {targets:?}");
             for target in targets {
                 let session = attach(next, &text(&target["targetId"])).await;
                 assert_eq!(next.evaluate(&session, "6*7").await, 42);

@@ -100,7 +100,7 @@ async fn shared_leases_are_browsers_of_their_own_in_one_chromium() {
     let seen = second.call(None, "Target.getTargets", json!({})).await;
     let targets = seen["targetInfos"].as_array().unwrap();
     let pages: Vec<_> = targets.iter().filter(|target| target["type"] == "page").collect();
-    assert_eq!(pages.len(), 1, "{pages:?}");
+    assert_eq!(pages.len(), 2, "its first page and the one that it made: {pages:?}");
     let mut pids = service.browser_pids().await;
     pids.dedup();
     assert_eq!(pids.len(), 1, "one Chromium for both");

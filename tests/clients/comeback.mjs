@@ -89,8 +89,10 @@ const answers = {
   async find() {
     for (const found of await client.pages()) {
       // A page that stands still does not even tell its title.
-      const left = await within(found.evaluate(() => ({ title: document.title, mark: window.mark, cookie: document.cookie })), 10_000, 'a page answers');
+      const left = await within(found.evaluate(() => ({ title: document.title, mark: window.mark })), 10_000, 'a page answers');
       if (left.title !== 'left') continue;
+      // Not before: the blank first page of a lease has no cookies to read.
+      left.cookie = await found.evaluate(() => document.cookie);
       const after = await within(found.evaluate(() => new Promise((resolve) => {
         const look = () => (window.after ? resolve(window.after) : setTimeout(look, 10));
         setTimeout(() => resolve(null), 3000);

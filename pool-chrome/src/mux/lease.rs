@@ -216,7 +216,7 @@ impl MuxLease {
         if let Some(context) = contexts.iter().find(is_its) {
             return Some(format!("the context {context}"));
         }
-        let targets = self.mux.shared().look(|state| state.targets_in(&remains.contexts));
+        let targets = self.mux.shared().look(|state| state.left_of(remains));
         targets.first().map(|target| format!("the target {target}"))
     }
 

@@ -54,6 +54,8 @@ impl State {
         let id = info.target_id.clone();
         match self.targets.get_mut(&id) {
             Some(target) => target.update(info, raw),
+            // One that was forgotten, since it never began, is not news: see `forget_ghost`.
+            None if method == "Target.targetInfoChanged" && info.kind.ends_with("worker") => return,
             None => self.insert_target(info, raw),
         }
         self.follow_tab(&id);

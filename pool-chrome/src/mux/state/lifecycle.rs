@@ -340,9 +340,8 @@ impl State {
         self.targets
             .values()
             .filter(|target| target.info.kind.ends_with("worker"))
-            .filter(|target| {
-                target.info.browser_context_id.as_ref().is_some_and(|id| !is_known(id))
-            })
+            // A worker that is told about after its context is gone has none.
+            .filter(|target| target.info.browser_context_id.as_ref().is_none_or(|id| !is_known(id)))
             .map(|target| target.info.target_id.clone())
             .collect()
     }
@@ -360,13 +359,15 @@ impl State {
         }
     }
 
-    /// Targets that still live in one of these contexts.
-    pub(crate) fn targets_in(&self, contexts: &[Id]) -> Vec<Id> {
+    /// Targets of a lease that still live: those in its contexts, and its pages in the real one.
+    pub(crate) fn left_of(&self, remains: &Remains) -> Vec<Id> {
         self.targets
             .values()
             .filter(|target| !target.invented)
             .filter(|target| {
-                target.info.browser_context_id.as_ref().is_some_and(|id| contexts.contains(id))
+                let context = target.info.browser_context_id.as_ref();
+                context.is_some_and(|id| remains.contexts.contains(id))
+                    || remains.pages.contains(&target.info.target_id)
             })
             .map(|target| target.info.target_id.clone())
             .collect()
