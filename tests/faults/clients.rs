@@ -51,6 +51,7 @@ async fn kill_a_client(case: &Case, name: String) -> bool {
 
 async fn f02_client_vanishes_with_its_machine(kind: LeaseKind) {
     const BACK: Duration = Duration::from_secs(25);
+    const TOKEN: &str = "what-the-far-machine-shows";
     let Some(far) = FarMachine::connect() else {
         println!("skipped: there is no second machine to be had here");
         return;
@@ -60,9 +61,10 @@ async fn f02_client_vanishes_with_its_machine(kind: LeaseKind) {
         .set("gateway.listen", format!("{}:0", far.near))
         .set("pool.max_size", 2)
         .set("pool.min_size", 2)
-        .tokened("far");
+        .set("gateway.token", TOKEN)
+        .tokened(TOKEN);
     case(setup, async |case| {
-        let url = |name| case.service.url(&format!("/?token=far&trackingId={name}"));
+        let url = |name| case.service.url(&format!("/?token={TOKEN}&trackingId={name}"));
         let client =
             |name| Script::new("raw.mjs").args([&url(name)]).started_by(&far.starter()).talk();
         // One whose page says something each second, so that there is always something on its way.

@@ -1,16 +1,14 @@
-//! F11, F12, F13, F52: browsers that live and do not answer, or answer late.
+//! F11, F12, F13: browsers that live and do not answer.
 
-use std::process::{Child, Command};
 use std::time::Duration;
 
 use browser_pool_tests::process::ProcessId;
 use browser_pool_tests::{
-    Case, Home, LeaseKind, Setup, case, case_alone, eventually, for_both_kinds, rounds, within,
+    Case, LeaseKind, Setup, case, eventually, for_both_kinds, rounds, within,
 };
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use rustix::process::Signal;
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{until_full, works};
@@ -20,7 +18,6 @@ for_both_kinds!(
     f12_leased_browser_hangs,
     f12_leased_browser_comes_back_in_time,
     f13_no_page_can_be_made,
-    f52_a_busy_machine_is_not_a_hung_browser,
 );
 
 /// Checked every second, so that a test need not wait for half a minute.
@@ -110,80 +107,6 @@ async fn f13_no_page_can_be_made(kind: LeaseKind) {
         let failed =
             case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
         assert!(failed >= 1.0, "it was not a check that found it");
-        until_full(&case.service).await;
-    })
-    .await;
-}
-
-/// Programs that use all the CPU they get, ten for each core. They end with this.
-struct Load(Vec<Child>);
-
-impl Load {
-    fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let busy = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn();
-        Self((0..10 * cores).map(|_| busy().expect("there is a shell")).collect())
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        for busy in &mut self.0 {
-            // It has not ended by itself.
-            let _ = busy.kill();
-            let _ = busy.wait();
-        }
-    }
-}
-
-async fn f52_a_busy_machine_is_not_a_hung_browser(kind: LeaseKind) {
-    let setup = checked(kind)
-        .set("pool.min_size", 3)
-        .set("chrome.hang_timeout", "3s")
-        .set("chrome.check_timeout", "500ms");
-    case_alone(Home::new(), setup, async |case| {
-        let case: &Case = case;
-        let (large, wide) = tokio::join!(case.service.connect("/"), case.service.connect("/"));
-        let (answers, pictures) = tokio::join!(large.page("about:blank"), wide.page("about:blank"));
-        let stopped = case.service.connect("/").await;
-        stopped.page("about:blank").await;
-        let load = Load::new();
-        // What kept a browser from answering for as long as the limit.
-        let answer = async {
-            for _ in 0..2 {
-                let text = answers.eval("'x'.repeat(40_000_000)").await;
-                assert_eq!(text.as_str().map(str::len), Some(40_000_000));
-            }
-        };
-        let picture = async {
-            let params = json!({ "format": "png", "captureBeyondViewport": true,
-                "clip": { "x": 0, "y": 0, "width": 5000, "height": 5000, "scale": 1 } });
-            pictures.call("Page.captureScreenshot", params).await.map(drop)
-        };
-        // Idle ones are checked each second meanwhile.
-        let idle = sleep(Duration::from_secs(20));
-        let ((), picture, ()) = tokio::join!(answer, picture, idle);
-        // A picture may take longer than the client waits; the browser must live.
-        println!("the picture: {picture:?}");
-        for client in [&large, &wide, &stopped] {
-            assert!(client.has_closed().is_none(), "{:?}", client.has_closed());
-        }
-        let failed =
-            case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
-        assert_eq!(failed, 0.0, "checks have failed");
-        let exits = case.service.metric("browserpool_browser_exits_total", "hung").await;
-        assert_eq!(exits, 0.0, "browsers were ended");
-
-        // One that stands still is found all the same.
-        let browser = case.service.browser_of(&stopped).await;
-        let began = Instant::now();
-        browser.signal(Signal::STOP);
-        let closed = stopped.closed(Duration::from_secs(60)).await;
-        assert_eq!(closed.code, 4500, "{closed:?}");
-        assert!(closed.reason.starts_with("browser_hung"), "{closed:?}");
-        println!("a stopped one was found after {:?}", closed.at - began);
-        drop(load);
-        until_replaced(browser, Duration::from_secs(5)).await;
         until_full(&case.service).await;
     })
     .await;

