@@ -86,7 +86,8 @@ impl ChromeDriver {
         self.fleet.version()
     }
 
-    /// What may wait for the clients of all Chromiums together. Its limit can be changed.
+    /// Returns the budget that the clients of all Chromiums share, in bytes. Its limit can be
+    /// changed at any time.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.fleet.budget

@@ -71,10 +71,11 @@ pub struct ChromeConfig {
     /// long: nothing said, nothing taken, no CPU time used or waited for; or when it has not
     /// answered for six times as long. Default: 10 s.
     pub hang_timeout: Duration,
-    /// How long the answers of a check may take, judged in the same way. Default: 1.5 s.
+    /// Limits how long the answers of a check may take, judged as
+    /// [`hang_timeout`](Self::hang_timeout) is. Default: 1.5 s.
     pub check_timeout: Duration,
-    /// How many bytes may wait for all clients together before the connection with the most is
-    /// cut; see [`Budget`]. Default: 256 MiB.
+    /// Limits the bytes that may wait for all clients together; beyond it the connection with the
+    /// most is cut. See [`Budget`]. Default: 256 MiB.
     pub buffer: usize,
     /// How long a Chromium may take to exit by itself before it is killed. Default: 2 s.
     pub close_grace: Duration,

@@ -22,7 +22,7 @@ use crate::process::StateDir;
 pub(super) struct Fleet {
     pub(super) config: ChromeConfig,
     state_dir: StateDir,
-    /// What may wait for all clients of all its Chromiums.
+    /// The budget that the clients of all its Chromiums share.
     pub(super) budget: Budget,
     pub(super) guard: Arc<Guard>,
     /// Launches at the same time: more than two on two cores only take longer each.

@@ -12,7 +12,7 @@ use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::mux::MuxLease;
 
-/// How often it is looked what a Chromium does whose answer is waited for.
+/// Pause between two looks at a Chromium that owes an answer.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How often in a row the benefit of the doubt is given.

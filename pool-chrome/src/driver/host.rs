@@ -31,7 +31,7 @@ pub(super) struct Host {
     pub(super) engine: Engine,
     pub(super) version: Version,
     pub(super) health: Health,
-    /// What its directories held before its first lease.
+    /// The contents of its directories before its first lease.
     contents: Contents,
     chromium: Chromium,
     /// The proxy that it was launched with. Here and below is what must live as long as it does:

@@ -15,7 +15,7 @@ use rustix::net::{
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// How often it is looked whether a client still acknowledges what it is sent.
+/// Pause between two looks at whether a client still acknowledges what it is sent.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A client that has acknowledged nothing for so long, although something was on its way, is gone.
