@@ -61,8 +61,11 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Response, String> {
-    let sent = timeout(Duration::from_secs(30), send(address, method, path, headers, body)).await;
-    sent.map_err(|_| "no answer within 30 s".to_owned())?
+    answered(async {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        send_on(stream, address, method, path, headers, body).await
+    })
+    .await
 }
 
 /// Sends one request from an address of loopback, such as `127.0.0.9`.
@@ -77,14 +80,14 @@ pub async fn request_from(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Response, String> {
-    let asked = async {
+    answered(async {
         let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
         socket.bind((source, 0).into()).map_err(|error| error.to_string())?;
         let to = address.parse().expect("a test has an address");
         let stream = socket.connect(to).await.map_err(|error| error.to_string())?;
         send_on(stream, address, method, path, headers, "").await
-    };
-    timeout(Duration::from_secs(30), asked).await.map_err(|_| "no answer within 30 s".to_owned())?
+    })
+    .await
 }
 
 /// Sends bytes as they are, and returns all that comes back until the other side closes.
@@ -104,15 +107,10 @@ pub async fn exchange(address: &str, bytes: &[u8]) -> Result<String, String> {
     exchanged.map_err(|_| "it was not closed within 5 s".to_owned())?
 }
 
-async fn send(
-    address: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
+async fn answered(
+    asked: impl Future<Output = Result<Response, String>>,
 ) -> Result<Response, String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    send_on(stream, address, method, path, headers, body).await
+    timeout(Duration::from_secs(30), asked).await.map_err(|_| "no answer within 30 s".to_owned())?
 }
 
 async fn send_on(

@@ -13,7 +13,7 @@ use pool_chrome::mux::HolderCommands;
 use serde_json::{Map, Value, json};
 
 use super::bridge::bridge;
-use super::leasing::{Caller, Claimed, KEEP, Start, check_keep, not_connected, over};
+use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
 use super::session::{Attached, NotConnected, Session};
 use super::sessions::{Known, Name};
 use super::upgrade::{Accepted, Handshake};
@@ -165,7 +165,7 @@ impl Reconnect {
                 timeout.as_u64().map(Duration::from_millis).ok_or_else(wrong)?
             }
         };
-        check_keep("timeout", keep, self.limit)?;
+        at_most("timeout", keep, "keep_limit", self.limit)?;
         let session = self.session.upgrade().ok_or("the lease is over")?;
         session.set_keep(keep);
         Ok(json!({ "browserWSEndpoint": self.url }))

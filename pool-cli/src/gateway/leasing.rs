@@ -205,30 +205,25 @@ impl Settings {
     }
 
     fn limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {
-        match (asked.timeout, self.lease_timeout) {
-            (Some(asked), Some(most)) if asked > most => {
-                let most = most.as_millis();
-                let detail = format!("timeout may be {most} ms at most, the pool's lease_timeout");
-                Err(Problem::bad_request("bad_parameter", detail))
-            }
-            (asked, most) => Ok(asked.or(most)),
-        }
+        self.check_time("timeout", asked.timeout)?;
+        Ok(asked.timeout.or(self.lease_timeout))
     }
 
     fn idle_limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {
-        match (asked.idle_timeout, self.lease_timeout) {
-            (Some(asked), Some(most)) if asked > most => {
-                let most = most.as_millis();
-                let detail =
-                    format!("idle_timeout may be {most} ms at most, the pool's lease_timeout");
-                Err(Problem::bad_request("bad_parameter", detail))
-            }
-            (asked, _) => Ok(asked.or(self.lease_idle_timeout)),
-        }
+        self.check_time("idle_timeout", asked.idle_timeout)?;
+        Ok(asked.idle_timeout.or(self.lease_idle_timeout))
+    }
+
+    /// Refuses a time that is longer than a lease may last.
+    fn check_time(&self, name: &str, asked: Option<Duration>) -> Result<(), Problem> {
+        let Some((asked, most)) = asked.zip(self.lease_timeout) else { return Ok(()) };
+        let checked = at_most(name, asked, "lease_timeout", most);
+        checked.map_err(|detail| Problem::bad_request("bad_parameter", detail))
     }
 
     pub(super) fn check_keep(&self, asked: &LeaseQuery) -> Result<(), Problem> {
-        let checked = check_keep("keep", asked.keep.unwrap_or_default(), self.keep_limit);
+        let keep = asked.keep.unwrap_or_default();
+        let checked = at_most("keep", keep, "keep_limit", self.keep_limit);
         checked.map_err(|detail| Problem::bad_request("bad_parameter", detail))
     }
 
@@ -245,12 +240,17 @@ impl Settings {
     }
 }
 
-/// Refuses, by a sentence, a time that a lease cannot be kept for.
-pub(super) fn check_keep(name: &str, keep: Duration, limit: Duration) -> Result<(), String> {
-    if keep <= limit {
+/// Refuses, by a sentence, a time that is longer than a setting of the pool allows.
+pub(super) fn at_most(
+    name: &str,
+    asked: Duration,
+    setting: &str,
+    most: Duration,
+) -> Result<(), String> {
+    if asked <= most {
         return Ok(());
     }
-    Err(format!("{name} may be {} ms at most, the pool's keep_limit", limit.as_millis()))
+    Err(format!("{name} may be {} ms at most, the pool's {setting}", most.as_millis()))
 }
 
 /// Refuses a lease that is another than the one of its name. What is not asked for does not differ.
