@@ -340,8 +340,11 @@ impl State {
         self.targets
             .values()
             .filter(|target| target.info.kind.ends_with("worker"))
-            // A worker that is told about after its context is gone has none.
-            .filter(|target| target.info.browser_context_id.as_ref().is_none_or(|id| !is_known(id)))
+            .filter(|target| match &target.info.browser_context_id {
+                Some(id) => !is_known(id),
+                // A service worker that is told about after its context is gone has none.
+                None => target.info.kind == "service_worker",
+            })
             .map(|target| target.info.target_id.clone())
             .collect()
     }
