@@ -24,7 +24,7 @@ test: chromium clients tmux cargo-deny ## Install what the tests need and run ev
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
 
-tools: chromium ## Twenty tools that people drive a Chromium with, unmodified, each beside a plain Chromium
+tools: chromium ## The tools that people drive a Chromium with, unmodified, each beside a plain Chromium
 	scripts/install-clients tools
 	scripts/test tools
 

@@ -22,7 +22,7 @@ impl Announce {
         Self { pending: AtomicBool::new(!adjustments.is_empty()), adjustments }
     }
 
-    /// The announcement, until it has been made.
+    /// Returns the announcement the first time, and nothing after that.
     pub(crate) fn take(&self) -> Vec<Adjustment> {
         if self.pending.swap(false, Ordering::Relaxed) {
             self.adjustments.clone()

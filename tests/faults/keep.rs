@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use browser_pool_tests::{Case, Engine, LeaseKind, Script, Setup, Talk, case, for_both_kinds};
+use browser_pool_tests::{
+    Case, Engine, LeaseKind, Script, Setup, Talk, case, eventually, for_both_kinds,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -75,26 +77,25 @@ async fn a_client_finds_its_browser_again_by_name_and_by_address(kind: LeaseKind
                 let back = if how == "name" { url } else { &address };
                 for round in 0..3 {
                     first.kill().await;
-                    let session = only_session(case).await;
-                    assert_eq!(session["state"], "waiting", "{session}");
+                    only_session(case, "waiting").await;
                     first = comes(case, client, back).await;
                     let found = does(&mut first, "find").await;
                     let left = (&found["mark"], &found["cookie"]);
                     assert_eq!(left, (&json!(7), &json!("login=yes")), "{client} {how} {round}");
-                    assert_eq!(only_session(case).await["state"], "connected");
+                    only_session(case, "connected").await;
                 }
                 does(&mut first, "close").await;
                 if client == "puppeteer" {
                     // It sends `Browser.close`: nothing is kept.
                     until_released(&case.service, Duration::from_secs(5)).await;
                 } else {
-                    assert_eq!(only_session(case).await["state"], "waiting");
+                    only_session(case, "waiting").await;
                     end_all(case).await;
                 }
             }
             let mut anew = comes(case, client, &named).await;
             assert_eq!(does(&mut anew, "find").await["mark"], Value::Null, "it is another one");
-            let session = only_session(case).await;
+            let session = only_session(case, "connected").await;
             let last = if client == "puppeteer" { "released" } else { "killed" };
             assert_eq!(session["renewed"], last, "{session}");
             end_all(case).await;
@@ -103,13 +104,19 @@ async fn a_client_finds_its_browser_again_by_name_and_by_address(kind: LeaseKind
     .await;
 }
 
-/// The lease that is held, which must be one.
-async fn only_session(case: &Case) -> Value {
-    // The pool learns by itself that a client is gone, which takes a moment.
-    sleep(Duration::from_millis(300)).await;
-    let sessions = case.service.sessions().await;
-    assert_eq!(sessions.len(), 1, "{sessions:?}");
-    sessions[0].clone()
+/// The lease that is held, which must be one, once it is in this state.
+async fn only_session(case: &Case, state: &str) -> Value {
+    let mut found = Value::Null;
+    eventually("the one session", Duration::from_secs(10), async || {
+        let sessions = case.service.sessions().await;
+        if sessions.len() != 1 || sessions[0]["state"] != state {
+            return Err(sessions);
+        }
+        found = sessions[0].clone();
+        Ok(())
+    })
+    .await;
+    found
 }
 
 async fn f03_a_client_that_waits_is_not_idle(kind: LeaseKind) {

@@ -45,12 +45,15 @@ async fn visit(page: &Page<'_>, url: &str) -> Result<String, String> {
 async fn shown(page: &Page<'_>) -> String {
     const TEXT: &str = "location.protocol === 'http:' && document.readyState === 'complete' \
                         ? document.documentElement.textContent : null";
-    loop {
-        if let Json::String(text) = page.eval(TEXT).await {
-            return text;
+    let text = async {
+        loop {
+            if let Json::String(text) = page.eval(TEXT).await {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), text).await.expect("a page is shown")
 }
 
 async fn s03_a_browser_never_reaches_the_pool(kind: LeaseKind) {
@@ -256,7 +259,7 @@ async fn attempt(page: &Page<'_>, own: &Trap, to: &Trap, wait: u32) {
 /// to that is not the pool.
 async fn look(case: &Case, stop: &AtomicBool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut looks = 0;
+    let (mut looks, mut seen) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         let own = sockets::listening(case.service.process.pid);
         let chromium = case.oracle.ours.chromium();
@@ -266,11 +269,13 @@ async fn look(case: &Case, stop: &AtomicBool) -> BTreeSet<String> {
             table == "tcp" && peer.ip().is_loopback() && own.contains(&peer.port())
         };
         let others = peers.iter().filter(|(table, peer)| !is_own(table, peer));
+        seen += peers.iter().filter(|(table, peer)| is_own(table, peer)).count();
         found.extend(others.map(|(table, peer)| format!("{table} {peer}")));
         looks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("{looks} looks at /proc/net");
+    assert!(seen > 0, "not even what goes through the pool was seen");
     found
 }
 

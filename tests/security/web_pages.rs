@@ -150,7 +150,11 @@ async fn s03_a_page_ends_no_lease_whatever_the_address_is_called(kind: LeaseKind
         let page = client.page(&case.site.at("/hostile.html")).await;
         for name in NAMES {
             let urls = CHANGES.map(|path| format!("http://{name}:{}{path}", port(case)));
-            page.eval(&format!("attack({})", json!(urls))).await;
+            let answered = page.eval(&format!("attack({})", json!(urls))).await;
+            // Where Chromium itself lets the page through, the pool was reached.
+            if name == "127.0.0.1" {
+                assert!(answered.as_u64() > Some(0), "nothing arrived: {answered}");
+            }
             assert_eq!(page.eval("6 * 7").await, 42, "{name}: the lease is over");
             assert_eq!(standing(case).await, before, "{name}");
         }
@@ -229,6 +233,7 @@ async fn s14_a_page_of_another_site_does_not_show_the_screen_of_a_lease() {
         let browser = case.service.state().await["sessions"][0]["browserId"].clone();
         let path = format!("/api/browsers/{browser}/screenshot");
         let shot = case.service.get(&path).await;
+        assert_eq!(shot.status, 200, "{shot:?}");
         assert_eq!(shot.header("cross-origin-resource-policy"), Some("same-origin"));
         let shown = format!(
             "new Promise(done => {{ const image = new Image(); image.onload = () => done(true); \

@@ -9,7 +9,7 @@ use crate::{Home, Setup};
 
 /// A name server of our own, whose answers change from one question to the next.
 ///
-/// It is asked by whoever is started by [`Self::wrapper`], and by nobody else.
+/// It is asked by whoever is started by [`Self::used_by`], and by nobody else.
 #[derive(Debug)]
 pub struct NameServer {
     address: SocketAddr,

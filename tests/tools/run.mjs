@@ -244,4 +244,4 @@ for (const { name, version } of chosen) {
 const failed = results.filter(({ ok }) => !ok);
 if (values.json) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
 console.log(`\n${results.length - failed.length} passed, ${failed.length} failed`);
-process.exit(failed.length === 0 ? 0 : 1);
+process.exit(results.length > 0 && failed.length === 0 ? 0 : 1);

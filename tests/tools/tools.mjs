@@ -1,9 +1,8 @@
-// The tools, in the order of the table of docs/clients.md.
+// The tools; docs/clients.md says how each is addressed.
 //
-// Each is `{ name, program, version, address, proves }`: `program` is the command of one job, `address` how the tool
-// is pointed at a browser, `proves` what every job must have done. `quick` ones need little to be installed; an `agent` comes back to
-// its browser by `?session=`; `refused` are the parts that shared leases refuse on purpose, each of which must come
-// back as one error that says so.
+// Each is `{ name, program, version, proves }`: `program` is the command of one job, `proves` what every job must have
+// done. `quick` ones need little to be installed; an `agent` comes back to its browser by `?session=`; `refused` are the
+// parts that shared leases refuse on purpose, each of which must come back as one error that says so.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -46,86 +45,69 @@ const python = (name, environment, script, more) => ({
 export const TOOLS = [
   quick('@playwright/mcp', 'playwright-mcp.mjs', {
     agent: true,
-    address: '`--cdp-endpoint ws://HOST:PORT`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   quick('@playwright/test', 'playwright-test.mjs', {
-    address: 'a fixture `browser` with `connectOverCDP(\'ws://HOST:PORT\')`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   quick('puppeteer-cluster', 'puppeteer-cluster.mjs', {
-    address: '`puppeteer: { launch: () => puppeteer.connect({ browserWSEndpoint }) }`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   quick('chrome-remote-interface', 'chrome-remote-interface.mjs', {
-    address: '`CDP({ host, port })`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   python('pyppeteer', 'pyppeteer', 'pyppeteer_job.py', {
     quick: true,
-    address: '`connect(browserWSEndpoint="ws://HOST:PORT")`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   python('pydoll-python', 'drivers', 'pydoll_job.py', {
     quick: true,
-    address: '`Chrome().connect("ws://HOST:PORT")`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   python('selenium', 'drivers', 'selenium_job.py', {
     quick: true,
-    address: '`options.debugger_address = "HOST:PORT"`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   python('zendriver', 'drivers', 'zendriver_job.py', {
     quick: true,
-    address: '`zendriver.start(host=HOST, port=PORT)`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   whole('chrome-devtools-mcp', 'chrome-devtools-mcp.mjs', {
     agent: true,
-    address: '`--wsEndpoint ws://HOST:PORT`',
     proves: ['title', 'sent', 'marks', 'picture', 'trace', 'audit'],
     refused: ['trace'],
   }),
   python('browser-use', 'agents', 'browser_use_job.py', {
     agent: true,
-    address: '`BrowserProfile(cdp_url="http://HOST:PORT")`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   python('crawl4ai', 'agents', 'crawl4ai_job.py', {
     agent: true,
-    address: '`BrowserConfig(cdp_url="ws://HOST:PORT", cdp_cleanup_on_close=True)`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   python('scrapy-playwright', 'agents', 'scrapy_playwright_job.py', {
-    address: '`PLAYWRIGHT_CDP_URL = "ws://HOST:PORT"`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   whole('@browserbasehq/stagehand', 'stagehand.mjs', {
     agent: true,
-    address: '`env: \'LOCAL\'`, `localBrowserLaunchOptions: { cdpUrl: \'ws://HOST:PORT\' }`',
     proves: ['title', 'sent', 'marks', 'picture', 'file'],
   }),
   whole('lighthouse', 'lighthouse.mjs', {
-    address: '`--hostname=HOST --port=PORT`',
     proves: ['audit', 'trace', 'picture'],
     refused: ['trace', 'picture'],
   }),
   whole('crawlee (Playwright)', 'crawlee.mjs', {
     parameters: ['playwright'],
-    address: '`launcher: { name: () => \'chromium\', launch: () => chromium.connectOverCDP(…) }`, `useIncognitoPages`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   whole('crawlee (Puppeteer)', 'crawlee.mjs', {
     parameters: ['puppeteer'],
-    address: '`launcher: { launch: () => puppeteer.connect({ browserWSEndpoint }) }`, `useIncognitoPages`',
     proves: ['title', 'sent', 'marks', 'picture'],
   }),
   {
     name: 'headless_chrome',
     version: '1.0.22',
     program: [join(TARGET, 'headless-chrome/debug/headless-chrome')],
-    address: '`Browser::connect("ws://HOST:PORT".into())`',
     proves: ['title', 'sent', 'marks', 'picture'],
   },
 ];

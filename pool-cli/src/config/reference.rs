@@ -104,7 +104,9 @@ fn title(shape: &Shape) -> String {
     match shape {
         Shape::Table(_) => "table".to_owned(),
         Shape::List { item, length: None } => format!("list of {}s", title(item)),
-        Shape::List { item, length: Some(length) } => format!("{length} {}s", title(item)),
+        Shape::List { item, length: Some(length) } => {
+            format!("list of {length}, each a {}", title(item))
+        }
         Shape::Switch => "`true` or `false`".to_owned(),
         Shape::Whole { min, max: i64::MAX, or_off } => {
             format!("number from {min}{}", if *or_off { ", or \"off\"" } else { "" })

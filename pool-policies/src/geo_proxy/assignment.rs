@@ -49,7 +49,7 @@ impl ProxyAssignment {
     /// Tells that the proxy itself failed: it refused, did not answer, or did not take the
     /// credentials. It is taken out for a while.
     ///
-    /// A failure behind the proxy, at the requested site, is not its own.
+    /// A failure of the requested site is not a failure of the proxy.
     pub fn report_failure(&self) {
         self.held.proxies.failed(self.held.index);
     }

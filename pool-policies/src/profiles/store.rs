@@ -103,7 +103,7 @@ impl Store {
     }
 }
 
-/// The entry under the number of an instance.
+/// Returns the numbered entries of a profile's directory, one for each instance.
 pub(super) fn instances(home: &Directory) -> io::Result<Vec<(u32, DirectoryEntry)>> {
     let number = |entry: DirectoryEntry| {
         let number: u32 = entry.name.parse().ok()?;
