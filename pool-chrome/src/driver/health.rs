@@ -31,6 +31,7 @@ struct Past {
     answer: Option<Duration>,
     proven_at: Option<Instant>,
     doubts: u32,
+    doubted_at: Option<Instant>,
 }
 
 impl Health {
@@ -60,9 +61,14 @@ impl Health {
     /// No page came in time. Whether that may be the machine's fault: Chromium then answers
     /// everything slowly, compared with its own past. Dead zygotes make no page and slow down
     /// nothing.
-    fn doubt(&self, answer: Duration, usual: Duration) -> bool {
+    ///
+    /// The leases of a Chromium are checked at the same time: the doubts of one `spell` count once.
+    fn doubt(&self, answer: Duration, usual: Duration, spell: Duration) -> bool {
         let mut past = self.past();
-        past.doubts += 1;
+        if past.doubted_at.is_none_or(|at| at.elapsed() >= spell) {
+            past.doubts += 1;
+            past.doubted_at = Some(Instant::now());
+        }
         let slow = answer >= (usual * OVERLOAD).max(Duration::from_millis(50));
         slow && past.doubts < DOUBTS
     }
@@ -98,12 +104,14 @@ impl Host {
         match self.within(limit, std::pin::pin!(page), Progress::idle_for).await {
             Some(made) => {
                 made?;
-                if !fresh {
+                if fresh {
+                    self.health.past().doubts = 0;
+                } else {
                     self.health.proven();
                 }
                 Ok(())
             }
-            None if self.health.doubt(took, usual) => {
+            None if self.health.doubt(took, usual, limit) => {
                 tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
                 Ok(())
             }
@@ -153,15 +161,15 @@ mod tests {
     fn a_slow_machine_gets_the_benefit_of_the_doubt_but_not_for_ever() {
         let health = Health::default();
         let slow = Duration::from_millis(400);
-        assert!(health.doubt(slow, USUAL));
-        assert!(health.doubt(slow, USUAL));
-        assert!(!health.doubt(slow, USUAL));
+        assert!(health.doubt(slow, USUAL, Duration::ZERO));
+        assert!(health.doubt(slow, USUAL, Duration::ZERO));
+        assert!(!health.doubt(slow, USUAL, Duration::ZERO));
         health.proven();
-        assert!(health.doubt(slow, USUAL));
+        assert!(health.doubt(slow, USUAL, Duration::ZERO));
     }
 
     #[test]
     fn a_browser_that_answers_as_fast_as_ever_but_makes_no_page_is_dead() {
-        assert!(!Health::default().doubt(USUAL * 3, USUAL));
+        assert!(!Health::default().doubt(USUAL * 3, USUAL, Duration::ZERO));
     }
 }

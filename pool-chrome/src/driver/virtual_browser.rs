@@ -13,7 +13,10 @@ use super::spec::BrowserSpec;
 use super::version::Version;
 use crate::ChromeError;
 use crate::cdp::CdpError;
-use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms};
+use crate::mux::{
+    Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms, Multiplexer,
+    SessionId,
+};
 use crate::process::Engine;
 
 /// How long a screenshot may take. A page that shows a dialog does not paint.
@@ -73,6 +76,7 @@ impl VirtualBrowser {
         &self,
         commands: Arc<dyn HolderCommands>,
     ) -> Result<Connection, CdpError> {
+        self.seat().let_out(&LeaseTerms::new());
         self.seat().lease.connect_with(commands).await
     }
 
@@ -200,16 +204,31 @@ impl VirtualBrowser {
             return Err(CdpError::unexpected(METHOD, "there is no such page"));
         };
         let mux = &self.seat().place.mux;
-        let session = mux.attach(&page.id).await?;
         let params = json!({ "format": "png", "optimizeForSpeed": true });
-        let shot = timeout(SCREENSHOT, mux.call(Some(session), METHOD, &params)).await;
-        mux.detach(session);
+        let shot = async {
+            let look = Look { mux, session: mux.attach(&page.id).await? };
+            mux.call(Some(look.session), METHOD, &params).await
+        };
+        let shot = timeout(SCREENSHOT, shot).await;
         let shot =
             shot.map_err(|_| CdpError::Timeout { method: METHOD.to_owned(), waited: SCREENSHOT })??;
         let data = shot["data"].as_str().unwrap_or_default();
         BASE64_STANDARD
             .decode(data)
             .map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
+    }
+}
+
+/// A session of ours on a page, which its drop leaves: whoever looks may be gone before the page
+/// answers.
+struct Look<'a> {
+    mux: &'a Multiplexer,
+    session: SessionId,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.mux.detach(self.session);
     }
 }
 

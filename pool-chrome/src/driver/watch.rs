@@ -124,6 +124,9 @@ impl Progress {
         if work.is_progress_since(before, now - then) {
             self.worked = now;
             self.looked = Some((now, work));
+        } else if work.busy < before.busy {
+            // A process has ended, and its share is counted no more.
+            self.looked = Some((now, work));
         }
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -48,7 +48,8 @@ pub struct Guard {
     resolver: Box<dyn Resolve>,
     own: Mutex<Own>,
     /// Our ends of the connections that lead out.
-    outgoing: Mutex<HashSet<SocketAddr>>,
+    /// Two connections may have one local address, if they lead to different ones.
+    outgoing: Mutex<HashMap<SocketAddr, usize>>,
     requests: RequestCounts,
 }
 
@@ -163,13 +164,7 @@ impl Guard {
     }
 
     pub(super) fn unprotect(&self, address: SocketAddr) {
-        let mut own = self.own();
-        if let Some(count) = own.listeners.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                own.listeners.remove(&address);
-            }
-        }
+        less(&mut self.own().listeners, address);
     }
 
     /// Keeps browsers from a name by which others reach the pool, and from where it leads. What
@@ -180,11 +175,16 @@ impl Guard {
         self.own().advertised = vec![advertised];
     }
 
+    /// Forgets the name that [`protect_name`](Self::protect_name) has named, if there is one.
+    pub fn forget_names(&self) {
+        self.own().advertised.clear();
+    }
+
     /// Whether a connection that the pool has accepted was made by a browser of the pool, by
     /// whatever way it has come. Holds as soon as the connection carries anything.
     #[must_use]
     pub fn is_of_a_browser(&self, peer: SocketAddr) -> bool {
-        self.outgoing().contains(&canonical(peer))
+        self.outgoing().contains_key(&canonical(peer))
     }
 
     /// Returns what became of the requests so far.
@@ -330,7 +330,7 @@ impl Guard {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    fn outgoing(&self) -> MutexGuard<'_, HashMap<SocketAddr, usize>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -356,7 +356,7 @@ pub(super) struct Mark {
 impl Mark {
     fn new(guard: &Arc<Guard>, local: SocketAddr) -> Self {
         let local = canonical(local);
-        guard.outgoing().insert(local);
+        *guard.outgoing().entry(local).or_default() += 1;
         Self { guard: Arc::clone(guard), local }
     }
 }
@@ -369,7 +369,17 @@ impl fmt::Debug for Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.guard.outgoing().remove(&self.local);
+        less(&mut self.guard.outgoing(), self.local);
+    }
+}
+
+/// Counts one less of an address.
+fn less(counts: &mut HashMap<SocketAddr, usize>, address: SocketAddr) {
+    if let Some(count) = counts.get_mut(&address) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&address);
+        }
     }
 }
 

@@ -49,7 +49,9 @@ fn address(server: &str) -> Option<(Host, u16)> {
             None => (rest, None),
         },
     };
-    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |port: &str| digits(port).then(|| port.parse().ok())?;
+    let port = port.map_or(Some(default), number)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
     if !host.bytes().all(plain) {
         return None;
@@ -115,6 +117,7 @@ mod tests {
             "proxy.example:8080/x",
             " proxy.example:8080",
             "proxy.example:99999",
+            "proxy.example:+8080",
             "http://",
             "[::1",
         ] {

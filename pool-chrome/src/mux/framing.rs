@@ -124,6 +124,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn keep_part(&mut self) {
         let held = self.buffer.len();
         if !self.dropping && held >= CHUNK {
+            if self.hold.counted.load(Relaxed) == 0 {
+                // What was asked of an earlier frame is not asked of this one.
+                self.hold.must_drop.store(false, Relaxed);
+            }
             self.hold.set(held);
             let spent = held > self.hold.account.budget().limit();
             self.dropping = self.hold.must_drop.swap(false, Relaxed) || spent;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::json;
@@ -29,6 +29,8 @@ pub struct MuxLease {
     /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
     /// it asks.
     over: watch::Receiver<Option<EndReason>>,
+    /// What must be gone for the lease to be, once it has been closed.
+    remains: OnceLock<Remains>,
 }
 
 /// A target of a lease, as its holder's overview shows it.
@@ -51,7 +53,7 @@ impl MuxLease {
         id: LeaseId,
         over: watch::Receiver<Option<EndReason>>,
     ) -> Self {
-        Self { mux, id, over }
+        Self { mux, id, over, remains: OnceLock::new() }
     }
 
     /// Sets the terms of the lease, before its first connection. Only the first call counts;
@@ -196,7 +198,7 @@ impl MuxLease {
         loop {
             let contexts = self.mux.context_ids().await?;
             self.forget_ghosts(&contexts).await;
-            let Some(left) = self.leftover(&remains, &contexts) else { break };
+            let Some(left) = self.leftover(remains, &contexts) else { break };
             if Instant::now() >= gone_by {
                 return Err(CdpError::Leftover(left));
             }
@@ -227,7 +229,8 @@ impl MuxLease {
     /// neither resumed nor closed. One that runs goes with its context, whatever it does, before
     /// it is answered that the context is gone. So what does not answer is nothing but its entry.
     async fn forget_ghosts(&self, contexts: &[String]) {
-        for worker in self.mux.shared().look(|state| state.workers_outside(contexts)) {
+        let workers = self.mux.shared().look(|state| state.workers_outside(contexts));
+        let looks = workers.into_iter().map(async |worker| {
             let look = async {
                 let session = self.mux.attach(&worker).await?;
                 let params = json!({ "expression": "1" });
@@ -239,14 +242,18 @@ impl MuxLease {
                 tracing::debug!(%worker, "a worker that never began is left in a list");
                 self.mux.shared().update(|state| state.forget_ghost(&worker));
             }
-        }
+        });
+        futures_util::future::join_all(looks).await;
     }
 
-    fn close(&self, reason: EndReason) -> Remains {
-        self.mux.shared().update(|state| {
-            let remains = state.close_lease(self.id, reason);
-            state.dispose(&remains);
-            remains
+    /// Closes the lease, unless it is. What the first call has found is what must be gone.
+    fn close(&self, reason: EndReason) -> &Remains {
+        self.remains.get_or_init(|| {
+            self.mux.shared().update(|state| {
+                let remains = state.close_lease(self.id, reason);
+                state.dispose(&remains);
+                remains
+            })
         })
     }
 

@@ -370,7 +370,10 @@ impl Shared {
         self.update(|state| state.expect_attach(target));
         let params = json!({ "targetId": target, "flatten": true });
         let result = self.call(None, METHOD, &params).await;
-        self.update(|state| state.forget_attach(target));
+        // One that succeeded was told of before it was answered.
+        if result.is_err() {
+            self.update(|state| state.forget_attach(target));
+        }
         let session = result?["sessionId"].as_str().and_then(SessionId::parse);
         session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
     }

@@ -217,12 +217,15 @@ const SCREEN: f64 = 7_680.0 * 4_320.0;
 /// 4,096 by 16,384, where pictures end: one of four times this takes the compositor for 10 s.
 const PICTURE: f64 = 67_108_864.0;
 
+/// The sides of a window of which a command names neither, and scales it.
+const USUAL: (f64, f64) = (1_920.0, 1_080.0);
+
 #[rustfmt::skip]
 static AREAS: &[Area] = &[
     area("Target.createTarget",     ["width", "height"], None, false, SCREEN),
     area("Browser.setWindowBounds", ["bounds.width", "bounds.height"], None, false, SCREEN),
     area("Browser.setContentsSize", ["width", "height"], None, false, SCREEN),
-    area("Emulation.setVisibleSize", ["width", "height"], None, false, PICTURE),
+    area("Emulation.setVisibleSize", ["width", "height"], None, true, PICTURE),
     area("Emulation.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
     area("Emulation.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), false, PICTURE),
     area("Page.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
@@ -283,11 +286,13 @@ pub(crate) fn judge(
         }
     }
     for Area { sides, scale, dense, most, .. } in AREAS.iter().filter(|row| row.method == method) {
-        let number = |path: &str| at(params, path).and_then(Value::as_f64);
+        // A side of 0 leaves it as it is, as if it were not named.
+        let number = |path: &str| at(params, path).and_then(Value::as_f64).filter(|it| *it > 0.0);
         let [width, height] = sides.map(number);
         // One side alone leaves the other as it is: as large as this one, for all we know.
-        let Some((width, height)) = width.or(height).zip(height.or(width)) else { continue };
-        let scale = scale.and_then(number).filter(|scale| *scale > 0.0).unwrap_or(1.0);
+        let named = width.or(height).zip(height.or(width));
+        let Some((width, height)) = named.or((!*dense).then_some(USUAL)) else { continue };
+        let scale = scale.and_then(number).unwrap_or(1.0);
         let scale = if *dense { scale * density } else { scale };
         let pixels = width * height * scale * scale;
         if pixels > *most {
@@ -387,6 +392,12 @@ mod tests {
             let clip = clip.as_object().expect("an object");
             judge("Page.captureScreenshot", clip, density, |_| true).is_ok()
         };
+        // A side of 0 is the one that there is, however dense.
+        let as_it_is = |density: u32| {
+            let metrics = json!({ "width": 0, "height": 0, "deviceScaleFactor": density });
+            judged("Emulation.setDeviceMetricsOverride", &metrics).is_ok()
+        };
+        assert!(as_it_is(0) && as_it_is(3) && !as_it_is(1000));
         assert!(clip(8192, 1.0, 1.0) && clip(100, 10.0, 3.0));
         assert!(!clip(100, 100.0, 1.0), "the scale counts twice");
         assert!(!clip(8192, 1.0, 2.0), "and so does the screen's own");

@@ -44,7 +44,7 @@ impl State {
             return;
         }
         // What attaches by itself stands still; what we attach to by a command does not.
-        if !waiting && self.own_attaches.remove(&target) {
+        if !waiting && self.forget_attach(&target) {
             self.insert_session(session, Owner::Own, Some(target), None);
             return;
         }

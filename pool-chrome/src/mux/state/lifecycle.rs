@@ -129,7 +129,9 @@ impl State {
         reply: oneshot::Sender<Result<(), CdpError>>,
     ) {
         let Some(held) = self.leases.get_mut(&lease) else { return };
-        let (Some(base), Warm::None, false) = (held.base, &held.warm, held.used) else {
+        // One that it owes is made even if a client was quicker.
+        let is_late = held.used && !held.owes_page;
+        let (Some(base), Warm::None, false) = (held.base, &held.warm, is_late) else {
             let _ = reply.send(Ok(()));
             return;
         };

@@ -156,7 +156,7 @@ pub(crate) struct State {
     pub(crate) leases: HashMap<LeaseId, Lease>,
     clients: HashMap<ConnectionId, Client>,
     /// Targets that we attach to by ourselves, over the root session.
-    own_attaches: HashSet<Id>,
+    own_attaches: HashMap<Id, usize>,
     /// Contexts of the multiplexer's own.
     own_contexts: HashSet<Id>,
     /// The Chromium's real default context, once it is known.
@@ -190,7 +190,7 @@ impl State {
             browser_targets: HashMap::new(),
             leases: HashMap::new(),
             clients: HashMap::new(),
-            own_attaches: HashSet::new(),
+            own_attaches: HashMap::new(),
             own_contexts: HashSet::new(),
             real_context: None,
             running: Running::default(),
@@ -328,12 +328,17 @@ impl State {
 
     /// The root session is about to attach to a target by a command of ours.
     pub(crate) fn expect_attach(&mut self, target: &str) {
-        self.own_attaches.insert(target.into());
+        *self.own_attaches.entry(target.into()).or_default() += 1;
     }
 
-    /// It has, or could not.
-    pub(crate) fn forget_attach(&mut self, target: &str) {
-        self.own_attaches.remove(target);
+    /// One that was expected has come, or cannot. Whether any was expected.
+    pub(crate) fn forget_attach(&mut self, target: &str) -> bool {
+        let Some(count) = self.own_attaches.get_mut(target) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.own_attaches.remove(target);
+        }
+        true
     }
 
     /// Disposes a context that is no lease's.
