@@ -56,6 +56,8 @@ pub(super) fn state_dir() -> PathBuf {
 /// Says why a directory and its contents cannot be made at a path. Nothing is made or locked: a
 /// pool may be running on it.
 pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
+    // The last ancestor of a relative path is empty, and stands for the current directory.
+    let path = &Path::new(".").join(path);
     let Some(there) = path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) else {
         return Some("no such place".to_owned());
     };

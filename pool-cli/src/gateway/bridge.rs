@@ -137,10 +137,12 @@ async fn up<R: AsyncRead + Unpin>(
     session: &Session,
     metrics: &Metrics,
 ) -> Why {
+    let mut in_parts = false;
     loop {
         let message = match reader.next().await {
             Ok(Received::Text(message)) => message,
             Ok(Received::Part(bytes)) => {
+                in_parts = true;
                 commands.receiving(bytes);
                 continue;
             }
@@ -158,7 +160,7 @@ async fn up<R: AsyncRead + Unpin>(
         };
         session.traffic.heard(session, message.len());
         metrics.message_in(message.len());
-        if message.len() >= BATCH {
+        if std::mem::take(&mut in_parts) {
             // From now on it counts as waiting for the browser.
             commands.receiving(0);
         }
@@ -189,9 +191,11 @@ async fn down<W: AsyncWrite + Unpin>(
             },
             () = pongs.one.notified() => 0,
             _ = pings.tick() => {
-                if writer.stalled_for() >= PING {
-                    writer.ping();
+                // Not exactly `PING`: the last tick was not quite punctual.
+                if writer.stalled_for() < PING / 2 {
+                    continue;
                 }
+                writer.ping();
                 0
             }
         };

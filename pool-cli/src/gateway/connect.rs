@@ -103,7 +103,10 @@ async fn connected(
     loop {
         let start = Start::Connected;
         let session = gateway.lease(asked.clone(), caller.clone(), start, renewed).await?;
-        match session.connect(Reconnect::of(gateway, &session, headers)).await {
+        let unmet = Unmet(Some(&session));
+        let connected = session.connect(Reconnect::of(gateway, &session, headers)).await;
+        unmet.met();
+        match connected {
             Ok((wire, attached)) => return Ok(Entered { session, wire, attached, renewed }),
             Err(NotConnected::Over(LeaseEnd::BrowserCrashed | LeaseEnd::BrowserHung))
                 if attempt < ATTEMPTS =>
@@ -114,6 +117,24 @@ async fn connected(
                 session.end(LeaseEnd::Revoked);
                 return Err(not_connected(&why));
             }
+        }
+    }
+}
+
+/// Ends a new lease, however long it is to be kept, whose client has gone before it was connected:
+/// nobody else knows of it.
+struct Unmet<'a>(Option<&'a Session>);
+
+impl Unmet<'_> {
+    fn met(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unmet<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.0 {
+            session.end(LeaseEnd::ClientGone);
         }
     }
 }

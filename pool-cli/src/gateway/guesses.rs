@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::Problem;
 use super::guard::NoToken;
 
-/// So many wrong tokens are mistakes of a person, and answered at once.
+/// Wrong tokens that are answered at once, as a person's mistakes.
 const FREE: u32 = 4;
 
 /// How long the first answer after those takes; each further one takes twice as long.
@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Half of what a peer has guessed is forgotten for each time as long as this without a guess.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// So many answers wait for one peer; its further guesses are refused at once, so that they take
+/// The most answers that wait for one peer; its further guesses are refused at once, so that they take
 /// no connection from others.
 const WAITING: u32 = 16;
 

@@ -249,14 +249,18 @@ impl AsyncWrite for Heads {
     }
 }
 
+/// Empty lines that are skipped before a request: some clients send one behind a body. More of them
+/// are a head without a request.
+const MAX_BLANK: usize = 8;
+
 /// Finds the end of the head that `bytes` begin with.
 ///
 /// # Errors
 ///
 /// As soon as it can be told that no head of HTTP/1 will come.
 fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
-    // An empty line before a request is what some clients send behind a body.
-    let begin = bytes.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
+    let blank = bytes.chunks(2).take(MAX_BLANK).take_while(|pair| pair == b"\r\n");
+    let begin = blank.count() * 2;
     if let Some(first) = bytes.get(begin)
         && !first.is_ascii_alphabetic()
         && *first != b'\r'
@@ -409,6 +413,13 @@ mod tests {
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
             assert_eq!(read(&pieces).await, (passed.clone(), None), "{size}");
         }
+    }
+
+    #[tokio::test]
+    async fn empty_lines_without_end_are_refused() {
+        let blank = "\r\n".repeat(MAX_BLANK + 2);
+        let (passed, refused) = read(&[blank.as_bytes()]).await;
+        assert!(refused.is_some_and(|why| why.contains("no end")), "{passed:?}");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::Body;
 use super::leasing::{Caller, Claimed, NoLease, Start, over};
-use super::query::{domains, kind, pages, word};
+use super::query::{domains, kind, pages, some_milliseconds, word};
 use super::session::Session;
 use super::sessions::{Known, Name};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
@@ -106,8 +106,14 @@ async fn held(
     let Some(name) = Name::of(&asked) else {
         return gateway.lease(asked, caller.clone(), start, None).await;
     };
+    gateway.settings().check_keep(&asked).map_err(NoLease::Refused)?;
     match gateway.claim(&name, &mut asked).await? {
-        Claimed::Held { session, .. } => Ok(session),
+        Claimed::Held { session, .. } => {
+            if let Some(keep) = asked.keep {
+                session.set_keep(keep);
+            }
+            Ok(session)
+        }
         Claimed::Reserved(reservation) => {
             let last = reservation.last;
             let session = gateway.lease(asked, caller.clone(), start, last).await?;
@@ -180,7 +186,10 @@ impl Acquire {
             pages: self.pages.map(|value| pages(&value.to_string())).transpose()?,
             session: checked("session", self.session)?,
             keep: self.keep.map(Duration::from_millis),
-            idle_timeout: self.idle_timeout.map(Duration::from_millis),
+            idle_timeout: self
+                .idle_timeout
+                .map(|value| some_milliseconds("idle_timeout", &value.to_string()))
+                .transpose()?,
             allow_domains: self.allow_domains.map(Domains::read).transpose()?,
         })
     }

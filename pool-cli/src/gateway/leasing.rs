@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
+use pool_chrome::egress::Pattern;
 use pool_core::AcquireError;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span, debug, info};
@@ -259,6 +260,7 @@ pub(super) fn differs(
     profile: &Option<String>,
     region: &Option<String>,
     kind: Option<LeaseKind>,
+    domains: &Option<Vec<Pattern>>,
 ) -> Result<(), Problem> {
     let differs = |name: &str, held: Option<&str>| {
         let held = held.map_or_else(|| "none".to_owned(), |held| format!("{held:?}"));
@@ -273,6 +275,12 @@ pub(super) fn differs(
     }
     if asked.region.is_some() && asked.region != *region {
         return differs("region", region.as_deref());
+    }
+    if asked.allow_domains.is_some() && asked.allow_domains != *domains {
+        let list = |held: &Vec<Pattern>| {
+            held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        return differs("allow_domains", domains.as_ref().map(list).as_deref());
     }
     match (asked.lease, kind) {
         (Some(asked), Some(kind)) if asked != kind => differs("lease", Some(word(kind))),

@@ -200,7 +200,7 @@ fn milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
     }
 }
 
-fn some_milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
+pub(super) fn some_milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
     match milliseconds(name, value)? {
         Duration::ZERO => Err(bad(name, "must be longer than 0 ms")),
         long if long > MAX_TIMEOUT => {

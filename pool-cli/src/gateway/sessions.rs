@@ -123,13 +123,15 @@ impl Sessions {
         let mut held = self.lock();
         let last = match held.names.get(name) {
             Some(Named::Acquiring(first, done)) => {
-                differs(asked, &first.profile, &first.region, first.lease)?;
+                differs(asked, &first.profile, &first.region, first.lease, &first.allow_domains)?;
                 return Ok(Claim::Wait(done.clone()));
             }
             Some(Named::Held(session)) => match session.has_ended() {
                 None => {
                     let class = |label| session.class.get(label).map(ToOwned::to_owned);
-                    differs(asked, &class("profile"), &class("region"), Some(session.kind))?;
+                    let (profile, region) = (class("profile"), class("region"));
+                    let domains = &session.asked.allow_domains;
+                    differs(asked, &profile, &region, Some(session.kind), domains)?;
                     return Ok(Claim::Join(Arc::clone(session)));
                 }
                 end => end,
@@ -273,6 +275,10 @@ mod tests {
         assert!(matches!(theirs, Claim::Acquire(_)), "tenants have names of their own");
         let region = LeaseQuery::parse("session=mine&tenant=a&region=eu").expect("it is right");
         let differs = sessions.claim(&name(&region), &region).map(drop);
+        assert_eq!(differs.map_err(|problem| problem.code()), Err("session_differs"));
+        let narrow = LeaseQuery::parse("session=mine&tenant=a&allow_domains=a.example");
+        let narrow = narrow.expect("it is right");
+        let differs = sessions.claim(&name(&narrow), &narrow).map(drop);
         assert_eq!(differs.map_err(|problem| problem.code()), Err("session_differs"));
         drop(first);
         assert!(waiting.has_changed().is_err(), "those that wait are woken");

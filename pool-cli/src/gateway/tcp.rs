@@ -51,7 +51,7 @@ impl Ends {
 }
 
 /// Returns when the other end of a connection is gone: something was sent to it, and nothing at
-/// all was acknowledged for 20 s. One that is only busy acknowledges that it has no room, and one
+/// all was acknowledged for 22 s. One that is only busy acknowledges that it has no room, and one
 /// that is idle the signs of life that the kernel asks for.
 ///
 /// Not by `TCP_USER_TIMEOUT`, which also ends a peer that has no room for some time.
@@ -59,7 +59,7 @@ pub(super) async fn half_open(ends: Option<Ends>) {
     let Some(ends) = ends else { return std::future::pending().await };
     let mut looks = interval_at(Instant::now() + LOOK, LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut probed = false;
+    let mut waited = false;
     loop {
         looks.tick().await;
         let info = match TcpInfo::of(ends) {
@@ -68,17 +68,18 @@ pub(super) async fn half_open(ends: Option<Ends>) {
                 // A kernel or a sandbox that does not tell; or the connection has just ended,
                 // which others notice.
                 tracing::trace!(%error, "the kernel does not tell about a connection");
-                probed = false;
+                waited = false;
                 continue;
             }
         };
-        let is_silent = info.since_ack >= SILENCE;
-        // The probe of a closed window may have gone out a moment ago.
-        if is_silent && (info.unacknowledged > 0 || info.probes > 0 && probed) {
+        // Twice in a row: what was sent a moment ago is not acknowledged yet, and a client that
+        // only sends need not have acknowledged anything for long.
+        let waits = info.since_ack >= SILENCE && (info.unacknowledged > 0 || info.probes > 0);
+        if waits && waited {
             tracing::debug!(peer = %ends.peer, ?info, "a client's machine is gone");
             return;
         }
-        probed = is_silent && info.probes > 0;
+        waited = waits;
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 /// The longest message of a client. Chromium itself drops a WebSocket at a command of about
@@ -170,8 +171,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.used += size;
         let before = self.message.as_ref().map(Vec::len);
         match head.opcode {
-            TEXT if before.is_some() => Err(Fault::BadFrame),
-            CONTINUATION if before.is_none() => Err(Fault::BadFrame),
+            TEXT | CONTINUATION if before.is_some() != (head.opcode == CONTINUATION) => {
+                self.skip = head.length as u64;
+                Err(Fault::BadFrame)
+            }
             TEXT | CONTINUATION if head.length > MAX_MESSAGE - before.unwrap_or(0) => {
                 self.skip = head.length as u64;
                 Err(Fault::TooLong)
@@ -302,7 +305,13 @@ fn received(opcode: u8, payload: Vec<u8>) -> Result<Received, Fault> {
         CLOSE => match *payload {
             [] => Ok(Received::Close(None)),
             [_] => Err(Fault::BadFrame),
-            [high, low, ..] => Ok(Received::Close(Some(u16::from_be_bytes([high, low])))),
+            [high, low, ref reason @ ..] => {
+                let code = u16::from_be_bytes([high, low]);
+                if !CloseCode::from(code).is_allowed() || std::str::from_utf8(reason).is_err() {
+                    return Err(Fault::BadFrame);
+                }
+                Ok(Received::Close(Some(code)))
+            }
         },
         _ => {
             let text = Utf8Bytes::try_from(Bytes::from(payload)).map_err(|_| Fault::BadFrame)?;
@@ -392,9 +401,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         loop {
             while self.sent < self.out.len() {
                 self.sent += written(self.io.write(&self.out[self.sent..]).await)?;
-                if self.sent < self.out.len() {
-                    self.taken_at = Instant::now();
-                }
+                self.taken_at = Instant::now();
             }
             self.out.clear();
             self.out.shrink_to(2 * BATCH);
@@ -558,6 +565,9 @@ mod tests {
             (frame(0x82, 0x80, &[]), Fault::NotText),
             ([frame(0x81, 0x81, &[]), vec![0xFF]].concat(), Fault::BadFrame),
             ([frame(0x88, 0x81, &[]), vec![3]].concat(), Fault::BadFrame),
+            // 1006 is never sent; a reason is text.
+            ([frame(0x88, 0x82, &[]), vec![0x03, 0xEE]].concat(), Fault::BadFrame),
+            ([frame(0x88, 0x83, &[]), vec![0x03, 0xE8, 0xFF]].concat(), Fault::BadFrame),
             ([frame(0x01, 0x80, &[]), frame(0x81, 0x80, &[])].concat(), Fault::BadFrame),
             (long(MAX_MESSAGE as u64 + 1), Fault::TooLong),
             (long(1 << 63), Fault::BadFrame),

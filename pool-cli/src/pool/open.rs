@@ -101,7 +101,7 @@ pub async fn open_tuned(
 
 fn protect_name(guard: &Guard, config: &Config) {
     let url = config.gateway.external_url.as_deref().map(Url::parse);
-    let Some(Ok(url)) = url else { return };
+    let Some(Ok(url)) = url else { return guard.forget_names() };
     if let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) {
         guard.protect_name(&host.to_owned(), port);
     }
