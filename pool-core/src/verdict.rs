@@ -40,7 +40,7 @@ pub enum Adjustment {
 
 /// The nature of a [`Rejection`]: who can do something about it, and when.
 ///
-/// Servers answer by it, so that a policy's `code` is free to say what it likes.
+/// Servers answer by it, so a policy may choose any `code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RejectionKind {
     /// The request makes no sense as it stands. HTTP: 400.
@@ -49,7 +49,7 @@ pub enum RejectionKind {
     Unknown,
     /// The caller may not have this, however often it asks. HTTP: 403.
     Forbidden,
-    /// The caller has used up its share, or asks too much at once; later it may have it. HTTP: 429.
+    /// The caller has used up its share, or asks too much at once; it may succeed later. HTTP: 429.
     Exhausted,
     /// Something that the request requires is out of service or in use. HTTP: 503.
     Unavailable,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pool_core::BoxError;
 
-/// Error of building a policy, or of its part in a creation.
+/// Error returned when a policy cannot be built, or fails during a creation.
 ///
 /// The latter reach the caller as the cause of
 /// [`AcquireError::Unavailable`](pool_core::AcquireError::Unavailable) or
@@ -18,7 +18,7 @@ pub enum PolicyError {
     Setting {
         /// The setting.
         setting: &'static str,
-        /// The mistake.
+        /// What is wrong with it.
         why: &'static str,
     },
     /// A profile or region has a name that is not allowed.
@@ -28,7 +28,7 @@ pub enum PolicyError {
         kind: &'static str,
         /// The name, cut short if it is long.
         name: String,
-        /// The mistake.
+        /// What is wrong with it.
         why: &'static str,
     },
     /// A profile or region is meant that is not there.
@@ -79,7 +79,7 @@ pub enum PolicyError {
     /// hold a password.
     #[error("not a proxy address: {why}")]
     ProxyUrl {
-        /// The mistake.
+        /// What is wrong with it.
         why: &'static str,
     },
     /// Every proxy of a region, and of its fallback regions, is out of service.

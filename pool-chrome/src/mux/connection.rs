@@ -189,6 +189,8 @@ impl ConnectionReceiver {
     /// returns, which is a little more than their bytes. 0 at the end, as with
     /// [`recv`](Self::recv).
     ///
+    /// `each` is called under a lock: it must return at once and not use the connection.
+    ///
     /// # Cancel safety
     ///
     /// Dropped before it is ready, no message is lost.

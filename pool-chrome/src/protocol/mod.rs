@@ -47,6 +47,7 @@ pub fn has_command(method: &str) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use rustix::process::{Pid, Signal, kill_process_group};
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -87,9 +88,10 @@ mod tests {
             .arg(format!("--user-data-dir={}", directory.path().display()))
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
-            .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .unwrap();
+        let group = Group(Pid::from_raw(chromium.id().unwrap().cast_signed()).unwrap());
         let file = directory.path().join("DevToolsActivePort");
         let served = async {
             let port = loop {
@@ -115,7 +117,18 @@ mod tests {
             }
         };
         let served = timeout(Duration::from_secs(60), served).await.expect("it serves it");
-        chromium.kill().await.unwrap();
+        drop(group);
+        chromium.wait().await.unwrap();
         served
+    }
+
+    /// Everything that an executable has started, which may be a script that starts Chromium. It
+    /// ends with this.
+    struct Group(Pid);
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = kill_process_group(self.0, Signal::KILL);
+        }
     }
 }

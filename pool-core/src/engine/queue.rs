@@ -232,14 +232,14 @@ impl Queue {
         }
     }
 
-    /// Every waiter with its rank, best first.
+    /// Returns every waiter with its rank, best first.
     pub(super) fn sorted<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Rank, WaiterId)> {
         let mut all: Vec<_> = self.iter(waiters).map(|id| (waiters[id].rank, id)).collect();
         all.sort_unstable();
         all
     }
 
-    /// Every waiter, lane by lane, each lane in order, and then the aged ones in none.
+    /// Returns every waiter, lane by lane, each lane in order, and then the aged ones in none.
     pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
         let in_lanes = self.lanes.iter().flat_map(|(_, lane)| {
             let first = lane.ends.map(|(first, _)| first);
@@ -248,7 +248,8 @@ impl Queue {
         in_lanes.chain(self.aged.iter().map(|(waiter, _)| *waiter))
     }
 
-    /// In each lane the first waiter that the pool itself must call time on, and every aged one.
+    /// Returns the first waiter in each lane that the pool itself must call time on, and every
+    /// aged one.
     pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
         let timed = |lane: &Lane| {
             let first = lane.ends.map(|(first, _)| first);

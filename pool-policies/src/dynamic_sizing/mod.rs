@@ -33,9 +33,9 @@ use sizer::Sizer;
 /// lowered one closes nothing by itself: it lets idle resources expire again.
 ///
 /// It stays between the class's configured minimum and maximum, and the minima of all classes
-/// together stay below the pool's maximum, since otherwise they would be at each other's resources.
-/// Where creations fail, nothing grows. If somebody else changes a minimum, that is the configured
-/// one from then on.
+/// together stay below the pool's maximum, or else they would take each other's resources.
+/// Where creations fail, nothing grows. A minimum that somebody else changes becomes the configured
+/// one.
 ///
 /// # Why it does not flap
 ///

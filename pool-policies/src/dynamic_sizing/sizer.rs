@@ -133,8 +133,8 @@ impl Sizer {
         Sample { waited, granted, queue, leased, utilization }
     }
 
-    /// Returns the wait of requests. Where nobody is served there is no wait to measure, and the
-    /// time that that has gone on is all that is known.
+    /// Returns the wait of requests. Where nobody is served there is no wait to measure, so the
+    /// time without service is used instead.
     fn wait(&self, now: Instant) -> Duration {
         let starving = self.starving_since.map_or(Duration::ZERO, |since| now - since);
         self.window.mean_wait().max(starving)
