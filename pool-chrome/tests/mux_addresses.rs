@@ -325,6 +325,38 @@ async fn a_page_made_with_an_address_has_been_nowhere_else() {
 }
 
 #[tokio::test]
+async fn a_page_made_with_an_address_has_loaded_no_other() {
+    let site = Site::start().await;
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        for options in every_lease() {
+            let (_lease, mut client) = rig.client_of(options).await;
+            // The first is the warm one.
+            for path in ["/first", "/second", "/third"] {
+                let page = loaded_page(&mut client, &site.url(path)).await;
+                let title = client.evaluate(&page, "document.title").await;
+                assert_eq!(title, json!(path), "{engine:?}");
+            }
+            // Where there is nothing to go to, the empty page is what has loaded.
+            let page = loaded_page(&mut client, &site.url("/nothing")).await;
+            assert_eq!(client.evaluate(&page, "location.href").await, json!("about:blank"));
+        }
+    }
+}
+
+/// A page that its client takes for loaded, as chromiumoxide does.
+async fn loaded_page(client: &mut Client, url: &str) -> String {
+    // None of the events of an earlier page.
+    client.events.clear();
+    let (_, page) = client.page(url).await;
+    client.ok(Some(&page), "Page.enable", json!({})).await;
+    let on = json!({ "enabled": true });
+    client.ok(Some(&page), "Page.setLifecycleEventsEnabled", on).await;
+    client.event("Page.lifecycleEvent", |params| params["name"] == "load").await;
+    page
+}
+
+#[tokio::test]
 async fn a_page_of_a_client_that_waits_is_held_before_its_first_request() {
     // The whole browser holds nothing.
     let rig = Rig::new(Engine::Shell).await;

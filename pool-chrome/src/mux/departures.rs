@@ -1,13 +1,16 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
 use super::multiplexer::Shared;
 use super::session_id::SessionId;
-use super::target::Id;
+use super::state::ConnectionId;
+use super::target::{Id, Message};
 use crate::cdp::CdpError;
 
 /// A page that was made empty for a client that named an address.
@@ -19,9 +22,49 @@ use crate::cdp::CdpError;
 /// themselves. So the page is made empty, and goes to its address once its client has had its say.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    pub(crate) address: String,
+    /// Taken when the page leaves for it.
+    pub(crate) address: Option<String>,
     /// How many commands its clients have sent to it.
     pub(crate) commands: u32,
+    /// The loader of the empty document, read when the page leaves it.
+    pub(crate) loader: Option<String>,
+    /// What clients are not told of the empty document: for them the page is loaded when its address
+    /// is. Told after all if the page does not get away, as with a download.
+    pub(crate) withheld: Vec<(ConnectionId, Bytes)>,
+}
+
+/// As many events as a document has for some sessions. A client that asks for them again and again
+/// gets the first ones.
+const WITHHELD: usize = 64;
+
+impl Departure {
+    pub(crate) fn new(address: String) -> Self {
+        Self { address: Some(address), commands: 0, loader: None, withheld: Vec::new() }
+    }
+
+    /// Withholds an event if it tells how far the empty document has loaded. Returns it otherwise.
+    pub(crate) fn withhold(&mut self, connection: ConnectionId, event: Bytes) -> Option<Bytes> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Loading<'a> {
+            loader_id: &'a str,
+        }
+        let loading = serde_json::from_slice::<Message<'_>>(&event)
+            .ok()
+            .filter(|message| message.method == "Page.lifecycleEvent")
+            .and_then(|message| serde_json::from_str::<Loading<'_>>(message.params?.get()).ok());
+        let of_empty = loading.is_some_and(|loading| {
+            // Until it leaves, the page has no other document.
+            self.loader.as_deref().is_none_or(|empty| empty == loading.loader_id)
+        });
+        if !of_empty {
+            return Some(event);
+        }
+        if self.withheld.len() < WITHHELD {
+            self.withheld.push((connection, event));
+        }
+        None
+    }
 }
 
 /// Pause between two looks at whether a page may go.
@@ -48,7 +91,10 @@ pub(super) async fn send_off(shared: Weak<Shared>, mut departing: UnboundedRecei
             // A page that is gone by now goes nowhere.
             let Ok(session) = shared.attach(&page).await else { return };
             let _ = send(&shared, &page, session).await;
-            shared.update(|state| state.detach_own(session));
+            shared.update(|state| {
+                state.departures.remove(&page);
+                state.detach_own(session);
+            });
         });
     }
 }
@@ -71,9 +117,18 @@ async fn send(shared: &Shared, page: &Id, session: SessionId) -> Result<(), CdpE
             break;
         }
     }
-    let departure = shared.update(|state| state.departures.remove(page));
-    let Some(Departure { address, .. }) = departure else { return Ok(()) };
-    shared.call(Some(session), "Page.navigate", &json!({ "url": address })).await?;
+    let tree = shared.call(Some(session), "Page.getFrameTree", &json!({})).await?;
+    let loader = tree["frameTree"]["frame"]["loaderId"].as_str().unwrap_or_default();
+    let address = shared.update(|state| {
+        let departure = state.departures.get_mut(page)?;
+        departure.loader = Some(loader.to_owned());
+        departure.address.take()
+    });
+    let Some(address) = address else { return Ok(()) };
+    let went = shared.call(Some(session), "Page.navigate", &json!({ "url": address })).await?;
+    // So answers Chromium where there is nothing to show: a download, or a 204.
+    let stays = went["errorText"] == "net::ERR_ABORTED";
+    shared.update(|state| state.departed(page, stays));
     for _ in 0..RESETS {
         // As if it had been made with the address.
         let reset = shared.call(Some(session), "Page.resetNavigationHistory", &json!({})).await;

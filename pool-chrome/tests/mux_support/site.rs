@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A site whose pages have their path as title. `/silent` never gets an answer, and `/worker` is a
-/// page that registers a service worker.
+/// A site whose pages have their path as title. `/silent` never gets an answer, `/nothing` is a 204,
+/// and `/worker` is a page that registers a service worker.
 pub(crate) struct Site {
     address: SocketAddr,
     silent: Arc<AtomicUsize>,
@@ -50,6 +50,10 @@ async fn serve(stream: TcpStream, silent: Arc<AtomicUsize>) {
             "/silent" => {
                 silent.fetch_add(1, SeqCst);
                 return std::future::pending().await;
+            }
+            "/nothing" => {
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                continue;
             }
             "/worker.js" => ("text/javascript", "onfetch = () => {}".to_owned()),
             "/worker" => (

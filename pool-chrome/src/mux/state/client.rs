@@ -89,11 +89,7 @@ impl State {
 
     /// Counts a command to a page that waits for its client to have had its say.
     fn note_command(&mut self, session: SessionId) {
-        if self.departures.is_empty() {
-            return;
-        }
-        let target = self.sessions.get(&session).and_then(|held| held.target.as_ref());
-        if let Some(departure) = target.and_then(|target| self.departures.get_mut(target)) {
+        if let Some(departure) = self.departure_of(session) {
             departure.commands += 1;
         }
     }

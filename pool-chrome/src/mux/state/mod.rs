@@ -222,10 +222,17 @@ impl State {
         match owner {
             Some((Owner::Page(connection), is_root)) => {
                 if suffix::is_target_event(&message) {
-                    self.page_target_event(connection, session, message);
-                } else if is_root {
-                    self.deliver(connection, suffix::without_session(&message));
-                } else {
+                    return self.page_target_event(connection, session, message);
+                }
+                let message = match is_root {
+                    true => suffix::without_session(&message).into(),
+                    false => message,
+                };
+                let message = match self.departure_of(session) {
+                    Some(departure) => departure.withhold(connection, message),
+                    None => Some(message),
+                };
+                if let Some(message) = message {
                     self.deliver(connection, message);
                 }
             }
@@ -403,6 +410,15 @@ impl State {
     fn target_of_mut(&mut self, session: SessionId) -> Option<&mut Target> {
         let target = self.sessions.get(&session)?.target.as_ref()?;
         self.targets.get_mut(target)
+    }
+
+    /// The departure of the page that a session is on, while there is one.
+    fn departure_of(&mut self, session: SessionId) -> Option<&mut Departure> {
+        if self.departures.is_empty() {
+            return None;
+        }
+        let target = self.sessions.get(&session)?.target.as_ref()?;
+        self.departures.get_mut(target)
     }
 
     fn push_client(&mut self, connection: ConnectionId, frame: impl Into<Frame>) {

@@ -111,9 +111,19 @@ impl State {
     /// A page was made empty for a client that named an address: it goes there once its client has
     /// had its say.
     pub(super) fn depart(&mut self, page: &Id, address: String) {
-        self.departures.insert(page.clone(), Departure { address, commands: 0 });
+        self.departures.insert(page.clone(), Departure::new(address));
         // Nobody is there to send it only when the multiplexer is gone.
         let _ = self.departing.0.send(page.clone());
+    }
+
+    /// A page has left for its address, or stays where it is.
+    pub(crate) fn departed(&mut self, page: &Id, stays: bool) {
+        let Some(departure) = self.departures.remove(page) else { return };
+        if stays {
+            for (connection, event) in departure.withheld {
+                self.deliver(connection, event);
+            }
+        }
     }
 
     /// The pages that are to be sent to their addresses, for whoever does it.
