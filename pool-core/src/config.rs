@@ -51,8 +51,8 @@ pub struct Config {
     /// A resource that has idled longer than this without a check is checked before it is handed
     /// out. `Some(ZERO)`: always. Default: 30 s.
     pub check_after_idle: Option<Duration>,
-    /// How much longer a waiter of another class must have waited than the next one of the
-    /// resource's own class before a released resource is closed to make room for it. Default: 1 s.
+    /// Lead in waiting time that a waiter of another class needs over the next one of the resource's
+    /// own class before a released resource is closed to make room for it. Default: 1 s.
     ///
     /// Zero would close and create at every turn while two classes contend; without any limit the
     /// busier class would never let the other in.

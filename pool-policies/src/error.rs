@@ -18,7 +18,7 @@ pub enum PolicyError {
     Setting {
         /// The setting.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The rule that it breaks, for people.
         why: &'static str,
     },
     /// A profile or region has a name that is not allowed.
@@ -28,7 +28,7 @@ pub enum PolicyError {
         kind: &'static str,
         /// The name, cut short if it is long.
         name: String,
-        /// What is wrong with it.
+        /// The rule that it breaks, for people.
         why: &'static str,
     },
     /// A profile or region is meant that is not there.
@@ -79,7 +79,7 @@ pub enum PolicyError {
     /// hold a password.
     #[error("not a proxy address: {why}")]
     ProxyUrl {
-        /// What is wrong with it.
+        /// The rule that it breaks, for people.
         why: &'static str,
     },
     /// Every proxy of a region, and of its fallback regions, is out of service.

@@ -79,7 +79,7 @@ const SILENT: u32 = 20;
 /// The page goes after so many looks at the latest.
 const LONGEST: u32 = 100;
 
-/// How often the history is told to forget the empty page, which it does not while the page moves:
+/// Attempts to make the history forget the empty page, which it refuses while the page moves: for
 /// five seconds, since on a busy machine the address is answered long before it is shown.
 const RESETS: usize = 500;
 

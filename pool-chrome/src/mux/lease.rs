@@ -29,7 +29,7 @@ pub struct MuxLease {
     /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
     /// it asks.
     over: watch::Receiver<Option<EndReason>>,
-    /// What must be gone for the lease to be, once it has been closed.
+    /// The pages and sessions that must be gone before a closed lease is.
     remains: OnceLock<Remains>,
 }
 
