@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::multiplexer::Shared;
 use super::session_id::SessionId;
 use super::state::ConnectionId;
+use super::suffix;
 use super::target::{Id, Message};
 use crate::cdp::CdpError;
 
@@ -49,9 +50,11 @@ impl Departure {
         struct Loading<'a> {
             loader_id: &'a str,
         }
+        if !suffix::is_lifecycle_event(&event) {
+            return Some(event);
+        }
         let loading = serde_json::from_slice::<Message<'_>>(&event)
             .ok()
-            .filter(|message| message.method == "Page.lifecycleEvent")
             .and_then(|message| serde_json::from_str::<Loading<'_>>(message.params?.get()).ok());
         let of_empty = loading.is_some_and(|loading| {
             // Until it leaves, the page has no other document.

@@ -65,6 +65,11 @@ pub(crate) fn is_target_event(message: &[u8]) -> bool {
     message.starts_with(br#"{"method":"Target."#)
 }
 
+/// Whether a message tells how far a document has loaded.
+pub(crate) fn is_lifecycle_event(message: &[u8]) -> bool {
+    message.starts_with(br#"{"method":"Page.lifecycleEvent","#)
+}
+
 /// Whether a message on a browser session is one that the multiplexer must look into.
 pub(crate) fn is_browser_event(message: &[u8]) -> bool {
     is_target_event(message) || message.starts_with(br#"{"method":"Browser.download"#)

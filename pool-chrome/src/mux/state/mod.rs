@@ -224,10 +224,8 @@ impl State {
                 if suffix::is_target_event(&message) {
                     return self.page_target_event(connection, session, message);
                 }
-                let message = match is_root {
-                    true => suffix::without_session(&message).into(),
-                    false => message,
-                };
+                let message =
+                    if is_root { suffix::without_session(&message).into() } else { message };
                 let message = match self.departure_of(session) {
                     Some(departure) => departure.withhold(connection, message),
                     None => Some(message),
