@@ -176,6 +176,16 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
             witness.client.evaluate(&witness.session, "document.title").await == json!("witness")
         })
         .await;
+        // A page that has no title is called by its address, a moment after it is there.
+        eventually("every page of the witness has its title", async || {
+            let targets = witness.state().await["targets"].clone();
+            targets
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|target| !target.as_str().unwrap().contains("\"\""))
+        })
+        .await;
         let before = witness.state().await;
 
         let (_own, mut attacker) = rig.client(LeaseKind::Shared).await;
