@@ -9,7 +9,7 @@ use crate::cdp::CdpError;
 use crate::egress::ProxyError;
 use crate::process::{Engine, Exit};
 
-/// Why a Chromium could not be launched, driven or cleaned.
+/// Reasons why a Chromium could not be launched, driven or cleaned.
 ///
 /// Messages are sentences without a capital that end without a stop, made to be printed after
 /// `error:`; where there is a remedy they name it.
@@ -37,7 +37,7 @@ pub enum ChromeError {
         path: PathBuf,
         /// Whether the environment variable `CHROME` names it, and not the configuration.
         by_variable: bool,
-        /// Why not.
+        /// Reason why not.
         source: io::Error,
     },
 
@@ -64,7 +64,7 @@ pub enum ChromeError {
     ForbiddenArg {
         /// The argument's name, without its value.
         arg: String,
-        /// What to do instead.
+        /// Remedy.
         instead: &'static str,
     },
 
@@ -73,7 +73,7 @@ pub enum ChromeError {
         "Chromium's sandbox cannot work here: {reason}; set `sandbox` to \"off\" or \"auto\" to run without it"
     )]
     NoSandbox {
-        /// What is in the way.
+        /// Obstacle.
         reason: String,
     },
 
@@ -104,9 +104,9 @@ pub enum ChromeError {
     /// The operating system would not start the process.
     #[error("cannot start {}: {source}", executable.display())]
     Spawn {
-        /// What was started.
+        /// Executable that was started.
         executable: PathBuf,
-        /// Why it failed.
+        /// Reason why it failed.
         source: io::Error,
     },
 
@@ -117,7 +117,7 @@ pub enum ChromeError {
     /// Chromium did not answer its first command in time.
     #[error("Chromium did not get ready within {waited:?}{}", quoted(stderr))]
     LaunchTimeout {
-        /// How long it had.
+        /// Time limit that it exceeded.
         waited: Duration,
         /// The end of what it wrote to stderr, without the usual noise.
         stderr: String,
@@ -128,7 +128,7 @@ pub enum ChromeError {
     ProfileBusy {
         /// The profile's user data directory.
         directory: PathBuf,
-        /// Who uses it, such as `process 4711`.
+        /// Its user, such as `process 4711`.
         holder: String,
     },
 
@@ -161,20 +161,20 @@ pub enum ChromeError {
     /// A file or directory could not be used.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried, such as `create`.
+        /// Action that failed, such as `create`.
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// Why it failed.
+        /// Reason why it failed.
         source: io::Error,
     },
 
     /// Something else that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {
-        /// What was tried, such as `make a pipe`.
+        /// Action that failed, such as `make a pipe`.
         action: &'static str,
-        /// Why it failed.
+        /// Reason why it failed.
         source: io::Error,
     },
 
@@ -213,7 +213,7 @@ impl ChromeError {
         Self::Client(Box::new(error))
     }
 
-    /// Whether the same will happen at every further try, until the configuration or the machine
+    /// Returns `true` if the same will happen at every further try, until the configuration or the machine
     /// is changed.
     #[must_use]
     pub fn is_permanent(&self) -> bool {

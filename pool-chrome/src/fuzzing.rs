@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::mux::fuzzing::{Stage, parse, session_of, with_session_last, without_session, write};
 
-/// What the envelope's reader has understood is what Chromium is told, and nothing besides.
+/// Returns what the envelope's reader has understood is what Chromium is told, and nothing besides.
 pub fn envelope(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(command) = parse(text) else { return };

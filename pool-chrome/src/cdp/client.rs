@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::CdpError;
 use crate::mux::{Connection, ConnectionReceiver, ConnectionSender, EndReason, SessionId};
 
-/// How many events a slow subscriber may lag behind before it loses the oldest.
+/// Events that a slow subscriber may lag behind before it loses the oldest.
 const EVENTS: usize = 1024;
 
 /// A small client of the raw protocol over one connection. Clones share the connection, which

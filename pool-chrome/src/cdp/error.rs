@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::mux::EndReason;
 
-/// Why a command over the Chrome DevTools Protocol has no result.
+/// Reasons why a command over the Chrome DevTools Protocol has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CdpError {
@@ -13,7 +13,7 @@ pub enum CdpError {
         method: String,
         /// The protocol's error code.
         code: i64,
-        /// What Chromium said.
+        /// Chromium's message.
         message: String,
     },
     /// The answer was not what the protocol promises.
@@ -21,7 +21,7 @@ pub enum CdpError {
     Unexpected {
         /// The command.
         method: String,
-        /// What was wrong with it.
+        /// Description of the fault.
         message: String,
     },
     /// The session, the lease or the browser is gone.
@@ -32,7 +32,7 @@ pub enum CdpError {
     Timeout {
         /// The command.
         method: String,
-        /// How long was waited.
+        /// Time that was waited.
         waited: Duration,
     },
     /// Something of a lease was still there after it was disposed.

@@ -74,13 +74,13 @@ impl ChromeDriver {
         Ok(Self { fleet: Arc::new(Fleet::new(config, state_dir)) })
     }
 
-    /// How it launches and leases.
+    /// Returns the configuration it launches and leases with.
     #[must_use]
     pub fn config(&self) -> &ChromeConfig {
         &self.fleet.config
     }
 
-    /// What the Chromium that was launched last says of itself; `None` before the first launch.
+    /// Returns the version of the Chromium launched last; `None` before the first launch.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.fleet.version()

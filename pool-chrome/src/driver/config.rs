@@ -5,7 +5,7 @@ use crate::egress::{Pattern, Rules};
 use crate::mux::{Budget, LeaseKind};
 use crate::process::{Engine, LaunchOptions, Sandbox};
 
-/// What happens between two exclusive leases of one Chromium.
+/// Clean-up between two exclusive leases of one Chromium.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reset {
@@ -18,7 +18,7 @@ pub enum Reset {
     Relaunch,
 }
 
-/// How a [`ChromeDriver`](crate::ChromeDriver) launches and leases Chromium.
+/// Settings with which a [`ChromeDriver`](crate::ChromeDriver) launches and leases Chromium.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChromeConfig {
@@ -32,9 +32,9 @@ pub struct ChromeConfig {
     pub sandbox: Sandbox,
     /// The operator's extra arguments; never anything from a client. Default: none.
     pub args: Vec<String>,
-    /// How long a Chromium may take until its first answer. Default: 20 s.
+    /// Maximum time a Chromium may take until its first answer. Default: 20 s.
     pub launch_timeout: Duration,
-    /// How many are launched at the same time; more wait. Default: 2.
+    /// Maximum number launched at the same time; more wait. Default: 2.
     pub max_launching: usize,
     /// A Chromium whose process tree has a larger proportional set size, in bytes, is retired when
     /// a lease on it ends. Default: 1 GiB.
@@ -44,13 +44,13 @@ pub struct ChromeConfig {
     pub state_dir: Option<PathBuf>,
     /// The kind of lease where the spec does not say. Default: exclusive.
     pub lease: LeaseKind,
-    /// How many shared leases one Chromium has at most. Default: 8.
+    /// Maximum number of shared leases in one Chromium. Default: 8.
     pub leases_per_browser: usize,
     /// A Chromium takes this many shared leases in its life. Default: 500.
     pub max_browser_leases: u64,
     /// A Chromium takes no more shared leases when it is this old. Default: 1 h.
     pub max_browser_age: Duration,
-    /// What happens between two exclusive leases. Default: the context is disposed.
+    /// Clean-up between two exclusive leases. Default: the context is disposed.
     pub reset: Reset,
     /// Whether each lease has a page ready for its client's first `newPage`. Default: yes.
     pub warm_page: bool,
@@ -77,7 +77,7 @@ pub struct ChromeConfig {
     /// Limits the bytes that may wait for all clients together; beyond it the connection with the
     /// most is cut. See [`Budget`]. Default: 256 MiB.
     pub buffer: usize,
-    /// How long a Chromium may take to exit by itself before it is killed. Default: 2 s.
+    /// Maximum time a Chromium may take to exit by itself before it is killed. Default: 2 s.
     pub close_grace: Duration,
 }
 
@@ -176,7 +176,7 @@ impl ChromeConfig {
         self
     }
 
-    /// How this configuration launches any Chromium, such as for one beside the pool that is
+    /// Returns how this configuration launches any Chromium, such as for one beside the pool that is
     /// compared with it.
     #[must_use]
     pub fn launch_options(&self) -> LaunchOptions {

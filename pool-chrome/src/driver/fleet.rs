@@ -28,7 +28,7 @@ pub(super) struct Fleet {
     /// Launches at the same time: more than two on two cores only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
-    /// How many Chromiums are being closed with nobody waiting.
+    /// Number of Chromiums being closed with nobody waiting.
     closing: watch::Sender<usize>,
     state: Mutex<FleetState>,
 }

@@ -15,13 +15,13 @@ use crate::mux::MuxLease;
 /// Pause between two looks at a Chromium that owes an answer.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How often in a row the benefit of the doubt is given.
+/// Times in a row that the benefit of the doubt is given.
 const DOUBTS: u32 = 3;
 
 /// How much slower than usual the control session answers on a machine that is overloaded.
 const OVERLOAD: u32 = 20;
 
-/// What earlier probes have shown.
+/// Results of earlier probes.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<Past>);
 

@@ -19,7 +19,7 @@ use crate::egress::{Forwarder, Guard};
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
 use crate::process::{Chromium, Contents, Engine, StateDir, UserData, Work};
 
-/// How long a proxy may take to show that it is there.
+/// Maximum time a proxy may take to show that it is there.
 const PROXY_PROBE: Duration = Duration::from_secs(5);
 
 /// One Chromium with its multiplexer, and the places that leases take in it.
@@ -54,7 +54,7 @@ pub(super) struct Host {
 struct HostState {
     taken: usize,
     leases: u64,
-    /// Why it takes no more leases.
+    /// Reason why it takes no more leases.
     retired: Option<&'static str>,
     measured_at: Option<Instant>,
     reporters: HashMap<ResourceId, Reporter>,
@@ -184,7 +184,7 @@ impl Host {
         Some(Place(Arc::clone(self)))
     }
 
-    /// Why it takes no more leases, if it does not.
+    /// Returns why it takes no more leases, if it does not.
     pub(super) fn retired(&self) -> Option<&'static str> {
         self.retire_if_due(&mut self.state())
     }
@@ -211,7 +211,7 @@ impl Host {
         self.state().retired.get_or_insert(why);
     }
 
-    /// Whether no lease was opened in it yet.
+    /// Returns `true` if no lease was opened in it yet.
     pub(super) fn is_new(&self) -> bool {
         self.state().leases == 0
     }
@@ -257,7 +257,7 @@ impl Host {
         self.chromium.exited()
     }
 
-    /// What its processes have done so far.
+    /// Returns what its processes have done so far.
     pub(super) async fn work(&self) -> Work {
         self.chromium.work().await
     }
@@ -281,7 +281,7 @@ impl Host {
         self.memory.store(memory, Relaxed);
     }
 
-    /// Whether the proxy, if there is one, worked at the last request.
+    /// Returns `true` if the proxy, if there is one, worked at the last request.
     pub(super) fn check_proxy(&self) -> Result<(), ChromeError> {
         let error = self.forwarder.as_ref().and_then(|forwarder| forwarder.last_error());
         match error.filter(crate::egress::ProxyError::blames_proxy) {

@@ -6,7 +6,7 @@ use crate::ChromeError;
 use crate::egress::Upstream;
 use crate::mux::{DefaultContext, LeaseKind};
 
-/// What a new virtual browser should be like; policies edit it.
+/// Description of a virtual browser to create; policies edit it.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct BrowserSpec {
@@ -68,7 +68,7 @@ impl BrowserSpec {
         self.held.push(Held(Arc::new(value)));
     }
 
-    /// Whether it has a profile that is not thrown away with its process.
+    /// Returns `true` if it has a profile that is not thrown away with its process.
     pub(super) fn has_profile(&self) -> bool {
         #[cfg(feature = "policies")]
         if self.instance.is_some() {
@@ -85,7 +85,7 @@ impl BrowserSpec {
         if self.has_profile() { DefaultContext::Real } else { DefaultContext::Fresh }
     }
 
-    /// What leases in one Chromium must have in common.
+    /// Returns what leases in one Chromium must have in common.
     pub(super) fn key(&self) -> String {
         #[cfg(feature = "policies")]
         if let Some(assignment) = &self.assignment {
@@ -118,7 +118,7 @@ impl BrowserSpec {
         Ok(self.proxy.clone())
     }
 
-    /// Whether a directory of a profile is used that is there again next time.
+    /// Returns `true` if a directory of a profile is used that is there again next time.
     #[cfg(feature = "policies")]
     pub(super) fn is_persistent(&self) -> bool {
         self.instance.as_ref().is_some_and(pool_policies::ProfileInstance::is_persistent)

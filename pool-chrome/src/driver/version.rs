@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-/// What a Chromium says of itself, as `Browser.getVersion` has it.
+/// Version of a Chromium, as `Browser.getVersion` reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

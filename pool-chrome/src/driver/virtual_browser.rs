@@ -19,7 +19,7 @@ use crate::mux::{
 };
 use crate::process::Engine;
 
-/// How long a screenshot may take. A page that shows a dialog does not paint.
+/// Maximum time a screenshot may take. A page that shows a dialog does not paint.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
 /// A browser of one's own: a lease in a Chromium, alone in it or one of many.
@@ -80,7 +80,7 @@ impl VirtualBrowser {
         self.seat().lease.connect_with(commands).await
     }
 
-    /// Whether a command of a client is not answered, or a download has not ended: then a client
+    /// Returns `true` if a command of a client is not answered, or a download has not ended: then a client
     /// that is silent waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -135,7 +135,7 @@ impl VirtualBrowser {
         self.seat().lease.ended().await
     }
 
-    /// Why it is over, if it is.
+    /// Returns why it is over, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.seat().lease.end_reason()
@@ -160,19 +160,19 @@ impl VirtualBrowser {
         self.seat().place.engine
     }
 
-    /// What the Chromium says of itself.
+    /// Returns the Chromium's version.
     #[must_use]
     pub fn version(&self) -> &Version {
         &self.seat().place.version
     }
 
-    /// Whether it has its Chromium to itself.
+    /// Returns `true` if it has its Chromium to itself.
     #[must_use]
     pub fn kind(&self) -> LeaseKind {
         self.seat().place.kind
     }
 
-    /// What it has open. Its client notices nothing.
+    /// Returns the targets it has open. Its client notices nothing.
     #[must_use]
     pub fn targets(&self) -> Vec<LeaseTarget> {
         self.seat().lease.targets()
@@ -184,7 +184,7 @@ impl VirtualBrowser {
         self.targets().into_iter().rfind(|target| target.kind == "page")
     }
 
-    /// What a page shows, as a PNG. Its client notices nothing.
+    /// Takes a picture of a page, as a PNG. Its client notices nothing.
     ///
     /// Without a target it is the [foremost page](Self::foremost_page).
     ///

@@ -38,10 +38,10 @@ pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
     });
 }
 
-/// How often an idle Chromium is asked. It costs some tenths of a millisecond.
+/// Interval at which an idle Chromium is asked. It costs some tenths of a millisecond.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an idle one may be silent: nobody would miss it, and the next holder must not get it.
+/// Maximum time an idle one may be silent: nobody would miss it, and the next holder must not get it.
 const IDLE_LIMIT: Duration = Duration::from_secs(3);
 
 /// How many times its limit a Chromium may work without a word. One that only turns in circles
@@ -81,10 +81,10 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration
     }
 }
 
-/// What a Chromium does while an answer of it is waited for.
+/// Progress of a Chromium while an answer from it is awaited.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// What it had done when it was last seen to work.
+    /// Work it had done when it was last seen to work.
     looked: Option<(Instant, Work)>,
     /// When it was last seen to work, or could not be judged; at first the beginning.
     worked: Instant,
@@ -130,12 +130,12 @@ impl Progress {
         }
     }
 
-    /// How long it has done nothing, as far as the kernel counts it.
+    /// Returns how long it has done nothing, as far as the kernel counts it.
     pub(super) fn idle_for(&self) -> Duration {
         self.worked.elapsed()
     }
 
-    /// How long there has been no sign of progress at all.
+    /// Returns how long there has been no sign of progress at all.
     pub(super) fn none_for(&self, mux: &Multiplexer) -> Duration {
         mux.last_moved().max(self.worked).elapsed()
     }

@@ -26,7 +26,7 @@ const SPECIAL_V4: [([u8; 4], u32); 15] = [
 /// public.
 const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
-/// Whether an address is a public one, as is every IPv4 address within it.
+/// Returns `true` if an address is a public one, as is every IPv4 address within it.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -72,7 +72,7 @@ pub(super) fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     }
 }
 
-/// Whether this machine has the address. Asked of the system at that moment: interfaces come and
+/// Returns `true` if this machine has the address. Asked of the system at that moment: interfaces come and
 /// go.
 pub(super) fn is_of_this_machine(address: IpAddr) -> bool {
     address.is_unspecified()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Refusal;
 
-/// Why an egress proxy does not work. Clones are cheap, and none of it holds credentials.
+/// Reasons why an egress proxy does not work. Clones are cheap, and none of it holds credentials.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
@@ -22,7 +22,7 @@ pub enum ProxyError {
     Connect {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Why not.
+        /// Reason why not.
         source: Arc<io::Error>,
     },
 
@@ -31,7 +31,7 @@ pub enum ProxyError {
     Timeout {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// How long it had.
+        /// Time limit that it exceeded.
         waited: Duration,
     },
 
@@ -66,14 +66,14 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
-    /// Whether the proxy is to blame, and not the place that a page wanted to go to.
+    /// Returns `true` if the proxy is to blame, and not the place that a page wanted to go to.
     #[must_use]
     pub fn blames_proxy(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::BadUrl(_) | Self::Listen(_))
     }
 }
 
-/// Why a request of a browser was not carried out.
+/// Reasons why a request of a browser was not carried out.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It is against the rules.

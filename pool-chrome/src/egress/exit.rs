@@ -16,10 +16,10 @@ use super::target::Target;
 use super::upstream::{Protocol, Upstream};
 use super::{ProxyError, http};
 
-/// How long a proxy may take to accept a connection.
+/// Maximum time a proxy may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a proxy may take to connect to a target.
+/// Maximum time a proxy may take to connect to a target.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A connection to a target.

@@ -59,7 +59,7 @@ pub(super) struct Shared {
     pass: watch::Sender<Option<Arc<Pass>>>,
 }
 
-/// What a forwarder lets through while it is open: everything that the rules of its guard allow,
+/// Permission for a forwarder while it is open: everything that the rules of its guard allow,
 /// or less.
 #[derive(Default)]
 pub struct Pass {

@@ -21,22 +21,22 @@ use super::rules::{ByName, Refusal};
 use super::target::Target;
 use super::{Pattern, Rules};
 
-/// How long a name may take to be resolved.
+/// Maximum time a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(10);
 
 /// So many names are resolved at once; threads are there for other things too.
 const ASKING: usize = 64;
 
-/// How long a target may take to accept a connection.
+/// Maximum time a target may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// How long an address may be silent before the next one is tried beside it.
+/// Maximum time an address may be silent before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// Where the name `localhost` and those below it lead.
 const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// How long it is remembered where the pool's own name leads.
+/// Age at which the addresses of the pool's own name are looked up again.
 const ADVERTISED_AGE: Duration = Duration::from_secs(30);
 
 /// The judge of everything that the browsers of a pool ask for.
@@ -53,7 +53,7 @@ pub struct Guard {
     requests: RequestCounts,
 }
 
-/// What of this machine belongs to the pool.
+/// Addresses and listeners of this machine that belong to the pool.
 #[derive(Debug, Default)]
 struct Own {
     /// Where something of it listens. An unspecified address stands for all of the machine.
@@ -102,7 +102,7 @@ impl Resolve for System {
     }
 }
 
-/// What became of the requests of browsers.
+/// Counts of browsers' requests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requests {
@@ -180,7 +180,7 @@ impl Guard {
         self.own().advertised.clear();
     }
 
-    /// Whether a connection that the pool has accepted was made by a browser of the pool, by
+    /// Returns `true` if a connection that the pool has accepted was made by a browser of the pool, by
     /// whatever way it has come. Holds as soon as the connection carries anything.
     #[must_use]
     pub fn is_of_a_browser(&self, peer: SocketAddr) -> bool {
@@ -272,7 +272,7 @@ impl Guard {
         self.is_listener(addresses, port) || self.is_advertised_address(addresses, port).await
     }
 
-    /// Whether something of the pool listens at one of the addresses, or at an address within it.
+    /// Returns `true` if something of the pool listens at one of the addresses, or at an address within it.
     fn is_listener(&self, addresses: &[IpAddr], port: u16) -> bool {
         let own = self.own();
         let mut listeners = own.listeners.keys().filter(|own| own.port() == port).peekable();
@@ -300,7 +300,7 @@ impl Guard {
         })
     }
 
-    /// Whether the name by which clients reach the pool leads to one of the addresses.
+    /// Returns `true` if the name by which clients reach the pool leads to one of the addresses.
     async fn is_advertised_address(&self, addresses: &[IpAddr], port: u16) -> bool {
         let advertised = |own: &Own| {
             let held = own.advertised.iter().find(|own| own.port == port)?;

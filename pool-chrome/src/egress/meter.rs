@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::Mark;
 
-/// What has gone over the connections to a proxy, or to targets where there is none, in bytes,
+/// Traffic over the connections to a proxy, or to targets where there is none, in bytes,
 /// handshakes included: what a provider counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

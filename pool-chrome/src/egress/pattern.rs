@@ -90,7 +90,7 @@ impl Pattern {
         list.split(',').map(domain).collect()
     }
 
-    /// Whether the pattern is about this target as it is named, which may be by its address.
+    /// Returns `true` if the pattern is about this target as it is named, which may be by its address.
     pub(super) fn matches(&self, target: &Target) -> bool {
         self.names(&target.host, target.port)
     }
@@ -116,7 +116,7 @@ impl Pattern {
             }
     }
 
-    /// Whether the pattern is about an address that a name has led to.
+    /// Returns `true` if the pattern is about an address that a name has led to.
     pub(super) fn holds(&self, address: IpAddr, port: u16) -> bool {
         let Hosts::Network(network) = &self.hosts else { return false };
         self.fits(port) && network.contains(&address.to_canonical())

@@ -16,7 +16,7 @@ use super::target::Target;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
-    /// What holds for addresses that are not public. Default: they may be visited.
+    /// Treatment of addresses that are not public. Default: they may be visited.
     pub private: Private,
     /// May be visited, before the other rules. Default: nothing.
     pub allow: Vec<Pattern>,
@@ -24,7 +24,7 @@ pub struct Rules {
     pub deny: Vec<Pattern>,
 }
 
-/// What holds for addresses that are not of the public Internet, and for services that hand a
+/// Treatment of addresses that are not of the public Internet, and of services that hand a
 /// machine its credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -124,7 +124,7 @@ impl Rules {
     }
 }
 
-/// What the name of a target decides.
+/// Decision that the name of a target allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByName {
     /// Its addresses do not matter.
@@ -146,7 +146,7 @@ const METADATA: [&str; 9] = [
     "metadata.tencentyun.com",
 ];
 
-/// Whether a name is none of the public Internet: reserved for private use, or of one label.
+/// Returns `true` if a name is none of the public Internet: reserved for private use, or of one label.
 fn is_local_name(name: &str) -> bool {
     let name = undotted(name);
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -156,7 +156,7 @@ fn is_local_name(name: &str) -> bool {
         || name.ends_with(".home.arpa")
 }
 
-/// Why a browser may not go somewhere.
+/// Reasons why a browser may not go somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -39,7 +39,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// How long the head of an answer to a plain request may take; a site that polls for long stays
+/// Maximum time the head of an answer to a plain request may take; a site that polls for long stays
 /// below it.
 const RESPONSE: Duration = Duration::from_secs(300);
 

@@ -16,7 +16,7 @@ const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
 const USERNAME_PASSWORD: u8 = 2;
 
-/// Why a handshake failed.
+/// Reasons why a handshake failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The proxy wants credentials, or others.

@@ -123,7 +123,7 @@ impl Upstream {
         Ok(self)
     }
 
-    /// What the protocols cannot carry must not be cut off in silence.
+    /// Refuses what the protocols cannot carry, rather than cut it off in silence.
     fn checked_ref(&self) -> Result<(), ProxyError> {
         use secrecy::ExposeSecret;
         let Some(Credentials { username, password }) = &self.credentials else { return Ok(()) };

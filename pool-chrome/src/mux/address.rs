@@ -5,7 +5,7 @@ use url::Url;
 
 use super::lease_options::LeaseKind;
 
-/// What the address of a navigation must keep to.
+/// Rule for the addresses of navigations.
 ///
 /// Addresses are judged by their scheme after parsing them as a page would: deny-lists by prefix
 /// fall to ` chrome://`, `chrome:version`, `CHROME://` and `view-source:`.
@@ -19,7 +19,7 @@ pub(crate) struct AddressRule {
     pub(crate) files: bool,
 }
 
-/// What becomes of an address.
+/// Judgement of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
     /// Chromium gets it, and answers for itself.
@@ -36,7 +36,7 @@ pub(crate) enum Judgement {
 /// a comma. It asks nothing of the network, and no interception sees it.
 pub(crate) const NOWHERE: &str = "data:blocked-by-administrator";
 
-/// What stands in for a static page of Chromium's own in a shared lease.
+/// Page shown in a shared lease instead of a static page of Chromium's own.
 const STAND_IN: &str = "data:text/html,<title>Not shown here</title>\
     This page of the browser's own is shown in exclusive leases only.";
 
@@ -95,7 +95,7 @@ impl AddressRule {
         if allowed { Judgement::Allowed } else { Judgement::Refused }
     }
 
-    /// Whether Chromium may get it as it is.
+    /// Returns `true` if Chromium may get it as it is.
     pub(crate) fn allows(self, address: &str) -> bool {
         self.judge(address) == Judgement::Allowed
     }
@@ -118,7 +118,7 @@ impl AddressRule {
     }
 }
 
-/// Whether an address is one of the web, whatever else is wrong with it.
+/// Returns `true` if an address is one of the web, whatever else is wrong with it.
 pub(crate) fn is_web(address: &str) -> bool {
     let address = address.trim_start_matches(|char: char| char <= ' ');
     let Some((scheme, _)) = address.split_once(':') else { return false };

@@ -1,6 +1,6 @@
 use crate::cdp::CdpError;
 
-/// What virtual browsers take for granted of a Chromium, as far as this one has shown it.
+/// Assumptions that virtual browsers make about a Chromium, as far as this one has confirmed them.
 ///
 /// Opening the first lease exercises all of it, so asking costs nothing: `sessionId` is the last
 /// member of every message; a new page is attached and paused before the command that makes it is
@@ -50,7 +50,7 @@ impl Assumptions {
         }
     }
 
-    /// Whether a page has been seen to pause as it must.
+    /// Returns `true` if a page has been seen to pause as it must.
     pub(crate) fn is_proven(&self) -> bool {
         self.paused_page_seen && self.broken.is_none()
     }

@@ -32,14 +32,14 @@ struct Inner {
 pub(crate) trait Holder: fmt::Debug + Send + Sync {
     fn account(&self) -> &Account;
 
-    /// How much of its right to its bytes it has left.
+    /// Returns how much of its right to its bytes it has left.
     fn standing(&self) -> Standing;
 
     /// Gives up what it can at once, and the rest soon.
     fn give_way(&self);
 }
 
-/// How much right a [`Holder`] has to the bytes that it holds.
+/// Claim of a [`Holder`] to the bytes that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
     /// Its connection is open.
@@ -82,7 +82,7 @@ impl Budget {
         self.0.used.load(Relaxed)
     }
 
-    /// How much a connection may have waiting for its client before it is held back, where that is
+    /// Returns how much a connection may have waiting for its client before it is held back, where that is
     /// possible. All shares together leave half of the budget for those that cannot be.
     pub(crate) fn share(&self) -> usize {
         let connections = self.0.connections.load(Relaxed);
@@ -140,7 +140,7 @@ impl Default for Budget {
     }
 }
 
-/// What one holder has of a [`Budget`].
+/// One holder's part of a [`Budget`].
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Budget,

@@ -18,7 +18,7 @@ use super::state::ConnectionId;
 /// [`send`](ConnectionSender::send) waits.
 const UNSENT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// What a message that waits takes besides its own bytes.
+/// Bytes that a waiting message takes besides its own.
 const OVERHEAD: usize = 64;
 
 /// A queue with more room than this is not kept when it is empty.
@@ -60,7 +60,7 @@ impl Connection {
         self.receiver.recv().await
     }
 
-    /// Why the connection has ended, if it has.
+    /// Returns why the connection has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.sender.end_reason()
@@ -147,7 +147,7 @@ impl ConnectionSender {
         self.shared.update(|state| state.close_connection(self.id, reason));
     }
 
-    /// Why the connection has ended, if it has.
+    /// Returns why the connection has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.link.reason()
@@ -213,14 +213,14 @@ impl ConnectionReceiver {
         self.link.forget();
     }
 
-    /// Whether what the client has not taken of the last messages is to be forgotten as well: it
+    /// Returns `true` if what the client has not taken of the last messages is to be forgotten as well: it
     /// does not read, and others need the room.
     #[must_use]
     pub fn must_leave(&self) -> bool {
         self.link.standing() == Standing::Leaving
     }
 
-    /// Why the connection has ended, if it has.
+    /// Returns why the connection has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.link.reason()
@@ -237,7 +237,7 @@ impl Drop for ConnectionReceiver {
     }
 }
 
-/// What the two ends of a connection and the multiplexer share.
+/// State shared by the two ends of a connection and the multiplexer.
 #[derive(Debug)]
 pub(crate) struct Link {
     account: Account,
@@ -254,7 +254,7 @@ pub(crate) struct Link {
     leaving: AtomicBool,
 }
 
-/// What waits for a client.
+/// Messages that wait for a client.
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Bytes>,
@@ -316,7 +316,7 @@ impl Link {
         self.room.notify_waiters();
     }
 
-    /// Why it has ended, if it has.
+    /// Returns why it has ended, if it has.
     pub(crate) fn reason(&self) -> Option<EndReason> {
         self.reason.get().copied()
     }

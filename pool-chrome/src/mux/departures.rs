@@ -25,7 +25,7 @@ use crate::cdp::CdpError;
 pub(crate) struct Departure {
     /// Taken when the page leaves for it.
     pub(crate) address: Option<String>,
-    /// How many commands its clients have sent to it.
+    /// Number of commands its clients have sent to it.
     pub(crate) commands: u32,
     /// The loader of the empty document, read when the page leaves it.
     pub(crate) loader: Option<String>,

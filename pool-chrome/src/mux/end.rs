@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Why a connection, a lease or a whole Chromium has ended.
+/// Reasons why a connection, a lease or a whole Chromium has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
@@ -41,7 +41,7 @@ impl EndReason {
         }
     }
 
-    /// Whether the Chromium itself is gone.
+    /// Returns `true` if the Chromium itself is gone.
     #[must_use]
     pub const fn is_fatal(self) -> bool {
         matches!(self, Self::Crashed | Self::Hung | Self::Closed)

@@ -25,7 +25,7 @@ pub(crate) struct Command<'a> {
     pub(crate) session: Option<Cow<'a, str>>,
 }
 
-/// Why a message is not a command, as Chromium would have said it.
+/// Reason why a message is not a command, as Chromium would have said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
     pub(crate) id: Option<i32>,
@@ -100,7 +100,7 @@ pub(crate) fn write(
     frame
 }
 
-/// What stands before and behind the params of a command that has some, for params that are too
+/// Returns what stands before and behind the params of a command that has some, for params that are too
 /// large to be copied.
 pub(crate) fn around_params(
     id: i32,

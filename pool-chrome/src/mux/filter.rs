@@ -15,13 +15,13 @@ struct Entry {
 }
 
 impl TargetFilter {
-    /// Whether targets of this type are wanted.
+    /// Returns `true` if targets of this type are wanted.
     pub(crate) fn wants(&self, kind: &str) -> bool {
         let matches = |entry: &&Entry| entry.kind.as_deref().is_none_or(|wanted| wanted == kind);
         self.0.iter().find(matches).is_some_and(|entry| !entry.exclude)
     }
 
-    /// Whether pages are wanted as children of their tabs, which is how Puppeteer asks for them.
+    /// Returns `true` if pages are wanted as children of their tabs, which is how Puppeteer asks for them.
     pub(crate) fn wants_tabs(&self) -> bool {
         self.wants("tab") && !self.wants("page")
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::budget::{Account, Budget, Holder, Standing};
 
-/// How much is read at once, and the size from which a frame is not copied out of the read buffer.
+/// Bytes read at once, and the size from which a frame is not copied out of the read buffer.
 const CHUNK: usize = 64 * 1024;
 
 /// How much is kept of the end of a frame that is dropped: its session stands there.
@@ -20,7 +20,7 @@ const END: usize = 64;
 pub(crate) struct FrameReader<R> {
     reader: R,
     buffer: BytesMut,
-    /// How far the buffer has been searched for a NUL, so that a large frame is searched once.
+    /// Position up to which the buffer has been searched for a NUL, so that a large frame is searched once.
     searched: usize,
     /// What the buffer has of the budget.
     hold: Arc<Hold>,
@@ -28,7 +28,7 @@ pub(crate) struct FrameReader<R> {
     dropping: bool,
 }
 
-/// What comes out of a [`FrameReader`].
+/// Item read from a [`FrameReader`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// A whole frame, without its NUL.

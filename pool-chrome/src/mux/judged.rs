@@ -345,7 +345,7 @@ impl Types {
 }
 
 impl Leaf {
-    /// Whether somebody must have looked at it: numbers, bytes and objects of any kind, and text
+    /// Returns `true` if somebody must have looked at it: numbers, bytes and objects of any kind, and text
     /// that sounds as if something were opened or found by it.
     fn is_suspicious(&self) -> bool {
         const HINTS: &[&str] = &[
@@ -409,7 +409,7 @@ fn is_harmless(method: &str, path: &str) -> bool {
     HARMLESS.iter().any(|(its, paths, _)| *its == method && paths.split(' ').any(|it| it == path))
 }
 
-/// Whether something has been said about a parameter.
+/// Returns `true` if something has been said about a parameter.
 fn is_judged(method: &str, leaf: &Leaf) -> bool {
     let rules = rules_of(method);
     let by_bounds = PARAMETERS.iter().any(|row| row.method == method && row.path == leaf.path);

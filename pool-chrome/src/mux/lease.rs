@@ -13,10 +13,10 @@ use super::target::Id;
 use super::{EndReason, HolderCommands, LeaseKind, LeaseTerms};
 use crate::cdp::CdpError;
 
-/// How long the things of a lease may take to go.
+/// Maximum time the things of a lease may take to go.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a worker that is alive may take to answer. It would have gone already.
+/// Maximum time a worker that is alive may take to answer. It would have gone already.
 const GHOST: Duration = Duration::from_millis(100);
 
 /// A virtual browser: what one holder has of a Chromium, until it ends.
@@ -210,7 +210,7 @@ impl MuxLease {
         Ok(())
     }
 
-    /// What is still there of the lease. Both engines dispose a session's contexts before they
+    /// Returns what is still there of the lease. Both engines dispose a session's contexts before they
     /// answer that it is detached, and answers come in order: so nothing is left at the first look
     /// unless something is wrong or slow.
     fn leftover(&self, remains: &Remains, contexts: &[String]) -> Option<String> {
@@ -281,19 +281,19 @@ impl MuxLease {
         reason.ok().flatten().unwrap_or(EndReason::Released)
     }
 
-    /// Why the lease is over, if it is.
+    /// Returns why the lease is over, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         *self.over.borrow()
     }
 
-    /// Whether the lease has its Chromium to itself.
+    /// Returns `true` if the lease has its Chromium to itself.
     #[must_use]
     pub fn kind(&self) -> LeaseKind {
         self.options(|options| options.kind).unwrap_or_default()
     }
 
-    /// Whether a client used a command whose effects outlive the lease, so that this Chromium must
+    /// Returns `true` if a client used a command whose effects outlive the lease, so that this Chromium must
     /// not be used for another one.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
@@ -302,7 +302,7 @@ impl MuxLease {
             .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
     }
 
-    /// Whether one of the lease's renderers has died.
+    /// Returns `true` if one of the lease's renderers has died.
     #[must_use]
     pub fn has_crashed_page(&self) -> bool {
         self.mux
@@ -310,14 +310,14 @@ impl MuxLease {
             .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
     }
 
-    /// Whether it has something to do for its clients: a command that is not answered, or a
+    /// Returns `true` if it has something to do for its clients: a command that is not answered, or a
     /// download that has not ended. Then a client that is silent waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.mux.shared().look(|state| state.is_busy(self.id))
     }
 
-    /// What the lease has open, for an overview. Nothing of it is disturbed.
+    /// Returns what the lease has open, for an overview. Nothing of it is disturbed.
     #[must_use]
     pub fn targets(&self) -> Vec<LeaseTarget> {
         self.mux.shared().look(|state| {

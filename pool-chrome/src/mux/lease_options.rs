@@ -36,7 +36,7 @@ pub enum DefaultContext {
     Real,
 }
 
-/// What a new lease should be like.
+/// Options for a new lease.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LeaseOptions {
@@ -75,7 +75,7 @@ pub struct LeaseTerms {
     /// [`guard`](crate::ChromeDriver::guard) allow. Without a guard or a proxy it has no effect.
     /// Default: all of it.
     pub allow_domains: Option<Vec<Pattern>>,
-    /// What it is called in the log. Default: nothing.
+    /// Its name in the log. Default: none.
     pub holder: Option<String>,
 }
 

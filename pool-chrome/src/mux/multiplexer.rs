@@ -28,7 +28,7 @@ pub struct Multiplexer {
     _alive: Arc<Alive>,
 }
 
-/// How much a [`Multiplexer`] holds, for metrics and for those who look for leaks.
+/// Number of things a [`Multiplexer`] holds, for metrics and to find leaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
@@ -46,7 +46,7 @@ pub struct Census {
     pub pending: usize,
 }
 
-/// What the handles and the two tasks share.
+/// State shared by the handles and the two tasks.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -162,7 +162,7 @@ impl Multiplexer {
         Ok(lease)
     }
 
-    /// Whether this Chromium behaves as virtual browsers need it, as far as it has shown it. The
+    /// Returns `true` if this Chromium behaves as virtual browsers need it, as far as it has shown it. The
     /// first warm page shows all of it.
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl Multiplexer {
         self.shared.look(|state| state.assumptions.check())
     }
 
-    /// Whether [`check_suited`](Self::check_suited) rests on a page that was really made.
+    /// Returns `true` if [`check_suited`](Self::check_suited) rests on a page that was really made.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.shared.look(|state| state.assumptions.is_proven())
@@ -228,7 +228,7 @@ impl Multiplexer {
         self.shared.update(|state| state.dispose_context_now(context));
     }
 
-    /// Whether a lease has clients: connected now, or expected back.
+    /// Returns `true` if a lease has clients: connected now, or expected back.
     #[must_use]
     pub fn has_clients(&self) -> bool {
         self.shared.look(State::has_clients)
@@ -250,7 +250,7 @@ impl Multiplexer {
             .map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
     }
 
-    /// How much the registry holds.
+    /// Returns how much the registry holds.
     #[must_use]
     pub fn census(&self) -> Census {
         self.shared.look(State::census)
@@ -269,7 +269,7 @@ impl Multiplexer {
         took.max(self.last_heard())
     }
 
-    /// Whether Chromium is not listened to, since no client of its exclusive lease takes what it
+    /// Returns `true` if Chromium is not listened to, since no client of its exclusive lease takes what it
     /// says. Its silence then says nothing.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
@@ -288,7 +288,7 @@ impl Multiplexer {
         reason.ok().flatten().unwrap_or(EndReason::Closed)
     }
 
-    /// Why the Chromium is gone, if it is.
+    /// Returns why the Chromium is gone, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.shared.look(State::end_reason)

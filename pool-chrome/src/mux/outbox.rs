@@ -41,7 +41,7 @@ impl Frame {
     }
 }
 
-/// What waits to be written to Chromium, ours before the clients'.
+/// Commands that wait to be written to Chromium, ours before the clients'.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     own: VecDeque<Vec<u8>>,

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// How a parameter is judged.
+/// Judgement of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Judgement {
     /// A number, from here to there.
@@ -195,7 +195,7 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
 struct Area {
     method: &'static str,
     sides: [&'static str; 2],
-    /// What both sides are multiplied by.
+    /// Factor by which both sides are multiplied.
     scale: Option<&'static str>,
     /// And by what the page's emulated screen has for each pixel of it.
     dense: bool,
@@ -235,7 +235,7 @@ static AREAS: &[Area] = &[
     area("Page.startScreenRecording", ["maxWidth", "maxHeight"], None, false, SCREEN),
 ];
 
-/// Why a command may not be sent as it is.
+/// Reason why a command may not be sent as it is.
 #[derive(Debug)]
 pub(crate) struct OutOfBounds(String);
 

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// Whether a path lies in one of the directories, with links followed as far as the path exists.
+/// Returns `true` if a path lies in one of the directories, with links followed as far as the path exists.
 ///
 /// The directories that Playwright makes for its downloads count as well: their names are random
 /// and it will not work without them.
@@ -19,7 +19,7 @@ pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
     directories.iter().any(inside) || is_of_playwright(&real)
 }
 
-/// Whether a path lies in one of the directories that are the pool's own, or may turn out to.
+/// Returns `true` if a path lies in one of the directories that are the pool's own, or may turn out to.
 ///
 /// A relative one is taken from where the pool was started, which is where its Chromiums were.
 pub(crate) fn is_reserved(path: &str, reserved: &[PathBuf]) -> bool {

@@ -12,7 +12,7 @@ use super::EndReason;
 use super::framing::{FrameReader, Taken};
 use super::multiplexer::Shared;
 
-/// How much is written to Chromium at once. Commands of our own wait for this much at most, and
+/// Bytes written to Chromium at once. Commands of our own wait for this much at most, and
 /// for one large frame.
 const BATCH: usize = 64 * 1024;
 

@@ -8,7 +8,7 @@
 
 use super::lease_options::LeaseKind;
 
-/// What becomes of a command.
+/// Rule for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// Goes to Chromium as it is.
@@ -266,7 +266,7 @@ pub(crate) static PAGE_DOMAINS: &[&str] = &[
     "WebMCP",
 ];
 
-/// What becomes of a method on this kind of session in this kind of lease.
+/// Returns what becomes of a method on this kind of session in this kind of lease.
 pub(crate) fn rule(method: &str, session: SessionKind, lease: LeaseKind) -> Rule {
     let Some((domain, _)) = method.split_once('.') else {
         return otherwise("", session, lease);

@@ -5,7 +5,7 @@ use std::fmt;
 pub struct SessionId([u8; Self::LEN]);
 
 impl SessionId {
-    /// How many characters an id has.
+    /// Characters in an id.
     pub(crate) const LEN: usize = 32;
 
     /// Reads an id; `None` if it is not one that Chromium could have made.

@@ -40,7 +40,7 @@ pub(crate) fn own_reply(message: &[u8]) -> Option<i32> {
     i32::try_from(id).ok().filter(|id| *id <= OWN_IDS_FROM)
 }
 
-/// Whether a message is an answer: an event has no id.
+/// Returns `true` if a message is an answer: an event has no id.
 pub(crate) fn is_reply(message: &[u8]) -> bool {
     message.starts_with(br#"{"id":"#)
 }
@@ -59,18 +59,18 @@ pub(crate) fn with_session_last(message: &[u8]) -> Option<Vec<u8>> {
     Some(format!(r#"{{{id}{method}{rest},"sessionId":"{session}"}}"#).into_bytes())
 }
 
-/// Whether a message is an event of the `Target` domain: the only ones that change what a
+/// Returns `true` if a message is an event of the `Target` domain: the only ones that change what a
 /// session of a page is.
 pub(crate) fn is_target_event(message: &[u8]) -> bool {
     message.starts_with(br#"{"method":"Target."#)
 }
 
-/// Whether a message tells how far a document has loaded.
+/// Returns `true` if a message tells how far a document has loaded.
 pub(crate) fn is_lifecycle_event(message: &[u8]) -> bool {
     message.starts_with(br#"{"method":"Page.lifecycleEvent","#)
 }
 
-/// Whether a message on a browser session is one that the multiplexer must look into.
+/// Returns `true` if a message on a browser session is one that the multiplexer must look into.
 pub(crate) fn is_browser_event(message: &[u8]) -> bool {
     is_target_event(message) || message.starts_with(br#"{"method":"Browser.download"#)
 }

@@ -8,7 +8,7 @@ use super::session_id::SessionId;
 /// The id of a target, a context or a download.
 pub(crate) type Id = Arc<str>;
 
-/// What Chromium tells of a target, as far as the multiplexer needs it.
+/// Chromium's description of a target, as far as the multiplexer needs it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Info {
@@ -39,7 +39,7 @@ pub(crate) struct Target {
     pub(crate) invented: bool,
     /// It shows what its lease may not see, and is being closed.
     pub(crate) banned: bool,
-    /// How many pixels its emulated screen has for each of the page's, across.
+    /// Pixels of its emulated screen for each of the page's, across.
     pub(crate) density: f64,
 }
 

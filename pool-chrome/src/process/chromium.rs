@@ -188,7 +188,7 @@ impl Chromium {
         measured.await.unwrap_or(0)
     }
 
-    /// What its directories hold now, at their top.
+    /// Returns what its directories hold now, at their top.
     pub(crate) async fn contents(&self) -> Contents {
         let places = self.places();
         tokio::task::spawn_blocking(move || Contents::of(&places)).await.unwrap_or_default()
@@ -215,7 +215,7 @@ impl Chromium {
         Places { user_data_dir, home, temp_dir }
     }
 
-    /// What the whole tree has done so far. Takes a millisecond or two, on the blocking pool.
+    /// Returns what the whole tree has done so far. Takes a millisecond or two, on the blocking pool.
     pub(crate) async fn work(&self) -> Work {
         let (tree, main) = (self.tree.clone(), self.pid());
         let read = tokio::task::spawn_blocking(move || Work::of(main, &tree.members()));

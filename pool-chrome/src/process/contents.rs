@@ -14,7 +14,7 @@ const PROFILE: &str = "Default";
 /// and puts nothing into it.
 const NATIVE_HOSTS: &str = "NativeMessagingHosts";
 
-/// What Chromium puts into its user data directory.
+/// Names of what Chromium puts into its user data directory.
 const USER_DATA: &[&str] = &[
     "BrowserMetrics",
     "BrowserMetrics-spare.pma",
@@ -71,7 +71,7 @@ const USER_DATA: &[&str] = &[
     "segmentation_platform",
 ];
 
-/// What it puts into its profile.
+/// Names of what it puts into its profile.
 const IN_PROFILE: &[&str] = &[
     "Account Web Data",
     "AccountBookmarks",
@@ -170,7 +170,7 @@ const IN_PROFILE: &[&str] = &[
     "trusted_vault.pb",
 ];
 
-/// What it and the libraries in it put below `HOME`.
+/// Names of what it and its libraries put below `HOME`.
 const IN_HOME: &[&str] = &[".cache", ".config", ".dbus", ".local", ".pki"];
 
 /// How the names begin of files that are written under another name first, and of what is made in
@@ -229,7 +229,7 @@ impl Contents {
     }
 }
 
-/// Whether a name is one of these, or one that a database or a file has beside it while it is
+/// Returns `true` if a name is one of these, or one that a database or a file has beside it while it is
 /// written.
 fn is_of(known: &[&str], name: &str) -> bool {
     const BESIDE: [&str; 5] = ["-journal", "-wal", "-shm", ".bad", ".tmp"];

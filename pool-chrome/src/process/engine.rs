@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// Whether an executable has one of the usual names of this engine.
+    /// Returns `true` if an executable has one of the usual names of this engine.
     fn is_name(self, executable: &Path) -> bool {
         self.names().iter().any(|name| executable.file_name() == Some(name.as_ref()))
     }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-/// How a Chromium ended. Clones are cheap.
+/// End of a Chromium's process. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Exit {
     status: Option<ExitStatus>,

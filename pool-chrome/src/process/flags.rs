@@ -129,12 +129,12 @@ pub(super) fn check(args: &[String]) -> Result<(), ChromeError> {
     Ok(())
 }
 
-/// Whether the operator's arguments load extensions.
+/// Returns `true` if the operator's arguments load extensions.
 pub(super) fn loads_extensions(args: &[String]) -> bool {
     has(args, |name| matches!(name, "load-extension" | "disable-extensions-except"))
 }
 
-/// Whether the operator's arguments choose where windows are drawn, which need not be a display.
+/// Returns `true` if the operator's arguments choose where windows are drawn, which need not be a display.
 pub(super) fn chooses_platform(args: &[String]) -> bool {
     has(args, |name| matches!(name, "ozone-platform" | "ozone-platform-hint"))
 }

@@ -88,7 +88,7 @@ pub(super) async fn launch(
     })?
 }
 
-/// What is to be launched, as far as it is known without launching it.
+/// Launch that has been prepared, as far as it can be without launching.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) executable: PathBuf,
@@ -278,7 +278,7 @@ fn has_display() -> bool {
     is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }
 
-/// Whether shared memory had better be among the temporary files: /dev/shm is too small, is not
+/// Returns `true` if shared memory had better be among the temporary files: /dev/shm is too small, is not
 /// there, or cannot be written.
 fn small_shm() -> bool {
     let enough = |shm: StatVfs| shm.f_bavail.saturating_mul(shm.f_frsize) >= ENOUGH_SHM;

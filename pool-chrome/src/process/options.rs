@@ -30,7 +30,7 @@ pub enum UserData {
     Persistent(PathBuf),
 }
 
-/// How a Chromium is launched.
+/// Options for launching a Chromium.
 ///
 /// # Examples
 ///
@@ -73,7 +73,7 @@ pub struct LaunchOptions {
     /// Names of environment variables that Chromium gets besides the usual ones for paths, locale,
     /// time zone, fonts and display. Default: none.
     pub env: Vec<String>,
-    /// How long the first answer over the pipe may take; the process is started and supervised
+    /// Maximum time the first answer over the pipe may take; the process is started and supervised
     /// here, its first command is sent by the multiplexer, which applies this. Default: 20 s.
     pub launch_timeout: Duration,
 }

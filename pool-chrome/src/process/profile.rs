@@ -44,7 +44,7 @@ fn holder(directory: &Path) -> Option<(String, u32)> {
     Some((host.to_owned(), pid.parse().ok()?))
 }
 
-/// Whether a process lives that could be a browser on this profile. One whose arguments do not
+/// Returns `true` if a process lives that could be a browser on this profile. One whose arguments do not
 /// name the directory has only inherited the id, unless it uses the default directory, which is
 /// never named.
 fn mentions(pid: u32, directory: &Path) -> bool {

@@ -7,7 +7,7 @@ use super::tree::ProcessId;
 /// The name of the file within a browser's directory.
 const FILE: &str = "record";
 
-/// What we write down of a browser that runs, for the sweep of the next start.
+/// Record of a running browser, for the sweep of the next start.
 ///
 /// The directory is there before the process is, so a pool that is killed between the two leaves
 /// a directory without a record.

@@ -46,7 +46,7 @@ pub(super) fn decide(wanted: Sandbox, executable: &Path) -> Result<Decision, Chr
     }
 }
 
-/// Why no sandbox can work here.
+/// Returns why no sandbox can work here.
 fn obstacle(executable: &Path) -> Option<String> {
     if rustix::process::geteuid().is_root() {
         return Some("Chromium refuses to sandbox when it is run by root".to_owned());

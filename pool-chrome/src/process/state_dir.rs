@@ -84,7 +84,7 @@ impl StateDir {
         &self.0.path
     }
 
-    /// What opening it had to clean up.
+    /// Returns what opening it had to clean up.
     #[must_use]
     pub fn swept(&self) -> &Sweep {
         &self.0.swept

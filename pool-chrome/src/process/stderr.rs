@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-/// What is kept of a Chromium's stderr.
+/// Bytes kept of a Chromium's stderr.
 const KEPT: usize = 8 * 1024;
 
 /// Complaints of every Chromium on a server, which say nothing about why it ended.

@@ -16,17 +16,17 @@ use super::state_dir::BrowserDir;
 use super::stderr::StderrTail;
 use super::tree::{Tree, reap};
 
-/// How long the tree may take to die of SIGKILL before it is left to the sweep of the next start.
+/// Maximum time the tree may take to die of SIGKILL before it is left to the sweep of the next start.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// How often dead helpers are looked for where they become our children.
+/// Interval at which dead helpers are looked for where they become our children.
 const ADOPTION_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
 
-/// What is read of a stderr after the exit, at most: a helper that still floods it must not keep
+/// Most bytes read of a stderr after the exit: a helper that still floods it must not keep
 /// us from killing it.
 const LAST_WORDS: usize = 256 * 1024;
 
-/// How far the life of a Chromium has come.
+/// Stage in the life of a Chromium.
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
     Running,
@@ -184,7 +184,7 @@ fn exit_status(status: &WaitIdStatus) -> Option<ExitStatus> {
     code.or_else(|| status.terminating_signal()).map(ExitStatus::from_raw)
 }
 
-/// Whether the children of dead descendants become our children.
+/// Returns `true` if the children of dead descendants become our children.
 fn adopts_orphans() -> bool {
     std::process::id() == 1
         || rustix::process::child_subreaper().is_ok_and(|subreaper| subreaper.is_some())

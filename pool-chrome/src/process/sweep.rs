@@ -9,10 +9,10 @@ use super::state_dir::temp_dir;
 use super::tree::Tree;
 use crate::ChromeError;
 
-/// How long a leftover process may take to die of SIGKILL.
+/// Maximum time a leftover process may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// What was left behind by a pool that was killed, and is gone now.
+/// Remains of a pool that was killed, gone now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sweep {
@@ -25,7 +25,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Whether there was nothing to do.
+    /// Returns `true` if there was nothing to do.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         *self == Self::default()

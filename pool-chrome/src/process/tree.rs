@@ -43,7 +43,7 @@ impl ProcessId {
     }
 }
 
-/// What `/proc/PID/stat` tells.
+/// Contents of `/proc/PID/stat`.
 struct Stat {
     is_crash_handler: bool,
     state: u8,
@@ -71,7 +71,7 @@ impl Stat {
         })
     }
 
-    /// Whether nothing of it runs any more. While it dies, its first thread is a zombie before
+    /// Returns `true` if nothing of it runs any more. While it dies, its first thread is a zombie before
     /// the others have ended, and its children are not yet given to another parent.
     fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1

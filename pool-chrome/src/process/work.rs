@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::tree::ProcessId;
 
-/// What the processes of a browser have done so far, as the kernel counts it: between two looks it
+/// Work that the processes of a browser have done so far, as the kernel counts it: between two looks it
 /// grows while a browser is busy, however little of a loaded machine it gets, and not while it is
 /// stopped or waits for what never comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Work {
         work
     }
 
-    /// Whether more than a standing browser's own housekeeping was done since an earlier look,
+    /// Returns `true` if more than a standing browser's own housekeeping was done since an earlier look,
     /// which is so long ago.
     pub(crate) fn is_progress_since(self, earlier: Self, elapsed: Duration) -> bool {
         let busy = self.busy.saturating_sub(earlier.busy);

@@ -32,10 +32,10 @@ pub struct AlertsConfig {
     /// told by the next call.
     #[serde(with = "AsDuration")]
     pub interval: Duration,
-    /// How long a call may take.
+    /// Maximum time a call may take.
     #[serde(with = "AsDuration")]
     pub request_timeout: Duration,
-    /// How often a call that fails is made, the first time included, before it is given up.
+    /// Number of attempts at a call, the first included, before it is given up.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: usize,
 }

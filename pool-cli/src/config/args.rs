@@ -25,7 +25,7 @@ pub struct ConfigArgs {
     /// Browsers, at most [pool.max_size].
     #[arg(long, value_name = "N", help_heading = HEADING)]
     pub max_size: Option<String>,
-    /// What a client gets: exclusive or shared [pool.lease].
+    /// Kind of lease: exclusive or shared [pool.lease].
     #[arg(long, value_name = "KIND", help_heading = HEADING)]
     pub lease: Option<String>,
     /// Which Chromium: auto, shell or chromium [chrome.engine].

@@ -27,7 +27,7 @@ pub struct ChromeConfig {
     #[schemars(example = ["--lang=de"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "flag" }))]
     pub args: Vec<String>,
-    /// How long a browser may take from its launch to its first answer.
+    /// Maximum time a browser may take from its launch to its first answer.
     #[serde(with = "AsDuration")]
     pub launch_timeout: Duration,
     /// A leased browser that does not answer is killed when it has made no progress for this long.
@@ -37,7 +37,7 @@ pub struct ChromeConfig {
     /// answers nothing is killed after six times as long.
     #[serde(with = "AsDuration")]
     pub hang_timeout: Duration,
-    /// How long an idle browser may take to answer a check, judged in the same way.
+    /// Maximum time an idle browser may take to answer a check, judged in the same way.
     #[serde(with = "AsDuration")]
     pub check_timeout: Duration,
     /// A browser whose processes together hold more than this is replaced at release, or "off".

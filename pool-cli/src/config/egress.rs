@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-optional" = true))]
 pub struct EgressConfig {
-    /// What holds for addresses that are not of the public Internet.
+    /// Treatment of addresses that are not of the public Internet.
     pub private: PrivateAddresses,
     /// Patterns of what may be visited, whatever `private` and `deny` say.
     #[schemars(example = ["10.1.2.0/24", "intranet.example:443"])]
@@ -33,7 +33,7 @@ pub struct EgressConfig {
     pub client_proxies: Vec<Pattern>,
 }
 
-/// What holds for addresses that are not of the public Internet.
+/// Treatment of addresses that are not of the public Internet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PrivateAddresses {

@@ -44,7 +44,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -60,9 +60,9 @@ pub enum Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong: lower case, without a full stop.
+    /// Description of the mistake: lower case, without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// Remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// Where it is wrong.
@@ -81,7 +81,7 @@ pub(super) struct Excerpt {
 }
 
 impl Finding {
-    /// Whether it keeps nothing from starting.
+    /// Returns `true` if it keeps nothing from starting.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         self.severity == Severity::Warning

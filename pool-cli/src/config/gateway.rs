@@ -28,7 +28,7 @@ pub struct GatewayConfig {
     #[serde(with = "AsUrl")]
     #[schemars(example = "wss://pool.example")]
     pub external_url: Option<String>,
-    /// How much may wait in the pool for all clients together: what browsers have said and clients
+    /// Bytes that may wait in the pool for all clients together: what browsers have said and clients
     /// have not taken yet, and commands on their way to browsers.
     ///
     /// A client with much waiting is held back where it has its browser to itself, and queued for
@@ -36,7 +36,7 @@ pub struct GatewayConfig {
     /// with close code 1008.
     #[serde(with = "AsSize")]
     pub buffer: ByteSize,
-    /// How long leases may go on after SIGTERM before they are ended.
+    /// Maximum time leases may go on after SIGTERM before they are ended.
     #[serde(with = "AsDuration")]
     pub drain_timeout: Duration,
     /// Hosts, names or addresses, that requests may be addressed to besides `127.0.0.1`, `[::1]`,

@@ -5,7 +5,7 @@ use pool_chrome::egress::Pattern;
 use super::suggest::{self, nearest};
 use super::{flags, units, urls};
 
-/// What a string means; named by `x-kind` in the schema.
+/// Meaning of a string; named by `x-kind` in the schema.
 ///
 /// Every rule about a single string is here, so that it applies wherever the string comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Kind {
         }
     }
 
-    /// Whether `"off"` may stand here.
+    /// Returns `true` if `"off"` may stand here.
     pub(super) fn has_off(self) -> bool {
         matches!(self, Self::DurationOrOff | Self::SizeOrOff)
     }
@@ -137,7 +137,7 @@ fn host_pattern(text: &str) -> Result<(), Complaint> {
     error.map_or(Ok(()), |error| Err(complaint(error.to_string()).hint(error.hint())))
 }
 
-/// What is wrong, without a suggestion yet.
+/// Returns what is wrong, without a suggestion yet.
 pub(super) fn complaint(message: impl Into<String>) -> Complaint {
     Complaint { message: message.into(), hint: None }
 }

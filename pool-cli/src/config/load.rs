@@ -51,7 +51,7 @@ enum File {
 pub struct Loaded {
     /// The effective values.
     pub config: Config,
-    /// What is probably not as meant.
+    /// Settings that are probably not as meant.
     pub warnings: Vec<Finding>,
     /// Every value with where it comes from, in the order of the reference.
     pub settings: Vec<Setting>,

@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// Format of a line.
     pub format: LogFormat,
-    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by target,
+    /// Filter: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by target,
     /// as in `info,pool_chrome=debug`.
     #[schemars(extend("x-kind" = "filter"))]
     pub filter: String,
 }
 
-/// How a line of the log looks.
+/// Format of a line of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Resource, getrlimit};
 use schemars::Schema;
 
-/// What the schema, which is the same everywhere, says instead of a default.
+/// Returns what the schema, which is the same everywhere, says instead of a default.
 pub(super) fn computed(schema: &mut Schema) {
     schema.remove("default");
 }
@@ -86,7 +86,7 @@ pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
     (error.kind() != io::ErrorKind::AddrInUse).then_some(error)
 }
 
-/// How many files this process may have open, once it has raised its limit; `None` for any number.
+/// Returns how many files this process may have open, once it has raised its limit; `None` for any number.
 pub(crate) fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }

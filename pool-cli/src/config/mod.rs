@@ -70,7 +70,7 @@ pub use warming::WarmingConfig;
 pub struct Config {
     /// The HTTP and WebSocket server that clients connect to.
     pub gateway: GatewayConfig,
-    /// How many browsers there are, how they are leased, and when they are replaced.
+    /// Number of browsers, kind of lease, and replacement.
     pub pool: PoolConfig,
     /// Which Chromium is launched, and how.
     pub chrome: ChromeConfig,
@@ -78,7 +78,7 @@ pub struct Config {
     pub egress: Option<EgressConfig>,
     /// Browsers that keep their state, by name: `?profile=work` is leased from `[profiles.work]`.
     pub profiles: ProfilesConfig,
-    /// Who is served first when all browsers are leased.
+    /// Order in which requests are served when all browsers are leased.
     pub priority: PriorityConfig,
     /// Proxies by region: `?region=eu-west` is leased from `[regions.eu-west]`.
     pub regions: BTreeMap<String, RegionConfig>,
@@ -90,6 +90,6 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Traces for a collector of OpenTelemetry.
     pub telemetry: TelemetryConfig,
-    /// What is written to stderr.
+    /// Log written to stderr.
     pub log: LogConfig,
 }

@@ -102,7 +102,7 @@ pub(super) fn apply<'s>(
     }
 }
 
-/// Why a path leads nowhere.
+/// Reasons why a path leads nowhere.
 enum Unknown {
     /// A path that was probably meant.
     Near(Vec<String>),

@@ -25,14 +25,14 @@ pub struct PoolConfig {
     /// Chromium. By default 4 for each core, and no more than one for each 512 MiB of memory.
     #[schemars(range(min = 1, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
-    /// What a client gets.
+    /// Kind of lease that clients get.
     pub lease: LeaseKind,
     /// Whether a client may ask for the other kind with `?lease=…`.
     pub lease_choice: bool,
     /// Leases in one Chromium, at most; for shared leases only.
     #[schemars(range(min = 1, max = 64))]
     pub leases_per_browser: usize,
-    /// What is done to a browser between exclusive leases.
+    /// Clean-up of a browser between exclusive leases.
     pub reset: Reset,
     /// How long a client waits for a browser before it is refused (query: `acquire_timeout`).
     ///
@@ -57,10 +57,10 @@ pub struct PoolConfig {
     /// More than the machine has cores wins nothing: launches share them.
     #[schemars(range(min = 1, max = 64))]
     pub max_creating: usize,
-    /// How often an idle browser is checked by opening a page, or "off".
+    /// Interval at which an idle browser is checked by opening a page, or "off".
     #[serde(with = "AsDurationOrOff")]
     pub health_check_interval: Option<Duration>,
-    /// How long a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
+    /// Maximum time a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
     #[serde(with = "AsDurationOrOff")]
     pub lease_timeout: Option<Duration>,
     /// A lease whose clients send nothing, while no command of theirs is unanswered and no download
@@ -80,7 +80,7 @@ pub struct PoolConfig {
     pub state_dir: PathBuf,
 }
 
-/// What a client gets.
+/// Kind of lease that clients get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -92,7 +92,7 @@ pub enum LeaseKind {
     Shared,
 }
 
-/// What is done to a browser between exclusive leases.
+/// Clean-up of a browser between exclusive leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

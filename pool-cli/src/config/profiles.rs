@@ -35,7 +35,7 @@ pub struct ProfileConfig {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ProfileMode {
-    /// What a browser stores (cookies, storage, cache) is kept, over leases and restarts.
+    /// Keeps what a browser stores (cookies, storage, cache) over leases and restarts.
     #[default]
     Persistent,
     /// Every lease starts from a copy of the saved state and leaves no trace in it.

@@ -79,7 +79,7 @@ impl Rules<'_> {
         tree::find(self.tree, path).map(|(_, value)| value.span())
     }
 
-    /// Whether a value was written that could not be used.
+    /// Returns `true` if a value was written that could not be used.
     fn is_refused(&self, path: &[&str]) -> bool {
         self.refused.iter().any(|refused| refused == path)
     }
@@ -270,7 +270,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What keeps every launch from succeeding.
+    /// Returns what keeps every launch from succeeding.
     fn launch(&mut self) {
         let Err(error) = chrome_config(self.config).launch_options().check() else { return };
         let key = match &error {
@@ -411,14 +411,14 @@ impl Rules<'_> {
     }
 }
 
-/// What profiles and regions keep at least, together.
+/// Returns what profiles and regions keep at least, together.
 pub(super) fn others_min(config: &Config) -> usize {
     let profiles = config.profiles.named.values().map(|profile| profile.min_size);
     let regions = config.regions.values().map(|region| region.min_size);
     profiles.chain(regions).fold(0, usize::saturating_add)
 }
 
-/// Whether it can be run; a bare name is looked up on `PATH` when it is.
+/// Returns `true` if it can be run; a bare name is looked up on `PATH` when it is.
 fn is_executable(path: &Path) -> bool {
     let is_bare = path.components().count() == 1 && !path.is_absolute();
     is_bare

@@ -140,7 +140,7 @@ fn text_hint(problem: Problem, kind: Kind, value: &DeValue<'_>) -> Problem {
     }
 }
 
-/// What a value is.
+/// Returns what a value is.
 fn noun(value: &DeValue<'_>) -> String {
     let noun = match value {
         DeValue::String(text) if text.chars().count() > 40 => "a long string",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
-/// What stands for a secret wherever configuration is shown.
+/// Text shown instead of a secret wherever configuration is shown.
 pub(super) const HIDDEN: &str = "(hidden)";
 
 impl Secret {

@@ -69,7 +69,7 @@ impl Secrets<'_> {
     }
 }
 
-/// Who can read a secret that is written out at a place.
+/// Returns who can read a secret that is written out at a place.
 fn exposed(name: &str, place: &Place) -> Option<String> {
     match place {
         Place::File { .. } => Some(format!("`{name}` stands in the file for all who can read it")),

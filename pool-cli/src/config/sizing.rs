@@ -11,7 +11,7 @@ use super::units::AsDuration;
 pub struct SizingConfig {
     /// Whether browsers are added ahead of need and taken away when they are not used.
     pub enabled: bool,
-    /// How often the size is decided anew.
+    /// Interval at which the size is decided anew.
     #[serde(with = "AsDuration")]
     pub interval: Duration,
     /// The latest waits and utilizations that a decision looks at.

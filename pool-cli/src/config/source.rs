@@ -120,7 +120,7 @@ impl Sources {
 }
 
 impl Source {
-    /// Whether it is an environment variable.
+    /// Returns `true` if it is an environment variable.
     pub(super) fn is_variable(&self) -> bool {
         matches!(self.origin, Origin::Environment(_))
     }

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What is written instead of a limit that does not apply.
+/// Value written instead of a limit that does not apply.
 pub(super) const OFF: &str = "off";
 
 /// A duration such as `"30s"`; longer than zero.

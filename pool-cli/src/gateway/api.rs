@@ -25,7 +25,7 @@ use crate::config::MOST_BROWSERS;
 use crate::error::chain;
 use crate::pool::Leased;
 
-/// How long a page may take to be drawn for the live view.
+/// Maximum time a page may take to be drawn for the live view.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
 /// `GET /api/state`.

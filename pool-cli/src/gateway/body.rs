@@ -12,7 +12,7 @@ use super::guard::is_json;
 /// Longer than any body that means something here.
 const LIMIT: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
+/// Maximum time a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A JSON body, with refusals as problems; an empty one stands for `{}`.

@@ -19,22 +19,22 @@ use crate::pool::{BrowserEnd, Commands, Events, Wire};
 /// A client that takes nothing at all for this long is ended, however little waits for it.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How often a write that waits looks whether the client is to be given up.
+/// Interval at which a write that waits looks whether the client is to be given up.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How often a ping is sent, so that what stands between does not take the connection for dead.
+/// Interval at which a ping is sent, so that what stands between does not take the connection for dead.
 /// Nobody waits for its pong.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long what the browser said last may take to be taken, and how long a client that says
+/// Maximum time what the browser said last may take to be taken, and how long a client that says
 /// nothing has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// How long a close frame waits for a client that does not read, behind the message that it has
+/// Time that a close frame waits for a client that does not read, behind the message that it has
 /// in half. The memory for them goes earlier if others need it.
 const LINGER: Duration = Duration::from_secs(120);
 
-/// How long a client may go on sending after its close frame was written. One that cannot read
+/// Maximum time a client may go on sending after its close frame was written. One that cannot read
 /// before it has sent all of a message learns the reason then.
 const DISCARD: Duration = Duration::from_secs(60);
 
@@ -92,7 +92,7 @@ pub(super) async fn bridge(
     end
 }
 
-/// Why a bridge is taken down.
+/// Reasons why a bridge is taken down.
 #[derive(Clone, Copy, Debug)]
 enum Why {
     Ended(LeaseEnd),

@@ -20,7 +20,7 @@ use super::upgrade::{Accepted, Handshake};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::pool::Wire;
 
-/// How often another browser is taken when one dies between its hand-out and its first command.
+/// Interval at which another browser is taken when one dies between its hand-out and its first command.
 const ATTEMPTS: usize = 3;
 
 /// `/` and `/chromium`: takes a lease, then answers 101.

@@ -78,7 +78,7 @@ impl File {
     }
 }
 
-/// Whether a person opens `/` in a browser, rather than a client that wants a lease.
+/// Returns `true` if a person opens `/` in a browser, rather than a client that wants a lease.
 pub(super) fn is_wanted(request: &Request) -> bool {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     matches!(*request.method(), Method::GET | Method::HEAD)

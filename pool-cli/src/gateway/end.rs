@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::pool::BrowserEnd;
 
-/// How a lease of a client ended.
+/// End of a client's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseEnd {
     /// Its client closed the WebSocket or its browser, or gave it back by `/release`.

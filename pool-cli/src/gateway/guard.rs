@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use super::{Problem, Settings};
 use crate::config::Secret;
 
-/// Why a request is not authorized.
+/// Reasons why a request is not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoToken {
     /// It shows none.
@@ -122,7 +122,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// Whether an origin is that of a page which this host has served, by http or through a proxy
+/// Returns `true` if an origin is that of a page which this host has served, by http or through a proxy
 /// that speaks https.
 fn is_origin_of(origin: &str, host: &str) -> bool {
     ["http://", "https://"]

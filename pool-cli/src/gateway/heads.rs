@@ -17,10 +17,10 @@ pub(super) const MAX_HEAD: usize = 64 * 1024;
 /// More headers than any client of ours sends; as many as hyper takes.
 const MAX_HEADERS: usize = 100;
 
-/// How long the rest of what a client sends is read and dropped after the last answer.
+/// Time for which the rest of what a client sends is read and dropped after the last answer.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How much of it.
+/// Most bytes of it.
 const MAX_LINGER: usize = 8 * 1024 * 1024;
 
 /// The method of the request that hyper gets in place of one that is refused.
@@ -49,7 +49,7 @@ pub(super) struct Heads {
     linger: Option<Linger>,
 }
 
-/// Why a connection's last request is refused, if it is.
+/// Reason why a connection's last request is refused, if it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusal(Arc<OnceLock<Problem>>);
 
@@ -376,7 +376,7 @@ mod tests {
 
     use super::*;
 
-    /// What hyper would read of what a client sends in these pieces, and what is refused of it.
+    /// Returns what hyper would read of what a client sends in these pieces, and what is refused of it.
     async fn read(pieces: &[&[u8]]) -> (String, Option<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");

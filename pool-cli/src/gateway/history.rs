@@ -64,7 +64,7 @@ impl History {
         inner.points.iter().skip(skip).copied().collect()
     }
 
-    /// How busy the machine was in the last second.
+    /// Returns how busy the machine was in the last second.
     #[must_use]
     pub(super) fn machine(&self) -> Machine {
         self.lock().machine

@@ -24,7 +24,7 @@ use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Acquire {
     acquire_timeout_seconds: Option<f64>,
-    /// How long the lease may last.
+    /// Maximum time the lease may last.
     timeout_seconds: Option<f64>,
     profile: Option<String>,
     region: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Acquired {
     cdp_ws_url: String,
     /// Milliseconds that the request has waited.
     waited_ms: u64,
-    /// How long the lease may last, in seconds.
+    /// Maximum time the lease may last, in seconds.
     timeout_seconds: Option<u64>,
 }
 

@@ -18,7 +18,7 @@ use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings, lease_spa
 use crate::config::LeaseKind;
 use crate::metrics::Severity;
 
-/// Who asks, as far as can be told.
+/// Client that asks for a lease, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     pub(super) peer: Option<SocketAddr>,
@@ -31,7 +31,7 @@ impl Caller {
     }
 }
 
-/// Why there is no lease.
+/// Reasons why there is no lease.
 pub(super) enum NoLease {
     /// The wait was over before there was one.
     TimedOut(Problem),
@@ -46,7 +46,7 @@ impl From<NoLease> for Problem {
     }
 }
 
-/// How a lease begins.
+/// Start of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// With the connection that asks for it, which is opened at once.

@@ -2,7 +2,7 @@ use std::fs;
 
 use serde::Serialize;
 
-/// How busy the machine is.
+/// Load of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Machine {
     /// Percent of all cores since the last look.

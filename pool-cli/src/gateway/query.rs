@@ -40,7 +40,7 @@ const MAX_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The same of a lease.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// What a client asks for in the query of its address.
+/// Query of a client's address: what it asks for.
 ///
 /// # Examples
 ///
@@ -61,15 +61,15 @@ pub struct LeaseQuery {
     pub priority: Option<u8>,
     /// On whose behalf, for the audit line.
     pub tenant: Option<String>,
-    /// How long the lease may last.
+    /// Maximum time the lease may last.
     pub timeout: Option<Duration>,
-    /// How long its clients may be silent.
+    /// Maximum time its clients may be silent.
     pub idle_timeout: Option<Duration>,
     /// How long it goes on without a connection.
     pub keep: Option<Duration>,
     /// The name under which its clients find it again.
     pub session: Option<String>,
-    /// How long to wait for a browser.
+    /// Maximum time to wait for a browser.
     pub acquire_timeout: Option<Duration>,
     /// The kind of lease.
     pub lease: Option<LeaseKind>,
@@ -145,7 +145,7 @@ impl LeaseQuery {
             .allow_domains(self.allow_domains.clone())
     }
 
-    /// What the pool is asked for, but for the timeout, which depends on the settings.
+    /// Returns what the pool is asked for, but for the timeout, which depends on the settings.
     #[must_use]
     pub fn request(&self) -> Request {
         let mut request = Request::new();

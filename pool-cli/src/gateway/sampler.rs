@@ -10,10 +10,10 @@ use super::history::Point;
 use super::machine::Meter;
 use crate::metrics::Metrics;
 
-/// How often the plots move.
+/// Interval at which the plots move.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the memory of the browsers is read: it takes a while in `/proc`.
+/// Interval at which the memory of the browsers is read: it takes a while in `/proc`.
 const MEMORY_INTERVAL: u32 = 10;
 
 /// Runs until the gateway is gone.

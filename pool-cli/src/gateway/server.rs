@@ -22,7 +22,7 @@ use super::heads::{self, Heads, MAX_HEAD, Refusal};
 use super::router::router;
 use super::{Gateway, sampler, tcp, version};
 
-/// How long a request's headers may take, and how long a connection may be kept without one.
+/// Maximum time a request's headers may take, and how long a connection may be kept without one.
 const HEADERS: Duration = Duration::from_secs(10);
 
 /// Connections that are not WebSockets: those that send requests, wait in the queue, or do nothing.

@@ -30,9 +30,9 @@ pub(super) struct Session {
     pub(super) waited: Duration,
     pub(super) began: Instant,
     pub(super) began_at: SystemTime,
-    /// How long it may last.
+    /// Maximum time it may last.
     pub(super) limit: Option<Duration>,
-    /// How long its clients may be silent.
+    /// Maximum time its clients may be silent.
     pub(super) idle_limit: Option<Duration>,
     /// How the last lease of its name has ended, where there was one that is remembered.
     pub(super) renewed: Option<LeaseEnd>,
@@ -43,7 +43,7 @@ pub(super) struct Session {
     end: watch::Sender<Option<LeaseEnd>>,
 }
 
-/// How long a lease goes on without a connection.
+/// Time that a lease goes on without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
     /// For so long; if it is zero, the lease ends with its last connection.
@@ -71,7 +71,7 @@ impl Presence {
     }
 }
 
-/// What went over the connections of a session.
+/// Traffic over the connections of a session.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// When a client was last heard, or had something to wait for, in milliseconds after the
@@ -101,7 +101,7 @@ pub(super) struct Terms {
 /// More connections than this to one lease are a mistake of its client.
 const MAX_CONNECTIONS: usize = 32;
 
-/// Why a connection to a session was not made.
+/// Reasons why a connection to a session was not made.
 pub(super) enum NotConnected {
     Over(LeaseEnd),
     TooMany,
@@ -143,7 +143,7 @@ impl Session {
         self.has_ended().unwrap_or(end)
     }
 
-    /// How it has ended, if it has.
+    /// Returns how it has ended, if it has.
     pub(super) fn has_ended(&self) -> Option<LeaseEnd> {
         *self.end.borrow()
     }
@@ -171,7 +171,7 @@ impl Session {
         self.presence.borrow().connections
     }
 
-    /// How long it goes on without a connection, unless until it is released.
+    /// Returns how long it goes on without a connection, unless until it is released.
     pub(super) fn keep(&self) -> Option<Duration> {
         match self.presence.borrow().keep {
             Keep::For(keep) => Some(keep),
@@ -179,7 +179,7 @@ impl Session {
         }
     }
 
-    /// How long it will go on if no client comes.
+    /// Returns how long it will go on if no client comes.
     pub(super) fn kept_for(&self) -> Option<Duration> {
         Some(self.presence.borrow().over_at()?.saturating_duration_since(Instant::now()))
     }
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Whether a command of a client is not answered, or a download has not ended.
+    /// Returns `true` if a command of a client is not answered, or a download has not ended.
     fn is_busy(&self) -> bool {
         self.leased().is_some_and(|leased| leased.browser().is_busy())
     }
@@ -296,7 +296,7 @@ impl Session {
         }
     }
 
-    /// How long its clients have been silent.
+    /// Returns how long its clients have been silent.
     pub(super) fn silent_for(&self) -> Duration {
         let heard = Duration::from_millis(self.traffic.heard.load(Ordering::Relaxed));
         self.began.elapsed().saturating_sub(heard)

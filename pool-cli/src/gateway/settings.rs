@@ -5,7 +5,7 @@ use url::{Host, Url};
 
 use crate::config::{Config, LeaseKind, Secret};
 
-/// What the gateway takes from the configuration: all of it can be swapped while it runs.
+/// Settings of the gateway: all of it can be swapped while it runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) pool_name: String,
@@ -28,7 +28,7 @@ pub struct Settings {
     pub(super) keep_limit: Duration,
 }
 
-/// Why the gateway would not be safe, or could not work.
+/// Reasons why the gateway would not be safe, or could not work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
@@ -93,7 +93,7 @@ fn canonical(host: &str) -> String {
 }
 
 impl Settings {
-    /// How long leases may go on when the pool drains.
+    /// Returns how long leases may go on when the pool drains.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout

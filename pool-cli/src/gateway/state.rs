@@ -41,7 +41,7 @@ pub enum Phase {
     Draining,
 }
 
-/// What reads the configuration again, for `POST /api/reload`.
+/// Source of a new configuration, for `POST /api/reload`.
 #[async_trait]
 pub trait Reload: Send + Sync + 'static {
     /// Validates the whole configuration, then swaps in what can be swapped.
@@ -52,7 +52,7 @@ pub trait Reload: Send + Sync + 'static {
     async fn reload(&self) -> Result<Reloaded, String>;
 }
 
-/// What a reload did.
+/// Outcome of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reloaded {
     /// The settings that changed and hold from now on.
@@ -96,7 +96,7 @@ impl Gateway {
         &self.fleet
     }
 
-    /// What is counted and remembered.
+    /// Returns what is counted and remembered.
     #[must_use]
     pub fn observer(&self) -> &Observer {
         &self.observer
@@ -112,7 +112,7 @@ impl Gateway {
         self.reload.get()
     }
 
-    /// Whether new leases are refused.
+    /// Returns `true` if new leases are refused.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() == Phase::Draining

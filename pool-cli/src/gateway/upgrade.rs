@@ -25,7 +25,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// Whether a request asks for a WebSocket.
+    /// Returns `true` if a request asks for a WebSocket.
     pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
         has_token(headers, &header::UPGRADE, "websocket")
     }
@@ -82,7 +82,7 @@ impl Accepted {
     }
 }
 
-/// Whether a header that is a list of words has this one.
+/// Returns `true` if a header that is a list of words has this one.
 fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers
         .get_all(name)

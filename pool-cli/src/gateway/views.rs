@@ -65,7 +65,7 @@ pub(super) struct BrowserView {
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
     pub(super) state: &'static str,
-    /// How long it has been in this state.
+    /// Time it has been in this state.
     pub(super) since_ms: u64,
     pub(super) age_ms: u64,
     pub(super) uses: u64,

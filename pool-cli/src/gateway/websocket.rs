@@ -16,10 +16,10 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 /// 100 MB, so that nothing that works without the pool fails here.
 pub(super) const MAX_MESSAGE: usize = 100 * 1024 * 1024;
 
-/// How much is read at once.
+/// Bytes read at once.
 const READ: usize = 32 * 1024;
 
-/// How much is written at once, and the size from which a message is not copied.
+/// Bytes written at once, and the size from which a message is not copied.
 pub(super) const BATCH: usize = 64 * 1024;
 
 const CONTINUATION: u8 = 0x0;
@@ -32,7 +32,7 @@ const PONG: u8 = 0xA;
 /// The bit of the first byte that says that a message is whole with this frame.
 const FINAL: u8 = 0x80;
 
-/// What a client sends.
+/// Message from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
     /// A message.
@@ -46,7 +46,7 @@ pub(super) enum Received {
     Close(Option<u16>),
 }
 
-/// Why nothing more can be received.
+/// Reasons why nothing more can be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The connection broke off.
@@ -70,7 +70,7 @@ pub(super) struct Reader<R> {
     frame: Option<Head>,
     /// What has come of a message in several frames, or in one that is large.
     message: Option<Vec<u8>>,
-    /// How many bytes of a payload are still to be thrown away.
+    /// Bytes of a payload still to be thrown away.
     skip: u64,
 }
 
@@ -326,7 +326,7 @@ pub(super) struct Writer<W> {
     io: W,
     /// Whole frames, or the head of the large one at their end.
     out: Vec<u8>,
-    /// How much of `out` the client has taken.
+    /// Bytes of `out` that the client has taken.
     sent: usize,
     /// The payload of a large frame, and how much of it the client has taken.
     large: Option<(Utf8Bytes, usize)>,
@@ -373,12 +373,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         at.extend_from_slice(payload);
     }
 
-    /// Whether what is queued must be flushed before there is room for more.
+    /// Returns `true` if what is queued must be flushed before there is room for more.
     pub(super) fn is_full(&self) -> bool {
         self.large.is_some() || self.out.len() >= BATCH
     }
 
-    /// How long the client has taken nothing.
+    /// Returns how long the client has taken nothing.
     pub(super) fn stalled_for(&self) -> Duration {
         self.taken_at.elapsed()
     }

@@ -9,7 +9,7 @@ use pool_core::{BoxError, Driver, ResourceId, async_trait};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// What the gateway asks of a leased browser: the only things that it knows of one.
+/// Interface to a leased browser: all that the gateway knows of one.
 ///
 /// It is implemented for the virtual browsers of `pool-chrome`, and in tests for whatever stands
 /// in for them.
@@ -30,7 +30,7 @@ pub trait Browser: Send + Sync + 'static {
     /// Why the browser has ended.
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd>;
 
-    /// Whether its clients have something to wait for: a command that is not answered, or a
+    /// Returns `true` if its clients have something to wait for: a command that is not answered, or a
     /// download that has not ended.
     fn is_busy(&self) -> bool;
 
@@ -40,7 +40,7 @@ pub trait Browser: Send + Sync + 'static {
     /// Its foremost page; `None` while it has none.
     fn foremost_page(&self) -> Option<OpenPage>;
 
-    /// What its foremost page shows, as a PNG, without disturbing its client.
+    /// Takes a picture of its foremost page, as a PNG, without disturbing its client.
     ///
     /// # Errors
     ///
@@ -116,16 +116,16 @@ pub trait Events: Send + Sync {
     /// Forgets all messages that were not given out yet.
     fn forget(&mut self) {}
 
-    /// Whether what was given out and not taken is to be forgotten too, since others need the room.
+    /// Returns `true` if what was given out and not taken is to be forgotten too, since others need the room.
     fn must_leave(&self) -> bool {
         false
     }
 
-    /// Why the connection has ended, if it has; messages may be left that came before.
+    /// Returns why the connection has ended, if it has; messages may be left that came before.
     fn end(&self) -> Option<BrowserEnd>;
 }
 
-/// Why a browser, or a connection to it, has ended.
+/// Reasons why a browser, or a connection to it, has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrowserEnd {
     /// A client sent `Browser.close`.
@@ -150,16 +150,16 @@ pub trait BrowserDriver: Driver<Resource: Browser> {
     /// The process of a browser and its memory, as last looked at.
     fn vitals(&self, id: ResourceId) -> Option<Vitals>;
 
-    /// What several browsers have in common takes no more of them: idle ones are about to be
+    /// Stops what several browsers have in common from taking more of them: idle ones are about to be
     /// closed so that new ones are launched.
     fn renew(&self) {}
 
-    /// What became of the requests of browsers that are guarded or proxied.
+    /// Returns what became of the requests of browsers that are guarded or proxied.
     fn requests(&self) -> Requests {
         Requests::default()
     }
 
-    /// Whether a connection from this peer was made by one of them.
+    /// Returns `true` if a connection from this peer was made by one of them.
     fn is_a_browser(&self, _peer: SocketAddr) -> bool {
         false
     }
@@ -168,7 +168,7 @@ pub trait BrowserDriver: Driver<Resource: Browser> {
     async fn measure(&self);
 }
 
-/// What a browser says of itself: the fields of `Browser.getVersion` under the names that
+/// Version of a browser: the fields of `Browser.getVersion` under the names that
 /// `/json/version` has for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Version {

@@ -26,7 +26,7 @@ const MEMORY_AGE: Duration = Duration::from_secs(5);
 /// Longer messages are passed on where they lie, rather than copied.
 const LARGE: usize = 64 * 1024;
 
-/// How a driver is to be made from the configuration.
+/// Returns how a driver is to be made from the configuration.
 pub(crate) fn config(config: &Config) -> ChromeConfig {
     let Config { chrome, pool, .. } = config;
     let made = ChromeConfig::new()
@@ -74,7 +74,7 @@ pub(crate) fn rules(config: &EgressConfig) -> Rules {
     rules.allow(config.allow.iter().cloned()).deny(config.deny.iter().cloned())
 }
 
-/// How much may wait for all clients together.
+/// Returns how much may wait for all clients together.
 pub(crate) fn buffer(config: &Config) -> usize {
     usize::try_from(config.gateway.buffer.as_u64()).unwrap_or(usize::MAX)
 }
@@ -122,7 +122,7 @@ impl Browser for VirtualBrowser {
     }
 }
 
-/// How a browser has ended that could not do what every lease needs.
+/// Returns how a browser has ended that could not do what every lease needs.
 fn failed(browser: &VirtualBrowser, error: &CdpError) -> BrowserEnd {
     match error {
         CdpError::Ended(reason) => (*reason).into(),

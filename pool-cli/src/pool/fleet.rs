@@ -53,9 +53,9 @@ pub trait Fleet: Send + Sync + 'static {
 
 /// A leased browser; it is given back when the last handle to it is dropped.
 pub trait Leased: Send + Sync + 'static {
-    /// What the pool knows of it.
+    /// Returns what the pool knows of it.
     fn meta(&self) -> &Meta;
-    /// How long its holder had waited for it.
+    /// Returns how long its holder had waited for it.
     fn waited(&self) -> Duration;
     /// The browser.
     fn browser(&self) -> &dyn Browser;

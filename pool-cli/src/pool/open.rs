@@ -21,7 +21,7 @@ pub struct Opened {
     policies: Policies<ChromeDriver>,
 }
 
-/// Why a pool could not be opened.
+/// Reasons why a pool could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -37,7 +37,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What a command prints: exit code 78 where no start with this configuration can succeed.
+    /// Returns what a command prints: exit code 78 where no start with this configuration can succeed.
     pub(crate) fn failure(self) -> Failure {
         match &self {
             Self::Chrome(error) if error.is_permanent() => {
@@ -107,7 +107,7 @@ fn protect_name(guard: &Guard, config: &Config) {
     }
 }
 
-/// How long the warm-up of a new browser may take on top of its launch.
+/// Maximum time the warm-up of a new browser may take on top of its launch.
 const WARM_UP: Duration = Duration::from_secs(10);
 
 /// How many times the timeout of a check all that it asks may take together.

@@ -16,7 +16,7 @@ use crate::config::{
 };
 use crate::metrics::Observer;
 
-/// What a driver must be like for all policies to work on it.
+/// Driver on which all policies work.
 pub(super) trait Steerable:
     Driver<Spec: ProfileSpec + ProxySpec + KindSpec, Resource: Warm + ProxyResource>
 {

@@ -376,7 +376,7 @@ impl State {
     }
 }
 
-/// Whether auto-attach is about targets of this type.
+/// Returns `true` if auto-attach is about targets of this type.
 pub(super) fn wants(auto: &AutoAttach, kind: &str) -> bool {
     auto.filter.wants(kind) || kind == "page" && auto.filter.wants_tabs()
 }

@@ -28,7 +28,7 @@ pub(crate) struct BrowserSession {
     pub(crate) auto_attach_replies: Vec<Relay>,
 }
 
-/// What a client asked `Target.setAutoAttach` for.
+/// Request of a client to `Target.setAutoAttach`.
 #[derive(Clone, Debug)]
 pub(crate) struct AutoAttach {
     pub(crate) wait: bool,
@@ -58,7 +58,7 @@ pub(crate) struct DiscoverParams {
 }
 
 impl State {
-    /// Whether a target exists for this browser session.
+    /// Returns `true` if a target exists for this browser session.
     pub(super) fn is_visible(&self, target: &Target, session: SessionId) -> bool {
         let Some(browser) = self.browsers.get(&session) else { return false };
         self.is_visible_to(target, browser.lease, browser.connection)

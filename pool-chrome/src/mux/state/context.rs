@@ -19,7 +19,7 @@ const NO_CLIENT_PROXY: &str = "a context of this lease may not name a proxy or a
 pub(super) struct ForeignContext(pub(super) String);
 
 impl State {
-    /// Whether a context belongs to a lease.
+    /// Returns `true` if a context belongs to a lease.
     pub(super) fn is_own_context(&self, lease: LeaseId, context: &str) -> bool {
         self.contexts.get(context).is_some_and(|context| context.lease == lease)
     }

@@ -23,7 +23,7 @@ pub(crate) struct Downloads {
 struct Open {
     frame: String,
     events: Vec<Bytes>,
-    /// How many pages have not said yet which frames they have.
+    /// Number of pages that have not listed their frames yet.
     asked: usize,
 }
 
@@ -31,7 +31,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Running(HashMap<Id, Option<LeaseId>>);
 
-/// How many are remembered. One whose end Chromium has not told would stay for ever.
+/// Maximum number remembered. One whose end Chromium has not reported would stay for ever.
 const MOST_RUNNING: usize = 1024;
 
 #[derive(Deserialize)]
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Whether a download of a lease has not ended.
+    /// Returns `true` if a download of a lease has not ended.
     pub(super) fn is_downloading(&self, id: LeaseId) -> bool {
         let Some(lease) = self.leases.get(&id) else { return false };
         let alone = lease.options.kind == LeaseKind::Exclusive;

@@ -292,7 +292,7 @@ impl State {
         gone(params).map(|gone| Arc::from(gone.target_id))
     }
 
-    /// Whether a client may know of a target.
+    /// Returns `true` if a client may know of a target.
     pub(super) fn is_own_target(&self, connection: ConnectionId, target: &str) -> bool {
         let Some(client) = self.clients.get(&connection) else { return false };
         self.targets

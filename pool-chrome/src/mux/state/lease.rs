@@ -15,7 +15,7 @@ use super::ConnectionId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId(pub(super) u64);
 
-/// How many targets of a lease are remembered after their end: a download may be told of after the
+/// Targets of a lease remembered after their end: a download may be reported after the
 /// page that began it is gone.
 const PAST_TARGETS: usize = 64;
 
@@ -144,7 +144,7 @@ impl Lease {
         self.past_targets.iter().any(|past| &**past == target)
     }
 
-    /// What addresses its pages may be sent to.
+    /// Returns what addresses its pages may be sent to.
     pub(super) fn address_rule(&self) -> AddressRule {
         let exclusive = self.options.kind == LeaseKind::Exclusive;
         AddressRule {

@@ -250,7 +250,7 @@ impl State {
         }
     }
 
-    /// What a client that goes leaves on a session of a page, frame or worker.
+    /// Returns what a client that goes leaves on a session of a page, frame or worker.
     fn left_on(&self, session: SessionId) -> Option<Left> {
         let held = self.sessions.get(&session)?;
         let Owner::Page(_) = held.owner else { return None };
@@ -326,7 +326,7 @@ impl State {
         }
     }
 
-    /// Whether a target belongs to a lease.
+    /// Returns `true` if a target belongs to a lease.
     pub(crate) fn is_of_lease(&self, target: &Target, lease: LeaseId) -> bool {
         self.lease_of(target) == Some(lease)
     }

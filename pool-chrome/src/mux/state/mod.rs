@@ -165,7 +165,7 @@ pub(crate) struct State {
     running: Running,
     /// Whether Chromium's messages are read.
     pub(crate) gate: Arc<Gate>,
-    /// How much may wait for the clients of all Chromiums together.
+    /// Bytes that may wait for the clients of all Chromiums together.
     pub(crate) budget: Budget,
     /// Pages that were made empty and go to their addresses later.
     pub(crate) departures: HashMap<Id, Departure>,
@@ -302,7 +302,7 @@ impl State {
         self.contexts.clear();
     }
 
-    /// Why the Chromium is gone, if it is.
+    /// Returns why the Chromium is gone, if it is.
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
         *self.ended.borrow()
     }
@@ -368,7 +368,7 @@ impl State {
         self.leases.values().any(|lease| lease.used)
     }
 
-    /// Whether a lease has something to do for its clients: a command that is not answered, or a
+    /// Returns `true` if a lease has something to do for its clients: a command that is not answered, or a
     /// download that has not ended.
     pub(crate) fn is_busy(&self, lease: LeaseId) -> bool {
         let is_its =

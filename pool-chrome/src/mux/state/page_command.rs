@@ -135,7 +135,7 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Whether something may be dragged: a list of addresses only if all could be visited. The
+    /// Returns `true` if something may be dragged: a list of addresses only if all could be visited. The
     /// headless shell opens them, whatever they are.
     fn is_item_allowed(&self, request: &Request<'_>, item: &Value) -> bool {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -163,7 +163,7 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Whether the parameters of a command are within the bounds; if not, the client is told.
+    /// Returns `true` if the parameters of a command are within the bounds; if not, the client is told.
     pub(super) fn is_within_bounds(&mut self, request: &Request<'_>, params: &Params) -> bool {
         if request.kind == LeaseKind::Exclusive {
             return true;
@@ -180,7 +180,7 @@ impl State {
         }
     }
 
-    /// Whether a path may be named. An exclusive lease may name any.
+    /// Returns `true` if a path may be named. An exclusive lease may name any.
     pub(super) fn is_path_allowed(&self, request: &Request<'_>, path: Option<&Value>) -> bool {
         match (request.kind, path) {
             (LeaseKind::Exclusive, _) | (LeaseKind::Shared, None) => true,

@@ -25,7 +25,7 @@ impl Pending {
 /// A result as raw JSON, or why there is none.
 pub(crate) type CallResult = Result<Box<RawValue>, CdpError>;
 
-/// What is done with an answer.
+/// Destination of an answer.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Nothing,
@@ -72,7 +72,7 @@ pub(crate) struct Relay {
     pub(crate) id: i32,
 }
 
-/// What is learned from an answer on its way to a client.
+/// Lesson to learn from an answer on its way to a client.
 #[derive(Debug)]
 pub(crate) enum Watch {
     Nothing,

@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    /// What waits for an answer on a session that is gone.
+    /// Returns what waits for an answer on a session that is gone.
     pub(super) fn orphaned(&mut self, pending: Pending) {
         let ended = || CdpError::unexpected(&pending.method, "its session has ended");
         match pending.reply {

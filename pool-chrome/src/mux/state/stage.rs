@@ -38,7 +38,7 @@ impl Stage {
         self.state.client_message(actor.connection, message, None);
     }
 
-    /// What was written to Chromium since the last time.
+    /// Returns what was written to Chromium since the last time.
     pub(crate) fn written(&mut self) -> Vec<Value> {
         let mut batch = Vec::new();
         while let Some(large) = self.state.outbox.take(&mut batch, usize::MAX) {
@@ -108,7 +108,7 @@ impl Stage {
 }
 
 impl Actor {
-    /// Whether a command to Chromium is about something of this client's.
+    /// Returns `true` if a command to Chromium is about something of this client's.
     pub(crate) fn is_named_by(&self, frame: &Value) -> bool {
         let own = [&self.page, &self.context, &self.session];
         let method = frame["method"].as_str().unwrap_or_default();

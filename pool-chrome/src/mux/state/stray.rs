@@ -25,7 +25,7 @@ impl State {
         self.own_contexts.insert(context.into());
     }
 
-    /// Whether a new target is a page in a context that is nobody's.
+    /// Returns `true` if a new target is a page in a context that is nobody's.
     pub(super) fn is_stray(&self, info: &Info) -> bool {
         let nobodys = |context: &Id| {
             !self.contexts.contains_key(context) && !self.own_contexts.contains(context)

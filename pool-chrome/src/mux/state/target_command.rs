@@ -99,7 +99,7 @@ impl State {
         self.send_watched(request, Some(&params), Watch::Target { going });
     }
 
-    /// Whether a client has new pages stand still until it resumes them.
+    /// Returns `true` if a client has new pages stand still until it resumes them.
     fn waits_for_debugger(&self, connection: ConnectionId) -> bool {
         let waits = |auto: &AutoAttach| auto.wait && wants(auto, "page");
         self.browsers
@@ -190,7 +190,7 @@ impl State {
 /// The address of an empty page.
 const BLANK: &str = "about:blank";
 
-/// Whether a page may have to wait for the first byte of this address. While it does, Chromium
+/// Returns `true` if a page may have to wait for the first byte of this address. While it does, Chromium
 /// hands no command on to it.
 fn is_slow(address: &str) -> bool {
     Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))

@@ -7,7 +7,7 @@ use super::command::{Params, SERVER_ERROR};
 use super::{LeaseId, State, Watch};
 
 impl State {
-    /// Whether a command names a window of the lease.
+    /// Returns `true` if a command names a window of the lease.
     pub(super) fn is_own_window(&self, lease: LeaseId, params: &Map<String, Value>) -> bool {
         let window = params.get("windowId").and_then(Value::as_i64);
         let lease = self.leases.get(&lease);
