@@ -51,15 +51,19 @@ fn attributes(attributes: &[KeyValue]) -> HashMap<String, String> {
     attributes.iter().filter_map(|found| Some((found.key.clone(), text(found)?))).collect()
 }
 
-/// A collector on a port of its own: its address, and what it gets.
-async fn collector() -> (String, Received) {
+/// A collector on a port of its own, which breaks this many connections before it listens: its
+/// address, and what it gets.
+async fn collector(broken: usize) -> (String, Received) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = format!("http://{}", listener.local_addr().expect("it is bound"));
     let received = Received::default();
     let kept = received.clone();
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, kept.clone()));
+        for connection in 0.. {
+            let (stream, _) = listener.accept().await.expect("it can accept");
+            if connection >= broken {
+                tokio::spawn(answer(stream, kept.clone()));
+            }
         }
     });
     (address, received)
@@ -127,7 +131,9 @@ fn traceparent(flags: &str) -> String {
 
 #[tokio::test]
 async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
-    let (endpoint, received) = collector().await;
+    // The first connection breaks, as an idle one does that the collector has closed: it is told,
+    // and tried again.
+    let (endpoint, received) = collector(1).await;
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
     let service = Service::start_with(CONFIG, &variables);
     lease(&service, &traceparent("01")).await;
@@ -138,6 +144,7 @@ async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
 
     let spans = received.spans();
     assert!(!spans.is_empty(), "nothing has arrived: {log}");
+    assert!(log.contains("the collector does not take traces"), "{log}");
     let named = |name: &str| -> Vec<&Span> { spans.iter().filter(|s| s.name == name).collect() };
     let [lease] = named("lease")[..] else { panic!("the client records one lease: {spans:#?}") };
     assert_eq!(lease.trace_id, TRACE_ID.to_be_bytes());
@@ -175,5 +182,6 @@ async fn a_collector_that_is_not_there_keeps_nobody_from_a_browser() {
     let config = format!("{CONFIG}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
     let service = Service::start(&config);
     lease(&service, &traceparent("01")).await;
-    end(service).await;
+    let log = end(service).await;
+    assert!(log.contains("the collector does not take traces"), "{log}");
 }
