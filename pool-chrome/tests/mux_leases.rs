@@ -529,7 +529,7 @@ async fn a_connection_to_a_page_speaks_to_it_without_a_session() {
         for kind in KINDS {
             let (lease, mut browser) = rig.client(kind).await;
             let (target, _) = browser.page("about:blank").await;
-            let mut page = Client::new(lease.connect_page(Some(&target)).await.unwrap());
+            let mut page = Client::new(lease.connect_page(Some(&target), None).await.unwrap());
             let sum = json!({ "expression": "6 * 7" });
             let answer = page.ok(None, "Runtime.evaluate", sum).await;
             assert_eq!(answer["result"]["value"], 42, "{engine:?} {kind:?}");
@@ -549,11 +549,13 @@ async fn a_connection_to_a_page_speaks_to_it_without_a_session() {
             assert_eq!(page.evaluate(&session, "6 * 7").await, 42);
             browser.ok(None, "Target.closeTarget", json!({ "targetId": target })).await;
             page.event("Inspector.detached", |_| true).await;
+            assert_eq!(page.end().await, EndReason::PageClosed, "{engine:?} {kind:?}");
+            assert_eq!(lease.end_reason(), None, "the lease goes on");
             // The first page that there is, and one that is not the lease's.
-            let mut other = Client::new(lease.connect_page(None).await.unwrap());
+            let mut other = Client::new(lease.connect_page(None, None).await.unwrap());
             let answer = other.ok(None, "Runtime.evaluate", json!({ "expression": "1 + 1" })).await;
             assert_eq!(answer["result"]["value"], 2);
-            assert!(lease.connect_page(Some(&target)).await.is_err());
+            assert!(lease.connect_page(Some(&target), None).await.is_err());
             lease.end().await.unwrap();
         }
     }

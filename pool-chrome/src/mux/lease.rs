@@ -94,14 +94,19 @@ impl MuxLease {
 
     /// Opens a connection whose root is a page of the lease rather than the browser, as the sockets
     /// at `/devtools/page/` of a Chromium are: commands without a session go to the page. Without a
-    /// name it is the first page of the lease, or a new one where it has none.
+    /// name it is the first page of the lease, or a new one where it has none. When the page is
+    /// closed, the connection ends with [`EndReason::PageClosed`].
     ///
     /// # Errors
     ///
     /// [`CdpError::Unexpected`] if the lease has no such page, [`CdpError::Ended`] if it is over.
-    pub async fn connect_page(&self, page: Option<&str>) -> Result<Connection, CdpError> {
+    pub async fn connect_page(
+        &self,
+        page: Option<&str>,
+        commands: Option<Arc<dyn HolderCommands>>,
+    ) -> Result<Connection, CdpError> {
         const METHOD: &str = "Target.createTarget";
-        let connection = self.open(None).await?;
+        let connection = self.open(commands).await?;
         let (shared, id) = (self.mux.shared(), connection.id());
         let first = page.map(Into::into).or_else(|| shared.look(|state| state.first_page(id)));
         let page: Id = match first {

@@ -64,7 +64,7 @@ pub(super) async fn page(
     Path(id): Path<String>,
 ) -> Result<Json<Option<PageView>>, Problem> {
     let (_, leased) = gateway.leased(&id)?;
-    Ok(Json(leased.browser().foremost_page().map(PageView::of)))
+    Ok(Json(leased.browser().pages().await.pop().map(PageView::of)))
 }
 
 /// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.

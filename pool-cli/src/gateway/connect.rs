@@ -1,4 +1,5 @@
-//! `WS /`, `/chromium` and `/devtools/browser/{lease}`: a CDP connection is a lease.
+//! `WS /`, `/chromium`, `/devtools/browser/{lease}` and `/devtools/page/{page}`: a CDP connection
+//! is a lease.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,23 +8,27 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use pool_chrome::mux::HolderCommands;
 use serde_json::{Map, Value, json};
 
 use super::bridge::bridge;
 use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
-use super::session::{Attached, NotConnected, Session};
+use super::session::{Attached, NotConnected, Root, Session};
 use super::sessions::{Known, Name};
 use super::upgrade::{Accepted, Handshake};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::pool::Wire;
 
-/// Interval at which another browser is taken when one dies between its hand-out and its first command.
+/// Where a lease begins whose client speaks with its first page.
+pub(super) const NEW_PAGE: &str = "/devtools/page/new";
+
+/// Number of browsers that are tried when one dies between its hand-out and its first command.
 const ATTEMPTS: usize = 3;
 
-/// `/` and `/chromium`: takes a lease, then answers 101.
+/// `/`, `/chromium` and [`NEW_PAGE`]: takes a lease, then answers 101.
 ///
 /// While it waits, hyper watches the connection: a client that goes away drops this future, and
 /// with it the place in the queue.
@@ -42,7 +47,8 @@ pub(super) async fn lease(
     let handshake = Handshake::read(&mut parts)?;
     let asked = LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
     let caller = Caller::new(Some(peer), &parts.headers);
-    let entered = enter(&gateway, asked, &caller, &parts.headers).await?;
+    let root = if parts.uri.path() == NEW_PAGE { Root::FirstPage } else { Root::Browser };
+    let entered = enter(&gateway, asked, &caller, &parts.headers, &root).await?;
     Ok(welcome(&gateway, handshake, &parts.headers, entered))
 }
 
@@ -61,15 +67,16 @@ async fn enter(
     mut asked: LeaseQuery,
     caller: &Caller,
     headers: &HeaderMap,
+    root: &Root,
 ) -> Result<Entered, Problem> {
     let Some(name) = Name::of(&asked) else {
-        return connected(gateway, &asked, caller, headers, None).await;
+        return connected(gateway, &asked, caller, headers, root, None).await;
     };
     gateway.settings().check_keep(&asked)?;
     loop {
         match gateway.claim(&name, &mut asked).await? {
             Claimed::Held { session, waited } => {
-                match session.connect(Reconnect::of(gateway, &session, headers)).await {
+                match session.connect(root, Reconnect::of(gateway, &session, headers)).await {
                     Ok((wire, attached)) => {
                         if let Some(keep) = asked.keep {
                             session.set_keep(keep);
@@ -84,7 +91,7 @@ async fn enter(
             }
             Claimed::Reserved(reservation) => {
                 let last = reservation.last;
-                let entered = connected(gateway, &asked, caller, headers, last).await?;
+                let entered = connected(gateway, &asked, caller, headers, root, last).await?;
                 reservation.hold(&entered.session);
                 return Ok(entered);
             }
@@ -97,6 +104,7 @@ async fn connected(
     asked: &LeaseQuery,
     caller: &Caller,
     headers: &HeaderMap,
+    root: &Root,
     renewed: Option<LeaseEnd>,
 ) -> Result<Entered, Problem> {
     let mut attempt = 1;
@@ -104,7 +112,7 @@ async fn connected(
         let start = Start::Connected;
         let session = gateway.lease(asked.clone(), caller.clone(), start, renewed).await?;
         let unmet = Unmet(Some(&session));
-        let connected = session.connect(Reconnect::of(gateway, &session, headers)).await;
+        let connected = session.connect(root, Reconnect::of(gateway, &session, headers)).await;
         unmet.met();
         match connected {
             Ok((wire, attached)) => return Ok(Entered { session, wire, attached, renewed }),
@@ -164,7 +172,7 @@ fn welcome(
 }
 
 /// Answers the commands of browserless that are about the lease: `Browserless.reconnect`.
-struct Reconnect {
+pub(super) struct Reconnect {
     /// The session holds the connection, which holds this.
     session: Weak<Session>,
     url: String,
@@ -172,7 +180,7 @@ struct Reconnect {
 }
 
 impl Reconnect {
-    fn of(gateway: &Gateway, session: &Arc<Session>, headers: &HeaderMap) -> Arc<Self> {
+    pub(super) fn of(gateway: &Gateway, session: &Arc<Session>, headers: &HeaderMap) -> Arc<Self> {
         let settings = gateway.settings();
         let url = settings.lease_url(headers, session.id);
         Arc::new(Self { session: Arc::downgrade(session), url, limit: settings.keep_limit })
@@ -216,26 +224,83 @@ pub(super) async fn reconnect(
     Extension(peer): Extension<SocketAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (mut parts, _) = request.into_parts();
-    let found = lease.parse().ok().map(|id: LeaseId| gateway.sessions.find(id));
-    let Some(Known::Held(session)) = found else {
-        if let Err(why) = gateway.settings().check_token(&parts.headers, &parts.uri) {
-            return Err(gateway.guesses.refuse(Some(peer.ip()), why).await);
-        }
-        return Err(match found {
-            Some(Known::Over(end)) => over(end),
-            _ => unknown_lease(),
-        });
+    let (parts, _) = request.into_parts();
+    let session = gateway.held(&lease, peer, &parts.headers, &parts.uri).await?;
+    join(&gateway, parts, session, &Root::Browser).await
+}
+
+/// `/devtools/page/{page}`: a connection to a page of a lease that is held.
+///
+/// As that of a lease, its address is a secret that dies with the page and that only the clients
+/// of its lease are told.
+pub(super) async fn page(
+    State(gateway): State<Arc<Gateway>>,
+    Path(page): Path<String>,
+    Extension(peer): Extension<SocketAddr>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let Some(session) = gateway.sessions.with_page(&page) else {
+        gateway.authorize(peer, &parts.headers, &parts.uri).await?;
+        return Err(not_connected(&NotConnected::NoPage));
     };
+    join(&gateway, parts, session, &Root::Page(page)).await
+}
+
+/// Opens one more connection to a lease that is held.
+async fn join(
+    gateway: &Arc<Gateway>,
+    mut parts: Parts,
+    session: Arc<Session>,
+    root: &Root,
+) -> Result<Response, Problem> {
     if !Handshake::is_wanted(&parts.headers) {
         return Err(no_websocket());
     }
     let handshake = Handshake::read(&mut parts)?;
     LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
-    let connected = session.connect(Reconnect::of(&gateway, &session, &parts.headers)).await;
+    let connected = session.connect(root, Reconnect::of(gateway, &session, &parts.headers)).await;
     let (wire, attached) = connected.map_err(|why| not_connected(&why))?;
     let entered = Entered { session, wire, attached, renewed: None };
-    Ok(welcome(&gateway, handshake, &parts.headers, entered))
+    Ok(welcome(gateway, handshake, &parts.headers, entered))
+}
+
+impl Gateway {
+    /// Returns the lease of an address, which stands for the token.
+    ///
+    /// # Errors
+    ///
+    /// If it is not held; those that show no token do not learn whether it ever was.
+    pub(super) async fn held(
+        &self,
+        lease: &str,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<Arc<Session>, Problem> {
+        let found = lease.parse().ok().map(|id: LeaseId| self.sessions.find(id));
+        if let Some(Known::Held(session)) = found {
+            return Ok(session);
+        }
+        self.authorize(peer, headers, uri).await?;
+        Err(match found {
+            Some(Known::Over(end)) => over(end),
+            _ => unknown_lease(),
+        })
+    }
+
+    /// Refuses a request without the right token, if there is one.
+    pub(super) async fn authorize(
+        &self,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<(), Problem> {
+        match self.settings().check_token(headers, uri) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(self.guesses.refuse(Some(peer.ip()), why).await),
+        }
+    }
 }
 
 /// The connection, from its 101 to its end.

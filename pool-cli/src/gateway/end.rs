@@ -7,6 +7,8 @@ use crate::pool::BrowserEnd;
 pub enum LeaseEnd {
     /// Its client closed the WebSocket or its browser, or gave it back by `/release`.
     Released,
+    /// Its client's last connection was one to a page, which was closed.
+    PageClosed,
     /// Its client's connection broke off.
     ClientGone,
     /// No client came back within the time that it was kept for.
@@ -40,7 +42,7 @@ impl LeaseEnd {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::Released => "released",
+            Self::Released | Self::PageClosed => "released",
             Self::ClientGone => "client_gone",
             Self::KeepOver => "keep_over",
             Self::IdleTimeout => "idle_timeout",
@@ -59,9 +61,12 @@ impl LeaseEnd {
     #[must_use]
     pub const fn close_code(self) -> u16 {
         match self {
-            Self::Released | Self::ClientGone | Self::KeepOver | Self::Killed | Self::Revoked => {
-                1000
-            }
+            Self::Released
+            | Self::PageClosed
+            | Self::ClientGone
+            | Self::KeepOver
+            | Self::Killed
+            | Self::Revoked => 1000,
             Self::Drained => 1001,
             Self::BadFrame => 1002,
             Self::NotText => 1003,
@@ -80,6 +85,7 @@ impl fmt::Display for LeaseEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence = match self {
             Self::Released => "the lease is over",
+            Self::PageClosed => "the page was closed",
             Self::ClientGone => "the connection broke off",
             Self::KeepOver => "no client came back in time",
             Self::IdleTimeout => "nothing was sent for too long",
@@ -102,6 +108,7 @@ impl From<BrowserEnd> for LeaseEnd {
     fn from(end: BrowserEnd) -> Self {
         match end {
             BrowserEnd::Closed => Self::Released,
+            BrowserEnd::PageClosed => Self::PageClosed,
             BrowserEnd::Crashed => Self::BrowserCrashed,
             BrowserEnd::Hung => Self::BrowserHung,
             BrowserEnd::SlowReader => Self::SlowReader,
@@ -115,8 +122,9 @@ mod tests {
     use super::*;
     use crate::metrics::LEASE_ENDS;
 
-    const ALL: [LeaseEnd; 14] = [
+    const ALL: [LeaseEnd; 15] = [
         LeaseEnd::Released,
+        LeaseEnd::PageClosed,
         LeaseEnd::ClientGone,
         LeaseEnd::KeepOver,
         LeaseEnd::IdleTimeout,

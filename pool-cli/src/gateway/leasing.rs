@@ -323,6 +323,10 @@ pub(super) fn not_connected(why: &NotConnected) -> Problem {
                 .retry_after(Duration::from_secs(1))
         }
         NotConnected::Over(end) => over(*end),
+        NotConnected::NoPage => {
+            let detail = "there is no page of this id in a lease that is held";
+            Problem::new(StatusCode::NOT_FOUND, "unknown_page", detail)
+        }
         NotConnected::TooMany => {
             let detail = "this lease has as many connections as one may have";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", detail)

@@ -9,7 +9,7 @@
 //! | `connect`, `upgrade`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `traceparent`, `lease_span` | what traces show of it |
-//! | `version`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
+//! | `version`, `pages`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
 //! | `dashboard` and its folder | the page for people |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
 
@@ -29,6 +29,7 @@ mod lease_span;
 mod leasing;
 mod listing;
 mod machine;
+mod pages;
 mod pressure;
 mod probes;
 mod problem;

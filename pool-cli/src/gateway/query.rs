@@ -161,6 +161,11 @@ impl LeaseQuery {
     }
 }
 
+/// Tells whether a query may have a parameter of this name.
+pub(super) fn is_known(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
 fn unknown(name: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     let known = NAMES.join(", ");

@@ -3,15 +3,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post, put};
 
 use super::upgrade::Handshake;
 use super::{
-    Gateway, Problem, api, connect, dashboard, kernel, listing, pressure, probes, version,
+    Gateway, Problem, api, connect, dashboard, kernel, listing, pages, pressure, probes, version,
 };
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
@@ -20,6 +21,9 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
     let reads = Router::new()
         .route("/", get(connect::lease))
         .route("/chromium", get(connect::lease))
+        .route(connect::NEW_PAGE, get(connect::lease))
+        .route("/json", get(pages::list))
+        .route("/json/list", get(pages::list))
         .route(version::PATH, get(version::version))
         .route(version::PROTOCOL, get(version::protocol))
         .route("/meta", get(version::meta))
@@ -35,6 +39,9 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .fallback(unknown_route)
         .route_layer(from_fn_with_state(gateway.clone(), may_read));
     let changes = Router::new()
+        .route("/json/new", put(pages::new))
+        .route("/json/activate/{page}", changing(pages::activate))
+        .route("/json/close/{page}", changing(pages::close))
         .route("/kill/{id}", get(listing::kill).post(listing::kill).delete(listing::kill))
         .route("/browser_pools/{name}/acquire", post(kernel::acquire))
         .route("/browser_pools/{name}/release", post(kernel::release))
@@ -53,6 +60,14 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/dashboard/{*file}", get(dashboard::file))
         // Its own address stands for the token.
         .route("/devtools/browser/{lease}", get(connect::reconnect))
+        .route("/devtools/browser/{lease}/json", get(pages::list_of_lease))
+        .route("/devtools/browser/{lease}/json/list", get(pages::list_of_lease))
+        .route("/devtools/browser/{lease}/json/version", get(version::version_of_lease))
+        .route("/devtools/browser/{lease}/json/protocol", get(version::protocol))
+        .route("/devtools/browser/{lease}/json/new", put(pages::new_in_lease))
+        .route("/devtools/browser/{lease}/json/activate/{page}", changing(pages::activate_in_lease))
+        .route("/devtools/browser/{lease}/json/close/{page}", changing(pages::close_in_lease))
+        .route("/devtools/page/{page}", get(connect::page))
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(gateway.clone(), is_ours))
         .route("/livez", get(probes::livez))
@@ -60,6 +75,15 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/readyz", get(probes::readyz))
         .layer(map_response(as_it_is))
         .with_state(gateway.clone())
+}
+
+/// A change that Chromium takes by GET as well, where that shows the token or the lease.
+fn changing<H, T>(handler: H) -> MethodRouter<Arc<Gateway>>
+where
+    H: Handler<T, Arc<Gateway>>,
+    T: 'static,
+{
+    put(handler.clone()).post(handler.clone()).get(handler)
 }
 
 /// Not sent by a foreign web page.

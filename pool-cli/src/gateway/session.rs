@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::traceparent::TraceParent;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
 use crate::config::LeaseKind;
-use crate::pool::{Leased, Wire};
+use crate::pool::{Leased, NoConnection, OpenPage, Wire};
 
 /// A lease of a client: what it asked for, what it got, and its connections.
 ///
@@ -105,6 +105,18 @@ const MAX_CONNECTIONS: usize = 32;
 pub(super) enum NotConnected {
     Over(LeaseEnd),
     TooMany,
+    /// It has no such page.
+    NoPage,
+}
+
+/// The target that a client's messages without a session are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Root {
+    Browser,
+    /// The first page; a new one where there is none.
+    FirstPage,
+    /// The page of this id.
+    Page(String),
 }
 
 impl Session {
@@ -193,23 +205,46 @@ impl Session {
         });
     }
 
-    /// Opens a connection to the browser, for a client whose commands that no Chromium has are
-    /// answered by `commands`.
+    /// Opens a connection to the browser or to one of its pages, for a client whose commands that
+    /// no Chromium has are answered by `commands`.
     pub(super) async fn connect(
         self: &Arc<Self>,
+        root: &Root,
         commands: Arc<dyn HolderCommands>,
     ) -> Result<(Wire, Attached), NotConnected> {
         let attached = self.attach()?;
         let over = || self.has_ended().unwrap_or(LeaseEnd::Revoked);
         let Some(leased) = self.leased() else { return Err(NotConnected::Over(over())) };
+        let connect = async {
+            let browser = leased.browser();
+            match root {
+                Root::Browser => browser.connect(commands).await.map_err(NoConnection::Ended),
+                Root::FirstPage => browser.connect_page(None, commands).await,
+                Root::Page(page) => browser.connect_page(Some(page), commands).await,
+            }
+        };
         let wire = tokio::select! {
-            wire = leased.browser().connect(commands) => wire,
+            wire = connect => wire,
             end = self.ended() => return Err(NotConnected::Over(end)),
         };
         match wire {
             Ok(wire) => Ok((wire, attached)),
-            Err(end) => Err(NotConnected::Over(attached.detach(end.into()))),
+            Err(NoConnection::NoPage) => Err(NotConnected::NoPage),
+            Err(NoConnection::Ended(end)) => Err(NotConnected::Over(attached.detach(end.into()))),
         }
+    }
+
+    /// Returns its pages, the oldest first; none once it is over.
+    pub(super) async fn pages(&self) -> Vec<OpenPage> {
+        match self.leased() {
+            Some(leased) => leased.browser().pages().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Tells whether it has a page of this id.
+    pub(super) fn has_page(&self, id: &str) -> bool {
+        self.leased().is_some_and(|leased| leased.browser().has_page(id))
     }
 
     fn attach(self: &Arc<Self>) -> Result<Attached, NotConnected> {
@@ -354,6 +389,7 @@ impl Attached {
         match end {
             // A client that leaves, breaks the rules or does not read ends its own connection.
             LeaseEnd::ClientGone
+            | LeaseEnd::PageClosed
             | LeaseEnd::Released
             | LeaseEnd::SlowReader
             | LeaseEnd::NotText

@@ -128,10 +128,7 @@ impl Sessions {
             }
             Some(Named::Held(session)) => match session.has_ended() {
                 None => {
-                    let class = |label| session.class.get(label).map(ToOwned::to_owned);
-                    let (profile, region) = (class("profile"), class("region"));
-                    let domains = &session.asked.allow_domains;
-                    differs(asked, &profile, &region, Some(session.kind), domains)?;
+                    check_same(asked, session)?;
                     return Ok(Claim::Join(Arc::clone(session)));
                 }
                 end => end,
@@ -143,6 +140,30 @@ impl Sessions {
         held.names.insert(name.clone(), Named::Acquiring(Box::new(asked.clone()), waiting));
         let (sessions, name) = (self, name.clone());
         Ok(Claim::Acquire(Reservation { sessions, name, last, open: true, _done: done }))
+    }
+
+    /// Returns the lease of a name, if it is held.
+    ///
+    /// # Errors
+    ///
+    /// If it is another than what is asked for.
+    pub(super) fn named(
+        &self,
+        name: &Name,
+        asked: &LeaseQuery,
+    ) -> Result<Option<Arc<Session>>, Problem> {
+        match self.lock().names.get(name) {
+            Some(Named::Held(session)) if session.has_ended().is_none() => {
+                check_same(asked, session)?;
+                Ok(Some(Arc::clone(session)))
+            }
+            Some(Named::Held(_) | Named::Acquiring(..)) | None => Ok(None),
+        }
+    }
+
+    /// Returns the lease that has this page.
+    pub(super) fn with_page(&self, id: &str) -> Option<Arc<Session>> {
+        self.all().into_iter().find(|session| session.has_page(id))
     }
 
     /// All that are held, the oldest first.
@@ -173,6 +194,13 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses to take a lease that is held for another one.
+fn check_same(asked: &LeaseQuery, session: &Session) -> Result<(), Problem> {
+    let class = |label| session.class.get(label).map(ToOwned::to_owned);
+    let (profile, region) = (class("profile"), class("region"));
+    differs(asked, &profile, &region, Some(session.kind), &session.asked.allow_domains)
 }
 
 impl Reservation<'_> {

@@ -1,12 +1,13 @@
 //! `GET */json/version` and its like: how clients that are given `http://` find the WebSocket, and
 //! what they ask about the browsers behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use serde::Serialize;
 use url::form_urlencoded;
 
@@ -24,15 +25,15 @@ pub(super) const PROTOCOL: &str = "/json/protocol";
 /// router takes as it is.
 ///
 /// Playwright appends `/json/version/` to the path and keeps the query behind it; chromiumoxide
-/// appends it to the whole address, and so to the query. Clients that keep neither query nor
-/// headers of an address show the token in its path, `/t/<token>/…`; it goes on in the query, so
-/// that what is handed out has it, too.
+/// appends it to the whole address, and so to the query. What stands before it is left out, unless
+/// it is the address of a lease. Clients that keep neither query nor headers of an address show
+/// the token in its path, `/t/<token>/…`; it goes on in the query, so that what is handed out has
+/// it, too. It stands first there: what `/json/new` opens is the end of the query.
 pub(super) fn find(uri: &Uri) -> Option<Uri> {
     let (path, token) = split_token(uri.path());
     let mut query = uri.query().unwrap_or_default();
     let bare = path.trim_end_matches('/');
-    let path = if let Some(known) = [PATH, PROTOCOL].into_iter().find(|known| bare.ends_with(known))
-    {
+    let path = if let Some(known) = find_json(bare) {
         known
     } else if let Some(before) = query.trim_end_matches('/').strip_suffix(PATH) {
         query = before;
@@ -45,20 +46,39 @@ pub(super) fn find(uri: &Uri) -> Option<Uri> {
     let token = token.map(|token| {
         form_urlencoded::Serializer::new(String::new()).append_pair("token", &token).finish()
     });
-    let query = [Some(query).filter(|query| !query.is_empty()), token.as_deref()];
+    let query = [token.as_deref(), Some(query).filter(|query| !query.is_empty())];
     let query: Vec<&str> = query.into_iter().flatten().collect();
     format!("{path}?{}", query.join("&")).parse().ok()
+}
+
+/// Returns the end of a path that is about `/json`, with the lease before it that it is about.
+fn find_json(path: &str) -> Option<&str> {
+    let at = path.rfind("/json").filter(|at| {
+        let command = &path[at + "/json".len()..];
+        let of_a_page = |command: &str| {
+            let page = command.strip_prefix("/activate/").or(command.strip_prefix("/close/"));
+            page.is_some_and(|page| !page.contains('/'))
+        };
+        matches!(command, "" | "/list" | "/new" | "/protocol" | "/version") || of_a_page(command)
+    })?;
+    let lease = path[..at].strip_prefix("/devtools/browser/");
+    let is_lease = lease.is_some_and(|lease| !lease.is_empty() && !lease.contains('/'));
+    Some(if is_lease { path } else { &path[at..] })
 }
 
 /// Splits `/t/<token>/…` into what follows and the token.
 fn split_token(path: &str) -> (&str, Option<String>) {
     let Some(rest) = path.strip_prefix("/t/") else { return (path, None) };
     let end = rest.find('/').unwrap_or(rest.len());
-    // A form is decoded the same way, but for the plus.
-    let token = format!("t={}", rest[..end].replace('+', "%2B"));
-    let token =
-        form_urlencoded::parse(token.as_bytes()).next().map(|(_, token)| token.into_owned());
-    (if end == rest.len() { "/" } else { &rest[end..] }, token)
+    (if end == rest.len() { "/" } else { &rest[end..] }, Some(decode(&rest[..end])))
+}
+
+/// Decodes what is written with per cent signs.
+pub(super) fn decode(text: &str) -> String {
+    // A form is decoded the same way, but for the plus and what parts it.
+    let form = format!("x={}", text.replace('+', "%2B").replace('&', "%26"));
+    let decoded = form_urlencoded::parse(form.as_bytes()).next();
+    decoded.map_or_else(String::new, |(_, text)| text.into_owned())
 }
 
 /// `GET /json/protocol`: the protocol as Chromium describes it.
@@ -123,6 +143,26 @@ pub(super) async fn version(
     Ok(Json(Discovery { version, url: settings.websocket_url(&headers, "/", query) }))
 }
 
+/// `GET /devtools/browser/{lease}/json/version`: where the lease is that is held.
+pub(super) async fn version_of_lease(
+    State(gateway): State<Arc<Gateway>>,
+    Path(lease): Path<String>,
+    Extension(peer): Extension<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Discovery>, Problem> {
+    let query = uri.query().unwrap_or_default();
+    let session = gateway.held(&lease, peer, &headers, &uri).await?;
+    LeaseQuery::parse(query)?;
+    let version = gateway.fleet().version().ok_or_else(no_version)?;
+    let path = lease_path(session.id);
+    Ok(Json(Discovery { version, url: gateway.settings().websocket_url(&headers, &path, query) }))
+}
+
+fn lease_path(lease: LeaseId) -> String {
+    format!("/devtools/browser/{lease}")
+}
+
 fn no_version() -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -134,7 +174,7 @@ fn no_version() -> Problem {
 impl Settings {
     /// The address of a lease that is held, which is all that is needed to use it.
     pub(super) fn lease_url(&self, headers: &HeaderMap, lease: LeaseId) -> String {
-        self.websocket_url(headers, &format!("/devtools/browser/{lease}"), "")
+        self.websocket_url(headers, &lease_path(lease), "")
     }
 
     /// The address of a path of ours, as the client that sent these headers can reach it.
@@ -178,12 +218,25 @@ mod tests {
             ("/?token=a/json/version/", Some("/json/version?token=a")),
             ("/chromium?priority=2/json/version", Some("/json/version?priority=2")),
             ("/", None),
-            ("/json/list", None),
+            ("/json/list", Some("/json/list?")),
+            ("/json", Some("/json?")),
+            ("/json/", Some("/json?")),
+            ("/base/json/list/?session=mine", Some("/json/list?session=mine")),
+            ("/t/a/json/new?https://b.example/?c", Some("/json/new?token=a&https://b.example/?c")),
+            ("/json/close/AB/", Some("/json/close/AB?")),
+            ("/json/close/AB/c", None),
+            ("/json/closed", None),
+            (
+                "/t/a/devtools/browser/00ff/json/list/",
+                Some("/devtools/browser/00ff/json/list?token=a"),
+            ),
+            ("/devtools/browser/00ff/json", Some("/devtools/browser/00ff/json?")),
+            ("/devtools/browser/a/b/json", Some("/json?")),
             ("/json/protocol/", Some("/json/protocol?")),
             ("/t/a%2Fb+c/json/version", Some("/json/version?token=a%2Fb%2Bc")),
-            ("/t/s3cret/json/version/?x=1", Some("/json/version?x=1&token=s3cret")),
+            ("/t/s3cret/json/version/?x=1", Some("/json/version?token=s3cret&x=1")),
             ("/t/s3cret", Some("/?token=s3cret")),
-            ("/t/s3cret?x=1", Some("/?x=1&token=s3cret")),
+            ("/t/s3cret?x=1", Some("/?token=s3cret&x=1")),
             ("/t/s3cret/api/state", Some("/api/state?token=s3cret")),
             ("/t", None),
             ("/json/version/x", None),

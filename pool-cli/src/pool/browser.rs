@@ -30,15 +30,30 @@ pub trait Browser: Send + Sync + 'static {
     /// Why the browser has ended.
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd>;
 
+    /// Opens one more CDP connection to it, whose root is one of its pages: the one of this id, or
+    /// else the first. It ends with its page.
+    ///
+    /// # Errors
+    ///
+    /// [`NoConnection::NoPage`] if it has no such page.
+    async fn connect_page(
+        &self,
+        page: Option<&str>,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Wire, NoConnection>;
+
+    /// Returns its pages as they are now, the oldest first, without disturbing its client.
+    async fn pages(&self) -> Vec<OpenPage>;
+
+    /// Tells whether it has a page of this id.
+    fn has_page(&self, id: &str) -> bool;
+
     /// Returns `true` if its clients have something to wait for: a command that is not answered, or a
     /// download that has not ended.
     fn is_busy(&self) -> bool;
 
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
     async fn ended(&self) -> BrowserEnd;
-
-    /// Its foremost page; `None` while it has none.
-    fn foremost_page(&self) -> Option<OpenPage>;
 
     /// Takes a picture of its foremost page, as a PNG, without disturbing its client.
     ///
@@ -48,9 +63,11 @@ pub trait Browser: Send + Sync + 'static {
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError>;
 }
 
-/// A page that a client has open. Both texts are the page's own choice.
+/// A page that a client has open. Title and address are the page's own choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPage {
+    /// The id of its target: 128 random bits, which only the clients of its lease are told.
+    pub id: String,
     /// Its title.
     pub title: String,
     /// Its address.
@@ -125,11 +142,22 @@ pub trait Events: Send + Sync {
     fn end(&self) -> Option<BrowserEnd>;
 }
 
+/// Why there is no connection to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoConnection {
+    /// The browser has ended.
+    Ended(BrowserEnd),
+    /// It has no such page.
+    NoPage,
+}
+
 /// Reasons why a browser, or a connection to it, has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrowserEnd {
     /// A client sent `Browser.close`.
     Closed,
+    /// The page that the connection was one to is gone. The browser goes on.
+    PageClosed,
     /// Its process died.
     Crashed,
     /// It stopped answering.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pool_chrome::cdp::CdpError;
 use pool_chrome::egress::{Private, Requests, Rules};
 use pool_chrome::mux::{
-    ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTerms,
+    ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTarget, LeaseTerms,
 };
 use pool_chrome::process::{Engine, Sandbox};
 use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
@@ -16,7 +16,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::kind::KindSpec;
 use super::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
+    Wire,
 };
 use crate::config::{self, Config, EgressConfig, LeaseKind, PrivateAddresses};
 
@@ -108,18 +109,42 @@ impl Browser for VirtualBrowser {
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }
 
-    async fn ended(&self) -> BrowserEnd {
-        Self::ended(self).await.into()
+    async fn connect_page(
+        &self,
+        page: Option<&str>,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Wire, NoConnection> {
+        let connection = Self::connect_page(self, page, commands).await.map_err(|error| {
+            match (&error, self.end_reason()) {
+                (CdpError::Ended(_), _) | (_, Some(_)) => NoConnection::Ended(failed(self, &error)),
+                // A page that was named may have gone in this moment.
+                (_, None) if page.is_some() => NoConnection::NoPage,
+                (_, None) => NoConnection::Ended(BrowserEnd::Hung),
+            }
+        })?;
+        let (sender, receiver) = connection.split();
+        Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }
 
-    fn foremost_page(&self) -> Option<OpenPage> {
-        let page = Self::foremost_page(self)?;
-        Some(OpenPage { title: page.title, url: page.url })
+    async fn pages(&self) -> Vec<OpenPage> {
+        Self::pages(self).await.into_iter().map(open_page).collect()
+    }
+
+    fn has_page(&self, id: &str) -> bool {
+        self.targets().iter().any(|target| target.kind == "page" && target.id == id)
+    }
+
+    async fn ended(&self) -> BrowserEnd {
+        Self::ended(self).await.into()
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
         Ok(Self::screenshot(self, None).await?)
     }
+}
+
+fn open_page(LeaseTarget { id, title, url, .. }: LeaseTarget) -> OpenPage {
+    OpenPage { id, title, url }
 }
 
 /// Returns how a browser has ended that could not do what every lease needs.
@@ -190,6 +215,7 @@ impl From<EndReason> for BrowserEnd {
     fn from(reason: EndReason) -> Self {
         match reason {
             EndReason::BrowserClosed => Self::Closed,
+            EndReason::PageClosed => Self::PageClosed,
             EndReason::SlowReader => Self::SlowReader,
             EndReason::Crashed => Self::Crashed,
             EndReason::Hung => Self::Hung,

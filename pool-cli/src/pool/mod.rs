@@ -12,7 +12,8 @@ mod run_directory;
 mod slot;
 
 pub use browser::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
+    Wire,
 };
 pub(crate) use changes::changes;
 pub(crate) use chrome::config as chrome_config;

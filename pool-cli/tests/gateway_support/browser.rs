@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_cli::pool::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, OpenPage, Version, Vitals, Wire,
+    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
+    Wire,
 };
 use pool_core::{BoxError, Driver, Meta, Reporter, ResourceId, async_trait};
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -18,6 +20,8 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// | `crash` | the browser's process is gone |
 /// | `hang` | the browser is found to hang |
 /// | `flood` | messages come without end |
+/// | `shut` | it is answered, then the connection ends as one to a page that is closed |
+/// | `{"method": "Target.…"}` | pages are opened and closed |
 /// | `work`, `rest` | the browser has something to do for its client, until it has not |
 /// | `Browserless.…` and JSON | it is answered with what whoever holds the lease answers |
 #[derive(Clone, Default)]
@@ -70,6 +74,7 @@ impl Driver for FakeBrowsers {
         Ok(FakeBrowser {
             end: Arc::new(watch::Sender::new(None)),
             busy: Arc::default(),
+            pages: Arc::new(Mutex::new(vec![page("FAKE", "about:blank")])),
             reporter,
             state: self.state.clone(),
         })
@@ -84,6 +89,7 @@ impl Driver for FakeBrowsers {
 
     async fn recycle(&self, browser: &mut FakeBrowser, _: &Meta) -> io::Result<()> {
         browser.end = Arc::new(watch::Sender::new(None));
+        *browser.pages.lock().unwrap() = vec![page("FAKE", "about:blank")];
         Ok(())
     }
 }
@@ -107,9 +113,16 @@ impl BrowserDriver for FakeBrowsers {
     async fn measure(&self) {}
 }
 
+fn page(id: &str, url: &str) -> OpenPage {
+    OpenPage { id: id.to_owned(), title: "<b>Fake</b>".to_owned(), url: url.to_owned() }
+}
+
+type Pages = Arc<Mutex<Vec<OpenPage>>>;
+
 pub(crate) struct FakeBrowser {
     end: Arc<watch::Sender<Option<BrowserEnd>>>,
     busy: Arc<AtomicBool>,
+    pages: Pages,
     reporter: Reporter,
     state: Arc<State>,
 }
@@ -140,21 +153,37 @@ impl Browser for FakeBrowser {
             sender,
             end: end.clone(),
             busy: self.busy.clone(),
+            pages: self.pages.clone(),
             holder,
             reporter: self.reporter.clone(),
         };
-        let events = FakeEvents { messages, end: end.subscribe(), flood: false };
+        let events = FakeEvents { messages, end: end.subscribe(), flood: false, shut: false };
         Ok(Wire { commands: Box::new(commands), events: Box::new(events) })
+    }
+
+    async fn connect_page(
+        &self,
+        page: Option<&str>,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<Wire, NoConnection> {
+        if page.is_some_and(|page| !self.has_page(page)) {
+            return Err(NoConnection::NoPage);
+        }
+        self.connect(commands).await.map_err(NoConnection::Ended)
+    }
+
+    async fn pages(&self) -> Vec<OpenPage> {
+        self.pages.lock().unwrap().clone()
+    }
+
+    fn has_page(&self, id: &str) -> bool {
+        self.pages.lock().unwrap().iter().any(|page| page.id == id)
     }
 
     async fn ended(&self) -> BrowserEnd {
         let mut end = self.end.subscribe();
         let ended = end.wait_for(Option::is_some).await;
         ended.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked)
-    }
-
-    fn foremost_page(&self) -> Option<OpenPage> {
-        Some(OpenPage { title: "<b>Fake</b>".into(), url: "about:blank".into() })
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
@@ -166,6 +195,7 @@ struct FakeCommands {
     sender: mpsc::Sender<Utf8Bytes>,
     end: Arc<watch::Sender<Option<BrowserEnd>>>,
     busy: Arc<AtomicBool>,
+    pages: Pages,
     holder: Arc<dyn HolderCommands>,
     reporter: Reporter,
 }
@@ -178,6 +208,7 @@ impl Commands for FakeCommands {
                 let params = serde_json::from_str(params).expect("a test writes JSON");
                 format!("{:?}", self.holder.call(method, &params)).into()
             }
+            _ if message.contains("\"Target.") => self.target(&message).into(),
             _ => message.clone(),
         };
         match message.as_str() {
@@ -201,10 +232,37 @@ impl Commands for FakeCommands {
     }
 }
 
+impl FakeCommands {
+    /// Answers a command about pages.
+    fn target(&self, message: &str) -> String {
+        let command: Value = serde_json::from_str(message).expect("a test writes JSON");
+        let params = &command["params"];
+        let mut pages = self.pages.lock().unwrap();
+        let result = match command["method"].as_str().expect("a command has a method") {
+            "Target.createTarget" if params["url"] == "file:///" => {
+                let error = json!({ "code": -32000, "message": "blocked" });
+                return json!({ "id": command["id"], "error": error }).to_string();
+            }
+            "Target.createTarget" => {
+                let id = format!("FAKE{}", pages.len());
+                pages.push(page(&id, params["url"].as_str().expect("a page has an address")));
+                json!({ "targetId": id })
+            }
+            "Target.closeTarget" => {
+                pages.retain(|page| page.id != params["targetId"]);
+                json!({ "success": true })
+            }
+            _ => json!({}),
+        };
+        json!({ "id": command["id"], "result": result }).to_string()
+    }
+}
+
 struct FakeEvents {
     messages: mpsc::Receiver<Utf8Bytes>,
     end: watch::Receiver<Option<BrowserEnd>>,
     flood: bool,
+    shut: bool,
 }
 
 #[async_trait]
@@ -214,10 +272,14 @@ impl Events for FakeEvents {
             batch.push("x".repeat(1 << 20).into());
             return Ok(1);
         }
+        if self.shut {
+            return Err(BrowserEnd::PageClosed);
+        }
         tokio::select! {
             biased;
             Some(message) = self.messages.recv() => {
                 self.flood = message.as_str() == "flood";
+                self.shut = message.as_str() == "shut";
                 batch.push(message);
                 Ok(1)
             }

@@ -7,6 +7,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::super::end::EndReason;
 use super::super::filter::TargetFilter;
 use super::super::session_id::SessionId;
 use super::super::target::{Id, Info, Target};
@@ -310,8 +311,14 @@ impl State {
         let Some(held) = self.sessions.get(&session) else { return };
         let (target, parent) = (held.target.clone(), held.parent);
         if held.is_root {
-            // As a Chromium says it on the socket of a page that is closed.
+            // As a Chromium says it on the socket of a page that is closed, before it closes that.
+            let connection = held.owner.connection();
             self.emit(session, "Inspector.detached", r#"{"reason":"target_closed"}"#);
+            self.forget_session(session);
+            if let Some(connection) = connection {
+                self.close_connection(connection, EndReason::PageClosed);
+            }
+            return;
         } else if let Some(parent) = parent {
             self.emit_detached(parent, session, target.as_ref());
             if let Some(Session {

@@ -1,0 +1,308 @@
+//! `/json/list` and its like: the pages that clients find by HTTP, as Chromium lists its own.
+//!
+//! Without a lease there is one, which is leased when its socket is opened. The pages of a lease
+//! are listed below its address, and by `?session=`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::{Extension, Json};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::connect::{NEW_PAGE, Reconnect};
+use super::leasing::{not_connected, over};
+use super::query::is_known;
+use super::session::{NotConnected, Root, Session};
+use super::sessions::Name;
+use super::version::decode;
+use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
+use crate::pool::{OpenPage, Wire};
+
+/// How long a browser may take for one command.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of a browser's messages is looked at at once.
+const BATCH: usize = 64 * 1024;
+
+/// A page as Chromium lists it.
+#[derive(Debug, Serialize)]
+pub(super) struct Entry {
+    description: &'static str,
+    id: String,
+    title: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    url: String,
+    #[serde(rename = "webSocketDebuggerUrl")]
+    socket: String,
+}
+
+/// A request about the pages of a lease: where it came from, and where its addresses lead.
+struct Asked<'a> {
+    gateway: &'a Arc<Gateway>,
+    headers: &'a HeaderMap,
+    query: &'a str,
+}
+
+/// `/json/list`: the pages of the session that is asked for, or else the one that leases.
+pub(super) async fn list(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<Vec<Entry>>, Problem> {
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
+    Ok(Json(match asked.session()? {
+        Some(session) => asked.entries(&session).await,
+        None => {
+            let (id, url) = ("new".to_owned(), "about:blank".to_owned());
+            let page = OpenPage { id, title: String::new(), url };
+            vec![asked.entry(page, NEW_PAGE)]
+        }
+    }))
+}
+
+/// `/devtools/browser/{lease}/json/list`: the pages of a lease that is held.
+pub(super) async fn list_of_lease(
+    State(gateway): State<Arc<Gateway>>,
+    Path(lease): Path<String>,
+    Extension(peer): Extension<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Vec<Entry>>, Problem> {
+    let query = uri.query().unwrap_or_default();
+    let session = gateway.held(&lease, peer, &headers, &uri).await?;
+    LeaseQuery::parse(query)?;
+    Ok(Json(Asked { gateway: &gateway, headers: &headers, query }.entries(&session).await))
+}
+
+/// `PUT /json/new?session=NAME&ADDRESS`: opens a page in the session that is held.
+pub(super) async fn new(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<Entry>, Problem> {
+    let query = query.unwrap_or_default();
+    let (query, address) = split_address(&query);
+    let asked = Asked { gateway: &gateway, headers: &headers, query };
+    let session = asked.session()?.ok_or_else(no_lease)?;
+    asked.open(&session, &address).await.map(Json)
+}
+
+/// `PUT /devtools/browser/{lease}/json/new?ADDRESS`: opens a page in a lease that is held.
+pub(super) async fn new_in_lease(
+    State(gateway): State<Arc<Gateway>>,
+    Path(lease): Path<String>,
+    Extension(peer): Extension<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Entry>, Problem> {
+    let (query, address) = split_address(uri.query().unwrap_or_default());
+    let session = gateway.held(&lease, peer, &headers, &uri).await?;
+    LeaseQuery::parse(query)?;
+    Asked { gateway: &gateway, headers: &headers, query }.open(&session, &address).await.map(Json)
+}
+
+/// `PUT /json/activate/{page}`: brings a page to the front.
+pub(super) async fn activate(
+    State(gateway): State<Arc<Gateway>>,
+    Path(page): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<&'static str, Problem> {
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
+    asked.change(asked.holder(&page)?, &page, ACTIVATE).await
+}
+
+/// `PUT /json/close/{page}`: closes a page.
+pub(super) async fn close(
+    State(gateway): State<Arc<Gateway>>,
+    Path(page): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<&'static str, Problem> {
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
+    asked.change(asked.holder(&page)?, &page, CLOSE).await
+}
+
+/// `/devtools/browser/{lease}/json/activate/{page}`.
+pub(super) async fn activate_in_lease(
+    State(gateway): State<Arc<Gateway>>,
+    Path((lease, page)): Path<(String, String)>,
+    Extension(peer): Extension<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<&'static str, Problem> {
+    let session = gateway.held(&lease, peer, &headers, &uri).await?;
+    let asked = Asked { gateway: &gateway, headers: &headers, query: "" };
+    asked.change(session, &page, ACTIVATE).await
+}
+
+/// `/devtools/browser/{lease}/json/close/{page}`.
+pub(super) async fn close_in_lease(
+    State(gateway): State<Arc<Gateway>>,
+    Path((lease, page)): Path<(String, String)>,
+    Extension(peer): Extension<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<&'static str, Problem> {
+    let session = gateway.held(&lease, peer, &headers, &uri).await?;
+    let asked = Asked { gateway: &gateway, headers: &headers, query: "" };
+    asked.change(session, &page, CLOSE).await
+}
+
+/// A command about a page, and how Chromium's HTTP server says that it was done.
+type Change = (&'static str, &'static str);
+
+const ACTIVATE: Change = ("Target.activateTarget", "Target activated");
+const CLOSE: Change = ("Target.closeTarget", "Target is closing");
+
+impl Asked<'_> {
+    /// Returns the lease that the query names, if it is held.
+    fn session(&self) -> Result<Option<Arc<Session>>, Problem> {
+        let asked = LeaseQuery::parse(self.query)?;
+        match Name::of(&asked) {
+            Some(name) => self.gateway.sessions.named(&name, &asked),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the lease that the query names, or else the one that has this page.
+    fn holder(&self, page: &str) -> Result<Arc<Session>, Problem> {
+        let asked = LeaseQuery::parse(self.query)?;
+        let held = match Name::of(&asked) {
+            Some(name) => self.gateway.sessions.named(&name, &asked)?,
+            None => self.gateway.sessions.with_page(page),
+        };
+        held.ok_or_else(|| not_connected(&NotConnected::NoPage))
+    }
+
+    async fn entries(&self, session: &Session) -> Vec<Entry> {
+        let entry = |page: OpenPage| {
+            let path = format!("/devtools/page/{}", page.id);
+            self.entry(page, &path)
+        };
+        session.pages().await.into_iter().map(entry).collect()
+    }
+
+    fn entry(&self, page: OpenPage, path: &str) -> Entry {
+        let OpenPage { id, title, url } = page;
+        let socket = self.gateway.settings().websocket_url(self.headers, path, self.query);
+        Entry { description: "", id, title, kind: "page", url, socket }
+    }
+
+    /// Opens a page, in the lease's default context.
+    async fn open(&self, session: &Arc<Session>, address: &str) -> Result<Entry, Problem> {
+        let address = if address.is_empty() { "about:blank" } else { address };
+        let params = json!({ "url": address });
+        let made = self.command(session, "Target.createTarget", &params).await?;
+        let id = made["targetId"].as_str().unwrap_or_default();
+        let page = session.pages().await.into_iter().find(|page| page.id == id);
+        let page = page.unwrap_or_else(|| OpenPage {
+            id: id.to_owned(),
+            title: String::new(),
+            url: address.to_owned(),
+        });
+        let path = format!("/devtools/page/{id}");
+        Ok(self.entry(page, &path))
+    }
+
+    /// Gives a command about a page of this lease.
+    async fn change(
+        &self,
+        session: Arc<Session>,
+        page: &str,
+        (method, done): Change,
+    ) -> Result<&'static str, Problem> {
+        if !session.has_page(page) {
+            return Err(not_connected(&NotConnected::NoPage));
+        }
+        self.command(&session, method, &json!({ "targetId": page })).await?;
+        Ok(done)
+    }
+
+    /// Gives one command on a connection of its own, which is judged as a client's.
+    async fn command(
+        &self,
+        session: &Arc<Session>,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, Problem> {
+        let holder = Reconnect::of(self.gateway, session, self.headers);
+        let connected = session.connect(&Root::Browser, holder).await;
+        // Dropped at the end: the lease lives as long as any of its connections.
+        let (wire, _attached) = connected.map_err(|why| not_connected(&why))?;
+        let command = json!({ "id": 1, "method": method, "params": params }).to_string();
+        let Ok(answered) = timeout(PATIENCE, answer(wire, command.into())).await else {
+            let detail = "the browser did not answer in time";
+            return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", detail));
+        };
+        let mut answered = answered.map_err(over)?;
+        match answered["error"]["message"].as_str() {
+            Some(refused) => Err(Problem::bad_request("refused", refused)),
+            None => Ok(answered["result"].take()),
+        }
+    }
+}
+
+/// Sends the only command of a connection and returns its answer.
+async fn answer(wire: Wire, command: Utf8Bytes) -> Result<Value, LeaseEnd> {
+    let Wire { mut commands, mut events } = wire;
+    commands.send(command).await?;
+    let mut batch = Vec::new();
+    loop {
+        let taken = events.next(BATCH, &mut batch).await?;
+        events.taken(taken);
+        let messages = batch.drain(..).filter_map(|text| serde_json::from_str(&text).ok());
+        if let Some(answer) = messages.into_iter().find(|it: &Value| it["id"] == 1) {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Splits the query of `/json/new` into the parameters of ours that it begins with and the address
+/// that follows, as Chromium takes it: the rest, whatever is in it.
+fn split_address(query: &str) -> (&str, String) {
+    let mut end = 0;
+    for part in query.split_inclusive('&') {
+        let name = part.trim_end_matches('&').split('=').next().unwrap_or_default();
+        if !is_known(name) {
+            break;
+        }
+        end += part.len();
+    }
+    let (own, address) = query.split_at(end);
+    (own.trim_end_matches('&'), decode(address))
+}
+
+fn no_lease() -> Problem {
+    let detail = "a page is opened in a lease that is held: add ?session= with its name, or ask \
+                  below its address, /devtools/browser/<lease>/json/new; a lease begins when a \
+                  WebSocket is opened";
+    Problem::new(StatusCode::CONFLICT, "no_lease", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_goes_to_the_browser_without_what_is_for_the_pool() {
+        for (query, own, address) in [
+            ("", "", ""),
+            ("session=mine", "session=mine", ""),
+            ("https://a.example/?x=1&token=y", "", "https://a.example/?x=1&token=y"),
+            ("token=s3cret&https://a.example/?a&b", "token=s3cret", "https://a.example/?a&b"),
+            ("session=mine&nowait&about:blank", "session=mine&nowait", "about:blank"),
+            ("https%3A%2F%2Fa.example%2F+b", "", "https://a.example/+b"),
+            ("session=mine&", "session=mine", ""),
+        ] {
+            assert_eq!(split_address(query), (own, address.to_owned()), "{query}");
+        }
+    }
+}
