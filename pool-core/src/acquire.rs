@@ -80,7 +80,7 @@ impl<D: Driver> Caller<'_, D> {
             Err(error) => return Reply::Answer(Err(error)),
         };
         let now = shared.needs_clock().then(Instant::now);
-        if !shared.is_crowded() && request.waited.is_zero() {
+        if !shared.is_crowded() && request.waited.is_zero() && request.group.is_none() {
             let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
             if let Some(pooled) = shared.apply_quietly(quiet) {
                 return Reply::Answer(Ok(pooled));
@@ -114,6 +114,7 @@ impl<D: Driver> Caller<'_, D> {
             class,
             limits: None,
             handicap,
+            group: request.group.as_ref(),
             labels: &request.labels,
             waited: request.waited.min(MAX_AGE),
             creates: request.creates,

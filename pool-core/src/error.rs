@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{BoxError, Load, Rejection};
+use crate::{BoxError, GroupStats, Load, Rejection};
 
 /// Error returned when a resource cannot be leased.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +22,20 @@ pub enum AcquireError {
     QueueFull {
         /// The pool at that moment.
         load: Load,
+    },
+    /// The request's group has as many leases as it may, and gave none back in time.
+    #[error("{} has {} leases, as many as it may", group.name, group.leased)]
+    GroupFull {
+        /// Time the caller has waited.
+        waited: Duration,
+        /// The group at that moment.
+        group: Box<GroupStats>,
+    },
+    /// As many requests of the group wait as may.
+    #[error("{} requests of {} wait, as many as may", group.waiting, group.name)]
+    GroupQueueFull {
+        /// The group at that moment.
+        group: Box<GroupStats>,
     },
     /// Resources of this class cannot be made at present, and none is alive.
     #[error("no resource can be created at present: {last}")]

@@ -9,7 +9,7 @@
 //!   granted goes to the next. Creation belongs to the pool, not to the caller.
 //! - **Exact.** Everything that exists, even what is dying, counts towards `max_size`.
 //! - **Fair.** One key gives priority, ageing and first come first served; no [`Class`] of
-//!   resources starves another.
+//!   resources starves another, and no [`Group`] of requests.
 //! - **Bounded.** Waiting, creating, cleaning, checking and closing have timeouts, the queue a
 //!   length, and failing creations a breaker.
 //!
@@ -59,6 +59,7 @@ mod engine;
 mod error;
 mod event;
 mod events;
+mod group;
 mod jobs;
 mod lease;
 mod meta;
@@ -83,6 +84,7 @@ pub use driver::{BoxError, Driver};
 pub use error::{AcquireError, BuildError, SharedError};
 pub use event::{CloseReason, Event, Refusal};
 pub use events::EventStream;
+pub use group::{Group, GroupStats};
 pub use jobs::{Aborted, TimedOut};
 pub use lease::Lease;
 pub use meta::{Meta, ResourceId};

@@ -49,7 +49,7 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         short_type_name::<Self>()
     }
 
-    /// Refuses a request, or fills in what it left open (priority, labels, timeout).
+    /// Refuses a request, or fills in what it left open (priority, labels, timeout, group).
     ///
     /// # Errors
     ///

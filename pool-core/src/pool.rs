@@ -10,8 +10,8 @@ use crate::engine::{Acquired, Asked};
 use crate::shared::Shared;
 use crate::wait::{sleep, unless};
 use crate::{
-    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Labels, Lease, Limits, Load,
-    Meta, PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
+    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Group, Labels, Lease, Limits,
+    Load, Meta, PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
 };
 
 /// A pool of resources; a handle that is cheap to clone.
@@ -104,6 +104,7 @@ impl<D: Driver> Pool<D> {
             class: &Class::default(),
             limits: None,
             handicap: Duration::ZERO,
+            group: None,
             labels: &Labels::default(),
             waited: Duration::ZERO,
             creates: false,
@@ -179,6 +180,13 @@ impl<D: Driver> Pool<D> {
     /// Sets the limits of a class; fields that are `None` stay as they are.
     pub fn set_limits(&self, class: &Class, limits: Limits) {
         crate::upkeep::set_limits(&self.shared, class, limits);
+    }
+
+    /// Changes the limits and the weight of a group from now on. Leases are never taken away; a group
+    /// that nobody has heard of yet brings its own with its first request.
+    pub fn set_group(&self, group: &Arc<Group>) {
+        let now = Instant::now();
+        self.shared.apply(|state, fx| state.set_group(group, now, fx));
     }
 
     /// Closes the resources that `unwanted` picks: idle ones at once, others when they come back.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Rejection, RejectionKind};
+use crate::{Group, Rejection, RejectionKind};
 
 /// A caller's request: labels for the policies, a priority, and a maximum wait.
 ///
@@ -31,6 +31,8 @@ pub struct Request {
     pub waited: Duration,
     /// Whether a resource may be created for it. Default: yes.
     pub creates: bool,
+    /// The group that it counts towards, for a policy to fill in. Default: none.
+    pub group: Option<Arc<Group>>,
 }
 
 impl Default for Request {
@@ -41,6 +43,7 @@ impl Default for Request {
             labels: Labels::default(),
             waited: Duration::ZERO,
             creates: true,
+            group: None,
         }
     }
 }

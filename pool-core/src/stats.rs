@@ -1,8 +1,9 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Class, ResourceId};
+use crate::{Class, GroupStats, ResourceId};
 
 /// The occupancy of a pool at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,8 @@ pub struct Stats {
     pub counters: Counters,
     /// Every class that has a resource, a waiter or limits of its own; the default class first.
     pub classes: Vec<ClassStats>,
+    /// Every group that holds something or waits, by name, and those whose last turn is not past.
+    pub groups: Vec<GroupStats>,
     /// Wait of the oldest waiter so far.
     pub oldest_wait: Option<Duration>,
     /// The pool is draining or closed.
@@ -156,12 +159,15 @@ pub struct ResourceInfo {
     pub last_check: Option<(Instant, Duration)>,
 }
 
-/// One waiting request, as [`Pool::waiters`](crate::Pool::waiters) lists them, best first.
+/// One waiting request, as [`Pool::waiters`](crate::Pool::waiters) lists them: best first within
+/// each group.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WaiterInfo {
     /// Its class.
     pub class: Class,
+    /// Name of its group.
+    pub group: Option<Arc<str>>,
     /// Its priority, if it had one.
     pub priority: Option<u8>,
     /// Time waited so far.

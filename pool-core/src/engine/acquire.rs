@@ -4,11 +4,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::group::GroupState;
+use super::line::GroupId;
 use super::queue::{Links, Rank, Waiter, WaiterId};
 use super::sync::Arc;
 use super::ticket::{Outcome, Ticket};
 use super::{Effects, Pooled, State, since};
-use crate::{AcquireError, Class, Event, Labels, Limits, Refusal, ResourceState};
+use crate::{AcquireError, Class, Event, Group, Labels, Limits, Refusal, ResourceState};
 
 /// A request as the engine sees it, after the policies had their say.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(crate) struct Asked<'a> {
     /// Limits that the policies give the class; set only when the class is new.
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
+    pub(crate) group: Option<&'a Arc<Group>>,
     pub(crate) labels: &'a Labels,
     /// Time that it had waited before it came here.
     pub(crate) waited: Duration,
@@ -57,11 +60,34 @@ impl<R> State<R> {
         if self.is_draining() {
             return self.refuse(asked, AcquireError::Closed, fx);
         }
-        let full = self.waiters.len() >= self.config.max_waiting;
+        let Some(group) = asked.group else {
+            return self.acquire_in(None, asked, ticket, now, fx);
+        };
+        let group = self.join_group(group, now, fx);
+        let answer = self.acquire_in(Some(group), asked, ticket, now, fx);
+        self.forget_group(group);
+        answer
+    }
+
+    /// Answers a request of a group that is known, or of none.
+    #[inline]
+    fn acquire_in(
+        &mut self,
+        group: Option<GroupId>,
+        asked: &Asked<'_>,
+        ticket: Option<&Arc<Ticket<R>>>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) -> Acquired<R> {
+        let state = group.map(|id| &self.groups[id]);
+        // Until it gives something back, what is idle is not for it.
+        let over = state.is_some_and(GroupState::is_full);
+        let full = self.waiters.len() >= self.config.max_waiting
+            || state.is_some_and(GroupState::is_crowded);
         let class = match (self.class_id(asked.class), asked.limits) {
             (Some(class), _) => class,
             // It would only be forgotten again: nothing of a new class is idle.
-            (None, _) if full => return self.refuse_full(asked, fx),
+            (None, _) if full => return self.refuse_full(asked, group, fx),
             (None, Some(_)) if ticket.is_none() => return Acquired::NeedsTicket,
             (None, Some(limits)) => self.intern(asked.class, limits),
             (None, None) => return Acquired::UnknownClass,
@@ -70,7 +96,8 @@ impl<R> State<R> {
         if self.recent != class {
             self.recent = class;
         }
-        if self.classes[class].waiters.is_empty()
+        if !over
+            && self.classes[class].waiters.ready() == 0
             && let Some(&index) = self.classes[class].idle.back()
             && !self.is_stale(index, now)
         {
@@ -79,6 +106,9 @@ impl<R> State<R> {
             let mut pooled = self.lease_idle(index, asked.acquired_at, Some(now));
             pooled.waited = asked.waited;
             self.classes[class].leases.waited += asked.waited;
+            if let Some(group) = group {
+                self.hold(index, group);
+            }
             self.refresh(class);
             self.pump(now, fx);
             return Acquired::Granted(pooled);
@@ -88,23 +118,24 @@ impl<R> State<R> {
             return self.refuse(asked, error, fx);
         }
         // Who finds something idle waits only for its check, and takes nobody's place in the queue.
-        if full && self.classes[class].idle.is_empty() {
-            return self.refuse_full(asked, fx);
+        if full && (over || self.classes[class].idle.is_empty()) {
+            return self.refuse_full(asked, group, fx);
         }
         let Some(ticket) = ticket else {
             // A class that is new by this very call may have something to keep.
             self.pump(now, fx);
             return Acquired::NeedsTicket;
         };
-        let waiter = self.enqueue(class, asked, Arc::clone(ticket), now);
+        let waiter = self.enqueue(class, group, asked, Arc::clone(ticket), now);
         if let Some(at) = asked.expires_at {
             self.arm(at);
         }
         self.serve(class, now, fx);
         if asked.nowait && self.is_unserved(waiter) {
+            // Before it leaves, since its group may go with it.
+            let error = self.timed_out(class, group, Duration::ZERO);
             self.dequeue(waiter);
             self.refresh(class);
-            let error = self.timed_out(class, Duration::ZERO);
             self.forget(class, now, fx);
             return self.refuse(asked, error, fx);
         }
@@ -127,9 +158,9 @@ impl<R> State<R> {
         if let Some(answer) = ticket.fetch() {
             return answer;
         }
-        let class = self.waiters[waiter].class;
+        let Waiter { class, group, .. } = self.waiters[waiter];
         let waited = since(now, ticket.enqueued_at);
-        let error = self.timed_out(class, waited);
+        let error = self.timed_out(class, group, waited);
         self.counters.timeouts += 1;
         self.leave(waiter, Refusal::Timeout, now, fx);
         Err(error.into())
@@ -165,6 +196,7 @@ impl<R> State<R> {
     fn enqueue(
         &mut self,
         class: ClassId,
+        group: Option<GroupId>,
         asked: &Asked<'_>,
         ticket: Arc<Ticket<R>>,
         now: Instant,
@@ -177,20 +209,25 @@ impl<R> State<R> {
             Rank { at: at.checked_sub(asked.waited).unwrap_or(at), sequence: self.next_sequence };
         self.next_sequence += 1;
         let (creates, links) = (asked.creates, Links::default());
-        let waiter = self.waiters.insert(Waiter { ticket, class, rank, links, creates });
-        let queue = &mut self.classes[class].waiters;
-        if asked.waited.is_zero() {
-            queue.push(&mut self.waiters, waiter, asked.handicap);
-        } else {
-            queue.push_aged(&self.waiters, waiter);
-        }
+        let waiter = self.waiters.insert(Waiter { ticket, class, rank, links, group, creates });
+        let handicap = asked.waited.is_zero().then_some(asked.handicap);
+        let share = group.map(|id| {
+            let state = &mut self.groups[id];
+            state.waiting += 1;
+            state.classes.insert(class);
+            state.share()
+        });
+        self.classes[class].waiters.push(&mut self.waiters, waiter, handicap, share);
         waiter
     }
 
     /// Takes a waiter out of the queue, wherever it stands.
     pub(super) fn dequeue(&mut self, waiter: WaiterId) -> Waiter<R> {
-        let class = self.waiters[waiter].class;
+        let Waiter { class, group, .. } = self.waiters[waiter];
         self.classes[class].waiters.remove(&mut self.waiters, waiter);
+        if let Some(group) = group {
+            self.groups[group].waiting -= 1;
+        }
         self.waiters.remove(waiter)
     }
 
@@ -208,7 +245,10 @@ impl<R> State<R> {
     fn is_unserved(&self, waiter: WaiterId) -> bool {
         self.waiters.get(waiter).is_some_and(|held| {
             let class = &self.classes[held.class];
-            class.counts.of(ResourceState::Checking) < class.waiters.len()
+            let over = held
+                .group
+                .is_some_and(|id| class.waiters.len_of(id) > self.groups[id].share().room);
+            over || class.counts.of(ResourceState::Checking) < class.waiters.ready()
         })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
-use super::queue::Queue;
+use super::line::Line;
 use crate::{Class, Limits, Load, ResourceState};
 
 pub(super) type ClassId = usize;
@@ -82,7 +82,7 @@ impl Leases {
 pub(super) struct ClassState {
     pub(super) counts: Counts,
     pub(super) leases: Leases,
-    pub(super) waiters: Queue,
+    pub(super) waiters: Line,
     /// Slot indices, least recently used first.
     pub(super) idle: VecDeque<usize>,
     pub(super) class: Class,
@@ -105,7 +105,7 @@ impl ClassState {
         Self {
             counts: Counts::default(),
             leases: Leases::default(),
-            waiters: Queue::default(),
+            waiters: Line::default(),
             idle: VecDeque::new(),
             class,
             min: 0,

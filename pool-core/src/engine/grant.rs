@@ -18,11 +18,11 @@ impl<R> State<R> {
     pub(super) fn serve(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         loop {
             let state = &self.classes[class];
-            let (Some(&index), false) = (state.idle.back(), state.waiters.is_empty()) else {
+            let (Some(&index), 1..) = (state.idle.back(), state.waiters.ready()) else {
                 break;
             };
             if self.is_stale(index, now) {
-                if state.counts.of(ResourceState::Checking) >= state.waiters.len() {
+                if state.counts.of(ResourceState::Checking) >= state.waiters.ready() {
                     break;
                 }
                 self.classes[class].idle.pop_back();
@@ -48,7 +48,7 @@ impl<R> State<R> {
         let class = &mut self.classes[id];
         let (waiter, handicap) =
             class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
-        let Waiter { ticket, rank, .. } = self.waiters.remove(waiter);
+        let Waiter { ticket, rank, group, .. } = self.waiters.remove(waiter);
         // The ticket says so too, but lies with its caller, perhaps in the cache of another core.
         let came_at = handicap.map_or_else(|| ticket.enqueued_at, |handicap| rank.at - handicap);
         let waited = since(now, came_at);
@@ -63,6 +63,10 @@ impl<R> State<R> {
         pooled.lease(slot.uses, Some(now), waited);
         if let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state {
             fx.wake.add(ticket.grant(pooled));
+        }
+        if let Some(group) = group {
+            self.groups[group].waiting -= 1;
+            self.hold(index, group);
         }
     }
 
@@ -116,7 +120,7 @@ impl<R> State<R> {
         let error = if self.is_draining() {
             AcquireError::Closed
         } else {
-            self.timed_out(class, since(now, ticket.enqueued_at))
+            self.timed_out(class, None, since(now, ticket.enqueued_at))
         };
         let (outcome, counter) = match &error {
             AcquireError::Closed => (Refusal::Error, &mut self.counters.errors),
@@ -140,6 +144,7 @@ impl<R> State<R> {
         let leases = &mut self.classes[self.slots[pooled.slot.index].class].leases;
         leases.granted -= 1;
         leases.waited -= pooled.waited;
+        self.let_go(pooled.slot.index);
         self.arrived(pooled, now, fx);
     }
 

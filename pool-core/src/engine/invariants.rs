@@ -11,9 +11,10 @@ impl<R> State<R> {
     pub(crate) fn check(&self) {
         self.check_tallies();
         self.check_waiters();
+        self.check_groups();
         for (id, class) in &self.classes {
             let idle_served = class.idle.is_empty()
-                || class.waiters.len() <= class.counts.of(ResourceState::Checking);
+                || class.waiters.ready() <= class.counts.of(ResourceState::Checking);
             assert!(idle_served, "{}: a waiter stands beside an idle resource", class.class);
             assert_eq!(self.hungry.contains(&id), class.hungry, "{}: hungry set", class.class);
             assert_eq!(self.short.contains(&id), class.short, "{}: short set", class.class);
@@ -77,12 +78,38 @@ impl<R> State<R> {
         }
     }
 
+    fn check_groups(&self) {
+        let mut members = Vec::new();
+        for (id, class) in &self.classes {
+            let share = |group| self.groups[group].share();
+            let groups = class.waiters.check(&self.waiters, share);
+            members.extend(groups.into_iter().map(|group| (group, id)));
+        }
+        let mut leased = 0;
+        for (id, state) in self.groups.iter() {
+            let name = &state.group.name;
+            let held = self.slots.iter().filter(|(_, slot)| slot.group == Some(id)).count();
+            assert_eq!(held, state.leased, "{name}: leases");
+            let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.group == Some(id));
+            assert_eq!(waiting.count(), state.waiting, "{name}: waiters");
+            let classes = members.iter().filter(|(group, _)| *group == id).map(|(_, class)| *class);
+            assert!(classes.eq(state.classes.iter().copied()), "{name}: lines");
+            assert!(held > 0 || !state.classes.is_empty(), "{name}: nothing is left of it");
+            leased += held;
+        }
+        assert_eq!(leased, self.groups.leased(), "leases of all groups");
+        assert!(self.groups.are_served(), "a group gave something back, and was not served");
+        let others = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.group.is_some() && slot.state.kind() != ResourceState::Leased);
+        assert_eq!(others.count(), 0, "only a lease belongs to a group");
+    }
+
     fn check_waiters(&self) {
         for (_, class) in &self.classes {
             let sorted = class.waiters.sorted(&self.waiters);
             assert_eq!(sorted.len(), class.waiters.len(), "{}: length of the queue", class.class);
-            let best = sorted.first().map(|(rank, _)| *rank);
-            assert_eq!(best, class.waiters.best(&self.waiters), "{}: best waiter", class.class);
         }
         // One for each resource may have been let in for a check.
         let places = self.config.max_size.max(self.slots.len());

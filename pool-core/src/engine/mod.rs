@@ -12,7 +12,9 @@ mod closing;
 mod control;
 mod effects;
 mod grant;
+mod group;
 mod invariants;
+mod line;
 mod outcome;
 mod queue;
 mod quiet;
@@ -37,6 +39,7 @@ use tokio::time::Instant;
 pub(crate) use acquire::{Acquired, Asked};
 use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, Leases};
 pub(crate) use effects::{Effects, Job};
+use group::Groups;
 use queue::Waiter;
 pub(crate) use release::Return;
 pub(crate) use slot::{Pooled, SlotRef};
@@ -85,6 +88,7 @@ pub(crate) struct State<R> {
     /// Someone reads events; without a reader none are made.
     observed: bool,
     rng: fastrand::Rng,
+    groups: Groups,
     config: Config,
 }
 
@@ -124,6 +128,7 @@ impl<R> State<R> {
             rearm: false,
             observed: false,
             rng,
+            groups: Groups::default(),
             config,
         }
     }

@@ -8,6 +8,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::line::GroupId;
 use super::sync::Arc;
 use super::ticket::Ticket;
 
@@ -31,6 +32,7 @@ pub(super) struct Waiter<R> {
     pub(super) class: ClassId,
     pub(super) rank: Rank,
     pub(super) links: Links,
+    pub(super) group: Option<GroupId>,
     /// A resource may be created for it.
     pub(super) creates: bool,
 }
@@ -38,7 +40,7 @@ pub(super) struct Waiter<R> {
 #[cfg(not(pool_loom))]
 const _: () = assert!(size_of::<Waiter<()>>() <= 64);
 
-/// The waiters of one class, best first.
+/// Waiters of one class and group, best first.
 ///
 /// Waiters of one handicap keep the order in which they came for ever, so they stand in a lane,
 /// a linked list through the waiters themselves; a priority queue orders the lanes by their first
@@ -80,41 +82,45 @@ struct Lane {
 /// first would fetch that one's cache line, perhaps from another core, just to say so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
-    /// [`NO_LANE`] for one that stands among the aged.
+    /// [`NONE`] for one that stands among the aged.
     lane: u32,
-    before: Option<u32>,
-    after: Option<u32>,
+    before: u32,
+    after: u32,
 }
 
 /// In place of an `Option`, which would not fit into the cache line of a waiter.
-const NO_LANE: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 impl Default for Links {
     fn default() -> Self {
-        Self { lane: NO_LANE, before: None, after: None }
+        Self { lane: NONE, before: NONE, after: NONE }
     }
 }
 
 impl Links {
     fn new(lane: LaneId, before: Option<WaiterId>) -> Self {
-        Self { lane: narrow(lane), before: before.map(narrow), after: None }
+        Self { lane: narrow(lane), before: before.map_or(NONE, narrow), after: NONE }
     }
 
     fn lane(self) -> Option<LaneId> {
-        (self.lane != NO_LANE).then_some(self.lane as LaneId)
+        widen(self.lane)
     }
 
     fn before(self) -> Option<WaiterId> {
-        self.before.map(|id| id as WaiterId)
+        widen(self.before)
     }
 
     fn after(self) -> Option<WaiterId> {
-        self.after.map(|id| id as WaiterId)
+        widen(self.after)
     }
 }
 
 fn narrow(id: usize) -> u32 {
     u32::try_from(id).expect("memory ends before the numbers do")
+}
+
+fn widen(id: u32) -> Option<usize> {
+    (id != NONE).then_some(id as usize)
 }
 
 impl Queue {
@@ -150,41 +156,42 @@ impl Queue {
         self.lanes[lane].ends.expect("a lane in the order has a waiter").0
     }
 
-    /// Adds a waiter whose rank is its lane's latest.
+    /// Adds a waiter: to the lane of its handicap, where its rank is the latest, or, without one,
+    /// among those whose rank may be any.
     #[inline]
-    pub(super) fn push<R>(
+    pub(super) fn add<R>(
         &mut self,
         waiters: &mut Slab<Waiter<R>>,
         waiter: WaiterId,
-        handicap: Duration,
+        handicap: Option<Duration>,
     ) {
+        match handicap {
+            Some(handicap) => self.push(waiters, waiter, handicap),
+            None => {
+                self.aged.push(waiter, Reverse(waiters[waiter].rank));
+            }
+        }
+        self.len += 1;
+        if !waiters[waiter].creates {
+            self.passive += 1;
+        }
+    }
+
+    #[inline]
+    fn push<R>(&mut self, waiters: &mut Slab<Waiter<R>>, waiter: WaiterId, handicap: Duration) {
         let lane_id = self.lane(handicap);
         let lane = &mut self.lanes[lane_id];
         let before = lane.ends.map(|(_, last)| last);
         lane.ends = Some((lane.ends.map_or(waiter, |(first, _)| first), waiter));
         waiters[waiter].links = Links::new(lane_id, before);
         match before {
-            Some(before) => waiters[before].links.after = Some(narrow(waiter)),
+            Some(before) => waiters[before].links.after = narrow(waiter),
             None => {
                 if let (1, Some((&alone, _))) = (self.order.len(), self.order.peek()) {
                     self.reorder(alone, waiters[self.first(alone)].rank);
                 }
                 self.order.push(lane_id, Reverse(waiters[waiter].rank));
             }
-        }
-        self.count(waiters, waiter);
-    }
-
-    /// Adds a waiter whose rank may be any.
-    pub(super) fn push_aged<R>(&mut self, waiters: &Slab<Waiter<R>>, waiter: WaiterId) {
-        self.aged.push(waiter, Reverse(waiters[waiter].rank));
-        self.count(waiters, waiter);
-    }
-
-    fn count<R>(&mut self, waiters: &Slab<Waiter<R>>, waiter: WaiterId) {
-        self.len += 1;
-        if !waiters[waiter].creates {
-            self.passive += 1;
         }
     }
 
@@ -230,13 +237,6 @@ impl Queue {
                 None => lane.ends = Some((first, before)),
             }
         }
-    }
-
-    /// Returns every waiter with its rank, best first.
-    pub(super) fn sorted<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Rank, WaiterId)> {
-        let mut all: Vec<_> = self.iter(waiters).map(|id| (waiters[id].rank, id)).collect();
-        all.sort_unstable();
-        all
     }
 
     /// Returns every waiter, lane by lane, each lane in order, and then the aged ones in none.

@@ -51,7 +51,7 @@ impl<R> State<R> {
             _ => return Err(pooled),
         };
         let class = held.class;
-        if !self.is_quiet() || self.end_of(index, now).is_some() {
+        if held.group.is_some() || !self.is_quiet() || self.end_of(index, now).is_some() {
             return Err(pooled);
         }
         pooled.served(now);

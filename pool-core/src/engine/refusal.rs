@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::line::GroupId;
 use super::ticket::Ticket;
 use super::{Acquired, Asked, Effects, State, since};
 use crate::{AcquireError, Event, Refusal};
@@ -26,8 +27,8 @@ impl<R> State<R> {
         now: Instant,
         fx: &mut Effects<R>,
     ) {
-        while let Some((waiter, _)) = self.classes[class].waiters.pop(&mut self.waiters) {
-            let ticket = self.waiters.remove(waiter).ticket;
+        for (_, waiter) in self.classes[class].waiters.sorted(&self.waiters) {
+            let ticket = self.dequeue(waiter).ticket;
             self.counters.errors += 1;
             self.tell_refused(class, Refusal::Error, &ticket, now, fx);
             fx.wake.add(ticket.fail(error.clone()));
@@ -43,11 +44,13 @@ impl<R> State<R> {
             .into_iter()
             .find(|(expires_at, _)| *expires_at <= now)
         {
+            let group = self.waiters[waiter].group;
+            let waited = since(now, self.waiters[waiter].ticket.enqueued_at);
+            let error = self.timed_out(class, group, waited);
             let ticket = self.dequeue(waiter).ticket;
-            let waited = since(now, ticket.enqueued_at);
             self.counters.timeouts += 1;
             self.tell_refused(class, Refusal::Timeout, &ticket, now, fx);
-            fx.wake.add(ticket.fail(self.timed_out(class, waited)));
+            fx.wake.add(ticket.fail(error));
         }
         self.refresh(class);
     }
@@ -59,9 +62,15 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
         let (outcome, counter) = match &error {
-            AcquireError::Timeout { .. } => (Refusal::Timeout, &mut self.counters.timeouts),
-            AcquireError::QueueFull { .. } => (Refusal::Rejected, &mut self.counters.rejected),
-            _ => (Refusal::Error, &mut self.counters.errors),
+            AcquireError::Timeout { .. } | AcquireError::GroupFull { .. } => {
+                (Refusal::Timeout, &mut self.counters.timeouts)
+            }
+            AcquireError::QueueFull { .. } | AcquireError::GroupQueueFull { .. } => {
+                (Refusal::Rejected, &mut self.counters.rejected)
+            }
+            AcquireError::Unavailable { .. } | AcquireError::Rejected(_) | AcquireError::Closed => {
+                (Refusal::Error, &mut self.counters.errors)
+            }
         };
         *counter += 1;
         let waited = Duration::ZERO;
@@ -74,8 +83,17 @@ impl<R> State<R> {
         Acquired::Refused(error.into())
     }
 
-    pub(super) fn refuse_full(&mut self, asked: &Asked<'_>, fx: &mut Effects<R>) -> Acquired<R> {
-        let error = AcquireError::QueueFull { load: self.load() };
+    pub(super) fn refuse_full(
+        &mut self,
+        asked: &Asked<'_>,
+        group: Option<GroupId>,
+        fx: &mut Effects<R>,
+    ) -> Acquired<R> {
+        let crowded = group.map(|id| &self.groups[id]).filter(|state| state.is_crowded());
+        let error = match crowded {
+            Some(state) => AcquireError::GroupQueueFull { group: state.stats().into() },
+            None => AcquireError::QueueFull { load: self.load() },
+        };
         self.refuse(asked, error, fx)
     }
 
@@ -95,7 +113,18 @@ impl<R> State<R> {
         });
     }
 
-    pub(super) fn timed_out(&self, class: ClassId, waited: Duration) -> AcquireError {
+    /// Returns the error of a request that has run out of time; what kept it waiting may have been
+    /// its own group's limit.
+    pub(super) fn timed_out(
+        &self,
+        class: ClassId,
+        group: Option<GroupId>,
+        waited: Duration,
+    ) -> AcquireError {
+        let full = group.map(|id| &self.groups[id]).filter(|state| state.is_full());
+        if let Some(state) = full {
+            return AcquireError::GroupFull { waited, group: state.stats().into() };
+        }
         let last = self.classes[class].breaker.last().cloned();
         AcquireError::Timeout { waited, load: self.load(), last }
     }

@@ -33,6 +33,8 @@ impl<R> State<R> {
         fx.spent = ticket.take();
         let index = pooled.slot.index;
         self.classes[class].leases.released += 1;
+        // First, so that its own group may have what it gives back.
+        self.let_go(index);
         let reason = match how {
             Return::Discarded => Some(CloseReason::Discarded),
             Return::Judged(Verdict::Discard) => Some(CloseReason::Policy),
@@ -75,7 +77,7 @@ impl<R> State<R> {
         if self.must_yield(class) {
             return self.close(pooled, CloseReason::Evicted, now, fx);
         }
-        if self.classes[class].waiters.is_empty() {
+        if self.classes[class].waiters.ready() == 0 {
             self.make_idle(pooled, now);
         } else {
             self.grant(pooled.slot.index, Some(pooled), now, fx);

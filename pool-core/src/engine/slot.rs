@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::line::GroupId;
 use super::sync::Arc;
 use super::ticket::Ticket;
 use crate::{CloseReason, Meta, ResourceId, ResourceState};
@@ -30,6 +31,8 @@ pub(super) struct Slot<R> {
     pub(super) last_check: Option<(Instant, Duration)>,
     /// Set when it must be closed as soon as it is back in the pool's hands.
     pub(super) doomed: Option<CloseReason>,
+    /// The group of its holder, as long as it is leased.
+    pub(super) group: Option<GroupId>,
     /// Counted in the class's `retiring`: it will go soon, so it no longer counts as stock.
     pub(super) retiring: bool,
 }

@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use super::{State, since};
-use crate::{ClassStats, Counters, Load, ResourceInfo, Stats, WaiterInfo};
+use crate::{ClassStats, Counters, GroupStats, Load, ResourceInfo, Stats, WaiterInfo};
 
 impl<R> State<R> {
     pub(crate) fn load(&self) -> Load {
@@ -39,9 +39,17 @@ impl<R> State<R> {
             load: self.load(),
             counters,
             classes: classes.collect(),
+            groups: self.group_stats(),
             oldest_wait: oldest.map(|at| since(now, at)),
             draining: self.is_draining(),
         }
+    }
+
+    /// Every group that is known, by name.
+    fn group_stats(&self) -> Vec<GroupStats> {
+        let mut all: Vec<_> = self.groups.iter().map(|(_, state)| state.stats()).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 
     pub(crate) fn resources(&self) -> Vec<ResourceInfo> {
@@ -75,6 +83,7 @@ impl<R> State<R> {
                 let waiter = &self.waiters[waiter];
                 WaiterInfo {
                     class: self.classes[waiter.class].class.clone(),
+                    group: waiter.group.map(|id| self.groups[id].group.name.clone()),
                     priority: waiter.ticket.priority,
                     waited: since(now, waiter.ticket.enqueued_at),
                 }

@@ -1,6 +1,7 @@
 use tokio::time::Instant;
 
 use super::class::ClassId;
+use super::group::Claim;
 use super::queue::Rank;
 use super::slot::Slot;
 use super::{Effects, Job, SlotRef, SlotState, State};
@@ -11,9 +12,10 @@ impl<R> State<R> {
     /// its waiters, slots, limits or breaker; cheap when nothing changed.
     #[inline]
     pub(super) fn refresh(&mut self, id: ClassId) {
+        self.settle_groups(id);
         let class = &mut self.classes[id];
         let running = self.phase == super::Phase::Running;
-        let hungry = running && !class.waiters.is_empty() && class.is_hungry();
+        let hungry = running && class.waiters.ready() > 0 && class.is_hungry();
         if hungry != class.hungry {
             class.hungry = hungry;
             if hungry {
@@ -35,6 +37,7 @@ impl<R> State<R> {
 
     /// Starts the creations that waiters and minimums call for, and makes room for them.
     pub(super) fn pump(&mut self, now: Instant, fx: &mut Effects<R>) {
+        self.serve_relieved(now, fx);
         while !self.hungry.is_empty() {
             let creating = self.counts.of(ResourceState::Creating);
             if creating >= self.config.max_creating {
@@ -65,7 +68,7 @@ impl<R> State<R> {
 
     /// Returns `true` if a resource of `class` must make room for another class: there is no other
     /// room, and the other's best waiter has waited longer than its own best one by more than the
-    /// patience.
+    /// patience; or it is of a group that would hold less for its weight even then.
     pub(super) fn must_yield(&self, class: ClassId) -> bool {
         let others = self.hungry.len() - usize::from(self.classes[class].hungry);
         if others == 0 || self.slots.len() < self.config.max_size {
@@ -74,12 +77,11 @@ impl<R> State<R> {
         if !self.needs_room(Some(class)) {
             return false;
         }
-        let (Some(own), Some((other, _))) =
-            (self.classes[class].waiters.best(&self.waiters), self.hungriest())
-        else {
+        let (Some(own), Some((other, _))) = (self.claim(class), self.hungriest()) else {
             return false;
         };
-        own > Rank { at: other.at + self.config.eviction_patience, sequence: other.sequence }
+        let Claim { held, rank: Rank { at, sequence } } = other;
+        own > Claim { held, rank: Rank { at: at + self.config.eviction_patience, sequence } }
     }
 
     /// Returns `true` if a full pool must free a place for hungry classes other than `except`. What
@@ -98,9 +100,8 @@ impl<R> State<R> {
     }
 
     /// The hungry class with the best waiter.
-    pub(super) fn hungriest(&self) -> Option<(Rank, ClassId)> {
-        let ranked = |id: &ClassId| Some((self.classes[*id].waiters.best(&self.waiters)?, *id));
-        self.hungry.iter().filter_map(ranked).min()
+    pub(super) fn hungriest(&self) -> Option<(Claim, ClassId)> {
+        self.hungry.iter().filter_map(|id| Some((self.claim(*id)?, *id))).min()
     }
 
     /// The idle resource of another class that was used longest ago; one that its class can
@@ -111,7 +112,7 @@ impl<R> State<R> {
         }
         self.classes
             .iter()
-            .filter(|(id, class)| *id != hungry && class.waiters.is_empty())
+            .filter(|(id, class)| *id != hungry && class.waiters.ready() == 0)
             .filter_map(|(_, class)| class.idle.front().map(|index| (class.can_spare(), *index)))
             .min_by_key(|(spare, index)| (!spare, self.idle(*index).used_at))
             .map(|(_, index)| index)
@@ -130,6 +131,7 @@ impl<R> State<R> {
             expires_at: None,
             last_check: None,
             doomed: None,
+            group: None,
             retiring: false,
         });
         self.counts.add(ResourceState::Creating);

@@ -120,6 +120,7 @@ impl<R> State<R> {
             self.counters.revoked += 1;
             self.closing(index, &reason, now, fx);
             self.set_state(index, SlotState::Closing(reason), now);
+            self.let_go(index);
             self.refresh(self.slots[index].class);
             fx.jobs.push(Job::Revoke { slot: SlotRef { index, id: meta.id }, meta });
         }

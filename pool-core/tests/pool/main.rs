@@ -16,6 +16,7 @@ mod errors;
 mod events;
 mod expiry;
 mod grid;
+mod groups;
 mod guide;
 mod handoff;
 mod hold_limit;

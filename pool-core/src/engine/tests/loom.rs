@@ -144,6 +144,7 @@ impl Acquire {
             class: &Class::default(),
             limits: None,
             handicap: Duration::ZERO,
+            group: None,
             labels: &Labels::default(),
             waited: Duration::ZERO,
             creates: true,

@@ -14,6 +14,7 @@ impl Rig {
         self.compare_queue();
         assert_eq!(self.state.stats(self.now).counters, self.counters, "counters");
         self.compare_limits();
+        self.compare_groups();
     }
 
     /// Finds out who was answered, and that nobody better was passed over.
@@ -32,11 +33,11 @@ impl Rig {
         self.waiting = still;
         for ask in answered {
             if ask.ticket.unfetched().is_some() {
-                let passed_over = self
-                    .waiting
-                    .iter()
-                    .find(|other| other.class == ask.class && other.rank < ask.rank);
+                let passed_over = self.waiting.iter().find(|other| {
+                    (other.class, other.group) == (ask.class, ask.group) && other.rank < ask.rank
+                });
                 assert!(passed_over.is_none(), "{ask:?} was served before {passed_over:?}");
+                self.groups.served(ask.class, ask.group);
                 self.granted.push(ask);
             } else {
                 let late = ask.expires_at.is_some_and(|at| at <= self.now) && !self.draining;
@@ -90,8 +91,8 @@ impl Rig {
                 .pending
                 .iter()
                 .filter(|held| held.class == ask.class && matches!(held.work, Work::Check(_)));
-            let waiters = self.waiting.iter().filter(|held| held.class == ask.class).count();
-            assert!(idle == 0 || checks.count() >= waiters, "{ask:?} waits beside an idle one");
+            let served = checks.count() >= self.ready(ask.class) || self.room(ask.group) == 0;
+            assert!(idle == 0 || served, "{ask:?} waits beside an idle one");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{AcquireError, Labels, Verdict};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking {
     pub(crate) class: usize,
+    pub(crate) group: Option<usize>,
     pub(crate) handicap: Duration,
     pub(crate) waited: Duration,
     pub(crate) creates: bool,
@@ -21,18 +22,21 @@ pub(crate) struct Asking {
 
 impl Rig {
     pub(crate) fn acquire(&mut self, asking: Asking) {
-        let Asking { class, handicap, waited, creates, nowait } = asking;
+        let Asking { class, group, handicap, waited, creates, nowait } = asking;
+        let plain = waited.is_zero() && group.is_none();
+        let over = group.is_some_and(|group| self.room(Some(group)) == 0);
+        let of_group = group.map(|group| self.groups.group(group));
         let had_idle = self.idle.values().any(|held| *held == class);
         let name = self.classes[class].clone();
         let clock = State::<Toy>::needs_clock(&self.config);
         let quiet = self.call(|state, now, _| {
             let now = clock.then_some(now);
-            waited.is_zero().then(|| state.lease_quietly(&name, Location::caller(), now)).flatten()
+            plain.then(|| state.lease_quietly(&name, Location::caller(), now)).flatten()
         });
         if let Some(pooled) = quiet {
             assert!(had_idle && self.waiting.is_empty(), "leased past those who wait");
             self.counters.acquired += 1;
-            self.lease(class, pooled);
+            self.lease(class, None, pooled);
             return self.compare();
         }
         let expires_at = self.config.acquire_timeout.map(|limit| self.now + limit);
@@ -41,6 +45,7 @@ impl Rig {
             class: &name,
             limits: None,
             handicap,
+            group: of_group.as_ref(),
             labels: &Labels::default(),
             waited,
             creates,
@@ -62,12 +67,12 @@ impl Rig {
                 assert!(had_idle, "granted at once, but none of its class was idle");
                 self.counters.acquired += 1;
                 self.counters.waited += waited;
-                self.lease(class, pooled);
+                self.lease(class, group, pooled);
             }
             Acquired::Queued(waiter) => {
                 assert!(!self.draining, "queued by a pool that drains");
                 let rank = (self.now + handicap - waited, self.asked);
-                self.waiting.push(Ask { waiter, ticket, class, rank, expires_at, creates });
+                self.waiting.push(Ask { waiter, ticket, class, group, rank, expires_at, creates });
             }
             Acquired::Refused(error) => match *error {
                 AcquireError::Closed => {
@@ -76,12 +81,23 @@ impl Rig {
                 }
                 AcquireError::QueueFull { .. } => {
                     assert!(self.waiting.len() >= self.config.max_waiting, "the queue has room");
-                    assert!(!had_idle, "it would only have waited for a check");
+                    assert!(!had_idle || over, "it would only have waited for a check");
                     self.counters.rejected += 1;
                 }
                 AcquireError::Timeout { .. } => {
                     assert!(nowait, "timed out at once, but it could wait");
                     self.counters.timeouts += 1;
+                }
+                AcquireError::GroupFull { .. } => {
+                    assert!(nowait && over, "its group has room, or it could wait");
+                    self.counters.timeouts += 1;
+                }
+                AcquireError::GroupQueueFull { group: told } => {
+                    let waiting = self.waiting.iter().filter(|ask| ask.group == group).count();
+                    assert!(told.max_waiting.is_some_and(|max| waiting >= max), "it has room");
+                    assert_eq!(told.waiting, waiting, "waiters of the group");
+                    assert!(!had_idle || over, "it would only have waited for a check");
+                    self.counters.rejected += 1;
                 }
                 AcquireError::Unavailable { .. } => self.counters.errors += 1,
                 AcquireError::Rejected(_) => panic!("no policy is here"),
@@ -92,13 +108,14 @@ impl Rig {
         self.compare();
     }
 
-    fn lease(&mut self, class: usize, pooled: Box<Pooled<Toy>>) {
+    fn lease(&mut self, class: usize, group: Option<usize>, pooled: Box<Pooled<Toy>>) {
         assert_eq!(pooled.meta.class, self.classes[class], "leased to the wrong class");
         assert_eq!(pooled.resource.id, pooled.slot.id, "leased the wrong resource");
         let twice = self.leases.iter().any(|(_, held)| held.slot.id == pooled.slot.id);
         assert!(!twice, "resource {} was leased twice at once", pooled.slot.id);
         let max = self.config.max_use_count.unwrap_or(u64::MAX);
         assert!(pooled.meta.uses <= max, "resource {} was leased too often", pooled.slot.id);
+        self.groups.leases.insert(pooled.slot.id, group);
         self.leases.push((class, pooled));
     }
 
@@ -116,7 +133,12 @@ impl Rig {
         let waited = self.waiting.contains(ask);
         let answer = self.call(|state, now, fx| state.expire(ask.waiter, &ask.ticket, now, fx));
         if waited {
-            assert!(matches!(answer, Err(error) if matches!(*error, AcquireError::Timeout { .. })));
+            let full = self.room(ask.group) == 0;
+            match answer.expect_err("it still waited").as_ref() {
+                AcquireError::Timeout { .. } => assert!(!full, "its group was full"),
+                AcquireError::GroupFull { .. } => assert!(full, "its group had room"),
+                error => panic!("not out of time: {error}"),
+            }
             self.counters.timeouts += 1;
             self.waiting.retain(|held| held != ask);
         } else {
@@ -131,7 +153,7 @@ impl Rig {
                 self.counters.acquired += 1;
                 self.counters.waited += pooled.waited;
                 self.granted.retain(|held| held != ask);
-                self.lease(ask.class, pooled);
+                self.lease(ask.class, ask.group, pooled);
             }
             Err(_) => self.failed.retain(|held| held != ask),
         }
@@ -150,6 +172,7 @@ impl Rig {
 
     pub(crate) fn release(&mut self, at: usize, how: Return) {
         let (_, mut pooled) = self.leases.remove(at);
+        self.groups.leases.remove(&pooled.slot.id);
         self.counters.released += 1;
         if how != Return::Untouched {
             self.used.insert(pooled.slot.id, self.now);

@@ -2,6 +2,7 @@
 
 mod account;
 mod callers;
+mod groups;
 mod operators;
 mod tasks;
 mod time;
@@ -11,6 +12,7 @@ pub(crate) use callers::Asking;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use groups::Parties;
 use tokio::time::Instant;
 
 use crate::engine::{Effects, Job, Pooled, SlotRef, State, Ticket};
@@ -30,6 +32,7 @@ pub(crate) struct Ask {
     waiter: usize,
     ticket: Arc<Ticket<Toy>>,
     pub(crate) class: usize,
+    group: Option<usize>,
     /// When it is deemed to have come, then its number: the order of service.
     pub(crate) rank: (Instant, u64),
     expires_at: Option<Instant>,
@@ -70,6 +73,7 @@ pub(crate) struct Rig {
     /// One part each, but the first.
     classes: Vec<Class>,
     limits: Vec<Limits>,
+    groups: Parties,
     asked: u64,
     /// The class of a request that something may be created for, while the engine is asked.
     asking: Option<usize>,
@@ -95,7 +99,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(mut config: Config, class_count: usize) -> Self {
+    pub(crate) fn new(mut config: Config, class_count: usize, group_count: usize) -> Self {
         config.seed = Some(7);
         let now = Instant::now();
         let mut classes = vec![Class::default()];
@@ -113,6 +117,7 @@ impl Rig {
             config,
             classes,
             limits,
+            groups: Parties::new(group_count),
             asked: 0,
             asking: None,
             waiting: Vec::new(),

@@ -11,6 +11,9 @@ use crate::engine::slot::SlotState;
 impl Rig {
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
+        if self.config.hold_limit.is_some() {
+            self.groups.begin_anew();
+        }
         let next = self.call(|state, now, fx| state.tick(now, fx));
         assert!(next.is_none_or(|at| at > self.now), "a tick that asks for itself spins");
         self.compare();
