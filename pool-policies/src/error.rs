@@ -21,10 +21,10 @@ pub enum PolicyError {
         /// The rule that it breaks, for people.
         why: &'static str,
     },
-    /// A profile or region has a name that is not allowed.
+    /// A profile, region or tenant has a name that is not allowed.
     #[error("{name:?} is not a {kind} name: {why}")]
     Name {
-        /// `profile` or `region`.
+        /// `profile`, `region` or `tenant`.
         kind: &'static str,
         /// The name, cut short if it is long.
         name: String,
@@ -34,7 +34,7 @@ pub enum PolicyError {
     /// A profile or region is meant that is not there.
     #[error("there is no {kind} {name:?}")]
     Unknown {
-        /// `profile` or `region`.
+        /// `profile`, `region` or `tenant`.
         kind: &'static str,
         /// The name, cut short if it is long.
         name: String,
@@ -42,7 +42,7 @@ pub enum PolicyError {
     /// `min_size` of a profile or region is larger than its `max_size`.
     #[error("{kind} {name:?}: min_size {min} is larger than max_size {max}")]
     MinAboveMax {
-        /// `profile` or `region`.
+        /// `profile`, `region` or `tenant`.
         kind: &'static str,
         /// Its name.
         name: String,

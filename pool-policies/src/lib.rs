@@ -1,16 +1,18 @@
-//! Five policies for [`pool_core`], each usable alone and with any driver.
+//! Six policies for [`pool_core`], each usable alone and with any driver.
 //!
 //! | policy | what it does | what it asks of the driver |
 //! |---|---|---|
 //! | [`Profiles`] | a class per profile, with a directory of its own for each resource | [`ProfileSpec`] |
 //! | [`Priority`] | who waits is served by priority, and ages, so that nobody starves | nothing |
+//! | [`Tenants`] | what each tenant may have, and its share of the leases while others wait | nothing |
 //! | [`GeoProxy`] | a class per region, spread over the region's healthy proxies | [`ProxySpec`], [`ProxyResource`] |
 //! | [`DynamicSizing`] | how many resources are kept follows the waits and the utilization | nothing |
 //! | [`Warming`] | a new resource is used once before anybody gets it | [`Warm`] |
 //!
 //! Policies stack in the order in which they are added, and this is the order to add them in:
 //! [`Profiles`] before [`GeoProxy`], since a profile may name a default region; both before
-//! [`Warming`], since a proxy should be probed before a page is loaded through it.
+//! [`Warming`], since a proxy should be probed before a page is loaded through it. [`Tenants`] come
+//! before [`Priority`], since a tenant's priorities are clamped.
 //!
 //! # Examples
 //!
@@ -45,6 +47,7 @@ mod name;
 mod part;
 mod priority;
 mod profiles;
+mod tenants;
 mod warming;
 
 pub use dynamic_sizing::{DynamicSizing, DynamicSizingBuilder};
@@ -55,4 +58,5 @@ pub use geo_proxy::{
 };
 pub use priority::Priority;
 pub use profiles::{Profile, ProfileInstance, ProfileMode, ProfileSpec, Profiles, ProfilesBuilder};
+pub use tenants::{Tenant, Tenants};
 pub use warming::{Warm, WarmUp, Warming};

@@ -1,6 +1,6 @@
 use crate::PolicyError;
 
-/// Longest name of a profile or region, in bytes: with a suffix it still fits a file name.
+/// Longest name of a profile, region or tenant, in bytes: with a suffix it still fits a file name.
 const MAX_LENGTH: usize = 64;
 
 /// Checks a name that may become a directory's name or part of a command line.

@@ -19,7 +19,7 @@ pub(crate) struct Asked<'a> {
     /// Limits that the policies give the class; set only when the class is new.
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
-    pub(crate) group: Option<&'a Arc<Group>>,
+    pub(crate) group: Option<&'a std::sync::Arc<Group>>,
     pub(crate) labels: &'a Labels,
     /// Time that it had waited before it came here.
     pub(crate) waited: Duration,

@@ -9,4 +9,5 @@ mod profiles;
 mod sizing;
 mod stacks;
 mod support;
+mod tenants;
 mod warming;
