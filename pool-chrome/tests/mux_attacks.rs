@@ -198,17 +198,25 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
         let nested = attacker.ok(Some(&page), "Target.attachToTarget", nested).await;
         let nested = nested["sessionId"].as_str().unwrap().to_owned();
 
+        let within = json!({ "targetId": own });
+        let within = attacker.ok(None, "Target.attachToTarget", within).await;
+        let within = within["sessionId"].as_str().unwrap().to_owned();
+
         let mut tried = 0;
-        for session in [None, Some(&child), Some(&page), Some(&nested)] {
+        for session in [None, Some(&child), Some(&page), Some(&nested), Some(&within)] {
             let session = session.map(String::as_str);
             let mut list = attacks(&witness);
-            if session == Some(&page) || session == Some(&nested) {
+            if ![None, Some(child.as_str())].contains(&session) {
                 list.extend(page_attacks(&witness));
             }
             for (method, params) in list {
-                let reply = attacker.ask(session, method, params.clone()).await.to_string();
+                let reply = if session == Some(&within) {
+                    ask_within(&mut attacker, &within, method, &params).await
+                } else {
+                    attacker.ask(session, method, params.clone()).await
+                };
                 // What the attacker itself has said may be repeated to it.
-                let reply = without(&reply, &params);
+                let reply = without(&reply.to_string(), &params);
                 for secret in witness.secrets() {
                     assert!(
                         !reply.contains(secret),
@@ -235,6 +243,101 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
         assert_eq!(witness.state().await, before, "{engine:?}");
         assert!(rig.mux.end_reason().is_none());
     }
+}
+
+/// The reply to a command in a session that is not flattened.
+async fn ask_within(client: &mut Client, session: &str, method: &str, params: &Value) -> Value {
+    let message = json!({ "id": 7, "method": method, "params": params }).to_string();
+    let outer = json!({ "sessionId": session, "message": message });
+    client.ok(None, "Target.sendMessageToTarget", outer).await;
+    let inner = |params: &Value| -> Value {
+        serde_json::from_str(params["message"].as_str().unwrap()).unwrap()
+    };
+    let reply = |params: &Value| inner(params)["id"] == 7 && params["sessionId"] == session;
+    inner(&client.event("Target.receivedMessageFromTarget", reply).await["params"])
+}
+
+#[tokio::test]
+async fn no_message_reaches_chromium_unjudged_however_deep_it_lies() {
+    let rig = Rig::new(ENGINES[0]).await;
+    let (_lease, mut witness) = Witness::new(&rig).await;
+    let (_own, mut attacker) = rig.client(LeaseKind::Shared).await;
+    let made = attacker.ok(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
+    let attach = json!({ "targetId": made["targetId"] });
+    let attached = attacker.ok(None, "Target.attachToTarget", attach.clone()).await;
+    let mut path = vec![attached["sessionId"].as_str().unwrap().to_owned()];
+    let attached = ask_within(&mut attacker, &path[0], "Target.attachToTarget", &attach).await;
+    path.push(attached["result"]["sessionId"].as_str().unwrap().to_owned());
+
+    let inner = |session: &str, message: &str| {
+        json!({ "id": 8, "method": "Target.sendMessageToTarget",
+            "params": { "sessionId": session, "message": message } })
+        .to_string()
+    };
+    for method in ["Tracing.start", "Browser.crash", "Target.exposeDevToolsProtocol"] {
+        // Two deep, by the way that is right.
+        let deep = json!({ "id": 9, "method": method }).to_string();
+        let params = json!({ "sessionId": path[1], "message": deep });
+        let method = "Target.sendMessageToTarget";
+        let sent = ask_within(&mut attacker, &path[0], method, &params).await;
+        assert!(sent.get("error").is_none(), "{sent}");
+        let refused = |params: &Value| {
+            let message = params["message"].as_str().unwrap();
+            message.contains("receivedMessage") && message.contains("error")
+        };
+        attacker.event("Target.receivedMessageFromTarget", refused).await;
+        // In itself, in what lies above it, and in the witness.
+        for wrong in [&path[0], &witness.session, &witness.target] {
+            let params = json!({ "sessionId": wrong, "message": deep });
+            let sent = ask_within(&mut attacker, &path[0], method, &params).await;
+            assert!(sent["error"].is_object(), "{wrong}: {sent}");
+        }
+    }
+    let victim = witness.session.clone();
+    let close = r#"{"id":1,"method":"Page.close"}"#;
+    let mut turned = close.to_owned();
+    for level in 0..16 {
+        turned = inner(&path[level % 2], &turned);
+    }
+    for trick in [
+        inner(&victim, close),
+        format!(r#"{{"id":1,"method":"Page.close","sessionId":"{victim}"}}"#),
+        format!("{close}\0{close}"),
+        format!("{close}{close}"),
+        "{\"id\":1,\"method\":\"Page.cl\\u006fse\",\"params\":{\"x\":".to_owned(),
+        format!("[{close}]"),
+        "[".repeat(100_000),
+        r#"{"id":1,"method":"#.repeat(10_000),
+        "\u{0}".to_owned(),
+        "\u{feff}{}".to_owned(),
+        r#"{"id":-1000001,"method":"Page.close"}"#.to_owned(),
+        turned,
+    ] {
+        let params = json!({ "sessionId": path[0], "message": trick });
+        attacker.ok(None, "Target.sendMessageToTarget", params).await;
+        let refused = |params: &Value| params.to_string().contains("error");
+        attacker.event("Target.receivedMessageFromTarget", refused).await;
+    }
+    // Where two are named, the session counts; of two members of one name the last.
+    let both = json!({ "sessionId": victim, "targetId": made["targetId"], "message": close });
+    attacker.fails(None, "Target.sendMessageToTarget", both).await;
+    let both = format!(
+        r#"{{"id":77,"method":"Target.sendMessageToTarget","params":{{"sessionId":"{}","sessionId":"{victim}","message":"{{}}"}}}}"#,
+        path[0]
+    );
+    attacker.send_text(&both).await;
+    assert!(attacker.reply(77).await["error"].is_object());
+
+    for event in &attacker.events {
+        for secret in witness.secrets() {
+            assert!(!event.to_string().contains(secret), "{event}");
+        }
+    }
+    assert_eq!(witness.client.evaluate(&victim, "6*7").await, json!(42));
+    let one = json!({ "expression": "1" });
+    let alive = ask_within(&mut attacker, &path[0], "Runtime.evaluate", &one).await;
+    assert_eq!(alive["result"]["result"]["value"], 1);
+    assert!(rig.mux.end_reason().is_none());
 }
 
 fn without(reply: &str, params: &Value) -> String {
@@ -266,7 +369,6 @@ async fn tricks_with_the_envelope_are_refused_and_harm_nobody() {
             r#"[{"id":1,"method":"Browser.crash"}]"#.to_owned(),
             r#"{"id":-1000001,"method":"Browser.getVersion"}"#.to_owned(),
             r#"{"id":1e3,"method":"Browser.getVersion"}"#.to_owned(),
-            r#"{"id":1,"method":"Browser.getVersion","params":[]}"#.to_owned(),
             r#"{"id":1,"method":"Browser.getVersion","params":{"#.to_owned(),
             r#"{"id":1,"method":"Browser.getVersion","extra":{}}"#.to_owned(),
             "{".repeat(100_000),

@@ -19,11 +19,14 @@ use super::suffix::OWN_IDS_FROM;
 pub(crate) struct Command<'a> {
     pub(crate) id: i32,
     pub(crate) method: Cow<'a, str>,
-    /// An object, if any.
+    /// An object or a list, if any. Chromium takes a list for commands that have no params.
     pub(crate) params: Option<&'a RawValue>,
     /// Not empty, if any.
     pub(crate) session: Option<Cow<'a, str>>,
 }
+
+/// Chromium's words for a message that names no method.
+const NO_METHOD: &str = "Message must have string 'method' property";
 
 /// Reason why a message is not a command, as Chromium would have said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,11 @@ pub(crate) fn parse(text: &str) -> Result<Command<'_>, Malformed> {
     if wire.id <= OWN_IDS_FROM {
         return Err(Malformed::request(None, "Message must have an 'id' above -1000000"));
     }
-    if wire.params.is_some_and(|params| !params.get().starts_with('{')) {
+    if wire.method.0.is_empty() {
+        // Chromium says so on no session: nobody here would hear it.
+        return Err(Malformed::request(Some(wire.id), NO_METHOD));
+    }
+    if wire.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
         return Err(Malformed::request(Some(wire.id), "Message may have object 'params' property"));
     }
     Ok(Command {
@@ -159,6 +166,27 @@ pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> V
     frame
 }
 
+/// A message of a session that is not flattened, inside of an event of the session above it.
+pub(crate) fn received(
+    nested: SessionId,
+    target: &str,
+    message: &[u8],
+    session: Option<SessionId>,
+) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(message.len() + message.len() / 4 + 256);
+    frame.extend_from_slice(br#"{"method":"Target.receivedMessageFromTarget","params":"#);
+    frame.extend_from_slice(br#"{"sessionId":""#);
+    frame.extend_from_slice(nested.as_str().as_bytes());
+    frame.extend_from_slice(br#"","message":"#);
+    push_string(&mut frame, &String::from_utf8_lossy(message));
+    frame.extend_from_slice(br#","targetId":"#);
+    push_string(&mut frame, target);
+    frame.push(b'}');
+    push_session(&mut frame, session);
+    frame.push(b'}');
+    frame
+}
+
 fn push_session(frame: &mut Vec<u8>, session: Option<SessionId>) {
     if let Some(session) = session {
         frame.extend_from_slice(br#","sessionId":""#);
@@ -202,7 +230,7 @@ impl Malformed {
         };
         let known = ["id", "method", "params", "sessionId"];
         let message = if !object.get("method").is_some_and(serde_json::Value::is_string) {
-            "Message must have string 'method' property"
+            NO_METHOD
         } else if object.get("sessionId").is_some_and(|id| !id.is_string()) {
             "Message may have string 'sessionId' property"
         } else if object.keys().any(|key| !known.contains(&key.as_str())) {
@@ -281,6 +309,18 @@ mod tests {
     }
 
     #[test]
+    fn params_may_be_left_out_in_every_way_that_chromium_takes() {
+        for (text, params) in [
+            (r#"{"id":1,"method":"A.b"}"#, None),
+            (r#"{"id":1,"method":"A.b","params":null}"#, None),
+            (r#"{"id":1,"method":"A.b","params":{}}"#, Some("{}")),
+            (r#"{"id":1,"method":"A.b","params":[]}"#, Some("[]")),
+        ] {
+            assert_eq!(parse(text).unwrap().params.map(RawValue::get), params, "{text}");
+        }
+    }
+
+    #[test]
     fn errors_are_those_of_chromium() {
         let property = "Message has property other than 'id', 'method', 'sessionId', 'params'";
         for (text, code, message) in [
@@ -295,6 +335,7 @@ mod tests {
             (r#"{"method":"A.b"}"#, -32600, "Message must have integer 'id' property"),
             (r#"{"id":1}"#, -32600, "Message must have string 'method' property"),
             (r#"{"id":1,"method":5}"#, -32600, "Message must have string 'method' property"),
+            (r#"{"id":1,"method":""}"#, -32600, "Message must have string 'method' property"),
             (
                 r#"{"id":1,"method":"A.b","sessionId":5}"#,
                 -32600,
@@ -314,7 +355,6 @@ mod tests {
             r#"{"id":1,"method":"A.b","sessionId":"","sessionId":"X"}"#,
             r#"{"id":1,"method":"A.b","params":null,"params":{}}"#,
             r#"{"id":1,"method":"A.b"} {"id":2,"method":"C.d"}"#,
-            r#"{"id":1,"method":"A.b","params":[]}"#,
             r#"{"id":1,"method":"A.b","params":"x"}"#,
             "{\"id\":1,\"method\":\"A.b\"}\0{\"id\":2,\"method\":\"Browser.close\"}",
             "{\"id\":1,\"method\":\"A.b\",\"params\":{\"x\":\"\0\"}}",

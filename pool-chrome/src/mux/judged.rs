@@ -17,9 +17,16 @@ use crate::protocol;
 const OWNED: &[(&str, &[Rule])] = &[
     (
         "Target.TargetID",
-        &[Rule::OwnTarget, Rule::Attach, Rule::TargetInfo, Rule::WindowOfTarget, Rule::Detach],
+        &[
+            Rule::OwnTarget,
+            Rule::Attach,
+            Rule::TargetInfo,
+            Rule::WindowOfTarget,
+            Rule::Detach,
+            Rule::Message,
+        ],
     ),
-    ("Target.SessionID", &[Rule::Detach]),
+    ("Target.SessionID", &[Rule::Detach, Rule::Message]),
     ("Browser.WindowID", &[Rule::Window]),
     (
         "Browser.BrowserContextID",
@@ -46,6 +53,7 @@ const BY_RULE: &[(&str, &str, Rule)] = &[
     ("Target.createBrowserContext", "proxyServer", Rule::CreateContext),
     ("Target.createBrowserContext", "proxyBypassList", Rule::CreateContext),
     ("Target.createTarget", "url", Rule::CreateTarget),
+    ("Target.sendMessageToTarget", "message", Rule::Message),
 ];
 
 /// Types that are harmless wherever they stand.

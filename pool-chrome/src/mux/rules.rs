@@ -42,8 +42,12 @@ pub(crate) enum Rule {
     AutoAttach,
     /// Address and context are checked; the warm page answers the first one.
     CreateTarget,
-    /// Own targets only, always flattened.
+    /// Own targets only, to Chromium always flattened.
     Attach,
+    /// Passes; to Chromium always flattened.
+    AttachBelow,
+    /// Own sessions that are not flattened: the message inside is judged like any other.
+    Message,
     /// Own targets only.
     OwnTarget,
     /// Own sessions only, sent to whoever made the session.
@@ -114,11 +118,12 @@ static TABLE: &[Row] = &[
     both("Target.getTargets",                     Targets,           Targets),
     both("Target.getTargetInfo",                  TargetInfo,        TargetInfo),
     both("Target.setDiscoverTargets",             Discover,          Refuse),
-    both("Target.setAutoAttach",                  AutoAttach,        Pass),
+    both("Target.setAutoAttach",                  AutoAttach,        AttachBelow),
     both("Target.createBrowserContext",           CreateContext,     NotAllowed),
     both("Target.disposeBrowserContext",          DisposeContext,    NotAllowed),
     both("Target.createTarget",                   CreateTarget,      CreateTarget),
     both("Target.attachToTarget",                 Attach,            Attach),
+    both("Target.sendMessageToTarget",            Message,           Message),
     both("Target.closeTarget",                    OwnTarget,         OwnTarget),
     both("Target.activateTarget",                 OwnTarget,         OwnTarget),
     both("Target.detachFromTarget",               Detach,            Detach),
@@ -283,6 +288,13 @@ pub(crate) fn rule(method: &str, session: SessionKind, lease: LeaseKind) -> Rule
     }
 }
 
+/// Returns whether a method is about one page, frame or worker, and is a lease's to use there.
+pub(crate) fn is_of_pages(method: &str, lease: LeaseKind) -> bool {
+    let domain = method.split_once('.').map_or("", |(domain, _)| domain);
+    PAGE_DOMAINS.binary_search(&domain).is_ok()
+        && !matches!(rule(method, SessionKind::Page, lease), Refuse | NotAllowed | Nothing)
+}
+
 /// The rule for what stands in no row.
 fn otherwise(domain: &str, session: SessionKind, lease: LeaseKind) -> Rule {
     let allowed = match (lease, session) {
@@ -352,7 +364,6 @@ mod tests {
             "Browser.executeBrowserCommand",
             "Browser.getBrowserCommandLine",
             "Target.exposeDevToolsProtocol",
-            "Target.sendMessageToTarget",
             "Target.madeUpTomorrow",
             "MadeUp.tomorrow",
             "Storage.clearDataForOrigin",

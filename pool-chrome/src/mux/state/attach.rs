@@ -368,6 +368,8 @@ impl State {
             parent: maker,
             waiting: false,
             automatic: false,
+            nested: false,
+            nests: false,
             unanswered: 0,
             is_root: false,
         };

@@ -18,9 +18,13 @@ pub(super) struct Request<'a> {
     pub(super) connection: ConnectionId,
     pub(super) lease: LeaseId,
     pub(super) kind: LeaseKind,
+    /// Which kind of session that is.
+    pub(super) on: SessionKind,
     /// The session that it is for.
     pub(super) session: SessionId,
-    /// The same as the client names it; `None` for its root.
+    /// The nested session that it came in.
+    pub(super) within: Option<SessionId>,
+    /// The session as answers name it; `None` for the client's root.
     pub(super) visible: Option<SessionId>,
     pub(super) id: i32,
     pub(super) method: Cow<'a, str>,
@@ -45,8 +49,19 @@ impl State {
         text: &str,
         whole: Option<&Bytes>,
     ) {
+        self.client_message_in(connection, None, text, whole);
+    }
+
+    /// Takes one message from a client, which may have come inside of a nested session.
+    pub(super) fn client_message_in(
+        &mut self,
+        connection: ConnectionId,
+        within: Option<SessionId>,
+        text: &str,
+        whole: Option<&Bytes>,
+    ) {
         let Some(client) = self.clients.get(&connection) else { return };
-        let (lease, root) = (client.lease, client.root);
+        let (lease, root, nests) = (client.lease, client.root, client.nests);
         let bare = match client.page {
             Some(BoundPage::Attached(page)) => page,
             Some(BoundPage::Attaching(_)) | None => root,
@@ -54,17 +69,23 @@ impl State {
         let command = match envelope::parse(text) {
             Ok(command) => command,
             Err(bad) => {
-                let error = envelope::error(bad.id, bad.code, &bad.message, None);
+                let error = envelope::error(bad.id, bad.code, &bad.message, within);
                 return self.deliver(connection, error);
             }
         };
         let (session, visible) = match &command.session {
-            None => (bare, None),
+            None => (within.unwrap_or(bare), within),
             Some(named) => match SessionId::parse(named) {
-                Some(session) if session != root && session != bare => (session, Some(session)),
-                _ => return self.no_session(connection, command.id),
+                Some(session) if ![Some(root), Some(bare), within].contains(&Some(session)) => {
+                    (session, Some(session))
+                }
+                _ => return self.no_session(connection, command.id, within),
             },
         };
+        // A session is only known where its messages travel.
+        if nests && self.nest_of(session) != within {
+            return self.no_session(connection, command.id, within);
+        }
         let on = match self.sessions.get(&session).map(|held| held.owner) {
             Some(Owner::Browser { connection: its, .. }) if its == connection => {
                 SessionKind::Browser
@@ -76,13 +97,25 @@ impl State {
             Some(Owner::Tab { connection: its, page }) if its == connection => {
                 return self.tab_command(connection, session, page, &command);
             }
-            _ => return self.no_session(connection, command.id),
+            _ => return self.no_session(connection, command.id, within),
         };
         let Some(held) = self.leases.get(&lease) else { return };
         let Command { id, method, params, .. } = command;
         let kind = held.options.kind;
-        let request =
-            Request { connection, lease, kind, session, visible, id, method, params, text, whole };
+        let request = Request {
+            connection,
+            lease,
+            kind,
+            on,
+            session,
+            within,
+            visible,
+            id,
+            method,
+            params,
+            text,
+            whole,
+        };
         let rule = rules::rule(&request.method, on, kind);
         self.apply(rule, &request);
     }
@@ -94,9 +127,9 @@ impl State {
         }
     }
 
-    fn no_session(&mut self, connection: ConnectionId, id: i32) {
+    fn no_session(&mut self, connection: ConnectionId, id: i32, within: Option<SessionId>) {
         let message = "Session with given id not found.";
-        self.deliver(connection, envelope::error(Some(id), -32001, message, None));
+        self.deliver(connection, envelope::error(Some(id), -32001, message, within));
     }
 
     /// A command on a tab's session, which is ours alone. Puppeteer sends these and no others.

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use super::super::client_proxies::ClientProxies;
 use super::super::lease_options::LeaseKind;
 use super::super::outbox::{Frame, LARGE};
-use super::super::rules::Rule;
+use super::super::rules::{self, Rule, SessionKind};
 use super::super::target::Id;
 use super::browser::DiscoverParams;
 use super::client::Request;
 use super::context::ForeignContext;
 use super::{Reply, State, Watch};
-use crate::mux::EndReason;
-use crate::mux::envelope;
+use crate::mux::{EndReason, envelope};
+use crate::protocol;
 
 /// The protocol's codes for what a caller did wrong.
 pub(super) const SERVER_ERROR: i32 = -32000;
@@ -39,14 +39,11 @@ impl State {
                 }
                 self.pass(request);
             }
-            Rule::Refuse => {
-                let place = match request.kind {
-                    LeaseKind::Shared => "a shared browser lease",
-                    LeaseKind::Exclusive => "a browser lease",
-                };
-                let message = format!("'{}' is not available in {place}", request.method);
-                self.refuse(request, SERVER_ERROR, &message);
+            Rule::Refuse | Rule::NotAllowed if !protocol::has_command(&request.method) => {
+                let message = format!("'{}' wasn't found", request.method);
+                self.refuse(request, NOT_FOUND, &message);
             }
+            Rule::Refuse => self.refuse_method(request),
             Rule::NotAllowed => self.refuse(request, SERVER_ERROR, "Not allowed"),
             Rule::Nothing => self.answer(&request.relay(), "{}"),
             Rule::Holder => self.ask_holder(request),
@@ -67,6 +64,8 @@ impl State {
             Rule::AutoAttach => self.auto_attach(request),
             Rule::CreateTarget => self.create_target(request),
             Rule::Attach => self.attach(request),
+            Rule::AttachBelow => self.auto_attach_below(request),
+            Rule::Message => self.send_to_target(request),
             Rule::OwnTarget => {
                 let Some((params, _)) = self.own_target(request, "No target with given id found")
                 else {
@@ -183,6 +182,25 @@ impl State {
                 self.refuse(request, NOT_FOUND, &message);
             }
         }
+    }
+
+    /// Refuses a command that Chromium has. One that is about a page comes from a client that has
+    /// forgotten to name its session, and learns that.
+    fn refuse_method(&mut self, request: &Request<'_>) {
+        let method = &request.method;
+        if request.on == SessionKind::Browser && rules::is_of_pages(method, request.kind) {
+            let message = format!(
+                "'{method}' wasn't found: it is about a page, and the message names no session \
+                 of one (\"sessionId\")"
+            );
+            return self.refuse(request, NOT_FOUND, &message);
+        }
+        let place = match request.kind {
+            LeaseKind::Shared => "a shared browser lease",
+            LeaseKind::Exclusive => "a browser lease",
+        };
+        let message = format!("'{method}' is not available in {place}");
+        self.refuse(request, SERVER_ERROR, &message);
     }
 
     pub(super) fn refuse(&mut self, request: &Request<'_>, code: i32, message: &str) {

@@ -161,12 +161,10 @@ impl State {
                 if !self.is_own_child(connection, &info) {
                     return self.release(child, None, Some(session));
                 }
-                self.insert_session(
-                    child,
-                    Owner::Page(connection),
-                    Some(info.target_id),
-                    Some(session),
-                );
+                let target = info.target_id;
+                let owner = Owner::Page(connection);
+                self.insert_session(child, owner, Some(target.clone()), Some(session));
+                self.nest(child, session, &target);
                 self.apply_to_new_page(connection, child);
             }
             "Target.detachedFromTarget" => {
@@ -280,6 +278,7 @@ impl State {
         } else {
             return self.release(child, None, Some(session));
         }
+        self.nest(child, session, &info.target_id);
         self.emit(session, "Target.attachedToTarget", params.get());
     }
 

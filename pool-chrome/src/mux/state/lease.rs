@@ -36,8 +36,9 @@ pub(crate) struct Lease {
     pub(super) owes_page: bool,
     /// A client has been connected: whatever opens now may be its own.
     pub(super) used: bool,
-    /// Commands that would make a page, while the warm one is being made.
-    pub(crate) waiting_for_warm: Vec<(ConnectionId, String)>,
+    /// Commands that would make a page, while the warm one is being made, and the nested sessions
+    /// that they came in.
+    pub(crate) waiting_for_warm: Vec<(ConnectionId, Option<SessionId>, String)>,
     /// A browser session made ahead for the next connection.
     pub(crate) spare: Option<SessionId>,
     pub(crate) windows: HashSet<i64>,

@@ -175,6 +175,7 @@ impl State {
             page: None,
             link,
             ignore_certificates: false,
+            nests: false,
             held: Vec::new(),
             downloads,
             commands,

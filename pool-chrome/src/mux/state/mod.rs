@@ -13,6 +13,7 @@ mod download;
 mod event;
 mod lease;
 mod lifecycle;
+mod nested;
 mod page_command;
 mod pending;
 mod reply;
@@ -95,6 +96,10 @@ pub(crate) struct Session {
     pub(crate) waiting: bool,
     /// It came by auto-attach, not by a command of its client.
     pub(crate) automatic: bool,
+    /// To its client it is not flattened: its messages travel inside of its parent's.
+    pub(crate) nested: bool,
+    /// So are those that attach by themselves below it.
+    pub(crate) nests: bool,
     /// Commands of its client that Chromium has not answered.
     pub(crate) unanswered: u32,
     /// Its client takes it for the root, and names no session for it.
@@ -119,6 +124,8 @@ pub(crate) struct Client {
     pub(crate) page: Option<BoundPage>,
     pub(crate) link: Arc<Link>,
     pub(crate) ignore_certificates: bool,
+    /// It has asked for sessions that are nested.
+    pub(crate) nests: bool,
     /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
     /// for the page when it reads the reply.
     pub(crate) held: Vec<(Id, Bytes)>,
@@ -446,7 +453,10 @@ impl State {
     /// budget was spent, is closed here at the latest.
     fn deliver(&mut self, connection: ConnectionId, message: impl Into<Bytes>) {
         let Some(client) = self.clients.get(&connection) else { return };
-        if client.link.push(message.into()).is_err() {
+        let message = message.into();
+        let message = if client.nests { self.wrapped(message) } else { Ok(Some(message)) };
+        let push = |message: Option<Bytes>| message.map_or(Ok(()), |it| client.link.push(it));
+        if message.and_then(push).is_err() {
             self.close_connection(connection, EndReason::SlowReader);
         }
     }

@@ -90,4 +90,9 @@ pub(crate) enum Watch {
     Targets,
     /// A window is named.
     Window,
+    /// This target is attached to, by a session that is nested or not.
+    Attached {
+        target: Id,
+        nested: bool,
+    },
 }

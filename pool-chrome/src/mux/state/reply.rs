@@ -134,7 +134,7 @@ impl State {
         let Some(client) = self.clients.get(&relay.connection) else { return };
         let lease = client.lease;
         match watch {
-            Watch::Nothing => {}
+            Watch::Nothing | Watch::Attached { .. } => {}
             Watch::Target { going } => {
                 if let Some(target) = named(result).target_id {
                     if let Some(address) = going {
@@ -245,8 +245,8 @@ impl State {
         };
         self.show_first_page(lease);
         let Some(held) = self.leases.get_mut(&lease) else { return };
-        for (connection, message) in std::mem::take(&mut held.waiting_for_warm) {
-            self.client_message(connection, &message, None);
+        for (connection, within, message) in std::mem::take(&mut held.waiting_for_warm) {
+            self.client_message_in(connection, within, &message, None);
         }
     }
 }

@@ -51,6 +51,31 @@ impl Stage {
             .collect()
     }
 
+    /// A session on a client's page that is not flattened.
+    #[cfg(test)]
+    pub(super) fn nest(&mut self, actor: &Actor) -> String {
+        let attach = json!({ "id": 2, "method": "Target.attachToTarget",
+            "params": { "targetId": actor.page } });
+        self.hear(actor, &attach.to_string());
+        let command = self.written().pop().expect("it is handed on");
+        assert_eq!(command["params"]["flatten"], json!(true));
+        let nested = self.session();
+        let on = command["sessionId"].as_str().expect("on the client's root");
+        let info = json!({ "targetId": actor.page, "type": "page", "title": "",
+            "url": "about:blank", "attached": true, "browserContextId": actor.context });
+        let params =
+            json!({ "sessionId": nested, "targetInfo": info, "waitingForDebugger": false });
+        let attached = format!(
+            r#"{{"method":"Target.attachedToTarget","params":{params},"sessionId":"{on}"}}"#
+        );
+        self.state.browser_message(attached.into());
+        let id = &command["id"];
+        let answer =
+            format!(r#"{{"id":{id},"result":{{"sessionId":"{nested}"}},"sessionId":"{on}"}}"#);
+        self.state.browser_message(answer.into());
+        nested
+    }
+
     fn session(&mut self) -> String {
         self.next_session += 1;
         format!("{:032X}", self.next_session)

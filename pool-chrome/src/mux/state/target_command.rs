@@ -47,7 +47,8 @@ impl State {
         let Some(held) = self.leases.get_mut(&request.lease) else { return };
         if matches!(held.warm, Warm::Creating | Warm::Attached { .. }) {
             // Which page is whose could not be told apart. It takes some milliseconds.
-            held.waiting_for_warm.push((request.connection, request.text.to_owned()));
+            let text = request.text.to_owned();
+            held.waiting_for_warm.push((request.connection, request.within, text));
             return;
         }
         let rule = held.address_rule();
@@ -133,27 +134,31 @@ impl State {
 
     pub(super) fn attach(&mut self, request: &Request<'_>) {
         let missing = "No target with given id found";
-        let Some(params) = self.read::<Params>(request) else { return };
+        let Some(mut params) = self.read::<Params>(request) else { return };
+        let Some(nested) = self.takes_nested(request, &mut params) else { return };
         let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
         let own_browser = self
             .browsers
             .get(&request.session)
             .is_some_and(|browser| browser.own_target.as_deref() == Some(named));
-        let mut params = if own_browser {
-            params
+        let target = if own_browser {
+            named.into()
         } else {
-            let Some((params, _)) = self.own_target(request, missing) else { return };
-            params
+            let Some((_, own)) = self.own_target(request, missing) else { return };
+            params.insert("targetId".to_owned(), json!(&*own));
+            own
         };
-        params.insert("flatten".to_owned(), json!(true));
-        self.send_watched(request, Some(&params), Watch::Nothing);
+        self.send_watched(request, Some(&params), Watch::Attached { target, nested });
     }
 
     pub(super) fn client_detach(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
         let session = match (params.get("sessionId"), params.get("targetId")) {
             (Some(Value::String(named)), _) => SessionId::parse(named),
-            (None, Some(Value::String(target))) => self.session_on(request, target),
+            (None, Some(Value::String(target))) => match self.only_session_on(request, target) {
+                Ok(session) => Some(session),
+                Err((code, message)) => return self.refuse(request, code, message),
+            },
             _ => return self.refuse(request, INVALID_PARAMS, "Session id must be specified"),
         };
         let held = session.and_then(|session| Some((session, self.sessions.get(&session)?)));
@@ -174,16 +179,6 @@ impl State {
         let maker = held.maker;
         let reply = Reply::Relay(request.relay(), Watch::Nothing);
         self.relay(request.connection, maker, "Target.detachFromTarget", Some(&params), reply);
-    }
-
-    /// The session that a command's session has on a target.
-    pub(super) fn session_on(&self, request: &Request<'_>, target: &str) -> Option<SessionId> {
-        self.sessions
-            .iter()
-            .find(|(_, held)| {
-                held.parent == Some(request.session) && held.target.as_deref() == Some(target)
-            })
-            .map(|(id, _)| *id)
     }
 }
 

@@ -136,14 +136,37 @@ fn params() -> impl Strategy<Value = Value> {
         .prop_map(|map| json!(map))
 }
 
+#[test]
+fn what_a_nested_session_is_told_is_wrapped_and_its_commands_are_not() {
+    let mut stage = Stage::new();
+    let mut mine = stage.actor("mine");
+    let nested = stage.nest(&mine);
+    mine.heard();
+    let message = r#"{"id":3,"method":"Page.enable","params":{}}"#;
+    let send = json!({ "id": 7, "method": "Target.sendMessageToTarget",
+        "params": { "sessionId": nested, "message": message } });
+    stage.hear(&mine, &send.to_string());
+    let command = json!({ "id": 3, "method": "Page.enable", "params": {}, "sessionId": nested });
+    assert_eq!(stage.written(), [command]);
+    let answer = format!(r#"{{"id":3,"result":{{"a":"\\\"é"}},"sessionId":"{nested}"}}"#);
+    stage.state.browser_message(Bytes::from(answer));
+    let received = json!({ "sessionId": nested, "targetId": "page-mine",
+        "message": r#"{"id":3,"result":{"a":"\\\"é"}}"# });
+    let heard = mine.heard();
+    assert_eq!(heard[0], r#"{"id":7,"result":{}}"#);
+    let heard: Value = serde_json::from_str(&heard[1]).unwrap();
+    assert_eq!(heard["params"], received);
+}
+
 proptest! {
     #[test]
     fn no_command_names_what_is_another_leases(
-        commands in proptest::collection::vec((methods(), params(), 0..3u8), 1..20)
+        commands in proptest::collection::vec((methods(), params(), 0..4u8), 1..20)
     ) {
         let mut stage = Stage::new();
         let mut mine = stage.actor("mine");
         let mut theirs = stage.actor("theirs");
+        let nested = stage.nest(&mine);
         mine.heard();
         theirs.heard();
         for (id, (method, params, on)) in commands.into_iter().enumerate() {
@@ -155,6 +178,11 @@ proptest! {
             match on {
                 0 => {}
                 1 => message["sessionId"] = json!(mine.session),
+                2 => {
+                    let params = json!({ "sessionId": nested, "message": message.to_string() });
+                    message["method"] = json!("Target.sendMessageToTarget");
+                    message["params"] = params;
+                }
                 _ => message["sessionId"] = json!(theirs.session),
             }
             stage.hear(&mine, &message.to_string());
