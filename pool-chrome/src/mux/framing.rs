@@ -12,6 +12,13 @@ use super::budget::{Account, Budget, Holder, Standing};
 /// Bytes read at once, and the size from which a frame is not copied out of the read buffer.
 const CHUNK: usize = 64 * 1024;
 
+/// Size from which a frame gets room for a very large one at once: pages that nothing is written to
+/// cost nothing, while a buffer that doubles is copied each time, and holds its bytes twice.
+const LARGE: usize = 4 * 1024 * 1024;
+
+/// Room for a very large frame.
+const ROOM: usize = 256 * 1024 * 1024;
+
 /// How much is kept of the end of a frame that is dropped: its session stands there.
 const END: usize = 64;
 
@@ -89,7 +96,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// Cancel safe: bytes are either in the buffer or still in the pipe.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
-        self.buffer.reserve(CHUNK);
+        let held = self.buffer.len();
+        self.buffer.reserve(if (LARGE..ROOM).contains(&held) { ROOM - held } else { CHUNK });
         Ok(self.reader.read_buf(&mut self.buffer).await? > 0)
     }
 
