@@ -173,7 +173,7 @@ async fn a_lease_by_rest_lasts_over_connections_until_it_is_released() {
     assert_eq!(post("/browser_pools/default/flush", "").await.status, 204);
     pool.until("flushed", |load| load.total() == 0).await;
     assert_eq!(post("/browser_pools/other/acquire", "{}").await.status, 404);
-    assert_eq!(post("/browser_pools/default/acquire", r#"{"headless":true}"#).await.status, 400);
+    assert_eq!(post("/browser_pools/default/acquire", r#"{"headles":true}"#).await.status, 400);
 }
 
 #[tokio::test]

@@ -49,6 +49,18 @@ async fn s01_every_route_wants_the_token() {
             ("POST", "/api/reload"),
             ("POST", "/api/browsers/1/retire"),
             ("GET", "/devtools/browser/0123456789abcdef0123456789abcdef"),
+            ("GET", "/devtools/browser/0123456789abcdef0123456789abcdef/json/list"),
+            ("PUT", "/devtools/browser/0123456789abcdef0123456789abcdef/json/new"),
+            ("GET", "/devtools/page/0123456789ABCDEF0123456789ABCDEF"),
+            ("GET", "/devtools/page/new"),
+            ("GET", "/json/list"),
+            ("PUT", "/json/new"),
+            ("PUT", "/json/close/0123456789ABCDEF0123456789ABCDEF"),
+            ("GET", "/browser_pools"),
+            ("PATCH", "/browser_pools/default"),
+            ("GET", "/browsers"),
+            ("DELETE", "/browsers/0123456789abcdef0123456789abcdef"),
+            ("GET", "/profiles"),
             ("GET", "/nothing"),
         ];
         let wrong = [

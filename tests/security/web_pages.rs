@@ -113,6 +113,9 @@ async fn s14_state_changes_by_a_foreign_page() {
             ("POST", "/api/drain"),
             ("POST", "/api/resize"),
             ("POST", "/browser_pools/default/acquire"),
+            ("GET", "/json/close/0123456789ABCDEF0123456789ABCDEF"),
+            ("POST", "/json/close/0123456789ABCDEF0123456789ABCDEF"),
+            ("GET", "/json/activate/0123456789ABCDEF0123456789ABCDEF"),
         ];
         for (method, path) in changes {
             let origin = [("origin", STRANGER), ("content-type", "application/json")];

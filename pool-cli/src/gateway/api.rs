@@ -141,19 +141,34 @@ pub(super) async fn resize(
     State(gateway): State<Arc<Gateway>>,
     Body(body): Body<Resize>,
 ) -> Result<Json<Resized>, Problem> {
-    let stats = gateway.fleet().stats();
-    let default = stats.classes.iter().find(|class| class.class.is_default());
-    let min_size = body.min_size.unwrap_or_else(|| default.map_or(0, |class| class.min));
-    let max_size = body.max_size.unwrap_or(stats.load.max_size);
-    if !(1..=MOST_BROWSERS).contains(&max_size) || min_size > MOST_BROWSERS {
-        let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
-        return Err(Problem::bad_request("bad_size", detail));
-    }
-    gateway
-        .fleet()
-        .resize(min_size, max_size)
-        .map_err(|error| Problem::bad_request("bad_size", error.to_string()))?;
+    let (min_size, max_size) = gateway.resize(body.min_size, body.max_size)?;
     Ok(Json(Resized { min_size, max_size }))
+}
+
+impl Gateway {
+    /// Changes the size of the pool and returns it; what is left out stays as it is.
+    pub(super) fn resize(
+        &self,
+        min_size: Option<usize>,
+        max_size: Option<usize>,
+    ) -> Result<(usize, usize), Problem> {
+        let min_size = min_size.unwrap_or_else(|| self.min_size());
+        let max_size = max_size.unwrap_or_else(|| self.fleet().load().max_size);
+        if !(1..=MOST_BROWSERS).contains(&max_size) || min_size > MOST_BROWSERS {
+            let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
+            return Err(Problem::bad_request("bad_size", detail));
+        }
+        self.fleet()
+            .resize(min_size, max_size)
+            .map_err(|error| Problem::bad_request("bad_size", error.to_string()))?;
+        Ok((min_size, max_size))
+    }
+
+    /// Returns the minimum number of browsers without a profile or region.
+    pub(super) fn min_size(&self) -> usize {
+        let classes = self.fleet().stats().classes;
+        classes.iter().find(|class| class.class.is_default()).map_or(0, |class| class.min)
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -1,61 +1,100 @@
-//! `POST /browser_pools/{name}/…`, as Kernel has it: a lease that is held until it is released,
-//! with or without a connection.
+//! `/browser_pools` and `/browsers`, as Kernel has them: leases that are held until they are
+//! released, with or without a connection.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use pool_chrome::egress::Pattern;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use url::form_urlencoded;
 
+use super::acquire::{Acquire, ignored};
 use super::body::Body;
+use super::connect::{Reconnect, unknown_lease};
 use super::leasing::{Caller, Claimed, NoLease, Start, over};
-use super::query::{domains, kind, pages, some_milliseconds, word};
-use super::session::Session;
+use super::pages::command;
+use super::session::{Root, Session};
 use super::sessions::{Known, Name};
+use super::views::part;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 
-/// What may be asked for; the names of the query hold here too.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Acquire {
-    acquire_timeout_seconds: Option<f64>,
-    /// Maximum time the lease may last.
-    timeout_seconds: Option<f64>,
-    profile: Option<String>,
-    region: Option<String>,
-    priority: Option<u8>,
-    tenant: Option<String>,
-    tracking_id: Option<String>,
-    lease: Option<String>,
-    /// How many pages the lease begins with: 0 or 1.
-    pages: Option<u64>,
-    session: Option<String>,
-    keep: Option<u64>,
-    idle_timeout: Option<u64>,
-    /// A list, or a text with commas as in the query.
-    allow_domains: Option<Domains>,
+/// The most that is listed at once, and what is if nothing is said.
+const MAX_LISTED: usize = 100;
+const LISTED: usize = 20;
+
+#[derive(Debug, Serialize)]
+struct Acquired {
+    #[serde(flatten)]
+    browser: BrowserView,
+    /// Milliseconds that the request has waited.
+    waited_ms: u64,
+    /// What was asked for and has no meaning here.
+    ignored: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Domains {
-    Text(String),
-    List(Vec<String>),
+/// A lease as Kernel shows a browser. `null` is what there is not.
+#[derive(Debug, Serialize)]
+struct BrowserView {
+    session_id: String,
+    cdp_ws_url: String,
+    webdriver_ws_url: Option<String>,
+    base_url: String,
+    browser_live_view_url: Option<String>,
+    created_at: String,
+    headless: bool,
+    stealth: bool,
+    /// How long its clients may be silent.
+    timeout_seconds: Option<u64>,
+    pool: Named,
+    profile: Option<Named>,
+    name: Option<String>,
+    start_url: Option<String>,
+    tags: BTreeMap<String, String>,
+}
+
+/// What has no other id than its name.
+#[derive(Debug, Serialize)]
+struct Named {
+    id: String,
+    name: String,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Acquired {
-    session_id: String,
-    cdp_ws_url: String,
-    /// Milliseconds that the request has waited.
-    waited_ms: u64,
-    /// Maximum time the lease may last, in seconds.
+struct PoolView {
+    #[serde(flatten)]
+    pool: Named,
+    acquired_count: usize,
+    available_count: usize,
+    created_at: String,
+    extension_ids: [String; 0],
+    browser_pool_config: PoolConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolConfig {
+    name: String,
+    size: usize,
+    headless: bool,
+    stealth: bool,
     timeout_seconds: Option<u64>,
+}
+
+/// What may be changed of the pool.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Update {
+    size: Option<usize>,
+    discard_all_idle: bool,
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,23 +116,41 @@ pub(super) async fn acquire(
     Path(pool): Path<String>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-    Body(body): Body<Acquire>,
+    Body(mut body): Body<Acquire>,
 ) -> Result<Response, Problem> {
     gateway.is_pool(&pool)?;
+    let ignored = ignored(&body.more, &[])?;
+    let label = body.label()?;
     let asked = body.into_query()?;
     let caller = Caller::new(Some(peer), &headers);
+    let _only = label.name.as_deref().map(|name| gateway.sessions.label(name)).transpose()?;
     let session = match held(&gateway, asked, &caller).await {
         Ok(session) => session,
         Err(NoLease::TimedOut(_)) => return Ok(StatusCode::NO_CONTENT.into_response()),
         Err(NoLease::Refused(problem)) => return Err(problem),
     };
-    Ok(Json(Acquired {
-        session_id: session.id.to_string(),
-        cdp_ws_url: gateway.settings().lease_url(&headers, session.id),
-        waited_ms: session.waited.as_millis() as u64,
-        timeout_seconds: session.limit.map(|limit| limit.as_secs()),
-    })
-    .into_response())
+    // One that was held keeps what it was given first.
+    let label = session.label.get_or_init(|| label);
+    if let Some(address) = &label.start_url {
+        open(&gateway, &session, &headers, address).await;
+    }
+    let browser = BrowserView::of(&gateway, &session, &headers);
+    let waited_ms = session.waited.as_millis() as u64;
+    Ok(Json(Acquired { browser, waited_ms, ignored }).into_response())
+}
+
+/// Sends the first page of a lease to an address, without waiting for it: it may never load.
+async fn open(gateway: &Arc<Gateway>, session: &Arc<Session>, headers: &HeaderMap, address: &str) {
+    let holder = Reconnect::of(gateway, session, headers);
+    // One that is over already is what its holder learns next.
+    let Ok((wire, attached)) = session.connect(&Root::FirstPage, holder).await else { return };
+    let address = json!({ "url": address });
+    tokio::spawn(async move {
+        if let Err(problem) = command(wire, "Page.navigate", &address).await {
+            tracing::debug!("start_url: {}", problem.detail());
+        }
+        drop(attached);
+    });
 }
 
 /// Returns the lease of the name that is asked for, or leases one.
@@ -129,19 +186,13 @@ pub(super) async fn release(
     Body(body): Body<Release>,
 ) -> Result<StatusCode, Problem> {
     gateway.is_pool(&pool)?;
-    let id: LeaseId = body.session_id.parse().map_err(|_| super::connect::unknown_lease())?;
-    match gateway.sessions.find(id) {
-        Known::Held(session) => {
-            if !body.reuse {
-                // Told while it is leased: it goes when it comes back.
-                gateway.fleet().retire(session.browser);
-            }
-            session.end(LeaseEnd::Released);
-            Ok(StatusCode::NO_CONTENT)
-        }
-        Known::Over(end) => Err(over(end)),
-        Known::Never => Err(super::connect::unknown_lease()),
+    let session = gateway.browser(&body.session_id)?;
+    if !body.reuse {
+        // Told while it is leased: it goes when it comes back.
+        gateway.fleet().retire(session.browser);
     }
+    session.end(LeaseEnd::Released);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Closes the idle browsers; new ones are launched in their place.
@@ -154,7 +205,243 @@ pub(super) async fn flush(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `GET /browser_pools`: the one that there is.
+pub(super) async fn pools(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let listed = Listed::parse(&query.unwrap_or_default())?;
+    let pool = PoolView::of(&gateway, None);
+    let named = |wanted: &str| wanted.eq_ignore_ascii_case(&pool.pool.name);
+    let is_it = listed.name.as_deref().is_none_or(named)
+        && listed.query.as_deref().is_none_or(|text| holds(&pool.pool.name, text));
+    Ok(listed.page(is_it.then_some(pool).into_iter().collect()))
+}
+
+/// `GET /browser_pools/{id_or_name}`.
+pub(super) async fn pool(
+    State(gateway): State<Arc<Gateway>>,
+    Path(pool): Path<String>,
+) -> Result<Response, Problem> {
+    gateway.is_pool(&pool)?;
+    Ok(Json(PoolView::of(&gateway, None)).into_response())
+}
+
+/// `PATCH /browser_pools/{id_or_name}`: resizes the pool.
+pub(super) async fn update(
+    State(gateway): State<Arc<Gateway>>,
+    Path(pool): Path<String>,
+    Body(body): Body<Update>,
+) -> Result<Response, Problem> {
+    gateway.is_pool(&pool)?;
+    let ignored = ignored(&body.more, &["name", "profile", "start_url", "timeout_seconds"])?;
+    if let Some(size) = body.size {
+        let min = gateway.min_size().min(size);
+        gateway.resize(Some(min), Some(size))?;
+    }
+    if body.discard_all_idle {
+        gateway.fleet().flush_idle();
+    }
+    Ok(Json(PoolView::of(&gateway, Some(ignored))).into_response())
+}
+
+/// `GET /browsers`: the leases that are held.
+pub(super) async fn browsers(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let listed = Listed::parse(&query.unwrap_or_default())?;
+    let mut browsers = Vec::new();
+    if listed.active {
+        for session in gateway.sessions.all() {
+            let browser = BrowserView::of(&gateway, &session, &headers);
+            if listed.suits(&browser) {
+                browsers.push(browser);
+            }
+        }
+    }
+    Ok(listed.page(browsers))
+}
+
+/// `GET /browsers/{id_or_name}`.
+pub(super) async fn browser(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let session = gateway.browser(&id)?;
+    Ok(Json(BrowserView::of(&gateway, &session, &headers)).into_response())
+}
+
+/// `DELETE /browsers/{id_or_name}`: ends a lease.
+pub(super) async fn delete(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    gateway.browser(&id)?.end(LeaseEnd::Released);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Answers what Kernel has and this pool has not.
+pub(super) async fn not_offered() -> Problem {
+    let detail = "this part of Kernel is not offered: there are /browser_pools with acquire, \
+                  release and flush, and /browsers; profiles are set up in the configuration";
+    Problem::new(StatusCode::NOT_FOUND, "not_offered", detail)
+}
+
+impl BrowserView {
+    fn of(gateway: &Gateway, session: &Session, headers: &HeaderMap) -> Self {
+        let settings = gateway.settings();
+        let cdp_ws_url = settings.lease_url(headers, session.id);
+        // The same place by HTTP: ws for http, wss for https.
+        let base_url = cdp_ws_url.replacen("ws", "http", 1);
+        let label = session.label.get().cloned().unwrap_or_default();
+        Self {
+            session_id: session.id.to_string(),
+            cdp_ws_url,
+            webdriver_ws_url: None,
+            base_url,
+            browser_live_view_url: None,
+            created_at: rfc3339(session.began_at),
+            headless: settings.headless,
+            stealth: false,
+            timeout_seconds: session.idle_limit.map(|limit| limit.as_secs()),
+            pool: Named::of(&settings.pool_name),
+            profile: part(&session.class, "profile").as_deref().map(Named::of),
+            name: label.name.or_else(|| session.asked.session.clone()),
+            start_url: label.start_url,
+            tags: label.tags,
+        }
+    }
+}
+
+impl Named {
+    fn of(name: &str) -> Self {
+        Self { id: name.to_owned(), name: name.to_owned() }
+    }
+}
+
+impl PoolView {
+    fn of(gateway: &Gateway, ignored: Option<Vec<String>>) -> Self {
+        let (settings, load) = (gateway.settings(), gateway.fleet().load());
+        let began = SystemTime::now().checked_sub(gateway.started.elapsed());
+        Self {
+            pool: Named::of(&settings.pool_name),
+            acquired_count: load.leased,
+            available_count: load.idle,
+            created_at: rfc3339(began.unwrap_or(SystemTime::UNIX_EPOCH)),
+            extension_ids: [],
+            browser_pool_config: PoolConfig {
+                name: settings.pool_name.clone(),
+                size: load.max_size,
+                headless: settings.headless,
+                stealth: false,
+                timeout_seconds: settings.lease_idle_timeout.map(|limit| limit.as_secs()),
+            },
+            ignored,
+        }
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug)]
+struct Listed {
+    limit: usize,
+    offset: usize,
+    /// Leases that are held; those that are over are not kept.
+    active: bool,
+    name: Option<String>,
+    query: Option<String>,
+    tags: Vec<(String, String)>,
+}
+
+impl Listed {
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let mut listed = Self {
+            limit: LISTED,
+            offset: 0,
+            active: true,
+            name: None,
+            query: None,
+            tags: Vec::new(),
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let number = || {
+                value.parse::<usize>().map_err(|_| {
+                    let detail = format!("the parameter {name:?} must be a number");
+                    Problem::bad_request("bad_parameter", detail)
+                })
+            };
+            match &*name {
+                "limit" => listed.limit = number()?.clamp(1, MAX_LISTED),
+                "offset" => listed.offset = number()?,
+                "name" => listed.name = Some(value.into_owned()),
+                "query" => listed.query = Some(value.into_owned()),
+                "status" => listed.active = value != "deleted",
+                "include_deleted" | "token" => {}
+                _ => {
+                    let tag = name.strip_prefix("tags[").and_then(|tag| tag.strip_suffix(']'));
+                    let tag = tag.ok_or_else(|| {
+                        let shown: String = name.chars().take(64).collect();
+                        let detail = format!("unknown parameter {shown:?}");
+                        Problem::bad_request("unknown_parameter", detail)
+                    })?;
+                    listed.tags.push((tag.to_owned(), value.into_owned()));
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    fn suits(&self, browser: &BrowserView) -> bool {
+        let profile = browser.profile.as_ref().map(|profile| &profile.name);
+        let texts = [Some(&browser.session_id), Some(&browser.pool.name), profile];
+        let is_told = |text: &str| {
+            texts.into_iter().chain([browser.name.as_ref()]).flatten().any(|own| holds(own, text))
+        };
+        self.query.as_deref().is_none_or(is_told)
+            && self.name.as_ref().is_none_or(|name| browser.name.as_ref() == Some(name))
+            && self.tags.iter().all(|(tag, value)| browser.tags.get(tag) == Some(value))
+    }
+
+    /// Returns this part of a list, with the headers that lead to the next one.
+    fn page<T: Serialize>(&self, all: Vec<T>) -> Response {
+        let (count, end) = (all.len(), self.offset.saturating_add(self.limit));
+        let part: Vec<T> = all.into_iter().skip(self.offset).take(self.limit).collect();
+        let mut response = Json(part).into_response();
+        let next = if end < count { end } else { 0 };
+        let more = HeaderValue::from_static(if next > 0 { "true" } else { "false" });
+        response.headers_mut().insert(HeaderName::from_static("x-has-more"), more);
+        response.headers_mut().insert(HeaderName::from_static("x-next-offset"), next.into());
+        response
+    }
+}
+
+fn holds(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
 impl Gateway {
+    /// Returns the lease of an id, or of the name that its holder gave it.
+    fn browser(&self, id: &str) -> Result<Arc<Session>, Problem> {
+        if let Ok(lease) = id.parse::<LeaseId>() {
+            return match self.sessions.find(lease) {
+                Known::Held(session) => Ok(session),
+                Known::Over(end) => Err(over(end)),
+                Known::Never => Err(unknown_lease()),
+            };
+        }
+        let is_it = |session: &Arc<Session>| {
+            session.label.get().is_some_and(|label| label.name.as_deref() == Some(id))
+        };
+        self.sessions.all().into_iter().find(is_it).ok_or_else(unknown_lease)
+    }
+
     fn is_pool(&self, name: &str) -> Result<(), Problem> {
         let settings = self.settings();
         // There is one pool; a client that does not know its name may say `default`.
@@ -164,54 +451,5 @@ impl Gateway {
         let own = &settings.pool_name;
         let detail = format!("there is no pool of this name; the one here is {own:?}");
         Err(Problem::new(StatusCode::NOT_FOUND, "unknown_pool", detail))
-    }
-}
-
-impl Acquire {
-    fn into_query(self) -> Result<LeaseQuery, Problem> {
-        let checked =
-            |name, value: Option<String>| value.map(|value| word(name, &value)).transpose();
-        if self.priority.is_some_and(|priority| !(1..=10).contains(&priority)) {
-            return Err(Problem::bad_request("bad_parameter", "priority must be 1 to 10"));
-        }
-        Ok(LeaseQuery {
-            profile: checked("profile", self.profile)?,
-            region: checked("region", self.region)?,
-            tenant: checked("tenant", self.tenant)?,
-            tracking_id: checked("tracking_id", self.tracking_id)?,
-            priority: self.priority,
-            timeout: seconds("timeout_seconds", self.timeout_seconds)?,
-            acquire_timeout: seconds("acquire_timeout_seconds", self.acquire_timeout_seconds)?,
-            lease: self.lease.map(|value| kind(&value)).transpose()?,
-            pages: self.pages.map(|value| pages(&value.to_string())).transpose()?,
-            session: checked("session", self.session)?,
-            keep: self.keep.map(Duration::from_millis),
-            idle_timeout: self
-                .idle_timeout
-                .map(|value| some_milliseconds("idle_timeout", &value.to_string()))
-                .transpose()?,
-            allow_domains: self.allow_domains.map(Domains::read).transpose()?,
-        })
-    }
-}
-
-impl Domains {
-    fn read(self) -> Result<Vec<Pattern>, Problem> {
-        match self {
-            Self::Text(text) => domains(&text),
-            Self::List(list) => domains(&list.join(",")),
-        }
-    }
-}
-
-fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>, Problem> {
-    let valid = |seconds: &f64| (0.0..=24.0 * 3600.0).contains(seconds);
-    match value {
-        None => Ok(None),
-        Some(seconds) if valid(&seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
-        Some(_) => {
-            let detail = format!("{name} must be a number of seconds, a day's at most");
-            Err(Problem::bad_request("bad_parameter", detail))
-        }
     }
 }

@@ -9,10 +9,11 @@
 //! | `connect`, `upgrade`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `traceparent`, `lease_span` | what traces show of it |
-//! | `version`, `pages`, `pressure`, `listing`, `kernel`, `probes` | what clients of other services know |
+//! | `version`, `pages`, `pressure`, `listing`, `kernel`, `acquire`, `probes` | what clients of other services know |
 //! | `dashboard` and its folder | the page for people |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
 
+mod acquire;
 mod api;
 mod body;
 mod bridge;

@@ -237,16 +237,21 @@ impl Asked<'_> {
         let connected = session.connect(&Root::Browser, holder).await;
         // Dropped at the end: the lease lives as long as any of its connections.
         let (wire, _attached) = connected.map_err(|why| not_connected(&why))?;
-        let command = json!({ "id": 1, "method": method, "params": params }).to_string();
-        let Ok(answered) = timeout(PATIENCE, answer(wire, command.into())).await else {
-            let detail = "the browser did not answer in time";
-            return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", detail));
-        };
-        let mut answered = answered.map_err(over)?;
-        match answered["error"]["message"].as_str() {
-            Some(refused) => Err(Problem::bad_request("refused", refused)),
-            None => Ok(answered["result"].take()),
-        }
+        command(wire, method, params).await
+    }
+}
+
+/// Gives the only command of a connection and returns its result.
+pub(super) async fn command(wire: Wire, method: &str, params: &Value) -> Result<Value, Problem> {
+    let command = json!({ "id": 1, "method": method, "params": params }).to_string();
+    let Ok(answered) = timeout(PATIENCE, answer(wire, command.into())).await else {
+        let detail = "the browser did not answer in time";
+        return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", detail));
+    };
+    let mut answered = answered.map_err(over)?;
+    match answered["error"]["message"].as_str() {
+        Some(refused) => Err(Problem::bad_request("refused", refused)),
+        None => Ok(answered["result"].take()),
     }
 }
 

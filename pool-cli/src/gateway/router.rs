@@ -8,7 +8,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
 
 use super::upgrade::Handshake;
 use super::{
@@ -30,6 +30,13 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/active", get(version::active))
         .route("/pressure", get(pressure::pressure))
         .route("/sessions", get(listing::sessions))
+        .route("/browser_pools", get(kernel::pools))
+        .route("/browser_pools/{name}", get(kernel::pool))
+        .route("/browsers", get(kernel::browsers))
+        .route("/browsers/{id}", get(kernel::browser))
+        .route("/browsers/{id}/{*rest}", any(kernel::not_offered))
+        .route("/profiles", any(kernel::not_offered))
+        .route("/profiles/{*rest}", any(kernel::not_offered))
         .route("/metrics", get(metrics))
         .route("/api/state", get(api::state))
         .route("/api/history", get(api::history))
@@ -43,6 +50,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/json/activate/{page}", changing(pages::activate))
         .route("/json/close/{page}", changing(pages::close))
         .route("/kill/{id}", get(listing::kill).post(listing::kill).delete(listing::kill))
+        .route("/browser_pools/{name}", patch(kernel::update))
+        .route("/browsers/{id}", delete(kernel::delete))
         .route("/browser_pools/{name}/acquire", post(kernel::acquire))
         .route("/browser_pools/{name}/release", post(kernel::release))
         .route("/browser_pools/{name}/flush", post(kernel::flush))

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use pool_chrome::mux::HolderCommands;
@@ -8,6 +8,7 @@ use pool_core::{Class, Meta};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::acquire::Label;
 use super::traceparent::TraceParent;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
 use crate::config::LeaseKind;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     pub(super) idle_limit: Option<Duration>,
     /// How the last lease of its name has ended, where there was one that is remembered.
     pub(super) renewed: Option<LeaseEnd>,
+    /// What its holder has said about it, by REST.
+    pub(super) label: OnceLock<Label>,
     pub(super) traffic: Traffic,
     /// `None` once it is over: then nothing may use the browser any more.
     leased: Mutex<Option<Arc<dyn Leased>>>,
@@ -138,6 +141,7 @@ impl Session {
             limit: terms.limit,
             idle_limit: terms.idle_limit,
             renewed: terms.renewed,
+            label: OnceLock::new(),
             traffic: Traffic::default(),
             leased: Mutex::new(Some(leased)),
             presence: watch::Sender::new(Presence { connections: 0, keep: terms.keep, left }),

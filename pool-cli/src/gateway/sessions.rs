@@ -1,7 +1,8 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::StatusCode;
 use tokio::sync::{Notify, watch};
 
 use super::leasing::differs;
@@ -23,6 +24,8 @@ pub(super) struct Sessions {
 struct Held {
     sessions: HashMap<LeaseId, Arc<Session>>,
     names: HashMap<Name, Named>,
+    /// The labels of leases that are being acquired.
+    labels: HashSet<String>,
     over: Past<LeaseId>,
     /// The names whose last lease is over; none of them is in `names`.
     over_names: Past<Name>,
@@ -71,6 +74,19 @@ pub(super) struct Reservation<'a> {
     open: bool,
     /// Wakes those that wait, by being dropped.
     _done: watch::Sender<()>,
+}
+
+/// A label that nobody else may give a lease meanwhile.
+#[derive(Debug)]
+pub(super) struct OnlyLabel<'a> {
+    sessions: &'a Sessions,
+    label: String,
+}
+
+impl Drop for OnlyLabel<'_> {
+    fn drop(&mut self) {
+        self.sessions.lock().labels.remove(&self.label);
+    }
 }
 
 impl Name {
@@ -140,6 +156,23 @@ impl Sessions {
         held.names.insert(name.clone(), Named::Acquiring(Box::new(asked.clone()), waiting));
         let (sessions, name) = (self, name.clone());
         Ok(Claim::Acquire(Reservation { sessions, name, last, open: true, _done: done }))
+    }
+
+    /// Takes a label for a lease that is about to be acquired.
+    ///
+    /// # Errors
+    ///
+    /// If a lease that is held has it, or one that is being acquired.
+    pub(super) fn label(&self, label: &str) -> Result<OnlyLabel<'_>, Problem> {
+        let mut held = self.lock();
+        let is_its = |session: &Arc<Session>| {
+            session.label.get().is_some_and(|own| own.name.as_deref() == Some(label))
+        };
+        if held.sessions.values().any(is_its) || !held.labels.insert(label.to_owned()) {
+            let detail = format!("a browser that is held has the name {label:?} already");
+            return Err(Problem::new(StatusCode::CONFLICT, "name_taken", detail));
+        }
+        Ok(OnlyLabel { sessions: self, label: label.to_owned() })
     }
 
     /// Returns the lease of a name, if it is held.

@@ -26,6 +26,8 @@ pub struct Settings {
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
     pub(super) keep_limit: Duration,
+    /// Whether browsers show no window.
+    pub(super) headless: bool,
 }
 
 /// Reasons why the gateway would not be safe, or could not work.
@@ -83,6 +85,7 @@ impl Settings {
             lease_timeout: pool.lease_timeout,
             lease_idle_timeout: pool.lease_idle_timeout,
             keep_limit: pool.keep_limit,
+            headless: config.chrome.headless,
         })
     }
 }

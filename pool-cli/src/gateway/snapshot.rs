@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 
-use pool_core::Stats;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -55,7 +54,7 @@ impl Gateway {
             version: env!("CARGO_PKG_VERSION"),
             pool: settings.pool_name.clone(),
             draining: stats.draining || self.is_draining(),
-            load: LoadView::of(&stats.load, self.min_size(&stats), settings.max_waiting),
+            load: LoadView::of(&stats.load, self.min_size(), settings.max_waiting),
             counters: CountersView::of(&stats),
             wait: self.observer().waits().summary(),
             oldest_wait_ms: stats.oldest_wait.map(ms),
@@ -77,10 +76,6 @@ impl Gateway {
         let by_process: HashMap<_, _> =
             vitals.filter_map(|vitals| Some((vitals.pid, vitals.memory?.0))).collect();
         by_process.values().sum()
-    }
-
-    fn min_size(&self, stats: &Stats) -> usize {
-        stats.classes.iter().find(|class| class.class.is_default()).map_or(0, |class| class.min)
     }
 
     fn browsers(&self, holders: &HashMap<u64, HolderView>) -> Vec<BrowserView> {
