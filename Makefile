@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools ops lint format bench bench-visit bench-dashboard soak fuzz package chromium clients tmux cargo-deny clean
+.PHONY: help run test faults tools ops lint format bench bench-visit bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -58,6 +58,9 @@ soak: chromium clients ## Clients, bursts and faults for a while: make soak MINU
 
 fuzz: ## Every fuzz target for a while: make fuzz SECONDS=300
 	SECONDS_EACH=$(SECONDS) scripts/fuzz
+
+docs: ## Build the site of the documentation in target/docs/book
+	scripts/docs build
 
 package: chromium ## Build what strangers install (crates, cargo install, Debian package) and try each
 	PROFILE=$(PROFILE) scripts/package
