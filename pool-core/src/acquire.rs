@@ -15,6 +15,9 @@ use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejectio
 /// An age beyond a day would only serve to overflow the clock.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long the check may take of a resource for a request that does not wait.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
 ///
 /// It does nothing until it is first polled; then it stands in the queue.
@@ -158,7 +161,7 @@ impl<D: Driver> Caller<'_, D> {
     fn own_limit(&self, request: &Request) -> Option<Duration> {
         request.timeout.map(|limit| match limit {
             // What does not wait has queued for a check, which is to be its only wait.
-            Duration::ZERO => self.shared.settings.check_timeout,
+            Duration::ZERO => self.shared.settings.check_timeout.min(AT_ONCE),
             limit => bounded(limit),
         })
     }

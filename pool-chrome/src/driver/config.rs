@@ -69,7 +69,8 @@ pub struct ChromeConfig {
     pub page_check_interval: Duration,
     /// A leased Chromium that does not answer is killed when it has shown no progress for this
     /// long: nothing said, nothing taken, no CPU time used or waited for; or when it has not
-    /// answered for six times as long. Default: 10 s.
+    /// answered for six times as long, not counting the time for which it waited for a CPU, up to
+    /// twenty times as much. Default: 10 s.
     pub hang_timeout: Duration,
     /// Limits how long the answers of a check may take, judged as
     /// [`hang_timeout`](Self::hang_timeout) is. Default: 1.5 s.

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::host::Host;
-use super::watch::{OBSTINATE, Progress};
+use super::watch::{Heard, Progress};
 use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::mux::MuxLease;
@@ -90,8 +90,7 @@ impl Host {
             |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
         let params = json!({});
         let answer = self.mux.call(None, "Browser.getVersion", &params);
-        let said = |progress: &Progress| progress.none_for(&self.mux);
-        let answer = self.within(limit, std::pin::pin!(answer), said).await;
+        let answer = self.within(limit, std::pin::pin!(answer), Heard::Counts).await;
         answer.ok_or_else(|| late("Browser.getVersion"))??;
         let took = began.elapsed();
         let usual = self.health.answered(took);
@@ -100,8 +99,7 @@ impl Host {
             lease.probe_warm_page().await?;
             if fresh { Ok(()) } else { self.make_page().await }
         };
-        // That it says something else is no excuse for a page that does not come.
-        match self.within(limit, std::pin::pin!(page), Progress::idle_for).await {
+        match self.within(limit, std::pin::pin!(page), Heard::IsNoExcuse).await {
             Some(made) => {
                 made?;
                 if fresh {
@@ -124,16 +122,15 @@ impl Host {
         &self,
         limit: Duration,
         mut answer: impl Future<Output = T> + Unpin + Send,
-        none_for: impl Fn(&Progress) -> Duration + Send + Sync,
+        heard: Heard,
     ) -> Option<T> {
-        let began = Instant::now();
         let mut progress = Progress::new();
         loop {
             if let Some(answer) = progress.wait(LOOK.min(limit), &mut answer).await {
                 return Some(answer);
             }
-            progress.look(self).await;
-            if none_for(&progress) >= limit || began.elapsed() >= limit * OBSTINATE {
+            progress.look(self, heard).await;
+            if progress.is_none(limit) {
                 return None;
             }
         }

@@ -48,6 +48,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// must be found as well.
 pub(super) const OBSTINATE: u32 = 6;
 
+/// How many times slower than an idle machine one may be. Where all have so much to do that it is
+/// slower still, a Chromium that has its work to do is ended with the rest that cannot be served.
+const SLOWEST: u32 = 20;
+
 /// Returns when Chromium has made no progress for the whole limit, with how long it was silent.
 ///
 /// Progress is an answer or anything else that it says, bytes that it takes, and work that the
@@ -69,30 +73,49 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration
         while progress.wait(pause, &mut answer).await.is_none() {
             let limit = if mux.has_clients() { limit } else { limit.min(IDLE_LIMIT) };
             let Some(host) = host.upgrade() else { break };
-            progress.look(&host).await;
-            if mux.is_held_back() {
-                continue;
-            }
-            let silent = mux.last_heard().elapsed();
-            if progress.none_for(mux) >= limit || silent >= limit * OBSTINATE {
-                return silent;
+            progress.look(&host, Heard::Counts).await;
+            if progress.is_none(limit) {
+                return mux.last_heard().elapsed();
             }
         }
     }
 }
 
-/// Progress of a Chromium while an answer from it is awaited.
+/// How long a look takes at most where we have the CPU that we need. It is some milliseconds.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Whether it is progress when a Chromium says something else than the answer that it owes, or
+/// takes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Counts,
+    /// That it says something else is no excuse for a page that does not come.
+    IsNoExcuse,
+}
+
+/// What a Chromium does while an answer of it is waited for.
+///
+/// Two clocks run. One says how long it has done nothing at all. The other says how long it has
+/// had for the answer, in time of its own: what its threads wait for a CPU is the machine's.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// Work it had done when it was last seen to work.
+    /// The last look, and what it had done by then.
     looked: Option<(Instant, Work)>,
     /// When it was last seen to work, or could not be judged; at first the beginning.
     worked: Instant,
+    /// What it has done since, less than counts.
+    done: Duration,
+    /// When it began to owe the answer, or was last heard.
+    began: Instant,
+    /// How long something of it has waited for a CPU since.
+    queued: Duration,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { looked: None, worked: Instant::now() }
+        let now = Instant::now();
+        let (done, queued) = Default::default();
+        Self { looked: None, worked: now, done, began: now, queued }
     }
 
     /// Waits for an answer; `None` if it has not come yet.
@@ -107,36 +130,115 @@ impl Progress {
         let began = Instant::now();
         let answer = timeout(pause, answer).await.ok();
         if answer.is_none() && began.elapsed() > pause * 2 {
-            self.worked = Instant::now();
+            if !self.looked.is_some_and(|(_, work)| work.is_stopped) {
+                self.worked = Instant::now();
+            }
+            self.queued += began.elapsed() - pause;
         }
         answer
     }
 
     /// Looks whether it works.
-    pub(super) async fn look(&mut self, host: &Host) {
+    pub(super) async fn look(&mut self, host: &Host, heard: Heard) {
         if host.mux.is_held_back() {
             // What it says is not read.
-            self.worked = Instant::now();
+            *self = Self::new();
             return;
         }
-        let (now, work) = (Instant::now(), host.work().await);
-        let (then, before) = *self.looked.get_or_insert((now, work));
-        if work.is_progress_since(before, now - then) {
+        let asked = Instant::now();
+        let work = host.work().await;
+        if heard == Heard::Counts {
+            self.worked = self.worked.max(host.mux.last_moved());
+            if host.mux.last_heard() > self.began {
+                (self.began, self.queued) = (host.mux.last_heard(), Duration::ZERO);
+            }
+        }
+        let now = Instant::now();
+        self.note(now, work);
+        if now - asked > LATE && !work.is_stopped {
+            // As in `wait`.
             self.worked = now;
-            self.looked = Some((now, work));
-        } else if work.busy < before.busy {
-            // A process has ended, and its share is counted no more.
-            self.looked = Some((now, work));
         }
     }
 
-    /// Returns how long it has done nothing, as far as the kernel counts it.
-    pub(super) fn idle_for(&self) -> Duration {
-        self.worked.elapsed()
+    fn note(&mut self, now: Instant, work: Work) {
+        let Some((then, before)) = self.looked.replace((now, work)) else {
+            // What it did before is not known.
+            self.worked = now;
+            return;
+        };
+        let since = work.since(before);
+        self.queued += since.queued.min(now - then);
+        self.done += since.busy + since.queued;
+        // More than a standing browser's own housekeeping, and than the steps of 10 ms in which
+        // the kernel counts.
+        let enough = ((now - self.worked) / 50).max(Duration::from_millis(20));
+        if work.is_stopped {
+            self.done = Duration::ZERO;
+        } else if self.done >= enough {
+            (self.worked, self.done) = (now, Duration::ZERO);
+        }
     }
 
-    /// Returns how long there has been no sign of progress at all.
-    pub(super) fn none_for(&self, mux: &Multiplexer) -> Duration {
-        mux.last_moved().max(self.worked).elapsed()
+    /// Whether it has done nothing for the whole limit, or has had many times as long.
+    pub(super) fn is_none(&self, limit: Duration) -> bool {
+        self.is_none_at(Instant::now(), limit)
+    }
+
+    fn is_none_at(&self, now: Instant, limit: Duration) -> bool {
+        now.saturating_duration_since(self.worked) >= limit || self.had(now) >= limit * OBSTINATE
+    }
+
+    /// How long it has had, as on a machine that is its alone.
+    fn had(&self, now: Instant) -> Duration {
+        let all = now - self.began;
+        all.saturating_sub(self.queued).max(all / SLOWEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+    const LOOK: Duration = Duration::from_millis(250);
+
+    /// Looks at a browser that does so much between two looks, and returns when it is taken for
+    /// hung.
+    fn found(busy: Duration, queued: Duration, is_stopped: bool) -> Option<Duration> {
+        let mut progress = Progress::new();
+        let began = progress.began;
+        (0..1000).find_map(|looks| {
+            let now = began + LOOK * looks;
+            progress.note(now, Work { busy: busy * looks, queued: queued * looks, is_stopped });
+            progress.is_none_at(now, LIMIT).then_some(now - began)
+        })
+    }
+
+    #[test]
+    fn one_that_stands_still_is_found_after_the_limit() {
+        let housekeeping = LOOK / 100;
+        assert_eq!(found(Duration::ZERO, Duration::ZERO, false), Some(LIMIT));
+        assert_eq!(found(housekeeping, Duration::ZERO, false), Some(LIMIT));
+    }
+
+    #[test]
+    fn one_that_is_stopped_is_found_whatever_its_helpers_do() {
+        assert_eq!(found(LOOK, LOOK, true), Some(LIMIT));
+    }
+
+    #[test]
+    fn one_that_turns_in_circles_is_found_after_six_times_the_limit() {
+        assert_eq!(found(LOOK, Duration::ZERO, false), Some(LIMIT * OBSTINATE));
+    }
+
+    #[test]
+    fn what_a_loaded_machine_takes_from_it_is_not_held_against_it() {
+        // A tenth of a CPU, and a thread that waits for the rest.
+        let slow = found(LOOK / 10, LOOK * 9 / 10, false).unwrap();
+        assert!(slow >= LIMIT * OBSTINATE * 9 && slow <= LIMIT * OBSTINATE * 11, "{slow:?}");
+        // Many threads that wait are found as well.
+        let starved = found(LOOK / 100, LOOK * 30, false);
+        assert_eq!(starved, Some(LIMIT * OBSTINATE * SLOWEST));
     }
 }

@@ -34,7 +34,8 @@ pub struct ChromeConfig {
     ///
     /// Progress is anything that it says, bytes that it takes, and CPU time that its processes use
     /// or wait for: on a machine with much else to do it is slow, and not hung. One that works and
-    /// answers nothing is killed after six times as long.
+    /// answers nothing is killed after six times as long; time in which it waits for a CPU counts
+    /// a twentieth.
     #[serde(with = "AsDuration")]
     pub hang_timeout: Duration,
     /// Maximum time an idle browser may take to answer a check, judged in the same way.

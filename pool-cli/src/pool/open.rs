@@ -110,8 +110,9 @@ fn protect_name(guard: &Guard, config: &Config) {
 /// Maximum time the warm-up of a new browser may take on top of its launch.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// How many times the timeout of a check all that it asks may take together.
-const CHECKS: u32 = 15;
+/// How many times the timeout of a check all that it asks may take together, on a machine that
+/// has much else to do.
+const CHECKS: u32 = 60;
 
 /// How long after the end of its lease a browser is taken back by force.
 const LOST: Duration = Duration::from_secs(30);
