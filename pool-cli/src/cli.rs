@@ -89,6 +89,9 @@ impl Command {
 /// Parses the command line and runs the command; the whole of `main`.
 #[must_use]
 pub fn main() -> ExitCode {
+    if pool_chrome::process::run_as_reaper() {
+        return ExitCode::SUCCESS;
+    }
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -1,12 +1,20 @@
 //! F06, F07, F56: the pool dies, or there are two of it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use browser_pool_tests::process::ProcessId;
-use browser_pool_tests::{LeaseKind, Service, Setup, case, eventually, for_both_kinds, rounds};
+use browser_pool_tests::process::{Process, ProcessId};
+use browser_pool_tests::{
+    Case, Engine, Home, LeaseKind, Service, Setup, case, case_in, eventually, for_both_kinds,
+    rounds,
+};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use tokio::time::sleep;
+
+use crate::support::works;
 
 for_both_kinds!(f06_pool_killed_under_load, f07_pool_killed_while_a_browser_is_stopped);
 
@@ -58,12 +66,67 @@ async fn f07_pool_killed_while_a_browser_is_stopped(kind: LeaseKind) {
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await;
-        // A stopped process notices nothing: it is the next start that finds it.
+        // A stopped process notices nothing: the pool's reaper ends it.
+        case.oracle.gone(Duration::from_secs(5)).await;
         case.restart().await;
-        assert!(!stopped.is_alive(), "the stopped Chromium was not swept away");
         assert!(case.home.log().contains("swept up"), "the sweep is not in the log");
     })
     .await;
+}
+
+/// Stays when its Chromium has gone.
+const STUBBORN: &str =
+    "#!/bin/sh\ntrap '' HUP INT TERM\n'PROGRAM' \"$@\"\nwhile :; do sleep 1; done\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f07_pool_killed_with_a_wrapper_that_ignores_the_end_of_its_pipe() {
+    let home = Home::new();
+    let wrapper = stubborn_wrapper(&home);
+    let setup = Setup::new().set("chrome.executable", wrapper.to_string_lossy().into_owned());
+    case_in(home, setup, async |case| {
+        works(&case.service.connect("/").await).await.expect("the wrapper passes all on");
+        assert!(!case.oracle.ours.chromium().is_empty());
+        case.kill_service().await;
+        let took = case.oracle.gone(Duration::from_secs(5)).await;
+        println!("gone {took:?} after the kill");
+        case.restart().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f07_a_reaper_that_was_killed_is_replaced() {
+    let home = Home::new();
+    let wrapper = stubborn_wrapper(&home);
+    let setup = Setup::new().set("chrome.executable", wrapper.to_string_lossy().into_owned());
+    case_in(home, setup, async |case| {
+        let first = reaper_of(case).expect("there is one");
+        first.signal(Signal::KILL);
+        eventually("another takes its place", Duration::from_secs(5), async || {
+            reaper_of(case).filter(|it| *it != first).map(drop).ok_or("none")
+        })
+        .await;
+        case.kill_service().await;
+        case.oracle.gone(Duration::from_secs(5)).await;
+        case.restart().await;
+    })
+    .await;
+}
+
+fn stubborn_wrapper(home: &Home) -> PathBuf {
+    let path = home.path().join("chromium-wrapper");
+    let program = Engine::any_executable();
+    fs::write(&path, STUBBORN.replace("PROGRAM", &program.to_string_lossy())).expect("it is ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    path
+}
+
+fn reaper_of(case: &Case) -> Option<ProcessId> {
+    let is_it = |process: &Process| {
+        process.parent == case.service.process.pid
+            && process.arguments().first().is_some_and(|name| name == "browser-pool-reaper")
+    };
+    Process::all().into_iter().find(is_it).map(|process| process.id)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,7 @@ fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervi
 
     let Spawned { process, leader, pidfd, stderr, commands, answers } = spawned;
     let killer = Arc::new(Killer::new(leader));
-    let tree = directory.tree(Some(process.pid));
+    let tree = directory.tree(process);
     let tail = Arc::new(Mutex::new(StderrTail::default()));
     let (stage, watched) = watch::channel(Stage::Running);
     let launched = Launched {

@@ -4,7 +4,8 @@
 //! supervised handle and the two halves of the pipe. Everything about the process stands below
 //! one directory of its own in a [`StateDir`]; a thread of its own drains its stderr, notices its
 //! exit at once, ends what is left of its process tree and removes the directory. Nothing of that
-//! needs an async runtime, so a handle may be dropped anywhere.
+//! needs an async runtime, so a handle may be dropped anywhere. What a killed program leaves is
+//! ended by its [reaper](run_as_reaper), or swept away when the state directory is opened again.
 //!
 //! Linux only: the supervision stands on pidfds and `/proc`.
 
@@ -18,6 +19,7 @@ mod memory;
 mod options;
 mod pipe;
 mod profile;
+mod reaper;
 mod record;
 mod remove;
 mod sandbox;
@@ -34,6 +36,7 @@ pub use engine::{Engine, UnknownEngine, find_executable};
 pub use exit::Exit;
 pub use options::{LaunchOptions, Sandbox, UserData};
 pub use pipe::{Pipe, PipeReader, PipeWriter};
+pub use reaper::run_as_reaper;
 pub use state_dir::StateDir;
 pub use sweep::Sweep;
 pub(crate) use work::Work;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::reaper;
 use super::record::Record;
 use super::remove::remove;
 use super::sweep::{Sweep, sweep};
@@ -116,6 +117,7 @@ pub(super) struct BrowserDir {
 impl BrowserDir {
     fn furnish(path: PathBuf, state: StateDir) -> Result<Self, ChromeError> {
         let directory = Self { temp_dir: temp_dir(&path), path, _state: state };
+        reaper::watch(&directory.path);
         for part in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
             if let Err(error) = make(&part) {
                 // A disk that is full leaves us little else to do.
@@ -143,9 +145,9 @@ impl BrowserDir {
         &self.temp_dir
     }
 
-    pub(super) fn tree(&self, leader: Option<u32>) -> Tree {
+    pub(super) fn tree(&self, leader: ProcessId) -> Tree {
         let (directory, temp_dir) = (self.path.clone(), self.temp_dir.clone());
-        Tree { group: leader, directory, temp_dir, is_ours: true }
+        Tree { leader: Some(leader), directory, temp_dir, is_ours: true }
     }
 
     pub(super) fn record(&self, process: ProcessId) -> Result<(), ChromeError> {
@@ -158,7 +160,9 @@ impl BrowserDir {
     /// the next sweep.
     pub(super) fn remove(&self) -> io::Result<()> {
         remove(&self.temp_dir)?;
-        remove(&self.path)
+        remove(&self.path)?;
+        reaper::forget(&self.path);
+        Ok(())
     }
 }
 

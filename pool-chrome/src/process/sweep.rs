@@ -60,12 +60,12 @@ pub(super) fn sweep(run: &Path) -> Result<Sweep, ChromeError> {
 /// The process group is killed only if its leader is the very process that was recorded. Its id
 /// alone proves nothing: it may be another program's Chrome by now. Beside the group, processes
 /// that carry this directory are killed, which no other program's do.
-fn end(directory: &Path) -> usize {
+pub(super) fn end(directory: &Path) -> usize {
     let leader =
         Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
     let temp_dir = temp_dir(directory);
     let tree = Tree {
-        group: leader.map(|leader| leader.pid),
+        leader,
         directory: directory.to_owned(),
         temp_dir,
         is_ours: false,

@@ -82,7 +82,8 @@ impl Stat {
 /// carry its directory in their arguments or its TMPDIR in their environment.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
-    pub(super) group: Option<u32>,
+    /// The leader of its process group.
+    pub(super) leader: Option<ProcessId>,
     pub(super) directory: PathBuf,
     pub(super) temp_dir: PathBuf,
     /// Whether this process has launched it. Then what left the group is a child of the group's
@@ -97,7 +98,8 @@ impl Tree {
         let own = std::process::id();
         let all: HashMap<u32, Stat> = processes().collect();
         let adopters = ancestors(own, &all);
-        let in_group = |stat: &Stat| Some(stat.group) == self.group;
+        let group = self.group(&all);
+        let in_group = |stat: &Stat| Some(stat.group) == group;
         let may_have_left = |stat: &Stat| {
             !self.is_ours
                 || adopters.contains(&stat.parent)
@@ -108,6 +110,14 @@ impl Tree {
             .filter(|(pid, stat)| in_group(stat) || may_have_left(stat) && self.carries_mark(**pid))
             .map(|(pid, stat)| ProcessId { pid: *pid, started: stat.started })
             .collect()
+    }
+
+    /// The id of the process group, unless somebody else has it by now: as long as anything of the
+    /// group lives it is taken, and who takes it later leads it.
+    fn group(&self, all: &HashMap<u32, Stat>) -> Option<u32> {
+        let leader = self.leader?;
+        let is_it = all.get(&leader.pid).is_none_or(|stat| stat.started == leader.started);
+        is_it.then_some(leader.pid)
     }
 
     fn carries_mark(&self, pid: u32) -> bool {
@@ -156,11 +166,12 @@ impl Tree {
     /// group, is known by its name.
     pub(super) fn reap_adopted(&self) {
         let own = std::process::id();
+        let leader = self.leader.map(|leader| leader.pid);
         let adopted = processes().filter(|(pid, stat)| {
             stat.parent == own
                 && stat.is_dead()
-                && (Some(stat.group) == self.group || stat.is_crash_handler)
-                && Some(*pid) != self.group
+                && (Some(stat.group) == leader || stat.is_crash_handler)
+                && Some(*pid) != leader
         });
         for pid in adopted.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)) {
             // An error means that somebody else was quicker.
@@ -233,6 +244,21 @@ mod tests {
         let all =
             [(1, 0), (7, 1), (9, 7), (8, 1)].map(|(pid, parent)| (pid, stat(parent).unwrap()));
         assert_eq!(ancestors(9, &all.into()), [9, 7, 1]);
+    }
+
+    #[test]
+    fn a_group_whose_id_was_taken_by_another_is_left_alone() {
+        let stat = |started| {
+            let line = format!("4 (a) S 1 4 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {started} 0 0");
+            Stat::parse(&line).unwrap()
+        };
+        let leader = ProcessId { pid: 4, started: 50 };
+        let path = || PathBuf::from("/nowhere");
+        let tree =
+            Tree { leader: Some(leader), directory: path(), temp_dir: path(), is_ours: false };
+        assert_eq!(tree.group(&[(4, stat(50))].into()), Some(4));
+        assert_eq!(tree.group(&HashMap::new()), Some(4), "others of it may be left");
+        assert_eq!(tree.group(&[(4, stat(51))].into()), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Ours {
         seen.extend(ids.difference(&not_ours).copied());
         all.into_iter()
             .filter(|process| seen.contains(&process.id) && !process.is_zombie())
-            .filter(|process| !is_service(process))
+            .filter(|process| !is_service(process) && !is_attendant(process))
             .collect()
     }
 
@@ -99,6 +99,12 @@ fn is_service(process: &Process) -> bool {
     let arguments = process.arguments();
     let is_run = arguments.windows(2).any(|pair| pair[0] == "run" && pair[1] == "--config");
     is_run && !process.is_browser()
+}
+
+/// Whether it is what a pool that lives has beside it; once the pool is dead it must go as well.
+fn is_attendant(process: &Process) -> bool {
+    let is_reaper = process.arguments().first().is_some_and(|name| name == "browser-pool-reaper");
+    is_reaper && Process::read(process.parent).is_some_and(|parent| is_service(&parent))
 }
 
 pub(super) fn describe(processes: &[Process]) -> Vec<String> {
