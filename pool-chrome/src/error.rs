@@ -7,7 +7,7 @@ use pool_core::BoxError;
 
 use crate::cdp::CdpError;
 use crate::egress::ProxyError;
-use crate::process::{Engine, Exit};
+use crate::process::{Engine, Exit, NoCgroup};
 
 /// Reasons why a Chromium could not be launched, driven or cleaned.
 ///
@@ -100,6 +100,10 @@ pub enum ChromeError {
          leave `headless` out, or start under xvfb-run"
     )]
     NoDisplay,
+
+    /// Limits are required that the kernel cannot hold here.
+    #[error("the kernel cannot hold the limits of browsers: {0}; see them: pool-cli doctor")]
+    NoCgroup(#[source] NoCgroup),
 
     /// The operating system would not start the process.
     #[error("cannot start {}: {source}", executable.display())]
@@ -225,7 +229,8 @@ impl ChromeError {
             | Self::NoSandbox { .. }
             | Self::NoWindow { .. }
             | Self::NoExtensions { .. }
-            | Self::NoDisplay => true,
+            | Self::NoDisplay
+            | Self::NoCgroup(_) => true,
             Self::File { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied

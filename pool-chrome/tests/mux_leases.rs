@@ -349,6 +349,18 @@ async fn a_dead_browser_ends_its_clients_with_the_reason() {
     }
 }
 
+#[tokio::test]
+async fn a_browser_that_the_kernel_ended_for_want_of_memory_says_so() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (lease, client) = rig.client(LeaseKind::Shared).await;
+        rig.mux.ask_at_death(|| true);
+        rig.chromium.kill();
+        assert_eq!(client.end().await, EndReason::OutOfMemory);
+        assert_eq!(lease.ended().await, EndReason::OutOfMemory);
+    }
+}
+
 /// Makes a page that talks without end, and does not read what it says.
 async fn flood(client: &mut Client) {
     let (_, page) = client.page("about:blank").await;

@@ -74,22 +74,23 @@ async fn browser_close_is_answered_and_then_ends_the_lease() {
 #[tokio::test]
 async fn the_death_of_the_browser_is_told_at_once() {
     let pool = start(|_| ()).await;
-    for word in ["crash", "hang"] {
+    let ways = [
+        ("crash", "browser_crashed"),
+        ("hang", "browser_hung"),
+        ("starve", "browser_out_of_memory"),
+    ];
+    for (word, told) in ways {
         let mut client = pool.connect("/").await;
         let killed = Instant::now();
         client.send(Message::text(word)).await.expect("it is open");
         let (code, reason) = closed(&mut client).await;
         assert!(killed.elapsed() < Duration::from_secs(1));
         assert_eq!(code, 4500);
-        assert!(
-            reason.starts_with(
-                &format!("browser_{word}").replace("crash", "crashed").replace("hang", "hung")
-            ),
-            "{reason}"
-        );
+        assert!(reason.starts_with(told), "{reason}");
     }
     pool.until_metric(&ended("browser_crashed", 1)).await;
     pool.until_metric(&ended("browser_hung", 1)).await;
+    pool.until_metric(&ended("browser_out_of_memory", 1)).await;
 }
 
 #[tokio::test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use browser_pool_tests::process::ProcessId;
 use browser_pool_tests::{
-    Case, Cdp, Home, LeaseKind, Setup, case, case_alone, eventually, for_both_kinds, rounds,
-    within,
+    Case, Cdp, Home, LeaseKind, Setup, case, case_alone, eventually, for_both_kinds, rounds, within,
 };
 use futures_util::StreamExt;
 use futures_util::stream::iter;

@@ -1,4 +1,4 @@
-//! F34, F37: a machine that has nothing left.
+//! F34 to F37: a machine that has nothing left, and what the kernel does about it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,12 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use browser_pool_tests::{Case, Home, Setup, case, case_in, eventually};
+use browser_pool_tests::process::{Process, descendants};
+use browser_pool_tests::{
+    Case, Home, LeaseKind, Setup, case, case_in, eventually, for_both_kinds, refused,
+};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{kill_idle, until_full, works};
+
+for_both_kinds!(
+    f35_the_kernel_ends_a_browser_before_the_pool,
+    f36_each_browser_is_in_a_cgroup_of_its_own,
+);
 
 /// A small file system on a directory, taken away when this is dropped.
 #[derive(Debug)]
@@ -153,4 +161,126 @@ async fn f37_descriptors_exhausted() {
         until_full(&case.service).await;
     })
     .await;
+}
+
+async fn f35_the_kernel_ends_a_browser_before_the_pool(kind: LeaseKind) {
+    case(Setup::new().kind(kind), async |case| {
+        let client = case.service.connect("/").await;
+        works(&client).await.expect("it is a browser");
+        let score = |pid: u32| -> i32 {
+            let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it lives");
+            text.trim().parse().expect("it is a number")
+        };
+        let pool = score(case.service.process.pid);
+        let chromium = case.oracle.ours.chromium();
+        assert!(chromium.len() > 4, "{chromium:?}");
+        for process in chromium {
+            let browser = score(process.id.pid);
+            assert!(browser > pool, "{}: {browser}, the pool {pool}", process.name);
+        }
+    })
+    .await;
+}
+
+/// The directory in which this process could make control groups, if it could.
+fn cgroups() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
+    let root = PathBuf::from(format!("{mount}{}", group_of(std::process::id())?));
+    let probe = root.join(format!("browser-pool-probe-{}", std::process::id()));
+    fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).ok()?;
+    Some(root)
+}
+
+/// The control group of a process, below the mount.
+fn group_of(pid: u32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    Some(groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_end_matches('/').to_owned())
+}
+
+/// The groups of this pool's browsers.
+fn browser_groups(root: &Path, home: &Home) -> Vec<PathBuf> {
+    let names = |directory: PathBuf| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let directories = names(home.state_dir().join("run"));
+    let groups = names(root.to_owned()).into_iter();
+    let is_its = |name: &String| {
+        name.strip_prefix("browser-").is_some_and(|id| directories.iter().any(|it| it == id))
+    };
+    groups.filter(is_its).map(|name| root.join(name)).collect()
+}
+
+async fn f36_each_browser_is_in_a_cgroup_of_its_own(kind: LeaseKind) {
+    let Some(root) = cgroups() else {
+        eprintln!("not tested: no cgroup v2 that this user may divide");
+        return;
+    };
+    let setup = Setup::new().kind(kind).set("chrome.memory_max", "2GiB");
+    case(setup, async |case| {
+        let client = case.service.connect("/").await;
+        works(&client).await.expect("it is a browser");
+        let own = group_of(case.service.process.pid).expect("it has one");
+        assert!(own.ends_with("/browser-pool-main"), "{own}");
+        // From the first instruction: none of what they have started is elsewhere.
+        let browsers = case.oracle.ours.browsers();
+        let mut found = Vec::new();
+        for browser in &browsers {
+            let group = group_of(browser.id.pid).expect("it has one");
+            assert!(group.contains("/browser-") && group != own, "{group}");
+            for helper in descendants(browser.id.pid, &Process::all()) {
+                assert_eq!(group_of(helper.id.pid).as_ref(), Some(&group), "{}", helper.name);
+            }
+            found.push(group);
+        }
+        found.dedup();
+        assert_eq!(found.len(), browsers.len(), "they share one: {found:?}");
+        let groups = browser_groups(&root, &case.home);
+        assert_eq!(groups.len(), browsers.len());
+        for group in &groups {
+            let limit = fs::read_to_string(group.join("memory.max"));
+            match &limit {
+                Ok(limit) => assert_eq!(limit.trim(), (2_u64 << 30).to_string()),
+                Err(_) => assert!(case.home.log().contains("does not hold all limits")),
+            }
+        }
+        // One that dies takes its group with it.
+        let browser = case.service.browser_of(&client).await;
+        browser.signal(Signal::KILL);
+        eventually("its group is gone", Duration::from_secs(5), async || {
+            let left = groups.iter().filter(|group| group.exists()).count();
+            if left < groups.len() { Ok(()) } else { Err(left) }
+        })
+        .await;
+        until_full(&case.service).await;
+        // Those of a pool that was killed go with what it has left.
+        let groups = browser_groups(&root, &case.home);
+        assert!(!groups.is_empty());
+        case.kill_service().await;
+        case.oracle.gone(Duration::from_secs(5)).await;
+        case.restart().await;
+        let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    })
+    .await;
+    // That of the pool itself, which a process in it cannot remove, goes with the unit or container
+    // that it is in; an error means that another pool is in it.
+    let _ = fs::remove_dir(root.join("browser-pool-main"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f36_limits_that_are_required_and_cannot_be_held() {
+    let has_memory = cgroups().is_some_and(|root| {
+        let controllers = fs::read_to_string(root.join("cgroup.controllers"));
+        controllers.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
+    });
+    if has_memory {
+        eprintln!("not tested: the kernel could hold them here");
+        return;
+    }
+    let setup = Setup::new().set("chrome.memory_max", "2GiB").set("chrome.limits", "required");
+    let (exit, log) = refused(Home::new(), &setup).await;
+    assert_eq!(exit.code, Some(78), "{log}");
+    assert!(log.contains("cannot hold the limits"), "{log}");
 }

@@ -15,7 +15,7 @@ use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
 use crate::ChromeError;
 use crate::egress::Guard;
 use crate::mux::{Budget, EndReason, LeaseKind};
-use crate::process::StateDir;
+use crate::process::{Cgroups, KernelLimits, StateDir};
 
 /// Memory is looked at no more often than this: reading it takes some milliseconds of /proc.
 const MEMORY_AGE: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl ChromeDriver {
     /// # Errors
     ///
     /// [`ChromeError::StateDirBusy`] if another pool has it, [`ChromeError::File`] if it cannot be
-    /// used.
+    /// used, [`ChromeError::NoCgroup`] if the kernel cannot hold limits that are required.
     pub async fn start(config: ChromeConfig) -> Result<Self, ChromeError> {
         let path = config.state_dir.clone().or_else(StateDir::default_path).ok_or_else(|| {
             let missing = std::io::Error::other("neither XDG_STATE_HOME nor HOME is set");
@@ -71,7 +71,8 @@ impl ChromeDriver {
         let state_dir = open.map_err(|_| {
             ChromeError::system("open the state directory")(std::io::Error::other("it panicked"))
         })??;
-        Ok(Self { fleet: Arc::new(Fleet::new(config, state_dir)) })
+        let cgroups = cgroups(config.limits)?;
+        Ok(Self { fleet: Arc::new(Fleet::new(config, state_dir, cgroups)) })
     }
 
     /// Returns the configuration it launches and leases with.
@@ -322,6 +323,31 @@ impl ChromeDriver {
             place.retire("a lease could not be cleaned");
         }
         self.reseat(browser, place, reporter).await
+    }
+}
+
+/// Takes what the limits need, and says what cannot be held of them.
+fn cgroups(limits: KernelLimits) -> Result<Option<Cgroups>, ChromeError> {
+    if limits.is_none() {
+        return Ok(None);
+    }
+    let taken = Cgroups::take(limits).and_then(|cgroups| match cgroups.shortcoming() {
+        Some(shortcoming) if limits.required => Err(shortcoming),
+        shortcoming => Ok((cgroups, shortcoming)),
+    });
+    match taken {
+        Err(reason) if limits.required => Err(ChromeError::NoCgroup(reason)),
+        Err(reason) => {
+            tracing::warn!(%reason, "the kernel does not hold the limits of browsers");
+            Ok(None)
+        }
+        Ok((cgroups, shortcoming)) => {
+            if let Some(reason) = shortcoming {
+                tracing::warn!(%reason, "the kernel does not hold all limits of browsers");
+            }
+            tracing::info!(cgroup = %cgroups.path().display(), "each browser has a cgroup");
+            Ok(Some(cgroups))
+        }
     }
 }
 

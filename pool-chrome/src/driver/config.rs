@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::egress::{Pattern, Rules};
 use crate::mux::{Budget, LeaseKind};
-use crate::process::{Engine, LaunchOptions, Sandbox};
+use crate::process::{Engine, KernelLimits, LaunchOptions, Sandbox};
 
 /// Clean-up between two exclusive leases of one Chromium.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +39,9 @@ pub struct ChromeConfig {
     /// A Chromium whose process tree has a larger proportional set size, in bytes, is retired when
     /// a lease on it ends. Default: 1 GiB.
     pub max_memory: Option<u64>,
+    /// Limits that the kernel holds the processes of each browser to, where it lets the pool make control
+    /// groups. Default: nothing.
+    pub limits: KernelLimits,
     /// Where the directories of the processes and our own records are. Default: below
     /// `XDG_STATE_HOME`.
     pub state_dir: Option<PathBuf>,
@@ -93,6 +96,7 @@ impl Default for ChromeConfig {
             launch_timeout: Duration::from_secs(20),
             max_launching: 2,
             max_memory: Some(1 << 30),
+            limits: KernelLimits::new(),
             state_dir: None,
             lease: LeaseKind::Exclusive,
             leases_per_browser: 8,
@@ -141,6 +145,7 @@ impl ChromeConfig {
         launch_timeout: Duration,
         max_launching: usize,
         max_memory: Option<u64>,
+        limits: KernelLimits,
         lease: LeaseKind,
         leases_per_browser: usize,
         max_browser_leases: u64,

@@ -15,7 +15,7 @@ use crate::ChromeError;
 use crate::egress::{Forwarder, Guard};
 use crate::loopback::LoopbackServer;
 use crate::mux::{Budget, EndReason, LeaseKind, MuxLease};
-use crate::process::StateDir;
+use crate::process::{Cgroups, StateDir};
 
 /// All Chromiums of a driver, and who has a place in which.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(super) struct Fleet {
     /// The budget that the clients of all its Chromiums share.
     pub(super) budget: Budget,
     pub(super) guard: Arc<Guard>,
+    cgroups: Option<Cgroups>,
     /// Launches at the same time: more than two on two cores only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
@@ -65,7 +66,7 @@ pub(super) struct Resource {
 }
 
 impl Fleet {
-    pub(super) fn new(config: ChromeConfig, state_dir: StateDir) -> Self {
+    pub(super) fn new(config: ChromeConfig, state_dir: StateDir, cgroups: Option<Cgroups>) -> Self {
         let launching = Semaphore::new(config.max_launching.max(1));
         let closing = watch::Sender::new(0);
         let guard = Guard::new(config.egress.clone().unwrap_or_default());
@@ -75,6 +76,7 @@ impl Fleet {
             state_dir,
             budget,
             guard,
+            cgroups,
             launching,
             loopback: OnceCell::new(),
             closing,
@@ -168,8 +170,8 @@ impl Fleet {
     }
 
     pub(super) async fn start(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
-        let Self { config, state_dir, budget, guard, .. } = self;
-        Host::launch(config, state_dir, budget, guard, spec).await
+        let Self { config, state_dir, budget, guard, cgroups, .. } = self;
+        Host::launch(config, state_dir, budget, guard, cgroups.as_ref(), spec).await
     }
 
     /// Gives a place up in the background: with the last one the Chromium is closed.

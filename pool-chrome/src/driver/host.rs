@@ -17,7 +17,7 @@ use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::egress::{Forwarder, Guard};
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
-use crate::process::{Chromium, Contents, Engine, StateDir, UserData, Work};
+use crate::process::{Cgroups, Chromium, Contents, Engine, StateDir, UserData, Work};
 
 /// Maximum time a proxy may take to show that it is there.
 const PROXY_PROBE: Duration = Duration::from_secs(5);
@@ -99,10 +99,12 @@ impl Host {
         state_dir: &StateDir,
         budget: &Budget,
         guard: &Arc<Guard>,
+        cgroups: Option<&Cgroups>,
         spec: BrowserSpec,
     ) -> Result<Arc<Self>, ChromeError> {
         let kind = spec.kind(config.lease);
         let mut options = config.launch_options();
+        options.cgroups = cgroups.cloned();
         if let Some(directory) = spec.directory().await? {
             options = options.user_data(UserData::Persistent(directory));
         }
@@ -144,6 +146,7 @@ impl Host {
         let version = serde_json::from_value(version).map_err(|error| {
             crate::cdp::CdpError::unexpected("Browser.getVersion", error.to_string())
         })?;
+        mux.ask_at_death(chromium.out_of_memory());
         let contents = chromium.contents().await;
         let host = Arc::new(Self {
             mux,

@@ -16,7 +16,11 @@ pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
     tokio::spawn(async move {
         let why = tokio::select! {
             exit = exited => {
-                mux.end(EndReason::Crashed);
+                mux.end(if exit.is_out_of_memory() {
+                    EndReason::OutOfMemory
+                } else {
+                    EndReason::Crashed
+                });
                 format!("the browser has ended: {exit}")
             }
             reason = mux.ended() => match reason {
@@ -48,7 +52,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// must be found as well.
 pub(super) const OBSTINATE: u32 = 6;
 
-/// How many times slower than an idle machine one may be. Where all have so much to do that it is
+/// Maximum slowness of a machine, compared with an idle one. Where all have so much to do that it is
 /// slower still, a Chromium that has its work to do is ended with the rest that cannot be served.
 const SLOWEST: u32 = 20;
 
@@ -81,19 +85,19 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration
     }
 }
 
-/// How long a look takes at most where we have the CPU that we need. It is some milliseconds.
+/// Maximum time that a look takes where we have the CPU that we need. It is some milliseconds.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Whether it is progress when a Chromium says something else than the answer that it owes, or
-/// takes bytes.
+/// Value of anything else that a Chromium says or takes while it owes an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
+    /// It is progress.
     Counts,
-    /// That it says something else is no excuse for a page that does not come.
+    /// It is no excuse for a page that does not come.
     IsNoExcuse,
 }
 
-/// What a Chromium does while an answer of it is waited for.
+/// Progress of a Chromium while an answer from it is awaited.
 ///
 /// Two clocks run. One says how long it has done nothing at all. The other says how long it has
 /// had for the answer, in time of its own: what its threads wait for a CPU is the machine's.
@@ -103,11 +107,11 @@ pub(super) struct Progress {
     looked: Option<(Instant, Work)>,
     /// When it was last seen to work, or could not be judged; at first the beginning.
     worked: Instant,
-    /// What it has done since, less than counts.
+    /// Work it has done since, less than counts.
     done: Duration,
     /// When it began to owe the answer, or was last heard.
     began: Instant,
-    /// How long something of it has waited for a CPU since.
+    /// Time for which something of it has waited for a CPU since.
     queued: Duration,
 }
 
@@ -180,7 +184,7 @@ impl Progress {
         }
     }
 
-    /// Whether it has done nothing for the whole limit, or has had many times as long.
+    /// Returns `true` if it has done nothing for the whole limit, or has had many times as long.
     pub(super) fn is_none(&self, limit: Duration) -> bool {
         self.is_none_at(Instant::now(), limit)
     }
@@ -189,7 +193,7 @@ impl Progress {
         now.saturating_duration_since(self.worked) >= limit || self.had(now) >= limit * OBSTINATE
     }
 
-    /// How long it has had, as on a machine that is its alone.
+    /// Returns how long it has had, as on a machine that is its alone.
     fn had(&self, now: Instant) -> Duration {
         let all = now - self.began;
         all.saturating_sub(self.queued).max(all / SLOWEST)

@@ -20,6 +20,8 @@ pub enum EndReason {
     Protocol,
     /// The Chromium has died.
     Crashed,
+    /// The kernel has ended the Chromium, which needed more memory than it may have.
+    OutOfMemory,
     /// The Chromium did not answer any more and was killed.
     Hung,
     /// The Chromium was closed by its owner.
@@ -39,6 +41,7 @@ impl EndReason {
             Self::SlowReader => "slow_reader",
             Self::Protocol => "protocol",
             Self::Crashed => "browser_crashed",
+            Self::OutOfMemory => "browser_out_of_memory",
             Self::Hung => "browser_hung",
             Self::Closed => "closed",
         }
@@ -47,7 +50,7 @@ impl EndReason {
     /// Returns `true` if the Chromium itself is gone.
     #[must_use]
     pub const fn is_fatal(self) -> bool {
-        matches!(self, Self::Crashed | Self::Hung | Self::Closed)
+        matches!(self, Self::Crashed | Self::OutOfMemory | Self::Hung | Self::Closed)
     }
 }
 
@@ -62,6 +65,7 @@ impl fmt::Display for EndReason {
             Self::SlowReader => "the client did not read",
             Self::Protocol => "the client broke the protocol",
             Self::Crashed => "the browser has crashed",
+            Self::OutOfMemory => "the browser needed more memory than it may have",
             Self::Hung => "the browser did not answer",
             Self::Closed => "the browser was closed",
         })

@@ -1,4 +1,5 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,6 +57,17 @@ pub(crate) struct Shared {
     heard: Mutex<Instant>,
     /// When Chromium last took something that had to wait for it.
     took: Mutex<Instant>,
+    /// Asked when the pipe closes.
+    out_of_memory: OnceLock<OutOfMemory>,
+}
+
+/// Tells whether the kernel has ended a Chromium for want of memory.
+struct OutOfMemory(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OutOfMemory")
+    }
 }
 
 #[derive(Debug)]
@@ -98,6 +110,7 @@ impl Multiplexer {
             wake: Notify::new(),
             heard: Mutex::new(Instant::now()),
             took: Mutex::new(Instant::now()),
+            out_of_memory: OnceLock::new(),
         });
         let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
         if let Some(pages) = pages {
@@ -276,6 +289,12 @@ impl Multiplexer {
         self.shared.look(|state| state.gate.is_shut())
     }
 
+    /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want of
+    /// memory. Only the first call counts; without one it has [crashed](EndReason::Crashed).
+    pub fn ask_at_death(&self, is_out_of_memory: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.shared.out_of_memory.set(OutOfMemory(Box::new(is_out_of_memory)));
+    }
+
     /// Ends all leases and connections, for a Chromium that is about to be killed or closed.
     pub fn end(&self, reason: EndReason) {
         self.shared.update(|state| state.end_all(reason));
@@ -312,6 +331,14 @@ struct Contexts {
 }
 
 impl Shared {
+    /// Returns why Chromium has closed the pipe.
+    pub(super) fn cause_of_death(&self) -> EndReason {
+        match self.out_of_memory.get() {
+            Some(OutOfMemory(is_so)) if is_so() => EndReason::OutOfMemory,
+            _ => EndReason::Crashed,
+        }
+    }
+
     /// Looks at the state.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock())

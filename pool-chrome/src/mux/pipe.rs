@@ -57,7 +57,8 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(shared: Arc<Shared>, reade
             }
         });
     }
-    shared.update(|state| state.end_all(EndReason::Crashed));
+    let reason = shared.cause_of_death();
+    shared.update(|state| state.end_all(reason));
 }
 
 async fn over(ended: &mut watch::Receiver<Option<EndReason>>) {

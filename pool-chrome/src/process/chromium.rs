@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::cgroup::Cgroup;
 use super::contents::{Contents, DOWNLOADS, Places};
 use super::exit::last_lines;
 use super::launch::{Launched, launch};
@@ -48,6 +49,7 @@ pub struct Chromium {
     temp_dir: PathBuf,
     launched_at: Instant,
     tree: Tree,
+    cgroup: Option<Cgroup>,
     tail: Arc<Mutex<StderrTail>>,
     stage: watch::Receiver<Stage>,
     hangup: Hangup,
@@ -89,6 +91,7 @@ impl Chromium {
             temp_dir,
             launched_at,
             tree: launched.tree,
+            cgroup: launched.cgroup,
             tail: launched.tail,
             stage: launched.stage,
             hangup,
@@ -144,6 +147,13 @@ impl Chromium {
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         self.stage.borrow().exit().cloned()
+    }
+
+    /// Returns whether the kernel has ended it for want of memory, when asked at its end. It does
+    /// not borrow the handle.
+    pub(crate) fn out_of_memory(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let cgroup = self.cgroup.clone();
+        move || cgroup.as_ref().is_some_and(Cgroup::is_out_of_memory)
     }
 
     /// Waits until the browser process has ended, whoever ended it. The future does not borrow

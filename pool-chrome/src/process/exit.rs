@@ -7,11 +7,24 @@ use std::sync::Arc;
 pub struct Exit {
     status: Option<ExitStatus>,
     stderr: Arc<str>,
+    is_out_of_memory: bool,
 }
 
 impl Exit {
     pub(super) fn new(status: Option<ExitStatus>, stderr: impl Into<Arc<str>>) -> Self {
-        Self { status, stderr: stderr.into() }
+        Self { status, stderr: stderr.into(), is_out_of_memory: false }
+    }
+
+    pub(super) fn out_of_memory(mut self, is_out_of_memory: bool) -> Self {
+        self.is_out_of_memory = is_out_of_memory;
+        self
+    }
+
+    /// Returns `true` if the kernel has ended it because it needed more memory than its
+    /// [limit](super::KernelLimits::memory).
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        self.is_out_of_memory
     }
 
     /// The exit status of the process; `None` if the operating system would not tell.
@@ -33,6 +46,9 @@ impl fmt::Display for Exit {
         match self.status {
             Some(status) => write!(f, "{status}")?,
             None => f.write_str("its status is unknown")?,
+        }
+        if self.is_out_of_memory {
+            f.write_str(", out of memory")?;
         }
         let last = last_lines(&self.stderr);
         if last.is_empty() { Ok(()) } else { write!(f, "; it wrote: {last}") }

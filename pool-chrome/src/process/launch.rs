@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::sync::{oneshot, watch};
 
+use super::cgroup::Cgroup;
 use super::flags::{self, Surroundings};
 use super::state_dir::{BrowserDir, private_dir};
 use super::stderr::StderrTail;
@@ -47,6 +49,12 @@ const ENOUGH_SHM: u64 = 512 * 1024 * 1024;
 /// Answers wait here while the multiplexer is busy: a screenshot of some size in one piece.
 const PIPE_SIZE: usize = 256 * 1024;
 
+/// Difference between the `oom_score_adj` of a browser and the pool's.
+const DISPENSABLE: i32 = 100;
+
+/// The highest `oom_score_adj` that the kernel takes.
+const MOST_DISPENSABLE: i32 = 1000;
+
 /// A Chromium that has been started.
 #[derive(Debug)]
 pub(super) struct Launched {
@@ -60,6 +68,7 @@ pub(super) struct Launched {
     pub(super) answers: OwnedFd,
     pub(super) tail: Arc<Mutex<StderrTail>>,
     pub(super) tree: Tree,
+    pub(super) cgroup: Option<Cgroup>,
     pub(super) stage: watch::Receiver<Stage>,
     pub(super) guard: KillOnDrop,
 }
@@ -123,8 +132,10 @@ impl Prepared {
 fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervisor), ChromeError> {
     let Prepared { executable, engine, sandbox } = Prepared::new(options)?;
     sandbox.report();
-    let directory = state.browser_dir()?;
-    let spawned = user_data_dir(options, state, &directory).and_then(|user_data_dir| {
+    let mut directory = state.browser_dir()?;
+    let confined = options.cgroups.as_ref().map_or(Ok(()), |cgroups| directory.confine(cgroups));
+    let user_data_dir = confined.and_then(|()| user_data_dir(options, state, &directory));
+    let spawned = user_data_dir.and_then(|user_data_dir| {
         let around = Surroundings {
             engine,
             user_data_dir: &user_data_dir,
@@ -145,7 +156,8 @@ fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervi
     };
 
     let Spawned { process, leader, pidfd, stderr, commands, answers } = spawned;
-    let killer = Arc::new(Killer::new(leader));
+    let cgroup = directory.cgroup().cloned();
+    let killer = Arc::new(Killer::new(leader, cgroup.clone()));
     let tree = directory.tree(process);
     let tail = Arc::new(Mutex::new(StderrTail::default()));
     let (stage, watched) = watch::channel(Stage::Running);
@@ -160,6 +172,7 @@ fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervi
         answers,
         tail: Arc::clone(&tail),
         tree: tree.clone(),
+        cgroup,
         stage: watched,
         guard: KillOnDrop(Arc::clone(&killer)),
     };
@@ -205,7 +218,7 @@ fn spawn(
     let (answers, their_answers) = pipe()?;
     // Without the right to a larger one the usual 64 KiB do.
     let _ = fcntl_setpipe_size(&answers, PIPE_SIZE);
-    let mut command = Command::new(executable);
+    let mut command = program(executable, directory.cgroup());
     command
         .args(flags::command_line(options, around))
         .env_clear()
@@ -242,6 +255,15 @@ fn spawn(
     }
 }
 
+/// Returns the command that runs Chromium, in a control group from its first instruction if it has one:
+/// what it forks before it is put there would stay outside.
+fn program(executable: &Path, cgroup: Option<&Cgroup>) -> Command {
+    let Some(cgroup) = cgroup else { return Command::new(executable) };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(cgroup.door()).arg(executable);
+    command
+}
+
 fn watch_over(
     child: &mut Child,
     directory: &BrowserDir,
@@ -253,10 +275,21 @@ fn watch_over(
         .ok_or(io::ErrorKind::NotFound)
         .map_err(|kind| ChromeError::system("read /proc")(kind.into()))?;
     directory.record(process)?;
+    prefer_to_the_pool(child.id());
     let stderr = child.stderr.take().expect("stderr is piped");
     ioctl_fionbio(&stderr, true)
         .map_err(|error| ChromeError::system("read without blocking")(error.into()))?;
     Ok((process, leader, pidfd, stderr))
+}
+
+/// Makes the kernel end a browser before the pool where memory runs out: one costs its leases, the
+/// other all.
+fn prefer_to_the_pool(pid: u32) {
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    let own: i32 = own.trim().parse().unwrap_or(0);
+    let score = (own.max(0) + DISPENSABLE).min(MOST_DISPENSABLE);
+    // It may have ended already. Chromium itself makes its renderers more dispensable still.
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), ChromeError> {

@@ -9,6 +9,7 @@
 //!
 //! Linux only: the supervision stands on pidfds and `/proc`.
 
+mod cgroup;
 mod chromium;
 mod contents;
 mod engine;
@@ -30,6 +31,8 @@ mod sweep;
 mod tree;
 mod work;
 
+pub(crate) use cgroup::Cgroups;
+pub use cgroup::{KernelLimits, NoCgroup, delegated_cgroup};
 pub use chromium::Chromium;
 pub(crate) use contents::Contents;
 pub use engine::{Engine, UnknownEngine, find_executable};

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Engine;
 use super::launch::Prepared;
+use super::{Cgroups, Engine};
 use crate::ChromeError;
 
 /// Whether Chromium sandboxes its renderers.
@@ -76,6 +76,8 @@ pub struct LaunchOptions {
     /// Maximum time the first answer over the pipe may take; the process is started and supervised
     /// here, its first command is sent by the multiplexer, which applies this. Default: 20 s.
     pub launch_timeout: Duration,
+    /// Where each browser gets a control group of its own. Default: none does.
+    pub(crate) cgroups: Option<Cgroups>,
 }
 
 impl Default for LaunchOptions {
@@ -91,6 +93,7 @@ impl Default for LaunchOptions {
             resolves_names: false,
             env: Vec::new(),
             launch_timeout: Duration::from_secs(20),
+            cgroups: None,
         }
     }
 }

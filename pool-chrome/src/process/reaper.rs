@@ -20,18 +20,18 @@ use super::sweep;
 /// The name that the process is started under, and known by.
 const NAME: &str = "browser-pool-reaper";
 
-/// How long a Chromium has to exit by itself once its pipe is closed. It takes 0.1 to 1.2 s, in
-/// which a profile is written to its disk.
+/// Time for a Chromium to exit by itself once its pipe is closed. It takes 0.1 to 1.2 s, in which a
+/// profile is written to its disk.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How long a reaper that was killed is not replaced.
+/// Pause before a reaper that was killed is replaced.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the pool writes before the path of a Chromium's directory, which ends with a NUL byte.
+/// Byte that the pool writes before the path of a Chromium's directory, which ends with a NUL.
 const BEGUN: u8 = b'+';
 const GONE: u8 = b'-';
 
-/// Whether this program can be started as a reaper.
+/// Set where this program can be started as a reaper.
 static IS_OFFERED: AtomicBool = AtomicBool::new(false);
 
 static REAPER: OnceLock<Option<Reaper>> = OnceLock::new();
@@ -50,12 +50,10 @@ static REAPER: OnceLock<Option<Reaper>> = OnceLock::new();
 /// # Examples
 ///
 /// ```no_run
-/// fn main() {
-///     if pool_chrome::process::run_as_reaper() {
-///         return;
-///     }
-///     // The program itself.
+/// if pool_chrome::process::run_as_reaper() {
+///     return;
 /// }
+/// // The program itself.
 /// ```
 pub fn run_as_reaper() -> bool {
     if std::env::args_os().next().is_none_or(|name| name != NAME) {
@@ -66,7 +64,7 @@ pub fn run_as_reaper() -> bool {
     true
 }
 
-/// The directories of the Chromiums that a pool has when its end of the pipe is closed.
+/// Returns the directories of the Chromiums that a pool has when its end of the pipe is closed.
 fn read_until_death(mut stream: impl Read) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::new();
     let (mut pending, mut chunk) = (Vec::new(), [0; 4096]);
@@ -192,7 +190,7 @@ fn replace(mut child: Child) {
                 child = next;
             }
             Err(error) => {
-                tracing::warn!(%error, "the reaper was killed and cannot be started again")
+                tracing::warn!(%error, "the reaper was killed and cannot be started again");
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::cgroup::{Cgroup, Cgroups};
 use super::reaper;
 use super::record::Record;
 use super::remove::remove;
@@ -110,13 +111,14 @@ impl StateDir {
 pub(super) struct BrowserDir {
     path: PathBuf,
     temp_dir: PathBuf,
+    cgroup: Option<Cgroup>,
     /// Keeps the lock while anything of ours is below it.
     _state: StateDir,
 }
 
 impl BrowserDir {
     fn furnish(path: PathBuf, state: StateDir) -> Result<Self, ChromeError> {
-        let directory = Self { temp_dir: temp_dir(&path), path, _state: state };
+        let directory = Self { temp_dir: temp_dir(&path), path, cgroup: None, _state: state };
         reaper::watch(&directory.path);
         for part in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
             if let Err(error) = make(&part) {
@@ -145,6 +147,17 @@ impl BrowserDir {
         &self.temp_dir
     }
 
+    /// Makes a control group for the browser.
+    pub(super) fn confine(&mut self, cgroups: &Cgroups) -> Result<(), ChromeError> {
+        let cgroup = cgroups.create(&self.path);
+        self.cgroup = Some(cgroup.map_err(ChromeError::system("make a cgroup"))?);
+        Ok(())
+    }
+
+    pub(super) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
     pub(super) fn tree(&self, leader: ProcessId) -> Tree {
         let (directory, temp_dir) = (self.path.clone(), self.temp_dir.clone());
         Tree { leader: Some(leader), directory, temp_dir, is_ours: true }
@@ -156,9 +169,12 @@ impl BrowserDir {
             .map_err(ChromeError::file("write a record to", &self.path))
     }
 
-    /// Removes it: the temporary files first, so that a removal that is cut short is taken up by
-    /// the next sweep.
+    /// Removes it: the group and the temporary files first, so that a removal that is cut short is
+    /// taken up by the next sweep.
     pub(super) fn remove(&self) -> io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
         remove(&self.temp_dir)?;
         remove(&self.path)?;
         reaper::forget(&self.path);

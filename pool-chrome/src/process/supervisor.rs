@@ -12,6 +12,7 @@ use rustix::process::{
 use tokio::sync::watch;
 
 use super::Exit;
+use super::cgroup::Cgroup;
 use super::state_dir::BrowserDir;
 use super::stderr::StderrTail;
 use super::tree::{Tree, reap};
@@ -51,11 +52,12 @@ pub(super) struct Killer {
     /// The leader until it is reaped. From then on its id may belong to anybody, so the lock is
     /// held over both the kill and the reaping.
     leader: Mutex<Option<Pid>>,
+    cgroup: Option<Cgroup>,
 }
 
 impl Killer {
-    pub(super) fn new(leader: Pid) -> Self {
-        Self { leader: Mutex::new(Some(leader)) }
+    pub(super) fn new(leader: Pid, cgroup: Option<Cgroup>) -> Self {
+        Self { leader: Mutex::new(Some(leader)), cgroup }
     }
 
     pub(super) fn kill(&self) {
@@ -63,6 +65,9 @@ impl Killer {
         if let Some(leader) = *leader {
             // An error means that the whole group is dead already.
             let _ = kill_process_group(leader, Signal::KILL);
+            if let Some(cgroup) = &self.cgroup {
+                cgroup.kill();
+            }
         }
     }
 
@@ -102,7 +107,8 @@ impl Supervisor {
     pub(super) fn run(mut self) {
         self.watch();
         self.read_stderr(LAST_WORDS);
-        let exit = Exit::new(self.status(), self.text());
+        let is_out_of_memory = self.directory.cgroup().is_some_and(Cgroup::is_out_of_memory);
+        let exit = Exit::new(self.status(), self.text()).out_of_memory(is_out_of_memory);
         self.stage.send_replace(Stage::Exited(exit.clone()));
 
         // Before the leader is reaped: as long as its zombie is there, the id of the group is its.

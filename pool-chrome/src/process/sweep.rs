@@ -3,6 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cgroup::Cgroup;
 use super::record::Record;
 use super::remove::remove;
 use super::state_dir::temp_dir;
@@ -64,14 +65,17 @@ pub(super) fn end(directory: &Path) -> usize {
     let leader =
         Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
     let temp_dir = temp_dir(directory);
-    let tree = Tree {
-        leader,
-        directory: directory.to_owned(),
-        temp_dir,
-        is_ours: false,
-    };
+    let tree = Tree { leader, directory: directory.to_owned(), temp_dir, is_ours: false };
     let members = tree.members().len();
-    if !tree.end(DEATH) {
+    let cgroup = Cgroup::of(directory);
+    if let Some(cgroup) = &cgroup {
+        cgroup.kill();
+    }
+    let is_dead = tree.end(DEATH);
+    if let Some(cgroup) = cgroup {
+        cgroup.remove();
+    }
+    if !is_dead {
         tracing::warn!(directory = %directory.display(), "a Chromium of a killed pool does not die");
     }
     if owned_by_us(&tree.temp_dir)

@@ -10,7 +10,7 @@ use super::tree::ProcessId;
 pub(crate) struct Work {
     /// CPU time of all processes.
     pub(crate) busy: Duration,
-    /// How long threads of theirs could have run and had to wait for a CPU, all added up. A page
+    /// Time for which threads of theirs could have run and had to wait for a CPU, all added up. A page
     /// that is made is handed from thread to thread, each of which works for less than it waits.
     pub(crate) queued: Duration,
     /// The browser process is stopped, as by SIGSTOP.
@@ -41,7 +41,7 @@ impl Work {
     }
 }
 
-/// How long the threads of a process have waited for a CPU; nothing where the kernel does not
+/// Returns how long the threads of a process have waited for a CPU; zero where the kernel does not
 /// count it.
 fn queued(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

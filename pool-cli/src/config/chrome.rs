@@ -5,7 +5,7 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{AsDuration, AsPath, AsSizeOrOff};
+use super::units::{AsCountOrOff, AsCpusOrOff, AsDuration, AsPath, AsSizeOrOff};
 
 /// `[chrome]`: which Chromium is launched, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +46,24 @@ pub struct ChromeConfig {
     /// Counted as proportional set size, so that shared pages are not counted twice.
     #[serde(with = "AsSizeOrOff")]
     pub max_memory: Option<ByteSize>,
+    /// The kernel ends a browser that needs more memory than this, or "off".
+    ///
+    /// Its clients are told `browser_out_of_memory`. Above nine tenths it is slowed down. Unlike
+    /// `max_memory` this holds during a lease, and one that is too small ends sites that work. It
+    /// takes a control group (cgroup v2) that is the pool's own to divide: `pool-cli doctor` says
+    /// whether there is one.
+    #[serde(with = "AsSizeOrOff")]
+    pub memory_max: Option<ByteSize>,
+    /// The kernel gives a browser no more than so many CPUs, such as 1.5, or "off".
+    #[serde(with = "AsCpusOrOff")]
+    pub cpu_max: Option<f64>,
+    /// The kernel lets a browser have no more than so many processes and threads, or "off".
+    ///
+    /// One has some 120 with a page or two.
+    #[serde(with = "AsCountOrOff")]
+    pub pids_max: Option<u64>,
+    /// What to do where the kernel cannot hold `memory_max`, `cpu_max` and `pids_max`.
+    pub limits: Limits,
     /// Directories that shared leases may upload from and download to.
     ///
     /// Each has one of its own besides, which goes with it. An exclusive lease may name any file
@@ -53,6 +71,17 @@ pub struct ChromeConfig {
     #[schemars(example = ["/srv/uploads"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "path" }))]
     pub directories: Vec<PathBuf>,
+}
+
+/// Choice of what to do where the kernel cannot hold the limits of its browsers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Limits {
+    /// Start, and say in the log which limits do not hold.
+    #[default]
+    Auto,
+    /// Refuse to start.
+    Required,
 }
 
 /// Which of the two builds of Chromium to use.
@@ -95,6 +124,10 @@ impl Default for ChromeConfig {
             hang_timeout: Duration::from_secs(10),
             check_timeout: Duration::from_millis(1500),
             max_memory: Some(ByteSize::gib(1)),
+            memory_max: None,
+            cpu_max: None,
+            pids_max: None,
+            limits: Limits::Auto,
             directories: Vec::new(),
         }
     }

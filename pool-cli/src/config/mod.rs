@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use alerts::AlertsConfig;
 pub use args::ConfigArgs;
-pub use chrome::{ChromeConfig, Engine, Sandbox};
+pub use chrome::{ChromeConfig, Engine, Limits, Sandbox};
 pub use egress::{EgressConfig, PrivateAddresses};
 pub use finding::{Finding, Findings, Place, Severity};
 pub use gateway::GatewayConfig;

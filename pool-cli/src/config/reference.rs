@@ -112,7 +112,9 @@ fn title(shape: &Shape) -> String {
             format!("number from {min}{}", if *or_off { ", or \"off\"" } else { "" })
         }
         Shape::Whole { min, max, .. } => format!("number {min} … {max}"),
-        Shape::Real { min, max } => format!("number {min:?} … {max:?}"),
+        Shape::Real { min, max, or_off } => {
+            format!("number {min:?} … {max:?}{}", if *or_off { ", or \"off\"" } else { "" })
+        }
         Shape::Choice(_) => "one of these".to_owned(),
         Shape::Text(kind) => kind.title().to_owned(),
         Shape::Secret => "secret".to_owned(),

@@ -37,7 +37,8 @@ pub(super) fn check(
                 text.parse::<i64>().is_ok()
             }))
         }
-        (Shape::Real { min, max }, DeValue::Integer(_) | DeValue::Float(_)) => {
+        (Shape::Real { or_off: true, .. }, DeValue::String(text)) if text == "off" => Ok(()),
+        (Shape::Real { min, max, or_off }, DeValue::Integer(_) | DeValue::Float(_)) => {
             let text = match value {
                 DeValue::Integer(number) => number.as_str(),
                 DeValue::Float(number) => number.as_str(),
@@ -47,13 +48,14 @@ pub(super) fn check(
                 Ok(number) if (*min..=*max).contains(&number) => Ok(()),
                 _ => Err(Problem::error(
                     span.clone(),
-                    format!("`{name}` must be from {min:?} to {max:?}"),
+                    format!("`{name}` must be {}", real(*min, *max, *or_off)),
                 )),
             }
         }
-        (Shape::Real { min, max }, _) => {
-            let expected = format!("a number from {min:?} to {max:?}");
-            Err(with_quotes_off(wrong(&expected), value, |text| text.parse::<f64>().is_ok()))
+        (Shape::Real { min, max, or_off }, _) => {
+            Err(with_quotes_off(wrong(&real(*min, *max, *or_off)), value, |text| {
+                text.parse::<f64>().is_ok()
+            }))
         }
         (Shape::Switch, _) => {
             let problem = wrong("true or false");
@@ -111,6 +113,11 @@ fn whole(min: i64, max: i64, or_off: bool) -> String {
         (min, i64::MAX) => format!("a whole number, {min} or more"),
         (min, max) => format!("a whole number from {min} to {max}"),
     };
+    if or_off { format!("{range}, or \"off\"") } else { range }
+}
+
+fn real(min: f64, max: f64, or_off: bool) -> String {
+    let range = format!("a number from {min:?} to {max:?}");
     if or_off { format!("{range}, or \"off\"") } else { range }
 }
 

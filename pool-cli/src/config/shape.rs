@@ -23,6 +23,7 @@ pub(super) enum Shape {
     Real {
         min: f64,
         max: f64,
+        or_off: bool,
     },
     Choice(Vec<Choice>),
     Text(Kind),
@@ -133,7 +134,13 @@ impl Shape {
             max: number("maximum").map_or(i64::MAX, |max| max as i64),
             or_off,
         };
+        let real = |or_off| Self::Real {
+            min: number("minimum").unwrap_or(f64::MIN),
+            max: number("maximum").unwrap_or(f64::MAX),
+            or_off,
+        };
         match schema.get("type") {
+            Some(Value::Array(types)) if types.iter().any(|name| name == "number") => real(true),
             Some(Value::Array(_)) => whole(true),
             Some(Value::String(name)) => match name.as_str() {
                 "object" => Self::Table(Table::read(schema)),
@@ -145,10 +152,7 @@ impl Shape {
                 },
                 "boolean" => Self::Switch,
                 "integer" => whole(false),
-                "number" => Self::Real {
-                    min: number("minimum").unwrap_or(f64::MIN),
-                    max: number("maximum").unwrap_or(f64::MAX),
-                },
+                "number" => real(false),
                 _ => Self::Text(Kind::named(kind)),
             },
             _ => Self::Text(Kind::named(kind)),

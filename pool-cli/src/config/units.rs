@@ -31,6 +31,9 @@ pub(super) struct AsSizeOrOff;
 /// A number from 1, or `"off"`.
 pub(super) struct AsCountOrOff;
 
+/// A number of CPUs, also in parts, or `"off"`.
+pub(super) struct AsCpusOrOff;
+
 /// An `http`, `https`, `ws` or `wss` url, if any.
 pub(super) struct AsUrl;
 
@@ -125,6 +128,47 @@ impl AsCountOrOff {
     pub(super) fn serialize<S: Serializer>(value: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(count) => to.serialize_u64(*count),
+            None => to.serialize_str(OFF),
+        }
+    }
+}
+
+impl AsCpusOrOff {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        struct CpusOrOff;
+
+        impl Visitor<'_> for CpusOrOff {
+            type Value = Option<f64>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of CPUs or \"off\"")
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Option<f64>, E> {
+                Ok(Some(value))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Option<f64>, E> {
+                let whole = i32::try_from(value);
+                whole
+                    .map(|cpus| Some(f64::from(cpus)))
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Option<f64>, E> {
+                match value {
+                    OFF => Ok(None),
+                    _ => Err(E::invalid_value(Unexpected::Str(value), &self)),
+                }
+            }
+        }
+
+        from.deserialize_any(CpusOrOff)
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(cpus) => to.serialize_f64(*cpus),
             None => to.serialize_str(OFF),
         }
     }
@@ -243,6 +287,7 @@ schema! {
     AsSize => { "type": "string", "x-kind": "size" }
     AsSizeOrOff => { "type": "string", "x-kind": "size or off" }
     AsCountOrOff => { "type": ["integer", "string"], "x-kind": "count or off", "minimum": 1 }
+    AsCpusOrOff => { "type": ["number", "string"], "x-kind": "cpus or off", "minimum": 0.01, "maximum": 1024.0 }
     AsUrl => { "type": "string", "x-kind": "public url" }
     AsPath => { "type": "string", "x-kind": "path" }
     AsAddress => { "type": "string", "x-kind": "address" }

@@ -116,9 +116,7 @@ async fn connected(
         unmet.met();
         match connected {
             Ok((wire, attached)) => return Ok(Entered { session, wire, attached, renewed }),
-            Err(NotConnected::Over(LeaseEnd::BrowserCrashed | LeaseEnd::BrowserHung))
-                if attempt < ATTEMPTS =>
-            {
+            Err(NotConnected::Over(end)) if end.is_of_the_browser() && attempt < ATTEMPTS => {
                 attempt += 1;
             }
             Err(why) => {

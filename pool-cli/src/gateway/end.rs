@@ -23,6 +23,8 @@ pub enum LeaseEnd {
     Drained,
     /// The browser's process died.
     BrowserCrashed,
+    /// The kernel ended the browser, which needed more memory than it may have.
+    BrowserOutOfMemory,
     /// The browser stopped answering.
     BrowserHung,
     /// The client did not read what the browser sent.
@@ -50,6 +52,7 @@ impl LeaseEnd {
             Self::Killed => "killed",
             Self::Drained => "drained",
             Self::BrowserCrashed => "browser_crashed",
+            Self::BrowserOutOfMemory => "browser_out_of_memory",
             Self::BrowserHung => "browser_hung",
             Self::SlowReader => "slow_reader",
             Self::NotText | Self::TooLong | Self::BadFrame => "protocol_error",
@@ -74,8 +77,15 @@ impl LeaseEnd {
             Self::TooLong => 1009,
             Self::IdleTimeout => 4408,
             Self::LeaseLimit => 4410,
-            Self::BrowserCrashed | Self::BrowserHung => 4500,
+            Self::BrowserCrashed | Self::BrowserOutOfMemory | Self::BrowserHung => 4500,
         }
+    }
+}
+
+impl LeaseEnd {
+    /// Returns `true` if the browser has ended by itself.
+    pub(crate) const fn is_of_the_browser(self) -> bool {
+        matches!(self, Self::BrowserCrashed | Self::BrowserOutOfMemory | Self::BrowserHung)
     }
 }
 
@@ -93,6 +103,7 @@ impl fmt::Display for LeaseEnd {
             Self::Killed => "the lease was ended by an operator",
             Self::Drained => "the pool shuts down",
             Self::BrowserCrashed => "the browser's process died",
+            Self::BrowserOutOfMemory => "the browser needed more memory than it may have",
             Self::BrowserHung => "the browser stopped answering",
             Self::SlowReader => "messages were not read fast enough",
             Self::NotText => "only text messages are understood",
@@ -110,6 +121,7 @@ impl From<BrowserEnd> for LeaseEnd {
             BrowserEnd::Closed => Self::Released,
             BrowserEnd::PageClosed => Self::PageClosed,
             BrowserEnd::Crashed => Self::BrowserCrashed,
+            BrowserEnd::OutOfMemory => Self::BrowserOutOfMemory,
             BrowserEnd::Hung => Self::BrowserHung,
             BrowserEnd::SlowReader => Self::SlowReader,
             BrowserEnd::Revoked => Self::Revoked,
@@ -122,7 +134,7 @@ mod tests {
     use super::*;
     use crate::metrics::LEASE_ENDS;
 
-    const ALL: [LeaseEnd; 15] = [
+    const ALL: [LeaseEnd; 16] = [
         LeaseEnd::Released,
         LeaseEnd::PageClosed,
         LeaseEnd::ClientGone,
@@ -132,6 +144,7 @@ mod tests {
         LeaseEnd::Killed,
         LeaseEnd::Drained,
         LeaseEnd::BrowserCrashed,
+        LeaseEnd::BrowserOutOfMemory,
         LeaseEnd::BrowserHung,
         LeaseEnd::SlowReader,
         LeaseEnd::NotText,

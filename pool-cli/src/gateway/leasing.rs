@@ -317,7 +317,7 @@ pub(super) fn word(kind: LeaseKind) -> &'static str {
 /// The problem of a session that cannot be connected to.
 pub(super) fn not_connected(why: &NotConnected) -> Problem {
     match why {
-        NotConnected::Over(LeaseEnd::BrowserCrashed | LeaseEnd::BrowserHung) => {
+        NotConnected::Over(end) if end.is_of_the_browser() => {
             let detail = "the browser ended before it could be used";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "browser_unavailable", detail)
                 .retry_after(Duration::from_secs(1))

@@ -406,6 +406,7 @@ impl Attached {
             | LeaseEnd::Killed
             | LeaseEnd::Drained
             | LeaseEnd::BrowserCrashed
+            | LeaseEnd::BrowserOutOfMemory
             | LeaseEnd::BrowserHung
             | LeaseEnd::Revoked => {
                 session.end(end);

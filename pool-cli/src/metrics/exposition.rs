@@ -9,7 +9,7 @@ use pool_core::{Event, Stats};
 use super::series::{Family, Maker};
 
 /// Reasons for the end of a lease in `leases_ended_total{reason}`.
-pub(crate) const LEASE_ENDS: [&str; 12] = [
+pub(crate) const LEASE_ENDS: [&str; 13] = [
     "released",
     "client_gone",
     "keep_over",
@@ -18,6 +18,7 @@ pub(crate) const LEASE_ENDS: [&str; 12] = [
     "killed",
     "drained",
     "browser_crashed",
+    "browser_out_of_memory",
     "browser_hung",
     "slow_reader",
     "protocol_error",
@@ -73,7 +74,7 @@ pub struct Metrics {
     launches: Family<Counter, 2>,
     checks: Family<Counter, 2>,
     exits: Family<Counter, 14>,
-    ended: Family<Counter, 12>,
+    ended: Family<Counter, 13>,
     acquire_wait: Histogram,
     lease_duration: Histogram,
     launch_duration: Histogram,

@@ -160,6 +160,8 @@ pub enum BrowserEnd {
     PageClosed,
     /// Its process died.
     Crashed,
+    /// The kernel ended it: it needed more memory than it may have.
+    OutOfMemory,
     /// It stopped answering.
     Hung,
     /// The client took its messages too slowly.

@@ -9,7 +9,7 @@ use pool_chrome::egress::{Private, Requests, Rules};
 use pool_chrome::mux::{
     ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTarget, LeaseTerms,
 };
-use pool_chrome::process::{Engine, Sandbox};
+use pool_chrome::process::{Engine, KernelLimits, Sandbox};
 use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
@@ -50,6 +50,7 @@ pub(crate) fn config(config: &Config) -> ChromeConfig {
         .max_launching(pool.max_creating)
         .buffer(buffer(config))
         .max_memory(chrome.max_memory.map(|size| size.as_u64()))
+        .limits(limits(chrome))
         .state_dir(&pool.state_dir)
         .lease(kind(pool.lease))
         .leases_per_browser(pool.leases_per_browser)
@@ -73,6 +74,18 @@ pub(crate) fn rules(config: &EgressConfig) -> Rules {
     };
     let rules = Rules::new().private(private);
     rules.allow(config.allow.iter().cloned()).deny(config.deny.iter().cloned())
+}
+
+/// Returns the limits that the kernel is to hold each browser to.
+pub(crate) fn limits(chrome: &config::ChromeConfig) -> KernelLimits {
+    KernelLimits::new()
+        .memory(chrome.memory_max.map(|size| size.as_u64()))
+        .cpus(chrome.cpu_max)
+        .pids(chrome.pids_max)
+        .required(match chrome.limits {
+            config::Limits::Auto => false,
+            config::Limits::Required => true,
+        })
 }
 
 /// Returns how much may wait for all clients together.
@@ -218,6 +231,7 @@ impl From<EndReason> for BrowserEnd {
             EndReason::PageClosed => Self::PageClosed,
             EndReason::SlowReader => Self::SlowReader,
             EndReason::Crashed => Self::Crashed,
+            EndReason::OutOfMemory => Self::OutOfMemory,
             EndReason::Hung => Self::Hung,
             _ => Self::Revoked,
         }

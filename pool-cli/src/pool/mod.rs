@@ -16,7 +16,7 @@ pub use browser::{
     Wire,
 };
 pub(crate) use changes::changes;
-pub(crate) use chrome::config as chrome_config;
+pub(crate) use chrome::{config as chrome_config, limits as kernel_limits};
 pub use fleet::{Fleet, Leased};
 pub use kind::{KindSpec, Kinds};
 pub(crate) use open::HELD_FROM_START;

@@ -222,6 +222,7 @@ impl Commands for FakeCommands {
             "close" => BrowserEnd::Closed,
             "crash" => BrowserEnd::Crashed,
             "hang" => BrowserEnd::Hung,
+            "starve" => BrowserEnd::OutOfMemory,
             _ => return Ok(()),
         };
         if end != BrowserEnd::Closed {

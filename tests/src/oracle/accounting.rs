@@ -61,7 +61,11 @@ fn processes(state: &Value, chromium: &[Process], findings: &mut Findings) {
         .iter()
         .filter_map(|(_, _, pid)| u32::try_from(pid.as_u64()?).ok())
         .collect();
-    let browsers: Vec<&Process> = chromium.iter().filter(|process| process.is_browser()).collect();
+    let mut browsers: Vec<&Process> =
+        chromium.iter().filter(|process| process.is_browser()).collect();
+    // A script in front of a Chromium has its arguments, and is what the pool has started.
+    let all: HashSet<u32> = browsers.iter().map(|process| process.id.pid).collect();
+    browsers.retain(|process| !all.contains(&process.parent));
     let found: BTreeSet<u32> = browsers.iter().map(|process| process.id.pid).collect();
     if known != found {
         findings.add(format!("the API knows of {known:?}, there are {found:?}"));

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
+use pool_chrome::process::{NoCgroup, delegated_cgroup};
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 
 use super::diagnosis::Diagnosis;
-use crate::config::{Config, machine};
+use crate::config::{Config, Limits, machine};
+use crate::pool::kernel_limits;
 
 /// Memory of a browser with a page or two, as measured: between a headless shell and a
 /// whole Chromium.
@@ -93,6 +95,38 @@ pub(super) fn processes(config: &Config) -> Diagnosis {
         ),
         Some(limit) => Diagnosis::ok(NAME, format!("at most {limit}")),
         None => Diagnosis::ok(NAME, "no limit"),
+    }
+}
+
+/// Tells whether the kernel would hold the limits of browsers for a pool that is started as this is.
+pub(super) fn limits(config: &Config) -> Diagnosis {
+    const NAME: &str = "cgroups";
+    let limits = kernel_limits(&config.chrome);
+    let reason = match delegated_cgroup(&limits) {
+        Ok(path) if limits.is_none() => {
+            let found = format!("{} is this user's to divide; no limits are set", path.display());
+            return Diagnosis::ok(NAME, found);
+        }
+        Ok(path) => {
+            let found = format!("the limits of browsers hold, below {}", path.display());
+            return Diagnosis::ok(NAME, found);
+        }
+        Err(reason) => reason,
+    };
+    if limits.is_none() {
+        return Diagnosis::ok(NAME, format!("none, and no limits are set: {reason}"));
+    }
+    let remedy = match reason {
+        NoCgroup::NotMounted => "boot with systemd.unified_cgroup_hierarchy=1",
+        _ => {
+            "Delegate=yes and ProtectControlGroups=no in a unit of systemd; a container needs a \
+             /sys/fs/cgroup that it may write, and the pool as its only process at first"
+        }
+    };
+    let found = format!("the limits of browsers do not hold: {reason}");
+    match config.chrome.limits {
+        Limits::Auto => Diagnosis::warn(NAME, found, remedy),
+        Limits::Required => Diagnosis::fail(NAME, found, remedy),
     }
 }
 

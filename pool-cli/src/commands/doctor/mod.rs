@@ -36,6 +36,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     diagnoses.push(machine::memory(&config));
     diagnoses.push(machine::open_files(&config));
     diagnoses.push(machine::processes(&config));
+    diagnoses.push(machine::limits(&config));
     diagnoses.push(machine::fonts());
     diagnoses.push(place::state_dir(&config.pool.state_dir));
     diagnoses.push(place::port(config.gateway.listen));
