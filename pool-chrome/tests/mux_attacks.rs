@@ -4,11 +4,12 @@
 mod mux_support;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mux_support::{Client, ENGINES, KINDS, Rig, eventually};
-use pool_chrome::mux::{ClientProxies, LeaseKind, LeaseOptions};
-use serde_json::{Value, json};
+use pool_chrome::mux::{ClientProxies, FileUse, HolderCommands, LeaseKind, LeaseOptions};
+use serde_json::{Map, Value, json};
 
 /// The victim: a page with a cookie, a window, a download directory, and all that could be named.
 struct Witness {
@@ -157,7 +158,6 @@ fn page_attacks(witness: &Witness) -> Vec<(&'static str, Value)> {
     attacks.extend([
         ("DOM.setFileInputFiles", json!({ "files": ["/etc/passwd"], "backendNodeId": 1 })),
         ("DOM.setFileInputFiles", json!({ "files": ["/tmp/../etc/passwd"], "backendNodeId": 1 })),
-        ("Page.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": "/etc" })),
         ("Target.createBrowserContext", json!({})),
         ("Target.getBrowserContexts", json!({})),
         ("Target.setDiscoverTargets", json!({ "discover": true, "filter": [{}] })),
@@ -423,9 +423,9 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
         let lease = rig.mux.open_lease(options).await.unwrap();
         let mut own = Client::new(lease.connect().await.unwrap());
         let (_other, mut other) = rig.client(LeaseKind::Shared).await;
-        let outside =
-            json!({ "behavior": "allowAndName", "downloadPath": "/etc", "eventsEnabled": true });
-        own.ok(None, "Browser.setDownloadBehavior", outside).await;
+        let inside = json!({ "behavior": "allowAndName", "downloadPath": files.path(),
+            "eventsEnabled": true });
+        own.ok(None, "Browser.setDownloadBehavior", inside).await;
         let no_files = json!({ "behavior": "default", "eventsEnabled": true });
         other.ok(None, "Browser.setDownloadBehavior", no_files).await;
         let (_, watching) = other.page("about:blank").await;
@@ -455,6 +455,85 @@ async fn downloads_are_told_to_their_own_lease_only_and_land_in_its_directory() 
             "{:?}",
             other.events
         );
+    }
+}
+
+/// Remembers the files that were refused.
+#[derive(Debug, Default)]
+struct Holder(Mutex<Vec<(FileUse, String)>>);
+
+impl HolderCommands for Holder {
+    fn call(&self, _: &str, _: &Map<String, Value>) -> Option<Result<Value, String>> {
+        None
+    }
+
+    fn file_refused(&self, file: FileUse, path: &str) {
+        self.0.lock().unwrap().push((file, path.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_download_to_where_a_shared_lease_may_not_write_is_canceled_and_told() {
+    for engine in ENGINES {
+        let rig = Rig::new(engine).await;
+        let (files, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let options = LeaseOptions::new(LeaseKind::Shared).directory(files.path());
+        let lease = rig.mux.open_lease(options).await.unwrap();
+        let holder = Arc::new(Holder::default());
+        let mut own = Client::new(lease.connect_with(holder.clone()).await.unwrap());
+        let (_, page) = own.page("about:blank").await;
+        let path = elsewhere.path().to_str().unwrap();
+        for (session, method) in
+            [(None, "Browser.setDownloadBehavior"), (Some(&*page), "Page.setDownloadBehavior")]
+        {
+            let outside =
+                json!({ "behavior": "allow", "downloadPath": path, "eventsEnabled": true });
+            let mut params = outside.clone();
+            if session.is_some() {
+                own.ok(None, "Browser.setDownloadBehavior", outside).await;
+                params.as_object_mut().unwrap().remove("eventsEnabled");
+            }
+            own.ok(session, method, params).await;
+            for from in [
+                "document.body",
+                "document.body.appendChild(document.createElement('iframe')).contentDocument.body",
+            ] {
+                let click = format!(
+                    "(() => {{ const body = {from}; const a = body.ownerDocument.createElement('a'); \
+                     a.href = 'data:application/octet-stream,hello'; a.download = 'x.bin'; \
+                     body.append(a); a.click() }})()"
+                );
+                own.evaluate(&page, &click).await;
+                let begun = own.event("Browser.downloadWillBegin", |_| true).await;
+                let guid = begun["params"]["guid"].clone();
+                own.event("Browser.downloadProgress", |params| {
+                    params["guid"] == guid && params["state"] == "canceled"
+                })
+                .await;
+            }
+        }
+        for directory in [&files, &elsewhere] {
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{engine:?}");
+        }
+        let upload = json!({ "files": ["/etc/passwd"], "backendNodeId": 1 });
+        for _ in 0..2 {
+            let refused = own.ask(Some(&page), "DOM.setFileInputFiles", upload.clone()).await;
+            let message = refused["error"]["message"].as_str().unwrap_or_default();
+            assert!(message.contains("[chrome] directories"), "{refused}");
+        }
+        let told = holder.0.lock().unwrap().clone();
+        let once =
+            [(FileUse::Download, path.to_owned()), (FileUse::Upload, "/etc/passwd".to_owned())];
+        assert_eq!(told, once, "{engine:?}: each once");
+        // Where it is allowed it goes there, from then on.
+        let inside = json!({ "behavior": "allowAndName", "downloadPath": files.path(),
+            "eventsEnabled": true });
+        own.ok(None, "Browser.setDownloadBehavior", inside).await;
+        let click = "(() => { const a = document.createElement('a'); a.download = 'x'; \
+            a.href = 'data:application/octet-stream,hello'; document.body.append(a); a.click() })()";
+        own.evaluate(&page, click).await;
+        own.event("Browser.downloadProgress", |params| params["state"] == "completed").await;
+        assert_eq!(std::fs::read_dir(files.path()).unwrap().count(), 1, "{engine:?}");
     }
 }
 

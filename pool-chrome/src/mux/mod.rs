@@ -58,7 +58,7 @@ pub use budget::Budget;
 pub use client_proxies::ClientProxies;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
-pub use holder::HolderCommands;
+pub use holder::{FileUse, HolderCommands};
 pub use lease::{LeaseTarget, MuxLease};
 pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions, LeaseTerms};
 pub use multiplexer::{Census, Multiplexer};

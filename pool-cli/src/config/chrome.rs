@@ -66,6 +66,7 @@ pub struct ChromeConfig {
     pub limits: Limits,
     /// Directories that shared leases may upload from and download to.
     ///
+    /// A download to anywhere else ends as canceled, and an upload from there is refused.
     /// Each has one of its own besides, which goes with it. An exclusive lease may name any file
     /// that the pool's user can reach.
     #[schemars(example = ["/srv/uploads"])]

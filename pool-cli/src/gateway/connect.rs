@@ -11,8 +11,9 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
-use pool_chrome::mux::HolderCommands;
+use pool_chrome::mux::{FileUse, HolderCommands};
 use serde_json::{Map, Value, json};
+use tracing::warn;
 
 use super::bridge::bridge;
 use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
@@ -20,6 +21,7 @@ use super::session::{Attached, NotConnected, Root, Session};
 use super::sessions::{Known, Name};
 use super::upgrade::{Accepted, Handshake};
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
+use crate::metrics::Severity;
 use crate::pool::Wire;
 
 /// Where a lease begins whose client speaks with its first page.
@@ -169,8 +171,11 @@ fn welcome(
     response
 }
 
-/// Answers the commands of browserless that are about the lease: `Browserless.reconnect`.
+/// Answers the commands of browserless that are about the lease, `Browserless.reconnect`, and
+/// writes down which files a client may not name.
 pub(super) struct Reconnect {
+    /// It holds the session.
+    gateway: Weak<Gateway>,
     /// The session holds the connection, which holds this.
     session: Weak<Session>,
     url: String,
@@ -178,10 +183,19 @@ pub(super) struct Reconnect {
 }
 
 impl Reconnect {
-    pub(super) fn of(gateway: &Gateway, session: &Arc<Session>, headers: &HeaderMap) -> Arc<Self> {
+    pub(super) fn of(
+        gateway: &Arc<Gateway>,
+        session: &Arc<Session>,
+        headers: &HeaderMap,
+    ) -> Arc<Self> {
         let settings = gateway.settings();
         let url = settings.lease_url(headers, session.id);
-        Arc::new(Self { session: Arc::downgrade(session), url, limit: settings.keep_limit })
+        Arc::new(Self {
+            gateway: Arc::downgrade(gateway),
+            session: Arc::downgrade(session),
+            url,
+            limit: settings.keep_limit,
+        })
     }
 
     fn reconnect(&self, params: &Map<String, Value>) -> Result<Value, String> {
@@ -202,6 +216,22 @@ impl Reconnect {
 impl HolderCommands for Reconnect {
     fn call(&self, method: &str, params: &Map<String, Value>) -> Option<Result<Value, String>> {
         (method == "Browserless.reconnect").then(|| self.reconnect(params))
+    }
+
+    fn file_refused(&self, file: FileUse, path: &str) {
+        let (Some(gateway), Some(session)) = (self.gateway.upgrade(), self.session.upgrade())
+        else {
+            return;
+        };
+        let (event, what) = match file {
+            FileUse::Upload => ("upload_refused", "the file was not given to the page"),
+            FileUse::Download => ("download_canceled", "the download was canceled"),
+        };
+        let lease = session.id.short();
+        let why = "shared leases may name files in `[chrome] directories` only";
+        warn!(lease, path, "{what}: {why}");
+        let reason = format!("lease {lease}: {path:?}: {what}: {why}");
+        gateway.observer().journal().note(event, Severity::Warning, reason);
     }
 }
 

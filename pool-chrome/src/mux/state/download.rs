@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::super::holder::FileUse;
 use super::super::lease_options::LeaseKind;
 use super::super::session_id::SessionId;
 use super::super::suffix;
@@ -58,8 +59,25 @@ impl State {
         let lease = lease.or_else(|| {
             self.leases.iter().find(|(_, lease)| lease.had(&frame_id)).map(|(id, _)| *id)
         });
+        let context = target.and_then(|target| target.info.browser_context_id.clone());
         if self.running.0.len() < MOST_RUNNING {
             self.running.0.insert(guid, lease);
+        }
+        if let Some(lease) = lease {
+            self.download_canceled(lease, context.as_ref());
+        }
+    }
+
+    /// Tells the holder of a lease that a download which begins is canceled, if that follows from
+    /// where it was to go. One of a page that is gone, or of a frame, may be of any context.
+    fn download_canceled(&mut self, lease: LeaseId, context: Option<&Id>) {
+        let canceled = self
+            .contexts
+            .iter()
+            .filter(|(id, held)| held.lease == lease && context.is_none_or(|its| its == *id))
+            .find_map(|(_, held)| held.no_downloads.clone());
+        if let Some(path) = canceled {
+            self.file_refused(lease, FileUse::Download, &path);
         }
     }
 
@@ -164,6 +182,7 @@ impl State {
             if let Some(lease) = self.leases.get_mut(&lease) {
                 lease.downloads.insert(guid.clone());
             }
+            self.download_canceled(lease, None);
             for event in events.unwrap_or_default() {
                 self.deliver(connection, event);
             }

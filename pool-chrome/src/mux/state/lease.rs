@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::super::address::AddressRule;
 use super::super::end::EndReason;
+use super::super::holder::FileUse;
 use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
 use super::super::session_id::SessionId;
 use super::super::target::Id;
@@ -43,6 +44,8 @@ pub(crate) struct Lease {
     pub(crate) spare: Option<SessionId>,
     pub(crate) windows: HashSet<i64>,
     pub(crate) downloads: HashSet<Id>,
+    /// The files outside of its directories that its holder has been told of.
+    pub(super) refused_files: HashSet<(FileUse, String)>,
     /// The tab that the next page stands in.
     pub(crate) new_tab: Option<Id>,
     past_targets: VecDeque<Id>,
@@ -117,6 +120,7 @@ impl Lease {
             spare: None,
             windows: HashSet::new(),
             downloads: HashSet::new(),
+            refused_files: HashSet::new(),
             new_tab: None,
             past_targets: VecDeque::new(),
             tainted: false,

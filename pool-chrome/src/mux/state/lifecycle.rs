@@ -66,7 +66,7 @@ impl State {
         let Some(held) = self.leases.get_mut(&lease) else { return };
         held.base = Some(base);
         if let Some(real) = held.default.clone() {
-            self.contexts.insert(real, Context { lease, maker: base });
+            self.contexts.insert(real, Context::new(lease, base));
             let _ = reply.send(Ok(()));
             return;
         }

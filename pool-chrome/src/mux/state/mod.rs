@@ -112,6 +112,14 @@ pub(crate) struct Context {
     pub(crate) lease: LeaseId,
     /// The session whose end disposes it.
     pub(crate) maker: SessionId,
+    /// Where its downloads were to go, if that is not allowed: then they are canceled.
+    pub(crate) no_downloads: Option<String>,
+}
+
+impl Context {
+    pub(crate) fn new(lease: LeaseId, maker: SessionId) -> Self {
+        Self { lease, maker, no_downloads: None }
+    }
 }
 
 /// One connection of a client.

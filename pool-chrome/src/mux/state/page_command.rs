@@ -3,13 +3,19 @@
 use serde_json::{Value, json};
 
 use super::super::address::{Judgement, NOWHERE};
+use super::super::holder::FileUse;
 use super::super::lease_options::LeaseKind;
 use super::super::parameters;
 use super::super::paths;
 use super::super::session_id::SessionId;
+use super::super::target::Id;
 use super::client::Request;
 use super::command::{INVALID_PARAMS, Params, SERVER_ERROR};
-use super::{Owner, State, Watch};
+use super::{LeaseId, Owner, State, Watch};
+
+/// The most refused files of a lease that its holder is told of, and the letters of each path.
+const MOST_REFUSED: usize = 64;
+const LONGEST_PATH: usize = 1024;
 
 impl State {
     pub(super) fn download_behavior(&mut self, request: &Request<'_>) {
@@ -17,8 +23,10 @@ impl State {
         self.download_to(request, params);
     }
 
-    /// Sends a command that sets where downloads go. A path elsewhere becomes the lease's own
-    /// directory: Playwright always names one of its own machine, and fails if it is refused.
+    /// Sends a command that sets where downloads go. Where a path is outside of a shared lease's
+    /// directories, the command succeeds and downloads are canceled: Playwright names a directory
+    /// of its own as it connects, and could do nothing at all if that were refused; every client
+    /// says of a canceled download that it is.
     ///
     /// The pool's own directories are refused to exclusive leases, which may name all others: what
     /// is written into a Chromium's profile would be there for its next lease.
@@ -30,16 +38,54 @@ impl State {
             let message = "downloads may not go into the pool's own directories";
             return self.refuse(request, INVALID_PARAMS, message);
         }
-        if !self.is_path_allowed(request, params.get("downloadPath")) {
-            let lease = self.leases.get(&request.lease);
-            let Some(own) = lease.and_then(|lease| lease.options.directories.first()) else {
-                let message = "the path is outside of the lease's directories";
-                return self.refuse(request, INVALID_PARAMS, message);
-            };
-            let own = own.to_string_lossy().into_owned();
-            params.insert("downloadPath".to_owned(), Value::String(own));
+        let path = path.unwrap_or_default().to_owned();
+        let is_saved = |behavior: &Value| behavior == "allow" || behavior == "allowAndName";
+        let is_saved = params.get("behavior").is_some_and(is_saved);
+        let is_allowed = self.is_path_allowed(request, params.get("downloadPath"));
+        if !is_allowed {
+            params.remove("downloadPath");
+            if is_saved {
+                params.insert("behavior".to_owned(), json!("deny"));
+            }
+        }
+        let context = match params.get("browserContextId").and_then(Value::as_str) {
+            Some(context) => Some(context.into()),
+            None => self
+                .target_of_mut(request.session)
+                .and_then(|on| on.info.browser_context_id.clone()),
+        };
+        if let Some(context) = context.and_then(|id: Id| self.contexts.get_mut(&id)) {
+            context.no_downloads = (is_saved && !is_allowed).then_some(path);
         }
         self.send(request, &params);
+    }
+
+    /// Refuses a file that a shared lease may not name, and tells the holder of the lease.
+    fn refuse_file(&mut self, request: &Request<'_>, file: Option<&Value>) {
+        const MESSAGE: &str = "this file is outside of the directories that shared leases may \
+            name (`[chrome] directories`): send what is in it, as a buffer, or have its directory \
+            added there";
+        let path = file.and_then(Value::as_str).unwrap_or_default();
+        self.file_refused(request.lease, FileUse::Upload, path);
+        self.refuse(request, INVALID_PARAMS, MESSAGE);
+    }
+
+    /// Tells the holder of a lease that a file was refused, once for each.
+    pub(super) fn file_refused(&mut self, lease: LeaseId, file: FileUse, path: &str) {
+        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let path: String = path.chars().take(LONGEST_PATH).collect();
+        let told = &mut held.refused_files;
+        if told.len() >= MOST_REFUSED || !told.insert((file, path.clone())) {
+            return;
+        }
+        let holder = self
+            .clients
+            .values()
+            .filter(|client| client.lease == lease)
+            .find_map(|client| client.commands.clone());
+        if let Some(holder) = holder {
+            holder.file_refused(file, &path);
+        }
     }
 
     pub(super) fn cancel_download(&mut self, request: &Request<'_>) {
@@ -107,10 +153,9 @@ impl State {
     pub(super) fn files(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
         let files = params.get("files").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        if files.iter().all(|file| self.is_path_allowed(request, Some(file))) {
-            self.send(request, &params);
-        } else {
-            self.refuse(request, INVALID_PARAMS, "a file is outside of the lease's directories");
+        match files.iter().find(|file| !self.is_path_allowed(request, Some(file))) {
+            None => self.send(request, &params),
+            outside => self.refuse_file(request, outside),
         }
     }
 
@@ -120,12 +165,9 @@ impl State {
         let Some(params) = self.read::<Params>(request) else { return };
         let list = |name| parameters::at(&params, name).and_then(Value::as_array);
         let files = list("data.files").map_or(&[][..], Vec::as_slice);
-        if !files.iter().all(|file| self.is_path_allowed(request, Some(file))) {
-            return self.refuse(
-                request,
-                INVALID_PARAMS,
-                "a file is outside of the lease's directories",
-            );
+        let outside = files.iter().find(|file| !self.is_path_allowed(request, Some(file)));
+        if outside.is_some() {
+            return self.refuse_file(request, outside);
         }
         let items = list("data.items").map_or(&[][..], Vec::as_slice);
         if !items.iter().all(|item| self.is_item_allowed(request, item)) {

@@ -88,7 +88,7 @@ impl State {
                     context.ok_or_else(|| CdpError::unexpected(&method, "no browserContextId"))
                 });
                 let made = made.map(|context| {
-                    self.contexts.insert(context.clone(), Context { lease, maker });
+                    self.contexts.insert(context.clone(), Context::new(lease, maker));
                     if let Some(lease) = self.leases.get_mut(&lease) {
                         lease.default = Some(context);
                     }
@@ -146,7 +146,7 @@ impl State {
             Watch::RefusedNavigation => return self.answer(relay, &refused(result)),
             Watch::Context(maker) => {
                 if let Some(context) = named(result).browser_context_id {
-                    self.contexts.insert(context, Context { lease, maker });
+                    self.contexts.insert(context, Context::new(lease, maker));
                 }
             }
             Watch::Disposed(context) => {
