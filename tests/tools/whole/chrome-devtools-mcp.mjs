@@ -8,8 +8,8 @@ import { server } from '../lib/mcp.mjs';
 const folderOf = dirname(createRequire(import.meta.url).resolve('chrome-devtools-mcp/package.json'));
 const cli = join(folderOf, 'build/src/bin/chrome-devtools-mcp.js');
 const { call: callTool, close } = await server(cli, ['--wsEndpoint', ws, '--no-usage-statistics', '--no-performance-crux'], { cwd: folder });
-// The page that a browser begins with.
-const [, first] = /^(\d+): about:blank/m.exec((await callTool('list_pages')).text);
+// The page that a browser begins with, or was left with.
+const [, first] = /^(\d+): /m.exec((await callTool('list_pages')).text);
 const call = (name, parameters) => callTool(name, { pageId: Number(first), ...parameters });
 const evaluate = async (script) => {
   const { text } = await call('evaluate_script', { function: `() => ${script}` });
@@ -31,8 +31,11 @@ const did = {
 };
 
 const trace = await call('performance_start_trace', { reload: true, autoStop: true }).catch((error) => ({ error }));
-if (trace.error) did.refused.trace = trace.error.message;
-else did.trace = /LCP: \d/.test(trace.text) ? 'complete' : trace.text;
+if (trace.error) {
+  did.refused.trace = trace.error.message;
+  // It had emptied the page before it asked for the trace.
+  await call('navigate_page', { url: FORM });
+} else did.trace = /LCP: \d/.test(trace.text) ? 'complete' : trace.text;
 
 const { text: audit } = await call('lighthouse_audit', { mode: 'navigation' });
 did.audit = /Accessibility: \d/i.test(audit) ? 'complete' : audit;
