@@ -61,6 +61,7 @@ async fn s01_every_route_wants_the_token() {
             ("GET", "/browsers"),
             ("DELETE", "/browsers/0123456789abcdef0123456789abcdef"),
             ("GET", "/profiles"),
+            ("GET", "/openapi.json"),
             ("GET", "/nothing"),
         ];
         let wrong = [

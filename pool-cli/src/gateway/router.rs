@@ -26,6 +26,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/json/list", get(pages::list))
         .route(version::PATH, get(version::version))
         .route(version::PROTOCOL, get(version::protocol))
+        .route("/openapi.json", get(version::openapi))
         .route("/meta", get(version::meta))
         .route("/active", get(version::active))
         .route("/pressure", get(pressure::pressure))

@@ -86,6 +86,11 @@ pub(super) async fn protocol() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], pool_chrome::protocol::JSON)
 }
 
+/// `GET /openapi.json`: the routes, described.
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../../openapi.json"))
+}
+
 /// `GET /meta`, in browserless' shape: which browsers there are.
 pub(super) async fn meta(State(gateway): State<Arc<Gateway>>) -> Json<serde_json::Value> {
     let version = gateway.fleet().version();
