@@ -43,6 +43,11 @@ const PROOFS = {
   audit: (value) => value === 'complete',
   trace: (value) => value === 'complete',
 };
+/** Reasons for which leases end and browsers go when all is well: a long run outlasts a browser that has nothing to do. */
+const WELL = {
+  leases_ended: ['released', 'client_gone'],
+  browser_exits: ['idle_timeout', 'lifetime', 'max_uses', 'surplus'],
+};
 const REFUSED = /not available in a shared browser lease/;
 
 /** No tool calls home, none keeps anything of its own outside `home`, and none fetches a browser. */
@@ -124,7 +129,7 @@ async function pooled(lease, engine, directory, session) {
       const text = await fetch(`${http}metrics`).then((answer) => answer.text());
       const counts = text.matchAll(/^browserpool_(leases_ended|browser_exits)_total\{.*reason="(\w+)"\} (\d+)$/gm);
       return [...counts]
-        .filter(([, , reason, count]) => Number(count) > 0 && !['released', 'client_gone', 'max_uses'].includes(reason))
+        .filter(([, what, reason, count]) => Number(count) > 0 && !WELL[what].includes(reason))
         .map(([, what, reason, count]) => `${what} ${reason}: ${count}`);
     },
     close: () => pool.stop(),
