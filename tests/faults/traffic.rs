@@ -107,6 +107,11 @@ async fn f28_memory_comes_back_after_large_answers(kind: LeaseKind) {
             join_all((0..(80 * MB / size).min(800)).map(|_| large_answer(&page, size))).await;
         }
         back("many of a few MB").await;
+        for size in [9 * MB, 6 * MB, 500_000] {
+            let command = format!("'{}'.length", "x".repeat(size));
+            join_all((0..80 * MB / size).map(|_| page.eval(&command))).await;
+        }
+        back("many commands of a few MB").await;
         let text = "x".repeat(99 * MB);
         assert_eq!(page.eval(&format!("'{text}'.length")).await, 99 * MB);
         drop(text);

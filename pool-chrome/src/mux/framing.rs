@@ -12,12 +12,13 @@ use super::budget::{Account, Budget, Holder, Standing};
 /// Bytes read at once, and the size from which a frame is not copied out of the read buffer.
 const CHUNK: usize = 64 * 1024;
 
-/// Size from which a frame gets room for a very large one at once: pages that nothing is written to
-/// cost nothing, while a buffer that doubles is copied each time, and holds its bytes twice.
-const LARGE: usize = 4 * 1024 * 1024;
+/// Size from which a frame is read into [`ROOM`].
+const LARGE: usize = 256 * 1024;
 
-/// Room for a very large frame.
-const ROOM: usize = 256 * 1024 * 1024;
+/// Room for a large frame. From 32 MiB on, glibc maps memory for each allocation, grows it without
+/// copying, and unmaps it at once; what is smaller it keeps, about 50 MiB after many frames of a few
+/// megabytes. Pages that nothing is written to cost nothing.
+const ROOM: usize = 64 * 1024 * 1024;
 
 /// How much is kept of the end of a frame that is dropped: its session stands there.
 const END: usize = 64;
@@ -96,8 +97,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// Cancel safe: bytes are either in the buffer or still in the pipe.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
-        let held = self.buffer.len();
-        self.buffer.reserve(if (LARGE..ROOM).contains(&held) { ROOM - held } else { CHUNK });
+        if self.buffer.len() >= LARGE && self.buffer.capacity() < ROOM {
+            self.renew(0, ROOM);
+        }
+        self.buffer.reserve(CHUNK);
         Ok(self.reader.read_buf(&mut self.buffer).await? > 0)
     }
 
@@ -122,10 +125,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Some(Taken::Frame(frame));
         }
         // Nor may what follows keep the memory of a large one.
-        let frame = self.buffer.split_to(end + 1).freeze().slice(..end);
-        self.renew(0);
+        let large = self.renew(end + 1, CHUNK);
+        let mut frame = Vec::from(large);
+        frame.truncate(end);
+        frame.shrink_to_fit();
         self.hold.set(0);
-        Some(Taken::Frame(frame))
+        Some(Taken::Frame(frame.into()))
     }
 
     /// Keeps the part of a frame that is in the buffer, or only its end if there is no room.
@@ -141,18 +146,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.dropping = self.hold.must_drop.swap(false, Relaxed) || spent;
         }
         if self.dropping && held > END {
-            self.renew(held - END);
+            self.renew(held - END, CHUNK);
             self.hold.set(0);
         }
         self.searched = self.buffer.len();
     }
 
-    /// Goes on in fresh memory, without so many of the first bytes.
-    fn renew(&mut self, without: usize) {
+    /// Goes on in fresh memory of this capacity, without so many of the first bytes; returns the
+    /// old.
+    fn renew(&mut self, without: usize, capacity: usize) -> BytesMut {
         let rest = &self.buffer[without..];
-        let mut fresh = BytesMut::with_capacity(CHUNK.max(rest.len()));
+        let mut fresh = BytesMut::with_capacity(capacity.max(rest.len()));
         fresh.extend_from_slice(rest);
-        self.buffer = fresh;
+        std::mem::replace(&mut self.buffer, fresh)
     }
 }
 

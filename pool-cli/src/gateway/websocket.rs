@@ -19,6 +19,13 @@ pub(super) const MAX_MESSAGE: usize = 100 * 1024 * 1024;
 /// Bytes read at once.
 const READ: usize = 32 * 1024;
 
+/// Size from which a message is read into [`ROOM`].
+const LARGE: usize = 256 * 1024;
+
+/// Room for a large message, which glibc maps by itself and unmaps at once. What is smaller than
+/// 32 MiB it may keep for good.
+const ROOM: usize = 64 * 1024 * 1024;
+
 /// Bytes written at once, and the size from which a message is not copied.
 pub(super) const BATCH: usize = 64 * 1024;
 
@@ -136,7 +143,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         // A length that is only claimed takes no memory: pages that are never touched do not exist.
         let message = self.message.get_or_insert_default();
         if message.is_empty() {
-            message.reserve_exact(head.length);
+            let room = if head.length < LARGE { head.length } else { head.length.max(ROOM) };
+            message.reserve_exact(room);
         }
         let from = message.len();
         let buffered = &self.buffer[self.used..];
@@ -161,7 +169,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if !head.is_final {
             return Ok(None);
         }
-        let message = self.message.take().unwrap_or_default();
+        let mut message = self.message.take().unwrap_or_default();
+        message.shrink_to_fit();
         received(TEXT, message).map(Some)
     }
 
