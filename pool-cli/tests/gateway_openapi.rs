@@ -11,7 +11,15 @@ use serde_json::{Map, Value};
 const ROUTER: &str = include_str!("../src/gateway/router.rs");
 
 /// Routes that have a name of their own in the router.
-const NAMED: [&str; 3] = ["/json/version", "/json/protocol", "/devtools/page/new"];
+const NAMED: [&str; 7] = [
+    "/json/version",
+    "/json/protocol",
+    "/devtools/page/new",
+    "/content",
+    "/screenshot",
+    "/pdf",
+    "/chromium/scrape",
+];
 
 /// Routes that say that something is not offered.
 const NOT_OFFERED: [&str; 3] = ["/browsers/{id}/{*rest}", "/profiles", "/profiles/{*rest}"];

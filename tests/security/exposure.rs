@@ -62,6 +62,10 @@ async fn s01_every_route_wants_the_token() {
             ("DELETE", "/browsers/0123456789abcdef0123456789abcdef"),
             ("GET", "/profiles"),
             ("GET", "/openapi.json"),
+            ("POST", "/content"),
+            ("GET", "/chromium/pdf"),
+            ("POST", "/screenshot"),
+            ("POST", "/scrape"),
             ("GET", "/nothing"),
         ];
         let wrong = [

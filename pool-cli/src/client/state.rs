@@ -62,6 +62,8 @@ pub(crate) struct Holder {
     pub(crate) peer: Option<String>,
     pub(crate) tenant: Option<String>,
     pub(crate) tracking_id: Option<String>,
+    /// The route of the call that it is for, if it is for one.
+    pub(crate) work: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,9 +91,9 @@ pub(crate) struct Point {
 }
 
 impl Holder {
-    /// Describes the holder in one line: tenant, tracking id and address, as far as they are known.
+    /// Describes the holder in one line: tenant, tracking id, work and address, as far as they are known.
     pub(crate) fn who(&self) -> String {
-        let names = [&self.tenant, &self.tracking_id, &self.peer];
+        let names = [&self.tenant, &self.tracking_id, &self.work, &self.peer];
         let names: Vec<&str> = names.into_iter().filter_map(|name| name.as_deref()).collect();
         names.join(" ")
     }

@@ -2,12 +2,14 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
+use crate::loader::{Furniture, UserAgent, Viewport, Wait};
 use crate::logging;
-use crate::visit::{Files, Journal, Options, Output, Run, UrlList, Wait};
+use crate::visit::{Files, Journal, Options, Output, Run, UrlList};
 
 /// Arguments of `visit`.
 #[derive(Debug, clap::Args)]
@@ -97,9 +99,7 @@ impl Args {
             concurrency: self.concurrency.map_or(config.pool.max_size, usize::from),
             retries: self.retries,
             timeout: self.timeout,
-            wait: self.wait,
-            viewport: config.warming.viewport,
-            user_agent: config.warming.user_agent.clone(),
+            furniture: Arc::new(self.furniture(config)),
             files: Files {
                 screenshots: self.screenshots.clone(),
                 pdf: self.pdf.clone(),
@@ -109,6 +109,18 @@ impl Args {
             lease,
             profile: self.profile.clone(),
             region: self.region.clone(),
+        }
+    }
+}
+
+impl Args {
+    fn furniture(&self, config: &Config) -> Furniture {
+        let [width, height] = config.warming.viewport;
+        Furniture {
+            waits: vec![self.wait],
+            viewport: Viewport::new(width, height),
+            user_agent: config.warming.user_agent.clone().map(UserAgent::new),
+            ..Furniture::default()
         }
     }
 }

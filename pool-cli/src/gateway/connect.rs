@@ -28,7 +28,7 @@ use crate::pool::Wire;
 pub(super) const NEW_PAGE: &str = "/devtools/page/new";
 
 /// Number of browsers that are tried when one dies between its hand-out and its first command.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// `/`, `/chromium` and [`NEW_PAGE`]: takes a lease, then answers 101.
 ///
@@ -113,7 +113,7 @@ async fn connected(
     loop {
         let start = Start::Connected;
         let session = gateway.lease(asked.clone(), caller.clone(), start, renewed).await?;
-        let unmet = Unmet(Some(&session));
+        let unmet = Unmet::new(&session);
         let connected = session.connect(root, Reconnect::of(gateway, &session, headers)).await;
         unmet.met();
         match connected {
@@ -131,10 +131,14 @@ async fn connected(
 
 /// Ends a new lease, however long it is to be kept, whose client has gone before it was connected:
 /// nobody else knows of it.
-struct Unmet<'a>(Option<&'a Session>);
+pub(super) struct Unmet<'a>(Option<&'a Session>);
 
-impl Unmet<'_> {
-    fn met(mut self) {
+impl<'a> Unmet<'a> {
+    pub(super) fn new(session: &'a Session) -> Self {
+        Self(Some(session))
+    }
+
+    pub(super) fn met(mut self) {
         self.0 = None;
     }
 }

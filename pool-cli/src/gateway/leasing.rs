@@ -17,6 +17,7 @@ use super::traceparent::TraceParent;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings, lease_span};
 use crate::config::LeaseKind;
 use crate::metrics::Severity;
+use crate::work::WorkKind;
 
 /// Client that asks for a lease, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +52,8 @@ impl From<NoLease> for Problem {
 pub(super) enum Start {
     /// With the connection that asks for it, which is opened at once.
     Connected,
+    /// For one call, which connects to it by itself, and ends it.
+    Work(WorkKind),
     /// Without one: it goes on until it is released, unless it is asked to be kept less long.
     Unattended,
 }
@@ -102,8 +105,8 @@ impl Gateway {
             return Err(NoLease::Refused(draining(settings.drain_timeout)));
         }
         let kind = settings.kind(&asked).map_err(NoLease::Refused)?;
-        let limit = settings.limit(&asked).map_err(NoLease::Refused)?;
-        let idle_limit = settings.idle_limit(&asked).map_err(NoLease::Refused)?;
+        let limit = settings.limit(&asked, start).map_err(NoLease::Refused)?;
+        let idle_limit = settings.idle_limit(&asked, start).map_err(NoLease::Refused)?;
         let kept = settings.keep(&asked, start).map_err(NoLease::Refused)?;
         settings.check_narrowing(&asked).map_err(NoLease::Refused)?;
         let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
@@ -131,6 +134,10 @@ impl Gateway {
             asked,
             kind,
             peer: caller.peer,
+            work: match start {
+                Start::Work(work) => Some(work),
+                Start::Connected | Start::Unattended => None,
+            },
             trace: caller.trace,
             limit,
             idle_limit,
@@ -172,6 +179,9 @@ pub(super) enum Claimed<'a> {
 /// How long a lease with a name is kept if its client does not say.
 pub(super) const KEEP: Duration = Duration::from_secs(60);
 
+/// How long a call of one-shot work may have a browser if its client does not say.
+const CALL: Duration = Duration::from_secs(60);
+
 impl Settings {
     fn kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
         if asked.profile.is_some() {
@@ -205,14 +215,22 @@ impl Settings {
         Err(Problem::bad_request("bad_parameter", detail))
     }
 
-    fn limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {
+    fn limit(&self, asked: &LeaseQuery, start: Start) -> Result<Option<Duration>, Problem> {
         self.check_time("timeout", asked.timeout)?;
-        Ok(asked.timeout.or(self.lease_timeout))
+        let usual = match start {
+            Start::Work(_) => Some(self.lease_timeout.map_or(CALL, |most| most.min(CALL))),
+            Start::Connected | Start::Unattended => self.lease_timeout,
+        };
+        Ok(asked.timeout.or(usual))
     }
 
-    fn idle_limit(&self, asked: &LeaseQuery) -> Result<Option<Duration>, Problem> {
+    fn idle_limit(&self, asked: &LeaseQuery, start: Start) -> Result<Option<Duration>, Problem> {
         self.check_time("idle_timeout", asked.idle_timeout)?;
-        Ok(asked.idle_timeout.or(self.lease_idle_timeout))
+        Ok(match start {
+            // It may have been asked to wait, and ends soon enough.
+            Start::Work(_) => None,
+            Start::Connected | Start::Unattended => asked.idle_timeout.or(self.lease_idle_timeout),
+        })
     }
 
     /// Refuses a time that is longer than a lease may last.
@@ -235,8 +253,10 @@ impl Settings {
                 Ok(Keep::For(keep))
             }
             (None, Start::Unattended, _) => Ok(Keep::Held),
-            (None, Start::Connected, Some(_)) => Ok(Keep::For(KEEP.min(self.keep_limit))),
-            (None, Start::Connected, None) => Ok(Keep::For(Duration::ZERO)),
+            (None, Start::Connected | Start::Work(_), Some(_)) => {
+                Ok(Keep::For(KEEP.min(self.keep_limit)))
+            }
+            (None, Start::Connected | Start::Work(_), None) => Ok(Keep::For(Duration::ZERO)),
         }
     }
 }
@@ -380,6 +400,7 @@ fn audit(session: &Session, end: LeaseEnd, held: Duration) {
         session = session.asked.session,
         trace_id = session.trace.map(|trace| trace.trace_id()),
         kind = word(session.kind),
+        work = session.work.map(WorkKind::word),
         class = %session.class,
         priority = session.asked.priority,
         browser = session.browser,

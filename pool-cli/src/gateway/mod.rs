@@ -9,6 +9,7 @@
 //! | `connect`, `upgrade`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
 //! | `leasing`, `session`, `sessions`, `end` | the lease behind it |
 //! | `traceparent`, `lease_span` | what traces show of it |
+//! | `work` | a page's HTML, picture, PDF or elements by one request |
 //! | `version`, `pages`, `pressure`, `listing`, `kernel`, `acquire`, `probes` | what clients of other services know |
 //! | `dashboard` and its folder | the page for people |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
@@ -52,6 +53,7 @@ mod version;
 mod views;
 mod watchers;
 mod websocket;
+mod work;
 
 pub(crate) use traceparent::TraceParent;
 

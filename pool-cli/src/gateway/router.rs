@@ -13,6 +13,7 @@ use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
 use super::upgrade::Handshake;
 use super::{
     Gateway, Problem, api, connect, dashboard, kernel, listing, pages, pressure, probes, version,
+    work,
 };
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
@@ -62,6 +63,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/api/flush", post(api::flush))
         .route("/api/drain", post(api::drain))
         .route("/api/reload", post(api::reload))
+        .merge(work::routes())
         .route_layer(from_fn_with_state(gateway.clone(), may_change));
     Router::new()
         .merge(reads)

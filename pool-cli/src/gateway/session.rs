@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use pool_chrome::cdp::Client;
 use pool_chrome::mux::HolderCommands;
 use pool_core::{Class, Meta};
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use super::traceparent::TraceParent;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
 use crate::config::LeaseKind;
 use crate::pool::{Leased, NoConnection, OpenPage, Wire};
+use crate::work::WorkKind;
 
 /// A lease of a client: what it asked for, what it got, and its connections.
 ///
@@ -24,6 +26,8 @@ pub(super) struct Session {
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
+    /// What it is for, if it is for one call.
+    pub(super) work: Option<WorkKind>,
     /// The trace that the client's request belongs to.
     pub(super) trace: Option<TraceParent>,
     pub(super) browser: u64,
@@ -92,6 +96,7 @@ pub(super) struct Terms {
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
+    pub(super) work: Option<WorkKind>,
     pub(super) trace: Option<TraceParent>,
     pub(super) limit: Option<Duration>,
     pub(super) idle_limit: Option<Duration>,
@@ -132,6 +137,7 @@ impl Session {
             asked: terms.asked,
             kind: terms.kind,
             peer: terms.peer,
+            work: terms.work,
             trace: terms.trace,
             browser: id.get(),
             class: class.clone(),
@@ -216,10 +222,7 @@ impl Session {
         root: &Root,
         commands: Arc<dyn HolderCommands>,
     ) -> Result<(Wire, Attached), NotConnected> {
-        let attached = self.attach()?;
-        let over = || self.has_ended().unwrap_or(LeaseEnd::Revoked);
-        let Some(leased) = self.leased() else { return Err(NotConnected::Over(over())) };
-        let connect = async {
+        let connect = |leased: Arc<dyn Leased>| async move {
             let browser = leased.browser();
             match root {
                 Root::Browser => browser.connect(commands).await.map_err(NoConnection::Ended),
@@ -227,12 +230,33 @@ impl Session {
                 Root::Page(page) => browser.connect_page(Some(page), commands).await,
             }
         };
-        let wire = tokio::select! {
-            wire = connect => wire,
+        self.open(connect).await
+    }
+
+    /// Opens a connection to the browser for what is done with it here.
+    pub(super) async fn drive(self: &Arc<Self>) -> Result<(Client, Attached), NotConnected> {
+        let drive = |leased: Arc<dyn Leased>| async move {
+            leased.browser().drive().await.map_err(NoConnection::Ended)
+        };
+        self.open(drive).await
+    }
+
+    async fn open<T, F>(
+        self: &Arc<Self>,
+        connect: impl FnOnce(Arc<dyn Leased>) -> F,
+    ) -> Result<(T, Attached), NotConnected>
+    where
+        F: Future<Output = Result<T, NoConnection>>,
+    {
+        let attached = self.attach()?;
+        let over = || self.has_ended().unwrap_or(LeaseEnd::Revoked);
+        let Some(leased) = self.leased() else { return Err(NotConnected::Over(over())) };
+        let connected = tokio::select! {
+            connected = connect(leased) => connected,
             end = self.ended() => return Err(NotConnected::Over(end)),
         };
-        match wire {
-            Ok(wire) => Ok((wire, attached)),
+        match connected {
+            Ok(connected) => Ok((connected, attached)),
             Err(NoConnection::NoPage) => Err(NotConnected::NoPage),
             Err(NoConnection::Ended(end)) => Err(NotConnected::Over(attached.detach(end.into()))),
         }

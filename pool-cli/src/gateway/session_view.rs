@@ -6,6 +6,7 @@ use super::LeaseEnd;
 use super::leasing::word;
 use super::session::Session;
 use super::views::{ms, part};
+use crate::work::WorkKind;
 
 /// A lease of a client, as `/sessions` and the snapshot list it.
 #[derive(Debug, Serialize)]
@@ -16,7 +17,10 @@ pub(super) struct SessionView {
     tracking_id: Option<String>,
     tenant: Option<String>,
     peer: Option<String>,
+    /// `work` for a lease that is for one call; else `exclusive` or `shared`.
     kind: &'static str,
+    /// The route of that call.
+    work: Option<&'static str>,
     class: String,
     profile: Option<String>,
     region: Option<String>,
@@ -56,7 +60,8 @@ impl SessionView {
             tracking_id: session.asked.tracking_id.clone(),
             tenant: session.asked.tenant.clone(),
             peer: session.peer.map(|peer| peer.to_string()),
-            kind: word(session.kind),
+            kind: session.work.map_or(word(session.kind), |_| "work"),
+            work: session.work.map(WorkKind::word),
             class: session.class.to_string(),
             profile: part(&session.class, "profile"),
             region: part(&session.class, "region"),

@@ -11,6 +11,7 @@ use super::guesses::Guesses;
 use super::history::History;
 use super::sessions::Sessions;
 use super::watchers::Watchers;
+use super::work::Room;
 use super::{LeaseEnd, Settings};
 use crate::metrics::Observer;
 use crate::pool::Fleet;
@@ -26,6 +27,7 @@ pub struct Gateway {
     pub(super) guesses: Guesses,
     pub(super) history: History,
     pub(super) watchers: Watchers,
+    pub(super) room: Room,
     phase: watch::Sender<Phase>,
     reload: OnceLock<Arc<dyn Reload>>,
     pub(super) started: Instant,
@@ -73,6 +75,7 @@ impl Gateway {
             guesses: Guesses::default(),
             history: History::default(),
             watchers: Watchers::default(),
+            room: Room::default(),
             phase: watch::Sender::default(),
             reload: OnceLock::new(),
             started: Instant::now(),

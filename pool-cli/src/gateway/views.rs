@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::session::Session;
 use crate::pool::OpenPage;
+use crate::work::WorkKind;
 
 #[derive(Debug, Serialize)]
 pub(super) struct LoadView {
@@ -88,6 +89,8 @@ pub(super) struct HolderView {
     pub(super) peer: Option<String>,
     pub(super) tenant: Option<String>,
     pub(super) tracking_id: Option<String>,
+    /// What it is for, if it is for one call.
+    pub(super) work: Option<&'static str>,
     pub(super) held_ms: u64,
 }
 
@@ -168,6 +171,7 @@ impl HolderView {
             peer: session.peer.map(|peer| peer.to_string()),
             tenant: session.asked.tenant.clone(),
             tracking_id: session.asked.tracking_id.clone(),
+            work: session.work.map(WorkKind::word),
             held_ms: ms(session.began.elapsed()),
         }
     }

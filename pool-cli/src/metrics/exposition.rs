@@ -7,6 +7,7 @@ use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
 use super::series::{Family, Maker};
+use crate::work::WorkKind;
 
 /// Reasons for the end of a lease in `leases_ended_total{reason}`.
 pub(crate) const LEASE_ENDS: [&str; 13] = [
@@ -59,6 +60,39 @@ const LEASES: [f64; 13] =
 /// Seconds: from a reset to a launch that is about to be given up.
 const WORK: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
+/// What became of a call of one-shot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkOutcome {
+    /// Its client has what it asked for.
+    Ok,
+    /// It could not be understood, or not be done with this page.
+    Invalid,
+    /// There was no browser for it.
+    Refused,
+    /// The page took too long.
+    Timeout,
+    /// The page, or its browser, failed.
+    Failed,
+    /// Its client went away.
+    Cancelled,
+}
+
+impl WorkOutcome {
+    const ALL: [Self; 6] =
+        [Self::Ok, Self::Invalid, Self::Refused, Self::Timeout, Self::Failed, Self::Cancelled];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Every metric of one pool.
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -67,6 +101,8 @@ pub struct Metrics {
     browsers_idle_min: Gauge,
     pending: Gauge,
     oldest_pending: Gauge,
+    work: [Family<Counter, 6>; 4],
+    work_duration: Family<Histogram, 4>,
     memory: Gauge,
     draining: Gauge,
     acquires: Family<Counter, 5>,
@@ -97,6 +133,7 @@ impl Metrics {
         let builder = buckets(builder, "lease_duration_seconds", &LEASES);
         let builder = buckets(builder, "browser_launch_duration_seconds", &WORK);
         let builder = buckets(builder, "browser_reset_duration_seconds", &WORK);
+        let builder = buckets(builder, "work_duration_seconds", &LEASES);
         let recorder = builder.build_recorder();
         let make = Maker(&recorder);
         let version = [env!("CARGO_PKG_VERSION")];
@@ -165,6 +202,21 @@ impl Metrics {
                 "browserpool_browser_reset_duration_seconds",
                 "How long a browser took to be cleaned after a lease.",
             ),
+            work: WorkKind::ALL.map(|kind| {
+                make.counters_of(
+                    "browserpool_work_total",
+                    "Calls for a page's content, screenshot, PDF or elements, by what became of them.",
+                    ("route", kind.word()),
+                    "outcome",
+                    WorkOutcome::ALL.map(WorkOutcome::word),
+                )
+            }),
+            work_duration: make.seconds_by(
+                "browserpool_work_duration_seconds",
+                "How long such calls took, the wait for a browser included.",
+                "route",
+                WorkKind::ALL.map(WorkKind::word),
+            ),
             connections: make
                 .gauge("browserpool_gateway_connections", "WebSocket connections of clients."),
             messages: make.counters(
@@ -200,6 +252,12 @@ impl Metrics {
     /// Counts a lease of a client that ended.
     pub(crate) fn lease_ended(&self, reason: &str) {
         self.ended.of(reason).increment(1);
+    }
+
+    /// Counts a call of one-shot work that ended.
+    pub(crate) fn work_ended(&self, kind: WorkKind, outcome: WorkOutcome, took: Duration) {
+        self.work[kind as usize].of(outcome.word()).increment(1);
+        self.work_duration.of(kind.word()).record(took.as_secs_f64());
     }
 
     /// Counts a message from a client.

@@ -12,6 +12,7 @@ mod waits;
 #[cfg(test)]
 pub(crate) use exposition::LEASE_ENDS;
 pub use exposition::Metrics;
+pub(crate) use exposition::WorkOutcome;
 pub use journal::{Entry, Journal, Severity};
 pub use observer::Observer;
 pub use waits::{WaitSummary, Waits};

@@ -35,6 +35,36 @@ impl Maker<'_> {
         Family(values.map(|value| (value, of(value))))
     }
 
+    /// One counter for each value of a label, beside another label that has this one value.
+    pub(super) fn counters_of<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        of: (&'static str, &'static str),
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Counter, N> {
+        self.0.describe_counter(KeyName::from(name), None, help.into());
+        let fixed = Label::from_static_parts(of.0, of.1);
+        Family(values.map(|value| {
+            let labels = vec![fixed.clone(), Label::from_static_parts(label, value)];
+            (value, self.0.register_counter(&Key::from_parts(name, labels), &METADATA))
+        }))
+    }
+
+    /// One histogram of seconds for each value of a label.
+    pub(super) fn seconds_by<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Histogram, N> {
+        self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
+        let of = |value| self.0.register_histogram(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+
     /// One gauge for each value of a label.
     pub(super) fn gauges<const N: usize>(
         &self,

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::cdp::Client;
 use pool_chrome::egress::Requests;
 use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_core::{BoxError, Driver, ResourceId, async_trait};
@@ -29,6 +30,13 @@ pub trait Browser: Send + Sync + 'static {
     ///
     /// Why the browser has ended.
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd>;
+
+    /// Opens a connection for what is done with it here, as one more client.
+    ///
+    /// # Errors
+    ///
+    /// Why the browser has ended.
+    async fn drive(&self) -> Result<Client, BrowserEnd>;
 
     /// Opens one more CDP connection to it, whose root is one of its pages: the one of this id, or
     /// else the first. It ends with its page.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool_chrome::cdp::CdpError;
+use pool_chrome::cdp::{CdpError, Client};
 use pool_chrome::egress::{Private, Requests, Rules};
 use pool_chrome::mux::{
     ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTarget, LeaseTerms,
@@ -120,6 +120,11 @@ impl Browser for VirtualBrowser {
         let connection = self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
         let (sender, receiver) = connection.split();
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
+    }
+
+    async fn drive(&self) -> Result<Client, BrowserEnd> {
+        let connection = self.connect().await.map_err(|error| failed(self, &error))?;
+        Ok(Client::new(connection))
     }
 
     async fn connect_page(

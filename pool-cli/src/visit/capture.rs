@@ -1,12 +1,5 @@
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde_json::json;
-
-use super::{FileKind, Files, Options, StagedPage, Trouble};
-
-/// The document as it is now, with its doctype.
-const HTML: &str = "(document.doctype ? new XMLSerializer().serializeToString(document.doctype) + '\\n' : '') \
-    + document.documentElement.outerHTML";
+use super::{FileKind, Files, Options};
+use crate::loader::{Page, PdfOptions, Trouble};
 
 /// Files that were stored of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +11,7 @@ pub(crate) struct Captured {
 
 /// Stores what is wanted of a page that is loaded.
 pub(crate) async fn capture(
-    page: &mut StagedPage,
+    page: &mut Page,
     url: &str,
     options: &Options,
 ) -> Result<Captured, Trouble> {
@@ -44,28 +37,10 @@ pub(crate) async fn capture(
     Ok(captured)
 }
 
-async fn take(
-    page: &mut StagedPage,
-    kind: FileKind,
-    options: &Options,
-) -> Result<Vec<u8>, Trouble> {
-    let (method, params) = match kind {
-        FileKind::Html => {
-            let html = page.evaluate(HTML).await?;
-            return Ok(html.as_str().unwrap_or_default().as_bytes().to_vec());
-        }
-        FileKind::Screenshot => {
-            let params = json!({ "format": "png", "captureBeyondViewport": options.full_page });
-            ("Page.captureScreenshot", params)
-        }
-        FileKind::Pdf => {
-            let params = json!({ "printBackground": true, "preferCSSPageSize": true });
-            ("Page.printToPDF", params)
-        }
-    };
-    let answer = page.call(method, params).await?;
-    let data = answer["data"].as_str().unwrap_or_default();
-    BASE64_STANDARD
-        .decode(data)
-        .map_err(|error| Trouble::Capture { what: kind.name(), why: error.to_string() })
+async fn take(page: &mut Page, kind: FileKind, options: &Options) -> Result<Vec<u8>, Trouble> {
+    match kind {
+        FileKind::Html => Ok(page.html().await?.into_bytes()),
+        FileKind::Screenshot => Ok(page.picture(&options.picture(), None).await?.bytes),
+        FileKind::Pdf => page.whole_pdf(&PdfOptions::as_styled()).await,
+    }
 }

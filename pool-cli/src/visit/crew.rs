@@ -6,7 +6,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::visitor::{Attempt, visit};
-use super::{Browsers, Options, Queue, Record, Trouble};
+use super::{Browsers, Options, Queue, Record};
+use crate::loader::Trouble;
 
 /// The wait before the first retry of a URL; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(250);

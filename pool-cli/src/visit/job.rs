@@ -1,4 +1,4 @@
-use super::trouble::Blame;
+use crate::loader::Blame;
 
 /// A URL that is to be visited.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! `visit`: many URLs through the pool, each in a virtual browser of its own.
 //!
 //! A [`UrlList`] becomes a [`Queue`] of jobs. As many workers as there may be pages at once, and
-//! some more, take jobs from it; each leases a browser and [stages](StagedPage) a page in it. The
+//! some more, take jobs from it; each leases a browser and [stages](crate::loader::Page::stage) a page in it. The
 //! page goes to its address when it is its turn, so that making one browser and cleaning another
 //! overlap with what is loading. What came of a URL is a [`Record`], one line in the [`Journal`].
 //!
@@ -18,16 +18,13 @@ mod crew;
 mod files;
 mod job;
 mod journal;
-mod load;
 mod options;
 mod output;
-mod page;
 mod progress;
 mod queue;
 mod record;
 mod run;
 mod summary;
-mod trouble;
 mod url_list;
 mod visitor;
 
@@ -36,14 +33,11 @@ pub(crate) use crew::Crew;
 pub(crate) use files::{FileKind, Files};
 pub(crate) use job::Job;
 pub(crate) use journal::Journal;
-pub(crate) use load::{Load, Wait};
 pub(crate) use options::Options;
 pub(crate) use output::Output;
-pub(crate) use page::StagedPage;
 pub(crate) use progress::Progress;
 pub(crate) use queue::Queue;
 pub(crate) use record::{Record, RecordError};
 pub(crate) use run::Run;
 pub(crate) use summary::Summary;
-pub(crate) use trouble::Trouble;
 pub(crate) use url_list::{BadLine, UrlList};

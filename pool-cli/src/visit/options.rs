@@ -1,7 +1,9 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Files, Wait};
+use super::Files;
 use crate::config::LeaseKind;
+use crate::loader::{Furniture, PictureOptions};
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -12,12 +14,8 @@ pub(crate) struct Options {
     pub(crate) retries: u32,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
-    /// Event after which a page counts as loaded.
-    pub(crate) wait: Wait,
-    /// The size of a page, in CSS pixels.
-    pub(crate) viewport: [u32; 2],
-    /// The user agent, if not Chromium's own.
-    pub(crate) user_agent: Option<String>,
+    /// What holds in each page before its first request.
+    pub(crate) furniture: Arc<Furniture>,
     /// Files stored of each page.
     pub(crate) files: Files,
     /// Screenshots show the whole page, not only what is in view.
@@ -31,6 +29,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// How pictures are taken.
+    pub(crate) fn picture(&self) -> PictureOptions {
+        PictureOptions { full_page: self.full_page, ..PictureOptions::default() }
+    }
+
     /// Number of pages made ready while others load.
     ///
     /// Half as many as load: making one takes about half of what loading a plain page does. With

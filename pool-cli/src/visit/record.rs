@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Trouble};
+use super::Job;
+use crate::loader::Trouble;
 
 /// Result of a URL: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::capture::capture;
-use super::{Browsers, Job, Options, Record, StagedPage, Trouble};
+use super::{Browsers, Job, Options, Record};
+use crate::loader::{Page, Trouble};
 
 /// An attempt at a URL that failed.
 #[derive(Debug)]
@@ -30,7 +31,8 @@ pub(crate) async fn visit(
     let before = |trouble| Attempt { trouble, alone, begun: false, ms: 0 };
     let browser =
         browsers.lease(job.suspect).await.map_err(|error| before(Trouble::NoBrowser(error)))?;
-    let staged = timeout(options.timeout, StagedPage::stage(&browser, &job.url, options)).await;
+    let staged =
+        timeout(options.timeout, Page::stage(&browser, &job.url, &options.furniture)).await;
     let mut page = match staged.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
         Ok(page) => page,
         Err(trouble) => {

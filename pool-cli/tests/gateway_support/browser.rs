@@ -2,6 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use pool_chrome::cdp::Client;
 use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_cli::pool::{
     Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
@@ -159,6 +160,11 @@ impl Browser for FakeBrowser {
         };
         let events = FakeEvents { messages, end: end.subscribe(), flood: false, shut: false };
         Ok(Wire { commands: Box::new(commands), events: Box::new(events) })
+    }
+
+    async fn drive(&self) -> Result<Client, BrowserEnd> {
+        // It speaks no protocol.
+        Err(BrowserEnd::Revoked)
     }
 
     async fn connect_page(

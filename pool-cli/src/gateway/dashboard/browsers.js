@@ -63,7 +63,8 @@ const columns = (view) => [
 /** Who has it: what the client said of itself, else where it comes from. */
 function holder(lease) {
   if (lease === null) return NOTHING;
-  const said = [lease.tenant, lease.tracking_id].filter((word) => word !== null);
+  const work = lease.work === null ? null : `/${lease.work}`;
+  const said = [lease.tenant, lease.tracking_id, work].filter((word) => word !== null);
   return [...said, lease.peer].filter((word) => word !== null).join(' · ') || 'a lease by REST';
 }
 

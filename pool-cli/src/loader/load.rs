@@ -1,7 +1,9 @@
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Event after which a page counts as loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Wait {
     /// Its `load` event was fired: it has its stylesheets, images and frames.
     #[default]
@@ -10,8 +12,23 @@ pub(crate) enum Wait {
     #[value(name = "domcontentloaded")]
     DomContentLoaded,
     /// It is loaded and has used no network for half a second.
-    #[value(name = "networkidle")]
+    #[value(name = "networkidle", alias = "networkidle0")]
+    #[serde(rename = "networkidle0")]
     NetworkIdle,
+    /// It is loaded and has had at most two requests open for half a second.
+    #[value(name = "networkidle2")]
+    #[serde(rename = "networkidle2")]
+    NetworkAlmostIdle,
+}
+
+impl Wait {
+    /// Returns `true` for an event that only Chromium knows of, by a lifecycle event.
+    pub(crate) fn is_of_network(self) -> bool {
+        match self {
+            Self::NetworkIdle | Self::NetworkAlmostIdle => true,
+            Self::Load | Self::DomContentLoaded => false,
+        }
+    }
 }
 
 /// Progress of loading a page, according to its events.
@@ -21,13 +38,32 @@ pub(crate) enum Wait {
 #[derive(Debug)]
 pub(crate) struct Load {
     frame: String,
-    wait: Wait,
+    /// The events that are waited for, all of them.
+    waits: Vec<Wait>,
+    /// Those of them that the document has had.
+    had: Vec<Wait>,
     /// The document that is asked for or shown.
     document: Option<String>,
     /// It is shown.
     committed: bool,
-    status: Option<u16>,
+    /// It was written rather than asked for, so that its address says nothing.
+    written: bool,
+    answer: Option<Answer>,
     end: Option<LoadEnd>,
+}
+
+/// A server's answer to the request for a document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The words after the status; empty since HTTP/2.
+    pub(crate) text: String,
+    /// Its address, after redirects.
+    pub(crate) url: String,
+    /// The server's address, or that of a proxy.
+    pub(crate) ip: Option<String>,
+    pub(crate) port: Option<u16>,
 }
 
 /// Outcome of loading a page.
@@ -46,15 +82,38 @@ const EMPTY_ERROR: &str = "net::ERR_HTTP_RESPONSE_CODE_FAILURE";
 
 impl Load {
     /// Of the page whose main frame this is.
-    pub(crate) fn new(frame: &str, wait: Wait) -> Self {
+    pub(crate) fn new(frame: &str, waits: &[Wait]) -> Self {
         Self {
             frame: frame.to_owned(),
-            wait,
+            waits: waits.to_vec(),
+            had: Vec::new(),
             document: None,
             committed: false,
-            status: None,
+            written: false,
+            answer: None,
             end: None,
         }
+    }
+
+    /// An empty document is one like any other, since it was asked for.
+    pub(crate) fn write_over(&mut self) {
+        self.written = true;
+    }
+
+    /// It shows the document that it was to show.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.committed
+    }
+
+    /// The page's main frame.
+    pub(crate) fn frame(&self) -> &str {
+        &self.frame
+    }
+
+    /// The document of the page is about to be written over.
+    pub(crate) fn write(&mut self) {
+        self.written = true;
+        self.committed = false;
     }
 
     /// Takes an event of the page's session.
@@ -68,13 +127,12 @@ impl Load {
             {
                 // Chromium may have told of the request before anybody listened.
                 self.begin(params["loaderId"].as_str());
-                let status = params["response"]["status"].as_u64();
-                self.status = status.and_then(|status| status.try_into().ok());
+                self.answer = Answer::of(&params["response"]);
             }
             "Network.loadingFailed" if self.is_of_document(params) && !self.committed => {
                 let error = params["errorText"].as_str().unwrap_or("net::ERR_FAILED");
                 // The status says more than that there is nothing to show with it.
-                let has_status = error == EMPTY_ERROR && self.status.is_some();
+                let has_status = error == EMPTY_ERROR && self.answer.is_some();
                 self.end = Some(if has_status {
                     LoadEnd::Loaded
                 } else {
@@ -93,15 +151,10 @@ impl Load {
                 }
                 self.committed = true;
             }
-            "Page.domContentEventFired" if self.wait == Wait::DomContentLoaded => self.reached(),
-            "Page.loadEventFired" if self.wait == Wait::Load => self.reached(),
-            "Page.lifecycleEvent"
-                if self.wait == Wait::NetworkIdle
-                    && params["name"] == "networkIdle"
-                    && params["frameId"].as_str() == Some(&self.frame)
-                    && params["loaderId"].as_str() == self.document.as_deref() =>
-            {
-                self.reached();
+            "Page.domContentEventFired" => self.has_had(Wait::DomContentLoaded),
+            "Page.loadEventFired" => self.has_had(Wait::Load),
+            "Page.lifecycleEvent" if params["frameId"].as_str() == Some(&self.frame) => {
+                self.lifecycle(params);
             }
             "Inspector.targetCrashed" => self.end = Some(LoadEnd::Crashed),
             _ => {}
@@ -111,7 +164,7 @@ impl Load {
     /// It does not begin to load.
     pub(crate) fn failed(&mut self, error: &str) {
         // The status says more than that there is nothing to show with it.
-        let has_status = error == EMPTY_ERROR && self.status.is_some();
+        let has_status = error == EMPTY_ERROR && self.answer.is_some();
         let failed = || LoadEnd::Failed(error.to_owned());
         self.end.get_or_insert_with(|| if has_status { LoadEnd::Loaded } else { failed() });
     }
@@ -126,21 +179,48 @@ impl Load {
 
     /// It says of itself that it is in this state, at this address.
     pub(crate) fn seen(&mut self, ready_state: &str, address: &str) {
-        let is_enough = match self.wait {
-            Wait::Load => ready_state == "complete",
-            Wait::DomContentLoaded => ready_state != "loading",
-            // Only Chromium knows of its network.
-            Wait::NetworkIdle => false,
+        let empty = address == "about:blank" && !self.written;
+        if empty || address.starts_with("chrome-error:") || self.end.is_some() {
+            return;
+        }
+        // Only Chromium knows of its network.
+        let had: &[Wait] = match ready_state {
+            "complete" => &[Wait::DomContentLoaded, Wait::Load],
+            "interactive" => &[Wait::DomContentLoaded],
+            _ => &[],
         };
-        let is_its_own = address != "about:blank" && !address.starts_with("chrome-error:");
-        if is_enough && is_its_own && self.end.is_none() {
+        for wait in had {
             self.committed = true;
-            self.reached();
+            self.has_had(*wait);
         }
     }
 
-    fn reached(&mut self) {
-        if self.committed {
+    fn lifecycle(&mut self, params: &Value) {
+        let document = params["loaderId"].as_str();
+        match params["name"].as_str() {
+            // The document was opened to be written.
+            Some("init") if self.written && !self.committed => {
+                self.begin(document);
+                self.committed = true;
+            }
+            Some("networkIdle") if document == self.document.as_deref() => {
+                self.has_had(Wait::NetworkIdle);
+            }
+            Some("networkAlmostIdle") if document == self.document.as_deref() => {
+                self.has_had(Wait::NetworkAlmostIdle);
+            }
+            _ => {}
+        }
+    }
+
+    fn has_had(&mut self, wait: Wait) {
+        if !self.committed {
+            return;
+        }
+        if !self.had.contains(&wait) {
+            self.had.push(wait);
+        }
+        if self.waits.iter().all(|wait| self.had.contains(wait)) {
             self.end.get_or_insert(LoadEnd::Loaded);
         }
     }
@@ -152,7 +232,12 @@ impl Load {
 
     /// The HTTP status of the document.
     pub(crate) fn status(&self) -> Option<u16> {
-        self.status.filter(|status| *status != 0)
+        self.answer.as_ref().map(|answer| answer.status).filter(|status| *status != 0)
+    }
+
+    /// The answer that the document came with; none for one that was written.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_ref()
     }
 
     fn begin(&mut self, document: Option<&str>) {
@@ -162,7 +247,8 @@ impl Load {
         }
         self.document = document.map(str::to_owned);
         self.committed = false;
-        self.status = None;
+        self.had.clear();
+        self.answer = None;
         self.end = None;
     }
 
@@ -177,6 +263,19 @@ impl Load {
             Some(document) => params["requestId"].as_str() == Some(document),
             None => params["type"] == "Document",
         }
+    }
+}
+
+impl Answer {
+    fn of(response: &Value) -> Option<Self> {
+        let text = |name: &str| response[name].as_str().map(str::to_owned);
+        Some(Self {
+            status: response["status"].as_u64()?.try_into().ok()?,
+            text: text("statusText").unwrap_or_default(),
+            url: text("url").unwrap_or_default(),
+            ip: text("remoteIPAddress").filter(|ip| !ip.is_empty()),
+            port: response["remotePort"].as_u64().and_then(|port| port.try_into().ok()),
+        })
     }
 }
 
@@ -216,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_page_is_loaded_when_its_own_document_is() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         loaded(&mut load);
         assert_eq!(load.end(), None, "that was the empty page before it");
         request(&mut load, "1");
@@ -229,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_page_that_goes_elsewhere_is_followed() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         request(&mut load, "1");
         response(&mut load, "1", 200);
         commit(&mut load, "1");
@@ -244,7 +343,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_has_failed_at_once() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         request(&mut load, "1");
         failed(&mut load, "1", "net::ERR_CONNECTION_REFUSED");
         let failed = LoadEnd::Failed("net::ERR_CONNECTION_REFUSED".to_owned());
@@ -253,19 +352,19 @@ mod tests {
 
     #[test]
     fn a_request_that_nobody_was_told_of_ends_like_any_other() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         response(&mut load, "1", 204);
         failed(&mut load, "1", "net::ERR_ABORTED");
         let aborted = LoadEnd::Failed("net::ERR_ABORTED".to_owned());
         assert_eq!((load.end(), load.status()), (Some(&aborted), Some(204)));
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         failed(&mut load, "1", "net::ERR_ABORTED");
         assert_eq!(load.end(), Some(&aborted));
     }
 
     #[test]
     fn a_document_that_breaks_off_after_it_is_shown_is_still_shown() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         request(&mut load, "1");
         commit(&mut load, "1");
         failed(&mut load, "1", "net::ERR_CONTENT_LENGTH_MISMATCH");
@@ -276,7 +375,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_body_is_a_status_and_not_a_failure() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         request(&mut load, "1");
         response(&mut load, "1", 500);
         failed(&mut load, "1", EMPTY_ERROR);
@@ -285,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_page_whose_events_were_lost_is_believed_what_it_says_of_itself() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         load.seen("complete", "about:blank");
         load.seen("interactive", "http://a/");
         assert_eq!(load.end(), None);
@@ -295,10 +394,38 @@ mod tests {
 
     #[test]
     fn a_crash_is_the_end_of_it() {
-        let mut load = Load::new("F", Wait::Load);
+        let mut load = Load::new("F", &[Wait::Load]);
         load.event("Inspector.targetCrashed", &json!({}));
         commit(&mut load, "1");
         loaded(&mut load);
         assert_eq!(load.end(), Some(&LoadEnd::Crashed));
+    }
+
+    fn lifecycle(load: &mut Load, name: &str, document: &str) {
+        let params = json!({ "frameId": "F", "loaderId": document, "name": name });
+        load.event("Page.lifecycleEvent", &params);
+    }
+
+    #[test]
+    fn a_page_is_loaded_when_it_has_had_every_event_that_is_waited_for() {
+        let mut load = Load::new("F", &[Wait::Load, Wait::NetworkAlmostIdle]);
+        request(&mut load, "1");
+        commit(&mut load, "1");
+        lifecycle(&mut load, "networkAlmostIdle", "0");
+        loaded(&mut load);
+        assert_eq!(load.end(), None, "that was another document's network");
+        lifecycle(&mut load, "networkAlmostIdle", "1");
+        assert_eq!(load.end(), Some(&LoadEnd::Loaded));
+    }
+
+    #[test]
+    fn a_document_that_is_written_begins_when_it_is_opened() {
+        let mut load = Load::new("F", &[Wait::Load]);
+        load.write();
+        loaded(&mut load);
+        assert_eq!(load.end(), None, "that was the empty page before it");
+        lifecycle(&mut load, "init", "1");
+        loaded(&mut load);
+        assert_eq!((load.end(), load.answer()), (Some(&LoadEnd::Loaded), None));
     }
 }

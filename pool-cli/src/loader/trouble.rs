@@ -5,7 +5,7 @@ use pool_chrome::cdp::CdpError;
 use pool_chrome::mux::EndReason;
 use pool_core::AcquireError;
 
-/// Error of an attempt to visit a URL.
+/// Reason why a page could not be loaded, or gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// The page did not get there in time.
@@ -14,6 +14,31 @@ pub(crate) enum Trouble {
         /// Time it had.
         waited: Duration,
     },
+    /// What was waited for on the page did not come in time.
+    #[error("{what} within {waited:?}")]
+    Wait {
+        /// A sentence without its end, such as "nothing matched the selector".
+        what: String,
+        /// Time it had.
+        waited: Duration,
+    },
+    /// The page cannot do what was asked for.
+    #[error("the member {member:?} {why}")]
+    Unfit {
+        /// The part of the request that asks for it.
+        member: &'static str,
+        /// The reason, as the rest of a sentence.
+        why: String,
+    },
+    /// A script that was given threw an error.
+    #[error("a script failed in the page: {error}")]
+    Script {
+        /// The error, as the page's engine words it.
+        error: String,
+    },
+    /// The page did more at once than could be followed, so that its requests were not filtered.
+    #[error("the page asked for more at once than could be filtered")]
+    Flooded,
     /// Chromium could not get the page.
     #[error("{}", because(error))]
     Net {
@@ -78,7 +103,10 @@ impl Trouble {
     /// A stable word for machines: ours, or Chromium's in small letters (`connection_refused`).
     pub(crate) fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::Timeout { .. } => "timeout",
+            Self::Timeout { .. } | Self::Wait { .. } => "timeout",
+            Self::Unfit { .. } => "bad_body",
+            Self::Script { .. } => "script_failed",
+            Self::Flooded => "flooded",
             Self::Net { error } if error == "net::ERR_ABORTED" => "no_page",
             Self::Net { error } => {
                 let word = error.strip_prefix("net::ERR_").unwrap_or(error);
@@ -98,7 +126,7 @@ impl Trouble {
         match self {
             Self::Net { error } if error.starts_with("net::ERR_CERT_") => Blame::Permanent,
             Self::Net { error } if PERMANENT.contains(&error.as_str()) => Blame::Permanent,
-            Self::PageClosed => Blame::Permanent,
+            Self::PageClosed | Self::Unfit { .. } | Self::Script { .. } => Blame::Permanent,
             Self::Browser(reason) if reason.is_fatal() => Blame::Unknown,
             _ => Blame::Retry,
         }

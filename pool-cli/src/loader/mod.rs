@@ -1,0 +1,23 @@
+//! Pages: how they are made ready, loaded, and what is taken of them.
+//!
+//! A [`Page`] is furnished with what must hold before its first request, loads as far as its
+//! [`Load`] waits for, and is looked after whatever it does: dialogs are answered, downloads denied,
+//! and a page that goes elsewhere is followed. Each thing that goes wrong is a [`Trouble`]. `visit`
+//! and the routes of one-shot work load by this, and by nothing else.
+
+mod filter;
+mod furniture;
+mod load;
+mod notes;
+mod page;
+mod pdf;
+mod picture;
+mod trouble;
+
+pub(crate) use filter::{Filter, Interceptor, ResourceType};
+pub(crate) use furniture::{Cookie, Credentials, Furniture, UserAgent, Viewport};
+pub(crate) use load::{Answer, Load, Wait};
+pub(crate) use page::Page;
+pub(crate) use pdf::{Pdf, PdfOptions};
+pub(crate) use picture::{Encoding, Picture, PictureFormat, PictureOptions};
+pub(crate) use trouble::{Blame, Trouble};

@@ -1,0 +1,459 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use pool_chrome::VirtualBrowser;
+use pool_chrome::cdp::{CdpError, Client, Event, Session};
+use pool_chrome::mux::{LeaseTerms, SessionId};
+use pool_chrome::process::Engine;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use super::filter::Asked;
+use super::furniture::Fitting;
+use super::load::LoadEnd;
+use super::notes::Notes;
+use super::{Answer, Furniture, Load, Trouble, Wait};
+
+/// A page that says nothing for so long is asked whether it is loaded: the event that tells so may
+/// have been lost among too many, or while the page moved from one renderer to another.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// The document with all that stands before it, as Puppeteer's `content()` has it.
+const HTML: &str = "[...document.childNodes].map(node => node === document.documentElement \
+    ? node.outerHTML : new XMLSerializer().serializeToString(node)).join('')";
+
+/// A page of a browser of its own, ready to go to its address.
+#[derive(Debug)]
+pub(crate) struct Page {
+    session: Session,
+    start: Start,
+    id: SessionId,
+    events: Receiver<Event>,
+    load: Load,
+    furniture: Arc<Furniture>,
+    asked: Asked,
+    notes: Option<Notes>,
+    /// The page, or its browser, is gone.
+    gone: Option<Trouble>,
+}
+
+/// The way in which a page is let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Start {
+    /// It was made with its address, and is held before its first request.
+    Held,
+    /// It is empty, and is sent there.
+    Empty(String),
+    /// It is empty, and is written.
+    Written(String),
+}
+
+/// A loaded page's own account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Details {
+    pub(crate) status: Option<u16>,
+    pub(crate) title: String,
+    pub(crate) final_url: String,
+}
+
+impl Page {
+    /// Makes a page for an address. One round trip: everything is sent at once, and nothing is
+    /// asked of any server until [`load`](Self::load) lets it go.
+    ///
+    /// The shell makes it with its address, and holds it. The whole browser does not hold a page
+    /// that is made with an address: it asks for it before anybody can be attached to the page.
+    pub(crate) async fn stage(
+        browser: &VirtualBrowser,
+        url: &str,
+        furniture: &Arc<Furniture>,
+    ) -> Result<Self, Trouble> {
+        const METHOD: &str = "Target.createTarget";
+        // Its page is made with its address.
+        browser.begin(&LeaseTerms::new().first_page(false)).await?;
+        let client = Client::new(browser.connect().await?);
+        let mut events = client.events();
+        let root = client.browser();
+        let start = match browser.engine() {
+            Engine::Shell => Start::Held,
+            _ => Start::Empty(url.to_owned()),
+        };
+        let held = start == Start::Held;
+        root.send("Target.setAutoAttach", auto_attach(held, &["page"])).await?;
+        root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
+        let first = if held { url } else { "about:blank" };
+        let made = root.call(METHOD, json!({ "url": first })).await?;
+        let target = made["targetId"].as_str().ok_or_else(|| odd(METHOD, "no targetId"))?;
+        let id =
+            attached(&mut events, target).ok_or_else(|| odd(METHOD, "it was not attached to"))?;
+        if held {
+            // A popup must not stand still: its opener would with it.
+            root.send("Target.setAutoAttach", auto_attach(false, &["page"])).await?;
+        }
+        let page = Self::new(&client, id, target, events, start, furniture);
+        page.reach_frames().await?;
+        for Fitting { method, params, .. } in furniture.fittings() {
+            page.session.send(method, params).await?;
+        }
+        if !held {
+            // A page that goes elsewhere before this is answered does not tell that it went.
+            page.session.call("Page.enable", json!({})).await?;
+        }
+        Ok(page)
+    }
+
+    /// Takes the page that a lease begins with, for an address or, with `written`, a document.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Unfit`] if the furniture is such that Chromium does not take it.
+    pub(crate) async fn first(
+        client: &Client,
+        content: &str,
+        written: bool,
+        furniture: &Arc<Furniture>,
+    ) -> Result<Self, Trouble> {
+        const METHOD: &str = "Target.getTargets";
+        let events = client.events();
+        let root = client.browser();
+        root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
+        let targets = root.call(METHOD, json!({})).await?;
+        let infos = targets["targetInfos"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let page = infos.iter().rfind(|info| info["type"] == "page");
+        let target = page.and_then(|info| info["targetId"].as_str());
+        let target = target.ok_or_else(|| odd(METHOD, "the lease has no page"))?;
+        let session = client.attach(target).await?;
+        let id = session.id().ok_or_else(|| odd(METHOD, "no session"))?;
+        let content = content.to_owned();
+        let start = if written { Start::Written(content) } else { Start::Empty(content) };
+        let mut page = Self::new(client, id, target, events, start, furniture);
+        page.reach_frames().await?;
+        let fit = |Fitting { member, method, params }: Fitting| {
+            let session = page.session.clone();
+            async move {
+                let fitted = session.call(method, params).await;
+                fitted.map_err(|error| unfit(member, error))
+            }
+        };
+        try_join_all(furniture.fittings().into_iter().map(fit)).await?;
+        let viewport = &furniture.viewport;
+        if written && (viewport.has_touch || viewport.is_mobile) {
+            page.renew().await?;
+        }
+        Ok(page)
+    }
+
+    fn new(
+        client: &Client,
+        id: SessionId,
+        target: &str,
+        events: Receiver<Event>,
+        start: Start,
+        furniture: &Arc<Furniture>,
+    ) -> Self {
+        Self {
+            session: client.session(id),
+            start,
+            id,
+            events,
+            load: Load::new(target, &furniture.waits),
+            furniture: Arc::clone(furniture),
+            asked: Asked::new(),
+            notes: None,
+            gone: None,
+        }
+    }
+
+    /// Makes the empty document anew, since one is what its screen was when it was made.
+    async fn renew(&mut self) -> Result<(), Trouble> {
+        let fresh = Load::new(self.load.frame(), &self.furniture.waits);
+        let answer = self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
+        self.load = Load::new(fresh.frame(), &[Wait::Load]);
+        self.load.shows(answer["loaderId"].as_str());
+        self.load.write_over();
+        self.loaded().await?;
+        self.load = fresh;
+        Ok(())
+    }
+
+    /// Lets the page be what it is, if it has not even begun to be what it was to become: until it
+    /// has, it answers nothing.
+    pub(crate) async fn give_up(&mut self) -> Result<(), Trouble> {
+        if !self.load.is_shown() {
+            self.call("Page.stopLoading", json!({})).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what the page does from now on, for those who look for a mistake.
+    pub(crate) fn take_notes(&mut self) {
+        self.notes.get_or_insert_default();
+    }
+
+    /// What the page has done, if that was kept.
+    pub(crate) fn notes(&mut self) -> Notes {
+        self.notes.take().unwrap_or_default()
+    }
+
+    /// Asks to be told of frames and workers with a process of their own, where what holds for the
+    /// page must hold for them.
+    async fn reach_frames(&self) -> Result<(), CdpError> {
+        let written = matches!(self.start, Start::Written(_));
+        if written || self.furniture.waits.iter().any(|wait| wait.is_of_network()) {
+            let enabled = json!({ "enabled": true });
+            self.session.send("Page.setLifecycleEventsEnabled", enabled).await?;
+        }
+        if self.furniture.reaches_frames() {
+            let frames = auto_attach(true, &["iframe", "worker"]);
+            self.session.send("Target.setAutoAttach", frames).await?;
+        }
+        Ok(())
+    }
+
+    /// Furnishes a frame or a worker of the page, and lets it go.
+    async fn furnish_frame(&self, id: SessionId) -> Result<(), CdpError> {
+        let frame = self.session.client().session(id);
+        let mut fittings = Vec::new();
+        self.furniture.fit_traffic(|_, method, params| fittings.push((method, params)));
+        frame.send("Network.enable", json!({})).await?;
+        for (method, params) in fittings {
+            frame.send(method, params).await?;
+        }
+        frame.send("Target.setAutoAttach", auto_attach(true, &["iframe", "worker"])).await?;
+        frame.send("Runtime.runIfWaitingForDebugger", json!({})).await
+    }
+
+    /// Lets the page go, waits until it is loaded, and asks it what it is.
+    pub(crate) async fn load(&mut self) -> Result<Details, Trouble> {
+        // The title cannot be taken over by an element of that name.
+        const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
+        match self.start.clone() {
+            Start::Held => self.session.send("Runtime.runIfWaitingForDebugger", json!({})).await?,
+            Start::Empty(url) => {
+                let mut params = json!({ "url": url });
+                if let Some(referrer) = &self.furniture.referrer {
+                    params["referrer"] = json!(referrer);
+                }
+                let answer = self.call("Page.navigate", params).await?;
+                match answer["errorText"].as_str() {
+                    Some(error) => self.load.failed(error),
+                    None => self.load.shows(answer["loaderId"].as_str()),
+                }
+            }
+            Start::Written(html) => {
+                self.load.write();
+                let params = json!({ "frameId": self.load.frame(), "html": html });
+                self.call("Page.setDocumentContent", params).await?;
+            }
+        }
+        self.loaded().await?;
+        let details = self.evaluate(DETAILS).await?;
+        let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
+        Ok(Details { status: self.load.status(), title: text(0), final_url: text(1) })
+    }
+
+    /// The answer that its document came with; none for one that was written.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.load.answer()
+    }
+
+    /// Its document as it is now, with its doctype.
+    pub(crate) async fn html(&mut self) -> Result<String, Trouble> {
+        match self.evaluate(HTML).await? {
+            Value::String(html) => Ok(html),
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// The value of an expression, or of the promise that it is. A page that goes elsewhere
+    /// meanwhile is asked again when it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Script`] if it throws.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Result<Value, Trouble> {
+        let params =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        loop {
+            match self.call("Runtime.evaluate", params.clone()).await {
+                Ok(mut answer) => match thrown(&answer) {
+                    None => return Ok(answer["result"]["value"].take()),
+                    Some(error) => return Err(Trouble::Script { error }),
+                },
+                // It went elsewhere in this moment: wait for what comes next.
+                Err(Trouble::Protocol(CdpError::Refused { .. })) if self.load.end().is_none() => {
+                    self.loaded().await?;
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+
+    /// Sends a command and awaits its result; meanwhile the page is looked after.
+    pub(crate) async fn call(&mut self, method: &str, params: Value) -> Result<Value, Trouble> {
+        let session = self.session.clone();
+        let answer = session.call(method, params);
+        self.meanwhile(async { Ok(answer.await?) }).await
+    }
+
+    /// Looks after the page until something else is done.
+    pub(crate) async fn meanwhile<T>(
+        &mut self,
+        done: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                done = &mut done => return done,
+                event = self.events.recv() => self.take(event).await?,
+            }
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble);
+            }
+        }
+    }
+
+    /// Waits until the page is loaded.
+    async fn loaded(&mut self) -> Result<(), Trouble> {
+        loop {
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble);
+            }
+            match self.load.end() {
+                Some(LoadEnd::Loaded) => return Ok(()),
+                Some(LoadEnd::Failed(error)) => return Err(Trouble::Net { error: error.clone() }),
+                Some(LoadEnd::Crashed) | None => {}
+            }
+            match timeout(SILENCE, self.events.recv()).await {
+                Ok(event) => self.take(event).await?,
+                Err(_) => self.look().await?,
+            }
+        }
+    }
+
+    /// Asks the page how far it is.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        const STATE: &str = "[document.readyState, location.href]";
+        let params = json!({ "expression": STATE, "returnByValue": true });
+        match self.call("Runtime.evaluate", params).await {
+            Ok(answer) => {
+                let seen = &answer["result"]["value"];
+                let text = |i: usize| seen[i].as_str().unwrap_or_default();
+                self.load.seen(text(0), text(1));
+                Ok(())
+            }
+            // It went elsewhere in this moment.
+            Err(Trouble::Protocol(CdpError::Refused { .. })) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        match self.load.end() {
+            Some(LoadEnd::Crashed) => Some(Trouble::PageCrashed),
+            _ => self.gone.clone(),
+        }
+    }
+
+    async fn take(&mut self, event: Result<Event, RecvError>) -> Result<(), Trouble> {
+        let event = match event {
+            Ok(event) => event,
+            // A request that nobody answers would wait for ever.
+            Err(RecvError::Lagged(_)) if !self.furniture.filter.is_empty() => {
+                return Err(Trouble::Flooded);
+            }
+            Err(RecvError::Lagged(_)) => return Ok(()),
+            Err(RecvError::Closed) => {
+                // Says why.
+                let ended = self.session.send("Page.enable", json!({})).await;
+                return Err(ended.err().map_or(Trouble::PageClosed, Trouble::from));
+            }
+        };
+        let Some(session) = event.session else {
+            let session = event.params["sessionId"].as_str();
+            if &*event.method == "Target.detachedFromTarget" && session == Some(self.id.as_str()) {
+                self.gone = Some(Trouble::PageClosed);
+            }
+            return Ok(());
+        };
+        if let Some(notes) = &mut self.notes {
+            notes.take(&event.method, &event.params);
+        }
+        if session == self.id {
+            self.load.event(&event.method, &event.params);
+        }
+        let of_session = || self.session.client().session(session);
+        match &*event.method {
+            "Page.javascriptDialogOpening" => {
+                // Nobody is there to answer. To leave a page must always be possible.
+                let accept = json!({ "accept": event.params["type"] == "beforeunload" });
+                of_session().send("Page.handleJavaScriptDialog", accept).await?;
+            }
+            "Fetch.requestPaused" => {
+                let (method, params) = self.furniture.filter.judge(&event.params);
+                of_session().send(method, params).await?;
+            }
+            "Fetch.authRequired" => {
+                let filter = &self.furniture.filter;
+                let (method, params) = filter.authenticate(&mut self.asked, &event.params);
+                of_session().send(method, params).await?;
+            }
+            "Target.attachedToTarget" => {
+                if let Some(id) = event.params["sessionId"].as_str().and_then(SessionId::parse) {
+                    self.furnish_frame(id).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The error that an evaluation has ended with, if it has.
+fn thrown(answer: &Value) -> Option<String> {
+    let details = answer.get("exceptionDetails")?;
+    let exception = &details["exception"];
+    let said = exception["description"].as_str().or(exception["value"].as_str());
+    let said = said.or(details["text"].as_str()).unwrap_or_default();
+    // Without the places in the script, which are ours.
+    Some(said.lines().next().unwrap_or_default().chars().take(500).collect())
+}
+
+fn unfit(member: &'static str, error: CdpError) -> Trouble {
+    match error {
+        CdpError::Refused { message, .. } if member != "url" => {
+            Trouble::Unfit { member, why: format!("was refused by Chromium: {message}") }
+        }
+        error => error.into(),
+    }
+}
+
+fn odd(method: &str, what: &str) -> CdpError {
+    CdpError::Unexpected { method: method.to_owned(), message: what.to_owned() }
+}
+
+fn auto_attach(hold: bool, kinds: &[&str]) -> Value {
+    let mut filter: Vec<Value> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
+    filter.push(json!({ "exclude": true }));
+    json!({
+        "autoAttach": true,
+        "waitForDebuggerOnStart": hold,
+        "flatten": true,
+        "filter": filter,
+    })
+}
+
+/// The session that Chromium has attached to a page, which it tells before it answers that the page
+/// is made.
+fn attached(events: &mut Receiver<Event>, target: &str) -> Option<SessionId> {
+    loop {
+        let event = events.try_recv().ok()?;
+        let params = &event.params;
+        if &*event.method == "Target.attachedToTarget" && params["targetInfo"]["targetId"] == target
+        {
+            return params["sessionId"].as_str().and_then(SessionId::parse);
+        }
+    }
+}
