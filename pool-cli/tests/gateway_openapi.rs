@@ -68,7 +68,7 @@ async fn every_method_in_the_document_is_routed_and_no_other() {
     }
 }
 
-/// Whether an object has what its schema requires, and nothing that is not in it.
+/// Checks that an object has what its schema requires, and nothing that is not in it.
 fn check(schema: &str, value: &Value) {
     let document = document();
     let schema = &document["components"]["schemas"][schema];

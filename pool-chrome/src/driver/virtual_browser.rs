@@ -22,7 +22,7 @@ use crate::process::Engine;
 /// Maximum time a screenshot may take. A page that shows a dialog does not paint.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
-/// How long a list of pages may take.
+/// Maximum time for a list of pages.
 const LISTING: Duration = Duration::from_secs(1);
 
 /// A browser of one's own: a lease in a Chromium, alone in it or one of many.

@@ -1,4 +1,4 @@
-//! What a lease by REST may be asked for.
+//! The body of a request for a lease by REST.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::query::{domains, kind, pages, some_milliseconds, word};
 use super::{LeaseQuery, Problem};
 
-/// What Kernel's clients may ask for and has no meaning here: a request that says it is granted,
-/// and its answer lists what was passed over.
+/// Fields of Kernel's clients that have no meaning here: a request that has them is granted, and its
+/// answer lists them.
 const IGNORED: [&str; 13] = [
     "chrome_policy",
     "extensions",
@@ -35,23 +35,23 @@ const MAX_ADDRESS: usize = 8192;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What may be asked for; the names of the query hold here too.
+/// A request for a lease; the names of the query hold here too.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Acquire {
     acquire_timeout_seconds: Option<f64>,
-    /// How long its clients may be silent, as Kernel has it.
+    /// Maximum silence of its clients, as Kernel has it.
     timeout_seconds: Option<f64>,
     profile: Option<Profile>,
     region: Option<String>,
     priority: Option<u8>,
     tenant: Option<String>,
     tracking_id: Option<String>,
-    /// How long the lease may last.
+    /// Maximum time that the lease lasts.
     timeout: Option<u64>,
     acquire_timeout: Option<u64>,
     lease: Option<String>,
-    /// How many pages the lease begins with: 0 or 1.
+    /// Number of pages that the lease begins with: 0 or 1.
     pages: Option<u64>,
     session: Option<String>,
     keep: Option<u64>,
@@ -80,7 +80,7 @@ enum Domains {
     List(Vec<String>),
 }
 
-/// What the holder of a lease by REST has said about it.
+/// The name, tags and first address that a lease by REST was acquired with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Label {
     pub(super) name: Option<String>,

@@ -24,7 +24,7 @@ use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::metrics::Severity;
 use crate::pool::Wire;
 
-/// Where a lease begins whose client speaks with its first page.
+/// Path of a lease whose client speaks with its first page.
 pub(super) const NEW_PAGE: &str = "/devtools/page/new";
 
 /// Number of browsers that are tried when one dies between its hand-out and its first command.

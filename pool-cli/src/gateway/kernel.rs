@@ -34,7 +34,7 @@ struct Acquired {
     browser: BrowserView,
     /// Milliseconds that the request has waited.
     waited_ms: u64,
-    /// What was asked for and has no meaning here.
+    /// Fields of the request that have no meaning here.
     ignored: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ struct BrowserView {
     created_at: String,
     headless: bool,
     stealth: bool,
-    /// How long its clients may be silent.
+    /// Maximum silence of its clients.
     timeout_seconds: Option<u64>,
     pool: Named,
     profile: Option<Named>,
@@ -58,7 +58,7 @@ struct BrowserView {
     tags: BTreeMap<String, String>,
 }
 
-/// What has no other id than its name.
+/// A thing whose id is its name.
 #[derive(Debug, Serialize)]
 struct Named {
     id: String,
@@ -87,7 +87,7 @@ struct PoolConfig {
     timeout_seconds: Option<u64>,
 }
 
-/// What may be changed of the pool.
+/// A change of the pool.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Update {
@@ -344,12 +344,12 @@ impl PoolView {
     }
 }
 
-/// Which part of a list is asked for.
+/// The part of a list that is asked for.
 #[derive(Debug)]
 struct Listed {
     limit: usize,
     offset: usize,
-    /// Leases that are held; those that are over are not kept.
+    /// Asks for leases that are held; those that are over are not listed.
     active: bool,
     name: Option<String>,
     query: Option<String>,

@@ -24,10 +24,10 @@ use super::version::decode;
 use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::pool::{OpenPage, Wire};
 
-/// How long a browser may take for one command.
+/// Maximum time of one command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much of a browser's messages is looked at at once.
+/// Bytes of a browser's messages that are taken at once.
 const BATCH: usize = 64 * 1024;
 
 /// A page as Chromium lists it.
@@ -43,7 +43,7 @@ pub(super) struct Entry {
     socket: String,
 }
 
-/// A request about the pages of a lease: where it came from, and where its addresses lead.
+/// A request about the pages of a lease, with what its answer is made of.
 struct Asked<'a> {
     gateway: &'a Arc<Gateway>,
     headers: &'a HeaderMap,

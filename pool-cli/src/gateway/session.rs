@@ -41,7 +41,7 @@ pub(super) struct Session {
     pub(super) idle_limit: Option<Duration>,
     /// How the last lease of its name has ended, where there was one that is remembered.
     pub(super) renewed: Option<LeaseEnd>,
-    /// What its holder has said about it, by REST.
+    /// The label that its holder gave it, by REST.
     pub(super) label: OnceLock<Label>,
     pub(super) traffic: Traffic,
     /// `None` once it is over: then nothing may use the browser any more.

@@ -26,7 +26,7 @@ pub struct Settings {
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
     pub(super) keep_limit: Duration,
-    /// Whether browsers show no window.
+    /// Browsers show no window.
     pub(super) headless: bool,
 }
 

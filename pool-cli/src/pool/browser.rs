@@ -150,7 +150,7 @@ pub trait Events: Send + Sync {
     fn end(&self) -> Option<BrowserEnd>;
 }
 
-/// Why there is no connection to a page.
+/// Reasons why there is no connection to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoConnection {
     /// The browser has ended.

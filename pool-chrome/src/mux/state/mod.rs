@@ -112,7 +112,7 @@ pub(crate) struct Context {
     pub(crate) lease: LeaseId,
     /// The session whose end disposes it.
     pub(crate) maker: SessionId,
-    /// Where its downloads were to go, if that is not allowed: then they are canceled.
+    /// Directory that its downloads were to go to and may not: then they are canceled.
     pub(crate) no_downloads: Option<String>,
 }
 
