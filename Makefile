@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools ops lint format bench bench-visit bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
+.PHONY: help run test faults tools ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,10 @@ bench-visit: chromium ## Many URLs: pool-cli visit beside puppeteer-cluster and 
 	scripts/install-clients bench-visit
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-visit/run.mjs --pool-cli target/release/pool-cli
+
+bench-work: chromium clients ## PDFs by request, beside launching a Chromium for each with Puppeteer, and under load
+	$(CARGO) build --locked --release -p pool-cli
+	node tests/bench-work/run.mjs --pool-cli target/release/pool-cli
 
 bench-dashboard: chromium clients ## Leases with ten dashboards open and with none, and the pool's CPU with one
 	$(CARGO) build --locked --release -p pool-cli

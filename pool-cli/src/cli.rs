@@ -41,6 +41,14 @@ pub enum Command {
     Drain(commands::drain::Args),
     /// Visit many URLs, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
+    /// Write the HTML of a page.
+    Content(Box<commands::work::ContentArgs>),
+    /// Write a picture of a page.
+    Screenshot(Box<commands::work::ScreenshotArgs>),
+    /// Write a PDF of a page.
+    Pdf(Box<commands::work::PdfArgs>),
+    /// Write what stands in some elements of a page, as JSON.
+    Scrape(Box<commands::work::ScrapeArgs>),
     /// Measure the cost of a lease beside that of launching a Chromium for each client.
     Bench(commands::bench::Args),
     /// Check a configuration, and suggest what to write instead of mistakes.
@@ -75,6 +83,10 @@ impl Command {
             Self::Reload(args) => commands::reload::run(&args),
             Self::Drain(args) => commands::drain::run(&args),
             Self::Visit(args) => commands::visit::run(&args),
+            Self::Content(args) => commands::work::content(&args),
+            Self::Screenshot(args) => commands::work::screenshot(&args),
+            Self::Pdf(args) => commands::work::pdf(&args),
+            Self::Scrape(args) => commands::work::scrape(&args),
             Self::Bench(args) => commands::bench::run(&args),
             Self::Check(args) => commands::check::run(&args),
             Self::Config(args) => commands::config::run(&args),

@@ -790,3 +790,43 @@ async fn calls_wait_in_the_queue_of_all_leases() {
     let series = "browserpool_work_total{pool=\"default\",route=\"content\",outcome=\"refused\"}";
     assert_eq!(metric(&service, series).await, 3.0);
 }
+
+/// Runs a command to its end: the exit code, stdout, and what it tells people.
+async fn run(arguments: &[&str], folder: &std::path::Path) -> (Option<i32>, Vec<u8>, String) {
+    let mut command = gateway_support::command();
+    command.args(arguments).current_dir(folder).env("XDG_STATE_HOME", folder);
+    let output = spawn_blocking(move || command.stdin(std::process::Stdio::null()).output());
+    let output = output.await.expect("it does not panic").expect("the binary is built");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), output.stdout, told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_do_the_same_in_a_pool_that_runs_or_one_of_their_own() {
+    let (service, site) = (Service::start(SHARED), site().await);
+    let folder = tempfile::tempdir().expect("a directory");
+    let pool = format!("--url=http://{}", service.address);
+    for own in [false, true] {
+        let more = if own { "--engine=shell" } else { &*pool };
+        let (code, html, told) =
+            run(&["content", &site, "--wait-for", "#late", more], folder.path()).await;
+        assert_eq!(code, Some(0), "{told}");
+        assert!(String::from_utf8_lossy(&html).contains("id=\"late\""));
+        let (code, json, told) = run(&["scrape", &site, "h1", more], folder.path()).await;
+        assert_eq!(code, Some(0), "{told}");
+        let json: Value = serde_json::from_slice(&json).expect("it is JSON");
+        assert_eq!(json["data"][0]["results"][0]["text"], "Hello");
+        let picture = ["screenshot", &site, "--viewport", "300x200", "-o", "x.jpg", more];
+        assert_eq!(run(&picture, folder.path()).await.0, Some(0));
+        let jpeg = std::fs::read(folder.path().join("x.jpg")).expect("it is written");
+        assert!(jpeg.starts_with(b"\xff\xd8"), "by the name of its file");
+        let pdf = ["pdf", &site, "--format", "A4", "--margin", "1cm", "-o", "x.pdf", more];
+        assert_eq!(run(&pdf, folder.path()).await.0, Some(0));
+        let pdf = std::fs::read(folder.path().join("x.pdf")).expect("it is written");
+        assert!(pdf.starts_with(b"%PDF-"));
+        let (code, _, told) = run(&["content", "file:///etc/passwd", more], folder.path()).await;
+        assert!(code == Some(1) && told.contains("not of file"), "{told}");
+    }
+    let state = folder.path().join("browser-pool");
+    assert!(gateway_support::processes_below(&state).is_empty(), "nothing is left");
+}

@@ -1,8 +1,8 @@
 // The example clients run as they stand, against a pool.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { execFile, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { after, before, test } from 'node:test';
@@ -16,6 +16,15 @@ const EXPECTED = {
   'puppeteer.mjs': [process.execPath, 'puppeteer.png'],
   'playwright_sync.py': [`${HERE}.venv/bin/python`, 'playwright.png'],
 };
+
+/** One-shot work by plain HTTP, in what of these languages is on this machine. */
+const WORK = {
+  'work.sh': ['sh'],
+  'work_requests.py': [`${HERE}.venv/bin/python`],
+  'work.php': ['php'],
+  'work.go': ['go', 'run'],
+};
+const installed = (command) => existsSync(command) || spawnSync('sh', ['-c', 'command -v "$0"', command]).status === 0;
 
 let pool;
 let folder;
@@ -37,5 +46,18 @@ for (const [example, [command, picture]] of Object.entries(EXPECTED)) {
     const { stdout } = await promisify(execFile)(command, [example], { cwd: folder, env });
     assert.equal(stdout.trim(), 'Hello from the pool');
     assert.ok(existsSync(join(folder, picture)));
+  });
+}
+
+for (const [example, [command, ...words]] of Object.entries(WORK)) {
+  test(`${example} prints the title and stores a picture and a PDF`, { skip: !installed(command) && `${command} is not installed` }, async () => {
+    copyFileSync(join(EXAMPLES, example), join(folder, example));
+    const env = { ...process.env, POOL_URL: pool.url.replace('ws:', 'http:').replace(/\/$/, '') };
+    const { stdout } = await promisify(execFile)(command, [...words, example], { cwd: folder, env });
+    assert.equal(stdout.trim(), 'Hello from the pool');
+    assert.equal(readFileSync(join(folder, 'work.png')).subarray(1, 4).toString(), 'PNG');
+    assert.equal(readFileSync(join(folder, 'work.pdf')).subarray(0, 5).toString(), '%PDF-');
+    rmSync(join(folder, 'work.png'));
+    rmSync(join(folder, 'work.pdf'));
   });
 }

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
-use ureq::Agent;
 use ureq::http::Response;
+use ureq::{Agent, BodyReader};
 use url::Url;
 
 use crate::config::Secret;
@@ -132,6 +132,30 @@ impl Client {
         }
         let answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
         self.read(answer)
+    }
+
+    /// Posts JSON, and returns what is answered as it comes.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within `patience`, or the answer is a refusal.
+    pub(crate) fn fetch(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<BodyReader<'static>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = request.config().timeout_global(Some(patience)).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        let mut answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            let text = answer.body_mut().read_to_string().unwrap_or_default();
+            return Err(self.refused(answer.status().as_u16(), &text));
+        }
+        Ok(answer.into_body().into_reader())
     }
 
     /// The request for a WebSocket, with the query of a lease.

@@ -18,3 +18,4 @@ pub mod run;
 pub mod status;
 pub mod top;
 pub mod visit;
+pub mod work;
