@@ -56,6 +56,15 @@ fn titles_reads_twelve_pages_with_two_browsers() {
 }
 
 #[test]
+fn tenants_are_served_by_their_shares_and_held_to_their_limits() {
+    let output = run("tenants");
+    assert_lines(&output, ["modest has 1 lease, and may not have more", "large got", "small got"]);
+    let (_, ratio) = output.rsplit_once("large got ").expect("the last line");
+    let ratio: f64 = ratio.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+    assert!((3.5..=4.5).contains(&ratio), "{output}");
+}
+
+#[test]
 fn custom_policy_serves_small_jobs_first_and_holds_tenants_to_their_allowance() {
     assert_lines(
         &run("custom_policy"),

@@ -56,6 +56,7 @@ impl Reload for Reloader {
         if let Some(gateway) = self.gateway.upgrade() {
             gateway.set_settings(settings);
             gateway.observer().alerts().configure(&next.alerts);
+            gateway.observer().alerts().set_tenants(next.tenants.keys());
         }
         *current = next;
         Ok(Reloaded { changed, needs_restart })

@@ -44,8 +44,10 @@ impl Service {
         let opened = open(config, &observer).await.map_err(OpenError::failure)?;
         opened.protect(listener.local_addr()?, config);
         observer.alerts().configure(&config.alerts);
+        observer.alerts().set_tenants(config.tenants.keys());
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.fleet(), observer);
+        gateway.keep_usage_in(&config.pool.state_dir.join("usage"))?;
         let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })

@@ -39,7 +39,7 @@ const UNKNOWN: &[Case] = &[
         "max_waiting = 4",
         (1, 1),
         "unknown key `max_waiting` outside of any section",
-        "it belongs in [pool]",
+        "it belongs in [pool] or [tenants.NAME]",
     ),
     (
         "[gateway]\nmax_size = 4",
@@ -59,7 +59,7 @@ const UNKNOWN: &[Case] = &[
         "[zebra]",
         (1, 2),
         "unknown section [zebra]",
-        "known sections: [gateway], [pool], [chrome], [egress], [profiles], [priority], [regions], [sizing], \
+        "known sections: [gateway], [pool], [chrome], [egress], [profiles], [priority], [tenants], [regions], [sizing], \
          [warming], [alerts], [telemetry], [log]",
     ),
     (
@@ -585,8 +585,59 @@ const CONTRADICTIONS: &[Case] = &[
     ),
 ];
 
+const TENANTS: &[Case] = &[
+    (
+        "[tenants.ada]\ntoken = { env = \"SECRET\" }",
+        (1, 2),
+        "there are tenants, but the operator has no token",
+        "whoever leaves the token out would be the operator: add token = { env = \"POOL_TOKEN\" } to \
+         [gateway]",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\nshare = 2",
+        (3, 10),
+        "tenant `ada` has no token, so that nobody can be it",
+        "add token = { file = \"PATH\" } or { env = \"NAME\" }",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"SECRET\" }",
+        (4, 9),
+        "a token of tenant `ada` is also that of [gateway]",
+        "a token says who asks: give each its own",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
+         [tenants.ben]\ntokens = [{ env = \"OTHER\" }]",
+        (6, 10),
+        "a token of tenant `ben` is also that of tenant `ada`",
+        "a token says who asks: give each its own",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
+         priority = { default = 2, highest = 3 }",
+        (5, 12),
+        "the `default` priority of tenant `ada` is above its `highest`, 3",
+        "1 is the most urgent: raise the number of `default`",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
+         leases = [\"shared\"]",
+        (5, 10),
+        "tenant `ada` may have no lease that this pool gives",
+        "set lease_choice = true in [pool], or name the kind that is its `lease`",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
+         share = 0",
+        (5, 9),
+        "`share` must be from 0.001 to 1000.0",
+        "",
+    ),
+];
+
 fn load(text: &str) -> Vec<Finding> {
     let loader = Loader::new().text("pool.toml", text).variable("SECRET", "s3cret");
+    let loader = loader.variable("OTHER", "an0ther");
     match loader.load() {
         Ok(loaded) => panic!("accepted, with {:?}:\n{text}", loaded.warnings),
         Err(findings) => findings.iter().cloned().collect(),
@@ -635,6 +686,7 @@ refused! {
     flags_that_the_pool_sets_itself_are_refused: FLAGS;
     names_that_could_leave_their_directory_are_refused: NAMES;
     settings_that_contradict_each_other_are_refused: CONTRADICTIONS;
+    tenants_that_nobody_or_anybody_could_be_are_refused: TENANTS;
 }
 
 #[test]

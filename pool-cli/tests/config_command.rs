@@ -43,6 +43,20 @@ headless = false    # flag --set chrome.headless
 }
 
 #[test]
+fn show_hides_the_tokens_of_tenants() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool.toml");
+    let text = "[gateway]\ntoken = \"canary-0\"\n[tenants.ada]\ntoken = \"canary-1\"\n\
+                tokens = [\"canary-2\", \"canary-3\"]\n";
+    std::fs::write(&path, text).unwrap();
+    for format in [&["--changed"][..], &["--json"]] {
+        let shown =
+            stdout(pool_cli().args(["config", "show"]).args(format).arg("--config").arg(&path));
+        assert!(shown.contains("(hidden)") && !shown.contains("canary"), "{shown}");
+    }
+}
+
+#[test]
 fn show_without_secrets_is_a_configuration() {
     let shown = stdout(pool_cli().args(["config", "show"]));
     let loaded = pool_cli::config::Loader::new().text("shown.toml", shown.as_str()).load();

@@ -85,6 +85,8 @@ fn every_line_of_the_generated_file_can_be_uncommented() {
         .text("pool.toml", text)
         .variable("POOL_TOKEN", "token")
         .variable("EU2", "password")
+        .variable("SCRAPERS_TOKEN", "scrapers")
+        .variable("SCRAPERS_OLD", "scrapers-old")
         .variable("QUEUE_WEBHOOK", "https://hooks.example/queue")
         .variable("REJECT_WEBHOOK", "https://hooks.example/reject")
         .variable("TIMEOUT_WEBHOOK", "https://hooks.example/timeout")

@@ -28,7 +28,7 @@ pub enum AcquireError {
     GroupFull {
         /// Time the caller has waited.
         waited: Duration,
-        /// The group at that moment.
+        /// The group at that moment, without this request.
         group: Box<GroupStats>,
     },
     /// As many requests of the group wait as may.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `clients` | a hundred sessions of every client, eight at a time on two browsers |
 //! | `priorities` | who is served next when all wait |
+//! | `tenants` | shares, a limit and what each sees, on real browsers |
 //! | `regions` | a proxy with credentials, and what happens without it |
 //! | `profiles` | a login that is kept, and for whom |
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
@@ -22,4 +23,5 @@ mod page_sockets;
 mod priorities;
 mod profiles;
 mod regions;
+mod tenants;
 mod truth;

@@ -73,6 +73,14 @@ impl AlertKind {
     }
 }
 
+/// Returns the label `tenant` of the request that the event is about, if it has one.
+pub(super) fn tenant(event: &Event) -> Option<&str> {
+    match event {
+        Event::Enqueued { labels, .. } | Event::Refused { labels, .. } => labels.get("tenant"),
+        _ => None,
+    }
+}
+
 /// Returns the reason, if the event has one.
 pub(super) fn reason(event: &Event) -> Option<String> {
     match event {

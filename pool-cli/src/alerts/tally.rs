@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -20,15 +21,21 @@ pub(super) struct Happened {
     pub(super) since: SystemTime,
     /// The most recent known reason.
     pub(super) reason: Option<String>,
+    /// How often to which tenant of the configuration.
+    pub(super) tenants: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    /// Counts one.
-    pub(super) fn add(&self, reason: Option<String>) {
+    /// Counts one, with the tenant that it happened to.
+    pub(super) fn add(&self, reason: Option<String>, tenant: Option<&str>) {
         let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = Happened { count: 0, since: SystemTime::now(), reason: None };
+        let tenants = BTreeMap::new();
+        let first = Happened { count: 0, since: SystemTime::now(), reason: None, tenants };
         let happened = happened.get_or_insert(first);
         happened.count += 1;
+        if let Some(tenant) = tenant {
+            *happened.tenants.entry(tenant.to_owned()).or_default() += 1;
+        }
         happened.reason = reason.or_else(|| happened.reason.take());
         self.news.notify_one();
     }
@@ -53,12 +60,13 @@ mod tests {
     #[tokio::test]
     async fn what_happens_before_it_is_told_is_counted_with_the_last_reason() {
         let tally = Tally::default();
-        tally.add(Some("first".to_owned()));
-        tally.add(Some("second".to_owned()));
-        tally.add(None);
+        tally.add(Some("first".to_owned()), None);
+        tally.add(Some("second".to_owned()), Some("ada"));
+        tally.add(None, Some("ada"));
         let happened = tally.take().await;
         assert_eq!((happened.count, happened.reason.as_deref()), (3, Some("second")));
-        tally.add(None);
+        assert_eq!(happened.tenants, BTreeMap::from([("ada".to_owned(), 2)]));
+        tally.add(None, None);
         assert_eq!(tally.take().await.count, 1);
     }
 }

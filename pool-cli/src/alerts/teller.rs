@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pool_core::Event;
@@ -6,7 +7,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::AlertKind;
-use super::kind::reason;
+use super::kind::{reason, tenant};
 use super::tally::Tally;
 use super::webhook::{Message, call};
 use crate::config::AlertsConfig;
@@ -16,6 +17,8 @@ use crate::config::AlertsConfig;
 pub struct Alerts {
     pool: String,
     settings: RwLock<Arc<AlertsConfig>>,
+    /// The tenants of the configuration: what clients call themselves is not told.
+    tenants: RwLock<BTreeSet<String>>,
     tallies: [Tally; AlertKind::ALL.len()],
 }
 
@@ -26,6 +29,7 @@ impl Alerts {
         Self {
             pool: pool.to_owned(),
             settings: RwLock::default(),
+            tenants: RwLock::default(),
             tallies: std::array::from_fn(|_| Tally::default()),
         }
     }
@@ -33,6 +37,12 @@ impl Alerts {
     /// Calls these webhooks from now on. A call that is under way is finished as it was begun.
     pub fn configure(&self, settings: &AlertsConfig) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
+    }
+
+    /// Tells apart these tenants from now on.
+    pub fn set_tenants<'a>(&self, names: impl IntoIterator<Item = &'a String>) {
+        let names = names.into_iter().cloned().collect();
+        *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     /// Makes the calls until the set is dropped.
@@ -49,7 +59,9 @@ impl Alerts {
     pub(crate) fn observe(&self, event: &Event) {
         let Some(kind) = AlertKind::of(event) else { return };
         if kind.url(&self.settings()).is_some() {
-            self.tally(kind).add(reason(event));
+            let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+            let tenant = tenant(event).filter(|name| tenants.contains(*name));
+            self.tally(kind).add(reason(event), tenant);
         }
     }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -27,6 +28,9 @@ pub(super) struct Message {
     since_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// How often to which tenant.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tenants: BTreeMap<String, u64>,
 }
 
 impl Message {
@@ -46,6 +50,7 @@ impl Message {
             count: happened.count,
             since_ms: since.as_millis() as u64,
             reason,
+            tenants: happened.tenants.clone(),
         }
     }
 }

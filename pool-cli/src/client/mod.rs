@@ -17,7 +17,7 @@ use url::Url;
 use crate::config::Secret;
 use crate::exit::Failure;
 
-pub(crate) use state::{Browser, Holder, Point, State, Waiter};
+pub(crate) use state::{Browser, Holder, Point, State, Tenant, Waiter};
 pub(crate) use stream::Stream;
 
 /// Which pool to talk to; flattened into the arguments of each command that does.

@@ -15,6 +15,8 @@ pub(crate) struct State {
     pub(crate) memory_bytes: u64,
     pub(crate) browsers: Vec<Browser>,
     pub(crate) waiters: Vec<Waiter>,
+    #[serde(default)]
+    pub(crate) tenants: Vec<Tenant>,
     pub(crate) errors: Vec<Entry>,
 }
 
@@ -70,9 +72,22 @@ pub(crate) struct Holder {
 pub(crate) struct Waiter {
     pub(crate) position: usize,
     pub(crate) class: String,
+    pub(crate) tenant: Option<String>,
     pub(crate) priority: Option<u8>,
     pub(crate) waited_ms: u64,
     pub(crate) expected_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tenant {
+    pub(crate) name: String,
+    pub(crate) leased: usize,
+    pub(crate) waiting: usize,
+    pub(crate) max_leases: Option<usize>,
+    pub(crate) share: f64,
+    pub(crate) leases: u64,
+    pub(crate) failures: u64,
+    pub(crate) browser_seconds: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -96,6 +111,19 @@ impl Holder {
         let names = [&self.tenant, &self.tracking_id, &self.work, &self.peer];
         let names: Vec<&str> = names.into_iter().filter_map(|name| name.as_deref()).collect();
         names.join(" ")
+    }
+}
+
+impl Tenant {
+    /// Returns the leases that it has, of those that it may have.
+    pub(crate) fn held(&self) -> String {
+        let most = self.max_leases.map(|max| format!(" of {max}")).unwrap_or_default();
+        format!("{}{most}", self.leased)
+    }
+
+    /// Returns the time for which it has held browsers.
+    pub(crate) fn time(&self) -> String {
+        crate::table::duration((self.browser_seconds * 1000.0) as u64)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::client::{Browser, Client, ClientArgs, Holder, State, Waiter};
+use crate::client::{Browser, Client, ClientArgs, Holder, State, Tenant, Waiter};
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::stdout;
@@ -111,6 +111,9 @@ fn screen(state: &State) -> Result<String, Failure> {
         counters.acquired, counters.timeouts, counters.rejected, counters.errors
     )?;
     text.push_str(&browsers(&state.browsers).to_string());
+    if !state.tenants.is_empty() {
+        write!(text, "\n{}", tenants(&state.tenants))?;
+    }
     if !state.waiters.is_empty() {
         write!(text, "\n{}", waiters(&state.waiters))?;
     }
@@ -140,14 +143,32 @@ fn browsers(browsers: &[Browser]) -> Table<8> {
     rows
 }
 
-fn waiters(waiters: &[Waiter]) -> Table<4> {
-    let mut rows = Table::new(["place", "priority", "class", "waited"]);
+fn tenants(tenants: &[Tenant]) -> Table<7> {
+    let header = ["tenant", "leased", "waiting", "share", "leases", "failed", "browser time"];
+    let mut rows = Table::new(header);
+    for tenant in tenants {
+        rows.add([
+            tenant.name.clone(),
+            tenant.held(),
+            tenant.waiting.to_string(),
+            tenant.share.to_string(),
+            tenant.leases.to_string(),
+            tenant.failures.to_string(),
+            tenant.time(),
+        ]);
+    }
+    rows
+}
+
+fn waiters(waiters: &[Waiter]) -> Table<5> {
+    let mut rows = Table::new(["place", "priority", "class", "waited", "tenant"]);
     for waiter in waiters.iter().take(WAITERS) {
         rows.add([
             waiter.position.to_string(),
             waiter.priority.map(|priority| priority.to_string()).unwrap_or_default(),
             waiter.class.clone(),
             table::duration(waiter.waited_ms),
+            waiter.tenant.clone().unwrap_or_default(),
         ]);
     }
     rows

@@ -35,6 +35,7 @@ mod source;
 mod suggest;
 mod telemetry;
 pub mod template;
+mod tenants;
 mod tree;
 mod units;
 mod urls;
@@ -61,6 +62,7 @@ pub use secret::Secret;
 pub use settings::Setting;
 pub use sizing::SizingConfig;
 pub use telemetry::TelemetryConfig;
+pub use tenants::{Scope, TenantConfig, TenantPriority};
 pub use warming::WarmingConfig;
 
 /// Everything that can be configured; every key has a default, so an empty file is a valid one.
@@ -80,6 +82,8 @@ pub struct Config {
     pub profiles: ProfilesConfig,
     /// Order in which requests are served when all browsers are leased.
     pub priority: PriorityConfig,
+    /// Teams or customers that use the pool, by name: what each may have and do.
+    pub tenants: BTreeMap<String, TenantConfig>,
     /// Proxies by region: `?region=eu-west` is leased from `[regions.eu-west]`.
     pub regions: BTreeMap<String, RegionConfig>,
     /// How the number of browsers follows the load, between `min_size` and `max_size`.

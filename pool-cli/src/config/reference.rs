@@ -72,7 +72,11 @@ fn write_section(page: &mut String, name: &str, section: &Key) -> fmt::Result {
     }
     for key in &table.keys {
         writeln!(page, "\n### `{name}.{}`\n\n{}\n", key.name, key.about)?;
-        if let Shape::Choice(choices) = &key.shape {
+        let choices = match &key.shape {
+            Shape::List { item, .. } => &**item,
+            shape => shape,
+        };
+        if let Shape::Choice(choices) = choices {
             for choice in choices {
                 writeln!(page, "- `\"{}\"`: {}", choice.word, choice.about)?;
             }
@@ -103,6 +107,9 @@ fn write_section(page: &mut String, name: &str, section: &Key) -> fmt::Result {
 fn title(shape: &Shape) -> String {
     match shape {
         Shape::Table(_) => "table".to_owned(),
+        Shape::List { item, length: None } if matches!(**item, Shape::Choice(_)) => {
+            "list of these".to_owned()
+        }
         Shape::List { item, length: None } => format!("list of {}s", title(item)),
         Shape::List { item, length: Some(length) } => {
             format!("list of {length}, each a {}", title(item))

@@ -13,7 +13,8 @@ use super::source::Problem;
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{self, Tree};
 use super::{
-    Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, machine, urls,
+    Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, Secret, TenantConfig,
+    machine, urls,
 };
 use crate::pool::chrome_config;
 
@@ -53,6 +54,7 @@ pub(super) fn check(
     rules.egress();
     rules.profiles();
     rules.regions();
+    rules.tenants();
     rules.alerts();
 }
 
@@ -378,6 +380,70 @@ impl Rules<'_> {
                     self.known_region(fallback, at);
                 }
             }
+        }
+    }
+
+    fn tenants(&mut self) {
+        let tenants = &self.config.tenants;
+        if tenants.is_empty() {
+            return;
+        }
+        if self.config.gateway.token.is_none() && !self.is_refused(&["gateway", "token"]) {
+            let message = "there are tenants, but the operator has no token";
+            let hint = "whoever leaves the token out would be the operator: add token = { env = \
+                        \"POOL_TOKEN\" } to [gateway]";
+            self.problems.push(Problem::error(self.key(&["tenants"]), message).hint(hint));
+        }
+        let mut seen: Vec<(&Secret, String)> = Vec::new();
+        seen.extend(self.config.gateway.token.iter().map(|token| (token, "[gateway]".to_owned())));
+        for (name, tenant) in tenants {
+            self.tenant(name, tenant);
+            for token in tenant.all_tokens() {
+                if let Some((_, other)) = seen.iter().find(|(held, _)| *held == token) {
+                    let message = format!("a token of tenant `{name}` is also that of {other}");
+                    let hint = "a token says who asks: give each its own";
+                    let path = |key| ["tenants", name.as_str(), key];
+                    let at = self.value(&path("token")).or_else(|| self.value(&path("tokens")));
+                    self.problems.push(Problem::error(at, message).hint(hint));
+                }
+                seen.push((token, format!("tenant `{name}`")));
+            }
+        }
+    }
+
+    fn tenant(&mut self, name: &str, tenant: &TenantConfig) {
+        let path = |key| ["tenants", name, key];
+        let refused = self.is_refused(&path("token")) || self.is_refused(&path("tokens"));
+        if tenant.all_tokens().next().is_none() && !refused {
+            let message = format!("tenant `{name}` has no token, so that nobody can be it");
+            let hint = "add token = { file = \"PATH\" } or { env = \"NAME\" }";
+            let at = self.key(&["tenants", name]);
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
+        let highest = tenant.priority.highest;
+        if tenant.priority.default.is_some_and(|default| default < highest) {
+            let message = format!(
+                "the `default` priority of tenant `{name}` is above its `highest`, {highest}"
+            );
+            let hint = "1 is the most urgent: raise the number of `default`";
+            self.problems.push(Problem::error(self.value(&path("priority")), message).hint(hint));
+        }
+        let max_waiting = self.config.pool.max_waiting;
+        if let Some(own) = tenant.max_waiting.filter(|own| *own > max_waiting)
+            && !self.is_refused(&["pool", "max_waiting"])
+        {
+            let message =
+                format!("{own} clients never wait: `max_waiting` in [pool] is {max_waiting}");
+            let hint = "raise that, or lower this";
+            let at = self.value(&path("max_waiting"));
+            self.problems.push(Problem::warning(at, message).hint(hint));
+        }
+        let pool = &self.config.pool;
+        let gets = |kind: &LeaseKind| *kind == pool.lease || pool.lease_choice;
+        if tenant.leases.as_ref().is_some_and(|leases| !leases.iter().any(gets)) {
+            let message = format!("tenant `{name}` may have no lease that this pool gives");
+            let hint = "set lease_choice = true in [pool], or name the kind that is its `lease`";
+            self.problems.push(Problem::error(self.value(&path("leases")), message).hint(hint));
         }
     }
 

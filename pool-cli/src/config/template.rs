@@ -77,7 +77,11 @@ impl Page<'_> {
             self.keys(name, table);
         }
         if let Some(others) = &table.others {
-            let example = if name == "profiles" { "work" } else { "eu-west" };
+            let example = match name {
+                "profiles" => "work",
+                "tenants" => "scrapers",
+                _ => "eu-west",
+            };
             let name = format!("{name}.{example}");
             let is_open = self.template.set.keys().any(|(section, _)| *section == name);
             self.section(&name, others, is_open);

@@ -5,11 +5,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use super::session::Session;
 use super::snapshot::Snapshot;
 use super::state::Reloaded;
 use super::views::PageView;
+use super::who::Who;
 use super::{Gateway, Problem};
 use crate::config::MOST_BROWSERS;
 use crate::error::chain;
@@ -29,8 +30,11 @@ use crate::pool::Leased;
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
 /// `GET /api/state`.
-pub(super) async fn state(State(gateway): State<Arc<Gateway>>) -> Json<Snapshot> {
-    Json(gateway.snapshot())
+pub(super) async fn state(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
+) -> Json<Snapshot> {
+    Json(gateway.snapshot(&who))
 }
 
 /// `GET /api/history`: the last hour, second by second.
@@ -41,38 +45,52 @@ pub(super) async fn history(State(gateway): State<Arc<Gateway>>) -> Json<Vec<Poi
 /// `GET /api/stream`: the state once a second, as server-sent events.
 pub(super) async fn stream(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let first = serde_json::to_string(&gateway.snapshot()).expect("a snapshot is plain data");
+    let first = text(&gateway, &who);
     let watcher = gateway.watchers.join();
     // Holds no handle to the gateway: a dashboard that stays open must not keep it alive.
-    let events = stream::unfold((Some(first), watcher), |(first, mut watcher)| async move {
+    let gateway = Arc::downgrade(&gateway);
+    let begin = (Some(first), watcher, gateway, who);
+    let events = stream::unfold(begin, |(first, mut watcher, gateway, who)| async move {
         let text = match first {
             Some(first) => first,
             None => {
                 watcher.changed().await.ok()?;
-                watcher.borrow_and_update().to_string()
+                let for_all = watcher.borrow_and_update().to_string();
+                match who {
+                    Who::Operator => for_all,
+                    // What the others see is not for it.
+                    Who::Tenant(_) => text(&*gateway.upgrade()?, &who),
+                }
             }
         };
-        Some((Ok(Event::default().data(text)), (None, watcher)))
+        Some((Ok(Event::default().data(text)), (None, watcher, gateway, who)))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+fn text(gateway: &Gateway, who: &Who) -> String {
+    serde_json::to_string(&gateway.snapshot(who)).expect("a snapshot is plain data")
 }
 
 /// `GET /api/browsers/{id}/page`: which page a leased browser shows; `null` for none.
 pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Json<Option<PageView>>, Problem> {
-    let (_, leased) = gateway.leased(&id)?;
+    let (_, leased) = gateway.leased(&who, &id)?;
     Ok(Json(leased.browser().pages().await.pop().map(PageView::of)))
 }
 
 /// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
 pub(super) async fn screenshot(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (session, leased) = gateway.leased(&id)?;
+    let (session, leased) = gateway.leased(&who, &id)?;
     let unavailable = |detail: String| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_screenshot", detail)
             .retry_after(Duration::from_secs(1))
@@ -102,9 +120,13 @@ pub(super) async fn retire(
 
 impl Gateway {
     /// The lease of a browser, for those that look at what its client does.
-    fn leased(&self, id: &str) -> Result<(Arc<Session>, Arc<dyn Leased>), Problem> {
+    fn leased(&self, who: &Who, id: &str) -> Result<(Arc<Session>, Arc<dyn Leased>), Problem> {
         let id = number(id)?;
-        let session = self.sessions.all().into_iter().find(|session| session.browser == id);
+        let session = self
+            .sessions
+            .all()
+            .into_iter()
+            .find(|session| session.browser == id && who.sees(session));
         let held = session.and_then(|session| session.leased().map(|leased| (session, leased)));
         held.ok_or_else(|| {
             let detail = "only a browser that a client has leased has something to show";

@@ -20,6 +20,7 @@ use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over}
 use super::session::{Attached, NotConnected, Root, Session};
 use super::sessions::{Known, Name};
 use super::upgrade::{Accepted, Handshake};
+use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::metrics::Severity;
 use crate::pool::Wire;
@@ -47,7 +48,10 @@ pub(super) async fn lease(
         return Err(no_websocket());
     }
     let handshake = Handshake::read(&mut parts)?;
-    let asked = LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
+    let mut asked = LeaseQuery::parse(parts.uri.query().unwrap_or_default())?;
+    // Only the page for people is served without it.
+    let who = parts.extensions.get::<Who>().ok_or_else(no_websocket)?;
+    gateway.settings().attribute(who, &mut asked)?;
     let caller = Caller::new(Some(peer), &parts.headers);
     let root = if parts.uri.path() == NEW_PAGE { Root::FirstPage } else { Root::Browser };
     let entered = enter(&gateway, asked, &caller, &parts.headers, &root).await?;
@@ -329,7 +333,7 @@ impl Gateway {
         uri: &Uri,
     ) -> Result<(), Problem> {
         match self.settings().check_token(headers, uri) {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(why) => Err(self.guesses.refuse(Some(peer.ip()), why).await),
         }
     }

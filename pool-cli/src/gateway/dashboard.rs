@@ -42,7 +42,7 @@ files! {
     JAVASCRIPT:
         "actions.js", "api.js", "browsers.js", "dialogs.js", "dom.js", "fleet.js", "format.js",
         "history.js", "journal.js", "live.js", "main.js", "plots.js", "stream.js", "summary.js",
-        "table.js", "token.js", "waiters.js", "vendor/uplot/uPlot.esm.js";
+        "table.js", "tenants.js", "token.js", "waiters.js", "vendor/uplot/uPlot.esm.js";
 }
 
 struct File {

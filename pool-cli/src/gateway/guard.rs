@@ -3,12 +3,13 @@
 //! They are made against a web page in a browser on the same machine (DNS rebinding, cross-site
 //! WebSockets and forms) as much as against strangers.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
+use super::who::{Who, is_token};
 use super::{Problem, Settings};
-use crate::config::Secret;
 
 /// Reasons why a request is not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl NoToken {
     pub(super) fn problem(self) -> Problem {
         let detail = match self {
             Self::Missing => "show the token as ?token=… or in a header: Authorization: Bearer …",
-            Self::Wrong => "this is not the pool's token",
+            Self::Wrong => "this is no token of the pool's",
         };
         Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
@@ -51,18 +52,20 @@ impl Settings {
         Ok(())
     }
 
-    /// Refuses a request without the right token, if there is one.
-    pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), NoToken> {
-        let Some(token) = &self.token else { return Ok(()) };
-        let in_header = bearer(headers);
+    /// Returns who asks, by the token that is shown; refuses a request without a good one, if one is
+    /// needed.
+    pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<Who, NoToken> {
+        let Some(token) = &self.token else { return Ok(Who::Operator) };
         let in_query = query_token(uri);
-        if in_header.is_some_and(|given| is_token(token, given))
-            || in_query.as_deref().is_some_and(|given| is_token(token, given))
-        {
-            return Ok(());
+        let shown = [bearer(headers), in_query.as_deref()];
+        let shown = || shown.into_iter().flatten();
+        if shown().any(|given| is_token(token, given)) {
+            return Ok(Who::Operator);
         }
-        let shown = in_header.is_some() || in_query.is_some();
-        Err(if shown { NoToken::Wrong } else { NoToken::Missing })
+        if let Some(tenant) = shown().find_map(|given| self.tenants.of(given)) {
+            return Ok(Who::Tenant(Arc::clone(tenant)));
+        }
+        Err(if shown().next().is_some() { NoToken::Wrong } else { NoToken::Missing })
     }
 
     /// Refuses a request that changes something, or spends a lease, and that any web page could
@@ -144,15 +147,10 @@ fn query_token(uri: &Uri) -> Option<String> {
     found.map(|(_, token)| token.into_owned())
 }
 
-/// In constant time, but for the length.
-fn is_token(token: &Secret, given: &str) -> bool {
-    token.expose().as_bytes().ct_eq(given.as_bytes()).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Secret};
 
     fn settings(change: impl FnOnce(&mut Config)) -> Settings {
         let mut config = Config::default();

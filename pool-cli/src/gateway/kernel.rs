@@ -22,6 +22,7 @@ use super::pages::command;
 use super::session::{Root, Session};
 use super::sessions::{Known, Name};
 use super::views::part;
+use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 
 /// The most that is listed at once, and what is if nothing is said.
@@ -115,15 +116,18 @@ pub(super) async fn acquire(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
     Extension(peer): Extension<SocketAddr>,
+    Extension(who): Extension<Who>,
     headers: HeaderMap,
     Body(mut body): Body<Acquire>,
 ) -> Result<Response, Problem> {
     gateway.is_pool(&pool)?;
     let ignored = ignored(&body.more, &[])?;
     let label = body.label()?;
-    let asked = body.into_query()?;
+    let mut asked = body.into_query()?;
+    gateway.settings().attribute(&who, &mut asked)?;
     let caller = Caller::new(Some(peer), &headers);
-    let _only = label.name.as_deref().map(|name| gateway.sessions.label(name)).transpose()?;
+    let only = label.name.as_deref();
+    let _only = only.map(|name| gateway.sessions.label(who.tenant(), name)).transpose()?;
     let session = match held(&gateway, asked, &caller).await {
         Ok(session) => session,
         Err(NoLease::TimedOut(_)) => return Ok(StatusCode::NO_CONTENT.into_response()),
@@ -183,10 +187,11 @@ async fn held(
 pub(super) async fn release(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
+    Extension(who): Extension<Who>,
     Body(body): Body<Release>,
 ) -> Result<StatusCode, Problem> {
     gateway.is_pool(&pool)?;
-    let session = gateway.browser(&body.session_id)?;
+    let session = gateway.browser(&who, &body.session_id)?;
     if !body.reuse {
         // Told while it is leased: it goes when it comes back.
         gateway.fleet().retire(session.browser);
@@ -248,14 +253,16 @@ pub(super) async fn update(
 /// `GET /browsers`: the leases that are held.
 pub(super) async fn browsers(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let listed = Listed::parse(&query.unwrap_or_default())?;
     let mut browsers = Vec::new();
     if listed.active {
-        for session in gateway.sessions.all() {
-            let browser = BrowserView::of(&gateway, &session, &headers);
+        let all = gateway.sessions.all();
+        for session in all.iter().filter(|session| who.sees(session)) {
+            let browser = BrowserView::of(&gateway, session, &headers);
             if listed.suits(&browser) {
                 browsers.push(browser);
             }
@@ -267,19 +274,21 @@ pub(super) async fn browsers(
 /// `GET /browsers/{id_or_name}`.
 pub(super) async fn browser(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let session = gateway.browser(&id)?;
+    let session = gateway.browser(&who, &id)?;
     Ok(Json(BrowserView::of(&gateway, &session, &headers)).into_response())
 }
 
 /// `DELETE /browsers/{id_or_name}`: ends a lease.
 pub(super) async fn delete(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    gateway.browser(&id)?.end(LeaseEnd::Released);
+    gateway.browser(&who, &id)?.end(LeaseEnd::Released);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -427,17 +436,18 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 impl Gateway {
-    /// Returns the lease of an id, or of the name that its holder gave it.
-    fn browser(&self, id: &str) -> Result<Arc<Session>, Problem> {
+    /// Returns the lease of an id, or of the name that its holder gave it, to who may see it.
+    fn browser(&self, who: &Who, id: &str) -> Result<Arc<Session>, Problem> {
         if let Ok(lease) = id.parse::<LeaseId>() {
             return match self.sessions.find(lease) {
-                Known::Held(session) => Ok(session),
+                Known::Held(session) if who.sees(&session) => Ok(session),
                 Known::Over(end) => Err(over(end)),
-                Known::Never => Err(unknown_lease()),
+                Known::Held(_) | Known::Never => Err(unknown_lease()),
             };
         }
         let is_it = |session: &Arc<Session>| {
-            session.label.get().is_some_and(|label| label.name.as_deref() == Some(id))
+            let label = session.label.get();
+            who.sees(session) && label.is_some_and(|label| label.name.as_deref() == Some(id))
         };
         self.sessions.all().into_iter().find(is_it).ok_or_else(unknown_lease)
     }

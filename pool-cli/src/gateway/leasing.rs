@@ -109,6 +109,7 @@ impl Gateway {
         let idle_limit = settings.idle_limit(&asked, start).map_err(NoLease::Refused)?;
         let kept = settings.keep(&asked, start).map_err(NoLease::Refused)?;
         settings.check_narrowing(&asked).map_err(NoLease::Refused)?;
+        let tenant = asked.tenant.clone();
         let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
         let mut request = asked.request().timeout(wait);
         if settings.lease_choice {
@@ -120,6 +121,7 @@ impl Gateway {
         acquire.record("outcome", leased.as_ref().map_or_else(outcome, |_| "granted"));
         drop(acquire);
         let leased = leased.map_err(|error| {
+            self.usage.failed(self.books_of(tenant.as_deref()));
             let problem = refusal(&error, self.history.release_rate());
             debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
             match error {
@@ -146,6 +148,7 @@ impl Gateway {
             renewed: last,
         };
         let session = Session::new(leased, terms);
+        self.usage.began(self.books_of(tenant.as_deref()), session.waited);
         if let Err(end) = begun {
             // Whoever connects learns it, and takes another one where that helps.
             session.end(end.into());
@@ -184,6 +187,10 @@ const CALL: Duration = Duration::from_secs(60);
 
 impl Settings {
     fn kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
+        self.tenant_kind(asked, self.pool_kind(asked)?)
+    }
+
+    fn pool_kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
         if asked.profile.is_some() {
             // The store of a profile belongs to one browser process.
             return match asked.lease {
@@ -320,8 +327,10 @@ fn still_acquired(waited: Duration) -> Problem {
 /// The word for a failed acquire in spans, as the metrics have it.
 fn outcome(error: &AcquireError) -> &'static str {
     match error {
-        AcquireError::Timeout { .. } => "timeout",
-        AcquireError::QueueFull { .. } | AcquireError::Rejected(_) => "rejected",
+        AcquireError::Timeout { .. } | AcquireError::GroupFull { .. } => "timeout",
+        AcquireError::QueueFull { .. }
+        | AcquireError::GroupQueueFull { .. }
+        | AcquireError::Rejected(_) => "rejected",
         _ => "error",
     }
 }
@@ -368,6 +377,8 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<Session>, span: Span) {
     drop(span);
     let held = session.began.elapsed();
     session.give_back();
+    let tenant = session.asked.tenant.as_deref();
+    gateway.usage.book(gateway.books_of(tenant), &session);
     gateway.sessions.remove(&session, end);
     gateway.observer().metrics().lease_ended(end.code());
     audit(&session, end, held);

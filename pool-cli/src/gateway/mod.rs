@@ -12,6 +12,7 @@
 //! | `work` | a page's HTML, picture, PDF or elements by one request |
 //! | `version`, `pages`, `pressure`, `listing`, `kernel`, `acquire`, `probes` | what clients of other services know |
 //! | `dashboard` and its folder | the page for people |
+//! | `who`, `usage` | the tenants, and what they have used |
 //! | `api`, `snapshot`, `history`, `sampler`, `watchers` | what the dashboard shows |
 
 mod acquire;
@@ -49,10 +50,12 @@ mod state;
 mod tcp;
 mod traceparent;
 mod upgrade;
+mod usage;
 mod version;
 mod views;
 mod watchers;
 mod websocket;
+mod who;
 mod work;
 
 pub(crate) use traceparent::TraceParent;

@@ -21,6 +21,7 @@ use super::query::is_known;
 use super::session::{NotConnected, Root, Session};
 use super::sessions::Name;
 use super::version::decode;
+use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::pool::{OpenPage, Wire};
 
@@ -53,11 +54,13 @@ struct Asked<'a> {
 /// `/json/list`: the pages of the session that is asked for, or else the one that leases.
 pub(super) async fn list(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<Vec<Entry>>, Problem> {
-    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
-    Ok(Json(match asked.session()? {
+    let query = query.unwrap_or_default();
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
+    Ok(Json(match asked.session(&who)? {
         Some(session) => asked.entries(&session).await,
         None => {
             let (id, url) = ("new".to_owned(), "about:blank".to_owned());
@@ -84,13 +87,14 @@ pub(super) async fn list_of_lease(
 /// `PUT /json/new?session=NAME&ADDRESS`: opens a page in the session that is held.
 pub(super) async fn new(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<Entry>, Problem> {
     let query = query.unwrap_or_default();
     let (query, address) = split_address(&query);
     let asked = Asked { gateway: &gateway, headers: &headers, query };
-    let session = asked.session()?.ok_or_else(no_lease)?;
+    let session = asked.session(&who)?.ok_or_else(no_lease)?;
     asked.open(&session, &address).await.map(Json)
 }
 
@@ -111,23 +115,27 @@ pub(super) async fn new_in_lease(
 /// `PUT /json/activate/{page}`: brings a page to the front.
 pub(super) async fn activate(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(page): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<&'static str, Problem> {
-    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
-    asked.change(asked.holder(&page)?, &page, ACTIVATE).await
+    let query = query.unwrap_or_default();
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
+    asked.change(asked.holder(&who, &page)?, &page, ACTIVATE).await
 }
 
 /// `PUT /json/close/{page}`: closes a page.
 pub(super) async fn close(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     Path(page): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<&'static str, Problem> {
-    let asked = Asked { gateway: &gateway, headers: &headers, query: &query.unwrap_or_default() };
-    asked.change(asked.holder(&page)?, &page, CLOSE).await
+    let query = query.unwrap_or_default();
+    let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
+    asked.change(asked.holder(&who, &page)?, &page, CLOSE).await
 }
 
 /// `/devtools/browser/{lease}/json/activate/{page}`.
@@ -164,8 +172,8 @@ const CLOSE: Change = ("Target.closeTarget", "Target is closing");
 
 impl Asked<'_> {
     /// Returns the lease that the query names, if it is held.
-    fn session(&self) -> Result<Option<Arc<Session>>, Problem> {
-        let asked = LeaseQuery::parse(self.query)?;
+    fn session(&self, who: &Who) -> Result<Option<Arc<Session>>, Problem> {
+        let asked = self.parse(who)?;
         match Name::of(&asked) {
             Some(name) => self.gateway.sessions.named(&name, &asked),
             None => Ok(None),
@@ -173,13 +181,22 @@ impl Asked<'_> {
     }
 
     /// Returns the lease that the query names, or else the one that has this page.
-    fn holder(&self, page: &str) -> Result<Arc<Session>, Problem> {
-        let asked = LeaseQuery::parse(self.query)?;
+    fn holder(&self, who: &Who, page: &str) -> Result<Arc<Session>, Problem> {
+        let asked = self.parse(who)?;
         let held = match Name::of(&asked) {
             Some(name) => self.gateway.sessions.named(&name, &asked)?,
-            None => self.gateway.sessions.with_page(page),
+            None => {
+                let session = self.gateway.sessions.with_page(page);
+                session.filter(|session| who.sees(session))
+            }
         };
         held.ok_or_else(|| not_connected(&NotConnected::NoPage))
+    }
+
+    fn parse(&self, who: &Who) -> Result<LeaseQuery, Problem> {
+        let mut asked = LeaseQuery::parse(self.query)?;
+        self.gateway.settings().attribute(who, &mut asked)?;
+        Ok(asked)
     }
 
     async fn entries(&self, session: &Session) -> Vec<Entry> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pool_core::GroupStats;
 use serde::Serialize;
 
 /// A refusal, as `application/problem+json`: a sentence for people first, then a stable code.
@@ -32,6 +33,20 @@ pub struct Problem {
     queue_position: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ms: Option<u64>,
+    #[serde(flatten)]
+    tenant: Option<Box<Limited>>,
+}
+
+/// What the tenant has that a request is of, where that is why it is refused.
+#[derive(Clone, Debug, Serialize)]
+struct Limited {
+    /// Leases that it has, and may have.
+    held: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// Clients of it that may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_limit: Option<usize>,
 }
 
 impl Problem {
@@ -46,6 +61,7 @@ impl Problem {
             retry_after: None,
             queue_position: None,
             waited_ms: None,
+            tenant: None,
         }
     }
 
@@ -74,6 +90,13 @@ impl Problem {
     pub fn waited(mut self, waited: Duration) -> Self {
         self.waited_ms = Some(waited.as_millis() as u64);
         self
+    }
+
+    /// Says what the tenant has and may have, and which place in its queue the request had.
+    pub(super) fn of_group(mut self, group: &GroupStats) -> Self {
+        let (held, limit, queue_limit) = (group.leased, group.max_leases, group.max_waiting);
+        self.tenant = Some(Box::new(Limited { held, limit, queue_limit }));
+        self.queue_position(group.waiting + 1)
     }
 
     /// The status of the answer.

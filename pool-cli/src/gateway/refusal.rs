@@ -31,6 +31,26 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
                 .queue_position(load.waiting + 1)
                 .retry_after(turn(load.waiting + 1, pace))
         }
+        AcquireError::GroupFull { waited, group } => {
+            let (name, leased) = (&group.name, group.leased);
+            let waited_for = waited.as_secs_f64();
+            let detail = format!(
+                "tenant {name:?} holds {leased} leases, as many as it may, and gave none back in \
+                 {waited_for:.1} s"
+            );
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "tenant_full", detail)
+                .waited(*waited)
+                .of_group(group)
+                .retry_after(turn(group.waiting + 1, pace))
+        }
+        AcquireError::GroupQueueFull { group } => {
+            let (name, waiting) = (&group.name, group.waiting);
+            let detail =
+                format!("{waiting} clients of tenant {name:?} wait already, as many as may");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "tenant_queue_full", detail)
+                .of_group(group)
+                .retry_after(turn(group.waiting + 1, pace))
+        }
         AcquireError::Unavailable { last, retry_after } => {
             let detail = format!("no browser can be launched at present: {}", chain(last.get()));
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "browser_unavailable", detail)

@@ -2,7 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
 
 use super::upgrade::Handshake;
+use super::who::{Need, Who};
 use super::{
-    Gateway, Problem, api, connect, dashboard, kernel, listing, pages, pressure, probes, version,
-    work,
+    Gateway, Problem, api, connect, dashboard, kernel, listing, pages, pressure, probes, usage,
+    version, work,
 };
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
@@ -42,6 +43,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/state", get(api::state))
         .route("/api/history", get(api::history))
+        .route("/api/usage", get(usage::usage))
         .route("/api/stream", get(api::stream))
         .route("/api/browsers/{id}/page", get(api::page))
         .route("/api/browsers/{id}/screenshot", get(api::screenshot))
@@ -118,20 +120,31 @@ async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: N
         return next.run(request).await;
     }
     match gateway.settings().check_token(request.headers(), request.uri()) {
-        Ok(()) => next.run(request).await,
+        Ok(who) => admit(who, request, next).await,
         Err(why) => gateway.guesses.refuse(peer(&request), why).await.into_response(),
     }
 }
 
 async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let settings = gateway.settings();
-    if let Err(why) = settings.check_token(request.headers(), request.uri()) {
-        return gateway.guesses.refuse(peer(&request), why).await.into_response();
-    }
+    let who = match settings.check_token(request.headers(), request.uri()) {
+        Ok(who) => who,
+        Err(why) => return gateway.guesses.refuse(peer(&request), why).await.into_response(),
+    };
     match settings.check_change(request.headers(), request.method()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => admit(who, request, next).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Runs a route for those who may use it, and tells it who asks.
+async fn admit(who: Who, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if let Err(problem) = who.check(Need::of(request.method(), path)) {
+        return problem.into_response();
+    }
+    request.extensions_mut().insert(who);
+    next.run(request).await
 }
 
 fn peer(request: &Request) -> Option<IpAddr> {
@@ -152,14 +165,15 @@ async fn as_it_is(mut response: Response) -> Response {
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let stats = gateway.fleet().stats();
-    let text =
-        gateway.observer().metrics().render(&stats, gateway.memory(), gateway.fleet().requests());
+    let tenants = gateway.tenant_numbers(&stats);
+    let metrics = gateway.observer().metrics();
+    let text = metrics.render(&stats, gateway.memory(), gateway.fleet().requests(), &tenants);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) -> Problem {
     match gateway.settings().check_token(request.headers(), request.uri()) {
-        Ok(()) => {
+        Ok(_) => {
             let detail = "there is nothing here; clients connect to /";
             Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
         }

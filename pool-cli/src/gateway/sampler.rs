@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Gateway;
 use super::history::Point;
 use super::machine::Meter;
+use super::who::Who;
 use crate::metrics::Metrics;
 
 /// Interval at which the plots move.
@@ -15,6 +16,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which the memory of the browsers is read: it takes a while in `/proc`.
 const MEMORY_INTERVAL: u32 = 10;
+
+/// Seconds between the times at which what tenants use is written down.
+const USAGE_INTERVAL: u32 = 30;
 
 /// Runs until the gateway is gone.
 pub(super) async fn run(gateway: Weak<Gateway>) {
@@ -43,6 +47,10 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
         if u64::from(second).is_multiple_of(Metrics::UPKEEP_INTERVAL.as_secs()) {
             gateway.observer().metrics().upkeep();
         }
+        if second % USAGE_INTERVAL == USAGE_INTERVAL - 1 {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { gateway.write_usage().await });
+        }
         if second.is_multiple_of(MEMORY_INTERVAL) {
             // It may take a while, and the next second does not wait for it.
             let fleet = Arc::clone(gateway.fleet());
@@ -54,6 +62,6 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
 }
 
 fn snapshot(gateway: &Gateway) -> Arc<str> {
-    let snapshot = gateway.snapshot();
+    let snapshot = gateway.snapshot(&Who::Operator);
     serde_json::to_string(&snapshot).expect("a snapshot is plain data").into()
 }

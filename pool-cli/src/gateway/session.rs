@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::acquire::Label;
 use super::traceparent::TraceParent;
+use super::usage::Booked;
 use super::{LeaseEnd, LeaseId, LeaseQuery};
 use crate::config::LeaseKind;
 use crate::pool::{Leased, NoConnection, OpenPage, Wire};
@@ -44,6 +45,8 @@ pub(super) struct Session {
     /// The label that its holder gave it, by REST.
     pub(super) label: OnceLock<Label>,
     pub(super) traffic: Traffic,
+    /// What of it is in the books of its tenant.
+    booked: Mutex<Booked>,
     /// `None` once it is over: then nothing may use the browser any more.
     leased: Mutex<Option<Arc<dyn Leased>>>,
     presence: watch::Sender<Presence>,
@@ -149,6 +152,7 @@ impl Session {
             renewed: terms.renewed,
             label: OnceLock::new(),
             traffic: Traffic::default(),
+            booked: Mutex::default(),
             leased: Mutex::new(Some(leased)),
             presence: watch::Sender::new(Presence { connections: 0, keep: terms.keep, left }),
             end: watch::Sender::new(None),
@@ -187,6 +191,12 @@ impl Session {
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Outside of the lock: the drop of a lease does the pool's work.
         drop(leased);
+    }
+
+    /// Notes what of it is in the books now; returns what was before.
+    pub(super) fn booked(&self, now: Booked) -> Booked {
+        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *booked, now)
     }
 
     pub(super) fn connections(&self) -> usize {

@@ -24,8 +24,8 @@ pub(super) struct Sessions {
 struct Held {
     sessions: HashMap<LeaseId, Arc<Session>>,
     names: HashMap<Name, Named>,
-    /// The labels of leases that are being acquired.
-    labels: HashSet<String>,
+    /// The labels of leases that are being acquired, with their tenants.
+    labels: HashSet<(Option<String>, String)>,
     over: Past<LeaseId>,
     /// The names whose last lease is over; none of them is in `names`.
     over_names: Past<Name>,
@@ -80,7 +80,7 @@ pub(super) struct Reservation<'a> {
 #[derive(Debug)]
 pub(super) struct OnlyLabel<'a> {
     sessions: &'a Sessions,
-    label: String,
+    label: (Option<String>, String),
 }
 
 impl Drop for OnlyLabel<'_> {
@@ -158,21 +158,27 @@ impl Sessions {
         Ok(Claim::Acquire(Reservation { sessions, name, last, open: true, _done: done }))
     }
 
-    /// Takes a label for a lease that is about to be acquired.
+    /// Takes a label for a lease that is about to be acquired: each tenant has its own.
     ///
     /// # Errors
     ///
     /// If a lease that is held has it, or one that is being acquired.
-    pub(super) fn label(&self, label: &str) -> Result<OnlyLabel<'_>, Problem> {
+    pub(super) fn label(
+        &self,
+        tenant: Option<&str>,
+        label: &str,
+    ) -> Result<OnlyLabel<'_>, Problem> {
         let mut held = self.lock();
         let is_its = |session: &Arc<Session>| {
-            session.label.get().is_some_and(|own| own.name.as_deref() == Some(label))
+            session.asked.tenant.as_deref() == tenant
+                && session.label.get().is_some_and(|own| own.name.as_deref() == Some(label))
         };
-        if held.sessions.values().any(is_its) || !held.labels.insert(label.to_owned()) {
+        let own = (tenant.map(str::to_owned), label.to_owned());
+        if held.sessions.values().any(is_its) || !held.labels.insert(own.clone()) {
             let detail = format!("a browser that is held has the name {label:?} already");
             return Err(Problem::new(StatusCode::CONFLICT, "name_taken", detail));
         }
-        Ok(OnlyLabel { sessions: self, label: label.to_owned() })
+        Ok(OnlyLabel { sessions: self, label: own })
     }
 
     /// Returns the lease of a name, if it is held.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::who::Tenants;
 use crate::config::{Config, LeaseKind, Secret};
 
 /// Settings of the gateway: all of it can be swapped while it runs.
@@ -10,6 +11,7 @@ use crate::config::{Config, LeaseKind, Secret};
 pub struct Settings {
     pub(super) pool_name: String,
     pub(super) token: Option<Secret>,
+    pub(super) tenants: Tenants,
     pub(super) external_url: Option<Url>,
     /// The spellings of `Host` under which requests are accepted where there is no token.
     pub(super) hosts: Vec<String>,
@@ -40,6 +42,9 @@ pub enum SettingsError {
         /// The address that was to be listened on.
         listen: IpAddr,
     },
+    /// Whoever leaves the token out would be the operator.
+    #[error("there are tenants, but the operator has no token")]
+    NoOperator,
     /// The external address is no address.
     #[error("external_url is not a url: {0}")]
     ExternalUrl(#[from] url::ParseError),
@@ -50,13 +55,16 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`SettingsError::Exposed`] for an address beyond loopback without a token, and
-    /// [`SettingsError::ExternalUrl`].
+    /// [`SettingsError::Exposed`] for an address beyond loopback without a token,
+    /// [`SettingsError::NoOperator`] for tenants without one, and [`SettingsError::ExternalUrl`].
     pub fn new(config: &Config) -> Result<Self, SettingsError> {
         let Config { gateway, pool, .. } = config;
         let listen = gateway.listen.ip().to_canonical();
         if gateway.token.is_none() && !listen.is_loopback() {
             return Err(SettingsError::Exposed { listen });
+        }
+        if gateway.token.is_none() && !config.tenants.is_empty() {
+            return Err(SettingsError::NoOperator);
         }
         let external_url = gateway.external_url.as_deref().map(Url::parse).transpose()?;
         let mut hosts: Vec<String> = ["127.0.0.1", "[::1]", "localhost"].map(str::to_owned).into();
@@ -69,6 +77,7 @@ impl Settings {
         Ok(Self {
             pool_name: pool.name.clone(),
             token: gateway.token.clone(),
+            tenants: Tenants::new(config),
             external_url,
             hosts,
             allowed_origins: gateway.allowed_origins.clone(),

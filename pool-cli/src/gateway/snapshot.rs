@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use pool_core::{GroupStats, Stats};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -7,10 +8,11 @@ use super::Gateway;
 use super::machine::Machine;
 use super::session_view::SessionView;
 use super::views::{
-    BrowserView, CheckView, ClassView, CountersView, HolderView, LoadView, WaiterView, classes, ms,
-    part, state, unix_ms,
+    BrowserView, CheckView, ClassView, CountersView, HolderView, LoadView, TenantView, WaiterView,
+    classes, ms, part, state, unix_ms,
 };
-use crate::metrics::{Entry, WaitSummary};
+use super::who::{Tenant, Who};
+use crate::metrics::{Entry, TenantNumbers, WaitSummary};
 
 /// The whole of a pool at one moment: what the dashboard, `status` and `top` show.
 #[derive(Debug, Serialize)]
@@ -29,6 +31,7 @@ pub(super) struct Snapshot {
     classes: Vec<ClassView>,
     browsers: Vec<BrowserView>,
     waiters: Vec<WaiterView>,
+    tenants: Vec<TenantView>,
     sessions: Vec<SessionView>,
     events: Vec<Entry>,
     errors: Vec<Entry>,
@@ -42,9 +45,13 @@ const ERRORS: usize = 20;
 const WAITERS: usize = 200;
 
 impl Gateway {
-    pub(super) fn snapshot(&self) -> Snapshot {
+    /// Returns all that there is to see; a tenant sees the numbers of the pool, and beyond them what
+    /// is its own.
+    pub(super) fn snapshot(&self, who: &Who) -> Snapshot {
         let stats = self.fleet().stats();
-        let sessions = self.sessions.all();
+        let mut sessions = self.sessions.all();
+        sessions.retain(|session| who.sees(session));
+        let is_operator = who.tenant().is_none();
         let holders: HashMap<u64, HolderView> =
             sessions.iter().map(|session| (session.browser, HolderView::of(session))).collect();
         let settings = self.settings();
@@ -60,12 +67,13 @@ impl Gateway {
             oldest_wait_ms: stats.oldest_wait.map(ms),
             memory_bytes: self.memory(),
             machine: self.history.machine(),
-            classes: classes(&stats),
-            browsers: self.browsers(&holders),
-            waiters: self.waiters(),
+            classes: if is_operator { classes(&stats) } else { Vec::new() },
+            browsers: self.browsers(who, &holders),
+            waiters: self.waiters(who),
+            tenants: self.tenants(who, &stats),
             sessions: sessions.iter().map(|session| SessionView::of(session)).collect(),
-            events: self.observer().journal().latest(EVENTS),
-            errors: self.observer().journal().errors(ERRORS),
+            events: self.observer().journal().latest(if is_operator { EVENTS } else { 0 }),
+            errors: self.observer().journal().errors(if is_operator { ERRORS } else { 0 }),
         }
     }
 
@@ -78,7 +86,7 @@ impl Gateway {
         by_process.values().sum()
     }
 
-    fn browsers(&self, holders: &HashMap<u64, HolderView>) -> Vec<BrowserView> {
+    fn browsers(&self, who: &Who, holders: &HashMap<u64, HolderView>) -> Vec<BrowserView> {
         let now = Instant::now();
         let view = |info: pool_core::ResourceInfo| {
             let vitals = self.fleet().vitals(info.id).unwrap_or_default();
@@ -100,20 +108,58 @@ impl Gateway {
                 lease: holders.get(&info.id.get()).cloned(),
             }
         };
-        self.fleet().resources().into_iter().map(view).collect()
+        let seen = |info: &pool_core::ResourceInfo| {
+            who.tenant().is_none() || holders.contains_key(&info.id.get())
+        };
+        self.fleet().resources().into_iter().filter(seen).map(view).collect()
     }
 
-    fn waiters(&self) -> Vec<WaiterView> {
+    fn waiters(&self, who: &Who) -> Vec<WaiterView> {
         let rate = self.history.release_rate();
         let view = |(index, info): (usize, pool_core::WaiterInfo)| WaiterView {
             position: index + 1,
             class: info.class.to_string(),
             profile: part(&info.class, "profile"),
             region: part(&info.class, "region"),
+            tenant: info.group.as_deref().map(str::to_owned),
             priority: info.priority,
             waited_ms: ms(info.waited),
             expected_ms: (rate > 0.0).then(|| ((index + 1) as f64 / rate * 1000.0) as u64),
         };
-        self.fleet().waiters().into_iter().take(WAITERS).enumerate().map(view).collect()
+        let mut waiters = self.fleet().waiters();
+        waiters.retain(|info| who.sees_tenant(info.group.as_deref()));
+        waiters.into_iter().take(WAITERS).enumerate().map(view).collect()
+    }
+
+    fn tenants(&self, who: &Who, stats: &Stats) -> Vec<TenantView> {
+        let mut numbers = self.tenant_numbers(stats);
+        numbers.retain(|tenant| who.sees_tenant(Some(&tenant.name)));
+        numbers.into_iter().map(TenantView::of).collect()
+    }
+
+    /// Returns what each tenant of the configuration has at present, and has had since the start.
+    pub(super) fn tenant_numbers(&self, stats: &Stats) -> Vec<TenantNumbers> {
+        let settings = self.settings();
+        if settings.tenants.is_empty() {
+            return Vec::new();
+        }
+        self.book_all();
+        let groups: HashMap<&str, &GroupStats> =
+            stats.groups.iter().map(|group| (&*group.name, group)).collect();
+        let numbers = |tenant: &Tenant| {
+            let group = groups.get(&*tenant.name);
+            let used = self.usage.total(Some(&tenant.name));
+            TenantNumbers {
+                name: tenant.name.clone(),
+                leased: group.map_or(0, |group| group.leased),
+                waiting: group.map_or(0, |group| group.waiting),
+                max_leases: tenant.config.max_leases,
+                share: tenant.config.share,
+                leases: used.leases,
+                failures: used.failures,
+                browser_seconds: used.browser_ms as f64 / 1000.0,
+            }
+        };
+        settings.tenants.iter().map(numbers).collect()
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::guesses::Guesses;
 use super::history::History;
 use super::sessions::Sessions;
+use super::usage::Usage;
 use super::watchers::Watchers;
 use super::work::Room;
 use super::{LeaseEnd, Settings};
@@ -28,6 +29,7 @@ pub struct Gateway {
     pub(super) history: History,
     pub(super) watchers: Watchers,
     pub(super) room: Room,
+    pub(super) usage: Usage,
     phase: watch::Sender<Phase>,
     reload: OnceLock<Arc<dyn Reload>>,
     pub(super) started: Instant,
@@ -76,6 +78,7 @@ impl Gateway {
             history: History::default(),
             watchers: Watchers::default(),
             room: Room::default(),
+            usage: Usage::default(),
             phase: watch::Sender::default(),
             reload: OnceLock::new(),
             started: Instant::now(),
@@ -140,7 +143,7 @@ impl Gateway {
     /// # Cancel safety
     ///
     /// The gateway goes on refusing when the future is dropped; call it again to finish.
-    pub async fn drain(&self, grace: Duration) -> usize {
+    pub async fn drain(self: &Arc<Self>, grace: Duration) -> usize {
         self.ask_drain();
         let until = Instant::now() + grace;
         let clients = async {
@@ -158,6 +161,7 @@ impl Gateway {
         // At once, so that those who wait are told and idle browsers are closed.
         let pool = self.fleet.drain(grace + Duration::from_secs(3));
         let (ended, report) = tokio::join!(clients, pool);
+        self.write_usage().await;
         tracing::debug!(?report, late = ?Instant::now().checked_duration_since(until), "drained");
         ended
     }

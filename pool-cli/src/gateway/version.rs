@@ -12,6 +12,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::refusal::refusal;
+use super::who::Who;
 use super::{Gateway, LeaseId, LeaseQuery, Problem, Settings};
 use crate::pool::Version;
 
@@ -123,13 +124,15 @@ pub(super) struct Discovery {
 /// Takes no lease: a client that only looks must not keep a browser from the others.
 pub(super) async fn version(
     State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<Discovery>, Problem> {
     let query = uri.query().unwrap_or_default();
     // A mistake is told here, where the client still shows the answer.
-    let asked = LeaseQuery::parse(query)?;
+    let mut asked = LeaseQuery::parse(query)?;
     let settings = gateway.settings();
+    settings.attribute(&who, &mut asked)?;
     let version = match gateway.fleet().version() {
         Some(version) => version,
         None => {

@@ -6,6 +6,7 @@ use pool_core::{Class, ClassStats, Load, ResourceState, Stats};
 use serde::Serialize;
 
 use super::session::Session;
+use crate::metrics::TenantNumbers;
 use crate::pool::OpenPage;
 use crate::work::WorkKind;
 
@@ -100,10 +101,33 @@ pub(super) struct WaiterView {
     pub(super) class: String,
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
+    /// Of the configuration; what a client says of itself is not shown here.
+    pub(super) tenant: Option<String>,
     pub(super) priority: Option<u8>,
     pub(super) waited_ms: u64,
     /// At the pace of the last minute.
     pub(super) expected_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TenantView {
+    name: String,
+    leased: usize,
+    waiting: usize,
+    max_leases: Option<usize>,
+    share: f64,
+    /// Since the pool was started, as the two below.
+    leases: u64,
+    failures: u64,
+    browser_seconds: f64,
+}
+
+impl TenantView {
+    pub(super) fn of(numbers: TenantNumbers) -> Self {
+        let TenantNumbers { name, leased, waiting, max_leases, share, .. } = numbers;
+        let TenantNumbers { leases, failures, browser_seconds, .. } = numbers;
+        Self { name, leased, waiting, max_leases, share, leases, failures, browser_seconds }
+    }
 }
 
 #[derive(Debug, Serialize)]

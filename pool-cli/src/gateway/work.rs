@@ -26,6 +26,7 @@ use super::guard::is_json;
 use super::leasing::{Caller, NoLease, Start, not_connected, over};
 use super::refusal::draining;
 use super::session::{Attached, NotConnected, Session};
+use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::config::LeaseKind;
 use crate::loader::{Answer, Pdf, Trouble};
@@ -178,7 +179,9 @@ async fn call(
             return Err(Fault::invalid(problem));
         }
     };
-    let asked = gateway.of_work(asked);
+    let mut asked = gateway.of_work(asked);
+    let who = parts.extensions.get::<Who>().expect("the guard has put it there");
+    gateway.settings().attribute(who, &mut asked).map_err(Fault::invalid)?;
     let (session, client, attached) = enter(gateway, &asked, &caller, kind).await?;
     let done = tokio::select! {
         biased;

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
-use super::series::{Family, Maker};
+use super::series::{Family, Maker, TenantNumbers, TenantSeries};
 use crate::work::WorkKind;
 
 /// Reasons for the end of a lease in `leases_ended_total{reason}`.
@@ -118,6 +118,7 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     messages: Family<Counter, 2>,
     bytes: Family<Counter, 2>,
+    tenants: TenantSeries,
 }
 
 impl Metrics {
@@ -232,6 +233,7 @@ impl Metrics {
                 ["in", "out"],
             ),
             handle: recorder.handle(),
+            tenants: TenantSeries::new(recorder),
         }
     }
 
@@ -275,7 +277,14 @@ impl Metrics {
     /// Everything in the format of Prometheus, with the gauges and the pool's own counters as
     /// they are in this snapshot.
     #[must_use]
-    pub fn render(&self, stats: &Stats, memory: u64, requests: Requests) -> String {
+    pub fn render(
+        &self,
+        stats: &Stats,
+        memory: u64,
+        requests: Requests,
+        tenants: &[TenantNumbers],
+    ) -> String {
+        self.tenants.set(tenants);
         let load = &stats.load;
         let states =
             [load.creating, load.idle, load.leased, load.recycling, load.checking, load.closing];

@@ -15,4 +15,5 @@ pub use exposition::Metrics;
 pub(crate) use exposition::WorkOutcome;
 pub use journal::{Entry, Journal, Severity};
 pub use observer::Observer;
+pub use series::TenantNumbers;
 pub use waits::{WaitSummary, Waits};

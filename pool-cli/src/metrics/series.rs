@@ -95,3 +95,72 @@ impl<T, const N: usize> Family<T, N> {
         series
     }
 }
+
+/// What one tenant of the configuration has at present, and has had since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TenantNumbers {
+    /// Its name.
+    pub name: String,
+    /// Leases that it has.
+    pub leased: usize,
+    /// Clients of it that wait.
+    pub waiting: usize,
+    /// Leases that it may have, if that is limited.
+    pub max_leases: Option<usize>,
+    /// Its share.
+    pub share: f64,
+    /// Leases that it has had.
+    pub leases: u64,
+    /// Requests of it that got no lease.
+    pub failures: u64,
+    /// Time for which it held browsers.
+    pub browser_seconds: f64,
+}
+
+/// The series with a label `tenant`, of which there are as many as the configuration has tenants.
+pub(super) struct TenantSeries(PrometheusRecorder);
+
+impl TenantSeries {
+    pub(super) fn new(recorder: PrometheusRecorder) -> Self {
+        let gauges = [
+            ("browserpool_tenant_leases", "Leases that a tenant has."),
+            ("browserpool_tenant_leases_max", "Leases that a tenant may have; -1 for any number."),
+            ("browserpool_tenant_pending_requests", "Clients of a tenant that wait."),
+            ("browserpool_tenant_browser_seconds", "Time for which a tenant has held browsers."),
+        ];
+        for (name, help) in gauges {
+            recorder.describe_gauge(KeyName::from(name), None, help.into());
+        }
+        let counters = [
+            ("browserpool_tenant_acquires_total", "Leases that a tenant has had."),
+            ("browserpool_tenant_failures_total", "Requests of a tenant that got no lease."),
+        ];
+        for (name, help) in counters {
+            recorder.describe_counter(KeyName::from(name), None, help.into());
+        }
+        Self(recorder)
+    }
+
+    pub(super) fn set(&self, tenants: &[TenantNumbers]) {
+        for tenant in tenants {
+            let key = |name: &'static str| {
+                Key::from_parts(name, vec![Label::new("tenant", tenant.name.clone())])
+            };
+            let most = tenant.max_leases.map_or(-1.0, |max| max as f64);
+            for (name, value) in [
+                ("browserpool_tenant_leases", tenant.leased as f64),
+                ("browserpool_tenant_leases_max", most),
+                ("browserpool_tenant_pending_requests", tenant.waiting as f64),
+                ("browserpool_tenant_browser_seconds", tenant.browser_seconds),
+            ] {
+                self.0.register_gauge(&key(name), &METADATA).set(value);
+            }
+            for (name, count) in [
+                ("browserpool_tenant_acquires_total", tenant.leases),
+                ("browserpool_tenant_failures_total", tenant.failures),
+            ] {
+                self.0.register_counter(&key(name), &METADATA).absolute(count);
+            }
+        }
+    }
+}

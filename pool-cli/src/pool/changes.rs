@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, TenantConfig};
 
 /// The keys whose values differ, as `section.key`. Secrets are compared, and never shown.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
@@ -21,6 +21,15 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     ] {
         if differs && !changed.iter().any(|changed| changed == key) {
             changed.push(key.to_owned());
+        }
+    }
+    for (name, tenant) in &old.tenants {
+        let key = format!("tenants.{name}.token");
+        let shown = changed.iter().any(|changed| changed.starts_with(&key));
+        let tokens = |tenant: &TenantConfig| tenant.all_tokens().cloned().collect::<Vec<_>>();
+        let differs = |new| tokens(new) != tokens(tenant);
+        if new.tenants.get(name).is_some_and(differs) && !shown {
+            changed.push(key);
         }
     }
     for (name, region) in &old.regions {
@@ -72,6 +81,8 @@ mod tests {
         let region =
             |password| RegionConfig { proxies: vec![proxy(password)], ..RegionConfig::default() };
         old.regions.insert("eu".into(), region("one"));
+        let tenant = |token| TenantConfig { token: Some(Secret::new(token)), ..Default::default() };
+        old.tenants.insert("ada".into(), tenant("one"));
         let mut new = old.clone();
         assert!(changes(&old, &new).is_empty());
         new.pool.max_size += 1;
@@ -80,6 +91,7 @@ mod tests {
         new.alerts.error_url = Some(Secret::new("http://b.example"));
         new.alerts.queue_url = Some(Secret::new("http://b.example"));
         new.regions.insert("eu".into(), region("two"));
+        new.tenants.insert("ada".into(), tenant("two"));
         new.regions.insert("us".into(), region("two"));
         let changed = changes(&old, &new);
         assert_eq!(
@@ -90,7 +102,8 @@ mod tests {
                 "gateway.token",
                 "pool.max_size",
                 "regions.eu.proxies",
-                "regions.us"
+                "regions.us",
+                "tenants.ada.token"
             ]
         );
     }

@@ -21,4 +21,5 @@ pub use fleet::{Fleet, Leased};
 pub use kind::{KindSpec, Kinds};
 pub(crate) use open::HELD_FROM_START;
 pub use open::{OpenError, Opened, open, open_tuned};
+pub use policies::tenants;
 pub(crate) use run_directory::RunDirectory;

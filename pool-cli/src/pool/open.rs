@@ -9,7 +9,7 @@ use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
 use url::Url;
 
-use super::policies::Policies;
+use super::policies::{Policies, groups};
 use super::{Fleet, chrome};
 use crate::config::Config;
 use crate::exit::{self, Failure};
@@ -158,6 +158,9 @@ impl Opened {
         }
         self.pool.driver().budget().set_limit(chrome::buffer(new));
         self.limit_anew(old, new);
+        for group in groups(new)? {
+            self.pool.set_group(&group);
+        }
         Ok(())
     }
 

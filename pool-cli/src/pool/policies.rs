@@ -1,11 +1,13 @@
 //! From the configuration to the policies, each in a place where a reload can put another.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use pool_core::{Class, Driver, Limits, Policy, PoolBuilder};
+use pool_core::{Class, Driver, Group, Limits, Policy, PoolBuilder};
 use pool_policies::{
     DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode, ProfileSpec, Profiles,
-    Proxy, ProxyResource, ProxySpec, Region, Warm, WarmUp, Warming,
+    Proxy, ProxyResource, ProxySpec, Region, Tenant, Tenants, Warm, WarmUp, Warming,
 };
 
 use super::kind::{KindSpec, Kinds};
@@ -32,6 +34,7 @@ impl<D> Steerable for D where
 pub(super) struct Policies<D: Driver> {
     profiles: Slot<D>,
     regions: Slot<D>,
+    tenants: Slot<D>,
     priority: Slot<D>,
     sizing: Slot<D>,
     warming: Slot<D>,
@@ -57,13 +60,17 @@ impl<D: Steerable> Policies<D> {
             // First, since a profile may name its region.
             profiles: Slot::new(profiles(&config.profiles, &config.pool.state_dir)?),
             regions: Slot::new(regions(config)?),
+            tenants: Slot::new(Nothing),
             priority: Slot::new(priority(&config.priority)?),
             sizing: Slot::new(Nothing),
             warming: Slot::new(Nothing),
         };
+        policies.put_tenants(config)?;
         policies.put_sizing(&config.sizing)?;
         policies.put_warming(&config.warming);
         let builder = builder
+            // Before the profiles, which add a region that the tenant has not asked for.
+            .policy(policies.tenants.clone())
             .policy(policies.profiles.clone())
             .policy(policies.regions.clone())
             .policy(Kinds::new(config.pool.lease))
@@ -80,6 +87,7 @@ impl<D: Steerable> Policies<D> {
         let profiles = profiles(&new.profiles, &new.pool.state_dir)?;
         let regions = regions(new)?;
         let priority = priority(&new.priority)?;
+        tenants(new)?;
         sizing(&new.sizing)?;
         if old.profiles != new.profiles {
             self.profiles.put(profiles);
@@ -87,6 +95,7 @@ impl<D: Steerable> Policies<D> {
         if old.regions != new.regions {
             self.regions.put(regions);
         }
+        self.put_tenants(new)?;
         if old.priority != new.priority {
             self.priority.put(priority);
         }
@@ -111,6 +120,16 @@ impl<D: Steerable> Policies<D> {
                 warm: first.warm.or(next.warm),
             },
         )
+    }
+
+    /// Without tenants, the label `tenant` is what a client says of itself, and any is good.
+    fn put_tenants(&self, config: &Config) -> Result<(), PolicyError> {
+        if config.tenants.is_empty() {
+            self.tenants.put(Nothing);
+        } else {
+            self.tenants.put(tenants(config)?);
+        }
+        Ok(())
     }
 
     fn put_sizing(&self, config: &SizingConfig) -> Result<(), PolicyError> {
@@ -195,6 +214,50 @@ fn sizing(config: &SizingConfig) -> Result<DynamicSizing, PolicyError> {
         .scale_down_utilization(config.scale_down_utilization)
         .scale_down_by(config.scale_down_by)
         .build()
+}
+
+/// Returns the policy of the tenants of a configuration.
+///
+/// # Errors
+///
+/// If a setting makes no sense, which a configuration that was checked has none of.
+pub fn tenants(config: &Config) -> Result<Tenants, PolicyError> {
+    let parts = waiting_parts(config);
+    let tenants = config.tenants.iter().map(|(name, tenant)| {
+        let priority = tenant.priority.default.unwrap_or(config.priority.default);
+        let mut built = Tenant::new(name.as_str())
+            .share(tenant.share)
+            .max_waiting(parts[name.as_str()])
+            .default_priority(priority)?
+            .highest_priority(tenant.priority.highest)?;
+        if let Some(max) = tenant.max_leases {
+            built = built.max_leases(max);
+        }
+        if let Some(profiles) = &tenant.profiles {
+            built = built.profiles(profiles);
+        }
+        if let Some(regions) = &tenant.regions {
+            built = built.regions(regions);
+        }
+        Ok(built)
+    });
+    Tenants::new(tenants.collect::<Result<Vec<_>, PolicyError>>()?)
+}
+
+/// Returns how many clients of each tenant may wait: what is set, or its part, by share, of what may
+/// wait in all, so that nobody fills the queue for the others.
+fn waiting_parts(config: &Config) -> BTreeMap<&str, usize> {
+    let shares: f64 = config.tenants.values().map(|tenant| tenant.share).sum();
+    let part = |share: f64| (config.pool.max_waiting as f64 * share / shares) as usize;
+    let parts = config.tenants.iter().map(|(name, tenant)| {
+        (name.as_str(), tenant.max_waiting.unwrap_or_else(|| part(tenant.share).max(1)))
+    });
+    parts.collect()
+}
+
+/// Returns the groups of the pool as a configuration has them.
+pub(super) fn groups(config: &Config) -> Result<Vec<Arc<Group>>, PolicyError> {
+    Ok(tenants(config)?.groups().cloned().collect())
 }
 
 fn warming(config: &WarmingConfig) -> Warming {

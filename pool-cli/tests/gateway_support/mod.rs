@@ -16,6 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use pool_cli::config::Config;
 use pool_cli::gateway::{Gateway, Server, Settings};
 use pool_cli::metrics::Observer;
+use pool_cli::pool::tenants;
 use pool_core::Pool;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -53,7 +54,11 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Running {
     change(&mut config);
     let browsers = FakeBrowsers::default();
     let observer = Observer::new(&config.pool.name);
-    let pool = Pool::builder(browsers.clone())
+    let mut builder = Pool::builder(browsers.clone());
+    if !config.tenants.is_empty() {
+        builder = builder.policy(tenants(&config).expect("the settings are right"));
+    }
+    let pool = builder
         .policy(observer.clone())
         .min_size(config.pool.min_size)
         .max_size(config.pool.max_size)
@@ -62,6 +67,7 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Running {
         .build()
         .expect("the settings are right");
     observer.alerts().configure(&config.alerts);
+    observer.alerts().set_tenants(config.tenants.keys());
     let alerts = observer.alerts().run();
     let settings = Settings::new(&config).expect("the settings are right");
     let gateway = Gateway::new(settings, Arc::new(pool), observer);

@@ -123,7 +123,10 @@ impl<R> State<R> {
     ) -> AcquireError {
         let full = group.map(|id| &self.groups[id]).filter(|state| state.is_full());
         if let Some(state) = full {
-            return AcquireError::GroupFull { waited, group: state.stats().into() };
+            let mut group = state.stats();
+            // It is still in the queue.
+            group.waiting -= 1;
+            return AcquireError::GroupFull { waited, group: group.into() };
         }
         let last = self.classes[class].breaker.last().cloned();
         AcquireError::Timeout { waited, load: self.load(), last }

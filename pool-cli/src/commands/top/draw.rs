@@ -12,10 +12,16 @@ use crate::table::{duration, mebibytes};
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     // Frame and header are three lines; with one more the table is seen to be empty.
     let waiters = (view.state.waiters.len() as u16).saturating_add(3).max(4);
-    let [header, plots, browsers, waiters, footer] = Layout::vertical([
+    // There is no table where there are no tenants.
+    let tenants = match view.state.tenants.len() as u16 {
+        0 => 0,
+        tenants => tenants.saturating_add(3).min(frame.area().height / 4),
+    };
+    let [header, plots, browsers, tenants, waiters, footer] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(plots::HEIGHT),
         Constraint::Fill(1),
+        Constraint::Length(tenants),
         Constraint::Length(waiters.min(frame.area().height / 3)),
         Constraint::Length(1),
     ])
@@ -23,6 +29,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     frame.render_widget(top_line(view), header);
     plots::plots(frame, plots, view);
     tables::browsers(frame, browsers, view);
+    if !view.state.tenants.is_empty() {
+        tables::tenants(frame, tenants, view);
+    }
     tables::waiters(frame, waiters, view);
     draw_footer(frame, footer, view);
 }
@@ -120,6 +129,21 @@ j/k select   tab table   r retire   x end lease   f flush idle   d drain   q qui
         let cell = |row| terminal.backend().buffer()[(1, row)].modifier;
         assert!(cell(8).contains(Modifier::REVERSED), "the first browser is selected");
         assert!(!cell(9).contains(Modifier::REVERSED));
+    }
+
+    #[test]
+    fn tenants_have_a_table_where_there_are_any() {
+        let mut view = view();
+        let (lines, _) = drawn(&view, 92, 24);
+        assert!(!lines.iter().any(|line| line.contains("Tenants")), "{lines:#?}");
+        let tenants = serde_json::json!([{
+            "name": "scrapers", "leased": 2, "waiting": 1, "max_leases": 3, "share": 2.0,
+            "leases": 40, "failures": 5, "browser_seconds": 61.0,
+        }]);
+        view.state.tenants = serde_json::from_value(tenants).expect("they are tenants");
+        let (lines, _) = drawn(&view, 92, 24);
+        let line = lines.iter().find(|line| line.contains("scrapers")).expect("it is shown");
+        assert!(line.contains("2 of 3") && line.contains("40"), "{line}");
     }
 
     #[test]

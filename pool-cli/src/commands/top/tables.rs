@@ -4,7 +4,7 @@ use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::widgets::{Block, Cell, Row, Table as Widget, TableState};
 
 use super::view::{Table, View};
-use crate::client::{Browser, Holder, Waiter};
+use crate::client::{Browser, Holder, Tenant, Waiter};
 use crate::table::{duration, mebibytes};
 
 pub(super) fn browsers(frame: &mut Frame<'_>, area: Rect, view: &View) {
@@ -18,13 +18,28 @@ pub(super) fn browsers(frame: &mut Frame<'_>, area: Rect, view: &View) {
 }
 
 pub(super) fn waiters(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let header = ["place", "priority", "waited", "expected", "class"];
-    let widths = [7, 9, 9, 9].map(Constraint::Length);
-    let widths = widths.into_iter().chain([Constraint::Fill(1)]);
+    let mut header = vec!["place", "priority", "waited", "expected", "class"];
+    let mut widths: Vec<_> = [7, 9, 9, 9].map(Constraint::Length).into();
+    widths.push(Constraint::Fill(1));
+    if !view.state.tenants.is_empty() {
+        header.push("tenant");
+        widths.push(Constraint::Length(16));
+    }
     let rows = view.state.waiters.iter().map(waiter);
     let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
     let title = format!("Waiters {}", view.state.load.waiting);
     show(frame, area, view, Table::Waiters, table, title);
+}
+
+pub(super) fn tenants(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let header = ["tenant", "leased", "waiting", "share", "leases", "failed", "browser time"];
+    let widths = [16, 9, 8, 7, 9, 8].map(Constraint::Length);
+    let widths = widths.into_iter().chain([Constraint::Fill(1)]);
+    let rows = view.state.tenants.iter().map(tenant);
+    let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
+    let title = format!("Tenants {}", view.state.tenants.len());
+    let block = Block::bordered().title(title).border_style(Style::new().dim());
+    frame.render_widget(table.block(block), area);
 }
 
 fn show(
@@ -62,6 +77,18 @@ fn browser(browser: &Browser) -> Row<'_> {
     ])
 }
 
+fn tenant(tenant: &Tenant) -> Row<'_> {
+    Row::new([
+        Cell::from(tenant.name.as_str()),
+        Cell::from(tenant.held()),
+        Cell::from(tenant.waiting.to_string()),
+        Cell::from(tenant.share.to_string()),
+        Cell::from(tenant.leases.to_string()),
+        Cell::from(tenant.failures.to_string()),
+        Cell::from(tenant.time()),
+    ])
+}
+
 fn waiter(waiter: &Waiter) -> Row<'_> {
     Row::new([
         Cell::from(waiter.position.to_string()),
@@ -69,5 +96,6 @@ fn waiter(waiter: &Waiter) -> Row<'_> {
         Cell::from(duration(waiter.waited_ms)),
         Cell::from(waiter.expected_ms.map(duration).unwrap_or_default()),
         Cell::from(waiter.class.as_str()),
+        Cell::from(waiter.tenant.as_deref().unwrap_or_default()),
     ])
 }

@@ -13,6 +13,7 @@ import { LiveView } from './live.js';
 import { Plots } from './plots.js';
 import { follow } from './stream.js';
 import { Summary } from './summary.js';
+import { Tenants } from './tenants.js';
 import { Waiters } from './waiters.js';
 
 prepareDialogs();
@@ -22,6 +23,7 @@ const summary = new Summary();
 const fleet = new Fleet();
 const live = new LiveView();
 const browsers = new Browsers((browser) => live.open(browser));
+const tenants = new Tenants();
 const waiters = new Waiters();
 const events = new Journal('events', 'Nothing has happened yet.');
 const errors = new Journal('errors', 'No errors.');
@@ -35,6 +37,7 @@ function show(state) {
   summary.show(state);
   fleet.show(state.load);
   browsers.show(state.browsers);
+  tenants.show(state.tenants);
   waiters.show(state.waiters);
   events.show(state.events);
   errors.show(state.errors);

@@ -7,6 +7,7 @@ import { Table } from './table.js';
 const COLUMNS = [
   { label: 'Position', kind: 'id', text: ({ position }) => count(position) },
   { label: 'Priority', text: ({ priority }) => count(priority) },
+  { label: 'Tenant', text: ({ tenant }) => tenant ?? NOTHING },
   { label: 'Class', text: ({ class: name }) => name },
   { label: 'Waited', kind: 'number', text: ({ waited_ms: waited }) => duration(waited) },
   {
