@@ -657,14 +657,26 @@ async fn s06_a_file_that_is_opened_all_the_same_is_closed() {
         let mut client = Client::new(lease.connect().await.unwrap());
         let all = json!({ "discover": true, "filter": [{}] });
         client.ok(None, "Target.setDiscoverTargets", all).await;
-        let (_, page) = client.page("data:text/html,<body style='height:500px'>x").await;
+        let body = "data:text/html,<body style='height:500px'>x";
+        let (_, page) = client.page(body).await;
         // Its own file, which no page takes: the browser opens it.
         let data = json!({ "items": [], "files": [files.path().join("own.html")], "dragOperationsMask": 1 });
-        drop_on(&mut client, &page, data).await;
         let files = async || {
             let targets = rig.mux.call(None, "Target.getTargets", &json!({})).await.unwrap();
             targets["targetInfos"].to_string().contains("file:///")
         };
+        // As an exclusive lease shows, which may have it.
+        let (control, mut free) = rig.client(LeaseKind::Exclusive).await;
+        let (_, shown) = free.page(body).await;
+        // A page that has not been painted yet takes no drop.
+        free.ok(Some(&shown), "Page.captureScreenshot", json!({})).await;
+        drop_on(&mut free, &shown, data.clone()).await;
+        eventually("the file is opened", async || files().await).await;
+        control.end().await.unwrap();
+        assert!(!files().await, "{engine:?}: it stays");
+
+        client.ok(Some(&page), "Page.captureScreenshot", json!({})).await;
+        drop_on(&mut client, &page, data).await;
         // Some milliseconds later it would be there to stay.
         tokio::time::sleep(Duration::from_millis(500)).await;
         eventually("the page of the file is gone", async || !files().await).await;
@@ -755,7 +767,17 @@ async fn s06_no_number_and_no_window_state_ends_a_neighbour() {
         // The pixels of an emulated screen count: the same picture is four times as large on it.
         let picture = json!({ "clip": clip(8192, 1), "captureBeyondViewport": true });
         client.ok(Some(&page), "Emulation.setDeviceMetricsOverride", metrics(800, 2)).await;
-        client.fails(Some(&page), "Page.captureScreenshot", picture).await;
+        client.fails(Some(&page), "Page.captureScreenshot", picture.clone()).await;
+        // Not when it is emulated no more.
+        client.ok(Some(&page), "Emulation.clearDeviceMetricsOverride", json!({})).await;
+        client.ok(Some(&page), "Page.captureScreenshot", picture).await;
+        // A size of 0 is the window's own, which may be large; and a window may hold dense pages.
+        let large = json!({ "windowId": window, "bounds": { "width": 7680, "height": 4320 } });
+        client.ok(Some(&page), "Emulation.setDeviceMetricsOverride", metrics(0, 3)).await;
+        client.fails(None, "Browser.setWindowBounds", large.clone()).await;
+        client.ok(Some(&page), "Emulation.clearDeviceMetricsOverride", json!({})).await;
+        client.ok(None, "Browser.setWindowBounds", large).await;
+        client.fails(Some(&page), "Emulation.setDeviceMetricsOverride", metrics(0, 3)).await;
         // And what people ask for is given.
         let bounds = json!({ "windowId": window, "bounds": { "width": 1280, "height": 720 } });
         client.ok(None, "Browser.setWindowBounds", bounds).await;

@@ -197,19 +197,29 @@ struct Area {
     sides: [&'static str; 2],
     /// Factor by which both sides are multiplied.
     scale: Option<&'static str>,
-    /// And by what the page's emulated screen has for each pixel of it.
-    dense: bool,
+    density: Density,
     most: f64,
+}
+
+/// Part that the density of an emulated screen has in an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Density {
+    /// The command sets it, or has none.
+    Set,
+    /// That of the page multiplies both sides.
+    Page,
+    /// Pages in the window may multiply its sides.
+    Window,
 }
 
 const fn area(
     method: &'static str,
     sides: [&'static str; 2],
     scale: Option<&'static str>,
-    dense: bool,
+    density: Density,
     most: f64,
 ) -> Area {
-    Area { method, sides, scale, dense, most }
+    Area { method, sides, scale, density, most }
 }
 
 /// 8K: a window of twice this is slow for everybody in `chromium`, one of eight times is its end.
@@ -217,22 +227,22 @@ const SCREEN: f64 = 7_680.0 * 4_320.0;
 /// 4,096 by 16,384, where pictures end: one of four times this takes the compositor for 10 s.
 const PICTURE: f64 = 67_108_864.0;
 
-/// The sides of a window of which a command names neither, and scales it.
-const USUAL: (f64, f64) = (1_920.0, 1_080.0);
+/// The pixels of a window whose size was never named.
+pub(crate) const USUAL: f64 = 1_920.0 * 1_080.0;
 
 #[rustfmt::skip]
 static AREAS: &[Area] = &[
-    area("Target.createTarget",     ["width", "height"], None, false, SCREEN),
-    area("Browser.setWindowBounds", ["bounds.width", "bounds.height"], None, false, SCREEN),
-    area("Browser.setContentsSize", ["width", "height"], None, false, SCREEN),
-    area("Emulation.setVisibleSize", ["width", "height"], None, true, PICTURE),
-    area("Emulation.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
-    area("Emulation.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), false, PICTURE),
-    area("Page.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), false, PICTURE),
-    area("Page.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), false, PICTURE),
-    area("Page.captureScreenshot",  ["clip.width", "clip.height"], Some("clip.scale"), true, PICTURE),
-    area("Page.startScreencast",    ["maxWidth", "maxHeight"], None, false, PICTURE),
-    area("Page.startScreenRecording", ["maxWidth", "maxHeight"], None, false, SCREEN),
+    area("Target.createTarget",     ["width", "height"], None, Density::Window, SCREEN),
+    area("Browser.setWindowBounds", ["bounds.width", "bounds.height"], None, Density::Window, SCREEN),
+    area("Browser.setContentsSize", ["width", "height"], None, Density::Window, SCREEN),
+    area("Emulation.setVisibleSize", ["width", "height"], None, Density::Page, PICTURE),
+    area("Emulation.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), Density::Set, PICTURE),
+    area("Emulation.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), Density::Set, PICTURE),
+    area("Page.setDeviceMetricsOverride", ["width", "height"], Some("deviceScaleFactor"), Density::Set, PICTURE),
+    area("Page.setDeviceMetricsOverride", ["viewport.width", "viewport.height"], Some("viewport.scale"), Density::Set, PICTURE),
+    area("Page.captureScreenshot",  ["clip.width", "clip.height"], Some("clip.scale"), Density::Page, PICTURE),
+    area("Page.startScreencast",    ["maxWidth", "maxHeight"], None, Density::Set, PICTURE),
+    area("Page.startScreenRecording", ["maxWidth", "maxHeight"], None, Density::Set, SCREEN),
 ];
 
 /// Reason why a command may not be sent as it is.
@@ -245,14 +255,29 @@ impl fmt::Display for OutOfBounds {
     }
 }
 
-/// Judges the parameters of a command. `density` is how many pixels the page's screen has for each
-/// of its own, `allows` the lease's rule for addresses.
+/// The screen that the pages of a lease are on, as its clients have set it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    /// Pixels for each of the page's own, across: of the command's page, or of the densest one
+    /// where a command is about a window.
+    pub(crate) density: f64,
+    /// Pixels of the largest window.
+    pub(crate) window: f64,
+}
+
+/// Returns `true` if a command sets the size of a window.
+pub(crate) fn names_window(method: &str) -> bool {
+    AREAS.iter().any(|row| row.method == method && row.density == Density::Window)
+}
+
+/// Judges the parameters of a command; `allows` is the lease's rule for addresses. Returns how many
+/// pixels it is about at most.
 pub(crate) fn judge(
     method: &str,
     params: &Map<String, Value>,
-    density: f64,
+    screen: Screen,
     allows: impl Fn(&str) -> bool,
-) -> Result<(), OutOfBounds> {
+) -> Result<f64, OutOfBounds> {
     for Parameter { path, judgement, .. } in PARAMETERS.iter().filter(|row| row.method == method) {
         let Some(value) = at(params, path) else { continue };
         match (judgement, value) {
@@ -285,23 +310,41 @@ pub(crate) fn judge(
             }
         }
     }
-    for Area { sides, scale, dense, most, .. } in AREAS.iter().filter(|row| row.method == method) {
+    let mut largest: f64 = 0.0;
+    for Area { sides, scale, density, most, .. } in AREAS.iter().filter(|row| row.method == method)
+    {
         // A side of 0 leaves it as it is, as if it were not named.
         let number = |path: &str| at(params, path).and_then(Value::as_f64).filter(|it| *it > 0.0);
         let [width, height] = sides.map(number);
         // One side alone leaves the other as it is: as large as this one, for all we know.
         let named = width.or(height).zip(height.or(width));
-        let Some((width, height)) = named.or((!*dense).then_some(USUAL)) else { continue };
+        let area = named.map(|(width, height)| width * height);
+        let area = match density {
+            // Those that are set leave the window as it is.
+            Density::Set => area.unwrap_or(screen.window),
+            Density::Page | Density::Window => match area {
+                Some(area) => area,
+                None => continue,
+            },
+        };
         let scale = scale.and_then(number).unwrap_or(1.0);
-        let scale = if *dense { scale * density } else { scale };
-        let pixels = width * height * scale * scale;
-        if pixels > *most {
+        let (scale, most) = match density {
+            Density::Set => (scale, *most),
+            Density::Page => (scale * screen.density, *most),
+            Density::Window => {
+                // What the pages in it make of it must be within bounds as well.
+                (scale, most.min(PICTURE / (screen.density * screen.density)))
+            }
+        };
+        let pixels = area * scale * scale;
+        if pixels > most {
             let sides = sides.join("` by `");
             let sizes = format!("`{sides}` are {pixels} pixels, and may be {most}");
             return Err(OutOfBounds(sizes));
         }
+        largest = largest.max(pixels);
     }
-    Ok(())
+    Ok(largest)
 }
 
 /// The parameter of this name, which may be inside of others.
@@ -317,9 +360,13 @@ mod tests {
 
     use super::*;
 
+    /// That of a lease that has set nothing.
+    const SCREEN_OF_NONE: Screen = Screen { density: 1.0, window: USUAL };
+
     fn judged(method: &str, params: &Value) -> Result<(), String> {
         let params = params.as_object().expect("a test writes an object");
-        judge(method, params, 1.0, |address| address.starts_with("http"))
+        judge(method, params, SCREEN_OF_NONE, |address| address.starts_with("http"))
+            .map(drop)
             .map_err(|why| why.to_string())
     }
 
@@ -390,7 +437,8 @@ mod tests {
         let clip = |side: u32, scale: f64, density: f64| {
             let clip = json!({ "clip": { "x": 0, "y": 0, "width": side, "height": side, "scale": scale } });
             let clip = clip.as_object().expect("an object");
-            judge("Page.captureScreenshot", clip, density, |_| true).is_ok()
+            let screen = Screen { density, ..SCREEN_OF_NONE };
+            judge("Page.captureScreenshot", clip, screen, |_| true).is_ok()
         };
         // A side of 0 is the one that there is, however dense.
         let as_it_is = |density: u32| {
@@ -398,6 +446,17 @@ mod tests {
             judged("Emulation.setDeviceMetricsOverride", &metrics).is_ok()
         };
         assert!(as_it_is(0) && as_it_is(3) && !as_it_is(1000));
+        // In a window of 8K it is too much, and so is such a window for a page of that density.
+        let metrics = json!({ "width": 0, "height": 0, "deviceScaleFactor": 3 });
+        let bounds = json!({ "bounds": { "width": 7680, "height": 4320 } });
+        let large = Screen { window: 7680.0 * 4320.0, ..SCREEN_OF_NONE };
+        let dense = Screen { density: 3.0, ..SCREEN_OF_NONE };
+        let allowed = |method: &str, params: &Value, screen: Screen| {
+            judge(method, params.as_object().expect("an object"), screen, |_| true).is_ok()
+        };
+        assert!(!allowed("Emulation.setDeviceMetricsOverride", &metrics, large));
+        assert!(allowed("Browser.setWindowBounds", &bounds, SCREEN_OF_NONE));
+        assert!(!allowed("Browser.setWindowBounds", &bounds, dense));
         assert!(clip(8192, 1.0, 1.0) && clip(100, 10.0, 3.0));
         assert!(!clip(100, 100.0, 1.0), "the scale counts twice");
         assert!(!clip(8192, 1.0, 2.0), "and so does the screen's own");

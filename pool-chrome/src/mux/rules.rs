@@ -200,6 +200,8 @@ static TABLE: &[Row] = &[
     row("Emulation.setVirtualKeyboardGeometryOverride", [Refuse, Judged],   [Pass, Pass]),
     row("Emulation.setSmallViewportHeightDifferenceOverride", [Refuse, Judged], [Pass, Pass]),
     row("Page.setDeviceMetricsOverride",          [Refuse, Judged],         [Pass, Pass]),
+    row("Emulation.clearDeviceMetricsOverride",   [Refuse, Judged],         [Pass, Pass]),
+    row("Page.clearDeviceMetricsOverride",        [Refuse, Judged],         [Pass, Pass]),
     row("Page.captureScreenshot",                 [Refuse, Judged],         [Pass, Pass]),
     row("Page.startScreencast",                   [Refuse, Judged],         [Pass, Pass]),
     row("Page.startScreenRecording",              [Refuse, Judged],         [Pass, Pass]),

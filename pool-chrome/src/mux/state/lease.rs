@@ -8,6 +8,7 @@ use super::super::address::AddressRule;
 use super::super::end::EndReason;
 use super::super::holder::FileUse;
 use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
+use super::super::parameters;
 use super::super::session_id::SessionId;
 use super::super::target::Id;
 use super::ConnectionId;
@@ -43,6 +44,8 @@ pub(crate) struct Lease {
     /// A browser session made ahead for the next connection.
     pub(crate) spare: Option<SessionId>,
     pub(crate) windows: HashSet<i64>,
+    /// Pixels of the largest window that it has asked for, or of a usual one.
+    pub(crate) window: f64,
     pub(crate) downloads: HashSet<Id>,
     /// The files outside of its directories that its holder has been told of.
     pub(super) refused_files: HashSet<(FileUse, String)>,
@@ -119,6 +122,7 @@ impl Lease {
             waiting_for_warm: Vec::new(),
             spare: None,
             windows: HashSet::new(),
+            window: parameters::USUAL,
             downloads: HashSet::new(),
             refused_files: HashSet::new(),
             new_tab: None,

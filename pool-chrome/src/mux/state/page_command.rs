@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::address::{Judgement, NOWHERE};
 use super::super::holder::FileUse;
 use super::super::lease_options::LeaseKind;
-use super::super::parameters;
+use super::super::parameters::{self, Screen};
 use super::super::paths;
 use super::super::session_id::SessionId;
 use super::super::target::Id;
@@ -196,11 +196,12 @@ impl State {
         if !self.is_within_bounds(request, &params) {
             return;
         }
-        if request.method.ends_with(".setDeviceMetricsOverride")
-            && let Some(density) = params.get("deviceScaleFactor").and_then(Value::as_f64)
+        // Cleared, or without a number, it is the screen's own.
+        if request.method.ends_with("DeviceMetricsOverride")
             && let Some(target) = self.target_of_mut(request.session)
         {
-            target.density = if density > 0.0 { density } else { 1.0 };
+            let density = params.get("deviceScaleFactor").and_then(Value::as_f64);
+            target.density = density.filter(|density| *density > 0.0).unwrap_or(1.0);
         }
         self.send(request, &params);
     }
@@ -211,10 +212,24 @@ impl State {
             return true;
         }
         let density = self.target_of_mut(request.session).map_or(1.0, |target| target.density);
-        let rule = self.leases.get(&request.lease).map(|lease| lease.address_rule());
-        let allows = |address: &str| rule.is_some_and(|rule| rule.allows(address));
-        match parameters::judge(&request.method, params, density, allows) {
-            Ok(()) => true,
+        let names_window = parameters::names_window(&request.method);
+        // Windows are not told by their pages: the densest counts for each of them.
+        let densest = || {
+            let own = self.targets.values();
+            let own = own.filter(|it| self.is_own_target(request.connection, &it.info.target_id));
+            own.map(|target| target.density).fold(1.0, f64::max)
+        };
+        let density = if names_window { densest() } else { density };
+        let Some(lease) = self.leases.get_mut(&request.lease) else { return false };
+        let rule = lease.address_rule();
+        let screen = Screen { density, window: lease.window };
+        match parameters::judge(&request.method, params, screen, |address| rule.allows(address)) {
+            Ok(pixels) => {
+                if names_window {
+                    lease.window = lease.window.max(pixels);
+                }
+                true
+            }
             Err(why) => {
                 self.refuse(request, INVALID_PARAMS, &why.to_string());
                 false
