@@ -181,6 +181,13 @@ async fn exec_runs_a_command_with_a_browser_and_ends_as_it_does() {
     let (code, output) = run(&["--set", &set, "--", "sh", "-c", "echo $CDP_URL"]);
     assert_eq!(code, Some(0));
     assert!(output.starts_with("ws://127.0.0.1:"), "{output}");
+    // Narrowed to some domains where something keeps it there.
+    let narrow = ["--set", &set, "--allow-domains", "a.example", "--", "echo", "narrow"];
+    let unguarded = command().arg("exec").args(narrow).output().expect("the binary is built");
+    let told = String::from_utf8_lossy(&unguarded.stderr).into_owned();
+    assert!(unguarded.status.code() == Some(1) && told.contains("[egress]"), "{told}");
+    let guarded = [&["--set", "egress.private=deny"][..], &narrow].concat();
+    assert_eq!(run(&guarded), (Some(0), "narrow\n".to_owned()));
     assert_eq!(processes_below(&own.path().join("state")), [] as [u32; 0]);
 }
 

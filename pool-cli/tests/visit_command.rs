@@ -210,3 +210,26 @@ async fn a_line_that_is_no_url_is_named_and_costs_only_itself() {
     assert_eq!(visit.record(&urls[1])["error"]["code"], "bad_url");
     assert_eq!(visit.record(&urls[0])["title"], "clean");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_reach_only_the_domains_that_are_allowed() {
+    let site = site().await;
+    let port = site.rsplit(':').next().expect("it has one").to_owned();
+    let elsewhere = format!("http://localhost:{port}/page/1");
+    for engine in ENGINES {
+        let visit = Visit::new(engine);
+        let urls = [format!("{site}/page/0"), elsewhere.clone()];
+        let narrow = ["--allow-domains", "127.0.0.1", "--retries", "0"];
+        let (code, told) = visit.run(&urls, &narrow).await;
+        assert_eq!(code, Some(2), "without a guard: {told}");
+        assert!(told.contains("[egress]") && visit.records().is_empty(), "{told}");
+
+        let guarded = [&["--set", "egress.private=allow"][..], &narrow].concat();
+        let (code, told) = visit.run(&urls, &guarded).await;
+        assert_eq!(code, Some(0), "a refusal is an answer: {told}");
+        assert_eq!(visit.record(&urls[0])["title"], "clean", "{told}");
+        let refused = visit.record(&elsewhere);
+        assert_eq!(refused["status"], 403, "{refused}");
+        assert_ne!(refused["title"], "clean", "{refused}");
+    }
+}

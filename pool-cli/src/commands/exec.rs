@@ -46,6 +46,10 @@ struct Wanted {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
+    /// Domains that the browser may reach, such as example.com,*.example.org. The pool must have [egress].
+    #[arg(long, value_name = "DOMAINS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_domains: Option<String>,
     /// Priority of the request: 1 is served first, 10 last.
     #[arg(long, value_name = "1-10")]
     #[serde(skip_serializing_if = "Option::is_none")]

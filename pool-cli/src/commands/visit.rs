@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::egress::Pattern;
+
 use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
 use crate::loader::{Furniture, UserAgent, Viewport, Wait};
@@ -62,6 +64,10 @@ pub struct Args {
     /// Visit through the proxies of this region.
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
+    /// Domains that pages may reach, such as example.com,*.example.org. The configuration must have
+    /// [egress].
+    #[arg(long, value_name = "DOMAINS")]
+    allow_domains: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -76,7 +82,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     logging::init(&logging::quiet(&config.log, "error"))?;
     let given = given(&args.urls)?;
     let list = UrlList::read(&given)?;
-    let options = args.options(&config);
+    let options = args.options(&config)?;
     options.files.prepare()?;
     let output = match &args.out {
         Some(path) => Output::File(Journal::open(path)?),
@@ -89,13 +95,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Args {
-    fn options(&self, config: &Config) -> Options {
+    fn options(&self, config: &Config) -> Result<Options, Failure> {
         // What the file says of leases is about the clients of the gateway.
         let lease = match self.config.lease.as_deref() {
             Some("exclusive") => LeaseKind::Exclusive,
             _ => LeaseKind::Shared,
         };
-        Options {
+        Ok(Options {
             concurrency: self.concurrency.map_or(config.pool.max_size, usize::from),
             retries: self.retries,
             timeout: self.timeout,
@@ -109,7 +115,24 @@ impl Args {
             lease,
             profile: self.profile.clone(),
             region: self.region.clone(),
+            allow_domains: self.allow_domains(config)?,
+        })
+    }
+
+    fn allow_domains(&self, config: &Config) -> Result<Option<Vec<Pattern>>, Failure> {
+        let Some(domains) = &self.allow_domains else { return Ok(None) };
+        if config.egress.is_none() {
+            let message = "--allow-domains needs a configuration with a section [egress]";
+            return Err(Failure::new(message)
+                .hint("add one, if only with: --set egress.private=allow")
+                .code(USAGE));
         }
+        let domains = Pattern::domains(domains).map_err(|error| {
+            Failure::new(format!("--allow-domains is wrong: {error}"))
+                .hint(error.hint())
+                .code(USAGE)
+        })?;
+        Ok(Some(domains))
     }
 }
 

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pool_chrome::egress::Pattern;
+use pool_chrome::mux::LeaseTerms;
+
 use super::Files;
 use crate::config::LeaseKind;
 use crate::loader::{Furniture, PictureOptions};
@@ -26,9 +29,16 @@ pub(crate) struct Options {
     pub(crate) profile: Option<String>,
     /// The region that pages are visited from.
     pub(crate) region: Option<String>,
+    /// Domains that pages may reach, if not all that the configuration allows.
+    pub(crate) allow_domains: Option<Vec<Pattern>>,
 }
 
 impl Options {
+    /// Returns the terms of each lease: its page is made with its address.
+    pub(crate) fn terms(&self) -> LeaseTerms {
+        LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
+    }
+
     /// How pictures are taken.
     pub(crate) fn picture(&self) -> PictureOptions {
         PictureOptions { full_page: self.full_page, ..PictureOptions::default() }

@@ -31,8 +31,12 @@ pub(crate) async fn visit(
     let before = |trouble| Attempt { trouble, alone, begun: false, ms: 0 };
     let browser =
         browsers.lease(job.suspect).await.map_err(|error| before(Trouble::NoBrowser(error)))?;
-    let staged =
-        timeout(options.timeout, Page::stage(&browser, &job.url, &options.furniture)).await;
+    let stage = async {
+        // The terms that count are those that are set first.
+        browser.begin(&options.terms()).await?;
+        Page::stage(&browser, &job.url, &options.furniture).await
+    };
+    let staged = timeout(options.timeout, stage).await;
     let mut page = match staged.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
         Ok(page) => page,
         Err(trouble) => {
