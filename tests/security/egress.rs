@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use browser_pool_tests::{
-    Case, CdpError, Engine, Home, LeaseKind, NameServer, Page, Proxy, Setup, Site, Trap, case,
+    Case, Cdp, CdpError, Engine, Home, LeaseKind, NameServer, Page, Proxy, Setup, Site, Trap, case,
     case_in, eventually, for_both_kinds, sockets,
 };
 use rustix::process::Signal;
@@ -23,6 +23,8 @@ for_both_kinds!(
     s11_a_name_that_is_rebound,
     s11_a_region_cannot_be_left,
     s11_a_lease_is_narrowed_to_its_domains,
+    s11_a_proxy_that_is_named_is_used_and_nothing_goes_round_it,
+    s11_the_page_that_warms_a_browser_is_guarded,
     s11_tunnels_end_with_their_lease_and_their_rules,
 );
 
@@ -475,6 +477,80 @@ async fn s11_a_lease_is_narrowed_to_its_domains(kind: LeaseKind) {
         let refused = refused.expect_err("nothing would keep it");
         assert_eq!(refused.status, 400);
         assert!(refused.detail().contains("[egress]"), "{}", refused.detail());
+    })
+    .await;
+}
+
+/// Goes to an address in a context of its own with this proxy: the text of the page.
+async fn visit_by(client: &Cdp, proxy: &Json, url: &str) -> Result<String, CdpError> {
+    let context = client.call("Target.createBrowserContext", proxy.clone()).await?;
+    let context = &context["browserContextId"];
+    let params = json!({ "url": "about:blank", "browserContextId": context });
+    let made = client.call("Target.createTarget", params).await?;
+    let target = made["targetId"].as_str().expect("it is told").to_owned();
+    let page = Page::attach(client, target).await?;
+    let text = visit(&page, url).await.expect("the proxy answers");
+    client.call("Target.disposeBrowserContext", json!({ "browserContextId": context })).await?;
+    Ok(text)
+}
+
+async fn s11_a_proxy_that_is_named_is_used_and_nothing_goes_round_it(kind: LeaseKind) {
+    // Each answers whatever it is asked for, as the proxy does in place of the site.
+    let proxy = Trap::set([127, 0, 0, 1], 0).await;
+    let (site, other) = (Trap::set([127, 0, 0, 2], 0).await, Trap::set([127, 0, 0, 1], 0).await);
+    let named = vec![Value::from(proxy.address.to_string())];
+    let setup = guarded(kind, "deny", &[]).set("egress.client_proxies", named);
+    case(setup, async |case| {
+        let client = case.service.connect("/").await;
+        let server = |trap: &Trap| format!("http://{}", trap.address);
+        // The site is on loopback, which Chromium would ask directly by itself.
+        for by in [
+            json!({ "proxyServer": server(&proxy) }),
+            json!({ "proxyServer": proxy.address.to_string(), "proxyBypassList": "<-loopback>" }),
+        ] {
+            let before = proxy.connections();
+            let shown = visit_by(&client, &by, &site.at("/")).await;
+            assert_eq!(shown.expect("it may be named"), "caught", "{by}");
+            assert!(proxy.connections() > before, "{by}: the proxy was not asked");
+        }
+        for round in [
+            json!({ "proxyServer": server(&other) }),
+            json!({ "proxyServer": "direct://" }),
+            json!({ "proxyServer": "" }),
+            json!({ "proxyServer": format!("{};{}", server(&proxy), server(&other)) }),
+            json!({ "proxyServer": format!("{},direct://", server(&proxy)) }),
+            json!({ "proxyServer": format!("http={};https=direct://", proxy.address) }),
+            json!({ "proxyServer": server(&proxy), "proxyBypassList": "*" }),
+            json!({ "proxyServer": server(&proxy), "proxyBypassList": "127.0.0.2" }),
+            json!({ "proxyBypassList": "*" }),
+        ] {
+            let refused = visit_by(&client, &round, &site.at("/")).await;
+            let refused = refused.expect_err("it leads round the guard");
+            assert!(format!("{refused:?}").contains("client_proxies"), "{round}: {refused:?}");
+        }
+        // Without a proxy of its own a context is guarded as before.
+        let shown = visit_by(&client, &json!({}), &site.at("/")).await.expect("it is answered");
+        assert!(shown.contains("only public addresses"), "{shown}");
+        assert_eq!((site.connections(), other.connections()), (0, 0), "{:?}", site.paths());
+        client.close().await;
+    })
+    .await;
+}
+
+async fn s11_the_page_that_warms_a_browser_is_guarded(kind: LeaseKind) {
+    let site = Trap::set([127, 0, 0, 2], 0).await;
+    let setup = |allow: &[String]| {
+        guarded(kind, "deny", allow).set("warming.url", site.at("/warm").as_str())
+    };
+    case(setup(&[]), async |case| {
+        case.service.connect("/").await.close().await;
+        assert_eq!(site.connections(), 0, "{:?}", site.paths());
+    })
+    .await;
+    // It is visited where that is allowed.
+    case(setup(&[site.address.to_string()]), async |case| {
+        case.service.connect("/").await.close().await;
+        assert!(site.paths().contains("/warm"), "{:?}", site.paths());
     })
     .await;
 }
