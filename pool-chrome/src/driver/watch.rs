@@ -162,13 +162,14 @@ impl Progress {
         if now - asked > LATE && !work.is_stopped {
             // As in `wait`.
             self.worked = now;
+            self.queued += now - asked;
         }
     }
 
     fn note(&mut self, now: Instant, work: Work) {
         let Some((then, before)) = self.looked.replace((now, work)) else {
             // What it did before is not known.
-            self.worked = now;
+            (self.worked, self.began) = (now, now);
             return;
         };
         let since = work.since(before);

@@ -12,6 +12,7 @@ pub(crate) struct Work {
     pub(crate) busy: Duration,
     /// Time for which threads of theirs could have run and had to wait for a CPU, all added up. A page
     /// that is made is handed from thread to thread, each of which works for less than it waits.
+    /// Our own threads are among them.
     pub(crate) queued: Duration,
     /// The browser process is stopped, as by SIGSTOP.
     pub(crate) is_stopped: bool,
@@ -29,6 +30,8 @@ impl Work {
             work.is_stopped |= pid == main && matches!(state, b'T' | b't');
             work.queued += queued(pid);
         }
+        // We may be what it waits for.
+        work.queued += queued(std::process::id());
         work
     }
 
