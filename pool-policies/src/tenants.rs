@@ -40,9 +40,9 @@ use crate::{PolicyError, name};
 ///     .policy(Priority::new())
 ///     .max_size(4)
 ///     .build()?;
-/// let scrapers = || Request::new().label("tenant", "scrapers").timeout(Duration::ZERO);
+/// let scrapers = || Request::new().label("tenant", "scrapers");
 /// let held = pool.acquire_with(scrapers()).await?;
-/// let more = pool.acquire_with(scrapers()).await.unwrap_err();
+/// let more = pool.acquire_with(scrapers().timeout(Duration::ZERO)).await.unwrap_err();
 /// assert!(matches!(more, AcquireError::GroupFull { group, .. } if group.leased == 1));
 /// let support = pool.acquire_with(Request::new().label("tenant", "support")).await?;
 /// # drop((held, support));
