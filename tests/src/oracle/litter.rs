@@ -20,7 +20,7 @@ pub(super) fn of_a_service(home: &Home, ours: &Ours, findings: &mut Findings) {
     user_home(home, findings);
 }
 
-/// Without a service there are the profiles, and files that hold no data.
+/// Without a service there are the profiles, what tenants have used, and files that hold no data.
 pub(super) fn of_nobody(home: &Home, findings: &mut Findings) {
     for directory in [home.state_dir().join("run"), home.temp_dir()] {
         let left = entries(&directory);
@@ -28,7 +28,7 @@ pub(super) fn of_nobody(home: &Home, findings: &mut Findings) {
             findings.add(format!("left behind: {left:?}"));
         }
     }
-    let kept = ["lock", "run", "profiles"];
+    let kept = ["lock", "run", "profiles", "usage"];
     let other: Vec<PathBuf> = entries(&home.state_dir())
         .into_iter()
         .filter(|path| path.file_name().is_none_or(|name| !kept.iter().any(|kept| name == *kept)))
