@@ -27,11 +27,21 @@ const WITNESS: &str = "<title>clean</title><script>
     localStorage.setItem('seen', '1');
 </script>";
 
+/// Has a price after a while, and loads a stylesheet.
+const SHOP: &str = "<title>shop</title><link rel=stylesheet href=/style.css>\
+    <a href=/page/1>one</a><a href=/page/2 class=next>two</a><script>setTimeout(() => \
+    document.body.insertAdjacentHTML('beforeend', '<b id=price data-unit=EUR>9, 90</b>'), 300)</script>";
+
 /// The address of a site whose pages do what their name says.
 async fn site() -> String {
     let router = Router::new()
         .route("/page/{n}", get(|Path(_): Path<u32>| async { Html(WITNESS) }))
         .route("/loop", get(|| async { Html("<script>for (;;) {}</script>") }))
+        .route("/shop", get(|| async { Html(SHOP) }))
+        .route(
+            "/style.css",
+            get(|| async { ([("content-type", "text/css")], "b { color: rgb(7, 7, 7) }") }),
+        )
         .route("/silence", get(|| async { std::future::pending::<()>().await }))
         .fallback(|| async { (StatusCode::NOT_FOUND, Html("<title>none</title>")) });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -127,6 +137,62 @@ async fn each_url_is_visited_once_in_a_browser_that_nobody_had() {
         assert_eq!(visit.record(&urls[12])["status"], 404, "{engine}");
         assert_eq!(visit.processes(), [] as [u32; 0], "{engine}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_of_a_page_is_in_its_record_and_in_the_table() {
+    for engine in ENGINES {
+        let site = site().await;
+        let visit = Visit::new(engine);
+        let (shop, missing) = (format!("{site}/shop"), format!("{site}/page/1"));
+        let script = visit.path("script.js");
+        let text =
+            "Promise.resolve({ color: getComputedStyle(document.querySelector('b')).color })";
+        std::fs::write(&script, text).expect("it can be written");
+        let csv = visit.path("out.csv");
+        let wanted = [
+            ["--wait-for", "#price"],
+            ["--extract", "price=#price"],
+            ["--extract", "unit=#price@data-unit"],
+            ["--extract", "pages[]=a@href"],
+            ["--block", "stylesheet,blocked.example"],
+            ["--timeout", "6s"],
+            ["--retries", "0"],
+        ];
+        let paths = [&script, &csv].map(|path| path.to_str().expect("it is text"));
+        let mut arguments = vec!["--links", "--text", "--script", paths[0], "--csv", paths[1]];
+        arguments.extend(wanted.iter().flatten());
+        let (code, told) = visit.run(&[shop.clone(), missing.clone()], &arguments).await;
+        assert_eq!(code, Some(1), "{engine}: {told}");
+        let record = visit.record(&shop);
+        let extracted = serde_json::json!({
+            "price": "9, 90", "unit": "EUR", "pages": ["/page/1", "/page/2"],
+        });
+        assert_eq!(record["extract"], extracted, "{engine}: {record} {told}");
+        assert_eq!(record["links"], serde_json::json!([missing, format!("{site}/page/2")]));
+        assert!(record["text"].as_str().expect("text").contains("9, 90"));
+        assert_eq!(record["script"]["color"], "rgb(0, 0, 0)", "{engine}: the style is blocked");
+        let error = &visit.record(&missing)["error"];
+        assert_eq!(error["code"], "timeout", "{error}");
+        assert!(error["message"].as_str().expect("text").contains("#price"), "{error}");
+        let table = std::fs::read_to_string(&csv).expect("it is there");
+        let head = "url,final_url,status,title,ms,error,attempts,price,unit,pages\r\n";
+        assert!(table.starts_with(head), "{table}");
+        assert!(
+            table.contains(",\"9, 90\",EUR,\"[\"\"/page/1\"\",\"\"/page/2\"\"]\"\r\n"),
+            "{table}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_one_host_keep_their_distance_when_asked_to() {
+    let (site, visit) = (site().await, Visit::new("shell"));
+    let began = Instant::now();
+    let manners = ["--delay", "500ms", "--per-host", "1", "-n", "4"];
+    let (code, told) = visit.run(&pages(&site, 5), &manners).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! `pool-cli visit`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,17 @@ use pool_chrome::egress::Pattern;
 
 use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
-use crate::loader::{Furniture, UserAgent, Viewport, Wait};
+use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
 use crate::logging;
-use crate::visit::{Files, Journal, Options, Output, Run, UrlList};
+use crate::visit::{
+    Extract, Files, Journal, Manners, Options, Output, Results, Run, Table, Take, UrlList,
+};
 
 /// Arguments of `visit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Results are JSON lines: url, final_url, status, title, ms, error (code and message), attempts, and \
-the files of the page. A page with an HTTP error is a result, not a failure: look at its status.
+the files of the page, and what --script, --extract, --links and --text take of it. A page with an HTTP error is a result, not a failure: look at its status.
 
 Run again with the same --out, it goes on where it was stopped.
 
@@ -40,12 +42,41 @@ pub struct Args {
     /// Store the HTML of each page after loading.
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
+    /// Write the results to this file as well, as a table in CSV.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Do not load these: image, media, font, stylesheet, script or another type, or a host with
+    /// all below it; separated by commas.
+    #[arg(long, value_name = "TYPE|HOST", value_delimiter = ',')]
+    block: Vec<String>,
+    /// Wait until an element matches this selector.
+    #[arg(long, value_name = "SELECTOR")]
+    wait_for: Option<String>,
+    /// Run the script of this file in each page, and put its value into the result as `script`.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Put the text of an element, or one of its attributes, into the result's `extract`; NAME[]
+    /// for a list of all that match.
+    #[arg(long, value_name = "NAME=SELECTOR[@ATTR]")]
+    extract: Vec<Extract>,
+    /// Put the addresses that a page links to into the result as `links`.
+    #[arg(long)]
+    links: bool,
+    /// Put the text that a page shows into the result as `text`.
+    #[arg(long)]
+    text: bool,
     /// Take screenshots of whole pages, not only of what is in view.
     #[arg(long)]
     full_page: bool,
     /// Pages that load at the same time; by default the pool's maximum number of browsers.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
+    /// Pages of one host that may be in work at the same time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    per_host: Option<u16>,
+    /// Time between two pages of one host, such as 500ms.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    delay: Duration,
     /// Number of retries of a URL that failed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
@@ -88,8 +119,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(path) => Output::File(Journal::open(path)?),
         None => Output::Stdout,
     };
+    let names = args.extract.iter().map(|extract| extract.name.clone()).collect();
+    let table = args.csv.as_deref().map(|path| Table::open(path, names)).transpose()?;
+    let results = Results::new(output, table);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(Run::new(&list, output, args.retry_failed).go(config, options));
+    let outcome = runtime.block_on(Run::new(&list, results, args.retry_failed).go(config, options));
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
 }
@@ -104,8 +138,16 @@ impl Args {
         Ok(Options {
             concurrency: self.concurrency.map_or(config.pool.max_size, usize::from),
             retries: self.retries,
+            manners: Manners { per_host: self.per_host.map(usize::from), delay: self.delay },
             timeout: self.timeout,
-            furniture: Arc::new(self.furniture(config)),
+            furniture: Arc::new(self.furniture(config)?),
+            take: Take {
+                wait_for: self.wait_for.clone(),
+                script: self.script.as_deref().map(script).transpose()?,
+                extracts: self.extract.clone(),
+                links: self.links,
+                text: self.text,
+            },
             files: Files {
                 screenshots: self.screenshots.clone(),
                 pdf: self.pdf.clone(),
@@ -137,15 +179,39 @@ impl Args {
 }
 
 impl Args {
-    fn furniture(&self, config: &Config) -> Furniture {
+    fn furniture(&self, config: &Config) -> Result<Furniture, Failure> {
         let [width, height] = config.warming.viewport;
-        Furniture {
+        Ok(Furniture {
+            filter: self.filter()?,
             waits: vec![self.wait],
             viewport: Viewport::new(width, height),
             user_agent: config.warming.user_agent.clone().map(UserAgent::new),
             ..Furniture::default()
-        }
+        })
     }
+
+    /// A word without a dot is a type of resource, or `localhost`.
+    fn filter(&self) -> Result<Filter, Failure> {
+        let mut filter = Filter::default();
+        for word in &self.block {
+            let word = word.trim().to_ascii_lowercase();
+            if let Ok(kind) = serde_json::from_value(word.clone().into()) {
+                filter.types.push(kind);
+            } else if word == "localhost" || word.contains(['.', ':']) {
+                filter.hosts.push(word.trim_start_matches("*.").to_owned());
+            } else {
+                return Err(Failure::new(format!("--block {word}: that is no type of resource"))
+                    .hint("types are image, media, font, stylesheet, script, xhr, fetch …; a host has a dot")
+                    .code(USAGE));
+            }
+        }
+        Ok(filter)
+    }
+}
+
+fn script(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
 }
 
 /// Returns the given sources, or stdin if that is not a terminal.

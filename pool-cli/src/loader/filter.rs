@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::Credentials;
 
@@ -15,6 +16,8 @@ pub(crate) struct Filter {
     pub(crate) patterns: Vec<Regex>,
     /// Requests for such things fail.
     pub(crate) types: Vec<ResourceType>,
+    /// Requests to these hosts, and to those below them, fail.
+    pub(crate) hosts: Vec<String>,
     /// Requests that are answered without a server.
     pub(crate) interceptors: Vec<Interceptor>,
     /// For servers that ask who comes.
@@ -102,7 +105,16 @@ impl Filter {
         } else {
             let of =
                 |kind: &ResourceType| json!({ "urlPattern": "*", "resourceType": kind.name() });
-            self.types.iter().map(of).collect()
+            let at = |host: &String| {
+                [
+                    format!("*://{host}/*"),
+                    format!("*://{host}:*"),
+                    format!("*://*.{host}/*"),
+                    format!("*://*.{host}:*"),
+                ]
+                .map(|pattern| json!({ "urlPattern": pattern }))
+            };
+            self.types.iter().map(of).chain(self.hosts.iter().flat_map(at)).collect()
         };
         (!patterns.is_empty()).then(|| json!({ "patterns": patterns, "handleAuthRequests": asks }))
     }
@@ -114,6 +126,7 @@ impl Filter {
         let kind = &paused["resourceType"];
         if self.types.iter().any(|rejected| kind == rejected.name())
             || self.patterns.iter().any(|pattern| pattern.is_match(url))
+            || self.is_blocked(url)
         {
             let reason = json!({ "requestId": id, "errorReason": "BlockedByClient" });
             return ("Fetch.failRequest", reason);
@@ -122,6 +135,18 @@ impl Filter {
             Some(interceptor) => ("Fetch.fulfillRequest", interceptor.answer(id)),
             None => ("Fetch.continueRequest", json!({ "requestId": id })),
         }
+    }
+
+    fn is_blocked(&self, url: &str) -> bool {
+        if self.hosts.is_empty() {
+            return false;
+        }
+        let url = Url::parse(url).ok();
+        let Some(host) = url.as_ref().and_then(Url::host_str) else { return false };
+        self.hosts.iter().any(|blocked| {
+            let below = host.strip_suffix(blocked.as_str());
+            below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+        })
     }
 
     /// The command that answers `Fetch.authRequired`.
@@ -185,6 +210,18 @@ mod tests {
         assert_eq!(method("http://a/b.css?c", "Stylesheet"), "Fetch.continueRequest");
         let (method, params) = filter.judge(&paused("http://ada/", "XHR"));
         assert_eq!((method, &params["body"]), ("Fetch.fulfillRequest", &json!("aGk=")));
+    }
+
+    #[test]
+    fn a_host_is_blocked_with_all_below_it() {
+        let filter = Filter { hosts: vec!["ads.example".into()], ..Filter::default() };
+        let method = |url| filter.judge(&paused(url, "Script")).0;
+        for url in ["http://ads.example/a", "https://x.ads.example:8443/"] {
+            assert_eq!(method(url), "Fetch.failRequest", "{url}");
+        }
+        for url in ["http://badads.example/", "http://a/?ads.example", "data:,ads.example"] {
+            assert_eq!(method(url), "Fetch.continueRequest", "{url}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use pool_chrome::process::Engine;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::filter::Asked;
 use super::furniture::Fitting;
@@ -20,6 +20,9 @@ use super::{Answer, Furniture, Load, Trouble, Wait};
 /// A page that says nothing for so long is asked whether it is loaded: the event that tells so may
 /// have been lost among too many, or while the page moved from one renderer to another.
 const SILENCE: Duration = Duration::from_millis(500);
+
+/// How often a page is asked for what is waited for.
+const OFTEN: Duration = Duration::from_millis(50);
 
 /// The document with all that stands before it, as Puppeteer's `content()` has it.
 const HTML: &str = "[...document.childNodes].map(node => node === document.documentElement \
@@ -289,6 +292,27 @@ impl Page {
                 Err(trouble) => return Err(trouble),
             }
         }
+    }
+
+    /// Asks the page again and again until an expression is true.
+    ///
+    /// # Errors
+    ///
+    /// As [`evaluate`](Self::evaluate).
+    pub(crate) async fn until(&mut self, expression: &str) -> Result<(), Trouble> {
+        while self.evaluate(expression).await? != true {
+            self.pause(OFTEN).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets some time pass, in which the page is looked after.
+    pub(crate) async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
+        self.meanwhile(async {
+            sleep(time).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Sends a command and awaits its result; meanwhile the page is looked after.

@@ -189,11 +189,7 @@ impl Page {
             if more != true {
                 break;
             }
-            let pause = async {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                Ok(())
-            };
-            self.meanwhile(pause).await?;
+            self.pause(std::time::Duration::from_millis(100)).await?;
         }
         self.evaluate("scrollTo(0, 0)").await?;
         Ok(())

@@ -90,7 +90,7 @@ impl Crew {
                 // Nobody takes them any more: the run is over.
                 return Ok(());
             }
-            self.queue.done();
+            self.queue.done(&job);
         }
         Ok(())
     }

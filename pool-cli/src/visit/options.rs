@@ -4,7 +4,7 @@ use std::time::Duration;
 use pool_chrome::egress::Pattern;
 use pool_chrome::mux::LeaseTerms;
 
-use super::Files;
+use super::{Files, Manners, Take};
 use crate::config::LeaseKind;
 use crate::loader::{Furniture, PictureOptions};
 
@@ -15,10 +15,14 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// Number of retries of a URL.
     pub(crate) retries: u32,
+    /// What is owed to the hosts that are visited.
+    pub(crate) manners: Manners,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
     /// What holds in each page before its first request.
     pub(crate) furniture: Arc<Furniture>,
+    /// What is taken of each page for its record.
+    pub(crate) take: Take,
     /// Files stored of each page.
     pub(crate) files: Files,
     /// Screenshots show the whole page, not only what is in view.
@@ -42,6 +46,15 @@ impl Options {
     /// How pictures are taken.
     pub(crate) fn picture(&self) -> PictureOptions {
         PictureOptions { full_page: self.full_page, ..PictureOptions::default() }
+    }
+
+    /// How long an attempt may take: what is waited for on the page says by itself that it did not
+    /// come in time.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.take.wait_for {
+            Some(_) => self.timeout + Duration::from_secs(1),
+            None => self.timeout,
+        }
     }
 
     /// Number of pages made ready while others load.

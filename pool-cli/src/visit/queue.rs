@@ -1,38 +1,73 @@
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use url::Url;
 
 use super::Job;
+
+/// What a run owes to the hosts that it visits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Manners {
+    /// Pages of one host that may be in work at the same time; any number if there is none.
+    pub(crate) per_host: Option<usize>,
+    /// Time between two pages of one host.
+    pub(crate) delay: Duration,
+}
 
 /// The jobs that are still to be done. Workers take from it and say what became of what they took.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    manners: Manners,
     state: Mutex<State>,
     changed: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<Job>,
+    hosts: HashMap<String, Host>,
+    /// The hosts that have jobs which are ready, each once; the next one's turn is first.
+    turns: VecDeque<String>,
+    ready: usize,
     /// Those that wait for their next attempt, in no order: there are few.
     later: Vec<(Instant, Job)>,
     /// Taken, and not yet done or put back.
     in_hand: usize,
 }
 
-impl Queue {
-    pub(crate) fn new(jobs: impl IntoIterator<Item = Job>) -> Self {
-        let ready = jobs.into_iter().collect();
-        Self {
-            state: Mutex::new(State { ready, later: Vec::new(), in_hand: 0 }),
-            changed: Notify::new(),
+/// The jobs of one host; of all of them, where nothing is owed to any.
+#[derive(Debug, Default)]
+struct Host {
+    ready: VecDeque<Job>,
+    in_hand: usize,
+    /// When the next one may be taken.
+    free_at: Option<Instant>,
+}
+
+impl Manners {
+    /// Whose jobs stand in one line with this one.
+    fn host(self, job: &Job) -> String {
+        if self == Self::default() {
+            return String::new();
         }
+        let url = Url::parse(&job.url).ok();
+        url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(jobs: impl IntoIterator<Item = Job>, manners: Manners) -> Self {
+        let mut state = State::default();
+        for job in jobs {
+            state.add(manners.host(&job), job);
+        }
+        Self { manners, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Takes the next job; waits for one that is put back for later. `None` when all are done.
+    /// Takes the next job; waits for one that is put back for later, or whose host has had enough
+    /// for now. `None` when all are done.
     ///
     /// # Cancel safety
     ///
@@ -45,19 +80,11 @@ impl Queue {
             changed.as_mut().enable();
             let next_try = {
                 let mut state = self.lock();
-                let now = Instant::now();
-                if let Some(due) = state.later.iter().position(|(at, _)| *at <= now) {
-                    state.in_hand += 1;
-                    return Some(state.later.swap_remove(due).1);
+                match state.take(self.manners, Instant::now()) {
+                    Ok(job) => return Some(job),
+                    Err(_) if state.is_done() => return None,
+                    Err(next_try) => next_try,
                 }
-                if let Some(job) = state.ready.pop_front() {
-                    state.in_hand += 1;
-                    return Some(job);
-                }
-                if state.later.is_empty() && state.in_hand == 0 {
-                    return None;
-                }
-                state.later.iter().map(|(at, _)| *at).min()
             };
             match next_try {
                 Some(at) => tokio::select! { () = changed => {}, () = sleep_until(at) => {} },
@@ -67,14 +94,14 @@ impl Queue {
     }
 
     /// A job that was taken is done.
-    pub(crate) fn done(&self) {
-        self.change(|state| state.in_hand -= 1);
+    pub(crate) fn done(&self, job: &Job) {
+        self.change(|state| state.let_go(&self.manners.host(job)));
     }
 
     /// A job that was taken goes back, to be tried again after a while.
     pub(crate) fn put_back(&self, job: Job, after: Duration) {
         self.change(|state| {
-            state.in_hand -= 1;
+            state.let_go(&self.manners.host(&job));
             state.later.push((Instant::now() + after, job));
         });
     }
@@ -82,7 +109,7 @@ impl Queue {
     /// Returns the number of jobs that nobody has taken.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.lock();
-        state.ready.len() + state.later.len()
+        state.ready + state.later.len()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -95,12 +122,68 @@ impl Queue {
     }
 }
 
+impl State {
+    fn add(&mut self, host: String, job: Job) {
+        let jobs = self.hosts.entry(host.clone()).or_default();
+        if jobs.ready.is_empty() {
+            self.turns.push_back(host);
+        }
+        jobs.ready.push_back(job);
+        self.ready += 1;
+    }
+
+    /// Takes the job whose turn it is. `Err` with when it is worth another look, if time alone
+    /// makes it so.
+    fn take(&mut self, manners: Manners, now: Instant) -> Result<Job, Option<Instant>> {
+        if let Some(due) = self.later.iter().position(|(at, _)| *at <= now) {
+            let (_, job) = self.later.swap_remove(due);
+            let host = manners.host(&job);
+            self.add(host.clone(), job);
+            // It has waited already: before what is new of its host.
+            let jobs = self.hosts.get_mut(&host).expect("it was added to this moment");
+            jobs.ready.rotate_right(1);
+        }
+        let mut next_try = self.later.iter().map(|(at, _)| *at).min();
+        for _ in 0..self.turns.len() {
+            let host = self.turns.pop_front().expect("it was not looked at yet");
+            let jobs = self.hosts.get_mut(&host).expect("who has a turn has jobs");
+            let is_full = manners.per_host.is_some_and(|most| jobs.in_hand >= most);
+            let later = jobs.free_at.filter(|at| *at > now);
+            if is_full || later.is_some() {
+                next_try = next_try.into_iter().chain(later).min();
+                self.turns.push_back(host);
+                continue;
+            }
+            let job = jobs.ready.pop_front().expect("who has a turn has jobs");
+            jobs.in_hand += 1;
+            jobs.free_at = (!manners.delay.is_zero()).then(|| now + manners.delay);
+            if !jobs.ready.is_empty() {
+                self.turns.push_back(host);
+            }
+            self.ready -= 1;
+            self.in_hand += 1;
+            return Ok(job);
+        }
+        Err(next_try)
+    }
+
+    fn let_go(&mut self, host: &str) {
+        self.in_hand -= 1;
+        let jobs = self.hosts.get_mut(host).expect("a job of it was taken");
+        jobs.in_hand -= 1;
+    }
+
+    fn is_done(&self) -> bool {
+        self.ready == 0 && self.later.is_empty() && self.in_hand == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn queue(urls: &[&str]) -> Queue {
-        Queue::new(urls.iter().map(|url| Job::new(*url)))
+        Queue::new(urls.iter().map(|url| Job::new(*url)), Manners::default())
     }
 
     #[tokio::test(start_paused = true)]
@@ -110,8 +193,7 @@ mod tests {
         let other = queue.take();
         tokio::pin!(other);
         assert!(futures_util::poll!(&mut other).is_pending(), "the job may come back");
-        drop(job);
-        queue.done();
+        queue.done(&job);
         assert_eq!(other.await, None);
     }
 
@@ -120,12 +202,45 @@ mod tests {
         let queue = queue(&["a", "b"]);
         let first = queue.take().await.unwrap();
         queue.put_back(first, Duration::from_secs(3));
-        assert_eq!(queue.take().await.unwrap().url, "b");
-        queue.done();
+        let second = queue.take().await.unwrap();
+        assert_eq!(second.url, "b");
+        queue.done(&second);
         let began = Instant::now();
-        assert_eq!(queue.take().await.unwrap().url, "a");
+        let again = queue.take().await.unwrap();
+        assert_eq!(again.url, "a");
         assert_eq!(began.elapsed(), Duration::from_secs(3));
-        queue.done();
+        queue.done(&again);
         assert_eq!(queue.take().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_has_had_enough_lets_others_pass() {
+        let urls = ["http://a/1", "http://a/2", "http://b/1"];
+        let manners = Manners { per_host: Some(1), delay: Duration::ZERO };
+        let queue = Queue::new(urls.into_iter().map(Job::new), manners);
+        let (first, second) = (queue.take().await.unwrap(), queue.take().await.unwrap());
+        assert_eq!((&*first.url, &*second.url), ("http://a/1", "http://b/1"));
+        let third = queue.take();
+        tokio::pin!(third);
+        assert!(futures_util::poll!(&mut third).is_pending(), "a has one in work");
+        queue.done(&second);
+        assert!(futures_util::poll!(&mut third).is_pending());
+        queue.done(&first);
+        assert_eq!(third.await.unwrap().url, "http://a/2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_of_one_host_keep_their_distance() {
+        let urls = ["http://a/1", "http://a/2", "http://a/3", "http://b/1"];
+        let manners = Manners { per_host: None, delay: Duration::from_secs(2) };
+        let queue = Queue::new(urls.into_iter().map(Job::new), manners);
+        let began = Instant::now();
+        let mut taken = Vec::new();
+        for _ in urls {
+            taken.push((queue.take().await.unwrap().url, began.elapsed().as_secs()));
+        }
+        let taken: Vec<(&str, u64)> = taken.iter().map(|(url, at)| (&**url, *at)).collect();
+        let wanted = [("http://a/1", 0), ("http://b/1", 0), ("http://a/2", 2), ("http://a/3", 4)];
+        assert_eq!(taken, wanted);
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::Job;
+use super::{Job, Taken};
 use crate::loader::Trouble;
 
 /// Result of a URL: one line of JSON.
@@ -30,6 +30,9 @@ pub(crate) struct Record {
     /// The file with its HTML, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) html: Option<String>,
+    /// What was taken of it, as far as it was asked for.
+    #[serde(flatten)]
+    pub(crate) taken: Taken,
 }
 
 /// Reason why a URL could not be visited.

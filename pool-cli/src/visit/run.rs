@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::crew::NoBrowsers;
 use super::{
-    BadLine, Browsers, Crew, Job, Options, Output, Progress, Queue, Record, RecordError, Summary,
-    UrlList,
+    BadLine, Browsers, Crew, Job, Options, Output, Progress, Queue, Record, RecordError, Results,
+    Summary, UrlList,
 };
 use crate::config::Config;
 use crate::exit::{FAILURE, Failure};
@@ -23,7 +23,7 @@ const CLOSING: Duration = Duration::from_secs(3);
 pub(crate) struct Run {
     jobs: Vec<Job>,
     bad: Vec<BadLine>,
-    output: Output,
+    results: Results,
     progress: Progress,
     summary: Summary,
     began: Instant,
@@ -41,8 +41,8 @@ enum End {
 
 impl Run {
     /// Leaves out what the output has already; what has failed only if it is not to be tried again.
-    pub(crate) fn new(list: &UrlList, output: Output, retry_failed: bool) -> Self {
-        let is_done = |url: &str| match &output {
+    pub(crate) fn new(list: &UrlList, results: Results, retry_failed: bool) -> Self {
+        let is_done = |url: &str| match results.output() {
             Output::File(journal) => journal.done(url).is_some_and(|good| good || !retry_failed),
             Output::Stdout => false,
         };
@@ -54,7 +54,7 @@ impl Run {
         let before = total - jobs.len() - bad.len();
         let summary = Summary::new(before, list.repeated());
         let progress = Progress::new(total, before);
-        Self { jobs, bad, output, progress, summary, began: Instant::now() }
+        Self { jobs, bad, results, progress, summary, began: Instant::now() }
     }
 
     /// Visits all there is to visit.
@@ -66,14 +66,14 @@ impl Run {
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;
         let refused = self.refuse_bad_lines();
-        refused.map_err(|error| Failure::new(self.output.broken(&error)))?;
+        refused.map_err(|error| Failure::new(self.results.broken(&error)))?;
         let jobs = std::mem::take(&mut self.jobs);
         let mut end = End::Done;
         if !jobs.is_empty() {
             let browsers = Arc::new(Browsers::open(config, &options).await?);
             // Room for a few, so that no page waits for a disk.
             let (records, mut taken) = mpsc::channel(64);
-            let crew = Crew::new(Queue::new(jobs), Arc::clone(&browsers), options);
+            let crew = Crew::new(Queue::new(jobs, options.manners), Arc::clone(&browsers), options);
             let work = tokio::spawn(crew.work(records));
             end = self.take(&mut taken, &mut signals).await;
             if !matches!(end, End::Done) {
@@ -99,7 +99,7 @@ impl Run {
             self.progress.line(&bad.to_string());
             let error = RecordError { code: "bad_url".to_owned(), message: bad.why };
             let record = Record { url: bad.text, error: Some(error), ..Record::default() };
-            self.output.write(&record)?;
+            self.results.write(&record)?;
             self.summary.add(&record);
             self.progress.count();
         }
@@ -130,7 +130,7 @@ impl Run {
     }
 
     fn add(&mut self, record: &Record) -> std::io::Result<()> {
-        self.output.write(record)?;
+        self.results.write(record)?;
         self.summary.add(record);
         self.progress.add(record);
         Ok(())
@@ -146,7 +146,7 @@ impl Run {
             End::Stopped(signal) => {
                 let code = signals::exit_code(signal);
                 anstream::eprintln!("stopped after {}", self.summary);
-                let hint = match &self.output {
+                let hint = match self.results.output() {
                     Output::File(_) => "run the same command again to go on where it was stopped",
                     Output::Stdout => {
                         "to be able to go on where it was stopped, write to a file: --out results.jsonl"
@@ -154,14 +154,14 @@ impl Run {
                 };
                 Err(Failure::silent(code).hint(hint))
             }
-            End::Unwritten(error) => Err(Failure::new(self.output.broken(&error))),
+            End::Unwritten(error) => Err(Failure::new(self.results.broken(&error))),
         }
     }
 
     fn no_browsers(&mut self, error: &NoBrowsers) -> Failure {
         self.summary.ended(self.began.elapsed());
         let failure = Failure::from(error.clone());
-        match &self.output {
+        match self.results.output() {
             Output::File(_) if self.summary.visited() > 0 => {
                 anstream::eprintln!("stopped after {}", self.summary);
                 failure.hint("what was visited is kept; run the same command again to go on")

@@ -51,14 +51,18 @@ pub(crate) async fn visit(
     let url = job.url.clone();
     let load = async {
         let details = page.load().await?;
+        let waited = options.timeout.saturating_sub(began.elapsed());
+        let come = timeout(waited, options.take.wait(&mut page)).await;
+        come.unwrap_or_else(|_| Err(options.take.missing(options.timeout)))?;
         let ms = elapsed();
+        let taken = options.take.take(&mut page).await?;
         let captured = capture(&mut page, &url, options).await?;
-        Ok((details, ms, captured))
+        Ok((details, ms, taken, captured))
     };
-    let loaded = timeout(options.timeout, load).await;
+    let loaded = timeout(options.patience(), load).await;
     drop(turn);
     match loaded.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
-        Ok((details, ms, captured)) => {
+        Ok((details, ms, taken, captured)) => {
             if is_last() {
                 // Nobody needs it clean again.
                 browser.discard();
@@ -74,6 +78,7 @@ pub(crate) async fn visit(
                 screenshot: captured.screenshot,
                 pdf: captured.pdf,
                 html: captured.html,
+                taken,
             })
         }
         Err(trouble) => {

@@ -340,6 +340,7 @@ fn furniture(
     let filter = Filter {
         patterns: members.reject_request_pattern.into_iter().map(|pattern| pattern.0).collect(),
         types: members.reject_resource_types,
+        hosts: Vec::new(),
         interceptors: members.request_interceptors.into_iter().map(Into::into).collect(),
         credentials: members.authenticate,
     };

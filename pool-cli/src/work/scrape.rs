@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::members::{DebugOptions, Element};
-use super::wait::pause;
 use crate::loader::{Page, PictureFormat, PictureOptions, Trouble};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -89,7 +88,7 @@ impl Scrape {
             if !waits {
                 return Ok(());
             }
-            pause(page, OFTEN).await?;
+            page.pause(OFTEN).await?;
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::members::{
     Milliseconds, NamedPolling, Polling, WaitForEvent, WaitForFunction, WaitForSelector,
@@ -40,7 +40,7 @@ impl Waits {
             attempt(for_selector(page, selector).await)?;
         }
         if let Some(time) = self.time {
-            pause(page, time).await?;
+            page.pause(time).await?;
         }
         Ok(())
     }
@@ -105,23 +105,13 @@ async fn until(
     loop {
         match page.evaluate(expression).await {
             Ok(Value::Bool(true)) => return Ok(()),
-            Ok(_) => pause(page, every).await?,
+            Ok(_) => page.pause(every).await?,
             Err(Trouble::Script { error }) => {
                 return Err(Trouble::Unfit { member, why: format!("failed in the page: {error}") });
             }
             Err(trouble) => return Err(trouble),
         }
     }
-}
-
-/// Lets some time pass, in which the page is looked after.
-pub(super) async fn pause(page: &mut Page, time: Duration) -> Result<(), Trouble> {
-    let until = Instant::now() + time;
-    page.meanwhile(async {
-        sleep(until.saturating_duration_since(Instant::now())).await;
-        Ok(())
-    })
-    .await
 }
 
 /// Gives up when the time is over, which is without end if it is 0.
