@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use crate::config::{Config, ConfigArgs};
 use crate::gateway::{Gateway, Reload, Reloaded, Settings};
 use crate::pool::{HELD_FROM_START, Opened, changes};
+use crate::service::keep_usage;
 
 /// Reloads one service from the place where its configuration came from.
 #[derive(Debug)]
@@ -54,6 +55,9 @@ impl Reload for Reloader {
         let settings = Settings::new(&next).map_err(|error| error.to_string())?;
         self.opened.change(&current, &next).map_err(|error| crate::error::chain(&error))?;
         if let Some(gateway) = self.gateway.upgrade() {
+            if let Err(error) = keep_usage(&gateway, &next) {
+                tracing::warn!(%error, "what tenants use cannot be kept");
+            }
             gateway.set_settings(settings);
             gateway.observer().alerts().configure(&next.alerts);
             gateway.observer().alerts().set_tenants(next.tenants.keys());

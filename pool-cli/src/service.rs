@@ -47,7 +47,7 @@ impl Service {
         observer.alerts().set_tenants(config.tenants.keys());
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.fleet(), observer);
-        gateway.keep_usage_in(&config.pool.state_dir.join("usage"))?;
+        keep_usage(&gateway, config)?;
         let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
@@ -66,6 +66,8 @@ impl Service {
         config.alerts = AlertsConfig::default();
         config.telemetry = TelemetryConfig::default();
         config.pool.name = "default".to_owned();
+        // It has one client, and nobody is to pay for it.
+        config.tenants.clear();
         config.pool.min_size = kept;
         config.warming.min_idle = 0;
         for profile in config.profiles.named.values_mut() {
@@ -110,6 +112,14 @@ impl Service {
     pub async fn stop(&self, grace: Duration) -> usize {
         self.gateway.drain(grace).await
     }
+}
+
+/// Keeps what tenants use, where there are any.
+pub(crate) fn keep_usage(gateway: &Gateway, config: &Config) -> std::io::Result<()> {
+    if config.tenants.is_empty() {
+        return Ok(());
+    }
+    gateway.keep_usage_in(&config.pool.state_dir.join("usage"))
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {

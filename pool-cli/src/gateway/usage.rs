@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -85,13 +86,18 @@ struct Books {
 }
 
 impl Usage {
-    /// Keeps the books in this directory from now on, and goes on with those of today.
+    /// Keeps the books in this directory from now on, unless they are kept already, and goes on with
+    /// those of today.
     ///
     /// # Errors
     ///
     /// If it cannot be made, or what is there cannot be read.
     pub(super) fn keep_in(&self, directory: &Path) -> io::Result<()> {
-        fs::create_dir_all(directory)?;
+        if self.lock().directory.is_some() {
+            return Ok(());
+        }
+        // For the pool's own user, as the directory that it is in.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let today = hour_now() / HOURS;
         let written = read(directory, today)?;
         let mut books = self.lock();
