@@ -139,7 +139,7 @@ const TYPES: &[Case] = &[
     (
         "[sizing]\nscale_down_utilization = 30",
         (2, 26),
-        "`scale_down_utilization` must be from 0.0 to 1.0",
+        "`scale_down_utilization` must be a number from 0.0 to 1.0",
         "",
     ),
     (
@@ -630,7 +630,7 @@ const TENANTS: &[Case] = &[
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
          share = 0",
         (5, 9),
-        "`share` must be from 0.001 to 1000.0",
+        "`share` must be a number from 0.001 to 1000.0",
         "",
     ),
 ];

@@ -13,7 +13,8 @@ pub fn pool_cli() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("POOL_CLI") {
         Some(path) => PathBuf::from(path),
-        None => built("pool-cli", &["-p", "pool-cli"]),
+        // With all features, as every other test has it: they use one binary, and may run meanwhile.
+        None => built("pool-cli", &["-p", "pool-cli", "--all-features"]),
     })
 }
 
