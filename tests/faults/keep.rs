@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use browser_pool_tests::{
-    Case, Engine, LeaseKind, Script, Setup, Talk, case, eventually, for_both_kinds,
+    Case, Engine, Home, LeaseKind, Script, Setup, Talk, case, case_in, eventually, for_both_kinds,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -121,8 +121,12 @@ async fn only_session(case: &Case, state: &str) -> Value {
 
 async fn f03_a_client_that_waits_is_not_idle(kind: LeaseKind) {
     const IDLE: Duration = Duration::from_secs(2);
+    let home = Home::new();
+    let directory = home.path().join("downloads");
+    std::fs::create_dir(&directory).expect("the home is ours");
+    let allowed = vec![directory.display().to_string()];
     let setup = Setup::new().kind(kind).size(4).set("pool.lease_idle_timeout", "2s");
-    case(setup, async |case| {
+    case_in(home, setup.set("chrome.directories", allowed), async |case| {
         let patient = case.service.connect("/").await;
         let loading = case.service.connect("/").await;
         let longer = case.service.connect("/?idle_timeout=60000").await;
@@ -137,7 +141,6 @@ async fn f03_a_client_that_waits_is_not_idle(kind: LeaseKind) {
         };
         let downloads = async {
             let page = loading.page("about:blank").await;
-            let directory = case.home.temp_dir();
             let allow = json!({ "behavior": "allow", "downloadPath": directory });
             loading.call("Browser.setDownloadBehavior", allow).await.expect("it is allowed");
             let url = json!({ "url": case.site.at("/download/slow") });
