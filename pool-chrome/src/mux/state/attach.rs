@@ -49,6 +49,11 @@ impl State {
             self.insert_session(session, Owner::Own, Some(target), None);
             return;
         }
+        if !waiting && !self.targets.contains_key(&target) {
+            // It was forgotten meanwhile, since it never began: it will not answer that it goes on.
+            let params = json!({ "sessionId": session.as_str() });
+            return self.own_command(None, "Target.detachFromTarget", &params, Reply::Nothing);
+        }
         let context = info.browser_context_id.as_ref().and_then(|id| self.contexts.get(id));
         let lease = context.map(|context| context.lease).filter(|_| info.kind != "browser_ui");
         let Some(lease) = lease.filter(|lease| self.leases.contains_key(lease)) else {

@@ -42,6 +42,31 @@ fn what_waits_on_a_session_that_ends_is_answered() {
     assert_eq!(stage.state.census().pending, 0);
 }
 
+/// On a loaded machine the look at a worker that never began can be over before it is attached.
+#[test]
+fn an_attach_that_comes_after_its_worker_was_forgotten_leaves_nothing() {
+    let mut stage = Stage::new();
+    let worker = json!({ "targetId": "worker", "type": "service_worker", "title": "",
+        "url": "http://a/", "attached": false, "browserContextId": "gone" });
+    let before = stage.state.census();
+    stage.say(&json!({ "method": "Target.targetCreated", "params": { "targetInfo": worker } }));
+    stage.state.expect_attach("worker");
+    stage.state.forget_ghost(&"worker".into());
+    let session = "0123456789ABCDEF0123456789ABCDEF";
+    stage.say(&json!({ "method": "Target.attachedToTarget", "params": {
+        "sessionId": session, "targetInfo": worker, "waitingForDebugger": false } }));
+    let written = stage.written();
+    assert!(
+        written.iter().any(|it| it["method"] == "Target.detachFromTarget"
+            && it["params"] == json!({ "sessionId": session })),
+        "{written:?}"
+    );
+    for command in written {
+        stage.say(&json!({ "id": command["id"], "result": {} }));
+    }
+    assert_eq!(stage.state.census(), before);
+}
+
 #[test]
 fn what_shows_a_file_is_closed_and_cannot_be_read_until_it_is() {
     for url in ["file:///etc/passwd", "chrome://version/", "view-source:http://a/", "filesystem:x"]
