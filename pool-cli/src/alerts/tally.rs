@@ -21,7 +21,7 @@ pub(super) struct Happened {
     pub(super) since: SystemTime,
     /// The most recent known reason.
     pub(super) reason: Option<String>,
-    /// How often to which tenant of the configuration.
+    /// Number of times by tenant of the configuration.
     pub(super) tenants: BTreeMap<String, u64>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Message {
     since_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// How often to which tenant.
+    /// Number of times by tenant.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tenants: BTreeMap<String, u64>,
 }

@@ -62,7 +62,7 @@ pub struct ChromeConfig {
     /// One has some 120 with a page or two.
     #[serde(with = "AsCountOrOff")]
     pub pids_max: Option<u64>,
-    /// What to do where the kernel cannot hold `memory_max`, `cpu_max` and `pids_max`.
+    /// Action where the kernel cannot hold `memory_max`, `cpu_max` and `pids_max`.
     pub limits: Limits,
     /// Directories that shared leases may upload from and download to.
     ///

@@ -182,7 +182,7 @@ pub(super) enum Claimed<'a> {
 /// How long a lease with a name is kept if its client does not say.
 pub(super) const KEEP: Duration = Duration::from_secs(60);
 
-/// How long a call of one-shot work may have a browser if its client does not say.
+/// Time that a call of one-shot work may have a browser if its client does not say.
 const CALL: Duration = Duration::from_secs(60);
 
 impl Settings {

@@ -112,9 +112,10 @@ pub(super) async fn new_in_lease(
     Asked { gateway: &gateway, headers: &headers, query }.open(&session, &address).await.map(Json)
 }
 
-/// `PUT /json/activate/{page}`: brings a page to the front.
-pub(super) async fn activate(
+/// `PUT /json/activate/{page}` and `PUT /json/close/{page}`.
+pub(super) async fn change(
     State(gateway): State<Arc<Gateway>>,
+    Extension(change): Extension<Change>,
     Extension(who): Extension<Who>,
     Path(page): Path<String>,
     RawQuery(query): RawQuery,
@@ -122,25 +123,13 @@ pub(super) async fn activate(
 ) -> Result<&'static str, Problem> {
     let query = query.unwrap_or_default();
     let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
-    asked.change(asked.holder(&who, &page)?, &page, ACTIVATE).await
+    asked.change(&asked.holder(&who, &page)?, &page, change).await
 }
 
-/// `PUT /json/close/{page}`: closes a page.
-pub(super) async fn close(
+/// The same below the address of a lease, `/devtools/browser/{lease}`.
+pub(super) async fn change_in_lease(
     State(gateway): State<Arc<Gateway>>,
-    Extension(who): Extension<Who>,
-    Path(page): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<&'static str, Problem> {
-    let query = query.unwrap_or_default();
-    let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
-    asked.change(asked.holder(&who, &page)?, &page, CLOSE).await
-}
-
-/// `/devtools/browser/{lease}/json/activate/{page}`.
-pub(super) async fn activate_in_lease(
-    State(gateway): State<Arc<Gateway>>,
+    Extension(change): Extension<Change>,
     Path((lease, page)): Path<(String, String)>,
     Extension(peer): Extension<SocketAddr>,
     uri: Uri,
@@ -148,27 +137,23 @@ pub(super) async fn activate_in_lease(
 ) -> Result<&'static str, Problem> {
     let session = gateway.held(&lease, peer, &headers, &uri).await?;
     let asked = Asked { gateway: &gateway, headers: &headers, query: "" };
-    asked.change(session, &page, ACTIVATE).await
+    asked.change(&session, &page, change).await
 }
 
-/// `/devtools/browser/{lease}/json/close/{page}`.
-pub(super) async fn close_in_lease(
-    State(gateway): State<Arc<Gateway>>,
-    Path((lease, page)): Path<(String, String)>,
-    Extension(peer): Extension<SocketAddr>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<&'static str, Problem> {
-    let session = gateway.held(&lease, peer, &headers, &uri).await?;
-    let asked = Asked { gateway: &gateway, headers: &headers, query: "" };
-    asked.change(session, &page, CLOSE).await
+/// A command about a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    method: &'static str,
+    /// What Chromium's HTTP server says when it is done.
+    done: &'static str,
 }
 
-/// A command about a page, and how Chromium's HTTP server says that it was done.
-type Change = (&'static str, &'static str);
-
-const ACTIVATE: Change = ("Target.activateTarget", "Target activated");
-const CLOSE: Change = ("Target.closeTarget", "Target is closing");
+impl Change {
+    /// Brings a page to the front.
+    pub(super) const ACTIVATE: Self =
+        Self { method: "Target.activateTarget", done: "Target activated" };
+    pub(super) const CLOSE: Self = Self { method: "Target.closeTarget", done: "Target is closing" };
+}
 
 impl Asked<'_> {
     /// Returns the lease that the query names, if it is held.
@@ -232,15 +217,15 @@ impl Asked<'_> {
     /// Gives a command about a page of this lease.
     async fn change(
         &self,
-        session: Arc<Session>,
+        session: &Arc<Session>,
         page: &str,
-        (method, done): Change,
+        change: Change,
     ) -> Result<&'static str, Problem> {
         if !session.has_page(page) {
             return Err(not_connected(&NotConnected::NoPage));
         }
-        self.command(&session, method, &json!({ "targetId": page })).await?;
-        Ok(done)
+        self.command(session, change.method, &json!({ "targetId": page })).await?;
+        Ok(change.done)
     }
 
     /// Gives one command on a connection of its own, which is judged as a client's.

@@ -37,7 +37,7 @@ pub struct Problem {
     tenant: Option<Box<Limited>>,
 }
 
-/// What the tenant has that a request is of, where that is why it is refused.
+/// Leases and limit of the tenant for whose sake a request is refused.
 #[derive(Clone, Debug, Serialize)]
 struct Limited {
     /// Leases that it has, and may have.

@@ -1,7 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::handler::Handler;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -9,7 +8,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
+use axum::{Extension, Router};
 
+use super::pages::Change;
 use super::upgrade::Handshake;
 use super::who::{Need, Who};
 use super::{
@@ -51,8 +52,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route_layer(from_fn_with_state(gateway.clone(), may_read));
     let changes = Router::new()
         .route("/json/new", put(pages::new))
-        .route("/json/activate/{page}", changing(pages::activate))
-        .route("/json/close/{page}", changing(pages::close))
+        .route("/json/activate/{page}", changing(pages::change).layer(Extension(Change::ACTIVATE)))
+        .route("/json/close/{page}", changing(pages::change).layer(Extension(Change::CLOSE)))
         .route("/kill/{id}", get(listing::kill).post(listing::kill).delete(listing::kill))
         .route("/browser_pools/{name}", patch(kernel::update))
         .route("/browsers/{id}", delete(kernel::delete))
@@ -79,8 +80,14 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/devtools/browser/{lease}/json/version", get(version::version_of_lease))
         .route("/devtools/browser/{lease}/json/protocol", get(version::protocol))
         .route("/devtools/browser/{lease}/json/new", put(pages::new_in_lease))
-        .route("/devtools/browser/{lease}/json/activate/{page}", changing(pages::activate_in_lease))
-        .route("/devtools/browser/{lease}/json/close/{page}", changing(pages::close_in_lease))
+        .route(
+            "/devtools/browser/{lease}/json/activate/{page}",
+            changing(pages::change_in_lease).layer(Extension(Change::ACTIVATE)),
+        )
+        .route(
+            "/devtools/browser/{lease}/json/close/{page}",
+            changing(pages::change_in_lease).layer(Extension(Change::CLOSE)),
+        )
         .route("/devtools/page/{page}", get(connect::page))
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(gateway.clone(), is_ours))

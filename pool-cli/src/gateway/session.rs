@@ -27,7 +27,7 @@ pub(super) struct Session {
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
-    /// What it is for, if it is for one call.
+    /// Kind of work, if it is for one call.
     pub(super) work: Option<WorkKind>,
     /// The trace that the client's request belongs to.
     pub(super) trace: Option<TraceParent>,

@@ -90,7 +90,7 @@ pub(super) struct HolderView {
     pub(super) peer: Option<String>,
     pub(super) tenant: Option<String>,
     pub(super) tracking_id: Option<String>,
-    /// What it is for, if it is for one call.
+    /// Kind of work, if it is for one call.
     pub(super) work: Option<&'static str>,
     pub(super) held_ms: u64,
 }
