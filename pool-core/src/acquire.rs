@@ -15,7 +15,7 @@ use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejectio
 /// An age beyond a day would only serve to overflow the clock.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the check may take of a resource for a request that does not wait.
+/// Maximum time for the check of a resource for a request that does not wait.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).

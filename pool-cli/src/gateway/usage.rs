@@ -25,7 +25,7 @@ use super::views::ms;
 use super::who::Who;
 use super::{Gateway, Problem};
 
-/// What was used, by one tenant, in some time.
+/// Use by one tenant, in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Used {
@@ -53,7 +53,7 @@ impl Used {
     }
 }
 
-/// What a session has used that is in the books already.
+/// Part of a session's use that is in the books already.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Booked {
     held_ms: u64,
@@ -191,8 +191,10 @@ impl Usage {
             (books.directory.clone(), books.hours.clone())
         };
         if let Some(directory) = directory {
-            let oldest = (hour_now() / HOURS).saturating_sub(KEPT_DAYS);
-            for day in (from / HOURS).max(oldest)..=to.saturating_sub(1) / HOURS {
+            let today = hour_now() / HOURS;
+            let oldest = today.saturating_sub(KEPT_DAYS);
+            // Days without end may be asked for.
+            for day in (from / HOURS).max(oldest)..=(to.saturating_sub(1) / HOURS).min(today) {
                 for (hour, tenants) in read(&directory, day)? {
                     // What is held here is newer.
                     hours.entry(hour).or_insert(tenants);
@@ -246,7 +248,7 @@ fn write(directory: &Path, day: u64, hours: &Hours) -> io::Result<()> {
     fs::rename(new, file)
 }
 
-/// What is asked for.
+/// Query of a request for usage.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     from: u64,
@@ -461,6 +463,7 @@ mod tests {
         };
         assert_eq!(count(hour, hour + 1), 7);
         assert_eq!((count(hour + 1, hour + 9), count(0, hour)), (0, 0));
+        assert_eq!(count(0, u64::MAX), 7, "no day of the future is looked for");
     }
 
     #[test]

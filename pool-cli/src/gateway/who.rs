@@ -15,7 +15,7 @@ use super::version::{PATH, PROTOCOL};
 use super::{LeaseQuery, Problem, Settings};
 use crate::config::{Config, LeaseKind, Scope, Secret, TenantConfig};
 
-/// Who has sent a request.
+/// Sender of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Who {
     /// Holder of the pool's own token; everybody, where there is none.
@@ -23,7 +23,7 @@ pub(super) enum Who {
     Tenant(Arc<Tenant>),
 }
 
-/// What the gateway knows of a tenant.
+/// A tenant, by its name and configuration.
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) name: String,
@@ -81,7 +81,7 @@ pub(super) fn is_token(token: &Secret, given: &str) -> bool {
     token.expose().as_bytes().ct_eq(given.as_bytes()).into()
 }
 
-/// What a route asks of a tenant.
+/// Permission that a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// Nothing but a token that is good.

@@ -36,7 +36,7 @@ use crate::work::{BadOrder, Done, Order, Product, WorkKind};
 /// The longest body; browserless has the same.
 const BODY: usize = 10 * 1024 * 1024;
 
-/// What bodies and answers of all calls may take together, in KiB.
+/// KiB that bodies and answers of all calls may take together.
 const ROOM: usize = 256 * 1024;
 
 /// Bytes of an answer that are sent at a time.
@@ -45,7 +45,7 @@ const PIECE: usize = 64 * 1024;
 /// Pieces of an answer that wait for its client.
 const PIECES: usize = 4;
 
-/// How long a client may take no piece of its answer, as over a WebSocket.
+/// Maximum time for which a client may take nothing of its answer, as over a WebSocket.
 const STALL: Duration = Duration::from_secs(30);
 
 /// Room for bodies and answers, so that calls by the hundred do not take the memory of the machine.

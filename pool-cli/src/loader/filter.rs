@@ -9,7 +9,7 @@ use url::Url;
 
 use super::Credentials;
 
-/// What becomes of the requests of a page, besides that they are sent.
+/// Filter of the requests of a page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     /// Requests to such addresses fail.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Filter, Wait};
 
-/// What holds in a page before its first request.
+/// State of a page before its first request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Furniture {
     /// Events after which it counts as loaded, all of them.
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What a page says of its browser.
+/// User agent of a page.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct UserAgent {

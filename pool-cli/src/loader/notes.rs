@@ -7,10 +7,10 @@ const MOST: usize = 1_000;
 /// Characters of a text that are kept.
 const LETTERS: usize = 8_192;
 
-/// What a page has done.
+/// Notes of what a page did.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    /// What is on its console.
+    /// Messages on its console.
     pub(crate) console: Vec<String>,
     /// Its requests.
     pub(crate) outbound: Vec<Outbound>,

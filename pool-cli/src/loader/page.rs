@@ -21,7 +21,7 @@ use super::{Answer, Furniture, Load, Trouble, Wait};
 /// have been lost among too many, or while the page moved from one renderer to another.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How often a page is asked for what is waited for.
+/// Interval at which a page is asked whether the wait is over.
 const OFTEN: Duration = Duration::from_millis(50);
 
 /// The document with all that stands before it, as Puppeteer's `content()` has it.
@@ -195,7 +195,7 @@ impl Page {
         self.notes.get_or_insert_default();
     }
 
-    /// What the page has done, if that was kept.
+    /// Returns the notes of the page, if any were kept.
     pub(crate) fn notes(&mut self) -> Notes {
         self.notes.take().unwrap_or_default()
     }

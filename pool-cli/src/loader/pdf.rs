@@ -8,7 +8,7 @@ use super::{Page, Trouble};
 /// Bytes of a PDF that are taken at a time.
 const CHUNK: u32 = 256 * 1024;
 
-/// How a page is printed: Puppeteer's options.
+/// Options for printing a page, as Puppeteer has them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct PdfOptions {

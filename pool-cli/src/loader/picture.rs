@@ -11,7 +11,7 @@ const SIDE: f64 = 16_384.0;
 /// The largest area of a picture, 4,096 by 16,384: what a shared lease may take.
 const AREA: f64 = 67_108_864.0;
 
-/// How a picture of a page is taken: Puppeteer's options.
+/// Options for a picture of a page, as Puppeteer has them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct PictureOptions {

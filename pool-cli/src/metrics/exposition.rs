@@ -60,7 +60,7 @@ const LEASES: [f64; 13] =
 /// Seconds: from a reset to a launch that is about to be given up.
 const WORK: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
-/// What became of a call of one-shot work.
+/// Outcome of a call of one-shot work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkOutcome {
     /// Its client has what it asked for.

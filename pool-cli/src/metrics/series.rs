@@ -96,7 +96,7 @@ impl<T, const N: usize> Family<T, N> {
     }
 }
 
-/// What one tenant of the configuration has at present, and has had since the start.
+/// Numbers of one tenant of the configuration, at present and since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TenantNumbers {
     /// Its name.

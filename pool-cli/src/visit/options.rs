@@ -15,13 +15,13 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// Number of retries of a URL.
     pub(crate) retries: u32,
-    /// What is owed to the hosts that are visited.
+    /// Limits for the sake of the hosts that are visited.
     pub(crate) manners: Manners,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
     /// What holds in each page before its first request.
     pub(crate) furniture: Arc<Furniture>,
-    /// What is taken of each page for its record.
+    /// Data to take of each page for its record.
     pub(crate) take: Take,
     /// Files stored of each page.
     pub(crate) files: Files,
@@ -43,12 +43,12 @@ impl Options {
         LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
     }
 
-    /// How pictures are taken.
+    /// Returns the options of pictures.
     pub(crate) fn picture(&self) -> PictureOptions {
         PictureOptions { full_page: self.full_page, ..PictureOptions::default() }
     }
 
-    /// How long an attempt may take: what is waited for on the page says by itself that it did not
+    /// Returns how long an attempt may take: what is waited for on the page says by itself that it did not
     /// come in time.
     pub(crate) fn patience(&self) -> Duration {
         match self.take.wait_for {

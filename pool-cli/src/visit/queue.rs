@@ -8,7 +8,7 @@ use url::Url;
 
 use super::Job;
 
-/// What a run owes to the hosts that it visits.
+/// Limits of a run for the sake of the hosts that it visits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manners {
     /// Pages of one host that may be in work at the same time; any number if there is none.

@@ -9,7 +9,7 @@ use crate::loader::{Page, Trouble};
 /// Links of a page that are taken.
 const LINKS: usize = 10_000;
 
-/// What is taken of each page besides files.
+/// Data to take of each page besides files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Take {
     /// A selector that must match something first.
@@ -34,7 +34,7 @@ pub(crate) struct Extract {
     attribute: Option<String>,
 }
 
-/// What was taken of a page.
+/// Data taken of a page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Taken {
     /// The value of the script.

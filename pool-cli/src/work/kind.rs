@@ -1,4 +1,4 @@
-/// What is taken of a page.
+/// Kind of work: the product that is taken of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum WorkKind {
     /// Its HTML.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::loader::{Cookie, Credentials, Interceptor, ResourceType, UserAgent, Viewport, Wait};
 
-/// What is wrong with a body: a sentence that names the member.
+/// Mistake in a body: a sentence that names the member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadOrder(pub(crate) String);
 

@@ -14,7 +14,7 @@ use crate::loader::{
     Encoding, Filter, Furniture, Page, PdfOptions, PictureOptions, Trouble, UserAgent, Wait,
 };
 
-/// How long a page may load, and a tag that is added to it, if nothing else is asked for; as in
+/// Maximum time a page may load, and a tag that is added to it, if nothing else is asked for; as in
 /// Puppeteer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,12 +26,12 @@ const MOST: usize = 1_000;
 const SIDE: f64 = 16_384.0;
 const AREA: f64 = 67_108_864.0;
 
-/// What a call asks for.
+/// Order of a call.
 #[derive(Debug)]
 pub(crate) struct Order {
     content: Content,
     furniture: Arc<Furniture>,
-    /// How long the page may load; `None` for as long as the call may last.
+    /// Maximum time the page may load; `None` for as long as the call may last.
     patience: Option<Duration>,
     styles: Vec<Tag>,
     scripts: Vec<Tag>,

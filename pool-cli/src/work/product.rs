@@ -12,7 +12,7 @@ pub(crate) struct Done {
     pub(crate) answer: Option<Answer>,
 }
 
-/// What was taken of a page.
+/// Data taken of a page.
 #[derive(Debug)]
 pub(crate) enum Product {
     Html(String),

@@ -8,10 +8,10 @@ use crate::loader::{Page, PictureFormat, PictureOptions, Trouble};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// How long an element may take to be there, if nothing else is asked for.
+/// Maximum time an element may take to be there, if nothing else is asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the page is asked for those that are missing.
+/// Interval at which the page is asked for those that are missing.
 const OFTEN: Duration = Duration::from_millis(50);
 
 /// What is taken of the elements of a page.
@@ -93,7 +93,7 @@ impl Scrape {
     }
 }
 
-/// What those look at who search for a mistake.
+/// Returns the debug output of a call.
 async fn report(page: &mut Page, debug: DebugOptions) -> Result<Value, Trouble> {
     let html = if debug.html { Some(page.html().await?) } else { None };
     let screenshot = if debug.screenshot {

@@ -8,13 +8,13 @@ use super::members::{
 };
 use crate::loader::{Page, Trouble};
 
-/// How long is waited if nothing else is asked for; as in Puppeteer.
+/// Maximum wait if nothing else is asked for; as in Puppeteer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a page is asked.
+/// Interval at which a page is asked.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// What is waited for once a page is loaded, in this order.
+/// Waits once a page is loaded, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     pub(super) event: Option<WaitForEvent>,

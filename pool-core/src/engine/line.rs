@@ -42,7 +42,7 @@ impl Default for Line {
     }
 }
 
-/// What a group brings along when it joins a line.
+/// Room and stride of a group in a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     /// Leases that it may still get.

@@ -59,7 +59,7 @@ impl Parties {
         }
     }
 
-    /// What follows is no matter of shares alone.
+    /// Begins to compare anew: what follows is no matter of shares alone.
     pub(super) fn begin_anew(&mut self) {
         self.windows.clear();
     }
