@@ -1,0 +1,441 @@
+//! A node of the fleet as a pure state machine.
+//!
+//! [`Engine`] has no clock, no I/O, no tasks and no chance of its own: each of its methods is told
+//! what time it is, and pushes [`Effects`], which its driver carries out. A node's shell drives it
+//! over a transport and a pool; the simulation drives thousands in virtual time, the same way.
+//!
+//! Three parts work side by side, and have no knowledge of each other: [`Membership`] (beats, names,
+//! phases, which shards to listen to), [`Asker`] (the clients that wait at this node, and what is
+//! asked for them elsewhere), and [`Holder`] (the requests of other nodes that wait here, and what
+//! is offered to them).
+//!
+//! # The local pool
+//!
+//! An engine asks the pool of its node by [`Effect::Acquire`], which names a [`Ticket`], and is told
+//! by [`Engine::pooled`] what became of it. The driver tries at once and reports
+//! [`Pooled::Granted`], [`Pooled::Queued`] or [`Pooled::Refused`]; after `Queued`, one of the other two
+//! follows. `Acquire` with a ticket that waits already replaces what waits, its age kept.
+//! [`Effect::Abandon`] ends the wait: a grant that has crossed it is given back untouched.
+
+mod asker;
+mod holder;
+mod membership;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use asker::Asker;
+pub use holder::Holder;
+pub use membership::{Membership, SHARDS, shard};
+
+use crate::message::{
+    Answer, Ask, Asks, Beat, Cancel, Cannot, Incarnation, Load, Message, NodeName, Offer,
+    OfferReply, Wanted, Who, WhoReply,
+};
+
+/// A client that waits at this node. Unique within a run, and the number of its ask elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);
+
+/// A request of this engine to the pool of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ticket {
+    /// For a client of this node.
+    Own(WaiterId),
+    /// For a client of another node.
+    Remote(u64),
+}
+
+/// What the engine requires of the pool of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquire {
+    /// What the client requires.
+    pub request: Arc<Wanted>,
+    /// How long it has waited so far (`Request::waited`).
+    pub waited: Duration,
+    /// How long it will go on waiting.
+    pub left: Duration,
+    /// Whether a resource may be created for it (`Request::without_creating`).
+    pub creates: bool,
+}
+
+/// What the pool of the node says to an [`Effect::Acquire`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pooled {
+    /// A resource is leased. The driver holds it under the ticket; the id names it in the fleet.
+    Granted(Arc<str>),
+    /// The request waits.
+    Queued {
+        /// Whether a resource is being created for it, as far as can be told.
+        launching: bool,
+    },
+    /// The request is refused, at once or after it had waited.
+    Refused(Cannot),
+}
+
+/// Where a message is published.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Beats of the nodes of a zone (empty: none) that hash into a shard.
+    Beat {
+        /// The zone.
+        zone: Arc<str>,
+        /// Below [`SHARDS`].
+        shard: u16,
+    },
+    /// Asks to a node.
+    Ask(NodeName),
+    /// Lists of standing asks to a node.
+    Asks(NodeName),
+    /// Cancels to a node.
+    Cancel(NodeName),
+    /// Answers to a gateway.
+    Answer(NodeName),
+}
+
+/// Beats to listen to. A part that is `None` matches all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listen {
+    /// The zone.
+    pub zone: Option<Arc<str>>,
+    /// The shard.
+    pub shard: Option<u16>,
+}
+
+/// Where a client's lease is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the pool of this node: the driver holds it under the waiter's ticket.
+    Here {
+        /// Id of the lease.
+        lease: Arc<str>,
+    },
+    /// At another node. The driver connects to it and reports [`Engine::connected`] or
+    /// [`Engine::connect_failed`] within [`Settings::connect`].
+    There {
+        /// The node.
+        node: NodeName,
+        /// The node's run.
+        incarnation: Incarnation,
+        /// Id of the lease.
+        lease: Arc<str>,
+        /// Where the node is reached.
+        address: Arc<str>,
+    },
+}
+
+/// Something that the driver of an engine is to do.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Publish a message, without an answer.
+    Publish(Topic, Message),
+    /// Send an offer to a gateway, wait for its answer for [`Settings::offer`] at most, and report
+    /// [`Engine::offer_answered`], with `None` at once if nobody listens there.
+    Offer(NodeName, Offer),
+    /// Ask for the live node of a name, wait for the answer for [`Settings::offer`] at most, and report
+    /// [`Engine::who_answered`].
+    Who(Who),
+    /// Listen to these beats from now on, and to no others.
+    Listen(BTreeSet<Listen>),
+    /// Ask the pool of this node.
+    Acquire(Ticket, Acquire),
+    /// End a wait in the pool of this node; give back untouched what is granted under the ticket.
+    Abandon(Ticket),
+    /// Give back untouched what is held under the ticket.
+    GiveBack(Ticket),
+    /// Let another node connect to the lease that is held under the ticket.
+    Expect {
+        /// The lease.
+        ticket: Ticket,
+        /// Its id.
+        lease: Arc<str>,
+        /// The node that will connect.
+        gateway: NodeName,
+    },
+    /// A client has its lease.
+    Serve(WaiterId, Place),
+    /// A client gets no lease.
+    Refuse(WaiterId, Cannot),
+    /// The name is free: the node is part of the fleet.
+    Joined,
+    /// Another live node has this node's name. Before [`Effect::Joined`]: refuse to start.
+    /// After it: this node is the younger one and drains.
+    NameTaken(Arc<Beat>),
+}
+
+/// What an engine has to be done, in order.
+#[derive(Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// Creates an empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds something to do.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// Takes out all that is to do, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.0.drain(..)
+    }
+}
+
+/// Times and counts of the protocol. The defaults are what the simulation was run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Time between two beats of a node. Default: 1 s.
+    pub beat: Duration,
+    /// Shortest time between two beats. Default: 250 ms.
+    pub beat_spacing: Duration,
+    /// A node that was not heard for so long is gone. Default: 3 s.
+    pub gone: Duration,
+    /// Time between two lists of standing asks. Default: 1 s.
+    pub refresh: Duration,
+    /// Asks of a gateway that was not heard for so long are over. Default: 3 s.
+    pub asks_expire: Duration,
+    /// Nodes that are asked for one client at the same time, besides its own. Default: 8.
+    pub width: usize,
+    /// How long the first node has before others are asked too. Default: 30 ms.
+    pub first: Duration,
+    /// How long the node that may create has to answer before another one may. Default: 500 ms.
+    pub creator: Duration,
+    /// How long a gateway has to answer an offer, and a node to answer `who`. Default: 500 ms.
+    pub offer: Duration,
+    /// How long a gateway has to connect after it has accepted. Default: 2 s.
+    pub connect: Duration,
+    /// Asks for free places that were heard of are spread over so long. Default: 20 ms.
+    pub jitter: Duration,
+    /// Messages (asks, answers, offers and their replies, cancels) for one client. Default: 25.
+    pub messages: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(1),
+            beat_spacing: Duration::from_millis(250),
+            gone: Duration::from_secs(3),
+            refresh: Duration::from_secs(1),
+            asks_expire: Duration::from_secs(3),
+            width: 8,
+            first: Duration::from_millis(30),
+            creator: Duration::from_millis(500),
+            offer: Duration::from_millis(500),
+            connect: Duration::from_secs(2),
+            jitter: Duration::from_millis(20),
+            messages: 25,
+        }
+    }
+}
+
+/// A client's request, as the gateway hands it to the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// What it requires.
+    pub request: Arc<Wanted>,
+    /// How long it may wait.
+    pub timeout: Duration,
+    /// Nodes to ask first, such as those that have the newest copy of its profile.
+    pub prefer: Vec<NodeName>,
+    /// The one node that may serve it, if only one may: the home of its profile.
+    pub only: Option<NodeName>,
+}
+
+impl Waiting {
+    /// Creates a request that any node may serve.
+    #[must_use]
+    pub fn new(request: Arc<Wanted>, timeout: Duration) -> Self {
+        Self { request, timeout, prefer: Vec::new(), only: None }
+    }
+}
+
+/// A node of the fleet: all three parts, behind one door.
+#[derive(Debug)]
+pub struct Engine {
+    membership: Membership,
+    asker: Asker,
+    holder: Holder,
+}
+
+impl Engine {
+    /// Creates the engine of a node. Its first beat says who it is; equal seeds behave equally.
+    #[must_use]
+    pub fn new(own: Beat, settings: Settings, seed: u64, now: Instant) -> Self {
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        Self {
+            asker: Asker::new(&own, settings.clone(), seeds.fork()),
+            holder: Holder::new(&own, settings.clone()),
+            membership: Membership::new(own, settings, seeds, now),
+        }
+    }
+
+    /// Joins the fleet: asks whether the name is taken, then [`Effect::Joined`] or
+    /// [`Effect::NameTaken`] follows.
+    pub fn start(&mut self, now: Instant, fx: &mut Effects) {
+        self.membership.start(now, fx);
+    }
+
+    /// Takes in a message that was published to this node. Those that are answered have methods of
+    /// their own ([`offered`](Self::offered), [`who`](Self::who)) and are ignored here.
+    pub fn receive(&mut self, message: Message, now: Instant, fx: &mut Effects) {
+        match message {
+            Message::Beat(beat) => self.beat(&beat, now, fx),
+            Message::Ask(ask) => self.holder.ask(ask, now, fx),
+            Message::Asks(asks) => self.holder.asks(&asks, now, fx),
+            Message::Cancel(cancel) => self.holder.cancel(&cancel, now, fx),
+            Message::Answer(answer) => self.asker.answer(&answer, &self.membership, now, fx),
+            Message::Offer(_) | Message::OfferReply(_) | Message::Who(_) | Message::WhoReply(_) => {
+            }
+        }
+    }
+}
+
+/// Offers and names.
+impl Engine {
+    /// Takes in an offer of another node, and returns the reply to it.
+    pub fn offered(&mut self, offer: &Offer, now: Instant, fx: &mut Effects) -> OfferReply {
+        self.asker.offered(offer, now, fx)
+    }
+
+    /// Takes in the reply to an [`Effect::Offer`]; `None` if there was none in time, or nobody
+    /// listens.
+    pub fn offer_answered(
+        &mut self,
+        offer: u64,
+        reply: Option<OfferReply>,
+        now: Instant,
+        fx: &mut Effects,
+    ) {
+        self.holder.offer_answered(offer, reply, now, fx);
+    }
+
+    /// Returns the reply to `who`, if this node is the one to reply.
+    #[must_use]
+    pub fn who(&self, who: &Who) -> Option<WhoReply> {
+        self.membership.who(who)
+    }
+
+    /// Takes in the reply to an [`Effect::Who`]; `None` if there was none in time, or nobody
+    /// listens.
+    pub fn who_answered(&mut self, reply: Option<&WhoReply>, now: Instant, fx: &mut Effects) {
+        self.membership.who_answered(reply, now, fx);
+    }
+
+    fn beat(&mut self, beat: &Arc<Beat>, now: Instant, fx: &mut Effects) {
+        self.membership.beat(beat, now, fx);
+    }
+}
+
+/// The pool of the node.
+impl Engine {
+    /// Takes in what the pool says to an [`Effect::Acquire`].
+    pub fn pooled(&mut self, ticket: Ticket, said: Pooled, now: Instant, fx: &mut Effects) {
+        match ticket {
+            Ticket::Own(waiter) => self.asker.pooled(waiter, said, &self.membership, now, fx),
+            Ticket::Remote(ask) => self.holder.pooled(ask, said, now, fx),
+        }
+    }
+
+    /// Takes in what the pool has now. To be called when it has changed.
+    pub fn load(&mut self, load: Load, now: Instant, fx: &mut Effects) {
+        self.membership.load(load, now, fx);
+    }
+
+    /// Takes in that another node has connected to a lease of this node: it is no longer the
+    /// engine's concern, and ends as leases do.
+    pub fn taken(&mut self, ticket: Ticket) {
+        if let Ticket::Remote(ask) = ticket {
+            self.holder.taken(ask);
+        }
+    }
+}
+
+/// The clients of the node.
+impl Engine {
+    /// Takes in a client's request. [`Effect::Serve`] or [`Effect::Refuse`] follows, at its
+    /// timeout at the latest.
+    pub fn acquire(&mut self, waiting: Waiting, now: Instant, fx: &mut Effects) -> WaiterId {
+        self.asker.acquire(waiting, now, fx)
+    }
+
+    /// Takes in that a client has gone. Nothing follows for it.
+    pub fn give_up(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
+        self.asker.give_up(waiter, now, fx);
+    }
+
+    /// Takes in that the driver is connected to the lease of [`Place::There`].
+    pub fn connected(&mut self, waiter: WaiterId) {
+        self.asker.connected(waiter);
+    }
+
+    /// Takes in that the lease of [`Place::There`] cannot be connected to: the client waits on,
+    /// with its age.
+    pub fn connect_failed(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
+        self.asker.connect_failed(waiter, &self.membership, now, fx);
+    }
+}
+
+/// The node as a whole.
+impl Engine {
+    /// Offers nothing more to other nodes, and says so. Clients of this node wait on.
+    pub fn drain(&mut self, now: Instant, fx: &mut Effects) {
+        self.holder.drain(now, fx);
+        self.membership.phase(crate::message::Phase::Draining, now, fx);
+    }
+
+    /// Serves again after a drain.
+    pub fn undrain(&mut self, now: Instant, fx: &mut Effects) {
+        self.holder.undrain();
+        self.membership.phase(crate::message::Phase::Running, now, fx);
+    }
+
+    /// Leaves the fleet: refuses the clients that wait here, and beats for the last time.
+    pub fn leave(&mut self, now: Instant, fx: &mut Effects) {
+        self.asker.close(now, fx);
+        self.holder.drain(now, fx);
+        self.membership.phase(crate::message::Phase::Gone, now, fx);
+    }
+
+    /// Does what is due. To be called at [`alarm`](Self::alarm), or later.
+    pub fn tick(&mut self, now: Instant, fx: &mut Effects) {
+        self.membership.tick(now, fx);
+        self.holder.tick(now, fx);
+        self.asker.tick(&self.membership, now, fx);
+    }
+
+    /// Returns the next moment at which [`tick`](Self::tick) has something to do.
+    #[must_use]
+    pub fn alarm(&self) -> Option<Instant> {
+        [self.membership.alarm(), self.holder.alarm(), self.asker.alarm()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Returns the nodes of the fleet, as far as this one knows.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Returns the clients that wait here.
+    #[must_use]
+    pub fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// Returns the requests of other nodes that wait here.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}

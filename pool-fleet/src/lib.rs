@@ -1,0 +1,20 @@
+//! One pool on many machines.
+//!
+//! A resource never leaves its node, and the node is the only authority over its resources: there
+//! is nothing to lock, to elect or to share. A request that its own node cannot serve at once waits
+//! in the queues of several nodes at the same time. The node that grants it first offers; the
+//! request accepts one offer, and the others are called off. Each node orders its queue by age, and
+//! an ask brings its age along, so the order of the fleet is the order of the node.
+//!
+//! The crate knows no browser and no HTTP. It has:
+//!
+//! - [`Message`], what nodes send each other, and its JSON;
+//! - [`engine`], a node as a pure state machine without clock, I/O or tasks.
+
+pub mod engine;
+mod message;
+
+pub use message::{
+    Answer, Ask, Asks, Beat, Cancel, Cannot, ClassLoad, DecodeError, Incarnation, Load, Message,
+    NodeName, Offer, OfferReply, Outcome, Phase, Reason, VERSION, Wanted, Who, WhoReply,
+};

@@ -1,0 +1,443 @@
+//! The messages that nodes send each other, and their JSON.
+//!
+//! Every message is one JSON object with the fields `v` (the version of the protocol) and `type`.
+//! Fields that a reader has no knowledge of are ignored, so versions N and N+1 work together; a
+//! message of a version that is too new is refused as [`DecodeError::TooNew`]. Durations are whole
+//! milliseconds, since the clocks of two machines differ and only lengths of time travel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Version of the protocol that this crate writes, and the newest that it reads.
+pub const VERSION: u8 = 1;
+
+/// A node's name, as configured. Nodes of one fleet have different names.
+pub type NodeName = Arc<str>;
+
+/// One run of a node: different at each start, and greater for the one that started later.
+///
+/// It is made of the wall clock (milliseconds since 1970, upper 44 bits) and chance (lower 20
+/// bits), and written as 16 hexadecimal digits. Where clocks differ, the order may not be that of
+/// the starts, but it is the same for everybody that compares two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    /// Number of bits that chance fills.
+    const RANDOM_BITS: u32 = 20;
+
+    /// Creates the incarnation of a node that starts at this time since 1970.
+    #[must_use]
+    pub fn new(since_1970: Duration, random: u32) -> Self {
+        let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let chance = u64::from(random) & ((1 << Self::RANDOM_BITS) - 1);
+        Self(millis << Self::RANDOM_BITS | chance)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Incarnation({self})")
+    }
+}
+
+impl FromStr for Incarnation {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+impl Serialize for Incarnation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Incarnation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| serde::de::Error::custom("16 hexadecimal digits expected"))
+    }
+}
+
+/// Anything that one node sends another about leases and presence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Message {
+    /// A node tells how it is.
+    Beat(Arc<Beat>),
+    /// A gateway has a request stand in a node's queue, or changes one that stands there.
+    Ask(Ask),
+    /// A gateway lists its requests that still stand at a node.
+    Asks(Asks),
+    /// A gateway calls off requests.
+    Cancel(Cancel),
+    /// A node says what became of an ask.
+    Answer(Answer),
+    /// A node offers a lease; answered by [`Message::OfferReply`].
+    Offer(Offer),
+    /// A gateway takes or declines an offer.
+    OfferReply(OfferReply),
+    /// Asks for the live node of a name; answered by [`Message::WhoReply`].
+    Who(Who),
+    /// The live node of a name answers.
+    WhoReply(WhoReply),
+}
+
+/// The state in which a node is, for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It asks whether its name is taken, and has no leases to offer yet.
+    Starting,
+    /// It serves.
+    #[default]
+    Running,
+    /// It offers nothing more; its leases finish.
+    Draining,
+    /// It has ended: its last beat.
+    Gone,
+}
+
+/// What a node tells of itself, once a second and when something changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Beat {
+    /// Name of the node.
+    pub node: NodeName,
+    /// The run of the node that beats.
+    pub incarnation: Incarnation,
+    /// Counts this incarnation's beats, so that one that comes late is recognised.
+    pub sequence: u64,
+    /// Where the other nodes reach it (`ws://10.0.1.7:3000`).
+    pub address: Arc<str>,
+    /// Version of its program.
+    pub version: Arc<str>,
+    /// Its state.
+    pub phase: Phase,
+    /// Labels of the node (`zone`), from its configuration.
+    #[serde(default)]
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// What its pool has.
+    pub load: Load,
+    /// Profiles that it can serve.
+    #[serde(default)]
+    pub profiles: BTreeSet<Arc<str>>,
+    /// Whether it makes profiles that it does not know. Default: no.
+    #[serde(default)]
+    pub any_profile: bool,
+    /// Regions that it can serve.
+    #[serde(default)]
+    pub regions: BTreeSet<Arc<str>>,
+}
+
+impl Beat {
+    /// Creates the first beat of a node, with nothing in its pool.
+    #[must_use]
+    pub fn new(node: impl Into<NodeName>, incarnation: Incarnation, address: &str) -> Self {
+        Self {
+            node: node.into(),
+            incarnation,
+            sequence: 0,
+            address: address.into(),
+            version: Arc::from(""),
+            phase: Phase::Starting,
+            labels: BTreeMap::new(),
+            load: Load::default(),
+            profiles: BTreeSet::new(),
+            any_profile: false,
+            regions: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the zone in which the node is, if its configuration names one.
+    #[must_use]
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.labels.get("zone")
+    }
+}
+
+/// How many of what a node's pool has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Resources that may exist at once, in any state.
+    pub places: u32,
+    /// Resources that could be created now for a class that is not listed: free places, as far
+    /// as limits and the breaker allow.
+    pub room: u32,
+    /// By class, named as `pool_core::Class` displays itself (`default`, `profile=work`).
+    #[serde(default)]
+    pub classes: BTreeMap<Arc<str>, ClassLoad>,
+}
+
+/// How many of one class a node's pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClassLoad {
+    /// Ready to be leased.
+    pub idle: u32,
+    /// Leased.
+    pub leased: u32,
+    /// Being created.
+    pub creating: u32,
+    /// Requests that wait for one, of this node's clients and of others.
+    pub waiting: u32,
+    /// How many more could be created now, as far as the class's limit allows.
+    pub room: u32,
+}
+
+/// What a client requires of a lease, the same at each node that is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Class of the resource, as the gateway's policies have it.
+    pub class: Arc<str>,
+    /// The request's labels (`profile`, `region`, `tenant`).
+    #[serde(default)]
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// 1 (most urgent) to 10. Default: the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// The trace that the lease belongs to, as `traceparent` writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Arc<str>>,
+}
+
+/// Has a request stand in the queue of a node, or changes one that stands there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Ask {
+    /// Node at which the client waits.
+    pub gateway: NodeName,
+    /// The gateway's run: asks of an earlier one are over.
+    pub incarnation: Incarnation,
+    /// Number of the ask, unique within the gateway's run.
+    pub id: u64,
+    /// Counts the changes to it; a lower one that comes late is ignored.
+    pub revision: u32,
+    /// What it asks for.
+    pub request: Arc<Wanted>,
+    /// How long the client has waited so far.
+    pub waited_ms: u64,
+    /// How long it will go on waiting.
+    pub left_ms: u64,
+    /// Whether the node may create a resource for it. One node of all that are asked may.
+    pub creates: bool,
+}
+
+/// Lists the asks of a gateway that still stand at a node: others are over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Asks {
+    /// The gateway.
+    pub gateway: NodeName,
+    /// The gateway's run.
+    pub incarnation: Incarnation,
+    /// Counts the lists to this node, so that one that comes late is recognised.
+    pub sequence: u64,
+    /// The highest number that the gateway had given to an ask: a later one is not covered.
+    pub up_to: u64,
+    /// All that stand, in ascending order.
+    pub ids: Vec<u64>,
+}
+
+/// Calls off asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cancel {
+    /// The gateway.
+    pub gateway: NodeName,
+    /// The gateway's run.
+    pub incarnation: Incarnation,
+    /// The asks that are over.
+    pub ids: Vec<u64>,
+}
+
+/// Tells a gateway what became of its ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The node that answers.
+    pub node: NodeName,
+    /// The node's run.
+    pub incarnation: Incarnation,
+    /// The gateway's run in which it asked.
+    pub asked_by: Incarnation,
+    /// Number of the ask.
+    pub id: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of an ask, short of an offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It stands in the queue, and nothing is created for it.
+    Queued,
+    /// A resource is being created for it.
+    Launching,
+    /// The node has no knowledge of it: the ask was lost.
+    Unknown,
+    /// The node cannot serve it.
+    Cannot(Cannot),
+}
+
+/// The reason for which a node cannot serve a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cannot {
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The stable code of the refusal (`unknown_profile`), as the node's own clients get it.
+    pub code: Arc<str>,
+    /// A sentence for people, with the last error if there is one.
+    pub message: Arc<str>,
+    /// How long until it is worth another try, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Cannot {
+    /// Creates a reason.
+    #[must_use]
+    pub fn new(reason: Reason, code: &str, message: &str) -> Self {
+        Self { reason, code: code.into(), message: message.into(), retry_after_ms: None }
+    }
+}
+
+/// Kinds of reasons, from the mildest to the worst: of several nodes' reasons, the client is told
+/// the worst.
+///
+/// A node that does not know a profile says least, since another one may have it; a node that
+/// cannot create anything says most, since it is out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The request's time is over.
+    Timeout,
+    /// The node has no such profile or region, or refuses it for a reason of its own.
+    Unknown,
+    /// The node drains, or has not started yet.
+    Draining,
+    /// The queue is full.
+    Full,
+    /// The client has used up its share there.
+    Exhausted,
+    /// No resource can be created, and none is alive: the breaker is open.
+    Unavailable,
+    /// The request makes no sense, or is forbidden. No other node is tried.
+    Refused,
+}
+
+/// Offers a lease for an ask. The gateway accepts one offer for each ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Offer {
+    /// Number of the offer, unique within the node's run.
+    pub offer: u64,
+    /// Number of the ask.
+    pub ask: u64,
+    /// The gateway's run in which it asked.
+    pub asked_by: Incarnation,
+    /// The node that offers.
+    pub node: NodeName,
+    /// The node's run.
+    pub incarnation: Incarnation,
+    /// Id of the lease (`worker-7.76a6…`).
+    pub lease: Arc<str>,
+    /// Where the node is reached.
+    pub address: Arc<str>,
+}
+
+/// Takes or declines an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum OfferReply {
+    /// The gateway connects to the lease within two seconds.
+    Accept,
+    /// The request is over, or was served elsewhere.
+    Decline,
+}
+
+/// Asks for the live node of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Who {
+    /// The name.
+    pub node: NodeName,
+    /// The run of the node that asks about its own name; `None` from anybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting: Option<Incarnation>,
+}
+
+/// Answers [`Who`] with the last beat of the live node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WhoReply {
+    /// How the node is.
+    pub beat: Arc<Beat>,
+}
+
+/// Error returned for bytes that are no message of ours.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The sender speaks a protocol that is too new for this node.
+    #[error("the message is of version {found} of the protocol; this node reads up to {VERSION}")]
+    TooNew {
+        /// Version of the message.
+        found: u64,
+    },
+    /// The bytes are no JSON, or no message.
+    #[error("not a message of the fleet: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    v: u8,
+    #[serde(flatten)]
+    message: &'a Message,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u64,
+}
+
+impl Message {
+    /// Returns the message as JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(&Written { v: VERSION, message: self })
+            .expect("a message has string keys and nothing that can fail")
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::TooNew`] by the version alone, whatever else is in the message;
+    /// [`DecodeError::Malformed`] for anything else that cannot be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let Version { v } = serde_json::from_slice(bytes)?;
+        if v > u64::from(VERSION) {
+            return Err(DecodeError::TooNew { found: v });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
