@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
+.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,10 @@ test: chromium clients tmux cargo-deny ## Install what the tests need and run ev
 
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
+
+tools-quick: chromium ## Those of the tools that need little to be installed
+	scripts/install-clients tools-quick
+	scripts/test tools-quick
 
 tools: chromium ## The tools that people drive a Chromium with, unmodified, each beside a plain Chromium
 	scripts/install-clients tools

@@ -35,12 +35,14 @@ const out = join(folder, 'results.jsonl');
 const peer = (script, ...more) => (engine) => [
   process.execPath, [`${here}${script}`, list, '--out', out, '--engine', engine, '--concurrency', values.concurrency, ...more],
 ];
+const visit = (more = '') => (engine) => {
+  const config = join(folder, `${engine}.toml`);
+  writeFileSync(config, `[chrome]\nengine = "${engine}"\n${more}`);
+  return [values['pool-cli'], ['visit', '--config', config, list, '--out', out, '--concurrency', values.concurrency]];
+};
 const CONTENDERS = {
-  'pool-cli': (engine) => {
-    const config = join(folder, `${engine}.toml`);
-    writeFileSync(config, `[chrome]\nengine = "${engine}"\n`);
-    return [values['pool-cli'], ['visit', '--config', config, list, '--out', out, '--concurrency', values.concurrency]];
-  },
+  'pool-cli': visit(),
+  'pool-cli guarded': visit('[egress]\nprivate = "deny"\nallow = ["127.0.0.1"]\n'),
   'puppeteer-cluster': peer('puppeteer-cluster.mjs'),
   'crawlee (puppeteer)': peer('crawlee.mjs'),
   'crawlee (playwright)': peer('crawlee.mjs', '--library', 'playwright'),
