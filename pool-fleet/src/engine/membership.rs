@@ -1,11 +1,18 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Beat, Effect, Effects, Load, Settings, Who, WhoReply};
-use crate::message::Phase;
+use super::{Beat, Effect, Effects, Listen, Load, Message, Settings, Topic, Who, WhoReply};
+use crate::message::{NodeName, Phase, Wanted};
 
 /// Number of shards into which the nodes of a zone hash.
 pub const SHARDS: u16 = 256;
+
+/// Number of nodes that a node listens to, where there are more. Enough to always know free places
+/// at 97 % use, and 200 beats a second.
+const HEARD: usize = 200;
+/// How often `who` is sent at the start before no answer counts as one: a message may be lost.
+const WHO_ATTEMPTS: u32 = 2;
 
 /// Returns the shard of a node's beats, by the FNV-1a hash of its name.
 #[must_use]
@@ -14,7 +21,7 @@ pub fn shard(node: &str) -> u16 {
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     // The upper bits depend on every byte of the name, the lowest ones less so.
-    ((hash >> 16 ^ hash) % u32::from(SHARDS)) as u16
+    ((hash >> 16 ^ hash) & u32::from(SHARDS - 1)) as u16
 }
 
 /// The nodes of the fleet, as far as one of them knows, and its own beat.
@@ -22,39 +29,250 @@ pub fn shard(node: &str) -> u16 {
 pub struct Membership {
     own: Beat,
     settings: Settings,
+    rng: fastrand::Rng,
+    /// Other nodes by name. Those that have said goodbye stay until they would be gone, so that a
+    /// beat that comes late does not bring them back.
+    nodes: BTreeMap<NodeName, Known>,
+    scope: Scope,
+    /// `who` was sent so often, while the node starts.
+    asked: u32,
+    last_beat: Option<Instant>,
+    /// `None` until the node has joined, and after it has left.
+    next_beat: Option<Instant>,
+}
+
+/// Another node.
+#[derive(Debug)]
+struct Known {
+    beat: Arc<Beat>,
+    shard: u16,
+    heard: Instant,
+    /// Asks that this node has sent there since the beat: free places that are no longer free.
+    claimed: u32,
+}
+
+/// What has happened to another node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing that others need to know.
+    Nothing,
+    /// It is known, and its load may have changed.
+    Alive,
+    /// It is no longer there, or has become another run of the same name.
+    Gone,
+    /// It is an older node of this node's name.
+    Namesake,
 }
 
 impl Membership {
-    pub(super) fn new(own: Beat, settings: Settings, _: fastrand::Rng, _: Instant) -> Self {
-        Self { own, settings }
+    pub(super) fn new(own: Beat, settings: Settings, mut rng: fastrand::Rng) -> Self {
+        let scope = Scope::new(&own, &mut rng);
+        Self {
+            own,
+            settings,
+            rng,
+            nodes: BTreeMap::new(),
+            scope,
+            asked: 0,
+            last_beat: None,
+            next_beat: None,
+        }
     }
 
-    pub(super) fn start(&mut self, _: Instant, fx: &mut Effects) {
-        fx.push(Effect::Joined);
+    pub(super) fn start(&mut self, fx: &mut Effects) {
+        fx.push(Effect::Listen(self.scope.listen()));
+        self.ask_who(fx);
     }
 
-    pub(super) fn beat(&mut self, _: &Arc<Beat>, _: Instant, _: &mut Effects) {}
-
-    pub(super) fn who(&self, _: &Who) -> Option<WhoReply> {
-        None
+    fn ask_who(&mut self, fx: &mut Effects) {
+        self.asked += 1;
+        let node = self.own.node.clone();
+        fx.push(Effect::Who(Who { node, starting: Some(self.own.incarnation) }));
     }
 
-    pub(super) fn who_answered(&mut self, _: Option<&WhoReply>, _: Instant, _: &mut Effects) {}
+    pub(super) fn who(&self, who: &Who) -> Option<WhoReply> {
+        if who.node != self.own.node {
+            return None;
+        }
+        let replies = match (who.starting, self.own.phase) {
+            (Some(theirs), _) if theirs == self.own.incarnation => false,
+            // Of two that start at the same time, the older one replies.
+            (Some(theirs), Phase::Starting) => self.own.incarnation < theirs,
+            (Some(_), Phase::Running | Phase::Draining) => true,
+            (None, Phase::Running | Phase::Draining) => true,
+            (None, Phase::Starting) | (_, Phase::Gone) => false,
+        };
+        replies.then(|| WhoReply { beat: Arc::new(self.own.clone()) })
+    }
 
-    pub(super) fn load(&mut self, load: Load, _: Instant, _: &mut Effects) {
+    pub(super) fn who_answered(
+        &mut self,
+        reply: Option<&WhoReply>,
+        now: Instant,
+        fx: &mut Effects,
+    ) {
+        if self.own.phase != Phase::Starting {
+            return;
+        }
+        match reply {
+            Some(reply) => fx.push(Effect::NameTaken(Arc::clone(&reply.beat))),
+            None if self.asked < WHO_ATTEMPTS => self.ask_who(fx),
+            None => {
+                self.own.phase = Phase::Running;
+                fx.push(Effect::Joined);
+                self.publish(now, fx);
+            }
+        }
+    }
+
+    /// Takes in a beat. Returns what it means for the node that beats.
+    pub(super) fn beat(&mut self, beat: &Arc<Beat>, now: Instant, fx: &mut Effects) -> Heard {
+        if beat.node == self.own.node {
+            return self.namesake(beat, fx);
+        }
+        let heard = match self.nodes.get_mut(&beat.node) {
+            Some(known) => {
+                let of_old = now.saturating_duration_since(known.heard) > self.settings.gone;
+                if !of_old && !succeeds(beat, &known.beat) {
+                    return Heard::Nothing;
+                }
+                let same = beat.incarnation == known.beat.incarnation;
+                known.beat = Arc::clone(beat);
+                known.heard = now;
+                known.claimed = 0;
+                if same && beat.phase == Phase::Running { Heard::Alive } else { Heard::Gone }
+            }
+            None if beat.phase == Phase::Gone => return Heard::Nothing,
+            None => {
+                let shard = shard(&beat.node);
+                if !self.scope.covers(beat, shard) {
+                    return Heard::Nothing;
+                }
+                let beat = Arc::clone(beat);
+                let node = Arc::clone(&beat.node);
+                self.nodes.insert(node, Known { beat, shard, heard: now, claimed: 0 });
+                Heard::Alive
+            }
+        };
+        if self.nodes.len() > HEARD * 3 / 2 {
+            self.rescope(now, fx);
+        }
+        heard
+    }
+
+    /// Takes in a beat of this node's own name.
+    fn namesake(&self, beat: &Arc<Beat>, fx: &mut Effects) -> Heard {
+        let older = beat.incarnation < self.own.incarnation;
+        if !older || beat.phase != Phase::Running || self.own.phase != Phase::Running {
+            return Heard::Nothing;
+        }
+        fx.push(Effect::NameTaken(Arc::clone(beat)));
+        Heard::Namesake
+    }
+
+    /// Changes what is listened to, so that about [`HEARD`] nodes are heard.
+    fn rescope(&mut self, now: Instant, fx: &mut Effects) {
+        let nodes = self.nodes.values().map(|known| (&*known.beat, known.shard));
+        if self.scope.fit(nodes, now) {
+            self.nodes.retain(|_, known| self.scope.covers(&known.beat, known.shard));
+            fx.push(Effect::Listen(self.scope.listen()));
+        }
+    }
+
+    pub(super) fn load(&mut self, load: Load, now: Instant) {
+        let news = differs(&self.own.load, &load);
         self.own.load = load;
+        if news {
+            self.soon(now);
+        }
     }
 
-    pub(super) fn phase(&mut self, phase: Phase, _: Instant, _: &mut Effects) {
+    pub(super) fn phase(&mut self, phase: Phase, now: Instant, fx: &mut Effects) {
+        if self.own.phase == phase || matches!(self.own.phase, Phase::Starting | Phase::Gone) {
+            return;
+        }
         self.own.phase = phase;
+        self.publish(now, fx);
+        if phase == Phase::Gone {
+            self.next_beat = None;
+        }
     }
 
-    pub(super) fn tick(&mut self, _: Instant, _: &mut Effects) {
-        let _ = &self.settings;
+    /// Beats as soon as the spacing allows.
+    fn soon(&mut self, now: Instant) {
+        if let Some(next) = &mut self.next_beat {
+            let allowed = self.last_beat.map_or(now, |last| last + self.settings.beat_spacing);
+            *next = (*next).min(allowed.max(now));
+        }
+    }
+
+    /// Beats now.
+    fn publish(&mut self, now: Instant, fx: &mut Effects) {
+        self.own.sequence += 1;
+        self.last_beat = Some(now);
+        // A little apart from a second, or nodes that started together would beat together.
+        let period = self.settings.beat.mul_f64(0.95 + 0.05 * self.rng.f64());
+        self.next_beat = Some(now + period);
+        let zone = self.own.zone().cloned().unwrap_or_default();
+        let topic = Topic::Beat { zone, shard: self.scope.own };
+        fx.push(Effect::Publish(topic, Message::Beat(Arc::new(self.own.clone()))));
+    }
+
+    /// Does what is due, and returns the nodes that are gone.
+    pub(super) fn tick(&mut self, now: Instant, fx: &mut Effects) -> Vec<NodeName> {
+        if self.next_beat.is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        self.publish(now, fx);
+        let limit = self.settings.gone;
+        let gone: Vec<NodeName> = self
+            .nodes
+            .iter()
+            .filter(|(_, known)| now.saturating_duration_since(known.heard) > limit)
+            .map(|(node, _)| Arc::clone(node))
+            .collect();
+        for node in &gone {
+            self.nodes.remove(node);
+        }
+        let settled = self.scope.changed.is_some_and(|at| now > at + self.settings.gone);
+        if settled && self.scope.is_partial() && self.nodes.len() < HEARD / 2 {
+            self.rescope(now, fx);
+        }
+        gone
     }
 
     pub(super) fn alarm(&self) -> Option<Instant> {
-        None
+        self.next_beat
+    }
+
+    /// Counts an ask to a node, until its next beat.
+    pub(super) fn claim(&mut self, node: &str) {
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.claimed += 1;
+        }
+    }
+
+    /// Iterates over the other nodes that could serve a request.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+    ) -> impl Iterator<Item = Candidate<'a>> {
+        let zone = self.own.zone();
+        self.nodes.values().filter(|known| can_serve(&known.beat, wanted)).map(move |known| {
+            Candidate::new(&known.beat, wanted, zone.is_some() && known.beat.zone() == zone)
+                .claimed(known.claimed)
+        })
+    }
+
+    /// Returns another node, if it could serve a request.
+    pub(super) fn candidate<'a>(&'a self, node: &str, wanted: &'a Wanted) -> Option<Candidate<'a>> {
+        let known = self.nodes.get(node).filter(|known| can_serve(&known.beat, wanted))?;
+        Some(Candidate::new(&known.beat, wanted, false).claimed(known.claimed))
+    }
+
+    /// Returns this node as one that could serve a request.
+    pub(super) fn here<'a>(&'a self, wanted: &Wanted) -> Candidate<'a> {
+        Candidate::new(&self.own, wanted, true)
     }
 
     /// Returns the beat of this node.
@@ -63,8 +281,162 @@ impl Membership {
         &self.own
     }
 
-    /// Iterates over the last beats of the other nodes that are not gone.
+    /// Returns the last beat of another node, unless it is gone.
+    #[must_use]
+    pub fn get(&self, node: &str) -> Option<&Arc<Beat>> {
+        self.nodes.get(node).map(|known| &known.beat).filter(|beat| beat.phase != Phase::Gone)
+    }
+
+    /// Iterates over the last beats of the other nodes that are not gone, in the order of their
+    /// names.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Beat>> {
-        [].iter()
+        self.nodes.values().map(|known| &known.beat).filter(|beat| beat.phase != Phase::Gone)
+    }
+}
+
+/// A node that could serve a request, by its last beat.
+#[derive(Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) beat: &'a Beat,
+    /// Of the class: idle, less those that wait and those that were sent there since the beat.
+    pub(super) free: u32,
+    /// How many could be created for it.
+    pub(super) room: u32,
+    /// Requests that wait for each place.
+    pub(super) crowd: f32,
+    /// Whether it is in the zone of the node that asks.
+    pub(super) near: bool,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(beat: &'a Beat, wanted: &Wanted, near: bool) -> Self {
+        let load = &beat.load;
+        let (idle, waiting, room) = match load.classes.get(&wanted.class) {
+            Some(class) => (class.idle, class.waiting, class.room),
+            None => (0, 0, load.room),
+        };
+        let crowd = waiting as f32 / load.places.max(1) as f32;
+        Self { beat, free: idle.saturating_sub(waiting), room, crowd, near }
+    }
+
+    fn claimed(mut self, asks: u32) -> Self {
+        self.free = self.free.saturating_sub(asks);
+        self
+    }
+}
+
+/// Says whether a node could ever serve a request.
+fn can_serve(beat: &Beat, wanted: &Wanted) -> bool {
+    let has = |label, known: &BTreeSet<Arc<str>>, any| {
+        wanted.labels.get(label).is_none_or(|value| any || known.contains(value))
+    };
+    beat.phase == Phase::Running
+        && beat.load.places > 0
+        && has("profile", &beat.profiles, beat.any_profile)
+        && has("region", &beat.regions, false)
+}
+
+/// Says whether a beat is newer than the one that is known of the same name.
+fn succeeds(beat: &Beat, known: &Beat) -> bool {
+    if beat.incarnation == known.incarnation {
+        return beat.sequence > known.sequence;
+    }
+    // Where two have one name, the younger one drains: the other one counts.
+    let standing = |beat: &Beat| (beat.phase == Phase::Running, beat.incarnation);
+    standing(beat) > standing(known)
+}
+
+/// Says whether a load differs in what others act on: free or not, room or not.
+fn differs(old: &Load, new: &Load) -> bool {
+    let about = |load: &Load, class: &Arc<str>| {
+        let class = load.classes.get(class).copied().unwrap_or_default();
+        (class.idle > class.waiting, class.room > 0)
+    };
+    let classes = old.classes.keys().chain(new.classes.keys());
+    old.places != new.places
+        || (old.room > 0) != (new.room > 0)
+        || classes.into_iter().any(|class| about(old, class) != about(new, class))
+}
+
+/// The beats that a node listens to: all of a small fleet; of a large one about [`HEARD`], half of
+/// them in its own zone.
+#[derive(Debug)]
+struct Scope {
+    zone: Option<Arc<str>>,
+    /// Shard of this node's own beats. It comes first in the order, so that a node always hears
+    /// another one of its name.
+    own: u16,
+    /// All shards, in an order that differs from node to node: every node is heard by some.
+    order: Vec<u16>,
+    /// Place of each shard in the order.
+    rank: Vec<u16>,
+    /// So many shards of all zones are listened to.
+    all: u16,
+    /// So many shards of the node's own zone are listened to.
+    near: u16,
+    changed: Option<Instant>,
+}
+
+impl Scope {
+    fn new(own: &Beat, rng: &mut fastrand::Rng) -> Self {
+        let mut order: Vec<u16> = (0..SHARDS).collect();
+        rng.shuffle(&mut order);
+        let shard = shard(&own.node);
+        let at = order.iter().position(|&held| held == shard).expect("every shard is in it");
+        order.swap(0, at);
+        let mut rank = vec![0; usize::from(SHARDS)];
+        for (place, &shard) in (0..).zip(&order) {
+            rank[usize::from(shard)] = place;
+        }
+        let zone = own.zone().cloned();
+        Self { zone, own: shard, order, rank, all: SHARDS, near: SHARDS, changed: None }
+    }
+
+    fn is_partial(&self) -> bool {
+        self.all < SHARDS
+    }
+
+    fn in_zone(&self, beat: &Beat) -> bool {
+        self.zone.is_some() && beat.zone() == self.zone.as_ref()
+    }
+
+    fn covers(&self, beat: &Beat, shard: u16) -> bool {
+        let rank = self.rank[usize::from(shard)];
+        rank < self.all || rank < self.near && self.in_zone(beat)
+    }
+
+    /// Adapts to the nodes that are heard. Returns `true` if something has changed.
+    fn fit<'a>(&mut self, nodes: impl Iterator<Item = (&'a Beat, u16)>, now: Instant) -> bool {
+        let (mut all, mut near) = (0, 0);
+        for (beat, shard) in nodes {
+            all += usize::from(self.rank[usize::from(shard)] < self.all);
+            near += usize::from(self.in_zone(beat));
+        }
+        let target = if self.zone.is_some() { HEARD / 2 } else { HEARD };
+        let fitted = |shards: u16, heard: usize| {
+            let fitted = usize::from(shards) * target / heard.max(1);
+            u16::try_from(fitted).unwrap_or(SHARDS).clamp(1, SHARDS)
+        };
+        let before = (self.all, self.near);
+        (self.all, self.near) = (fitted(self.all, all), fitted(self.near, near));
+        self.changed = Some(now);
+        before != (self.all, self.near)
+    }
+
+    fn listen(&self) -> BTreeSet<Listen> {
+        if !self.is_partial() {
+            return BTreeSet::from([Listen { zone: None, shard: None }]);
+        }
+        let shards = |count: u16| self.order.iter().take(usize::from(count)).copied();
+        let mut listen: BTreeSet<Listen> =
+            shards(self.all).map(|shard| Listen { zone: None, shard: Some(shard) }).collect();
+        if self.zone.is_some() && self.near == SHARDS {
+            listen.insert(Listen { zone: self.zone.clone(), shard: None });
+        } else if self.zone.is_some() {
+            let beyond = shards(self.near).skip(usize::from(self.all));
+            let near = |shard| Listen { zone: self.zone.clone(), shard: Some(shard) };
+            listen.extend(beyond.map(near));
+        }
+        listen
     }
 }

@@ -11,11 +11,11 @@
 //!
 //! # The local pool
 //!
-//! An engine asks the pool of its node by [`Effect::Acquire`], which names a [`Ticket`], and is told
-//! by [`Engine::pooled`] what became of it. The driver tries at once and reports
+//! An engine asks the pool of its node by [`Effect::Acquire`], with a [`Ticket`] that is used once, and
+//! is told by [`Engine::pooled`] what became of it. The driver tries at once and reports
 //! [`Pooled::Granted`], [`Pooled::Queued`] or [`Pooled::Refused`]; after `Queued`, one of the other two
-//! follows. `Acquire` with a ticket that waits already replaces what waits, its age kept.
-//! [`Effect::Abandon`] ends the wait: a grant that has crossed it is given back untouched.
+//! follows. [`Effect::Abandon`] ends the wait; a grant that crosses it may still be reported, and is
+//! answered by [`Effect::GiveBack`].
 
 mod asker;
 mod holder;
@@ -27,22 +27,23 @@ use std::time::{Duration, Instant};
 
 pub use asker::Asker;
 pub use holder::Holder;
+use membership::Heard;
 pub use membership::{Membership, SHARDS, shard};
 
 use crate::message::{
     Answer, Ask, Asks, Beat, Cancel, Cannot, Incarnation, Load, Message, NodeName, Offer,
-    OfferReply, Wanted, Who, WhoReply,
+    OfferReply, Outcome, Phase, Wanted, Who, WhoReply,
 };
 
-/// A client that waits at this node. Unique within a run, and the number of its ask elsewhere.
+/// A client that waits at this node. Unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);
 
-/// A request of this engine to the pool of its node.
+/// A request of this engine to the pool of its node, and the lease that it gets. Each is used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ticket {
     /// For a client of this node.
-    Own(WaiterId),
+    Own(u64),
     /// For a client of another node.
     Remote(u64),
 }
@@ -106,8 +107,10 @@ pub struct Listen {
 /// Where a client's lease is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the pool of this node: the driver holds it under the waiter's ticket.
+    /// In the pool of this node.
     Here {
+        /// Under which the driver holds the lease.
+        ticket: Ticket,
         /// Id of the lease.
         lease: Arc<str>,
     },
@@ -131,8 +134,8 @@ pub enum Place {
 pub enum Effect {
     /// Publish a message, without an answer.
     Publish(Topic, Message),
-    /// Send an offer to a gateway, wait for its answer for [`Settings::offer`] at most, and report
-    /// [`Engine::offer_answered`], with `None` at once if nobody listens there.
+    /// Send an offer to a gateway and report its reply by [`Engine::offer_answered`], with `None` at
+    /// once if nobody listens there. The engine itself gives up waiting after [`Settings::offer`].
     Offer(NodeName, Offer),
     /// Ask for the live node of a name, wait for the answer for [`Settings::offer`] at most, and report
     /// [`Engine::who_answered`].
@@ -145,23 +148,14 @@ pub enum Effect {
     Abandon(Ticket),
     /// Give back untouched what is held under the ticket.
     GiveBack(Ticket),
-    /// Let another node connect to the lease that is held under the ticket.
-    Expect {
-        /// The lease.
-        ticket: Ticket,
-        /// Its id.
-        lease: Arc<str>,
-        /// The node that will connect.
-        gateway: NodeName,
-    },
     /// A client has its lease.
     Serve(WaiterId, Place),
     /// A client gets no lease.
     Refuse(WaiterId, Cannot),
-    /// The name is free: the node is part of the fleet.
+    /// The name is free: the node is part of the fleet, and must listen to what is sent to it.
     Joined,
     /// Another live node has this node's name. Before [`Effect::Joined`]: refuse to start.
-    /// After it: this node is the younger one and drains.
+    /// After it: this node is the younger one, and drains by itself.
     NameTaken(Arc<Beat>),
 }
 
@@ -244,6 +238,11 @@ pub struct Waiting {
     pub request: Arc<Wanted>,
     /// How long it may wait.
     pub timeout: Duration,
+    /// How long it has waited so far, elsewhere. Default: none.
+    pub waited: Duration,
+    /// Handicap added to its arrival when waiters are ranked, as the node's policies have it: the
+    /// asker ranks its own waiters by it. Default: none.
+    pub handicap: Duration,
     /// Nodes to ask first, such as those that have the newest copy of its profile.
     pub prefer: Vec<NodeName>,
     /// The one node that may serve it, if only one may: the home of its profile.
@@ -254,7 +253,14 @@ impl Waiting {
     /// Creates a request that any node may serve.
     #[must_use]
     pub fn new(request: Arc<Wanted>, timeout: Duration) -> Self {
-        Self { request, timeout, prefer: Vec::new(), only: None }
+        Self {
+            request,
+            timeout,
+            waited: Duration::ZERO,
+            handicap: Duration::ZERO,
+            prefer: Vec::new(),
+            only: None,
+        }
     }
 }
 
@@ -269,19 +275,19 @@ pub struct Engine {
 impl Engine {
     /// Creates the engine of a node. Its first beat says who it is; equal seeds behave equally.
     #[must_use]
-    pub fn new(own: Beat, settings: Settings, seed: u64, now: Instant) -> Self {
+    pub fn new(own: Beat, settings: Settings, seed: u64) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
         Self {
             asker: Asker::new(&own, settings.clone(), seeds.fork()),
             holder: Holder::new(&own, settings.clone()),
-            membership: Membership::new(own, settings, seeds, now),
+            membership: Membership::new(own, settings, seeds),
         }
     }
 
     /// Joins the fleet: asks whether the name is taken, then [`Effect::Joined`] or
-    /// [`Effect::NameTaken`] follows.
-    pub fn start(&mut self, now: Instant, fx: &mut Effects) {
-        self.membership.start(now, fx);
+    /// [`Effect::NameTaken`] follows. Clients can wait at the node before that.
+    pub fn start(&mut self, fx: &mut Effects) {
+        self.membership.start(fx);
     }
 
     /// Takes in a message that was published to this node. Those that are answered have methods of
@@ -289,12 +295,21 @@ impl Engine {
     pub fn receive(&mut self, message: Message, now: Instant, fx: &mut Effects) {
         match message {
             Message::Beat(beat) => self.beat(&beat, now, fx),
-            Message::Ask(ask) => self.holder.ask(ask, now, fx),
+            Message::Ask(ask) => self.holder.ask(&ask, now, fx),
             Message::Asks(asks) => self.holder.asks(&asks, now, fx),
             Message::Cancel(cancel) => self.holder.cancel(&cancel, now, fx),
-            Message::Answer(answer) => self.asker.answer(&answer, &self.membership, now, fx),
+            Message::Answer(answer) => self.asker.answer(&answer, &mut self.membership, now, fx),
             Message::Offer(_) | Message::OfferReply(_) | Message::Who(_) | Message::WhoReply(_) => {
             }
+        }
+    }
+
+    fn beat(&mut self, beat: &Arc<Beat>, now: Instant, fx: &mut Effects) {
+        match self.membership.beat(beat, now, fx) {
+            Heard::Nothing => {}
+            Heard::Alive => self.asker.heard(beat, now),
+            Heard::Gone => self.asker.lost(&beat.node, &mut self.membership, now, fx),
+            Heard::Namesake => self.drain(now, fx),
         }
     }
 }
@@ -306,8 +321,8 @@ impl Engine {
         self.asker.offered(offer, now, fx)
     }
 
-    /// Takes in the reply to an [`Effect::Offer`]; `None` if there was none in time, or nobody
-    /// listens.
+    /// Takes in the reply to an [`Effect::Offer`]; `None` if nobody listens there. One that comes
+    /// later than [`Settings::offer`] has no effect.
     pub fn offer_answered(
         &mut self,
         offer: u64,
@@ -328,10 +343,9 @@ impl Engine {
     /// listens.
     pub fn who_answered(&mut self, reply: Option<&WhoReply>, now: Instant, fx: &mut Effects) {
         self.membership.who_answered(reply, now, fx);
-    }
-
-    fn beat(&mut self, beat: &Arc<Beat>, now: Instant, fx: &mut Effects) {
-        self.membership.beat(beat, now, fx);
+        if self.membership.own().phase == Phase::Running {
+            self.holder.open();
+        }
     }
 }
 
@@ -340,21 +354,25 @@ impl Engine {
     /// Takes in what the pool says to an [`Effect::Acquire`].
     pub fn pooled(&mut self, ticket: Ticket, said: Pooled, now: Instant, fx: &mut Effects) {
         match ticket {
-            Ticket::Own(waiter) => self.asker.pooled(waiter, said, &self.membership, now, fx),
-            Ticket::Remote(ask) => self.holder.pooled(ask, said, now, fx),
+            Ticket::Own(ticket) => {
+                self.asker.pooled(ticket, said, &mut self.membership, now, fx);
+            }
+            Ticket::Remote(ticket) => self.holder.pooled(ticket, said, now, fx),
         }
     }
 
     /// Takes in what the pool has now. To be called when it has changed.
-    pub fn load(&mut self, load: Load, now: Instant, fx: &mut Effects) {
-        self.membership.load(load, now, fx);
+    pub fn load(&mut self, load: Load, now: Instant) {
+        self.membership.load(load, now);
     }
 
-    /// Takes in that another node has connected to a lease of this node: it is no longer the
-    /// engine's concern, and ends as leases do.
-    pub fn taken(&mut self, ticket: Ticket) {
-        if let Ticket::Remote(ask) = ticket {
-            self.holder.taken(ask);
+    /// Takes in that the gateway of an ask connects to the lease that is held under the ticket.
+    /// Returns `false` if the lease is no longer the gateway's: it came too late. Otherwise the
+    /// lease is no longer the engine's concern, and ends as leases do.
+    pub fn taken(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects) -> bool {
+        match ticket {
+            Ticket::Own(_) => false,
+            Ticket::Remote(ticket) => self.holder.taken(ticket, now, fx),
         }
     }
 }
@@ -364,23 +382,23 @@ impl Engine {
     /// Takes in a client's request. [`Effect::Serve`] or [`Effect::Refuse`] follows, at its
     /// timeout at the latest.
     pub fn acquire(&mut self, waiting: Waiting, now: Instant, fx: &mut Effects) -> WaiterId {
-        self.asker.acquire(waiting, now, fx)
+        self.asker.acquire(waiting, &mut self.membership, now, fx)
     }
 
     /// Takes in that a client has gone. Nothing follows for it.
-    pub fn give_up(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
-        self.asker.give_up(waiter, now, fx);
+    pub fn give_up(&mut self, waiter: WaiterId, fx: &mut Effects) {
+        self.asker.give_up(waiter, fx);
     }
 
     /// Takes in that the driver is connected to the lease of [`Place::There`].
-    pub fn connected(&mut self, waiter: WaiterId) {
-        self.asker.connected(waiter);
+    pub fn connected(&mut self, waiter: WaiterId, fx: &mut Effects) {
+        self.asker.connected(waiter, fx);
     }
 
     /// Takes in that the lease of [`Place::There`] cannot be connected to: the client waits on,
     /// with its age.
     pub fn connect_failed(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
-        self.asker.connect_failed(waiter, &self.membership, now, fx);
+        self.asker.connect_failed(waiter, &mut self.membership, now, fx);
     }
 }
 
@@ -388,37 +406,39 @@ impl Engine {
 impl Engine {
     /// Offers nothing more to other nodes, and says so. Clients of this node wait on.
     pub fn drain(&mut self, now: Instant, fx: &mut Effects) {
-        self.holder.drain(now, fx);
-        self.membership.phase(crate::message::Phase::Draining, now, fx);
+        self.holder.close(fx);
+        self.membership.phase(Phase::Draining, now, fx);
     }
 
     /// Serves again after a drain.
     pub fn undrain(&mut self, now: Instant, fx: &mut Effects) {
-        self.holder.undrain();
-        self.membership.phase(crate::message::Phase::Running, now, fx);
+        self.membership.phase(Phase::Running, now, fx);
+        if self.membership.own().phase == Phase::Running {
+            self.holder.open();
+        }
     }
 
     /// Leaves the fleet: refuses the clients that wait here, and beats for the last time.
     pub fn leave(&mut self, now: Instant, fx: &mut Effects) {
-        self.asker.close(now, fx);
-        self.holder.drain(now, fx);
-        self.membership.phase(crate::message::Phase::Gone, now, fx);
+        self.asker.close(fx);
+        self.holder.close(fx);
+        self.membership.phase(Phase::Gone, now, fx);
     }
 
     /// Does what is due. To be called at [`alarm`](Self::alarm), or later.
     pub fn tick(&mut self, now: Instant, fx: &mut Effects) {
-        self.membership.tick(now, fx);
+        for gone in self.membership.tick(now, fx) {
+            self.asker.lost(&gone, &mut self.membership, now, fx);
+        }
         self.holder.tick(now, fx);
-        self.asker.tick(&self.membership, now, fx);
+        self.asker.tick(&mut self.membership, now, fx);
     }
 
     /// Returns the next moment at which [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn alarm(&self) -> Option<Instant> {
-        [self.membership.alarm(), self.holder.alarm(), self.asker.alarm()]
-            .into_iter()
-            .flatten()
-            .min()
+        let alarms = [self.membership.alarm(), self.holder.alarm(), self.asker.alarm()];
+        alarms.into_iter().flatten().min()
     }
 
     /// Returns the nodes of the fleet, as far as this one knows.
