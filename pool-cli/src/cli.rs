@@ -1,12 +1,14 @@
 //! The command line: one variant for each command, whose arguments and code are in
 //! [`commands`].
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::commands;
 use crate::exit::Failure;
+use crate::{commands, stdout};
 
 /// A warm pool of real Chromium browsers behind one WebSocket.
 #[derive(Debug, Parser)]
@@ -32,13 +34,13 @@ pub enum Command {
     Top(commands::top::Args),
     /// List the leases of a running pool, or end some of them.
     #[command(subcommand)]
-    Lease(commands::lease::Args),
+    Lease(commands::operate::LeaseArgs),
     /// Change the number of browsers of a running pool.
-    Resize(commands::resize::Args),
+    Resize(commands::operate::ResizeArgs),
     /// Reload the configuration of a running pool.
-    Reload(commands::reload::Args),
+    Reload(commands::operate::ReloadArgs),
     /// Let a running pool finish its leases and end.
-    Drain(commands::drain::Args),
+    Drain(commands::operate::DrainArgs),
     /// Visit many URLs, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
     /// Write the HTML of a page.
@@ -52,18 +54,18 @@ pub enum Command {
     /// Measure the cost of a lease beside that of launching a Chromium for each client.
     Bench(commands::bench::Args),
     /// Check a configuration, and suggest what to write instead of mistakes.
-    Check(commands::check::Args),
+    Check(commands::config::CheckArgs),
     /// Show the effective configuration or its schema.
     #[command(subcommand)]
     Config(commands::config::Args),
     /// Check that the machine has what a pool requires, and suggest remedies.
     Doctor(commands::doctor::Args),
     /// Write a configuration file in which every key is explained.
-    Init(commands::init::Args),
+    Init(commands::config::InitArgs),
     /// Print a shell completion script.
-    Completions(commands::completions::Args),
+    Completions(CompletionsArgs),
     /// Write manual pages to a directory.
-    Man(commands::man::Args),
+    Man(ManArgs),
 }
 
 impl Command {
@@ -78,24 +80,61 @@ impl Command {
             Self::Exec(args) => commands::exec::run(&args),
             Self::Status(args) => commands::status::run(&args),
             Self::Top(args) => commands::top::run(&args),
-            Self::Lease(args) => commands::lease::run(&args),
-            Self::Resize(args) => commands::resize::run(&args),
-            Self::Reload(args) => commands::reload::run(&args),
-            Self::Drain(args) => commands::drain::run(&args),
+            Self::Lease(args) => commands::operate::lease(&args),
+            Self::Resize(args) => commands::operate::resize(&args),
+            Self::Reload(args) => commands::operate::reload(&args),
+            Self::Drain(args) => commands::operate::drain(&args),
             Self::Visit(args) => commands::visit::run(&args),
             Self::Content(args) => commands::work::content(&args),
             Self::Screenshot(args) => commands::work::screenshot(&args),
             Self::Pdf(args) => commands::work::pdf(&args),
             Self::Scrape(args) => commands::work::scrape(&args),
             Self::Bench(args) => commands::bench::run(&args),
-            Self::Check(args) => commands::check::run(&args),
+            Self::Check(args) => commands::config::check(&args),
             Self::Config(args) => commands::config::run(&args),
             Self::Doctor(args) => commands::doctor::run(&args),
-            Self::Init(args) => commands::init::run(&args),
-            Self::Man(args) => commands::man::run(&args),
-            Self::Completions(args) => commands::completions::run(&args),
+            Self::Init(args) => commands::config::init(&args),
+            Self::Man(args) => man(&args),
+            Self::Completions(args) => completions(&args),
         }
     }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell to write for.
+    shell: Shell,
+}
+
+/// Prints the script to stdout.
+///
+/// # Errors
+///
+/// Stdout cannot be written.
+fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "pool-cli", &mut script);
+    stdout::print(&String::from_utf8_lossy(&script))
+}
+
+/// Arguments of `man`.
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Directory to write to; it is created if it does not exist.
+    #[arg(value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Writes a manual page for `pool-cli` and for each of its commands.
+///
+/// # Errors
+///
+/// The directory cannot be written.
+fn man(args: &ManArgs) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.out)?;
+    clap_mangen::generate_to(Cli::command(), &args.out)?;
+    Ok(())
 }
 
 /// Parses the command line and runs the command; the whole of `main`.

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use crate::config::Findings;
-use crate::error::chain;
 
 /// The command could not do what it was asked to.
 pub const FAILURE: u8 = 1;
@@ -112,4 +111,20 @@ impl<E: Error + 'static> From<E> for Failure {
         };
         Self::new(chain(&*error))
     }
+}
+
+/// An error with all of its sources in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        // Errors that show their source in their own message are not repeated.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
 }

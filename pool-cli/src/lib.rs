@@ -4,13 +4,12 @@
 //! items are not a stable interface.
 
 pub mod alerts;
-mod banner;
+pub mod api;
 mod bench;
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
-mod error;
 pub mod exit;
 pub mod gateway;
 mod loader;
@@ -21,7 +20,6 @@ pub mod reloader;
 pub mod service;
 mod signals;
 pub mod stdout;
-mod supervisor;
 mod table;
 pub mod telemetry;
 mod visit;

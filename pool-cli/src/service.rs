@@ -46,7 +46,7 @@ impl Service {
         observer.alerts().configure(&config.alerts);
         observer.alerts().set_tenants(config.tenants.keys());
         let alerts = observer.alerts().run();
-        let gateway = Gateway::new(settings, opened.fleet(), observer);
+        let gateway = Gateway::new(settings, opened.browser_pool(), observer);
         keep_usage(&gateway, config)?;
         let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);

@@ -32,7 +32,7 @@ async fn discovery_hands_out_all_six_fields_and_takes_no_lease() {
         }
         let query = if path.contains("priority") { "?priority=1" } else { "" };
         assert_eq!(json["webSocketDebuggerUrl"], format!("ws://{address}/{query}"), "{path}");
-        assert_eq!(pool.gateway.fleet().load().leased, 0);
+        assert_eq!(pool.gateway.pool().load().leased, 0);
     }
     let mistake = pool.get("/json/version?prioritty=1").await;
     assert_eq!((mistake.status, mistake.code().as_str()), (400, "unknown_parameter"));
@@ -161,7 +161,7 @@ async fn a_lease_by_rest_lasts_over_connections_until_it_is_released() {
         assert_eq!(ask(&mut client, "hello").await, "hello");
         client.close(None).await.expect("it was open");
         while let Some(Ok(_)) = client.next().await {}
-        assert_eq!(pool.gateway.fleet().load().leased, 1, "it is still held");
+        assert_eq!(pool.gateway.pool().load().leased, 1, "it is still held");
     }
     let mut client = pool.connect(path).await;
     let id = acquired["session_id"].as_str().expect("an id");
@@ -292,7 +292,7 @@ async fn a_foreign_host_or_origin_is_refused_for_http_and_websocket() {
         }
     }
     assert_eq!(pool.get("/kill/all").await.code(), "cross_site");
-    assert_eq!(pool.gateway.fleet().load().total(), 0);
+    assert_eq!(pool.gateway.pool().load().total(), 0);
 }
 
 #[tokio::test]
@@ -356,7 +356,7 @@ async fn the_pool_is_changed_over_the_api() {
     let pool = start(|_| ()).await;
     let _client = pool.connect("/").await;
     assert_eq!(pool.post("/api/resize", r#"{"max_size":5}"#).await.json()["max_size"], 5);
-    assert_eq!(pool.gateway.fleet().load().max_size, 5);
+    assert_eq!(pool.gateway.pool().load().max_size, 5);
     let bad = pool.post("/api/resize", r#"{"min_size":6}"#).await;
     assert_eq!((bad.status, bad.code().as_str()), (400, "bad_size"));
     assert_eq!(pool.post("/api/resize", r#"{"size":6}"#).await.status, 400);

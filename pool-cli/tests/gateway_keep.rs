@@ -56,7 +56,7 @@ async fn a_kept_lease_waits_for_its_client_and_then_goes_back() {
         assert_eq!(ask(&mut back, "hello").await, "hello");
         sleep(Duration::from_millis(500)).await;
         assert_eq!(ask(&mut back, "still here").await, "still here");
-        assert_eq!(pool.gateway.fleet().load().leased, 1);
+        assert_eq!(pool.gateway.pool().load().leased, 1);
         back.close(None).await.expect("it was open");
         pool.until("given back", |load| load.leased == 0).await;
         assert!(left.elapsed() > Duration::from_millis(1050));
@@ -164,7 +164,7 @@ async fn clients_that_race_for_a_name_get_one_lease() {
         connect(&pool, "/?session=mine"),
         async {
             sleep(Duration::from_millis(200)).await;
-            assert_eq!(pool.gateway.fleet().load().waiting, 1, "the others wait for it");
+            assert_eq!(pool.gateway.pool().load().waiting, 1, "the others wait for it");
             let (status, problem) = pool.refused("/?session=mine&region=eu").await;
             assert_eq!((status, problem["code"].as_str()), (409, Some("session_differs")));
             let (status, problem) = pool.refused("/?session=mine&nowait").await;
@@ -284,7 +284,7 @@ async fn a_drain_lets_kept_leases_be_finished_until_its_grace_is_over() {
     let (mut back, _) = connect(&pool, "/?session=comes-back").await;
     assert_eq!(ask(&mut back, "close").await, "close");
     assert_eq!(drain.await.expect("it does not panic"), 1);
-    assert_eq!(pool.gateway.fleet().load().total(), 0);
+    assert_eq!(pool.gateway.pool().load().total(), 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn a_websocket_is_a_lease_and_its_close_gives_it_back() {
     for path in ["/", "/?priority=1&trackingId=x", "/chromium"] {
         let mut client = pool.connect(path).await;
         assert_eq!(ask(&mut client, "hello").await, "hello");
-        assert_eq!(pool.gateway.fleet().load().leased, 1, "{path}");
+        assert_eq!(pool.gateway.pool().load().leased, 1, "{path}");
         client.close(None).await.expect("it was open");
         pool.until("given back", |load| load.leased == 0).await;
     }
@@ -116,7 +116,7 @@ async fn a_silent_client_is_closed_with_4408_and_one_that_talks_is_not() {
     };
     let ((code, _), ()) = tokio::join!(closed(&mut silent), talk);
     assert_eq!(code, 4408);
-    assert_eq!(pool.gateway.fleet().load().leased, 1);
+    assert_eq!(pool.gateway.pool().load().leased, 1);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_held_lease_has_an_address_of_its_own_until_it_is_over() {
     let path = format!("/devtools/browser/{lease}");
     let mut second = pool.connect(&path).await;
     assert_eq!(ask(&mut second, "hello").await, "hello");
-    assert_eq!(pool.gateway.fleet().load().leased, 1, "both are one lease");
+    assert_eq!(pool.gateway.pool().load().leased, 1, "both are one lease");
 
     first.close(None).await.expect("it was open");
     while let Some(Ok(_)) = first.next().await {}
@@ -211,5 +211,5 @@ async fn a_drain_lets_leases_finish_then_ends_them_with_1001() {
     quick.close(None).await.expect("it was open");
     assert_eq!(closed(&mut slow).await.0, 1001);
     assert_eq!(drain.await.expect("it does not panic"), 1);
-    assert_eq!(pool.gateway.fleet().load().total(), 0);
+    assert_eq!(pool.gateway.pool().load().total(), 0);
 }

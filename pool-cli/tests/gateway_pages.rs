@@ -38,13 +38,13 @@ async fn a_page_is_listed_that_leases_when_it_is_opened() {
         let url = format!("ws://{}/devtools/page/new{query}", pool.address());
         assert_eq!(listed[0]["webSocketDebuggerUrl"], url, "{path}");
     }
-    assert_eq!(pool.gateway.fleet().load().leased, 0);
+    assert_eq!(pool.gateway.pool().load().leased, 0);
     let mistake = pool.get("/json/list?prioritty=1").await;
     assert_eq!((mistake.status, mistake.code().as_str()), (400, "unknown_parameter"));
 
     let mut client = pool.connect("/devtools/page/new?trackingId=x").await;
     assert_eq!(ask(&mut client, "hello").await, "hello");
-    assert_eq!(pool.gateway.fleet().load().leased, 1);
+    assert_eq!(pool.gateway.pool().load().leased, 1);
     client.close(None).await.expect("it was open");
     pool.until("given back", |load| load.leased == 0).await;
 }
@@ -76,7 +76,7 @@ async fn the_pages_of_a_lease_are_listed_at_its_address_and_by_its_session() {
     let mut joined = pool.connect(&format!("/devtools/page/new{query}")).await;
     assert_eq!(ask(&mut joined, "hello").await, "hello");
     assert_eq!(ask(&mut first, "hello").await, "hello");
-    assert_eq!(pool.gateway.fleet().load().leased, 1);
+    assert_eq!(pool.gateway.pool().load().leased, 1);
 
     let theirs = list(&pool, "/json/list?session=mine&tenant=b").await;
     assert_eq!(theirs[0]["id"], "new", "tenants do not see each other's");
@@ -105,7 +105,7 @@ async fn a_lease_lives_as_long_as_any_of_its_sockets() {
     let mut page = pool.connect("/devtools/page/FAKE").await;
     drop(second);
     assert_eq!(ask(&mut page, "hello").await, "hello");
-    assert_eq!(pool.gateway.fleet().load().leased, 1);
+    assert_eq!(pool.gateway.pool().load().leased, 1);
     ask(&mut page, "shut").await;
     pool.until("the last one was a page's", |load| load.leased == 0).await;
     assert_eq!(pool.refused(&lease).await.0, 410);
@@ -126,7 +126,7 @@ async fn a_page_is_opened_in_a_lease_that_is_held() {
         let refused = put(&pool, path).await;
         assert_eq!((refused.status, refused.code().as_str()), (409, "no_lease"), "{path}");
     }
-    assert_eq!(pool.gateway.fleet().load().total(), 0);
+    assert_eq!(pool.gateway.pool().load().total(), 0);
     let _client = pool.connect("/?session=mine").await;
     let lease = lease(&pool, "").await;
     let site = "https://a.example/?session=theirs&token=x";

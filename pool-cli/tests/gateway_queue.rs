@@ -104,5 +104,5 @@ async fn a_mistake_in_the_query_is_a_400_that_names_it() {
         assert_eq!(status, 400, "{query}");
         assert!(problem["detail"].as_str().unwrap().contains(name), "{query}: {problem}");
     }
-    assert_eq!(pool.gateway.fleet().load().total(), 0, "nothing was launched for them");
+    assert_eq!(pool.gateway.pool().load().total(), 0, "nothing was launched for them");
 }

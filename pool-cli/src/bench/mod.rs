@@ -5,33 +5,22 @@
 //! flags that the pool's have. They go round by round, so that whatever else the machine does costs
 //! both of them alike: only the ratios of one run mean something on another machine.
 //!
-//! Of shared leases, [`memory`] and [`round_trip`] tell what a client more takes and what the way
-//! through the gateway costs.
+//! Of shared leases, `shared` tells what each further client takes and what the
+//! way through the gateway costs.
 //!
-//! Every [`Figure`] is one line of JSON; a [`Report`] is what people see.
+//! A [`Report`] is what people see; every figure of it is one line of JSON.
 
 mod cdp;
-mod direct;
-mod figure;
 mod launcher;
-pub(crate) mod memory;
-mod options;
 mod pool;
 mod report;
-pub(crate) mod round_trip;
 mod run;
-mod site;
+mod shared;
 mod steps;
-mod transport;
 
-pub(crate) use cdp::{Cdp, Page};
-pub(crate) use direct::Direct;
-pub(crate) use figure::{Figure, Spread};
-pub(crate) use launcher::Launcher;
-pub(crate) use options::Options;
+pub(crate) use cdp::{Cdp, Page, Transport};
+pub(crate) use launcher::{Direct, Launcher};
 pub(crate) use pool::Pool;
 pub(crate) use report::Report;
-pub(crate) use run::Run;
-pub(crate) use site::Site;
+pub(crate) use run::{Options, Run};
 pub(crate) use steps::{Step, Steps};
-pub(crate) use transport::Transport;

@@ -2,10 +2,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use tokio_tungstenite::tungstenite::error::Error;
 
 use super::{Cdp, Step, Steps, Transport};
+use crate::api::{Browser, State};
 use crate::client::Client;
 use crate::exit::Failure;
 
@@ -30,31 +30,6 @@ pub(crate) struct Leased {
     pub(crate) cdp: Cdp,
     /// The id of the lease.
     id: String,
-}
-
-/// The pool's own account, as far as it is used here.
-#[derive(Debug, Deserialize)]
-struct State {
-    browsers: Vec<Browser>,
-    sessions: Vec<Session>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Browser {
-    id: u64,
-    state: String,
-    lease: Option<Holder>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Holder {
-    id: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Session {
-    id: String,
-    kind: String,
 }
 
 impl Pool {
@@ -129,7 +104,8 @@ impl Pool {
     pub(crate) async fn kind(&self, leased: &Leased) -> Result<String, Failure> {
         let sessions = self.state().await?.sessions;
         let own = sessions.into_iter().find(|session| session.id == leased.id);
-        own.map(|session| session.kind).ok_or_else(|| Failure::new("the pool lost the lease"))
+        own.map(|session| session.kind.into_owned())
+            .ok_or_else(|| Failure::new("the pool lost the lease"))
     }
 
     /// Closes connections, and says how long each took until the next client could have its
@@ -160,7 +136,7 @@ impl Pool {
             let browsers = self.state().await?.browsers;
             waiting.retain(|(began, browser, lease)| {
                 let now = browsers.iter().find(|now| now.id == *browser);
-                let is_back = now.is_none_or(|now| now.is_free_of(lease));
+                let is_back = now.is_none_or(|now| is_free_of(now, lease));
                 if is_back {
                     took.push(began.elapsed());
                 }
@@ -183,13 +159,11 @@ impl Pool {
     }
 }
 
-impl Browser {
-    /// Returns `true` once this lease is over and the browser is ready for the next one.
-    fn is_free_of(&self, lease: &str) -> bool {
-        match self.state.as_str() {
-            // Between its hand-out and its session, it is leased to nobody by name.
-            "leased" => self.lease.as_ref().is_some_and(|holder| holder.id != lease),
-            state => state == "idle",
-        }
+/// Returns `true` once this lease is over and the browser is ready for the next one.
+fn is_free_of(browser: &Browser, lease: &str) -> bool {
+    match &*browser.state {
+        // Between its hand-out and its session, it is leased to nobody by name.
+        "leased" => browser.lease.as_ref().is_some_and(|holder| holder.id != lease),
+        state => state == "idle",
     }
 }

@@ -1,6 +1,15 @@
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{Launcher, Options, Pool, Report, Site, Steps, memory, round_trip};
+use axum::Router;
+use axum::response::Html;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::shared::{Memory, RoundTrips};
+use super::{Launcher, Pool, Report, Steps};
 use crate::client::Client;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -75,10 +84,10 @@ impl Run {
         }
         let (mut memory, mut round_trips) = (None, None);
         if lease == "shared" {
-            round_trips = Some(round_trip::measure(&self.pool, &self.launcher).await?);
+            round_trips = Some(RoundTrips::measure(&self.pool, &self.launcher).await?);
             // Of a pool elsewhere, what else is in its Chromiums is not known.
             if self.own.is_some() {
-                memory = Some(memory::measure(&self.config, &self.launcher, &url).await?);
+                memory = Some(Memory::measure(&self.config, &self.launcher, &url).await?);
             }
         }
         Ok(Report {
@@ -147,5 +156,62 @@ impl Own {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+}
+
+/// Options of a measurement.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Sessions of each contestant.
+    pub(crate) sessions: usize,
+    /// Sessions at the same time.
+    pub(crate) concurrency: usize,
+    /// The address and the token of the pool that is measured; `None` for one of its own.
+    pub(crate) pool: Option<(String, Option<String>)>,
+    /// The kind of lease to ask that pool for; `None` for what it gives.
+    pub(crate) lease: Option<String>,
+}
+
+/// A page with something of everything that makes a page, and of a size that costs little.
+const PAGE: &str = "<!doctype html><meta charset=utf-8><title>bench</title>
+<style>body { font: 16px/1.5 sans-serif; margin: 2em }</style>
+<h1>A page</h1><p>It has a style, a script and some text.</p><ol id=list></ol>
+<script>
+  for (let i = 0; i < 100; i++) {
+    const item = document.createElement('li');
+    item.textContent = `item ${i}`;
+    list.append(item);
+  }
+</script>";
+
+/// Serves the page of the benchmark on loopback until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Site {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Site {
+    /// Begins to serve on a free port.
+    pub(crate) async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().route("/", get(|| async { Html(PAGE) }));
+        let task = tokio::spawn(async move {
+            // It serves until the task is aborted.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { address, task })
+    }
+
+    /// The address of the page.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

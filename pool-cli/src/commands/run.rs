@@ -1,21 +1,23 @@
 //! `pool-cli run`.
 
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tracing::{error, info, warn};
 
-use crate::config::ConfigArgs;
+use crate::config::{Config, ConfigArgs};
 use crate::exit::Failure;
-use crate::gateway::Reload;
+use crate::gateway::{Gateway, Reload};
 use crate::reloader::Reloader;
 use crate::service::Service;
 use crate::telemetry::Traces;
-use crate::{banner, logging, stdout, supervisor};
+use crate::{logging, stdout};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -64,9 +66,9 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
     // that nothing is left behind.
     let mut signals = Signals::listen()?;
     let service = Service::start(&loaded.config).await?;
-    stdout::print(&format!("{}\n", banner::url(&loaded.config, service.address())))?;
+    stdout::print(&format!("{}\n", ws_url(&loaded.config, service.address())))?;
     if logging::is_human(&loaded.config.log) {
-        anstream::eprint!("{}", banner::text(&loaded.config, service.address()));
+        anstream::eprint!("{}", banner(&loaded.config, service.address()));
     } else {
         info!(address = %service.address(), "listening");
     }
@@ -77,8 +79,8 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
         service.opened().clone(),
     ));
     service.gateway().on_reload(reloader.clone());
-    supervisor::tell(&[NotifyState::Ready]);
-    let watchdog = tokio::spawn(supervisor::watch(Arc::clone(service.gateway())));
+    tell(&[NotifyState::Ready]);
+    let watchdog = tokio::spawn(watch(Arc::clone(service.gateway())));
     loop {
         tokio::select! {
             told = signals.next() => match told {
@@ -88,8 +90,8 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
             () = service.gateway().drain_asked() => break,
         }
     }
-    supervisor::tell(&[NotifyState::Stopping]);
-    let leases = service.gateway().fleet().load().leased;
+    tell(&[NotifyState::Stopping]);
+    let leases = service.gateway().pool().load().leased;
     let grace = service.gateway().settings().drain_timeout();
     info!(leases, ?grace, "draining; a second signal ends it at once");
     tokio::select! {
@@ -108,10 +110,10 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
 
 async fn reload(reloader: &Reloader) {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        supervisor::tell(&[NotifyState::Reloading, now]);
+        tell(&[NotifyState::Reloading, now]);
     }
     let outcome = reloader.reload().await;
-    supervisor::tell(&[NotifyState::Ready]);
+    tell(&[NotifyState::Ready]);
     match outcome {
         Ok(reloaded) => info!(?reloaded, "configuration reloaded"),
         Err(problem) => {
@@ -155,4 +157,87 @@ impl Signals {
 enum Told {
     End,
     Reload,
+}
+
+/// The address that clients connect to: one line for scripts.
+pub(crate) fn ws_url(config: &Config, address: SocketAddr) -> String {
+    match &config.gateway.external_url {
+        Some(url) => url.replacen("http", "ws", 1),
+        None => format!("ws://{}", reachable(address)),
+    }
+}
+
+/// Where it listens and how each client connects: lines to copy.
+pub(crate) fn banner(config: &Config, address: SocketAddr) -> String {
+    let pool = &config.pool;
+    let kind = pool.lease.as_str();
+    // The token itself is never printed.
+    let query = if config.gateway.token.is_some() { "/?token=YOUR_TOKEN" } else { "" };
+    let url = format!("{}{query}", ws_url(config, address));
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "\
+browser pool {version} listens on http://{at} ({min} to {max} browsers, {kind} leases)
+
+  Playwright  const browser = await chromium.connectOverCDP('{url}');
+  Puppeteer   const browser = await puppeteer.connect({{ browserWSEndpoint: '{url}' }});
+  Python      browser = playwright.chromium.connect_over_cdp(\"{url}\")
+
+Ctrl-C lets leases finish for {grace} and ends; what happens is at http://{at}
+",
+        version = env!("CARGO_PKG_VERSION"),
+        at = reachable(address),
+        min = pool.min_size,
+        max = pool.max_size,
+        grace = humantime::format_duration(config.gateway.drain_timeout),
+    );
+    text
+}
+
+/// An address that can be connected to, where the one listened on stands for all.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Tells the state of the service.
+pub(crate) fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the supervisor could not be told");
+    }
+}
+
+/// Tells, as often as `WatchdogSec=` wants it, that the pool still answers.
+pub(crate) async fn watch(gateway: Arc<Gateway>) {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = interval(patience / 2);
+    loop {
+        ticks.tick().await;
+        // Takes the pool's lock: if that is never had again, nothing is told, and systemd acts.
+        let _ = gateway.pool().load();
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_token_is_not_printed_and_every_client_has_a_line() {
+        let mut config = Config::default();
+        config.gateway.token = Some(Secret::new("s3cret"));
+        let text = banner(&config, SocketAddr::from(([0, 0, 0, 0], 3000)));
+        assert!(!text.contains("s3cret"));
+        for part in
+            ["connectOverCDP('ws://127.0.0.1:3000/?token=", "browserWSEndpoint", "connect_over_cdp"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

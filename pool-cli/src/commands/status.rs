@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::client::{Browser, Client, ClientArgs, Holder, State, Tenant, Waiter};
+use crate::api::{Browser, Holder, State, Tenant, Waiter};
+use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
 use crate::signals::Signals;
 use crate::stdout;
@@ -131,7 +132,7 @@ fn browsers(browsers: &[Browser]) -> Table<8> {
     for browser in browsers {
         rows.add([
             browser.id.to_string(),
-            browser.state.clone(),
+            browser.state.to_string(),
             table::duration(browser.since_ms),
             browser.class.clone(),
             table::duration(browser.age_ms),

@@ -1,3 +1,5 @@
+//! The sections about the service: its address, its alerts, its traces and its log.
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -65,5 +67,113 @@ impl Default for GatewayConfig {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
         }
+    }
+}
+
+/// `[alerts]`: webhooks that are called when clients are not served well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertsConfig {
+    /// Called when a client has to wait for a browser.
+    ///
+    /// The address of a webhook, `http` or `https`, is often its own password, so that it is kept
+    /// as one. It gets a POST with JSON.
+    #[schemars(example = serde_json::json!({ "env": "QUEUE_WEBHOOK" }))]
+    pub queue_url: Option<Secret>,
+    /// Called when a client is refused at once, because the queue is full or a policy says so.
+    #[schemars(example = serde_json::json!({ "env": "REJECT_WEBHOOK" }))]
+    pub reject_url: Option<Secret>,
+    /// Called when a client has waited for a browser in vain.
+    #[schemars(example = serde_json::json!({ "env": "TIMEOUT_WEBHOOK" }))]
+    pub timeout_url: Option<Secret>,
+    /// Called when a browser cannot be launched, crashes or hangs.
+    #[schemars(example = serde_json::json!({ "env": "ERROR_WEBHOOK" }))]
+    pub error_url: Option<Secret>,
+    /// Called when an idle browser fails its check.
+    #[schemars(example = serde_json::json!({ "env": "FAILED_HEALTH_WEBHOOK" }))]
+    pub failed_health_url: Option<Secret>,
+    /// Calls of one webhook are at least this far apart. What happens meanwhile is counted, and
+    /// told by the next call.
+    #[serde(with = "AsDuration")]
+    pub interval: Duration,
+    /// Maximum time a call may take.
+    #[serde(with = "AsDuration")]
+    pub request_timeout: Duration,
+    /// Number of attempts at a call, the first included, before it is given up.
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: usize,
+}
+
+impl AlertsConfig {
+    /// The addresses that are set, by their keys.
+    pub(super) fn urls(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let urls = [
+            ("queue_url", &self.queue_url),
+            ("reject_url", &self.reject_url),
+            ("timeout_url", &self.timeout_url),
+            ("error_url", &self.error_url),
+            ("failed_health_url", &self.failed_health_url),
+        ];
+        urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?)))
+    }
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self {
+            queue_url: None,
+            reject_url: None,
+            timeout_url: None,
+            error_url: None,
+            failed_health_url: None,
+            interval: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(5),
+            attempts: 3,
+        }
+    }
+}
+
+/// `[telemetry]`: traces for a collector of OpenTelemetry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// The collector that gets the traces of leases, by OTLP over HTTP; `/v1/traces` is added.
+    ///
+    /// By default none are exported. Only in builds with the feature `otlp`; others say that they
+    /// cannot. `OTEL_EXPORTER_OTLP_ENDPOINT` is understood.
+    #[schemars(example = "http://127.0.0.1:4318")]
+    #[schemars(extend("x-kind" = "collector url"))]
+    pub otlp_endpoint: Option<String>,
+}
+
+/// `[log]`: what is written to stderr.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Format of a line.
+    pub format: LogFormat,
+    /// Filter: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by target,
+    /// as in `info,pool_chrome=debug`.
+    #[schemars(extend("x-kind" = "filter"))]
+    pub filter: String,
+}
+
+/// Format of a line of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".to_owned() }
     }
 }

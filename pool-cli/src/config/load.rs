@@ -2,17 +2,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use toml::Spanned;
 use toml::de::Deserializer;
 
-use super::finding::{Finding, Findings, Severity};
+use super::finding::{Finding, Findings, Place, Severity};
 use super::overrides::{self, Override};
-use super::secrets::{Secrets, io_reason};
-use super::settings::{self, Setting};
-use super::source::{Origin, Problem, Sources};
-use super::tree::{self, Tree};
-use super::{Config, conform, rules};
+use super::schema::{Key, ROOT, Shape};
+use super::secret::{Secrets, io_reason};
+use super::source::{self, Origin, Problem, Sources, Tree};
+use super::{Config, conform, rules, template};
+use crate::exit::Failure;
 
 /// Reads a configuration from a file, environment variables and flags, each stronger than the one
 /// before.
@@ -160,7 +161,7 @@ impl Loader {
         sources: &Sources,
         problems: &mut Vec<Problem>,
     ) -> Option<(Config, Vec<Setting>)> {
-        let mut tree = if has_file { tree::parse(sources.get(0), problems) } else { Tree::new() };
+        let mut tree = if has_file { source::parse(sources.get(0), problems) } else { Tree::new() };
         if !problems.is_empty() {
             // What could be made of the rest of the file is a guess: no complaints about guesses.
             return None;
@@ -183,18 +184,18 @@ impl Loader {
         if self.is_for_here && is_usable {
             rules::check_machine(&config, &tree, problems);
         }
-        let settings = settings::list(&config, &tree, sources);
+        let settings = list_settings(&config, &tree, sources);
         Some((config, settings))
     }
 }
 
 /// Makes room in a small pool: a default must not contradict what was written.
 fn settle(config: &mut Config, tree: &Tree<'_>) {
-    if tree::find(tree, &["pool", "min_size"]).is_none() {
+    if source::find(tree, &["pool", "min_size"]).is_none() {
         let room = config.pool.max_size.saturating_sub(rules::others_min(config));
         config.pool.min_size = config.pool.min_size.min(room);
     }
-    if tree::find(tree, &["warming", "min_idle"]).is_none() {
+    if source::find(tree, &["warming", "min_idle"]).is_none() {
         config.warming.min_idle = config.warming.min_idle.min(config.pool.max_size);
     }
 }
@@ -215,4 +216,163 @@ fn read(path: &Path) -> Result<String, Problem> {
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
         Problem::error(None, format!("{name} is not UTF-8 in line {line}")).hint("save it as UTF-8")
     })
+}
+
+/// One value of an effective configuration, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The section: `pool`, `profiles.work`.
+    pub section: String,
+    /// The key in it.
+    pub key: String,
+    /// The value as it would be written, `None` if there is none; secrets are `(hidden)`.
+    pub value: Option<Value>,
+    /// Where it comes from.
+    pub origin: Place,
+}
+
+impl Setting {
+    /// The line that would set it; a comment if it has no value.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match &self.value {
+            Some(value) => format!("{} = {}", self.key, template::toml(value)),
+            None => format!("#{} =", self.key),
+        }
+    }
+}
+
+/// Lists every key of every section, those of profiles and regions by name.
+pub(super) fn list_settings(config: &Config, tree: &Tree<'_>, sources: &Sources) -> Vec<Setting> {
+    // Serialized only to be read by name: the keys are those of the schema.
+    let values = serde_json::to_value(config).unwrap_or_default();
+    let mut settings = Vec::new();
+    let mut walk = Walk { tree, sources, settings: &mut settings };
+    for section in &ROOT.keys {
+        if section.optional && values[&section.name].is_null() {
+            continue;
+        }
+        walk.section(&mut vec![section.name.clone()], section, &values[&section.name]);
+    }
+    settings
+}
+
+struct Walk<'a> {
+    tree: &'a Tree<'a>,
+    sources: &'a Sources,
+    settings: &'a mut Vec<Setting>,
+}
+
+impl Walk<'_> {
+    fn section(&mut self, path: &mut Vec<String>, section: &Key, values: &Value) {
+        let Shape::Table(table) = &section.shape else { return };
+        for key in &table.keys {
+            let value = Some(&values[&key.name]).filter(|value| !value.is_null());
+            let section = path.iter().map(|part| quoted(part)).collect::<Vec<_>>().join(".");
+            path.push(key.name.clone());
+            let found = source::find(self.tree, path);
+            path.pop();
+            self.settings.push(Setting {
+                section,
+                key: key.name.clone(),
+                value: value.cloned(),
+                origin: found
+                    .map_or(Place::Default, |(_, value)| self.sources.place(&value.span())),
+            });
+        }
+        let (Some(others), Some(values)) = (&table.others, values.as_object()) else { return };
+        for (name, values) in values {
+            if table.keys.iter().all(|key| key.name != *name) {
+                path.push(name.clone());
+                self.section(path, others, values);
+                path.pop();
+            }
+        }
+    }
+}
+
+/// A part of a dotted name as TOML wants it.
+fn quoted(part: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if part.bytes().all(bare) { part.to_owned() } else { format!("\"{part}\"") }
+}
+
+/// What stands above these flags in the help of a command.
+const HEADING: &str = "Configuration";
+
+/// Where a command's configuration comes from; flattened into the arguments of each command that
+/// wants one.
+///
+/// Flags win over the environment (`POOL__SECTION__KEY`), which wins over the file, which wins
+/// over the defaults.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// The configuration file; without one the defaults apply.
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "POOL_CONFIG", help_heading = HEADING)]
+    pub file: Option<PathBuf>,
+    /// Address and port to listen on [gateway.listen].
+    #[arg(long, value_name = "ADDRESS", help_heading = HEADING)]
+    pub listen: Option<String>,
+    /// Browsers that are kept at least [pool.min_size].
+    #[arg(long, value_name = "N", help_heading = HEADING)]
+    pub min_size: Option<String>,
+    /// Browsers, at most [pool.max_size].
+    #[arg(long, value_name = "N", help_heading = HEADING)]
+    pub max_size: Option<String>,
+    /// Kind of lease: exclusive or shared [pool.lease].
+    #[arg(long, value_name = "KIND", help_heading = HEADING)]
+    pub lease: Option<String>,
+    /// Which Chromium: auto, shell or chromium [chrome.engine].
+    #[arg(long, value_name = "ENGINE", help_heading = HEADING)]
+    pub engine: Option<String>,
+    /// Any key, such as --set chrome.headless=false.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment, help_heading = HEADING)]
+    pub set: Vec<(String, String)>,
+}
+
+impl ConfigArgs {
+    /// A loader of the file, the environment of the process, and these flags.
+    ///
+    /// A command that starts a pool, or says whether one could start, asks it to look at
+    /// [the machine](Loader::for_this_machine) as well.
+    pub fn loader(&self) -> Loader {
+        let mut loader = Loader::new().environment();
+        if let Some(file) = &self.file {
+            loader = loader.file(file);
+        }
+        for (flag, path, value) in [
+            ("--listen", "gateway.listen", &self.listen),
+            ("--min-size", "pool.min_size", &self.min_size),
+            ("--max-size", "pool.max_size", &self.max_size),
+            ("--lease", "pool.lease", &self.lease),
+            ("--engine", "chrome.engine", &self.engine),
+        ] {
+            if let Some(value) = value {
+                loader = loader.flag(flag, path, value);
+            }
+        }
+        for (path, value) in &self.set {
+            loader = loader.flag(format!("--set {path}"), path, value);
+        }
+        loader
+    }
+
+    /// Loads and validates the configuration, and prints warnings to stderr.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 78 with everything that is wrong.
+    pub fn load(&self) -> Result<Config, Failure> {
+        let Loaded { config, warnings, .. } = self.loader().load()?;
+        for warning in &warnings {
+            anstream::eprintln!("{warning:#}");
+        }
+        Ok(config)
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("write it as section.key=value")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }

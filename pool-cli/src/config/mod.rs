@@ -5,65 +5,41 @@
 //! from them, and the check for unknown keys, the generated file of `init`, the environment
 //! variables and `docs/configuration.md` all come from that schema.
 
-mod alerts;
-mod args;
 mod chrome;
 mod conform;
-mod egress;
 mod finding;
-mod flags;
 mod gateway;
 mod kind;
 mod load;
-mod log;
 pub(crate) mod machine;
+mod named;
 mod overrides;
 mod pool;
-mod priority;
-mod profiles;
 pub mod reference;
-mod regions;
 mod rules;
-mod scalar;
 pub mod schema;
 mod secret;
-mod secrets;
-mod settings;
-mod shape;
-mod sizing;
 mod source;
-mod suggest;
-mod telemetry;
 pub mod template;
-mod tenants;
-mod tree;
 mod units;
-mod urls;
-mod warming;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use alerts::AlertsConfig;
-pub use args::ConfigArgs;
-pub use chrome::{ChromeConfig, Engine, Limits, Sandbox};
-pub use egress::{EgressConfig, PrivateAddresses};
+pub use chrome::{ChromeConfig, EgressConfig, Engine, Limits, PrivateAddresses, Sandbox};
 pub use finding::{Finding, Findings, Place, Severity};
-pub use gateway::GatewayConfig;
-pub use load::{Loaded, Loader};
-pub use log::{LogConfig, LogFormat};
-pub use pool::{LeaseKind, MOST_BROWSERS, PoolConfig, Reset};
-pub use priority::PriorityConfig;
-pub use profiles::{ProfileConfig, ProfileMode, ProfilesConfig};
-pub use regions::{ProxyConfig, RegionConfig};
+pub use gateway::{AlertsConfig, GatewayConfig, LogConfig, LogFormat, TelemetryConfig};
+pub use load::{ConfigArgs, Loaded, Loader, Setting};
+pub use named::{
+    ProfileConfig, ProfileMode, ProfilesConfig, ProxyConfig, RegionConfig, Scope, TenantConfig,
+    TenantPriority,
+};
+pub use pool::{
+    LeaseKind, MOST_BROWSERS, PoolConfig, PriorityConfig, Reset, SizingConfig, WarmingConfig,
+};
 pub use secret::Secret;
-pub use settings::Setting;
-pub use sizing::SizingConfig;
-pub use telemetry::TelemetryConfig;
-pub use tenants::{Scope, TenantConfig, TenantPriority};
-pub use warming::WarmingConfig;
 
 /// Everything that can be configured; every key has a default, so an empty file is a valid one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

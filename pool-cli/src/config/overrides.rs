@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::shape::{ROOT, Shape, Table};
-use super::source::{Origin, Problem, Source, Sources};
-use super::suggest::{did_you_mean, nearest};
-use super::tree::{self, Tree};
+use super::finding::{did_you_mean, nearest};
+use super::schema::{ROOT, Shape, Table};
+use super::source::{self, Origin, Problem, Source, Sources, Tree};
 
 /// What a variable of the environment begins with to be a setting: `POOL__SECTION__KEY`.
 pub(super) const PREFIX: &str = "POOL__";
@@ -85,7 +84,7 @@ pub(super) fn apply<'s>(
     for Override { path, source } in overrides {
         let source = sources.get(*source);
         match resolve(path, &ROOT, Some(tree)) {
-            Ok((path, shape)) => tree::set(tree, &path, read(source, shape)),
+            Ok((path, shape)) => source::set(tree, &path, read(source, shape)),
             Err(unknown) => {
                 let at = source.start..source.start + source.text.len();
                 let hint = match unknown {
@@ -169,5 +168,5 @@ fn read<'s>(source: &'s Source, shape: &Shape) -> Spanned<DeValue<'s>> {
         Shape::Secret | Shape::TextOr(..) => text.trim_start().starts_with('{'),
         _ => true,
     };
-    if is_toml { tree::parse_value(source).unwrap_or_else(string) } else { string() }
+    if is_toml { source::parse_value(source).unwrap_or_else(string) } else { string() }
 }

@@ -1,3 +1,5 @@
+//! The sections about the browsers of a pool: their number, their order and their warm-up.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +94,17 @@ pub enum LeaseKind {
     Shared,
 }
 
+impl LeaseKind {
+    /// The word for it in the configuration, queries, labels and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// Clean-up of a browser between exclusive leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -125,6 +138,99 @@ impl Default for PoolConfig {
             lease_idle_timeout: Some(Duration::from_secs(5 * 60)),
             keep_limit: Duration::from_secs(5 * 60),
             state_dir: machine::state_dir(),
+        }
+    }
+}
+
+/// `[priority]`: who is served first when all browsers are leased.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PriorityConfig {
+    /// One level of priority is worth this much waiting, so that nobody waits for ever.
+    #[serde(with = "AsDuration")]
+    pub step: Duration,
+    /// The priority of requests that state none: 1 is served first, 10 last.
+    #[schemars(range(min = 1, max = 10))]
+    pub default: u8,
+}
+
+impl Default for PriorityConfig {
+    fn default() -> Self {
+        Self { step: Duration::from_secs(10), default: 5 }
+    }
+}
+
+/// `[sizing]`: how the number of browsers follows the load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SizingConfig {
+    /// Whether browsers are added ahead of need and taken away when they are not used.
+    pub enabled: bool,
+    /// Interval at which the size is decided anew.
+    #[serde(with = "AsDuration")]
+    pub interval: Duration,
+    /// The latest waits and utilizations that a decision looks at.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub samples: usize,
+    /// Browsers are added when clients wait longer than this on average.
+    #[serde(with = "AsDuration")]
+    pub scale_up_wait: Duration,
+    /// Browsers added at a time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub scale_up_by: usize,
+    /// Browsers are taken away when less than this share of them is leased: 0.0 to 1.0.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub scale_down_utilization: f64,
+    /// Browsers taken away at a time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub scale_down_by: usize,
+}
+
+impl Default for SizingConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(30),
+            samples: 100,
+            scale_up_wait: Duration::from_secs(5),
+            scale_up_by: 2,
+            scale_down_utilization: 0.3,
+            scale_down_by: 1,
+        }
+    }
+}
+
+/// `[warming]`: what is done to a new browser before its first lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmingConfig {
+    /// Whether new browsers are warmed. One that cannot be warmed is never leased.
+    pub enabled: bool,
+    /// Width and height of the page that warms, in CSS pixels.
+    #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 16384 }))]
+    pub viewport: [u32; 2],
+    /// The user agent of the page that warms, if not Chromium's own.
+    #[schemars(example = "Mozilla/5.0 (X11; Linux x86_64) browser-pool")]
+    pub user_agent: Option<String>,
+    /// The page that is opened.
+    #[schemars(extend("x-kind" = "page url"))]
+    pub url: String,
+    /// JavaScript that is run once in that page.
+    #[schemars(example = "document.title")]
+    pub script: Option<String>,
+    /// Anonymous browsers kept idle and ready beyond those that are leased.
+    pub min_idle: usize,
+}
+
+impl Default for WarmingConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            viewport: [1280, 720],
+            user_agent: None,
+            url: "about:blank".to_owned(),
+            script: None,
+            min_idle: 1,
         }
     }
 }

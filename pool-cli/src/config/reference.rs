@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::overrides::{ALIASES, PREFIX};
-use super::shape::{Key, ROOT, Shape};
+use super::schema::{Key, ROOT, Shape};
 use super::template::toml;
 
 /// The page, in markdown; it is generated, so that it cannot fall behind the code.

@@ -9,12 +9,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use pool_chrome::ChromeError;
 
-use super::source::Problem;
-use super::suggest::{did_you_mean, nearest};
-use super::tree::{self, Tree};
+use super::finding::{did_you_mean, nearest};
+use super::source::{self, Problem, Tree};
 use super::{
     Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, Secret, TenantConfig,
-    machine, urls,
+    kind, machine,
 };
 use crate::pool::chrome_config;
 
@@ -78,7 +77,7 @@ struct Rules<'a> {
 impl Rules<'_> {
     /// Where a value is set; nowhere if it is the default.
     fn value(&self, path: &[&str]) -> Option<Range<usize>> {
-        tree::find(self.tree, path).map(|(_, value)| value.span())
+        source::find(self.tree, path).map(|(_, value)| value.span())
     }
 
     /// Returns `true` if a value was written that could not be used.
@@ -88,12 +87,12 @@ impl Rules<'_> {
 
     /// Where a section or key is named.
     fn key(&self, path: &[&str]) -> Option<Range<usize>> {
-        tree::find(self.tree, path).map(|(key, _)| key.span())
+        source::find(self.tree, path).map(|(key, _)| key.span())
     }
 
     /// Where one item of a list is.
     fn item(&self, path: &[&str], index: usize) -> Option<Range<usize>> {
-        let (_, list) = tree::find(self.tree, path)?;
+        let (_, list) = source::find(self.tree, path)?;
         list.get_ref().as_array()?.get(index).map(toml::Spanned::span)
     }
 
@@ -451,7 +450,7 @@ impl Rules<'_> {
     fn alerts(&mut self) {
         let urls = self.config.alerts.urls();
         let wrong: Vec<_> = urls
-            .filter_map(|(key, url)| Some((key, urls::webhook_url(url.expose()).err()?)))
+            .filter_map(|(key, url)| Some((key, kind::webhook_url(url.expose()).err()?)))
             .collect();
         for (key, complaint) in wrong {
             let at = self.value(&["alerts", key]);

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::schema;
-use super::shape::{Key, ROOT, Shape, Table};
+use super::schema::{self, Key, ROOT, Shape, Table};
 
 const HEAD: &str = "\
 # The configuration of a browser pool. Every key is here, with what it is when it is left out, in

@@ -2,29 +2,29 @@
 //! are made of.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::{Stream, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::timeout;
+use url::form_urlencoded;
 
-use super::body::Body;
-use super::history::Point;
-use super::session::Session;
-use super::snapshot::Snapshot;
-use super::state::Reloaded;
-use super::views::PageView;
+use super::lease::ClientLease;
+use super::request::Body;
+use super::usage::{HOUR, HOURS, Used, hour_now, hour_of, time_of};
 use super::who::Who;
 use super::{Gateway, Problem};
+use crate::api::{Flushed, Page, Point, Reloaded, Resize, Resized, State as PoolState};
 use crate::config::MOST_BROWSERS;
-use crate::error::chain;
-use crate::pool::Leased;
+use crate::exit::chain;
+use crate::pool::{Leased, OpenPage};
 
 /// Maximum time a page may take to be drawn for the live view.
 const SCREENSHOT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const SCREENSHOT: Duration = Duration::from_secs(5);
 pub(super) async fn state(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
-) -> Json<Snapshot> {
+) -> Json<PoolState> {
     Json(gateway.snapshot(&who))
 }
 
@@ -79,9 +79,17 @@ pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
     Path(id): Path<String>,
-) -> Result<Json<Option<PageView>>, Problem> {
+) -> Result<Json<Option<Page>>, Problem> {
     let (_, leased) = gateway.leased(&who, &id)?;
-    Ok(Json(leased.browser().pages().await.pop().map(PageView::of)))
+    Ok(Json(leased.browser().pages().await.pop().map(shown)))
+}
+
+/// Letters of a title or an address that are shown: a `data:` URL may have millions.
+const LETTERS: usize = 2048;
+
+fn shown(page: OpenPage) -> Page {
+    let cut = |text: String| text.chars().take(LETTERS).collect();
+    Page { title: cut(page.title), url: cut(page.url) }
 }
 
 /// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
@@ -115,15 +123,15 @@ pub(super) async fn retire(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    if gateway.fleet().retire(number(&id)?) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    if gateway.pool().retire(number(&id)?) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 
 impl Gateway {
     /// The lease of a browser, for those that look at what its client does.
-    fn leased(&self, who: &Who, id: &str) -> Result<(Arc<Session>, Arc<dyn Leased>), Problem> {
+    fn leased(&self, who: &Who, id: &str) -> Result<(Arc<ClientLease>, Arc<dyn Leased>), Problem> {
         let id = number(id)?;
         let session = self
-            .sessions
+            .leases
             .all()
             .into_iter()
             .find(|session| session.browser == id && who.sees(session));
@@ -145,19 +153,6 @@ fn unknown() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown_browser", detail)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Resize {
-    min_size: Option<usize>,
-    max_size: Option<usize>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Resized {
-    min_size: usize,
-    max_size: usize,
-}
-
 /// `POST /api/resize`: what is left out stays as it is.
 pub(super) async fn resize(
     State(gateway): State<Arc<Gateway>>,
@@ -175,12 +170,12 @@ impl Gateway {
         max_size: Option<usize>,
     ) -> Result<(usize, usize), Problem> {
         let min_size = min_size.unwrap_or_else(|| self.min_size());
-        let max_size = max_size.unwrap_or_else(|| self.fleet().load().max_size);
+        let max_size = max_size.unwrap_or_else(|| self.pool().load().max_size);
         if !(1..=MOST_BROWSERS).contains(&max_size) || min_size > MOST_BROWSERS {
             let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
             return Err(Problem::bad_request("bad_size", detail));
         }
-        self.fleet()
+        self.pool()
             .resize(min_size, max_size)
             .map_err(|error| Problem::bad_request("bad_size", error.to_string()))?;
         Ok((min_size, max_size))
@@ -188,19 +183,14 @@ impl Gateway {
 
     /// Returns the minimum number of browsers without a profile or region.
     pub(super) fn min_size(&self) -> usize {
-        let classes = self.fleet().stats().classes;
+        let classes = self.pool().stats().classes;
         classes.iter().find(|class| class.class.is_default()).map_or(0, |class| class.min)
     }
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Flushed {
-    closed: usize,
-}
-
 /// `POST /api/flush`: closes the idle browsers; the minimum is launched anew.
 pub(super) async fn flush(State(gateway): State<Arc<Gateway>>) -> Json<Flushed> {
-    Json(Flushed { closed: gateway.fleet().flush_idle() })
+    Json(Flushed { closed: gateway.pool().flush_idle() })
 }
 
 /// `POST /api/drain`: as SIGTERM.
@@ -218,4 +208,170 @@ pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Json<R
     let invalid =
         |detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", detail);
     reload.reload().await.map(Json).map_err(invalid)
+}
+
+/// Query of a request for usage.
+#[derive(Debug, PartialEq, Eq)]
+struct UsageQuery {
+    from: u64,
+    to: u64,
+    csv: bool,
+}
+
+impl UsageQuery {
+    /// Reads the query: from the beginning of today until now unless it says so.
+    fn parse(query: &str, accepts_csv: bool) -> Result<Self, Problem> {
+        let now = hour_now();
+        let mut asked = Self { from: now / HOURS * HOURS, to: now + 1, csv: accepts_csv };
+        let bad = |what: String| Err(Problem::bad_request("bad_parameter", what));
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*name, &*value) {
+                ("from", value) => asked.from = hour_of(moment(&name, value)?),
+                ("to", value) => {
+                    let to = moment(&name, value)?;
+                    // An hour that has begun counts.
+                    asked.to = hour_of(to + HOUR - Duration::from_secs(1));
+                }
+                ("by", "tenant") | ("token", _) => {}
+                ("by", _) => return bad("by must be tenant".to_owned()),
+                ("format", "csv") => asked.csv = true,
+                ("format", "json") => asked.csv = false,
+                ("format", _) => return bad("format must be json or csv".to_owned()),
+                (name, _) => {
+                    let shown: String = name.chars().take(64).collect();
+                    let detail = format!(
+                        "unknown parameter {shown:?}: there are from, to, by, format, token"
+                    );
+                    return Err(Problem::bad_request("unknown_parameter", detail));
+                }
+            }
+        }
+        if asked.from >= asked.to {
+            return bad("from must be before to".to_owned());
+        }
+        Ok(asked)
+    }
+}
+
+/// Reads a day, `2026-11-29`, or a moment, `2026-11-29T12:00:00Z`.
+fn moment(name: &str, value: &str) -> Result<SystemTime, Problem> {
+    let text = if value.len() == 10 { format!("{value}T00:00:00Z") } else { value.to_owned() };
+    humantime::parse_rfc3339_weak(&text).map_err(|_| {
+        let detail = format!("{name} must be a day such as 2026-11-29, or 2026-11-29T12:00:00Z");
+        Problem::bad_request("bad_parameter", detail)
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct UsageReport {
+    from: String,
+    to: String,
+    tenants: Vec<UsageRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageRow {
+    /// `null` for the leases of no tenant.
+    tenant: Option<String>,
+    leases: u64,
+    browser_seconds: f64,
+    waiting_seconds: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+    failures: u64,
+}
+
+impl UsageRow {
+    fn new(tenant: String, used: Used) -> Self {
+        Self {
+            tenant: Some(tenant).filter(|name| !name.is_empty()),
+            leases: used.leases,
+            browser_seconds: used.browser_ms as f64 / 1000.0,
+            waiting_seconds: used.waiting_ms as f64 / 1000.0,
+            bytes_in: used.bytes_in,
+            bytes_out: used.bytes_out,
+            failures: used.failures,
+        }
+    }
+}
+
+impl UsageReport {
+    /// A table. Names are those of the configuration, so that nothing in it is quoted.
+    fn csv(&self) -> String {
+        let mut text = String::from(
+            "tenant,leases,browser_seconds,waiting_seconds,bytes_in,bytes_out,failures\n",
+        );
+        for row in &self.tenants {
+            let UsageRow {
+                leases,
+                browser_seconds,
+                waiting_seconds,
+                bytes_in,
+                bytes_out,
+                failures,
+                ..
+            } = row;
+            let tenant = row.tenant.as_deref().unwrap_or_default();
+            text.push_str(&format!(
+                "{tenant},{leases},{browser_seconds:.3},{waiting_seconds:.3},{bytes_in},\
+                 {bytes_out},{failures}\n"
+            ));
+        }
+        text
+    }
+}
+
+/// `GET /api/usage?from=&to=&by=tenant`: a tenant sees its own.
+pub(super) async fn usage(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let accept =
+        headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let asked = UsageQuery::parse(&query.unwrap_or_default(), accept.starts_with("text/csv"))?;
+    gateway.book_all();
+    let (from, to) = (asked.from, asked.to);
+    let looked = tokio::task::spawn_blocking(move || gateway.usage.between(from, to)).await;
+    let used = looked.map_err(io::Error::other).and_then(|used| used).map_err(|error| {
+        let detail = format!("the records could not be read: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_usage", detail)
+    })?;
+    let shown =
+        |tenant: &String| who.sees_tenant(Some(tenant.as_str()).filter(|name| !name.is_empty()));
+    let rows = used.into_iter().filter(|(tenant, _)| shown(tenant));
+    let text = |hour| humantime::format_rfc3339_seconds(time_of(hour)).to_string();
+    let report = UsageReport {
+        from: text(asked.from),
+        to: text(asked.to),
+        tenants: rows.map(|(tenant, used)| UsageRow::new(tenant, used)).collect(),
+    };
+    if asked.csv {
+        return Ok(
+            ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], report.csv()).into_response()
+        );
+    }
+    Ok(Json(report).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_hours_from_days_and_moments() {
+        let asked = UsageQuery::parse("from=2026-11-28&to=2026-11-29T01:30:00Z&by=tenant", false);
+        let asked = asked.expect("it is right");
+        let text = |hour| humantime::format_rfc3339_seconds(time_of(hour)).to_string();
+        assert_eq!(text(asked.from), "2026-11-28T00:00:00Z");
+        assert_eq!(text(asked.to), "2026-11-29T02:00:00Z");
+        for query in ["from=yesterday", "from=2026-11-29&to=2026-11-28", "by=browser", "format=xml"]
+        {
+            let problem = UsageQuery::parse(query, false).expect_err(query);
+            assert_eq!(problem.code(), "bad_parameter", "{query}");
+        }
+        assert_eq!(UsageQuery::parse("form=1", false).expect_err("no").code(), "unknown_parameter");
+        assert!(UsageQuery::parse("", true).expect("it is right").csv);
+    }
 }

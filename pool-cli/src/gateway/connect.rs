@@ -15,18 +15,15 @@ use pool_chrome::mux::{FileUse, HolderCommands};
 use serde_json::{Map, Value, json};
 use tracing::warn;
 
-use super::bridge::bridge;
+use super::address::NEW_PAGE;
+use super::bridge::{Accepted, Handshake, bridge};
+use super::lease::{Attached, ClientLease, NotConnected, Root};
+use super::leases::{Known, Name};
 use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
-use super::session::{Attached, NotConnected, Root, Session};
-use super::sessions::{Known, Name};
-use super::upgrade::{Accepted, Handshake};
 use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
-use crate::metrics::Severity;
+use crate::api::Severity;
 use crate::pool::Wire;
-
-/// Path of a lease whose client speaks with its first page.
-pub(super) const NEW_PAGE: &str = "/devtools/page/new";
 
 /// Number of browsers that are tried when one dies between its hand-out and its first command.
 pub(super) const ATTEMPTS: usize = 3;
@@ -60,7 +57,7 @@ pub(super) async fn lease(
 
 /// A client's place in a lease, before its 101.
 struct Entered {
-    session: Arc<Session>,
+    session: Arc<ClientLease>,
     wire: Wire,
     attached: Attached,
     /// How the last lease of its name has ended, where the client may not know yet.
@@ -135,10 +132,10 @@ async fn connected(
 
 /// Ends a new lease, however long it is to be kept, whose client has gone before it was connected:
 /// nobody else knows of it.
-pub(super) struct Unmet<'a>(Option<&'a Session>);
+pub(super) struct Unmet<'a>(Option<&'a ClientLease>);
 
 impl<'a> Unmet<'a> {
-    pub(super) fn new(session: &'a Session) -> Self {
+    pub(super) fn new(session: &'a ClientLease) -> Self {
         Self(Some(session))
     }
 
@@ -185,7 +182,7 @@ pub(super) struct Reconnect {
     /// It holds the session.
     gateway: Weak<Gateway>,
     /// The session holds the connection, which holds this.
-    session: Weak<Session>,
+    session: Weak<ClientLease>,
     url: String,
     limit: Duration,
 }
@@ -193,7 +190,7 @@ pub(super) struct Reconnect {
 impl Reconnect {
     pub(super) fn of(
         gateway: &Arc<Gateway>,
-        session: &Arc<Session>,
+        session: &Arc<ClientLease>,
         headers: &HeaderMap,
     ) -> Arc<Self> {
         let settings = gateway.settings();
@@ -276,7 +273,7 @@ pub(super) async fn page(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let Some(session) = gateway.sessions.with_page(&page) else {
+    let Some(session) = gateway.leases.with_page(&page) else {
         gateway.authorize(peer, &parts.headers, &parts.uri).await?;
         return Err(not_connected(&NotConnected::NoPage));
     };
@@ -287,7 +284,7 @@ pub(super) async fn page(
 async fn join(
     gateway: &Arc<Gateway>,
     mut parts: Parts,
-    session: Arc<Session>,
+    session: Arc<ClientLease>,
     root: &Root,
 ) -> Result<Response, Problem> {
     if !Handshake::is_wanted(&parts.headers) {
@@ -313,8 +310,8 @@ impl Gateway {
         peer: SocketAddr,
         headers: &HeaderMap,
         uri: &Uri,
-    ) -> Result<Arc<Session>, Problem> {
-        let found = lease.parse().ok().map(|id: LeaseId| self.sessions.find(id));
+    ) -> Result<Arc<ClientLease>, Problem> {
+        let found = lease.parse().ok().map(|id: LeaseId| self.leases.find(id));
         if let Some(Known::Held(session)) = found {
             return Ok(session);
         }

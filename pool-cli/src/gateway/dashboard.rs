@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::Problem;
-use super::upgrade::Handshake;
+use super::bridge::Handshake;
 
 /// Nothing from elsewhere, nothing inline, nothing in a frame; pictures of browsers are blobs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -1,36 +1,10 @@
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use tokio::sync::watch;
 
-use super::machine::Machine;
-
-/// One second of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Point {
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Leased browsers.
-    pub active: usize,
-    /// Idle browsers.
-    pub idle: usize,
-    /// All browsers.
-    pub total: usize,
-    /// Clients that wait.
-    pub waiting: usize,
-    /// Average wait of the last minute's granted requests, in milliseconds.
-    pub avg_wait_ms: f64,
-    /// 95 of 100 waited no longer.
-    pub p95_wait_ms: f64,
-    /// Share of the usable browsers that are leased.
-    pub utilization: f64,
-    /// Requests refused so far.
-    #[serde(skip)]
-    pub rejected: u64,
-    /// Leases ended so far.
-    #[serde(skip)]
-    pub released: u64,
-}
+use crate::api::{Machine, Point};
 
 /// An hour, second by second: what the dashboard's plots begin with.
 #[derive(Debug, Default)]
@@ -97,6 +71,74 @@ impl History {
     }
 }
 
+/// Those who follow `/api/stream`: all get the same text, which is made once a second and only
+/// while there is somebody.
+#[derive(Debug)]
+pub(super) struct Watchers(watch::Sender<Arc<str>>);
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self(watch::Sender::new(Arc::from("")))
+    }
+}
+
+impl Watchers {
+    pub(super) fn publish(&self, text: impl FnOnce() -> Arc<str>) {
+        if self.0.receiver_count() > 0 {
+            self.0.send_replace(text());
+        }
+    }
+
+    /// One more; one that reads too slowly skips what came meanwhile.
+    pub(super) fn join(&self) -> watch::Receiver<Arc<str>> {
+        self.0.subscribe()
+    }
+}
+
+/// Looks at `/proc` from time to time; elsewhere than on Linux it sees nothing.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    last: Option<(u64, u64)>,
+}
+
+impl Meter {
+    pub(super) fn read(&mut self) -> Machine {
+        let times = fs::read_to_string("/proc/stat").ok().and_then(|text| cpu_times(&text));
+        let cpu = match (self.last, times) {
+            (Some((busy, total)), Some((busy_now, total_now))) if total_now > total => {
+                Some(percent(busy_now.saturating_sub(busy), total_now - total))
+            }
+            _ => None,
+        };
+        self.last = times;
+        let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text));
+        Machine { cpu, memory }
+    }
+}
+
+/// Busy and all ticks of all cores since boot.
+fn cpu_times(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|tick| tick.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; what follows is in user already.
+    let all: u64 = ticks.iter().take(8).sum();
+    let idle = ticks.get(3)? + ticks.get(4)?;
+    Some((all - idle, all))
+}
+
+fn memory(meminfo: &str) -> Option<u8> {
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let total = field("MemTotal:")?;
+    Some(percent(total.saturating_sub(field("MemAvailable:")?), total))
+}
+
+fn percent(part: u64, whole: u64) -> u8 {
+    (part * 100).checked_div(whole).unwrap_or(0).min(100) as u8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +155,11 @@ mod tests {
         assert_eq!(history.last(60).len(), 60);
         assert_eq!(history.rejected_last_minute(), 120);
         assert_eq!(history.release_rate(), 1.0);
+    }
+
+    #[test]
+    fn proc_is_read() {
+        assert_eq!(cpu_times("cpu  10 0 20 60 10 0 0 0 5 0\ncpu0 1"), Some((30, 100)));
+        assert_eq!(memory("MemTotal: 1000 kB\nMemAvailable: 250 kB\n"), Some(75));
     }
 }

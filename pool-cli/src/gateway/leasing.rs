@@ -1,22 +1,22 @@
-//! How a client gets a lease and how it ends: the one way for WebSocket and REST.
+//! The one way to a lease, for WebSocket and REST, and the watch over it until it ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
-use pool_chrome::egress::Pattern;
 use pool_core::AcquireError;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, Span, debug, info};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug, info, info_span};
 
-use super::refusal::{draining, refusal};
-use super::session::{Keep, NotConnected, Session, Terms};
-use super::sessions::{Claim, Name, Reservation};
-use super::traceparent::TraceParent;
-use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings, lease_span};
+use super::lease::{ClientLease, Keep, NotConnected, Terms};
+use super::leases::{Claim, Name, Reservation};
+use super::problem::{draining, refusal};
+use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings};
+use crate::api::Severity;
 use crate::config::LeaseKind;
-use crate::metrics::Severity;
+use crate::telemetry::{self, TraceParent};
 use crate::work::WorkKind;
 
 /// Client that asks for a lease, as far as it is known.
@@ -71,7 +71,7 @@ impl Gateway {
         let began = Instant::now();
         let mut waited = false;
         loop {
-            match self.sessions.claim(name, asked).map_err(NoLease::Refused)? {
+            match self.leases.claim(name, asked).map_err(NoLease::Refused)? {
                 Claim::Join(session) => return Ok(Claimed::Held { session, waited }),
                 Claim::Acquire(reservation) => {
                     if waited {
@@ -99,7 +99,7 @@ impl Gateway {
         caller: Caller,
         start: Start,
         last: Option<LeaseEnd>,
-    ) -> Result<Arc<Session>, NoLease> {
+    ) -> Result<Arc<ClientLease>, NoLease> {
         let settings = self.settings();
         if self.is_draining() {
             return Err(NoLease::Refused(draining(settings.drain_timeout)));
@@ -113,11 +113,11 @@ impl Gateway {
         let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
         let mut request = asked.request().timeout(wait);
         if settings.lease_choice {
-            request.set("lease", word(kind));
+            request.set("lease", kind.as_str());
         }
-        let span = lease_span::lease(&asked, kind, &caller);
-        let acquire = lease_span::acquire(&span, &caller);
-        let leased = self.fleet().acquire(request).instrument(acquire.clone()).await;
+        let span = lease_span(&asked, kind, &caller);
+        let acquire = acquire_span(&span, &caller);
+        let leased = self.pool().acquire(request).instrument(acquire.clone()).await;
         acquire.record("outcome", leased.as_ref().map_or_else(outcome, |_| "granted"));
         drop(acquire);
         let leased = leased.map_err(|error| {
@@ -147,14 +147,14 @@ impl Gateway {
             unattended: start == Start::Unattended,
             renewed: last,
         };
-        let session = Session::new(leased, terms);
+        let session = ClientLease::new(leased, terms);
         self.usage.began(self.books_of(tenant.as_deref()), session.waited);
         if let Err(end) = begun {
             // Whoever connects learns it, and takes another one where that helps.
             session.end(end.into());
         }
-        self.sessions.add(&session);
-        lease_span::granted(&span, &session);
+        self.leases.add(&session);
+        record_grant(&span, &session);
         if let (Some(name), Some(last)) = (&session.asked.session, last) {
             self.note_renewed(&span, name, last);
         }
@@ -174,7 +174,7 @@ impl Gateway {
 /// What a client gets that asks for a name.
 pub(super) enum Claimed<'a> {
     /// The lease that is held; `waited` if it was acquired meanwhile.
-    Held { session: Arc<Session>, waited: bool },
+    Held { session: Arc<ClientLease>, waited: bool },
     /// The name, for a lease to be acquired.
     Reserved(Reservation<'a>),
 }
@@ -205,7 +205,7 @@ impl Settings {
             Some(kind) if kind != self.lease && !self.lease_choice => {
                 let detail = format!(
                     "leases are {} here: set lease_choice = true in [pool] to let clients choose",
-                    word(self.lease)
+                    self.lease.as_str()
                 );
                 Err(Problem::bad_request("bad_parameter", detail))
             }
@@ -281,40 +281,6 @@ pub(super) fn at_most(
     Err(format!("{name} may be {} ms at most, the pool's {setting}", most.as_millis()))
 }
 
-/// Refuses a lease that is another than the one of its name. What is not asked for does not differ.
-pub(super) fn differs(
-    asked: &LeaseQuery,
-    profile: &Option<String>,
-    region: &Option<String>,
-    kind: Option<LeaseKind>,
-    domains: &Option<Vec<Pattern>>,
-) -> Result<(), Problem> {
-    let differs = |name: &str, held: Option<&str>| {
-        let held = held.map_or_else(|| "none".to_owned(), |held| format!("{held:?}"));
-        let detail = format!(
-            "the session that is held has another {name} ({held}): leave the parameter out to \
-             join it, or take another name"
-        );
-        Err(Problem::new(StatusCode::CONFLICT, "session_differs", detail))
-    };
-    if asked.profile.is_some() && asked.profile != *profile {
-        return differs("profile", profile.as_deref());
-    }
-    if asked.region.is_some() && asked.region != *region {
-        return differs("region", region.as_deref());
-    }
-    if asked.allow_domains.is_some() && asked.allow_domains != *domains {
-        let list = |held: &Vec<Pattern>| {
-            held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        };
-        return differs("allow_domains", domains.as_ref().map(list).as_deref());
-    }
-    match (asked.lease, kind) {
-        (Some(asked), Some(kind)) if asked != kind => differs("lease", Some(word(kind))),
-        _ => Ok(()),
-    }
-}
-
 /// The problem of a client that waits for a session which somebody else acquires.
 fn still_acquired(waited: Duration) -> Problem {
     let waited_for = waited.as_secs_f64();
@@ -332,14 +298,6 @@ fn outcome(error: &AcquireError) -> &'static str {
         | AcquireError::GroupQueueFull { .. }
         | AcquireError::Rejected(_) => "rejected",
         _ => "error",
-    }
-}
-
-/// The word for a kind of lease in queries, labels and logs.
-pub(super) fn word(kind: LeaseKind) -> &'static str {
-    match kind {
-        LeaseKind::Exclusive => "exclusive",
-        LeaseKind::Shared => "shared",
     }
 }
 
@@ -370,7 +328,7 @@ pub(super) fn over(end: LeaseEnd) -> Problem {
 }
 
 /// Watches over a session until it ends, gives the browser back, and writes the audit line.
-async fn keep(gateway: Arc<Gateway>, session: Arc<Session>, span: Span) {
+async fn keep(gateway: Arc<Gateway>, session: Arc<ClientLease>, span: Span) {
     let end = watch(&session).instrument(span.clone()).await;
     let end = session.end(end);
     span.record("ended", end.code());
@@ -379,13 +337,13 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<Session>, span: Span) {
     session.give_back();
     let tenant = session.asked.tenant.as_deref();
     gateway.usage.book(gateway.books_of(tenant), &session);
-    gateway.sessions.remove(&session, end);
+    gateway.leases.remove(&session, end);
     gateway.observer().metrics().lease_ended(end.code());
     audit(&session, end, held);
 }
 
 /// Waits for the end of a session.
-async fn watch(session: &Session) -> LeaseEnd {
+async fn watch(session: &ClientLease) -> LeaseEnd {
     match session.leased() {
         None => LeaseEnd::Revoked,
         Some(leased) => tokio::select! {
@@ -400,7 +358,7 @@ async fn watch(session: &Session) -> LeaseEnd {
 }
 
 /// One line for each lease: who, what, how long, and how it ended.
-fn audit(session: &Session, end: LeaseEnd, held: Duration) {
+fn audit(session: &ClientLease, end: LeaseEnd, held: Duration) {
     let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
     info!(
         target: "pool_cli::audit",
@@ -410,7 +368,7 @@ fn audit(session: &Session, end: LeaseEnd, held: Duration) {
         tracking_id = session.asked.tracking_id,
         session = session.asked.session,
         trace_id = session.trace.map(|trace| trace.trace_id()),
-        kind = word(session.kind),
+        kind = session.kind.as_str(),
         work = session.work.map(WorkKind::word),
         class = %session.class,
         priority = session.asked.priority,
@@ -421,4 +379,38 @@ fn audit(session: &Session, end: LeaseEnd, held: Duration) {
         ended = end.code(),
         "lease over"
     );
+}
+
+/// The span of a lease, from its request to its end; a child of the client's own span.
+fn lease_span(asked: &LeaseQuery, kind: LeaseKind, caller: &Caller) -> Span {
+    let span = info_span!(
+        "lease",
+        trace_id = caller.trace.map(|trace| trace.trace_id()),
+        kind = kind.as_str(),
+        profile = asked.profile,
+        region = asked.region,
+        priority = asked.priority,
+        tenant = asked.tenant,
+        tracking_id = asked.tracking_id,
+        lease = Empty,
+        browser = Empty,
+        ended = Empty,
+    );
+    if let Some(trace) = &caller.trace {
+        telemetry::follow(&span, trace);
+    }
+    span
+}
+
+/// The span of the wait for a browser, within that of the lease.
+fn acquire_span(lease: &Span, caller: &Caller) -> Span {
+    let trace_id = caller.trace.map(|trace| trace.trace_id());
+    info_span!(parent: lease, "acquire", trace_id, outcome = Empty)
+}
+
+/// Adds what is known once there is a browser.
+fn record_grant(lease: &Span, session: &ClientLease) {
+    // The whole id of a lease is a secret for as long as it is held.
+    lease.record("lease", session.id.short());
+    lease.record("browser", session.browser);
 }

@@ -10,30 +10,28 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
 use axum::{Extension, Router};
 
-use super::pages::Change;
-use super::upgrade::Handshake;
+use super::bridge::Handshake;
+use super::compat::chromium::{self, Change};
+use super::compat::{browserless, kernel};
 use super::who::{Need, Who};
-use super::{
-    Gateway, Problem, api, connect, dashboard, kernel, listing, pages, pressure, probes, usage,
-    version, work,
-};
+use super::{Gateway, Problem, address, api, connect, dashboard, work};
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
-/// been through [`version::find`] before.
+/// been through [`address::find`] before.
 pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
     let reads = Router::new()
         .route("/", get(connect::lease))
         .route("/chromium", get(connect::lease))
-        .route(connect::NEW_PAGE, get(connect::lease))
-        .route("/json", get(pages::list))
-        .route("/json/list", get(pages::list))
-        .route(version::PATH, get(version::version))
-        .route(version::PROTOCOL, get(version::protocol))
-        .route("/openapi.json", get(version::openapi))
-        .route("/meta", get(version::meta))
-        .route("/active", get(version::active))
-        .route("/pressure", get(pressure::pressure))
-        .route("/sessions", get(listing::sessions))
+        .route(address::NEW_PAGE, get(connect::lease))
+        .route("/json", get(chromium::list))
+        .route("/json/list", get(chromium::list))
+        .route(address::VERSION, get(chromium::version))
+        .route(address::PROTOCOL, get(chromium::protocol))
+        .route("/openapi.json", get(chromium::openapi))
+        .route("/meta", get(browserless::meta))
+        .route("/active", get(browserless::active))
+        .route("/pressure", get(browserless::pressure))
+        .route("/sessions", get(browserless::sessions))
         .route("/browser_pools", get(kernel::pools))
         .route("/browser_pools/{name}", get(kernel::pool))
         .route("/browsers", get(kernel::browsers))
@@ -44,24 +42,30 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/state", get(api::state))
         .route("/api/history", get(api::history))
-        .route("/api/usage", get(usage::usage))
+        .route("/api/usage", get(api::usage))
         .route("/api/stream", get(api::stream))
         .route("/api/browsers/{id}/page", get(api::page))
         .route("/api/browsers/{id}/screenshot", get(api::screenshot))
         .fallback(unknown_route)
         .route_layer(from_fn_with_state(gateway.clone(), may_read));
     let changes = Router::new()
-        .route("/json/new", put(pages::new))
-        .route("/json/activate/{page}", changing(pages::change).layer(Extension(Change::ACTIVATE)))
-        .route("/json/close/{page}", changing(pages::change).layer(Extension(Change::CLOSE)))
-        .route("/kill/{id}", get(listing::kill).post(listing::kill).delete(listing::kill))
+        .route("/json/new", put(chromium::new))
+        .route(
+            "/json/activate/{page}",
+            changing(chromium::change).layer(Extension(Change::ACTIVATE)),
+        )
+        .route("/json/close/{page}", changing(chromium::change).layer(Extension(Change::CLOSE)))
+        .route(
+            "/kill/{id}",
+            get(browserless::kill).post(browserless::kill).delete(browserless::kill),
+        )
         .route("/browser_pools/{name}", patch(kernel::update))
         .route("/browsers/{id}", delete(kernel::delete))
         .route("/browser_pools/{name}/acquire", post(kernel::acquire))
         .route("/browser_pools/{name}/release", post(kernel::release))
         .route("/browser_pools/{name}/flush", post(kernel::flush))
         .route("/api/browsers/{id}/retire", post(api::retire))
-        .route("/api/leases/{id}/kill", post(listing::kill))
+        .route("/api/leases/{id}/kill", post(browserless::kill))
         .route("/api/resize", post(api::resize))
         .route("/api/flush", post(api::flush))
         .route("/api/drain", post(api::drain))
@@ -75,25 +79,25 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/dashboard/{*file}", get(dashboard::file))
         // Its own address stands for the token.
         .route("/devtools/browser/{lease}", get(connect::reconnect))
-        .route("/devtools/browser/{lease}/json", get(pages::list_of_lease))
-        .route("/devtools/browser/{lease}/json/list", get(pages::list_of_lease))
-        .route("/devtools/browser/{lease}/json/version", get(version::version_of_lease))
-        .route("/devtools/browser/{lease}/json/protocol", get(version::protocol))
-        .route("/devtools/browser/{lease}/json/new", put(pages::new_in_lease))
+        .route("/devtools/browser/{lease}/json", get(chromium::list_of_lease))
+        .route("/devtools/browser/{lease}/json/list", get(chromium::list_of_lease))
+        .route("/devtools/browser/{lease}/json/version", get(chromium::version_of_lease))
+        .route("/devtools/browser/{lease}/json/protocol", get(chromium::protocol))
+        .route("/devtools/browser/{lease}/json/new", put(chromium::new_in_lease))
         .route(
             "/devtools/browser/{lease}/json/activate/{page}",
-            changing(pages::change_in_lease).layer(Extension(Change::ACTIVATE)),
+            changing(chromium::change_in_lease).layer(Extension(Change::ACTIVATE)),
         )
         .route(
             "/devtools/browser/{lease}/json/close/{page}",
-            changing(pages::change_in_lease).layer(Extension(Change::CLOSE)),
+            changing(chromium::change_in_lease).layer(Extension(Change::CLOSE)),
         )
         .route("/devtools/page/{page}", get(connect::page))
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(gateway.clone(), is_ours))
-        .route("/livez", get(probes::livez))
-        .route("/healthz", get(probes::livez))
-        .route("/readyz", get(probes::readyz))
+        .route("/livez", get(livez))
+        .route("/healthz", get(livez))
+        .route("/readyz", get(readyz))
         .layer(map_response(as_it_is))
         .with_state(gateway.clone())
 }
@@ -110,7 +114,7 @@ where
 /// Not sent by a foreign web page.
 async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<SocketAddr>();
-    if peer.is_some_and(|peer| gateway.fleet().is_a_browser(*peer)) {
+    if peer.is_some_and(|peer| gateway.pool().is_a_browser(*peer)) {
         let detail = "a browser of this pool may not reach the pool";
         return Problem::new(StatusCode::FORBIDDEN, "own_browser", detail).into_response();
     }
@@ -171,10 +175,10 @@ async fn as_it_is(mut response: Response) -> Response {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
-    let stats = gateway.fleet().stats();
+    let stats = gateway.pool().stats();
     let tenants = gateway.tenant_numbers(&stats);
     let metrics = gateway.observer().metrics();
-    let text = metrics.render(&stats, gateway.memory(), gateway.fleet().requests(), &tenants);
+    let text = metrics.render(&stats, gateway.memory(), gateway.pool().requests(), &tenants);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
@@ -191,4 +195,24 @@ async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) ->
 async fn wrong_method() -> Problem {
     let detail = "this route is not for this method";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}
+
+/// The process answers. Nothing else is looked at: to restart a pool because its proxy is down
+/// would end the leases that work.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// New leases are given.
+pub(super) async fn readyz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str) {
+    if gateway.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    let stats = gateway.pool().stats();
+    let usable = stats.load.total() - stats.load.closing - stats.load.creating;
+    let failing = stats.classes.iter().any(|class| class.class.is_default() && class.failing);
+    if failing && usable == 0 {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no browser can be launched\n");
+    }
+    (StatusCode::OK, "ok\n")
 }

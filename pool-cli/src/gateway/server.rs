@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-use super::heads::{self, Heads, MAX_HEAD, Refusal};
+use super::request::{self, Heads, MAX_HEAD, Refusal};
 use super::router::router;
-use super::{Gateway, sampler, tcp, version};
+use super::{Gateway, address, snapshot, tcp};
 
 /// Maximum time a request's headers may take, and how long a connection may be kept without one.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ impl Server {
     pub fn start_on(gateway: &Arc<Gateway>, listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(accept(listener, router(gateway)));
-        let sampling = tokio::spawn(sampler::run(Arc::downgrade(gateway)));
+        let sampling = tokio::spawn(snapshot::run(Arc::downgrade(gateway)));
         Ok(Self { address, tasks: [accepting, sampling] })
     }
 
@@ -135,10 +135,10 @@ async fn answer(
     if let Some(problem) = refusal.of(request.method()) {
         return problem.into_response();
     }
-    if let Some(uri) = version::find(request.uri()) {
+    if let Some(uri) = address::find(request.uri()) {
         *request.uri_mut() = uri;
     }
-    let is_last = heads::is_last(request.method(), request.headers());
+    let is_last = request::is_last(request.method(), request.headers());
     request.extensions_mut().insert(peer);
     let routed = router.oneshot(request.map(Body::new)).await;
     let mut response = routed.unwrap_or_else(|never| match never {});

@@ -1,9 +1,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::http::{HeaderMap, StatusCode, header};
 use url::{Host, Url};
 
-use super::who::Tenants;
+use super::address::lease_path;
+use super::who::{Tenants, Who};
+use super::{LeaseId, LeaseQuery, Problem};
 use crate::config::{Config, LeaseKind, Secret};
 
 /// Settings of the gateway: all of it can be swapped while it runs.
@@ -110,6 +113,78 @@ impl Settings {
     pub fn drain_timeout(&self) -> Duration {
         self.drain_timeout
     }
+
+    /// The address of a lease that is held, which is all that is needed to use it.
+    pub(super) fn lease_url(&self, headers: &HeaderMap, lease: LeaseId) -> String {
+        self.websocket_url(headers, &lease_path(lease), "")
+    }
+
+    /// The address of a path of ours, as the client that sent these headers can reach it.
+    pub(super) fn websocket_url(&self, headers: &HeaderMap, path: &str, query: &str) -> String {
+        let base = match &self.external_url {
+            Some(url) => {
+                let base = url.as_str().trim_end_matches('/');
+                match base.split_once("://") {
+                    Some(("https" | "wss", rest)) => format!("wss://{rest}"),
+                    Some((_, rest)) => format!("ws://{rest}"),
+                    None => base.to_owned(),
+                }
+            }
+            None => {
+                let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+                let host = text(header::HOST).unwrap_or("127.0.0.1");
+                // Said by a proxy in front of us; a client that says it misleads only itself.
+                let proto = text(header::HeaderName::from_static("x-forwarded-proto"));
+                let scheme = if proto == Some("https") { "wss" } else { "ws" };
+                format!("{scheme}://{host}")
+            }
+        };
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{base}{path}{mark}{query}")
+    }
+
+    /// Puts the tenant that asks into what it asks for.
+    ///
+    /// # Errors
+    ///
+    /// If the request names a tenant, where tenants are known by their tokens.
+    pub(super) fn attribute(&self, who: &Who, asked: &mut LeaseQuery) -> Result<(), Problem> {
+        if self.tenants.is_empty() {
+            return Ok(());
+        }
+        if asked.tenant.is_some() {
+            let detail = "leave out the parameter \"tenant\": the token says who asks";
+            return Err(Problem::bad_request("bad_parameter", detail));
+        }
+        asked.tenant = who.tenant().map(str::to_owned);
+        Ok(())
+    }
+
+    /// Returns the kind of lease that a tenant gets which asks for this one, or for none.
+    pub(super) fn tenant_kind(
+        &self,
+        asked: &LeaseQuery,
+        kind: LeaseKind,
+    ) -> Result<LeaseKind, Problem> {
+        let tenant = asked.tenant.as_deref().and_then(|name| self.tenants.get(name));
+        let Some((tenant, allowed)) =
+            tenant.and_then(|tenant| Some((tenant, tenant.config.leases.as_deref()?)))
+        else {
+            return Ok(kind);
+        };
+        if allowed.contains(&kind) {
+            return Ok(kind);
+        }
+        let chooses = self.lease_choice && asked.lease.is_none() && asked.profile.is_none();
+        match allowed.first() {
+            Some(other) if chooses => Ok(*other),
+            _ => {
+                let (name, kind) = (&tenant.name, kind.as_str());
+                let detail = format!("tenant {name:?} may not have {kind} leases");
+                Err(Problem::new(StatusCode::FORBIDDEN, "lease_not_allowed", detail))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +209,27 @@ mod tests {
         }
         for listen in ["127.0.0.1:3000", "127.8.8.8:1", "[::1]:3000", "[::ffff:127.0.0.1]:1"] {
             assert!(Settings::new(&config(listen, None)).is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn the_url_is_the_external_one_or_that_of_the_request() {
+        let mut config = Config::default();
+        let headers: HeaderMap =
+            [(header::HOST, "localhost:3000".parse().expect("a value"))].into_iter().collect();
+        let url = |config: &Config, query| {
+            let settings = Settings::new(config).expect("it is valid");
+            settings.websocket_url(&headers, "/", query)
+        };
+        assert_eq!(url(&config, ""), "ws://localhost:3000/");
+        assert_eq!(url(&config, "priority=1&token=x"), "ws://localhost:3000/?priority=1&token=x");
+        for (external, expected) in [
+            ("wss://pool.example", "wss://pool.example/?a=1"),
+            ("https://pool.example/base/", "wss://pool.example/base/?a=1"),
+            ("http://pool.example:8080", "ws://pool.example:8080/?a=1"),
+        ] {
+            config.gateway.external_url = Some(external.to_owned());
+            assert_eq!(url(&config, "a=1"), expected);
         }
     }
 }

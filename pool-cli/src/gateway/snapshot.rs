@@ -1,41 +1,20 @@
-use std::collections::HashMap;
+//! The state of a pool at one moment, made once a second for all that watch.
 
-use pool_core::{GroupStats, Stats};
-use serde::Serialize;
-use tokio::time::Instant;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use pool_core::{Class as BrowserClass, GroupStats, ResourceState, Stats};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Gateway;
-use super::machine::Machine;
-use super::session_view::SessionView;
-use super::views::{
-    BrowserView, CheckView, ClassView, CountersView, HolderView, LoadView, TenantView, WaiterView,
-    classes, ms, part, state, unix_ms,
+use super::history::Meter;
+use super::lease::ClientLease;
+use super::who::{Tenant as TenantOfConfig, Who};
+use crate::api::{
+    Browser, Check, Class, Counters, Holder, Lease, Load, Point, State, Tenant, Waiter, ms, unix_ms,
 };
-use super::who::{Tenant, Who};
-use crate::metrics::{Entry, TenantNumbers, WaitSummary};
-
-/// The whole of a pool at one moment: what the dashboard, `status` and `top` show.
-#[derive(Debug, Serialize)]
-pub(super) struct Snapshot {
-    at_ms: u64,
-    uptime_ms: u64,
-    version: &'static str,
-    pool: String,
-    draining: bool,
-    load: LoadView,
-    counters: CountersView,
-    wait: WaitSummary,
-    oldest_wait_ms: Option<u64>,
-    memory_bytes: u64,
-    machine: Machine,
-    classes: Vec<ClassView>,
-    browsers: Vec<BrowserView>,
-    waiters: Vec<WaiterView>,
-    tenants: Vec<TenantView>,
-    sessions: Vec<SessionView>,
-    events: Vec<Entry>,
-    errors: Vec<Entry>,
-}
+use crate::metrics::Metrics;
 
 /// Events and errors in a snapshot.
 const EVENTS: usize = 60;
@@ -47,22 +26,22 @@ const WAITERS: usize = 200;
 impl Gateway {
     /// Returns all that there is to see; a tenant sees the numbers of the pool, and beyond them what
     /// is its own.
-    pub(super) fn snapshot(&self, who: &Who) -> Snapshot {
-        let stats = self.fleet().stats();
-        let mut sessions = self.sessions.all();
+    pub(super) fn snapshot(&self, who: &Who) -> State {
+        let stats = self.pool().stats();
+        let mut sessions = self.leases.all();
         sessions.retain(|session| who.sees(session));
         let is_operator = who.tenant().is_none();
-        let holders: HashMap<u64, HolderView> =
-            sessions.iter().map(|session| (session.browser, HolderView::of(session))).collect();
+        let holders: HashMap<u64, Holder> =
+            sessions.iter().map(|session| (session.browser, holder(session))).collect();
         let settings = self.settings();
-        Snapshot {
+        State {
             at_ms: unix_ms(),
             uptime_ms: ms(self.started.elapsed()),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             pool: settings.pool_name.clone(),
             draining: stats.draining || self.is_draining(),
-            load: LoadView::of(&stats.load, self.min_size(), settings.max_waiting),
-            counters: CountersView::of(&stats),
+            load: self.load(&stats, settings.max_waiting),
+            counters: counters(&stats),
             wait: self.observer().waits().summary(),
             oldest_wait_ms: stats.oldest_wait.map(ms),
             memory_bytes: self.memory(),
@@ -71,37 +50,55 @@ impl Gateway {
             browsers: self.browsers(who, &holders),
             waiters: self.waiters(who),
             tenants: self.tenants(who, &stats),
-            sessions: sessions.iter().map(|session| SessionView::of(session)).collect(),
+            sessions: sessions.iter().map(|session| lease(session)).collect(),
             events: self.observer().journal().latest(if is_operator { EVENTS } else { 0 }),
             errors: self.observer().journal().errors(if is_operator { ERRORS } else { 0 }),
+        }
+    }
+
+    fn load(&self, stats: &Stats, max_waiting: usize) -> Load {
+        let load = &stats.load;
+        Load {
+            creating: load.creating,
+            idle: load.idle,
+            leased: load.leased,
+            recycling: load.recycling,
+            checking: load.checking,
+            closing: load.closing,
+            waiting: load.waiting,
+            total: load.total(),
+            min_size: self.min_size(),
+            max_size: load.max_size,
+            max_waiting,
+            utilization: load.utilization(),
         }
     }
 
     /// Memory of all browsers, each Chromium counted once, in bytes.
     pub(super) fn memory(&self) -> u64 {
         let vitals =
-            self.fleet().resources().into_iter().filter_map(|info| self.fleet().vitals(info.id));
+            self.pool().resources().into_iter().filter_map(|info| self.pool().vitals(info.id));
         let by_process: HashMap<_, _> =
             vitals.filter_map(|vitals| Some((vitals.pid, vitals.memory?.0))).collect();
         by_process.values().sum()
     }
 
-    fn browsers(&self, who: &Who, holders: &HashMap<u64, HolderView>) -> Vec<BrowserView> {
+    fn browsers(&self, who: &Who, holders: &HashMap<u64, Holder>) -> Vec<Browser> {
         let now = Instant::now();
         let view = |info: pool_core::ResourceInfo| {
-            let vitals = self.fleet().vitals(info.id).unwrap_or_default();
-            BrowserView {
+            let vitals = self.pool().vitals(info.id).unwrap_or_default();
+            Browser {
                 id: info.id.get(),
                 class: info.class.to_string(),
                 profile: part(&info.class, "profile"),
                 region: part(&info.class, "region"),
-                state: state(info.state),
+                state: state(info.state).into(),
                 since_ms: ms(now - info.since),
                 age_ms: ms(now - info.created_at),
                 uses: info.uses,
                 pid: vitals.pid,
                 memory_bytes: vitals.memory.map(|(bytes, _)| bytes),
-                last_check: info.last_check.map(|(at, took)| CheckView {
+                last_check: info.last_check.map(|(at, took)| Check {
                     ago_ms: ms(now - at),
                     took_ms: took.as_secs_f64() * 1000.0,
                 }),
@@ -111,12 +108,12 @@ impl Gateway {
         let seen = |info: &pool_core::ResourceInfo| {
             who.tenant().is_none() || holders.contains_key(&info.id.get())
         };
-        self.fleet().resources().into_iter().filter(seen).map(view).collect()
+        self.pool().resources().into_iter().filter(seen).map(view).collect()
     }
 
-    fn waiters(&self, who: &Who) -> Vec<WaiterView> {
+    fn waiters(&self, who: &Who) -> Vec<Waiter> {
         let rate = self.history.release_rate();
-        let view = |(index, info): (usize, pool_core::WaiterInfo)| WaiterView {
+        let view = |(index, info): (usize, pool_core::WaiterInfo)| Waiter {
             position: index + 1,
             class: info.class.to_string(),
             profile: part(&info.class, "profile"),
@@ -126,19 +123,19 @@ impl Gateway {
             waited_ms: ms(info.waited),
             expected_ms: (rate > 0.0).then(|| ((index + 1) as f64 / rate * 1000.0) as u64),
         };
-        let mut waiters = self.fleet().waiters();
+        let mut waiters = self.pool().waiters();
         waiters.retain(|info| who.sees_tenant(info.group.as_deref()));
         waiters.into_iter().take(WAITERS).enumerate().map(view).collect()
     }
 
-    fn tenants(&self, who: &Who, stats: &Stats) -> Vec<TenantView> {
+    fn tenants(&self, who: &Who, stats: &Stats) -> Vec<Tenant> {
         let mut numbers = self.tenant_numbers(stats);
         numbers.retain(|tenant| who.sees_tenant(Some(&tenant.name)));
-        numbers.into_iter().map(TenantView::of).collect()
+        numbers
     }
 
     /// Returns what each tenant of the configuration has at present, and has had since the start.
-    pub(super) fn tenant_numbers(&self, stats: &Stats) -> Vec<TenantNumbers> {
+    pub(super) fn tenant_numbers(&self, stats: &Stats) -> Vec<Tenant> {
         let settings = self.settings();
         if settings.tenants.is_empty() {
             return Vec::new();
@@ -146,10 +143,10 @@ impl Gateway {
         self.book_all();
         let groups: HashMap<&str, &GroupStats> =
             stats.groups.iter().map(|group| (&*group.name, group)).collect();
-        let numbers = |tenant: &Tenant| {
+        let numbers = |tenant: &TenantOfConfig| {
             let group = groups.get(&*tenant.name);
             let used = self.usage.total(Some(&tenant.name));
-            TenantNumbers {
+            Tenant {
                 name: tenant.name.clone(),
                 leased: group.map_or(0, |group| group.leased),
                 waiting: group.map_or(0, |group| group.waiting),
@@ -162,4 +159,160 @@ impl Gateway {
         };
         settings.tenants.iter().map(numbers).collect()
     }
+}
+
+fn counters(stats: &Stats) -> Counters {
+    let counters = &stats.counters;
+    Counters {
+        created: counters.created,
+        create_failed: counters.create_failed,
+        closed: counters.closed,
+        acquired: counters.acquired,
+        released: counters.released,
+        recycled: counters.recycled,
+        recycle_failed: counters.recycle_failed,
+        checks: counters.checks,
+        checks_failed: counters.checks_failed,
+        timeouts: counters.timeouts,
+        rejected: counters.rejected,
+        cancelled: counters.cancelled,
+        errors: counters.errors,
+        revoked: counters.revoked,
+        policy_panics: counters.policy_panics,
+    }
+}
+
+fn classes(stats: &Stats) -> Vec<Class> {
+    let view = |class: &pool_core::ClassStats| Class {
+        class: class.class.to_string(),
+        profile: part(&class.class, "profile"),
+        region: part(&class.class, "region"),
+        total: class.load.total(),
+        idle: class.load.idle,
+        leased: class.load.leased,
+        waiting: class.load.waiting,
+        min_size: class.min,
+        max_size: class.load.max_size,
+        warm: class.warm,
+        failing: class.failing,
+    };
+    stats.classes.iter().map(view).collect()
+}
+
+fn holder(session: &ClientLease) -> Holder {
+    Holder {
+        id: session.id.to_string(),
+        peer: session.peer.map(|peer| peer.to_string()),
+        tenant: session.asked.tenant.clone(),
+        tracking_id: session.asked.tracking_id.clone(),
+        work: session.work.map(|work| work.word().into()),
+        held_ms: ms(session.began.elapsed()),
+    }
+}
+
+/// Returns a lease as `/sessions` and the snapshot list it.
+pub(super) fn lease(session: &ClientLease) -> Lease {
+    let connections = session.connections();
+    let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
+    let began_at = session.began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Lease {
+        id: session.id.to_string(),
+        browser_id: session.browser,
+        tracking_id: session.asked.tracking_id.clone(),
+        tenant: session.asked.tenant.clone(),
+        peer: session.peer.map(|peer| peer.to_string()),
+        kind: session.work.map_or(session.kind.as_str(), |_| "work").into(),
+        work: session.work.map(|work| work.word().into()),
+        class: session.class.to_string(),
+        profile: part(&session.class, "profile"),
+        region: part(&session.class, "region"),
+        priority: session.asked.priority,
+        started_on: ms(began_at),
+        time_alive_ms: ms(session.began.elapsed()),
+        waited_ms: ms(session.waited),
+        idle_ms: ms(session.silent_for()),
+        timeout_ms: session.limit.map(ms),
+        idle_timeout_ms: session.idle_limit.map(ms),
+        session: session.asked.session.clone(),
+        renewed: session.renewed.map(|end| end.code().into()),
+        state: if connections == 0 { "waiting" } else { "connected" }.into(),
+        keep_ms: session.keep().map(ms),
+        kept_for_ms: session.kept_for().map(ms),
+        connections,
+        messages_in,
+        messages_out,
+        bytes_in,
+        bytes_out,
+    }
+}
+
+/// Returns the profile or the region of a class.
+pub(super) fn part(class: &BrowserClass, label: &str) -> Option<String> {
+    class.get(label).map(ToOwned::to_owned)
+}
+
+fn state(state: ResourceState) -> &'static str {
+    match state {
+        ResourceState::Creating => "creating",
+        ResourceState::Idle => "idle",
+        ResourceState::Leased => "leased",
+        ResourceState::Recycling => "recycling",
+        ResourceState::Checking => "checking",
+        _ => "closing",
+    }
+}
+
+/// Interval at which the plots move.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Interval at which the memory of the browsers is read: it takes a while in `/proc`.
+const MEMORY_INTERVAL: u32 = 10;
+
+/// Seconds between the times at which what tenants use is written down.
+const USAGE_INTERVAL: u32 = 30;
+
+/// Runs until the gateway is gone.
+pub(super) async fn run(gateway: Weak<Gateway>) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut meter = Meter::default();
+    let mut second = 0_u32;
+    loop {
+        ticks.tick().await;
+        let Some(gateway) = gateway.upgrade() else { return };
+        let stats = gateway.pool().stats();
+        let wait = gateway.observer().waits().summary();
+        let point = Point {
+            at_ms: unix_ms(),
+            active: stats.load.leased,
+            idle: stats.load.idle,
+            total: stats.load.total(),
+            waiting: stats.load.waiting,
+            avg_wait_ms: wait.avg_ms,
+            p95_wait_ms: wait.p95_ms,
+            utilization: stats.load.utilization(),
+            rejected: stats.counters.rejected,
+            released: stats.counters.released,
+        };
+        gateway.history.add(point, meter.read());
+        if u64::from(second).is_multiple_of(Metrics::UPKEEP_INTERVAL.as_secs()) {
+            gateway.observer().metrics().upkeep();
+        }
+        if second % USAGE_INTERVAL == USAGE_INTERVAL - 1 {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { gateway.write_usage().await });
+        }
+        if second.is_multiple_of(MEMORY_INTERVAL) {
+            // It may take a while, and the next second does not wait for it.
+            let pool = Arc::clone(gateway.pool());
+            tokio::spawn(async move { pool.measure().await });
+        }
+        gateway.watchers.publish(|| snapshot(&gateway));
+        second = second.wrapping_add(1);
+    }
+}
+
+fn snapshot(gateway: &Gateway) -> Arc<str> {
+    let snapshot = gateway.snapshot(&Who::Operator);
+    serde_json::to_string(&snapshot).expect("a snapshot is plain data").into()
 }

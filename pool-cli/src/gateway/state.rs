@@ -1,30 +1,30 @@
-use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+use std::{fmt, io};
 
 use pool_core::async_trait;
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::guesses::Guesses;
-use super::history::History;
-use super::sessions::Sessions;
+use super::guard::Guesses;
+use super::history::{History, Watchers};
+use super::leases::Leases;
+use super::request::Room;
 use super::usage::Usage;
-use super::watchers::Watchers;
-use super::work::Room;
 use super::{LeaseEnd, Settings};
+use crate::api::Reloaded;
 use crate::metrics::Observer;
-use crate::pool::Fleet;
+use crate::pool::BrowserPool;
 
 /// The gateway's state: what every route works with.
 ///
 /// It does not listen by itself; see [`Server`](super::Server).
 pub struct Gateway {
     settings: RwLock<Arc<Settings>>,
-    fleet: Arc<dyn Fleet>,
+    pool: Arc<dyn BrowserPool>,
     observer: Observer,
-    pub(super) sessions: Sessions,
+    pub(super) leases: Leases,
     pub(super) guesses: Guesses,
     pub(super) history: History,
     pub(super) watchers: Watchers,
@@ -56,24 +56,15 @@ pub trait Reload: Send + Sync + 'static {
     async fn reload(&self) -> Result<Reloaded, String>;
 }
 
-/// Outcome of a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Reloaded {
-    /// The settings that changed and hold from now on.
-    pub changed: Vec<String>,
-    /// The settings that changed and hold after a restart.
-    pub needs_restart: Vec<String>,
-}
-
 impl Gateway {
     /// A gateway to a pool whose events this observer sees.
     #[must_use]
-    pub fn new(settings: Settings, fleet: Arc<dyn Fleet>, observer: Observer) -> Arc<Self> {
+    pub fn new(settings: Settings, pool: Arc<dyn BrowserPool>, observer: Observer) -> Arc<Self> {
         Arc::new(Self {
             settings: RwLock::new(Arc::new(settings)),
-            fleet,
+            pool,
             observer,
-            sessions: Sessions::default(),
+            leases: Leases::default(),
             guesses: Guesses::default(),
             history: History::default(),
             watchers: Watchers::default(),
@@ -98,8 +89,8 @@ impl Gateway {
 
     /// The pool.
     #[must_use]
-    pub fn fleet(&self) -> &Arc<dyn Fleet> {
-        &self.fleet
+    pub fn pool(&self) -> &Arc<dyn BrowserPool> {
+        &self.pool
     }
 
     /// Returns what is counted and remembered.
@@ -147,28 +138,62 @@ impl Gateway {
         self.ask_drain();
         let until = Instant::now() + grace;
         let clients = async {
-            if timeout(grace, self.sessions.none()).await.is_ok() {
+            if timeout(grace, self.leases.none()).await.is_ok() {
                 return 0;
             }
-            let left = self.sessions.all();
+            let left = self.leases.all();
             for session in &left {
                 session.end(LeaseEnd::Drained);
             }
             // Ending takes no longer than the goodbye; the pool's own deadline is behind it.
-            let _ = timeout(Duration::from_secs(2), self.sessions.none()).await;
+            let _ = timeout(Duration::from_secs(2), self.leases.none()).await;
             left.len()
         };
         // At once, so that those who wait are told and idle browsers are closed.
-        let pool = self.fleet.drain(grace + Duration::from_secs(3));
-        let (ended, report) = tokio::join!(clients, pool);
+        let drained = self.pool.drain(grace + Duration::from_secs(3));
+        let (ended, report) = tokio::join!(clients, drained);
         self.write_usage().await;
         tracing::debug!(?report, late = ?Instant::now().checked_duration_since(until), "drained");
         ended
     }
 }
 
+impl Gateway {
+    /// Returns whose books the leases of this tenant go into. Where there are no tenants in the
+    /// configuration, a client may call itself anything, and names would pile up.
+    pub(super) fn books_of<'a>(&self, tenant: Option<&'a str>) -> Option<&'a str> {
+        tenant.filter(|_| !self.settings().tenants.is_empty())
+    }
+
+    /// Takes in what all leases have used until now.
+    pub(super) fn book_all(&self) {
+        for session in self.leases.all() {
+            self.usage.book(self.books_of(session.asked.tenant.as_deref()), &session);
+        }
+    }
+
+    /// Keeps what tenants use in a directory, beyond the end of this gateway.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made, or what is there cannot be read.
+    pub fn keep_usage_in(&self, directory: &Path) -> io::Result<()> {
+        self.usage.keep_in(directory)
+    }
+
+    /// Writes down what tenants have used; says in the log if that is impossible.
+    pub(super) async fn write_usage(self: &Arc<Self>) {
+        self.book_all();
+        let gateway = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || gateway.usage.write()).await;
+        if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
+            tracing::warn!(%error, "the usage of tenants could not be written");
+        }
+    }
+}
+
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("fleet", &self.fleet).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("pool", &self.pool).finish_non_exhaustive()
     }
 }

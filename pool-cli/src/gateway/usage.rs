@@ -1,29 +1,19 @@
-//! `GET /api/usage`: what each tenant has used, by the hour, kept over restarts.
+//! What each tenant has used, by the hour, kept over restarts: the books behind `/api/usage`.
 //!
 //! It is taken from the leases that are held, again and again until each is over, so that no event
 //! can be missed or counted twice; a pool that is killed loses what came since the last time.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use std::{fs, io};
 
-use axum::Extension;
-use axum::Json;
-use axum::extract::{RawQuery, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use url::form_urlencoded;
 
-use super::session::Session;
-use super::views::ms;
-use super::who::Who;
-use super::{Gateway, Problem};
+use super::lease::{ClientLease, Use};
+use crate::api::ms;
 
 /// Use by one tenant, in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,19 +43,11 @@ impl Used {
     }
 }
 
-/// Part of a session's use that is in the books already.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Booked {
-    held_ms: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-}
-
 /// By the hour since 1970, then by tenant; the empty name stands for those of none.
 type Hours = BTreeMap<u64, BTreeMap<String, Used>>;
 
-const HOURS: u64 = 24;
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOURS: u64 = 24;
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Days that are kept.
 const KEPT_DAYS: u64 = 400;
@@ -121,19 +103,9 @@ impl Usage {
     }
 
     /// Takes in what a session has used since the last time.
-    pub(super) fn book(&self, tenant: Option<&str>, session: &Session) {
-        let [_, _, bytes_in, bytes_out] = session.traffic.totals();
-        let now = Booked { held_ms: ms(session.began.elapsed()), bytes_in, bytes_out };
-        let before = session.booked(now);
-        self.add(
-            tenant,
-            Used {
-                browser_ms: now.held_ms.saturating_sub(before.held_ms),
-                bytes_in: now.bytes_in.saturating_sub(before.bytes_in),
-                bytes_out: now.bytes_out.saturating_sub(before.bytes_out),
-                ..Used::default()
-            },
-        );
+    pub(super) fn book(&self, tenant: Option<&str>, session: &ClientLease) {
+        let Use { held_ms, bytes_in, bytes_out } = session.take_use();
+        self.add(tenant, Used { browser_ms: held_ms, bytes_in, bytes_out, ..Used::default() });
     }
 
     fn add(&self, tenant: Option<&str>, used: Used) {
@@ -185,7 +157,7 @@ impl Usage {
     }
 
     /// Returns what was used in the hours from `from` to before `to`. Blocks.
-    fn between(&self, from: u64, to: u64) -> io::Result<BTreeMap<String, Used>> {
+    pub(super) fn between(&self, from: u64, to: u64) -> io::Result<BTreeMap<String, Used>> {
         let (directory, mut hours) = {
             let books = self.lock();
             (books.directory.clone(), books.hours.clone())
@@ -213,16 +185,16 @@ impl Usage {
     }
 }
 
-fn hour_now() -> u64 {
+pub(super) fn hour_now() -> u64 {
     hour_of(SystemTime::now())
 }
 
-fn hour_of(time: SystemTime) -> u64 {
+pub(super) fn hour_of(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_secs() / HOUR.as_secs()
 }
 
-fn time_of(hour: u64) -> SystemTime {
+pub(super) fn time_of(hour: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(hour * HOUR.as_secs())
 }
 
@@ -246,176 +218,6 @@ fn write(directory: &Path, day: u64, hours: &Hours) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, serde_json::to_vec(hours).map_err(io::Error::other)?)?;
     fs::rename(new, file)
-}
-
-/// Query of a request for usage.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    from: u64,
-    to: u64,
-    csv: bool,
-}
-
-impl Asked {
-    /// Reads the query: from the beginning of today until now unless it says so.
-    fn parse(query: &str, accepts_csv: bool) -> Result<Self, Problem> {
-        let now = hour_now();
-        let mut asked = Self { from: now / HOURS * HOURS, to: now + 1, csv: accepts_csv };
-        let bad = |what: String| Err(Problem::bad_request("bad_parameter", what));
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match (&*name, &*value) {
-                ("from", value) => asked.from = hour_of(time(&name, value)?),
-                ("to", value) => {
-                    let to = time(&name, value)?;
-                    // An hour that has begun counts.
-                    asked.to = hour_of(to + HOUR - Duration::from_secs(1));
-                }
-                ("by", "tenant") | ("token", _) => {}
-                ("by", _) => return bad("by must be tenant".to_owned()),
-                ("format", "csv") => asked.csv = true,
-                ("format", "json") => asked.csv = false,
-                ("format", _) => return bad("format must be json or csv".to_owned()),
-                (name, _) => {
-                    let shown: String = name.chars().take(64).collect();
-                    let detail = format!(
-                        "unknown parameter {shown:?}: there are from, to, by, format, token"
-                    );
-                    return Err(Problem::bad_request("unknown_parameter", detail));
-                }
-            }
-        }
-        if asked.from >= asked.to {
-            return bad("from must be before to".to_owned());
-        }
-        Ok(asked)
-    }
-}
-
-/// Reads a day, `2026-11-29`, or a moment, `2026-11-29T12:00:00Z`.
-fn time(name: &str, value: &str) -> Result<SystemTime, Problem> {
-    let moment = if value.len() == 10 { format!("{value}T00:00:00Z") } else { value.to_owned() };
-    humantime::parse_rfc3339_weak(&moment).map_err(|_| {
-        let detail = format!("{name} must be a day such as 2026-11-29, or 2026-11-29T12:00:00Z");
-        Problem::bad_request("bad_parameter", detail)
-    })
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    from: String,
-    to: String,
-    tenants: Vec<Row>,
-}
-
-#[derive(Debug, Serialize)]
-struct Row {
-    /// `null` for the leases of no tenant.
-    tenant: Option<String>,
-    leases: u64,
-    browser_seconds: f64,
-    waiting_seconds: f64,
-    bytes_in: u64,
-    bytes_out: u64,
-    failures: u64,
-}
-
-impl Row {
-    fn new(tenant: String, used: Used) -> Self {
-        Self {
-            tenant: Some(tenant).filter(|name| !name.is_empty()),
-            leases: used.leases,
-            browser_seconds: used.browser_ms as f64 / 1000.0,
-            waiting_seconds: used.waiting_ms as f64 / 1000.0,
-            bytes_in: used.bytes_in,
-            bytes_out: used.bytes_out,
-            failures: used.failures,
-        }
-    }
-}
-
-impl Report {
-    /// A table. Names are those of the configuration, so that nothing in it is quoted.
-    fn csv(&self) -> String {
-        let mut text = String::from(
-            "tenant,leases,browser_seconds,waiting_seconds,bytes_in,bytes_out,failures\n",
-        );
-        for row in &self.tenants {
-            let Row {
-                leases, browser_seconds, waiting_seconds, bytes_in, bytes_out, failures, ..
-            } = row;
-            let tenant = row.tenant.as_deref().unwrap_or_default();
-            text.push_str(&format!(
-                "{tenant},{leases},{browser_seconds:.3},{waiting_seconds:.3},{bytes_in},\
-                 {bytes_out},{failures}\n"
-            ));
-        }
-        text
-    }
-}
-
-/// `GET /api/usage?from=&to=&by=tenant`: a tenant sees its own.
-pub(super) async fn usage(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(who): Extension<Who>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let asked = Asked::parse(&query.unwrap_or_default(), accept.starts_with("text/csv"))?;
-    gateway.book_all();
-    let (from, to) = (asked.from, asked.to);
-    let looked = tokio::task::spawn_blocking(move || gateway.usage.between(from, to)).await;
-    let used = looked.map_err(io::Error::other).and_then(|used| used).map_err(|error| {
-        let detail = format!("the records could not be read: {error}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_usage", detail)
-    })?;
-    let shown =
-        |tenant: &String| who.sees_tenant(Some(tenant.as_str()).filter(|name| !name.is_empty()));
-    let rows = used.into_iter().filter(|(tenant, _)| shown(tenant));
-    let text = |hour| humantime::format_rfc3339_seconds(time_of(hour)).to_string();
-    let report = Report {
-        from: text(asked.from),
-        to: text(asked.to),
-        tenants: rows.map(|(tenant, used)| Row::new(tenant, used)).collect(),
-    };
-    if asked.csv {
-        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8")], report.csv()).into_response());
-    }
-    Ok(Json(report).into_response())
-}
-
-impl Gateway {
-    /// Returns whose books the leases of this tenant go into. Where there are no tenants in the
-    /// configuration, a client may call itself anything, and names would pile up.
-    pub(super) fn books_of<'a>(&self, tenant: Option<&'a str>) -> Option<&'a str> {
-        tenant.filter(|_| !self.settings().tenants.is_empty())
-    }
-
-    /// Takes in what all leases have used until now.
-    pub(super) fn book_all(&self) {
-        for session in self.sessions.all() {
-            self.usage.book(self.books_of(session.asked.tenant.as_deref()), &session);
-        }
-    }
-
-    /// Keeps what tenants use in a directory, beyond the end of this gateway.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be made, or what is there cannot be read.
-    pub fn keep_usage_in(&self, directory: &Path) -> io::Result<()> {
-        self.usage.keep_in(directory)
-    }
-
-    /// Writes down what tenants have used; says in the log if that is impossible.
-    pub(super) async fn write_usage(self: &Arc<Self>) {
-        self.book_all();
-        let gateway = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || gateway.usage.write()).await;
-        if let Err(error) = written.map_err(io::Error::other).and_then(|written| written) {
-            tracing::warn!(%error, "the usage of tenants could not be written");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -464,21 +266,5 @@ mod tests {
         assert_eq!(count(hour, hour + 1), 7);
         assert_eq!((count(hour + 1, hour + 9), count(0, hour)), (0, 0));
         assert_eq!(count(0, u64::MAX), 7, "no day of the future is looked for");
-    }
-
-    #[test]
-    fn a_query_is_hours_from_days_and_moments() {
-        let asked = Asked::parse("from=2026-11-28&to=2026-11-29T01:30:00Z&by=tenant", false);
-        let asked = asked.expect("it is right");
-        let text = |hour| humantime::format_rfc3339_seconds(time_of(hour)).to_string();
-        assert_eq!(text(asked.from), "2026-11-28T00:00:00Z");
-        assert_eq!(text(asked.to), "2026-11-29T02:00:00Z");
-        for query in ["from=yesterday", "from=2026-11-29&to=2026-11-28", "by=browser", "format=xml"]
-        {
-            let problem = Asked::parse(query, false).expect_err(query);
-            assert_eq!(problem.code(), "bad_parameter", "{query}");
-        }
-        assert_eq!(Asked::parse("form=1", false).expect_err("no").code(), "unknown_parameter");
-        assert!(Asked::parse("", true).expect("it is right").csv);
     }
 }

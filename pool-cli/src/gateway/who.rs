@@ -8,12 +8,10 @@ use std::sync::Arc;
 use axum::http::{Method, StatusCode};
 use subtle::ConstantTimeEq;
 
-use super::connect::NEW_PAGE;
-use super::leasing::word;
-use super::session::Session;
-use super::version::{PATH, PROTOCOL};
-use super::{LeaseQuery, Problem, Settings};
-use crate::config::{Config, LeaseKind, Scope, Secret, TenantConfig};
+use super::Problem;
+use super::address::{NEW_PAGE, PROTOCOL, VERSION};
+use super::lease::ClientLease;
+use crate::config::{Config, Scope, Secret, TenantConfig};
 
 /// Sender of a request.
 #[derive(Clone, Debug)]
@@ -113,7 +111,7 @@ impl Need {
             "/"
             | "/chromium"
             | NEW_PAGE
-            | PATH
+            | VERSION
             | "/json"
             | "/json/list"
             | "/json/new"
@@ -165,7 +163,7 @@ impl Who {
     }
 
     /// Returns `true` if a lease may be seen and ended: a tenant has its own, the operator all.
-    pub(super) fn sees(&self, session: &Session) -> bool {
+    pub(super) fn sees(&self, session: &ClientLease) -> bool {
         self.sees_tenant(session.asked.tenant.as_deref())
     }
 
@@ -199,51 +197,6 @@ fn scope_word(scope: Scope) -> &'static str {
         Scope::View => "view",
         Scope::Metrics => "metrics",
         Scope::Operate => "operate",
-    }
-}
-
-impl Settings {
-    /// Puts the tenant that asks into what it asks for.
-    ///
-    /// # Errors
-    ///
-    /// If the request names a tenant, where tenants are known by their tokens.
-    pub(super) fn attribute(&self, who: &Who, asked: &mut LeaseQuery) -> Result<(), Problem> {
-        if self.tenants.is_empty() {
-            return Ok(());
-        }
-        if asked.tenant.is_some() {
-            let detail = "leave out the parameter \"tenant\": the token says who asks";
-            return Err(Problem::bad_request("bad_parameter", detail));
-        }
-        asked.tenant = who.tenant().map(str::to_owned);
-        Ok(())
-    }
-
-    /// Returns the kind of lease that a tenant gets which asks for this one, or for none.
-    pub(super) fn tenant_kind(
-        &self,
-        asked: &LeaseQuery,
-        kind: LeaseKind,
-    ) -> Result<LeaseKind, Problem> {
-        let tenant = asked.tenant.as_deref().and_then(|name| self.tenants.get(name));
-        let Some((tenant, allowed)) =
-            tenant.and_then(|tenant| Some((tenant, tenant.config.leases.as_deref()?)))
-        else {
-            return Ok(kind);
-        };
-        if allowed.contains(&kind) {
-            return Ok(kind);
-        }
-        let chooses = self.lease_choice && asked.lease.is_none() && asked.profile.is_none();
-        match allowed.first() {
-            Some(other) if chooses => Ok(*other),
-            _ => {
-                let (name, kind) = (&tenant.name, word(kind));
-                let detail = format!("tenant {name:?} may not have {kind} leases");
-                Err(Problem::new(StatusCode::FORBIDDEN, "lease_not_allowed", detail))
-            }
-        }
     }
 }
 

@@ -16,16 +16,15 @@ use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
 use futures_util::stream;
 use pool_chrome::cdp::Client;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 use url::form_urlencoded;
 
-use super::body;
 use super::connect::{ATTEMPTS, Unmet};
-use super::guard::is_json;
+use super::lease::{Attached, ClientLease, NotConnected};
 use super::leasing::{Caller, NoLease, Start, not_connected, over};
-use super::refusal::draining;
-use super::session::{Attached, NotConnected, Session};
+use super::problem::draining;
+use super::request::{PATIENCE, collect, is_json};
 use super::who::Who;
 use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::config::LeaseKind;
@@ -36,9 +35,6 @@ use crate::work::{BadOrder, Done, Order, Product, WorkKind};
 /// The longest body; browserless has the same.
 const BODY: usize = 10 * 1024 * 1024;
 
-/// KiB that bodies and answers of all calls may take together.
-const ROOM: usize = 256 * 1024;
-
 /// Bytes of an answer that are sent at a time.
 const PIECE: usize = 64 * 1024;
 
@@ -47,25 +43,6 @@ const PIECES: usize = 4;
 
 /// Maximum time for which a client may take nothing of its answer, as over a WebSocket.
 const STALL: Duration = Duration::from_secs(30);
-
-/// Room for bodies and answers, so that calls by the hundred do not take the memory of the machine.
-#[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
-
-impl Default for Room {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
-    }
-}
-
-impl Room {
-    /// Waits for room for so many bytes.
-    async fn of(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let units = bytes.div_ceil(1024).clamp(1, ROOM) as u32;
-        let permit = Arc::clone(&self.0).acquire_many_owned(units).await;
-        permit.expect("the semaphore is never closed")
-    }
-}
 
 /// The routes, which may be under `/chromium` as well.
 pub(super) fn routes() -> Router<Arc<Gateway>> {
@@ -273,12 +250,12 @@ async fn read(
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(BODY).min(BODY);
-    let room = timeout(body::PATIENCE, gateway.room.of(length)).await.map_err(|_| {
+    let room = timeout(PATIENCE, gateway.room.of(length)).await.map_err(|_| {
         let detail = "other calls take all the room that there is for bodies and answers";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail);
         Fault::refused(problem.retry_after(Duration::from_secs(1)))
     })?;
-    let bytes = body::collect(body, BODY).await.map_err(Fault::invalid)?;
+    let bytes = collect(body, BODY).await.map_err(Fault::invalid)?;
     Ok((Order::read(kind, &bytes).map_err(bad_body)?, room))
 }
 
@@ -303,7 +280,7 @@ async fn enter(
     asked: &LeaseQuery,
     caller: &Caller,
     kind: WorkKind,
-) -> Result<(Arc<Session>, Client, Attached), Fault> {
+) -> Result<(Arc<ClientLease>, Client, Attached), Fault> {
     let mut attempt = 1;
     loop {
         let leased = gateway.lease(asked.clone(), caller.clone(), Start::Work(kind), None).await;
@@ -325,7 +302,7 @@ async fn enter(
 }
 
 /// The fault of a call whose lease has ended under it.
-fn ended(gateway: &Gateway, session: &Session, end: LeaseEnd) -> Fault {
+fn ended(gateway: &Gateway, session: &ClientLease, end: LeaseEnd) -> Fault {
     match end {
         LeaseEnd::LeaseLimit => {
             let limit = session.limit.unwrap_or_default();
@@ -348,7 +325,7 @@ fn ended(gateway: &Gateway, session: &Session, end: LeaseEnd) -> Fault {
 /// The fault of a call whose page failed; gives the browser back.
 async fn failed(
     gateway: &Gateway,
-    session: &Session,
+    session: &ClientLease,
     attached: Attached,
     trouble: Trouble,
 ) -> Fault {

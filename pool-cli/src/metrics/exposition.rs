@@ -1,12 +1,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
-use super::series::{Family, Maker, TenantNumbers, TenantSeries};
+use crate::api::Tenant;
 use crate::work::WorkKind;
 
 /// Reasons for the end of a lease in `leases_ended_total{reason}`.
@@ -282,7 +284,7 @@ impl Metrics {
         stats: &Stats,
         memory: u64,
         requests: Requests,
-        tenants: &[TenantNumbers],
+        tenants: &[Tenant],
     ) -> String {
         self.tenants.set(tenants);
         let load = &stats.load;
@@ -332,5 +334,145 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Makes series on one recorder, with their help text.
+pub(super) struct Maker<'a>(pub(super) &'a PrometheusRecorder);
+
+const METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+impl Maker<'_> {
+    pub(super) fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        self.0.register_gauge(&Key::from_name(name), &METADATA)
+    }
+
+    /// A histogram of seconds.
+    pub(super) fn seconds(&self, name: &'static str, help: &'static str) -> Histogram {
+        self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
+        self.0.register_histogram(&Key::from_name(name), &METADATA)
+    }
+
+    /// One counter for each value of a label.
+    pub(super) fn counters<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Counter, N> {
+        self.0.describe_counter(KeyName::from(name), None, help.into());
+        let of = |value| self.0.register_counter(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+
+    /// One counter for each value of a label, beside another label that has this one value.
+    pub(super) fn counters_of<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        of: (&'static str, &'static str),
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Counter, N> {
+        self.0.describe_counter(KeyName::from(name), None, help.into());
+        let fixed = Label::from_static_parts(of.0, of.1);
+        Family(values.map(|value| {
+            let labels = vec![fixed.clone(), Label::from_static_parts(label, value)];
+            (value, self.0.register_counter(&Key::from_parts(name, labels), &METADATA))
+        }))
+    }
+
+    /// One histogram of seconds for each value of a label.
+    pub(super) fn seconds_by<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Histogram, N> {
+        self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
+        let of = |value| self.0.register_histogram(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+
+    /// One gauge for each value of a label.
+    pub(super) fn gauges<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family<Gauge, N> {
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        let of = |value| self.0.register_gauge(&key(name, label, value), &METADATA);
+        Family(values.map(|value| (value, of(value))))
+    }
+}
+
+fn key(name: &'static str, label: &'static str, value: &'static str) -> Key {
+    Key::from_parts(name, vec![Label::from_static_parts(label, value)])
+}
+
+/// The series of one metric, one for each value of its label.
+#[derive(Debug)]
+pub(super) struct Family<T, const N: usize>([(&'static str, T); N]);
+
+impl<T, const N: usize> Family<T, N> {
+    /// The series of a value; the last one, by convention `other`, for a value that has none.
+    pub(super) fn of(&self, value: &str) -> &T {
+        let found = self.0.iter().find(|(held, _)| *held == value);
+        let (_, series) = found.or(self.0.last()).expect("a family has a series");
+        series
+    }
+}
+
+/// The series with a label `tenant`, of which there are as many as the configuration has tenants.
+pub(super) struct TenantSeries(PrometheusRecorder);
+
+impl TenantSeries {
+    pub(super) fn new(recorder: PrometheusRecorder) -> Self {
+        let gauges = [
+            ("browserpool_tenant_leases", "Leases that a tenant has."),
+            ("browserpool_tenant_leases_max", "Leases that a tenant may have; -1 for any number."),
+            ("browserpool_tenant_pending_requests", "Clients of a tenant that wait."),
+            ("browserpool_tenant_browser_seconds", "Time for which a tenant has held browsers."),
+        ];
+        for (name, help) in gauges {
+            recorder.describe_gauge(KeyName::from(name), None, help.into());
+        }
+        let counters = [
+            ("browserpool_tenant_acquires_total", "Leases that a tenant has had."),
+            ("browserpool_tenant_failures_total", "Requests of a tenant that got no lease."),
+        ];
+        for (name, help) in counters {
+            recorder.describe_counter(KeyName::from(name), None, help.into());
+        }
+        Self(recorder)
+    }
+
+    pub(super) fn set(&self, tenants: &[Tenant]) {
+        for tenant in tenants {
+            let key = |name: &'static str| {
+                Key::from_parts(name, vec![Label::new("tenant", tenant.name.clone())])
+            };
+            let most = tenant.max_leases.map_or(-1.0, |max| max as f64);
+            for (name, value) in [
+                ("browserpool_tenant_leases", tenant.leased as f64),
+                ("browserpool_tenant_leases_max", most),
+                ("browserpool_tenant_pending_requests", tenant.waiting as f64),
+                ("browserpool_tenant_browser_seconds", tenant.browser_seconds),
+            ] {
+                self.0.register_gauge(&key(name), &METADATA).set(value);
+            }
+            for (name, count) in [
+                ("browserpool_tenant_acquires_total", tenant.leases),
+                ("browserpool_tenant_failures_total", tenant.failures),
+            ] {
+                self.0.register_counter(&key(name), &METADATA).absolute(count);
+            }
+        }
     }
 }

@@ -1,9 +1,12 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pool_core::{Class, CloseReason, Event, Refusal, ResourceId};
-use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::api::{Entry, Severity, Wait, unix_ms};
+use crate::exit::chain;
 
 /// Entries kept of everything, and of the errors by themselves, so that a busy pool does not push
 /// yesterday's failed launch out of sight.
@@ -21,41 +24,6 @@ struct Kept {
     next: u64,
     all: VecDeque<Entry>,
     errors: VecDeque<Entry>,
-}
-
-/// One event of a pool.
-#[derive(Clone, Debug, Serialize)]
-pub struct Entry {
-    /// Counts up from 0, so that a reader knows what it has seen.
-    pub number: u64,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// The kind of event, in one word.
-    pub event: &'static str,
-    /// Severity.
-    pub severity: Severity,
-    /// The browser that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub browser: Option<u64>,
-    /// The class of the browser, or of the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
-    /// The reason, or the error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Duration of what has ended: time taken, waited or held.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub took_ms: Option<f64>,
-}
-
-/// Severity of an [`Entry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// It belongs to every day.
-    Info,
-    /// Something went wrong that the pool has dealt with.
-    Warning,
 }
 
 impl Journal {
@@ -107,17 +75,7 @@ impl Kept {
 
 impl Entry {
     fn new(event: &'static str) -> Self {
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self {
-            number: 0,
-            at_ms: at.as_millis() as u64,
-            event,
-            severity: Severity::Info,
-            browser: None,
-            class: None,
-            reason: None,
-            took_ms: None,
-        }
+        Self { at_ms: unix_ms(), event: event.into(), ..Self::default() }
     }
 
     fn about(event: &'static str, id: ResourceId, class: &Class) -> Self {
@@ -143,7 +101,7 @@ impl Entry {
             Event::CreateFailed { id, class, took, error, .. } => {
                 Self::about("create_failed", *id, class)
                     .took(*took)
-                    .because(crate::error::chain(error.get()))
+                    .because(chain(error.get()))
                     .warning()
             }
             Event::Leased { id, class, waited, .. } => {
@@ -197,7 +155,7 @@ pub(super) fn most(max: usize) -> String {
 pub(super) fn why(reason: &CloseReason) -> String {
     match reason {
         CloseReason::CheckFailed(error) | CloseReason::RecycleFailed(error) => {
-            format!("{}: {}", reason.code(), crate::error::chain(error.get()))
+            format!("{}: {}", reason.code(), chain(error.get()))
         }
         CloseReason::Broken(what) => format!("broken: {what}"),
         _ => reason.code().to_owned(),
@@ -215,6 +173,52 @@ pub(super) fn is_failure(reason: &CloseReason) -> bool {
     )
 }
 
+/// Samples older than this say nothing about now.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Enough for exact percentiles, little enough to sort every second.
+const CAPACITY: usize = 2048;
+
+/// Waits of the requests granted in the last minute.
+#[derive(Debug, Default)]
+pub struct Waits(Mutex<VecDeque<(Instant, Duration)>>);
+
+impl Waits {
+    /// Adds the wait of a request that was granted now.
+    pub fn add(&self, waited: Duration) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() == CAPACITY {
+            samples.pop_front();
+        }
+        samples.push_back((Instant::now(), waited));
+    }
+
+    /// Looks at the last minute.
+    #[must_use]
+    pub fn summary(&self) -> Wait {
+        let now = Instant::now();
+        let mut waits: Vec<f64> = {
+            let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            while samples.front().is_some_and(|(at, _)| now - *at > WINDOW) {
+                samples.pop_front();
+            }
+            samples.iter().map(|(_, waited)| waited.as_secs_f64() * 1000.0).collect()
+        };
+        if waits.is_empty() {
+            return Wait::default();
+        }
+        waits.sort_unstable_by(f64::total_cmp);
+        let at = |share: f64| waits[((waits.len() as f64 * share).ceil() as usize).max(1) - 1];
+        Wait {
+            samples: waits.len(),
+            avg_ms: waits.iter().sum::<f64>() / waits.len() as f64,
+            p50_ms: at(0.5),
+            p95_ms: at(0.95),
+            p99_ms: at(0.99),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,5 +233,18 @@ mod tests {
         assert_eq!(journal.latest(usize::MAX).len(), KEPT);
         assert_eq!(journal.latest(1)[0].number, 1000);
         assert_eq!(journal.errors(9)[0].reason.as_deref(), Some("no such file"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn percentiles_are_of_the_last_minute() {
+        let waits = Waits::default();
+        waits.add(Duration::from_secs(20));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        for ms in 1..=100 {
+            waits.add(Duration::from_millis(ms));
+        }
+        let summary = waits.summary();
+        assert_eq!(summary.samples, 100);
+        assert_eq!((summary.p50_ms, summary.p95_ms, summary.p99_ms), (50.0, 95.0, 99.0));
     }
 }

@@ -6,14 +6,10 @@
 mod exposition;
 mod journal;
 mod observer;
-mod series;
-mod waits;
 
 #[cfg(test)]
 pub(crate) use exposition::LEASE_ENDS;
 pub use exposition::Metrics;
 pub(crate) use exposition::WorkOutcome;
-pub use journal::{Entry, Journal, Severity};
+pub use journal::{Journal, Waits};
 pub use observer::Observer;
-pub use series::TenantNumbers;
-pub use waits::{WaitSummary, Waits};

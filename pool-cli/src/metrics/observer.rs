@@ -85,7 +85,7 @@ fn log(event: &Event) {
             info!(browser = %id, %class, took_ms = ms(*took), "browser ready");
         }
         Event::CreateFailed { id, class, error, consecutive, retry_after, .. } => warn!(
-            browser = %id, %class, error = crate::error::chain(error.get()), consecutive,
+            browser = %id, %class, error = crate::exit::chain(error.get()), consecutive,
             retry_after_ms = ms(*retry_after), "browser could not be launched"
         ),
         Event::Leased { id, class, waited, .. } => {

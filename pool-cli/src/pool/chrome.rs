@@ -14,7 +14,7 @@ use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser
 use pool_core::{BoxError, ResourceId, async_trait};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
-use super::kind::KindSpec;
+use super::policies::KindSpec;
 use super::{
     Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
     Wire,

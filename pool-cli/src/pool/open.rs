@@ -1,16 +1,18 @@
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pool_chrome::egress::Guard;
+use pool_chrome::process::StateDir;
 use pool_chrome::{ChromeConfig, ChromeDriver, ChromeError};
 use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
 use url::Url;
 
 use super::policies::{Policies, groups};
-use super::{Fleet, chrome};
+use super::{BrowserPool, chrome};
 use crate::config::Config;
 use crate::exit::{self, Failure};
 use crate::metrics::Observer;
@@ -126,7 +128,7 @@ impl Opened {
 
     /// The pool, for the gateway.
     #[must_use]
-    pub fn fleet(&self) -> Arc<dyn Fleet> {
+    pub fn browser_pool(&self) -> Arc<dyn BrowserPool> {
         Arc::new(self.pool.clone())
     }
 
@@ -218,5 +220,39 @@ pub(crate) const HELD_FROM_START: [&str; 17] = [
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// A state directory for one run of a command, so that runs stand beside each other and beside a
+/// service; removed when it is dropped, which must be after whatever uses it.
+#[derive(Debug)]
+pub(crate) struct RunDirectory {
+    path: PathBuf,
+}
+
+impl RunDirectory {
+    /// Chooses one below the configured state directory, for a purpose of the command; nothing is
+    /// made yet. Those of runs that were killed are swept up and removed.
+    pub(crate) fn choose(state_dir: &Path, purpose: &str) -> Self {
+        let runs = state_dir.join(purpose);
+        for entry in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
+            // One that is in use is locked, and opening it fails.
+            if let Ok(abandoned) = StateDir::open(entry.path()) {
+                let _ = std::fs::remove_dir_all(abandoned.path());
+            }
+        }
+        Self { path: runs.join(std::process::id().to_string()) }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        // What is left of it is swept away by the next run.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }

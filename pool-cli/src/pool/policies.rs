@@ -1,20 +1,23 @@
 //! From the configuration to the policies, each in a place where a reload can put another.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use pool_core::{Class, Driver, Group, Limits, Policy, PoolBuilder};
+use pool_core::{
+    Adjustment, BoxError, Class, Driver, Event, Group, Limits, Meta, Policy, PoolBuilder,
+    Rejection, RejectionKind, Request, Stats, Verdict, async_trait,
+};
 use pool_policies::{
     DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode, ProfileSpec, Profiles,
     Proxy, ProxyResource, ProxySpec, Region, Tenant, Tenants, Warm, WarmUp, Warming,
 };
 
-use super::kind::{KindSpec, Kinds};
-use super::slot::Slot;
 use crate::config::{
-    Config, PriorityConfig, ProfileConfig, ProfileMode as Mode, ProfilesConfig, RegionConfig,
-    SizingConfig, WarmingConfig,
+    Config, LeaseKind, PriorityConfig, ProfileConfig, ProfileMode as Mode, ProfilesConfig,
+    RegionConfig, SizingConfig, WarmingConfig,
 };
 use crate::metrics::Observer;
 
@@ -32,12 +35,12 @@ impl<D> Steerable for D where
 /// The policies of a pool, to change them at a reload.
 #[derive(Debug)]
 pub(super) struct Policies<D: Driver> {
-    profiles: Slot<D>,
-    regions: Slot<D>,
-    tenants: Slot<D>,
-    priority: Slot<D>,
-    sizing: Slot<D>,
-    warming: Slot<D>,
+    profiles: ReloadablePolicy<D>,
+    regions: ReloadablePolicy<D>,
+    tenants: ReloadablePolicy<D>,
+    priority: ReloadablePolicy<D>,
+    sizing: ReloadablePolicy<D>,
+    warming: ReloadablePolicy<D>,
 }
 
 /// A policy that decides nothing.
@@ -58,12 +61,12 @@ impl<D: Steerable> Policies<D> {
     ) -> Result<(PoolBuilder<D>, Self), PolicyError> {
         let policies = Self {
             // First, since a profile may name its region.
-            profiles: Slot::new(profiles(&config.profiles, &config.pool.state_dir)?),
-            regions: Slot::new(regions(config)?),
-            tenants: Slot::new(Nothing),
-            priority: Slot::new(priority(&config.priority)?),
-            sizing: Slot::new(Nothing),
-            warming: Slot::new(Nothing),
+            profiles: ReloadablePolicy::new(profiles(&config.profiles, &config.pool.state_dir)?),
+            regions: ReloadablePolicy::new(regions(config)?),
+            tenants: ReloadablePolicy::new(Nothing),
+            priority: ReloadablePolicy::new(priority(&config.priority)?),
+            sizing: ReloadablePolicy::new(Nothing),
+            warming: ReloadablePolicy::new(Nothing),
         };
         policies.put_tenants(config)?;
         policies.put_sizing(&config.sizing)?;
@@ -270,4 +273,155 @@ fn warming(config: &WarmingConfig) -> Warming {
         warm_up = warm_up.script(script);
     }
     Warming::new(warm_up).keep(config.min_idle)
+}
+
+/// A policy whose place another one can take while the pool runs.
+///
+/// A pool keeps the policies that it was built with; this one passes every question on to the one
+/// that is in it now. Clones are handles to the same place.
+pub(super) struct ReloadablePolicy<D: Driver>(Arc<RwLock<Arc<dyn Policy<D>>>>);
+
+impl<D: Driver> ReloadablePolicy<D> {
+    pub(super) fn new(policy: impl Policy<D>) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(policy))))
+    }
+
+    /// Puts another policy in the place of the one that is there. Questions under way are answered
+    /// by the old one.
+    pub(super) fn put(&self, policy: impl Policy<D>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    fn now(&self) -> Arc<dyn Policy<D>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<D: Driver> Clone for ReloadablePolicy<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D: Driver> fmt::Debug for ReloadablePolicy<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReloadablePolicy").field(&self.now().name()).finish()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<D: Driver> Policy<D> for ReloadablePolicy<D> {
+    fn name(&self) -> &str {
+        // The name of what is in it would have to outlive the next `put`.
+        "reloadable"
+    }
+
+    fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
+        self.now().admit(request)
+    }
+
+    fn classify(&self, request: &Request, class: &mut Class) {
+        self.now().classify(request, class);
+    }
+
+    fn rank(&self, request: &Request) -> Option<Duration> {
+        self.now().rank(request)
+    }
+
+    fn limit(&self, class: &Class) -> Option<Limits> {
+        self.now().limit(class)
+    }
+
+    fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
+        self.now().configure(class, spec)
+    }
+
+    async fn prepare(&self, resource: &mut D::Resource, meta: &Meta) -> Result<(), BoxError> {
+        self.now().prepare(resource, meta).await
+    }
+
+    fn released(&self, meta: &Meta) -> Verdict {
+        self.now().released(meta)
+    }
+
+    fn tick(&self, stats: &Stats) -> Vec<Adjustment> {
+        self.now().tick(stats)
+    }
+
+    fn watches(&self) -> bool {
+        self.now().watches()
+    }
+
+    fn event(&self, event: &Event) {
+        self.now().event(event);
+    }
+}
+
+/// The label of requests, and of classes, that names the kind of lease.
+const LABEL: &str = "lease";
+
+/// A spec that can be told what kind of lease a new browser is for.
+pub trait KindSpec {
+    /// The new browser is for leases of this kind.
+    fn set_kind(&mut self, kind: LeaseKind);
+}
+
+/// A class for each kind of lease, where clients may choose: `?lease=shared`.
+///
+/// A browser of a profile is always exclusive, whatever is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    default: LeaseKind,
+}
+
+impl Kinds {
+    /// Requests that name no kind get this one.
+    #[must_use]
+    pub fn new(default: LeaseKind) -> Self {
+        Self { default }
+    }
+}
+
+fn kind(word: &str) -> Option<LeaseKind> {
+    match word {
+        "exclusive" => Some(LeaseKind::Exclusive),
+        "shared" => Some(LeaseKind::Shared),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl<D> Policy<D> for Kinds
+where
+    D: Driver,
+    D::Spec: KindSpec,
+{
+    fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
+        let Some(word) = request.get(LABEL) else { return Ok(()) };
+        if kind(word).is_none() {
+            let message = "lease must be exclusive or shared";
+            return Err(Rejection::new(RejectionKind::Invalid, "invalid_lease", message));
+        }
+        Ok(())
+    }
+
+    fn classify(&self, request: &Request, class: &mut Class) {
+        // The default kind is the default class: it has the minimum, and no name of its own.
+        if let Some(word) = request.get(LABEL)
+            && kind(word) != Some(self.default)
+            && request.get("profile").is_none()
+        {
+            class.insert(LABEL, word);
+        }
+    }
+
+    fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
+        spec.set_kind(class.get(LABEL).and_then(kind).unwrap_or(self.default));
+        Ok(())
+    }
+
+    fn watches(&self) -> bool {
+        false
+    }
 }

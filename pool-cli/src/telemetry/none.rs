@@ -1,9 +1,9 @@
 use tracing::Span;
 use tracing_subscriber::layer::Identity;
 
+use super::TraceParent;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::gateway::TraceParent;
 
 /// The export of traces, which this build does not have.
 #[derive(Debug)]

@@ -1,23 +1,26 @@
 use std::env;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::{Span, Subscriber};
+use tracing::{Span, Subscriber, info, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
+use ureq::Agent;
 
-use super::collector::Collector;
+use super::TraceParent;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::gateway::TraceParent;
 
 /// The export of traces; its drop sends what is left.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Traces {
 impl Drop for Traces {
     fn drop(&mut self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST) {
-            tracing::warn!(%error, "the last traces could not be sent");
+            warn!(%error, "the last traces could not be sent");
         }
     }
 }
@@ -91,4 +94,56 @@ pub(crate) fn follow(span: &Span, parent: &TraceParent) {
     );
     // Fails only where nothing is exported.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+}
+
+/// Sends spans to the collector with the HTTP client that the commands use.
+///
+/// It blocks; the exporter has a thread of its own, outside of any runtime.
+#[derive(Debug)]
+struct Collector {
+    agent: Agent,
+    /// Set while the last request has failed.
+    is_failing: AtomicBool,
+}
+
+/// Timeout of one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Collector {
+    fn new() -> Self {
+        let config = Agent::config_builder().http_status_as_error(false);
+        let agent = config.timeout_global(Some(PATIENCE)).build().new_agent();
+        Self { agent, is_failing: AtomicBool::new(false) }
+    }
+
+    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
+        let (parts, body) = request.into_parts();
+        let answer = self.agent.run(Request::from_parts(parts, &*body))?;
+        let (parts, mut body) = answer.into_parts();
+        Ok(Response::from_parts(parts, body.read_to_vec()?.into()))
+    }
+
+    /// Logs the beginning and the end of an outage. The exporter tries again for a while, drops what
+    /// it could not send, and reports neither; not even at the end of the process.
+    fn report(&self, failure: Option<String>) {
+        let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(error) if !was_failing => warn!(error, "the collector does not take traces"),
+            None if was_failing => info!("the collector takes traces again"),
+            Some(_) | None => {}
+        }
+    }
+}
+
+#[async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.send(request);
+        self.report(match &answer {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("answered {}", answer.status())),
+            Err(error) => Some(error.to_string()),
+        });
+        Ok(answer?)
+    }
 }

@@ -136,8 +136,8 @@ impl Running {
     /// Waits until the pool looks like this.
     pub(crate) async fn until(&self, what: &str, condition: impl Fn(&pool_core::Load) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !condition(&self.gateway.fleet().load()) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.gateway.fleet().load());
+        while !condition(&self.gateway.pool().load()) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.gateway.pool().load());
             sleep(Duration::from_millis(5)).await;
         }
     }

@@ -1,11 +1,13 @@
+use std::collections::VecDeque;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::Stylize;
+use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, Row, Sparkline, Table as Widget, TableState};
 
-use super::keys::KEYS;
-use super::view::View;
-use super::{plots, tables};
+use super::view::{KEYS, SECONDS, Table, View};
+use crate::api::{Browser, Holder, Point, Tenant, Waiter};
 use crate::table::{duration, mebibytes};
 
 /// Draws the whole screen.
@@ -19,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     };
     let [header, plots, browsers, tenants, waiters, footer] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(plots::HEIGHT),
+        Constraint::Length(HEIGHT),
         Constraint::Fill(1),
         Constraint::Length(tenants),
         Constraint::Length(waiters.min(frame.area().height / 3)),
@@ -27,12 +29,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     ])
     .areas(frame.area());
     frame.render_widget(top_line(view), header);
-    plots::plots(frame, plots, view);
-    tables::browsers(frame, browsers, view);
+    draw_plots(frame, plots, view);
+    draw_browsers(frame, browsers, view);
     if !view.state.tenants.is_empty() {
-        tables::tenants(frame, tenants, view);
+        draw_tenants(frame, tenants, view);
     }
-    tables::waiters(frame, waiters, view);
+    draw_waiters(frame, waiters, view);
     draw_footer(frame, footer, view);
 }
 
@@ -58,7 +60,7 @@ fn top_line(view: &View) -> Line<'_> {
 }
 
 fn draw_footer(frame: &mut Frame<'_>, area: Rect, view: &View) {
-    let question = view.asked.as_ref().and_then(super::change::Change::question);
+    let question = view.asked.as_ref().and_then(super::view::Change::question);
     let line = match (question, &view.notice) {
         (Some(question), _) => Line::from(vec![question.bold(), " y: yes, n: no".into()]),
         (None, Some(notice)) if notice.failed => Line::from(notice.text.as_str()).red(),
@@ -71,17 +73,174 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, view: &View) {
     frame.render_widget(line, area);
 }
 
+/// Height of the plots with their frames.
+pub(super) const HEIGHT: u16 = 5;
+
+/// One of the plots.
+struct Plot {
+    title: String,
+    value: fn(&Point) -> u64,
+    /// The value at the top of the plot; without it, the highest seen.
+    most: Option<u64>,
+}
+
+/// The last minutes of load, queue, waits and utilization, side by side.
+pub(super) fn draw_plots(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let load = &view.state.load;
+    let plots = [
+        Plot {
+            title: format!("leased {} of {}", load.leased, load.max_size),
+            value: |point| point.active as u64,
+            most: Some(load.max_size as u64),
+        },
+        Plot {
+            title: format!("waiting {} of {}", load.waiting, load.max_waiting),
+            value: |point| point.waiting as u64,
+            most: None,
+        },
+        Plot {
+            title: format!("wait p95 {:.0} ms", view.state.wait.p95_ms),
+            value: |point| point.p95_wait_ms as u64,
+            most: None,
+        },
+        Plot {
+            title: format!("used {:.0} %", load.utilization * 100.0),
+            value: |point| (point.utilization * 100.0) as u64,
+            most: Some(100),
+        },
+    ];
+    let areas = Layout::horizontal([Constraint::Fill(1); 4]).split(area);
+    for (plot, area) in plots.into_iter().zip(areas.iter()) {
+        let block = Block::bordered().title(plot.title);
+        let columns = columns(&view.points, block.inner(*area).width.into(), plot.value);
+        // Not 0, or nothing would be as high as everything.
+        let most = plot.most.or_else(|| columns.iter().max().copied()).unwrap_or_default().max(1);
+        let bars = Sparkline::default().block(block).data(columns).max(most).blue();
+        frame.render_widget(bars, *area);
+    }
+}
+
+/// The highest value of each column's seconds, the newest on the right.
+fn columns(points: &VecDeque<Point>, width: usize, value: fn(&Point) -> u64) -> Vec<u64> {
+    if width == 0 {
+        return Vec::new();
+    }
+    let each = (SECONDS / width).max(1);
+    let values: Vec<u64> = points.iter().map(value).collect();
+    let mut columns: Vec<u64> = values
+        .rchunks(each)
+        .take(width)
+        .map(|seconds| seconds.iter().max().copied().unwrap_or_default())
+        .collect();
+    columns.resize(width, 0);
+    columns.reverse();
+    columns
+}
+
+pub(super) fn draw_browsers(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let header = ["browser", "state", "for", "class", "age", "uses", "memory", "who"];
+    let widths = [7, 9, 9, 20, 9, 6, 9].map(Constraint::Length);
+    let widths = widths.into_iter().chain([Constraint::Fill(1)]);
+    let rows = view.state.browsers.iter().map(browser);
+    let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
+    let title = format!("Browsers {}", view.state.browsers.len());
+    show(frame, area, view, Table::Browsers, table, title);
+}
+
+pub(super) fn draw_waiters(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let mut header = vec!["place", "priority", "waited", "expected", "class"];
+    let mut widths: Vec<_> = [7, 9, 9, 9].map(Constraint::Length).into();
+    widths.push(Constraint::Fill(1));
+    if !view.state.tenants.is_empty() {
+        header.push("tenant");
+        widths.push(Constraint::Length(16));
+    }
+    let rows = view.state.waiters.iter().map(waiter);
+    let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
+    let title = format!("Waiters {}", view.state.load.waiting);
+    show(frame, area, view, Table::Waiters, table, title);
+}
+
+pub(super) fn draw_tenants(frame: &mut Frame<'_>, area: Rect, view: &View) {
+    let header = ["tenant", "leased", "waiting", "share", "leases", "failed", "browser time"];
+    let widths = [16, 9, 8, 7, 9, 8].map(Constraint::Length);
+    let widths = widths.into_iter().chain([Constraint::Fill(1)]);
+    let rows = view.state.tenants.iter().map(tenant);
+    let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
+    let title = format!("Tenants {}", view.state.tenants.len());
+    let block = Block::bordered().title(title).border_style(Style::new().dim());
+    frame.render_widget(table.block(block), area);
+}
+
+fn show(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    view: &View,
+    which: Table,
+    table: Widget<'_>,
+    title: String,
+) {
+    let active = view.table == which;
+    let style = if active { Style::new().bold() } else { Style::new().dim() };
+    let table = table.block(Block::bordered().title(title).border_style(style));
+    let table = table.row_highlight_style(Modifier::REVERSED);
+    let selected = view.selected(which).filter(|_| active);
+    frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(selected));
+}
+
+fn browser(browser: &Browser) -> Row<'_> {
+    let state = Cell::from(&*browser.state);
+    Row::new([
+        Cell::from(browser.id.to_string()),
+        match &*browser.state {
+            "leased" => state.yellow(),
+            "idle" => state.green(),
+            "closing" => state.red(),
+            _ => state.cyan(),
+        },
+        Cell::from(duration(browser.since_ms)),
+        Cell::from(browser.class.as_str()),
+        Cell::from(duration(browser.age_ms)),
+        Cell::from(browser.uses.to_string()),
+        Cell::from(browser.memory_bytes.map(mebibytes).unwrap_or_default()),
+        Cell::from(browser.lease.as_ref().map(Holder::who).unwrap_or_default()),
+    ])
+}
+
+fn tenant(tenant: &Tenant) -> Row<'_> {
+    Row::new([
+        Cell::from(tenant.name.as_str()),
+        Cell::from(tenant.held()),
+        Cell::from(tenant.waiting.to_string()),
+        Cell::from(tenant.share.to_string()),
+        Cell::from(tenant.leases.to_string()),
+        Cell::from(tenant.failures.to_string()),
+        Cell::from(tenant.time()),
+    ])
+}
+
+fn waiter(waiter: &Waiter) -> Row<'_> {
+    Row::new([
+        Cell::from(waiter.position.to_string()),
+        Cell::from(waiter.priority.map(|priority| priority.to_string()).unwrap_or_default()),
+        Cell::from(duration(waiter.waited_ms)),
+        Cell::from(waiter.expected_ms.map(duration).unwrap_or_default()),
+        Cell::from(waiter.class.as_str()),
+        Cell::from(waiter.tenant.as_deref().unwrap_or_default()),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::style::Modifier;
 
-    use super::super::change::{Change, Outcome};
-    use super::super::feed::News;
-    use super::super::view::tests::state;
     use super::*;
-    use crate::client::Point;
+    use crate::api::Point;
+    use crate::commands::top::News;
+    use crate::commands::top::view::tests::state;
+    use crate::commands::top::view::{Change, Outcome};
 
     fn drawn(view: &View, width: u16, height: u16) -> (Vec<String>, Terminal<TestBackend>) {
         let mut terminal =
@@ -101,7 +260,13 @@ mod tests {
     #[test]
     fn the_screen_shows_header_plots_tables_and_keys() {
         let mut view = view();
-        let half = Point { active: 2, waiting: 1, p95_wait_ms: 12.0, utilization: 0.5 };
+        let half = Point {
+            active: 2,
+            waiting: 1,
+            p95_wait_ms: 12.0,
+            utilization: 0.5,
+            ..Point::default()
+        };
         view.learn(News::History(vec![half; 300]));
         let (lines, terminal) = drawn(&view, 92, 20);
         let expected = r#"
@@ -179,5 +344,17 @@ j/k select   tab table   r retire   x end lease   f flush idle   d drain   q qui
         for (width, height) in [(1, 1), (3, 2), (10, 5), (20, 60), (200, 3)] {
             drawn(&view, width, height);
         }
+    }
+
+    #[test]
+    fn a_column_shows_the_worst_of_its_seconds() {
+        let mut points: VecDeque<_> = vec![Point::default(); 5].into();
+        points[0].waiting = 7;
+        points[3].waiting = 9;
+        let waiting = |point: &Point| point.waiting as u64;
+        assert_eq!(columns(&points, SECONDS, waiting)[SECONDS - 5..], [7, 0, 0, 9, 0]);
+        // Of three columns each has a hundred seconds, and only the last one has any so far.
+        assert_eq!(columns(&points, 3, waiting), [0, 0, 9]);
+        assert!(columns(&points, 0, waiting).is_empty());
     }
 }

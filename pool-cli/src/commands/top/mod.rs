@@ -1,27 +1,22 @@
 //! `pool-cli top`.
 
-mod change;
 mod draw;
-mod feed;
-mod keys;
-mod plots;
-mod screen;
-mod tables;
 mod view;
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::change::Outcome;
-use self::feed::News;
-use self::keys::Reaction;
-use self::screen::Screen;
-use self::view::View;
+use self::draw::draw;
+use self::view::{Outcome, Reaction, View};
+use crate::api::{Point, State};
 use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
 use crate::signals::Signals;
@@ -51,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(show(client, view));
     // What a key has asked for is still asked of the pool when the next key quits.
-    runtime.shutdown_timeout(change::PATIENCE);
+    runtime.shutdown_timeout(view::PATIENCE);
     outcome
 }
 
@@ -60,8 +55,8 @@ async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (outcomes, mut done) = mpsc::channel::<Outcome>(1);
     let mut screen = Screen::enter()?;
-    let mut news = feed::start(Arc::clone(&client));
-    let mut input = screen::input();
+    let mut news = start(Arc::clone(&client));
+    let mut input = input();
     let mut heard = Instant::now();
     loop {
         screen.draw(&view)?;
@@ -93,4 +88,87 @@ async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
             _ = hangup.recv() => return Ok(()),
         }
     }
+}
+
+/// The terminal while `top` has it: raw, on the alternate screen. Its drop gives it back as it was;
+/// a panic does so before it prints its message.
+#[derive(Debug)]
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    fn enter() -> Result<Self, Failure> {
+        Ok(Self(ratatui::try_init()?))
+    }
+
+    fn draw(&mut self, view: &View) -> Result<(), Failure> {
+        self.0.draw(|frame| draw(frame, view))?;
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Where even that fails, there is no terminal left to restore.
+        let _ = ratatui::try_restore();
+    }
+}
+
+/// Keys and changes of size; ends when the terminal does.
+fn input() -> mpsc::Receiver<Event> {
+    let (events, input) = mpsc::channel(16);
+    thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if events.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    });
+    input
+}
+
+/// The pool's latest state, or its silence.
+#[derive(Debug)]
+enum News {
+    /// The last hour, oldest first: at every new connection.
+    History(Vec<Point>),
+    /// This second.
+    State(Box<State>),
+    /// The connection is lost; another one is tried.
+    Lost(String),
+}
+
+/// Pause before another connection is tried.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows the pool, over restarts, for as long as somebody listens.
+fn start(client: Arc<Client>) -> mpsc::Receiver<News> {
+    let (sender, news) = mpsc::channel(4);
+    thread::spawn(move || {
+        loop {
+            let lost = match follow(&client, &sender) {
+                Ok(()) => format!("the pool at {} has ended", client.address()),
+                Err(failure) => failure.message().to_owned(),
+            };
+            if sender.blocking_send(News::Lost(lost)).is_err() {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    });
+    news
+}
+
+/// One connection, to its end.
+fn follow(client: &Client, sender: &mpsc::Sender<News>) -> Result<(), Failure> {
+    let states = client.stream()?;
+    let send = |news| sender.blocking_send(news).is_ok();
+    if !send(News::History(client.get("/api/history")?)) {
+        return Ok(());
+    }
+    for state in states {
+        if !send(News::State(Box::new(serde_json::from_str(&state?)?))) {
+            return Ok(());
+        }
+    }
+    Ok(())
 }

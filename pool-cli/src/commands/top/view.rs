@@ -1,8 +1,12 @@
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use super::change::{Change, Outcome};
-use super::feed::News;
-use crate::client::{Browser, Point, State};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use serde_json::{Value, json};
+
+use super::News;
+use crate::api::{Browser, Point, State};
+use crate::client::Client;
 
 /// State of the screen: the pool as last received, and the user's place in it.
 #[derive(Debug)]
@@ -113,6 +117,155 @@ impl View {
     }
 }
 
+/// The keys as the footer shows them.
+pub(super) const KEYS: [(&str, &str); 7] = [
+    ("j/k", "select"),
+    ("tab", "table"),
+    ("r", "retire"),
+    ("x", "end lease"),
+    ("f", "flush idle"),
+    ("d", "drain"),
+    ("q", "quit"),
+];
+
+/// Consequence of an event of the terminal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// The screen is drawn anew.
+    Draw,
+    Quit,
+    /// The pool is asked to do something.
+    Change(Change),
+}
+
+impl View {
+    pub(super) fn react(&mut self, event: &Event) -> Reaction {
+        match event.as_key_press_event() {
+            Some(key) => self.press(key),
+            // A change of size.
+            None => Reaction::Draw,
+        }
+    }
+
+    fn press(&mut self, key: KeyEvent) -> Reaction {
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            // Ctrl-D is not the key to drain, nor Esc and a letter in one go that letter.
+            let ctrl_c =
+                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            return if ctrl_c { Reaction::Quit } else { Reaction::Draw };
+        }
+        self.notice = None;
+        if let Some(change) = self.asked.take() {
+            return match key.code {
+                KeyCode::Char('y' | 'Y') => Reaction::Change(change),
+                // Anything else is no yes.
+                _ => Reaction::Draw,
+            };
+        }
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return Reaction::Quit,
+            KeyCode::Char('j') | KeyCode::Down => self.step(1),
+            KeyCode::Char('k') | KeyCode::Up => self.step(-1),
+            KeyCode::Tab | KeyCode::BackTab => {
+                self.table = match self.table {
+                    Table::Browsers => Table::Waiters,
+                    Table::Waiters => Table::Browsers,
+                };
+            }
+            KeyCode::Char('r') => {
+                let change = self.browser().map(|browser| Change::Retire { browser: browser.id });
+                return self.ask(change, "no browser is selected");
+            }
+            KeyCode::Char('x') => {
+                let change = self.browser().and_then(Change::end_lease);
+                return self.ask(change, "no browser is selected that a client holds");
+            }
+            KeyCode::Char('f') => return self.ask(Some(Change::Flush), ""),
+            KeyCode::Char('d') => return self.ask(Some(Change::Drain), ""),
+            _ => {}
+        }
+        Reaction::Draw
+    }
+
+    /// Makes a change, after a question where there is one.
+    fn ask(&mut self, change: Option<Change>, none: &str) -> Reaction {
+        match change {
+            None => self.notice = Some(Outcome { text: none.to_owned(), failed: true }),
+            Some(change) if change.question().is_none() => return Reaction::Change(change),
+            change => self.asked = change,
+        }
+        Reaction::Draw
+    }
+}
+
+/// A change to the pool, made by a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Closes a browser, when it comes back if it is leased.
+    Retire { browser: u64 },
+    /// Ends the lease of a browser.
+    EndLease { browser: u64, lease: String, who: String },
+    /// Closes the idle browsers.
+    Flush,
+    /// Lets leases finish and ends the pool.
+    Drain,
+}
+
+/// Result of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) text: String,
+    pub(super) failed: bool,
+}
+
+/// Longer than the pool takes for any of them.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Change {
+    /// The end of a browser's lease, if a client holds it.
+    pub(super) fn end_lease(browser: &Browser) -> Option<Self> {
+        let holder = browser.lease.as_ref()?;
+        Some(Self::EndLease { browser: browser.id, lease: holder.id.clone(), who: holder.who() })
+    }
+
+    /// The question to ask first; `None` for changes that disturb nobody.
+    pub(super) fn question(&self) -> Option<String> {
+        match self {
+            Self::Retire { .. } => None,
+            Self::EndLease { browser, who, .. } => {
+                Some(format!("end the lease of browser {browser}, held by {who}?"))
+            }
+            Self::Flush => Some("close all idle browsers?".to_owned()),
+            Self::Drain => {
+                Some("drain: no new leases, and the pool ends after the last?".to_owned())
+            }
+        }
+    }
+
+    /// Asks the pool for it.
+    pub(super) fn make(&self, client: &Client) -> Outcome {
+        let path = match self {
+            Self::Retire { browser } => format!("/api/browsers/{browser}/retire"),
+            Self::EndLease { lease, .. } => format!("/api/leases/{lease}/kill"),
+            Self::Flush => "/api/flush".to_owned(),
+            Self::Drain => "/api/drain".to_owned(),
+        };
+        match client.post::<Value>(&path, &json!({}), PATIENCE) {
+            Ok(answer) => Outcome { text: self.done(&answer.unwrap_or_default()), failed: false },
+            Err(failure) => Outcome { text: failure.message().to_owned(), failed: true },
+        }
+    }
+
+    fn done(&self, answer: &Value) -> String {
+        match self {
+            Self::Retire { browser } => format!("browser {browser} is retired"),
+            Self::EndLease { browser, .. } => format!("the lease of browser {browser} has ended"),
+            Self::Flush => format!("{} idle browsers closed", answer["closed"]),
+            Self::Drain => "the pool drains".to_owned(),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
@@ -185,5 +338,63 @@ pub(super) mod tests {
         assert!(view.lost.is_none());
         assert_eq!(view.points.len(), SECONDS);
         assert_eq!(view.points.back().map(|point| point.waiting), Some(2));
+    }
+
+    fn press(view: &mut View, code: KeyCode) -> Reaction {
+        view.react(&Event::Key(KeyEvent::from(code)))
+    }
+
+    #[test]
+    fn retiring_takes_one_key_and_ending_a_lease_a_yes() {
+        let mut view = View::new("", state(&[(1, "idle"), (2, "leased")], 0));
+        let retire = Reaction::Change(Change::Retire { browser: 1 });
+        assert_eq!(press(&mut view, KeyCode::Char('r')), retire);
+        assert_eq!(press(&mut view, KeyCode::Char('x')), Reaction::Draw);
+        assert!(view.notice.take().is_some_and(|notice| notice.failed), "browser 1 has no lease");
+
+        press(&mut view, KeyCode::Down);
+        assert_eq!(press(&mut view, KeyCode::Char('x')), Reaction::Draw);
+        let asked = view.asked.clone().expect("it asks");
+        // The key for "drain" is no yes either.
+        assert_eq!(press(&mut view, KeyCode::Char('d')), Reaction::Draw);
+        assert!(view.asked.is_none());
+        press(&mut view, KeyCode::Char('x'));
+        assert_eq!(press(&mut view, KeyCode::Char('y')), Reaction::Change(asked));
+    }
+
+    #[test]
+    fn draining_and_flushing_ask_before() {
+        let mut view = View::new("", state(&[], 0));
+        for (key, change) in [('d', Change::Drain), ('f', Change::Flush)] {
+            assert_eq!(press(&mut view, KeyCode::Char(key)), Reaction::Draw);
+            assert_eq!(press(&mut view, KeyCode::Char('y')), Reaction::Change(change));
+        }
+    }
+
+    #[test]
+    fn keys_about_browsers_do_nothing_among_waiters() {
+        let mut view = View::new("", state(&[(1, "leased")], 3));
+        press(&mut view, KeyCode::Tab);
+        press(&mut view, KeyCode::Down);
+        assert_eq!(view.selected(Table::Waiters), Some(1));
+        for key in ['r', 'x'] {
+            assert_eq!(press(&mut view, KeyCode::Char(key)), Reaction::Draw);
+            assert!(view.asked.is_none());
+        }
+    }
+
+    #[test]
+    fn ctrl_c_quits_even_from_a_question_and_esc_only_leaves_it() {
+        let mut view = View::new("", state(&[], 0));
+        press(&mut view, KeyCode::Char('d'));
+        assert_eq!(press(&mut view, KeyCode::Esc), Reaction::Draw);
+        press(&mut view, KeyCode::Char('d'));
+        let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(view.react(&Event::Key(ctrl_c)), Reaction::Quit);
+        view.asked = None;
+        let ctrl_d = KeyEvent::new(KeyCode::Char('d'), KeyModifiers::CONTROL);
+        assert_eq!(view.react(&Event::Key(ctrl_d)), Reaction::Draw);
+        assert!(view.asked.is_none());
+        assert_eq!(press(&mut view, KeyCode::Esc), Reaction::Quit);
     }
 }

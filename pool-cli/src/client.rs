@@ -1,0 +1,274 @@
+//! Talks to a pool that runs: what `exec`, `status`, `resize` and the like have in common.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use ureq::http::Response;
+use ureq::{Agent, BodyReader};
+use url::Url;
+
+use crate::config::Secret;
+use crate::exit::Failure;
+
+/// Which pool to talk to; flattened into the arguments of each command that does.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Pool")]
+pub struct ClientArgs {
+    /// The address of the pool.
+    #[arg(long, value_name = "URL", env = "POOL_URL", default_value = "http://127.0.0.1:3000")]
+    pub url: String,
+    /// The token of the pool; better given in the environment, where `ps` does not show it.
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// A pool that runs.
+#[derive(Debug)]
+pub struct Client {
+    base: String,
+    token: Option<Secret>,
+    agent: Agent,
+}
+
+impl ClientArgs {
+    /// The client; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not one.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::new(&self.url, self.token.as_deref())
+    }
+}
+
+impl Client {
+    /// A client of the pool at this address: `http`, `https`, `ws` or `wss`.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not one.
+    pub fn new(url: &str, token: Option<&str>) -> Result<Self, Failure> {
+        let wrong = || {
+            Failure::new(format!("{url:?} is not the address of a pool"))
+                .hint("write one such as http://127.0.0.1:3000")
+        };
+        let mut parsed = Url::parse(url).map_err(|_| wrong())?;
+        let scheme = match parsed.scheme() {
+            "http" | "ws" => "http",
+            "https" | "wss" => "https",
+            _ => return Err(wrong()),
+        };
+        let in_query = parsed.query_pairs().find(|(name, _)| name == "token");
+        let in_query = in_query.map(|(_, token)| token.into_owned());
+        parsed.set_query(None);
+        let rest = parsed.as_str().split_once(':').ok_or_else(wrong)?.1;
+        let base = format!("{scheme}:{}", rest.trim_end_matches('/'));
+        let agent = Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Ok(Self { base, token: token.map(Secret::new).or(in_query.map(Secret::new)), agent })
+    }
+
+    /// Gets a JSON answer.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or the answer is a refusal.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = self.ask(path)?;
+        self.read(answer)?.ok_or_else(|| Failure::new("the pool's answer is empty"))
+    }
+
+    /// Follows the state of the pool; the first one is there at once.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers, or the answer is a refusal.
+    pub(crate) fn stream(&self) -> Result<Stream, Failure> {
+        let mut answer = self.ask("/api/stream")?;
+        if !answer.status().is_success() {
+            let text = answer.body_mut().read_to_string().unwrap_or_default();
+            return Err(self.refused(answer.status().as_u16(), &text));
+        }
+        Ok(Stream::new(answer.into_body()))
+    }
+
+    fn ask(&self, path: &str) -> Result<Response<ureq::Body>, Failure> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        request.call().map_err(|error| self.unreachable(&error))
+    }
+
+    /// Where the pool is, without its token.
+    pub(crate) fn address(&self) -> &str {
+        &self.base
+    }
+
+    /// Posts JSON; `None` for an answer without a body.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within `patience`, or the answer is a refusal.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Option<T>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = request.config().timeout_global(Some(patience)).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        let answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
+        self.read(answer)
+    }
+
+    /// Posts JSON, and returns what is answered as it comes.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers within `patience`, or the answer is a refusal.
+    pub(crate) fn fetch(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<BodyReader<'static>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = request.config().timeout_global(Some(patience)).build();
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {}", token.expose()));
+        }
+        let mut answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            let text = answer.body_mut().read_to_string().unwrap_or_default();
+            return Err(self.refused(answer.status().as_u16(), &text));
+        }
+        Ok(answer.into_body().into_reader())
+    }
+
+    /// The request for a WebSocket, with the query of a lease.
+    ///
+    /// # Errors
+    ///
+    /// If the pool is behind TLS, which is not spoken here.
+    pub(crate) fn websocket(&self, query: &str) -> Result<Request, Failure> {
+        let rest = self.base.strip_prefix("http:").ok_or_else(|| {
+            Failure::new(format!("{} is behind TLS, which this command does not speak", self.base))
+                .hint("give the address of the pool itself, such as http://127.0.0.1:3000")
+        })?;
+        let mut request = format!("ws:{rest}/?{query}").into_client_request()?;
+        if let Some(token) = &self.token {
+            let bearer = format!("Bearer {}", token.expose()).parse()?;
+            request.headers_mut().insert("authorization", bearer);
+        }
+        Ok(request)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        mut answer: Response<ureq::Body>,
+    ) -> Result<Option<T>, Failure> {
+        let status = answer.status();
+        let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
+        if !status.is_success() {
+            return Err(self.refused(status.as_u16(), &text));
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = serde_json::from_str(&text);
+        parsed.map(Some).map_err(|error| Failure::new(format!("the pool's answer is odd: {error}")))
+    }
+
+    /// The failure that a refusal of the pool is, as its body tells.
+    pub(crate) fn refused(&self, status: u16, text: &str) -> Failure {
+        let problem: Value = serde_json::from_str(text).unwrap_or_default();
+        match problem["detail"].as_str() {
+            Some(detail) if status == 401 => {
+                Failure::new(detail).hint("set POOL_TOKEN to the pool's token")
+            }
+            Some(detail) => Failure::new(detail),
+            None => Failure::new(format!("{} answered with status {status}", self.base))
+                .hint("is this the address of a pool?"),
+        }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        Failure::new(format!("no pool answers at {}: {error}", self.base))
+            .hint("start one with pool-cli run, or say where it is: --url http://HOST:PORT")
+    }
+}
+
+/// The states of a pool, one a second, as JSON; made by [`Client::stream`](Client::stream).
+///
+/// It ends when the pool does. Next waits for as long as the connection stands.
+pub(crate) struct Stream<R = BufReader<BodyReader<'static>>> {
+    lines: std::io::Lines<R>,
+}
+
+impl Stream {
+    fn new(body: ureq::Body) -> Self {
+        Self { lines: BufReader::new(body.into_reader()).lines() }
+    }
+}
+
+impl<R: BufRead> Iterator for Stream<R> {
+    type Item = Result<String, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Of server-sent events the pool sends but one line of data each, and comments between.
+        loop {
+            match self.lines.next()? {
+                Ok(line) => {
+                    if let Some(data) = line.strip_prefix("data:") {
+                        return Some(Ok(data.trim_start().to_owned()));
+                    }
+                }
+                Err(error) => {
+                    return Some(Err(Failure::new(format!("the pool is gone: {error}"))));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_address_of_a_pool_will_do() {
+        for (url, base) in [
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("ws://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("wss://pool.example/base/?token=x", "https://pool.example/base"),
+        ] {
+            let client = Client::new(url, None).expect("it is an address");
+            assert_eq!(client.base, base);
+        }
+        assert!(Client::new("ftp://pool", None).is_err());
+        assert!(Client::new("pool", None).is_err());
+    }
+
+    #[test]
+    fn the_token_of_a_pasted_address_is_used_and_not_shown() {
+        let client = Client::new("ws://127.0.0.1:3000/?token=s3cret", None).expect("an address");
+        assert_eq!(client.token.as_ref().map(Secret::expose), Some("s3cret"));
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn comments_and_empty_lines_are_no_states() {
+        let text = ": keep alive\n\ndata: {\"a\":1}\n\ndata:{\"a\":2}\n\n";
+        let stream = Stream { lines: text.as_bytes().lines() };
+        let states: Vec<String> = stream.map(|state| state.expect("it is whole")).collect();
+        assert_eq!(states, ["{\"a\":1}", "{\"a\":2}"]);
+    }
+}

@@ -1,0 +1,454 @@
+//! `pool-cli doctor`.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use bytesize::ByteSize;
+use pool_chrome::ChromeError;
+use pool_chrome::process::{self, Chromium, LaunchOptions, NoCgroup, StateDir, delegated_cgroup};
+use rustix::fs::{Access, access, statvfs};
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::config::{Config, ConfigArgs, Engine, Limits, Sandbox, machine};
+use crate::exit::{self, Failure};
+use crate::pool::{chrome_config, kernel_limits};
+use crate::stdout;
+
+/// Arguments of `doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON: whether all is well, and a list of checks with verdict, finding and remedy.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at everything that a pool needs of its machine, and says what to do about what is wrong.
+///
+/// A browser is really launched, in a directory of its own, and asked for its version.
+///
+/// # Errors
+///
+/// Exit code 1 when something would keep the pool from working.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let (config, configuration) = configuration(&args.config);
+    let mut diagnoses = vec![configuration];
+    diagnoses.extend(examine(&config)?);
+    diagnoses.push(shared_memory(&config));
+    diagnoses.push(memory(&config));
+    diagnoses.push(open_files(&config));
+    diagnoses.push(processes(&config));
+    diagnoses.push(limits(&config));
+    diagnoses.push(fonts());
+    diagnoses.push(state_dir(&config.pool.state_dir));
+    diagnoses.push(port(config.gateway.listen));
+
+    let is_well = diagnoses.iter().all(|diagnosis| diagnosis.verdict != Verdict::Fail);
+    if args.json {
+        let answer = serde_json::json!({ "ok": is_well, "checks": diagnoses });
+        stdout::print(&format!("{answer:#}\n"))?;
+    } else {
+        let lines: String = diagnoses.iter().map(|diagnosis| format!("{diagnosis:#}")).collect();
+        stdout::print(&lines)?;
+    }
+    if is_well { Ok(()) } else { Err(Failure::silent(exit::FAILURE)) }
+}
+
+/// The configuration to look with: the defaults where it cannot be used.
+fn configuration(args: &ConfigArgs) -> (Config, Diagnosis) {
+    let file = args.file.as_ref().map(|file| file.display().to_string());
+    let name = file.clone().unwrap_or_else(|| "no file: the defaults and the environment".into());
+    match args.loader().load() {
+        Ok(loaded) if loaded.warnings.is_empty() => {
+            (loaded.config, Diagnosis::ok("configuration", name))
+        }
+        Ok(loaded) => {
+            let found = format!("{name}: {} warnings", loaded.warnings.len());
+            let remedy = format!("see them: pool-cli check {}", file.unwrap_or_default());
+            (loaded.config, Diagnosis::warn("configuration", found, remedy.trim_end()))
+        }
+        Err(findings) => {
+            let found =
+                format!("{name}: {} findings; the rest is with defaults", findings.iter().len());
+            let remedy = format!("see them: pool-cli check {}", file.unwrap_or_default());
+            (Config::default(), Diagnosis::fail("configuration", found, remedy.trim_end()))
+        }
+    }
+}
+
+/// Result of one check, with its remedy.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// The pool works, but not as well as it could, or not for long.
+    Warn,
+    /// The pool does not work.
+    Fail,
+}
+
+impl Diagnosis {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::ok(name, found) }
+    }
+
+    fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Fail, remedy: Some(remedy.into()), ..Self::ok(name, found) }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    /// One line, and one more for the remedy; with `{:#}` in colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let in_colour = f.alternate();
+        let style = |style: Style| if in_colour { style } else { Style::new() };
+        let (word, colour) = match self.verdict {
+            Verdict::Ok => ("ok", style(AnsiColor::Green.on_default())),
+            Verdict::Warn => ("warn", style(AnsiColor::Yellow.on_default().bold())),
+            Verdict::Fail => ("fail", style(AnsiColor::Red.on_default().bold())),
+        };
+        writeln!(f, "{colour}{word:<4}{colour:#}  {:<13}  {}", self.name, self.found)?;
+        match &self.remedy {
+            Some(remedy) => {
+                let hint = style(AnsiColor::Cyan.on_default().bold());
+                writeln!(f, "      {hint}hint:{hint:#} {remedy}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The engine, the sandbox, and a launch.
+fn examine(config: &Config) -> Result<Vec<Diagnosis>, Failure> {
+    let engine = engine(config);
+    if engine.verdict == Verdict::Fail {
+        return Ok(vec![engine]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let directory = tempfile::Builder::new().prefix("pool-cli-doctor-").tempdir()?;
+    let state = StateDir::open(directory.path())?;
+    Ok(vec![
+        engine,
+        runtime.block_on(sandbox(config, &state)),
+        runtime.block_on(launch(config, &state)),
+    ])
+}
+
+fn options(config: &Config, sandbox: process::Sandbox) -> LaunchOptions {
+    chrome_config(config).launch_options().sandbox(sandbox)
+}
+
+fn engine(config: &Config) -> Diagnosis {
+    let chrome = &config.chrome;
+    // The sandbox is a line of its own.
+    match options(config, process::Sandbox::Off).check() {
+        Ok((path, process::Engine::Chromium))
+            if chrome.engine == Engine::Auto && chrome.headless && chrome.args.is_empty() =>
+        {
+            Diagnosis::warn(
+                "engine",
+                format!("{}, but not the headless shell", path.display()),
+                "it starts in a third of the time: apt install chromium-headless-shell, or set \
+                 engine = \"chromium\"",
+            )
+        }
+        Ok((path, _)) => Diagnosis::ok("engine", path.display().to_string()),
+        Err(error) => Diagnosis::fail(
+            "engine",
+            error.to_string(),
+            "apt install chromium-headless-shell chromium, or set `executable` in [chrome]",
+        ),
+    }
+}
+
+/// Tried rather than guessed: what forbids a sandbox shows in no one place.
+async fn sandbox(config: &Config, state: &StateDir) -> Diagnosis {
+    if config.chrome.sandbox == Sandbox::Off {
+        return Diagnosis::warn(
+            "sandbox",
+            "turned off in the configuration",
+            "leave `sandbox` out: \"auto\" turns it off only where it cannot work",
+        );
+    }
+    match answer(options(config, process::Sandbox::On), state).await {
+        Ok(_) => Diagnosis::ok("sandbox", "works"),
+        Err(error) => {
+            let found = match &error {
+                Failed::Chrome(ChromeError::NoSandbox { reason }) => reason.clone(),
+                other => other.to_string(),
+            };
+            let remedy = "run as a user that is not root, with user namespaces allowed; let only \
+                          pages that you trust into browsers without a sandbox";
+            match config.chrome.sandbox {
+                Sandbox::On => Diagnosis::fail("sandbox", found, remedy),
+                Sandbox::Auto | Sandbox::Off => {
+                    Diagnosis::warn("sandbox", format!("off: {found}"), remedy)
+                }
+            }
+        }
+    }
+}
+
+async fn launch(config: &Config, state: &StateDir) -> Diagnosis {
+    match answer(chrome_config(config).launch_options(), state).await {
+        Ok((version, took)) => {
+            Diagnosis::ok("launch", format!("{version} answers after {} ms", took.as_millis()))
+        }
+        Err(error) => Diagnosis::fail(
+            "launch",
+            error.to_string(),
+            "see what is missing: ldd $(readlink -f $(which chromium)) | grep 'not found'",
+        ),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Chrome(#[from] ChromeError),
+    #[error("the pipe broke: {0}")]
+    Pipe(#[from] std::io::Error),
+    #[error("it answered something else than its version")]
+    Answer,
+}
+
+/// Launches a browser, asks for its version, and closes it.
+async fn answer(options: LaunchOptions, state: &StateDir) -> Result<(String, Duration), Failed> {
+    let timeout = options.launch_timeout;
+    let began = Instant::now();
+    let (chromium, mut pipe) = Chromium::launch(options, state).await?;
+    let asked = async {
+        pipe.writer.write_all(b"{\"id\":1,\"method\":\"Browser.getVersion\"}\0").await?;
+        let mut message = Vec::new();
+        loop {
+            match pipe.reader.read_u8().await? {
+                0 => break Ok::<_, std::io::Error>(message),
+                byte => message.push(byte),
+            }
+        }
+    };
+    let answered = tokio::time::timeout(timeout, asked).await;
+    let took = began.elapsed();
+    let failed = chromium.not_ready();
+    drop(pipe);
+    chromium.close(Duration::from_secs(2)).await;
+    let Ok(Ok(message)) = answered else { return Err(failed.into()) };
+    let message: serde_json::Value =
+        serde_json::from_slice(&message).map_err(|_| Failed::Answer)?;
+    let version = message["result"]["product"].as_str().ok_or(Failed::Answer)?;
+    Ok((version.to_owned(), took))
+}
+
+/// Memory of a browser with a page or two, as measured: between a headless shell and a
+/// whole Chromium.
+const BROWSER: ByteSize = ByteSize::mib(250);
+
+/// Shared memory that the pages of one browser usually take.
+const SHARED: ByteSize = ByteSize::mib(64);
+
+/// Processes and threads of one browser.
+const TASKS: u64 = 120;
+
+fn shared_memory(config: &Config) -> Diagnosis {
+    const NAME: &str = "/dev/shm";
+    let remedy = "mount -o remount,size=1g /dev/shm, or docker run --shm-size=1g";
+    // Chromium is told to use its directory for temporary files then.
+    let instead = "shared memory is put into the state directory, which may be a slow disk";
+    let writable = access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let Some(stat) = statvfs("/dev/shm").ok().filter(|_| writable) else {
+        return Diagnosis::warn(NAME, format!("it cannot be used: {instead}"), remedy);
+    };
+    let free = ByteSize::b(stat.f_bavail.saturating_mul(stat.f_frsize));
+    let wanted = ByteSize::b(SHARED.as_u64() * config.pool.max_size as u64);
+    let found = format!("{} free", shown(free));
+    if free < SHARED {
+        Diagnosis::warn(NAME, format!("{found}: {instead}"), remedy)
+    } else if free < wanted {
+        let found =
+            format!("{found}, {} browsers may want {}", config.pool.max_size, shown(wanted));
+        Diagnosis::warn(NAME, found, remedy)
+    } else {
+        Diagnosis::ok(NAME, found)
+    }
+}
+
+fn memory(config: &Config) -> Diagnosis {
+    const NAME: &str = "memory";
+    let Some(bytes) = machine::memory() else {
+        return Diagnosis::warn(NAME, "unknown", "mount /proc");
+    };
+    let memory = ByteSize::b(bytes);
+    let wanted = ByteSize::b(BROWSER.as_u64() * config.pool.max_size as u64);
+    let found = format!(
+        "{}, {} browsers take about {}",
+        shown(memory),
+        config.pool.max_size,
+        shown(wanted)
+    );
+    if memory < wanted {
+        let fits = (bytes / BROWSER.as_u64()).max(1);
+        Diagnosis::warn(NAME, found, format!("set max_size = {fits} in [pool]"))
+    } else {
+        Diagnosis::ok(NAME, found)
+    }
+}
+
+/// A pipe and a directory for each browser, a socket for each client, leased or waiting.
+fn open_files(config: &Config) -> Diagnosis {
+    const NAME: &str = "open files";
+    let pool = &config.pool;
+    let wanted = (64 + 16 * pool.max_size + pool.max_waiting) as u64;
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < wanted => Diagnosis::warn(
+            NAME,
+            format!("at most {limit}; {wanted} if all {} may wait", pool.max_waiting),
+            format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in a unit of systemd"),
+        ),
+        Some(limit) => Diagnosis::ok(NAME, format!("at most {limit}")),
+        None => Diagnosis::ok(NAME, "no limit"),
+    }
+}
+
+fn processes(config: &Config) -> Diagnosis {
+    const NAME: &str = "processes";
+    let wanted = TASKS * config.pool.max_size as u64;
+    let cgroup = std::fs::read_to_string("/sys/fs/cgroup/pids.max").ok();
+    let cgroup = cgroup.and_then(|text| text.trim().parse().ok());
+    let limit = getrlimit(Resource::Nproc).current.into_iter().chain(cgroup).min();
+    match limit {
+        Some(limit) if limit < wanted => Diagnosis::warn(
+            NAME,
+            format!("at most {limit}; {} browsers have about {wanted}", config.pool.max_size),
+            format!("ulimit -u {wanted}, TasksMax={wanted} in a unit, or docker run --pids-limit"),
+        ),
+        Some(limit) => Diagnosis::ok(NAME, format!("at most {limit}")),
+        None => Diagnosis::ok(NAME, "no limit"),
+    }
+}
+
+/// Tells whether the kernel would hold the limits of browsers for a pool that is started as this is.
+fn limits(config: &Config) -> Diagnosis {
+    const NAME: &str = "cgroups";
+    let limits = kernel_limits(&config.chrome);
+    let reason = match delegated_cgroup(&limits) {
+        Ok(path) if limits.is_none() => {
+            let found = format!("{} is this user's to divide; no limits are set", path.display());
+            return Diagnosis::ok(NAME, found);
+        }
+        Ok(path) => {
+            let found = format!("the limits of browsers hold, below {}", path.display());
+            return Diagnosis::ok(NAME, found);
+        }
+        Err(reason) => reason,
+    };
+    if limits.is_none() {
+        return Diagnosis::ok(NAME, format!("none, and no limits are set: {reason}"));
+    }
+    let remedy = match reason {
+        NoCgroup::NotMounted => "boot with systemd.unified_cgroup_hierarchy=1",
+        _ => {
+            "Delegate=yes and ProtectControlGroups=no in a unit of systemd; a container needs a \
+             /sys/fs/cgroup that it may write, and the pool as its only process at first"
+        }
+    };
+    let found = format!("the limits of browsers do not hold: {reason}");
+    match config.chrome.limits {
+        Limits::Auto => Diagnosis::warn(NAME, found, remedy),
+        Limits::Required => Diagnosis::fail(NAME, found, remedy),
+    }
+}
+
+fn fonts() -> Diagnosis {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let directories = [
+        PathBuf::from("/usr/share/fonts"),
+        PathBuf::from("/usr/local/share/fonts"),
+        home.join(".fonts"),
+        home.join(".local/share/fonts"),
+    ];
+    let count: usize = directories.iter().map(|directory| count_fonts(directory, 6)).sum();
+    if count == 0 {
+        Diagnosis::warn(
+            "fonts",
+            "none: text is shown as boxes",
+            "apt install fonts-liberation fonts-noto-core fonts-noto-color-emoji",
+        )
+    } else {
+        Diagnosis::ok("fonts", format!("{count} files"))
+    }
+}
+
+fn count_fonts(directory: &Path, depth: usize) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let count = |path: PathBuf| {
+        if path.is_dir() {
+            return if depth == 0 { 0 } else { count_fonts(&path, depth - 1) };
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_font = matches!(extension, Some("ttf" | "otf" | "ttc" | "pfb" | "woff2"));
+        usize::from(is_font)
+    };
+    entries.flatten().map(|entry| count(entry.path())).sum()
+}
+
+fn shown(size: ByteSize) -> String {
+    size.display().iec().to_string()
+}
+
+/// Less than this fills up with a few profiles.
+const ROOM: ByteSize = ByteSize::mib(512);
+
+fn state_dir(path: &Path) -> Diagnosis {
+    const NAME: &str = "state";
+    let shown = path.display();
+    if let Some(obstacle) = machine::directory_obstacle(path) {
+        return Diagnosis::fail(
+            NAME,
+            format!("{shown}: {obstacle}"),
+            "set `state_dir` in [pool] to a directory that can be written, or change its owner",
+        );
+    }
+    let there = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    let Ok(stat) = statvfs(there) else { return Diagnosis::ok(NAME, shown.to_string()) };
+    let free = ByteSize::b(stat.f_bavail.saturating_mul(stat.f_frsize));
+    let found = format!("{shown}, {} free", free.display().iec());
+    if free < ROOM {
+        Diagnosis::warn(NAME, found, "make room, or set `state_dir` in [pool] to another disk")
+    } else {
+        Diagnosis::ok(NAME, found)
+    }
+}
+
+fn port(listen: SocketAddr) -> Diagnosis {
+    const NAME: &str = "port";
+    match TcpListener::bind(listen) {
+        Ok(_) => Diagnosis::ok(NAME, format!("{listen} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Diagnosis::fail(
+            NAME,
+            format!("{listen} is in use, perhaps by a pool that runs"),
+            format!("see by whom: ss -ltnp 'sport = :{}', or use --listen", listen.port()),
+        ),
+        Err(error) => {
+            Diagnosis::fail(NAME, format!("{listen}: {error}"), "set `listen` in [gateway]")
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `pool-cli resize`, `reload`, `drain` and `lease`: changes to a pool that runs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::{Killed, Lease, Reloaded, Resize, Resized};
+use crate::client::ClientArgs;
+use crate::exit::Failure;
+use crate::stdout;
+use crate::table::{self, Table};
+
+/// Arguments of `resize`.
+#[derive(Debug, clap::Args)]
+pub struct ResizeArgs {
+    /// Minimum number of browsers without a profile or region; by default unchanged.
+    #[arg(long, value_name = "N", required_unless_present = "max_size")]
+    min_size: Option<usize>,
+    /// Maximum number of browsers; by default unchanged.
+    #[arg(long, value_name = "N")]
+    max_size: Option<usize>,
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Changes how many browsers a pool has, until it is restarted or reloaded. Leases go on.
+///
+/// # Errors
+///
+/// If no pool answers, or the sizes contradict each other.
+pub fn resize(args: &ResizeArgs) -> Result<(), Failure> {
+    let wanted = Resize { min_size: args.min_size, max_size: args.max_size };
+    let client = args.pool.client()?;
+    let sizes: Option<Resized> = client.post("/api/resize", &wanted, Duration::from_secs(10))?;
+    match sizes {
+        Some(sizes) => {
+            stdout::print(&format!("{} to {} browsers\n", sizes.min_size, sizes.max_size))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Arguments of `reload`.
+#[derive(Debug, clap::Args)]
+pub struct ReloadArgs {
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Makes a pool read its configuration again, as SIGHUP does, and says what came of it.
+///
+/// # Errors
+///
+/// The mistakes in the new configuration; the pool then goes on with the old one.
+pub fn reload(args: &ReloadArgs) -> Result<(), Failure> {
+    let client = args.pool.client()?;
+    let reloaded: Option<Reloaded> =
+        client.post("/api/reload", &json!({}), Duration::from_secs(30))?;
+    let Some(Reloaded { changed, needs_restart }) = reloaded else { return Ok(()) };
+    let mut text = String::new();
+    for (what, keys) in [("changed", &changed), ("needs a restart", &needs_restart)] {
+        for key in keys {
+            text.push_str(&format!("{what}: {key}\n"));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("nothing has changed\n");
+    }
+    stdout::print(&text)
+}
+
+/// Arguments of `drain`.
+#[derive(Debug, clap::Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Makes a pool refuse new leases, let those that are held finish, and end, as SIGTERM does.
+///
+/// # Errors
+///
+/// If no pool answers, or it refuses.
+pub fn drain(args: &DrainArgs) -> Result<(), Failure> {
+    let client = args.pool.client()?;
+    client.post::<()>("/api/drain", &json!({}), Duration::from_secs(10))?;
+    anstream::eprintln!("the pool drains: it ends when its last lease does, or its grace is over");
+    Ok(())
+}
+
+/// Subcommands about the leases that clients hold.
+#[derive(Debug, clap::Subcommand)]
+pub enum LeaseArgs {
+    /// List the leases, oldest first.
+    List(ListArgs),
+    /// End leases; their clients are told why.
+    Kill(KillArgs),
+}
+
+/// Arguments of `lease list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Print the JSON of /sessions.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Arguments of `lease kill`.
+#[derive(Debug, clap::Args)]
+pub struct KillArgs {
+    /// The id of a lease or its beginning, a tracking id, or "all".
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Lists or ends the leases of a pool that runs.
+///
+/// # Errors
+///
+/// If no pool answers, or there is no such lease.
+pub fn lease(args: &LeaseArgs) -> Result<(), Failure> {
+    match args {
+        LeaseArgs::List(args) => list(args),
+        LeaseArgs::Kill(args) => kill(args),
+    }
+}
+
+fn list(args: &ListArgs) -> Result<(), Failure> {
+    let client = args.pool.client()?;
+    if args.json {
+        let sessions: Value = client.get("/sessions")?;
+        return stdout::print(&format!("{sessions:#}\n"));
+    }
+    let sessions: Vec<Lease> = client.get("/sessions")?;
+    let mut rows =
+        Table::new(["lease", "browser", "kind", "class", "held", "silent", "conns", "who"]);
+    for session in sessions {
+        let who: Vec<String> = session.tenant.into_iter().chain(session.tracking_id).collect();
+        rows.add([
+            session.id,
+            session.browser_id.to_string(),
+            session.kind.into_owned(),
+            session.class,
+            table::duration(session.time_alive_ms),
+            table::duration(session.idle_ms),
+            session.connections.to_string(),
+            who.join(" "),
+        ]);
+    }
+    stdout::print(&rows.to_string())
+}
+
+fn kill(args: &KillArgs) -> Result<(), Failure> {
+    let client = args.pool.client()?;
+    let sessions: Vec<Lease> = client.get("/sessions")?;
+    // As with commits, the beginning will do where only one begins like that.
+    let mut of_prefix = sessions.iter().filter(|session| session.id.starts_with(&args.id));
+    let id = match (of_prefix.next(), of_prefix.next()) {
+        (Some(only), None) => &only.id,
+        _ => &args.id,
+    };
+    let path = format!("/api/leases/{id}/kill");
+    let killed: Option<Killed> = client.post(&path, &json!({}), Duration::from_secs(10))?;
+    let killed = killed.map_or(0, |killed| killed.killed);
+    stdout::print(&format!(
+        "{killed} {}\n",
+        if killed == 1 { "lease ended" } else { "leases ended" }
+    ))
+}

@@ -1,0 +1,151 @@
+//! `/sessions`, `/kill/{id}`, `/pressure`, `/meta` and `/active`, as browserless has them.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Serialize;
+
+use crate::api::{Killed, Lease, unix_ms};
+use crate::gateway::connect::unknown_lease;
+use crate::gateway::leases::Known;
+use crate::gateway::leasing::over;
+use crate::gateway::snapshot::lease;
+use crate::gateway::who::Who;
+use crate::gateway::{Gateway, LeaseEnd, LeaseId, Problem};
+
+pub(in crate::gateway) async fn sessions(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
+) -> Json<Vec<Lease>> {
+    let all = gateway.leases.all();
+    let seen = all.iter().filter(|session| who.sees(session));
+    Json(seen.map(|session| lease(session)).collect())
+}
+
+/// Ends a lease by its id, or the leases of a `trackingId`, or all of them: a tenant's own.
+pub(in crate::gateway) async fn kill(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(who): Extension<Who>,
+    Path(id): Path<String>,
+) -> Result<Json<Killed>, Problem> {
+    let killed = gateway.kill(&who, &id)?;
+    Ok(Json(Killed { killed }))
+}
+
+impl Gateway {
+    fn kill(&self, who: &Who, id: &str) -> Result<usize, Problem> {
+        if let Ok(lease) = id.parse::<LeaseId>() {
+            return match self.leases.find(lease) {
+                Known::Held(session) if who.sees(&session) => {
+                    session.end(LeaseEnd::Killed);
+                    Ok(1)
+                }
+                Known::Over(end) => Err(over(end)),
+                Known::Held(_) | Known::Never => Err(unknown_lease()),
+            };
+        }
+        let mut killed = 0;
+        for session in self.leases.all() {
+            let is_meant = id == "all" || session.asked.tracking_id.as_deref() == Some(id);
+            if is_meant && who.sees(&session) {
+                session.end(LeaseEnd::Killed);
+                killed += 1;
+            }
+        }
+        if killed == 0 && id != "all" { Err(unknown_lease()) } else { Ok(killed) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pressure {
+    /// Milliseconds since 1970.
+    date: u64,
+    is_available: bool,
+    /// Empty, or why it is not available.
+    reason: &'static str,
+    message: &'static str,
+    /// What `running` and `maxConcurrent` are numbers of.
+    counts: &'static str,
+    /// How many of them one Chromium may have: leases are browsers only where it is 1.
+    leases_per_browser: usize,
+    running: usize,
+    queued: usize,
+    max_concurrent: usize,
+    max_queued: usize,
+    /// In the last minute.
+    recently_rejected: u64,
+    /// Percent of all cores, over the last second.
+    cpu: Option<u8>,
+    /// Percent of the machine's memory.
+    memory: Option<u8>,
+}
+
+pub(in crate::gateway) async fn pressure(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+) -> Response {
+    let load = gateway.pool().load();
+    let settings = gateway.settings();
+    let max_queued = settings.max_waiting;
+    let reason = if gateway.is_draining() {
+        "draining"
+    } else if load.waiting >= max_queued {
+        "full"
+    } else {
+        ""
+    };
+    let is_available = reason.is_empty();
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.starts_with("text/plain")) {
+        let status = if is_available { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        return status.into_response();
+    }
+    let machine = gateway.history.machine();
+    let pressure = Pressure {
+        date: unix_ms(),
+        is_available,
+        reason,
+        message: match reason {
+            "" => "ready for new clients",
+            "draining" => "the pool shuts down",
+            _ => "the queue is full",
+        },
+        counts: "leases",
+        leases_per_browser: settings.leases_per_browser,
+        running: load.leased,
+        queued: load.waiting,
+        max_concurrent: load.max_size,
+        max_queued,
+        recently_rejected: gateway.history.rejected_last_minute(),
+        cpu: machine.cpu,
+        memory: machine.memory,
+    };
+    Json(serde_json::json!({ "pressure": pressure })).into_response()
+}
+
+/// `GET /meta`, in browserless' shape: which browsers there are.
+pub(in crate::gateway) async fn meta(
+    State(gateway): State<Arc<Gateway>>,
+) -> Json<serde_json::Value> {
+    let version = gateway.pool().version();
+    let chromium = version.as_ref().and_then(|version| version.browser.split_once('/'));
+    Json(serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "chromium": chromium.map(|(_, number)| number),
+        "chrome": null,
+        "edge": null,
+        "firefox": null,
+        "webkit": null,
+        "playwright": [],
+        "puppeteer": null,
+    }))
+}
+
+/// `GET /active`, as browserless has it: the pool answers.
+pub(in crate::gateway) async fn active() -> StatusCode {
+    StatusCode::NO_CONTENT
+}

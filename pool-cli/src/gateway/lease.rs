@@ -1,0 +1,581 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use pool_chrome::cdp::Client;
+use pool_chrome::mux::HolderCommands;
+use pool_core::{Class, Meta};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{LeaseEnd, LeaseQuery};
+use crate::config::LeaseKind;
+use crate::pool::{Leased, NoConnection, OpenPage, Wire};
+use crate::telemetry::TraceParent;
+use crate::work::WorkKind;
+
+/// A lease of a client: what it asked for, what it got, and its connections.
+///
+/// It is over when [`end`](Self::end) was called first, by whomever; then its connections close
+/// and the browser goes back to the pool.
+#[derive(Debug)]
+pub(super) struct ClientLease {
+    pub(super) id: LeaseId,
+    pub(super) asked: LeaseQuery,
+    pub(super) kind: LeaseKind,
+    pub(super) peer: Option<SocketAddr>,
+    /// Kind of work, if it is for one call.
+    pub(super) work: Option<WorkKind>,
+    /// The trace that the client's request belongs to.
+    pub(super) trace: Option<TraceParent>,
+    pub(super) browser: u64,
+    pub(super) class: Class,
+    pub(super) waited: Duration,
+    pub(super) began: Instant,
+    pub(super) began_at: SystemTime,
+    /// Maximum time it may last.
+    pub(super) limit: Option<Duration>,
+    /// Maximum time its clients may be silent.
+    pub(super) idle_limit: Option<Duration>,
+    /// How the last lease of its name has ended, where there was one that is remembered.
+    pub(super) renewed: Option<LeaseEnd>,
+    /// The label that its holder gave it, by REST.
+    pub(super) label: OnceLock<Label>,
+    pub(super) traffic: Traffic,
+    /// Use that was taken into the books of its tenant.
+    booked: Mutex<Use>,
+    /// `None` once it is over: then nothing may use the browser any more.
+    leased: Mutex<Option<Arc<dyn Leased>>>,
+    presence: watch::Sender<Presence>,
+    end: watch::Sender<Option<LeaseEnd>>,
+}
+
+/// The name, tags and first address that a lease by REST was acquired with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Label {
+    pub(super) name: Option<String>,
+    pub(super) start_url: Option<String>,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+/// Use of a browser by a lease.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Use {
+    pub(super) held_ms: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+/// Time that a lease goes on without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// For so long; if it is zero, the lease ends with its last connection.
+    For(Duration),
+    /// Until it is released: a lease by REST.
+    Held,
+}
+
+/// Who is connected to a lease, and how long it goes on when nobody is.
+#[derive(Clone, Copy, Debug)]
+struct Presence {
+    connections: usize,
+    keep: Keep,
+    /// Since when it has gone on without a connection.
+    left: Option<Instant>,
+}
+
+impl Presence {
+    /// When the lease ends unless a client comes.
+    fn over_at(&self) -> Option<Instant> {
+        match self.keep {
+            Keep::For(keep) => self.left.map(|left| left + keep),
+            Keep::Held => None,
+        }
+    }
+}
+
+/// Traffic over the connections of a session.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// When a client was last heard, or had something to wait for, in milliseconds after the
+    /// session began.
+    heard: AtomicU64,
+    messages_in: AtomicU64,
+    messages_out: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// What a session is made with besides the lease.
+pub(super) struct Terms {
+    pub(super) id: LeaseId,
+    pub(super) asked: LeaseQuery,
+    pub(super) kind: LeaseKind,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) work: Option<WorkKind>,
+    pub(super) trace: Option<TraceParent>,
+    pub(super) limit: Option<Duration>,
+    pub(super) idle_limit: Option<Duration>,
+    pub(super) keep: Keep,
+    /// Whether it begins without a connection.
+    pub(super) unattended: bool,
+    pub(super) renewed: Option<LeaseEnd>,
+}
+
+/// More connections than this to one lease are a mistake of its client.
+const MAX_CONNECTIONS: usize = 32;
+
+/// Reasons why a connection to a session was not made.
+pub(super) enum NotConnected {
+    Over(LeaseEnd),
+    TooMany,
+    /// It has no such page.
+    NoPage,
+}
+
+/// The target that a client's messages without a session are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Root {
+    Browser,
+    /// The first page; a new one where there is none.
+    FirstPage,
+    /// The page of this id.
+    Page(String),
+}
+
+impl ClientLease {
+    pub(super) fn new(leased: Arc<dyn Leased>, terms: Terms) -> Arc<Self> {
+        let Meta { id, class, .. } = leased.meta();
+        let began = Instant::now();
+        let left = terms.unattended.then_some(began);
+        Arc::new(Self {
+            id: terms.id,
+            asked: terms.asked,
+            kind: terms.kind,
+            peer: terms.peer,
+            work: terms.work,
+            trace: terms.trace,
+            browser: id.get(),
+            class: class.clone(),
+            waited: leased.waited(),
+            began,
+            began_at: SystemTime::now(),
+            limit: terms.limit,
+            idle_limit: terms.idle_limit,
+            renewed: terms.renewed,
+            label: OnceLock::new(),
+            traffic: Traffic::default(),
+            booked: Mutex::default(),
+            leased: Mutex::new(Some(leased)),
+            presence: watch::Sender::new(Presence { connections: 0, keep: terms.keep, left }),
+            end: watch::Sender::new(None),
+        })
+    }
+
+    /// Ends it; the first reason stands. Says which one does.
+    pub(super) fn end(&self, end: LeaseEnd) -> LeaseEnd {
+        self.end.send_if_modified(|held| {
+            let first = held.is_none();
+            held.get_or_insert(end);
+            first
+        });
+        self.has_ended().unwrap_or(end)
+    }
+
+    /// Returns how it has ended, if it has.
+    pub(super) fn has_ended(&self) -> Option<LeaseEnd> {
+        *self.end.borrow()
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(&self) -> LeaseEnd {
+        let mut end = self.end.subscribe();
+        let ended = end.wait_for(Option::is_some).await;
+        ended.ok().and_then(|end| *end).unwrap_or(LeaseEnd::Revoked)
+    }
+
+    /// The browser, unless the session is over.
+    pub(super) fn leased(&self) -> Option<Arc<dyn Leased>> {
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of the browser.
+    pub(super) fn give_back(&self) {
+        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside of the lock: the drop of a lease does the pool's work.
+        drop(leased);
+    }
+
+    /// Returns its use since the last call, for the books of its tenant.
+    pub(super) fn take_use(&self) -> Use {
+        let [_, _, bytes_in, bytes_out] = self.traffic.totals();
+        let held_ms = self.began.elapsed().as_millis() as u64;
+        let now = Use { held_ms, bytes_in, bytes_out };
+        let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *booked, now);
+        Use {
+            held_ms: now.held_ms.saturating_sub(before.held_ms),
+            bytes_in: now.bytes_in.saturating_sub(before.bytes_in),
+            bytes_out: now.bytes_out.saturating_sub(before.bytes_out),
+        }
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.presence.borrow().connections
+    }
+
+    /// Returns how long it goes on without a connection, unless until it is released.
+    pub(super) fn keep(&self) -> Option<Duration> {
+        match self.presence.borrow().keep {
+            Keep::For(keep) => Some(keep),
+            Keep::Held => None,
+        }
+    }
+
+    /// Returns how long it will go on if no client comes.
+    pub(super) fn kept_for(&self) -> Option<Duration> {
+        Some(self.presence.borrow().over_at()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Sets how long it goes on without a connection; one by REST is held until it is released.
+    pub(super) fn set_keep(&self, keep: Duration) {
+        self.presence.send_modify(|presence| {
+            if presence.keep != Keep::Held {
+                presence.keep = Keep::For(keep);
+            }
+        });
+    }
+
+    /// Opens a connection to the browser or to one of its pages, for a client whose commands that
+    /// no Chromium has are answered by `commands`.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        root: &Root,
+        commands: Arc<dyn HolderCommands>,
+    ) -> Result<(Wire, Attached), NotConnected> {
+        let connect = |leased: Arc<dyn Leased>| async move {
+            let browser = leased.browser();
+            match root {
+                Root::Browser => browser.connect(commands).await.map_err(NoConnection::Ended),
+                Root::FirstPage => browser.connect_page(None, commands).await,
+                Root::Page(page) => browser.connect_page(Some(page), commands).await,
+            }
+        };
+        self.open(connect).await
+    }
+
+    /// Opens a connection to the browser for what is done with it here.
+    pub(super) async fn drive(self: &Arc<Self>) -> Result<(Client, Attached), NotConnected> {
+        let drive = |leased: Arc<dyn Leased>| async move {
+            leased.browser().drive().await.map_err(NoConnection::Ended)
+        };
+        self.open(drive).await
+    }
+
+    async fn open<T, F>(
+        self: &Arc<Self>,
+        connect: impl FnOnce(Arc<dyn Leased>) -> F,
+    ) -> Result<(T, Attached), NotConnected>
+    where
+        F: Future<Output = Result<T, NoConnection>>,
+    {
+        let attached = self.attach()?;
+        let over = || self.has_ended().unwrap_or(LeaseEnd::Revoked);
+        let Some(leased) = self.leased() else { return Err(NotConnected::Over(over())) };
+        let connected = tokio::select! {
+            connected = connect(leased) => connected,
+            end = self.ended() => return Err(NotConnected::Over(end)),
+        };
+        match connected {
+            Ok(connected) => Ok((connected, attached)),
+            Err(NoConnection::NoPage) => Err(NotConnected::NoPage),
+            Err(NoConnection::Ended(end)) => Err(NotConnected::Over(attached.detach(end.into()))),
+        }
+    }
+
+    /// Returns its pages, the oldest first; none once it is over.
+    pub(super) async fn pages(&self) -> Vec<OpenPage> {
+        match self.leased() {
+            Some(leased) => leased.browser().pages().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Tells whether it has a page of this id.
+    pub(super) fn has_page(&self, id: &str) -> bool {
+        self.leased().is_some_and(|leased| leased.browser().has_page(id))
+    }
+
+    fn attach(self: &Arc<Self>) -> Result<Attached, NotConnected> {
+        let mut attached = Ok(());
+        self.presence.send_if_modified(|presence| {
+            // Under the lock under which it ends when its time without a connection is over.
+            attached = match self.has_ended() {
+                Some(end) => Err(NotConnected::Over(end)),
+                None if presence.connections >= MAX_CONNECTIONS => Err(NotConnected::TooMany),
+                None => Ok(()),
+            };
+            if attached.is_ok() {
+                self.traffic.heard_at(self.began.elapsed());
+                presence.connections += 1;
+                presence.left = None;
+            }
+            attached.is_ok()
+        });
+        attached.map(|()| Attached { session: Arc::clone(self), end: LeaseEnd::ClientGone })
+    }
+
+    /// Waits until its clients have been silent for too long, with nothing to wait for.
+    ///
+    /// While a client may come back, the time that it is kept for counts instead.
+    pub(super) async fn idle(&self) {
+        let Some(limit) = self.idle_limit else { return std::future::pending().await };
+        let look = (limit / 8).clamp(Duration::from_millis(20), Duration::from_secs(5));
+        let mut waited = false;
+        loop {
+            let now = Instant::now();
+            let waits = self.is_busy() || self.presence.borrow().over_at().is_some();
+            // Also when that has just ended: rather a little late than too early.
+            if std::mem::replace(&mut waited, waits) || waits {
+                self.traffic.heard_at(self.began.elapsed());
+            }
+            let heard = Duration::from_millis(self.traffic.heard.load(Ordering::Relaxed));
+            let until = self.began + heard + limit;
+            if now >= until {
+                return;
+            }
+            sleep_until(until.min(now + look)).await;
+        }
+    }
+
+    /// Returns `true` if a command of a client is not answered, or a download has not ended.
+    fn is_busy(&self) -> bool {
+        self.leased().is_some_and(|leased| leased.browser().is_busy())
+    }
+
+    /// Waits until it has gone on without a connection for as long as it is kept, and ends it.
+    pub(super) async fn unclaimed(&self) {
+        let mut presence = self.presence.subscribe();
+        loop {
+            let over_at = presence.borrow_and_update().over_at();
+            let changed = presence.changed();
+            // The sender lives as long as `self`, so that a change is all that can come.
+            let late = match over_at {
+                Some(over_at) => timeout_at(over_at, changed).await.is_err(),
+                None => changed.await.is_err(),
+            };
+            if late && self.end_unclaimed() {
+                return;
+            }
+        }
+    }
+
+    fn end_unclaimed(&self) -> bool {
+        let mut over = false;
+        self.presence.send_if_modified(|presence| {
+            over = presence.over_at().is_some_and(|at| at <= Instant::now());
+            if over {
+                self.end(LeaseEnd::KeepOver);
+            }
+            false
+        });
+        over
+    }
+
+    /// Waits until it has lasted as long as it may.
+    pub(super) async fn outlived(&self) {
+        match self.limit {
+            Some(limit) => sleep_until(self.began + limit).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Returns how long its clients have been silent.
+    pub(super) fn silent_for(&self) -> Duration {
+        let heard = Duration::from_millis(self.traffic.heard.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(heard)
+    }
+}
+
+impl Traffic {
+    fn heard_at(&self, elapsed: Duration) {
+        self.heard.store(elapsed.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a message from a client.
+    pub(super) fn heard(&self, session: &ClientLease, bytes: usize) {
+        self.heard_at(session.began.elapsed());
+        self.messages_in.fetch_add(1, Ordering::Relaxed);
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A client has sent a ping of its own.
+    pub(super) fn pinged(&self, session: &ClientLease) {
+        self.heard_at(session.began.elapsed());
+    }
+
+    /// Counts messages to a client.
+    pub(super) fn told(&self, messages: u64, bytes: u64) {
+        self.messages_out.fetch_add(messages, Ordering::Relaxed);
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Messages in, messages out, bytes in, bytes out.
+    pub(super) fn totals(&self) -> [u64; 4] {
+        [&self.messages_in, &self.messages_out, &self.bytes_in, &self.bytes_out]
+            .map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// One connection of a session; the drop of the last one ends the session, unless that is kept.
+#[derive(Debug)]
+pub(super) struct Attached {
+    session: Arc<ClientLease>,
+    /// How the session ends if this is the last connection.
+    end: LeaseEnd,
+}
+
+impl Attached {
+    pub(super) fn session(&self) -> &Arc<ClientLease> {
+        &self.session
+    }
+
+    /// Ends this connection, and with it the session where that follows. Says how the session
+    /// ended, or else why the connection did.
+    pub(super) fn detach(mut self, end: LeaseEnd) -> LeaseEnd {
+        let session = Arc::clone(&self.session);
+        self.end = end;
+        match end {
+            // A client that leaves, breaks the rules or does not read ends its own connection.
+            LeaseEnd::ClientGone
+            | LeaseEnd::PageClosed
+            | LeaseEnd::Released
+            | LeaseEnd::SlowReader
+            | LeaseEnd::NotText
+            | LeaseEnd::TooLong
+            | LeaseEnd::BadFrame => drop(self),
+            // What the browser or the pool ends is over for all.
+            LeaseEnd::KeepOver
+            | LeaseEnd::IdleTimeout
+            | LeaseEnd::LeaseLimit
+            | LeaseEnd::Killed
+            | LeaseEnd::Drained
+            | LeaseEnd::BrowserCrashed
+            | LeaseEnd::BrowserOutOfMemory
+            | LeaseEnd::BrowserHung
+            | LeaseEnd::Revoked => {
+                session.end(end);
+            }
+        }
+        session.has_ended().unwrap_or(end)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let session = &self.session;
+        session.traffic.heard_at(session.began.elapsed());
+        let mut last = false;
+        session.presence.send_modify(|presence| {
+            presence.connections -= 1;
+            if presence.connections == 0 {
+                last = presence.keep == Keep::For(Duration::ZERO);
+                presence.left = (!last).then(Instant::now);
+            }
+        });
+        if last {
+            session.end(self.end);
+        }
+    }
+}
+
+/// The name of a lease in addresses: 128 random bits, which nobody can guess.
+///
+/// Who knows it may connect to the lease, so `Debug` and logs show only its beginning.
+///
+/// # Examples
+///
+/// ```
+/// use pool_cli::gateway::LeaseId;
+///
+/// let id = LeaseId::random();
+/// assert_eq!(id.to_string().parse(), Ok(id));
+/// assert_eq!(id.short().len(), 8);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId(u128);
+
+/// What was read is not the name of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a lease is named by 32 hexadecimal digits")]
+pub struct NotALeaseId;
+
+impl LeaseId {
+    /// A new one.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no random numbers, without which no lease would be safe.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    /// The first 8 digits: enough to find it in a log, not enough to connect to it.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(8);
+        text
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeaseId({}…)", self.short())
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = NotALeaseId;
+
+    fn from_str(text: &str) -> Result<Self, NotALeaseId> {
+        let canonical = text.len() == 32
+            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        // Only one spelling is taken, so that a lease has one address.
+        if !canonical {
+            return Err(NotALeaseId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| NotALeaseId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_does_not_give_the_lease_away() {
+        let id = LeaseId::random();
+        assert!(!format!("{id:?}").contains(&id.to_string()));
+    }
+
+    #[test]
+    fn other_spellings_are_no_lease() {
+        for text in ["", "../../etc", "+0000000000000000000000000000001", &"F".repeat(32)] {
+            assert_eq!(text.parse::<LeaseId>(), Err(NotALeaseId), "{text}");
+        }
+    }
+}
