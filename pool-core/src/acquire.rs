@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::bounded;
-use crate::engine::{self, Acquired, Asked, Outcome, State, Ticket};
-use crate::shared::Shared;
-use crate::wait::sleep;
+use crate::engine::{self, Acquired, Answer, Asked, State, Ticket};
+use crate::shell::{Shell, sleep};
 use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejection, Request};
 
 /// An age beyond a day would only serve to overflow the clock.
@@ -59,17 +58,17 @@ struct Waiting<R> {
 
 impl<'a, D: Driver> Acquire<'a, D> {
     pub(crate) fn new(
-        shared: &'a Arc<Shared<D>>,
+        shell: &'a Arc<Shell<D>>,
         request: Request,
         acquired_at: &'static Location<'static>,
     ) -> Self {
-        Self { caller: Caller { shared, acquired_at }, stage: Stage::Asking(request) }
+        Self { caller: Caller { shell, acquired_at }, stage: Stage::Asking(request) }
     }
 }
 
 /// The caller: the pool that it asks, and the place in its code.
 struct Caller<'a, D: Driver> {
-    shared: &'a Arc<Shared<D>>,
+    shell: &'a Arc<Shell<D>>,
     acquired_at: &'static Location<'static>,
 }
 
@@ -77,15 +76,15 @@ impl<D: Driver> Caller<'_, D> {
     /// Asks the policies, then the engine, and stands in its queue if there is nothing to be had.
     #[inline]
     fn ask(&self, request: &mut Request, cx: &Context<'_>) -> Reply<D::Resource> {
-        let shared = self.shared;
+        let shell = self.shell;
         let (class, handicap) = match self.decide(request) {
             Ok(decided) => decided,
             Err(error) => return Reply::Answer(Err(error)),
         };
-        let now = shared.needs_clock().then(Instant::now);
-        if !shared.is_crowded() && request.waited.is_zero() && request.group.is_none() {
+        let now = shell.needs_clock().then(Instant::now);
+        if !shell.is_crowded() && request.waited.is_zero() && request.group.is_none() {
             let quiet = |state: &mut State<_>| state.lease_quietly(&class, self.acquired_at, now);
-            if let Some(pooled) = shared.apply_quietly(quiet) {
+            if let Some(pooled) = shell.apply_quietly(quiet) {
                 return Reply::Answer(Ok(pooled));
             }
         }
@@ -95,10 +94,10 @@ impl<D: Driver> Caller<'_, D> {
     /// Asks the policies, outside of the lock.
     #[inline]
     fn decide(&self, request: &mut Request) -> Result<(Class, Duration), Box<AcquireError>> {
-        if self.shared.policies.is_empty() {
+        if self.shell.policies.is_empty() {
             return Ok(Default::default());
         }
-        let decided = self.shared.policies.decide(request, &|panic| self.shared.report(panic));
+        let decided = self.shell.policies.decide(request, &|panic| self.shell.report(panic));
         decided.map_err(|rejection| self.rejected(rejection, &request.labels))
     }
 
@@ -112,7 +111,7 @@ impl<D: Driver> Caller<'_, D> {
         now: Instant,
         cx: &Context<'_>,
     ) -> Reply<D::Resource> {
-        let shared = self.shared;
+        let shell = self.shell;
         let mut asked = Asked {
             class,
             limits: None,
@@ -125,32 +124,31 @@ impl<D: Driver> Caller<'_, D> {
             nowait: request.timeout.is_some_and(|timeout| timeout.is_zero()),
             expires_at: match request.timeout {
                 Some(_) => None,
-                None => shared.settings.acquire_timeout.map(|limit| now + limit),
+                None => shell.settings.acquire_timeout.map(|limit| now + limit),
             },
             acquired_at: self.acquired_at,
         };
         let ticket =
             |asked: &Asked<'_>| engine::Arc::new(Ticket::new(asked, now, cx.waker().clone()));
-        let mut held = shared.is_crowded().then(|| ticket(&asked));
+        let mut held = shell.is_crowded().then(|| ticket(&asked));
         loop {
-            match shared.apply(|state, fx| state.acquire(&asked, held.as_ref(), now, fx)) {
+            match shell.apply(|state, fx| state.acquire(&asked, held.as_ref(), now, fx)) {
                 Acquired::UnknownClass => {
-                    asked.limits =
-                        Some(shared.policies.limit(class, &|panic| shared.report(panic)));
+                    asked.limits = Some(shell.policies.limit(class, &|panic| shell.report(panic)));
                 }
                 Acquired::NeedsTicket => held = Some(ticket(&asked)),
                 Acquired::Queued(waiter) => {
-                    shared.set_crowded(true);
+                    shell.set_crowded(true);
                     let ticket = held.expect("nobody is queued without one");
                     let ends_at = self.own_limit(request).map(|limit| now + limit);
                     return Reply::Queued { waiter, ticket, ends_at };
                 }
                 Acquired::Granted(pooled) => {
-                    shared.set_crowded(false);
+                    shell.set_crowded(false);
                     return Reply::Answer(Ok(pooled));
                 }
                 Acquired::Refused(error) => {
-                    shared.set_crowded(false);
+                    shell.set_crowded(false);
                     return Reply::Answer(Err(error));
                 }
             }
@@ -161,22 +159,22 @@ impl<D: Driver> Caller<'_, D> {
     fn own_limit(&self, request: &Request) -> Option<Duration> {
         request.timeout.map(|limit| match limit {
             // What does not wait has queued for a check, which is to be its only wait.
-            Duration::ZERO => self.shared.settings.check_timeout.min(AT_ONCE),
+            Duration::ZERO => self.shell.settings.check_timeout.min(AT_ONCE),
             limit => bounded(limit),
         })
     }
 
     fn rejected(&self, rejection: Rejection, labels: &Labels) -> Box<AcquireError> {
-        self.shared.apply(|state, _| state.count_rejection());
+        self.shell.apply(|state, _| state.count_rejection());
         let (class, outcome, waited) = (Class::default(), Refusal::Rejected, Duration::ZERO);
-        self.shared.tell(Event::Refused { class, outcome, waited, labels: labels.clone() });
+        self.shell.tell(Event::Refused { class, outcome, waited, labels: labels.clone() });
         Box::new(rejection.into())
     }
 }
 
 /// The engine's answer to a request.
 enum Reply<R> {
-    Answer(Outcome<R>),
+    Answer(Answer<R>),
     Queued { waiter: usize, ticket: engine::Arc<Ticket<R>>, ends_at: Option<Instant> },
 }
 
@@ -185,7 +183,7 @@ impl<D: Driver> Future for Acquire<'_, D> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let shared = this.caller.shared;
+        let shell = this.caller.shell;
         let answer = match &mut this.stage {
             Stage::Asking(request) => match this.caller.ask(request, cx) {
                 Reply::Answer(answer) => Some(answer),
@@ -194,7 +192,7 @@ impl<D: Driver> Future for Acquire<'_, D> {
                     // leave the queue then too.
                     this.stage = Stage::Waiting(Waiting { waiter, ticket, deadline: None });
                     if let (Some(at), Stage::Waiting(waiting)) = (ends_at, &mut this.stage) {
-                        waiting.deadline = Some(Box::pin(sleep(at, &shared.runtime)));
+                        waiting.deadline = Some(Box::pin(sleep(at, &shell.runtime)));
                     }
                     None
                 }
@@ -209,12 +207,12 @@ impl<D: Driver> Future for Acquire<'_, D> {
                     return Poll::Pending;
                 }
                 let now = Instant::now();
-                shared.apply(|state, fx| state.expire(*waiter, ticket, now, fx))
+                shell.apply(|state, fx| state.expire(*waiter, ticket, now, fx))
             }
             (None, _) => return Poll::Pending,
         };
         let lease = match answer {
-            Ok(pooled) => Ok(Lease::new(shared, pooled, this.stage.labels())),
+            Ok(pooled) => Ok(Lease::new(shell, pooled, this.stage.labels())),
             Err(error) => Err(*error),
         };
         this.stage = Stage::Done;
@@ -227,7 +225,7 @@ impl<D: Driver> Drop for Acquire<'_, D> {
         if let Stage::Waiting(Waiting { waiter, ticket, .. }) = &self.stage {
             let now = Instant::now();
             // An error that it had got is dropped here, outside of the lock.
-            drop(self.caller.shared.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
+            drop(self.caller.shell.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
         }
     }
 }

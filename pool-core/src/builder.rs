@@ -5,10 +5,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::engine::State;
-use crate::shared::{Settings, Shared};
-use crate::stack::Stack;
-use crate::upkeep::Standing;
-use crate::{BuildError, Class, Config, Driver, Policy, Pool, upkeep};
+use crate::policy::Policies;
+use crate::shell::{Settings, Shell, Standing, upkeep};
+use crate::{BuildError, Class, Config, Driver, Policy, Pool};
 
 /// Builds a [`Pool`]; every setting has a default, see [`Config`].
 #[must_use = "a builder does nothing until build is called"]
@@ -18,6 +17,13 @@ pub struct PoolBuilder<D: Driver> {
     policies: Vec<Box<dyn Policy<D>>>,
     runtime: Option<Handle>,
     event_capacity: usize,
+}
+
+impl<D: Driver> Pool<D> {
+    /// Starts to build a pool over a driver.
+    pub fn builder(driver: D) -> PoolBuilder<D> {
+        PoolBuilder::new(driver)
+    }
 }
 
 macro_rules! setters {
@@ -146,23 +152,23 @@ impl<D: Driver> PoolBuilder<D> {
         };
         let now = Instant::now();
         let mut state = State::new(config, now);
-        let policies = Stack::new(self.policies);
+        let policies = Policies::new(self.policies);
         if policies.watch() {
             state.observe();
         }
-        let shared =
-            Shared::new(state, self.driver, policies, settings, runtime, self.event_capacity);
-        let shared = Arc::new(shared);
+        let shell =
+            Shell::new(state, self.driver, policies, settings, runtime, self.event_capacity);
+        let shell = Arc::new(shell);
         // The default class is always there, so nobody will come upon it as new.
-        let limits = shared.policies.limit(&Class::default(), &|panic| shared.report(panic));
-        shared.apply(|state, fx| {
+        let limits = shell.policies.limit(&Class::default(), &|panic| shell.report(panic));
+        shell.apply(|state, fx| {
             if let Some(limits) = limits {
                 state.set_limits(&Class::default(), limits, now, fx);
             }
             state.start(now, fx);
         });
-        shared.runtime.spawn(upkeep::run(Standing::new(&shared)));
-        Ok(Pool::from_shared(shared))
+        shell.runtime.spawn(upkeep(Standing::new(&shell)));
+        Ok(Pool::from_shell(shell))
     }
 }
 

@@ -5,7 +5,8 @@ use crate::BuildError;
 /// Longer than any pool lives, and short enough that no clock overflows when it is added.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// A duration that can be added to any moment: `Duration::MAX` is a fair way to say "never".
+/// Shortens a duration so that it can be added to any moment: `Duration::MAX` is a fair way to say
+/// "never".
 pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(FOREVER)
 }
@@ -51,8 +52,8 @@ pub struct Config {
     /// A resource that has idled longer than this without a check is checked before it is handed
     /// out. `Some(ZERO)`: always. Default: 30 s.
     pub check_after_idle: Option<Duration>,
-    /// Lead in waiting time that a waiter of another class needs over the next one of the resource's
-    /// own class before a released resource is closed to make room for it. Default: 1 s.
+    /// Lead in waiting time that a waiter of another class needs over the next one of the
+    /// resource's own class before a released resource is closed to make room for it. Default: 1 s.
     ///
     /// Zero would close and create at every turn while two classes contend; without any limit the
     /// busier class would never let the other in.
@@ -63,7 +64,8 @@ pub struct Config {
     /// After this many failures in a row the class is unavailable: requests that only a creation
     /// could serve fail at once, and one creation is tried per `breaker_interval`. Default: 3.
     pub breaker_threshold: u32,
-    /// See `breaker_threshold`. Default: 15 s, which keeps attempts under 8 per minute.
+    /// Time between the attempts of a class that is unavailable. Default: 15 s, which keeps
+    /// attempts under 8 per minute.
     pub breaker_interval: Duration,
     /// Interval between calls of [`Policy::tick`](crate::Policy::tick). Default: 1 s.
     pub tick_interval: Duration,
@@ -130,7 +132,7 @@ impl Config {
         }
     }
 
-    /// The same settings with values that the engine can calculate with.
+    /// Returns the same settings with values that the engine can calculate with.
     pub(crate) fn bounded(mut self) -> Self {
         let durations = [
             &mut self.create_timeout,

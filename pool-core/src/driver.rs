@@ -1,8 +1,9 @@
 use std::error::Error;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 
-use crate::{Meta, Reporter};
+use crate::{Meta, ResourceId};
 
 /// The async, fallible side of a pool: how a resource is made, proved, cleaned and ended.
 ///
@@ -108,5 +109,30 @@ pub trait Driver: Send + Sync + 'static {
     }
 }
 
-/// The error type for hooks that may fail for any reason.
-pub type BoxError = Box<dyn Error + Send + Sync>;
+/// Lets a driver tell the pool that a resource broke by itself.
+///
+/// It holds the pool only weakly and does nothing once the resource is gone. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    pool: Weak<dyn Report>,
+    id: ResourceId,
+}
+
+/// Receives what a [`Reporter`] is told: a pool, or a test.
+pub(crate) trait Report: Send + Sync + std::fmt::Debug {
+    fn broken(self: Arc<Self>, id: ResourceId, why: String);
+}
+
+impl Reporter {
+    pub(crate) fn new(pool: Weak<dyn Report>, id: ResourceId) -> Self {
+        Self { pool, id }
+    }
+
+    /// Reports the resource as broken: an idle one is closed and replaced at once, a leased one is
+    /// closed when it comes back.
+    pub fn broken(&self, why: impl Into<String>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.broken(self.id, why.into());
+        }
+    }
+}

@@ -1,7 +1,8 @@
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{BoxError, GroupStats, Load, Rejection};
+use crate::{GroupStats, Load};
 
 /// Error returned when a resource cannot be leased.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ pub enum AcquireError {
     Unavailable {
         /// Error of the last creation.
         last: SharedError,
-        /// When the pool will try the next creation.
+        /// Time until the pool tries the next creation.
         retry_after: Duration,
     },
     /// A policy refused the request.
@@ -57,13 +58,13 @@ fn because(last: Option<&SharedError>) -> String {
     last.map(|error| format!("; the last creation failed: {error}")).unwrap_or_default()
 }
 
-/// An error that several waiters are told of.
+/// An error that several waiters share.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SharedError(#[source] Arc<dyn std::error::Error + Send + Sync>);
 
 impl SharedError {
-    /// The error itself, to downcast.
+    /// Returns the error itself, to downcast.
     #[must_use]
     pub fn get(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
         &*self.0
@@ -73,6 +74,53 @@ impl SharedError {
 impl From<BoxError> for SharedError {
     fn from(error: BoxError) -> Self {
         Self(error.into())
+    }
+}
+
+/// The nature of a [`Rejection`]: who can do something about it, and when.
+///
+/// Servers answer by it, so a policy may choose any `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectionKind {
+    /// The request makes no sense as it stands. HTTP: 400.
+    Invalid,
+    /// The request names something that does not exist. HTTP: 404.
+    Unknown,
+    /// The caller may not have this, however often it asks. HTTP: 403.
+    Forbidden,
+    /// The caller has used up its share, or asks too much at once; it may succeed later. HTTP: 429.
+    Exhausted,
+    /// Something that the request requires is out of service or in use. HTTP: 503.
+    Unavailable,
+}
+
+/// A policy's refusal of a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct Rejection {
+    /// Its nature.
+    pub kind: RejectionKind,
+    /// A stable word for machines, in snake case (`unknown_profile`).
+    pub code: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// Time after which it is worth asking again, if it is.
+    pub retry_after: Option<Duration>,
+}
+
+impl Rejection {
+    /// Creates a refusal with a stable code and a sentence for people.
+    #[must_use]
+    pub fn new(kind: RejectionKind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), retry_after: None }
+    }
+
+    /// Sets when it is worth asking again.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
     }
 }
 
@@ -99,4 +147,26 @@ pub enum BuildError {
         "no tokio runtime here: build the pool inside one, or name it with PoolBuilder::runtime"
     )]
     NoRuntime,
+}
+
+/// The error type for hooks that may fail for any reason.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A step of a driver or a policy took longer than the pool's configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step} took longer than {limit:?}")]
+pub struct TimedOut {
+    /// The step: `create`, `recycle` or `check`.
+    pub step: &'static str,
+    /// The limit that it exceeded.
+    pub limit: Duration,
+}
+
+/// A task of the pool ended without a result: its driver panicked, or the runtime shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task was ended before it was done")]
+pub struct Aborted;
+
+pub(crate) fn shared_error(error: impl Into<BoxError>) -> SharedError {
+    SharedError::from(error.into())
 }

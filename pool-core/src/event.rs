@@ -1,6 +1,8 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use crate::{Class, Labels, ResourceId, SharedError};
 
 /// One transition of the pool, with its reason.
@@ -182,7 +184,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The error of the driver in it.
+    /// Returns the error of the driver in it.
     pub(crate) fn into_error(self) -> Option<SharedError> {
         match self {
             Self::CheckFailed(error) | Self::RecycleFailed(error) => Some(error),
@@ -190,7 +192,7 @@ impl CloseReason {
         }
     }
 
-    /// A stable word for logs and metrics, in snake case.
+    /// Returns a stable word for logs and metrics, in snake case.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -223,4 +225,50 @@ pub enum Refusal {
     Cancelled,
     /// No resource can be created, or the pool is closed.
     Error,
+}
+
+/// The events of a pool from the moment it was made, from [`Pool::events`](crate::Pool::events).
+#[derive(Debug)]
+pub struct EventStream {
+    receiver: broadcast::Receiver<Event>,
+    missed: u64,
+}
+
+impl EventStream {
+    pub(crate) fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        Self { receiver, missed: 0 }
+    }
+
+    /// Waits for the next event; returns `None` once the pool is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(missed)) => self.missed += missed,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Returns the next event that is already there.
+    pub fn try_next(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.try_recv() {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => self.missed += missed,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Returns the number of events dropped because this reader was too slow for the pool's
+    /// [`event_capacity`](crate::PoolBuilder::event_capacity).
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::engine::{Pooled, Return, State};
-use crate::shared::Shared;
+use crate::shell::Shell;
 use crate::{Driver, Event, Labels, Meta, Verdict};
 
 /// A resource in its holder's hands; dropping it gives it back.
@@ -15,26 +15,26 @@ use crate::{Driver, Event, Labels, Meta, Verdict};
 /// of the pool.
 #[must_use = "a lease that is dropped is given back at once"]
 pub struct Lease<D: Driver> {
-    shared: Arc<Shared<D>>,
+    shell: Arc<Shell<D>>,
     /// `None` only while it ends.
     pooled: Option<Box<Pooled<D::Resource>>>,
 }
 
 impl<D: Driver> Lease<D> {
     pub(crate) fn new(
-        shared: &Arc<Shared<D>>,
+        shell: &Arc<Shell<D>>,
         pooled: Box<Pooled<D::Resource>>,
         labels: &Labels,
     ) -> Self {
-        if shared.is_observed() {
-            shared.tell(Event::Leased {
+        if shell.is_observed() {
+            shell.tell(Event::Leased {
                 id: pooled.meta.id,
                 class: pooled.meta.class.clone(),
                 waited: pooled.waited,
                 labels: labels.clone(),
             });
         }
-        Self { shared: Arc::clone(shared), pooled: Some(pooled) }
+        Self { shell: Arc::clone(shell), pooled: Some(pooled) }
     }
 
     /// Returns the pool's record of the resource.
@@ -94,9 +94,9 @@ impl<D: Driver> Lease<D> {
     fn end(&mut self, judge: impl FnOnce(&Self, &Pooled<D::Resource>) -> Return) {
         let Some(mut pooled) = self.pooled.take() else { return };
         let now = Instant::now();
-        if self.shared.is_observed() {
+        if self.shell.is_observed() {
             // Told before the engine knows, so that it comes before the next `Leased`.
-            self.shared.tell(Event::Released {
+            self.shell.tell(Event::Released {
                 id: pooled.meta.id,
                 class: pooled.meta.class.clone(),
                 held: pooled
@@ -105,19 +105,19 @@ impl<D: Driver> Lease<D> {
             });
         }
         let how = judge(self, &pooled);
-        if how == Return::Judged(Verdict::Keep) && !self.shared.is_crowded() {
+        if how == Return::Judged(Verdict::Keep) && !self.shell.is_crowded() {
             let quiet = |state: &mut State<_>| state.release_quietly(pooled, now);
-            match self.shared.apply_quietly(quiet) {
+            match self.shell.apply_quietly(quiet) {
                 Ok(()) => return,
                 Err(back) => pooled = back,
             }
         }
-        self.shared.apply(|state, fx| state.release(pooled, how, now, fx));
+        self.shell.apply(|state, fx| state.release(pooled, how, now, fx));
     }
 
     fn judge(&self, Pooled { resource, meta, .. }: &Pooled<D::Resource>) -> Return {
         // This runs in a drop, perhaps while the holder's own panic unwinds.
-        let asked = catch_unwind(AssertUnwindSafe(|| self.shared.driver.needs_recycle(resource)));
+        let asked = catch_unwind(AssertUnwindSafe(|| self.shell.driver.needs_recycle(resource)));
         let recycle = match asked {
             Ok(true) => Verdict::Recycle,
             Ok(false) => Verdict::Keep,
@@ -126,11 +126,11 @@ impl<D: Driver> Lease<D> {
                 return Return::Discarded;
             }
         };
-        if self.shared.policies.is_empty() {
+        if self.shell.policies.is_empty() {
             return Return::Judged(recycle);
         }
-        let shared = &self.shared;
-        let verdict = shared.policies.released(meta, &|panic| shared.report(panic));
+        let shell = &self.shell;
+        let verdict = shell.policies.released(meta, &|panic| shell.report(panic));
         Return::Judged(verdict.max(recycle))
     }
 }

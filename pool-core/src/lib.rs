@@ -52,45 +52,33 @@
 
 mod acquire;
 mod builder;
-mod class;
 mod config;
 mod driver;
 mod engine;
 mod error;
 mod event;
-mod events;
-mod group;
-mod jobs;
 mod lease;
-mod meta;
 mod policy;
 mod pool;
 mod request;
-mod shared;
-mod stack;
+mod resource;
+mod shell;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod upkeep;
-mod verdict;
-mod wait;
 
 pub use acquire::Acquire;
 pub use async_trait::async_trait;
 pub use builder::PoolBuilder;
-pub use class::Class;
 pub use config::Config;
-pub use driver::{BoxError, Driver};
-pub use error::{AcquireError, BuildError, SharedError};
-pub use event::{CloseReason, Event, Refusal};
-pub use events::EventStream;
-pub use group::{Group, GroupStats};
-pub use jobs::{Aborted, TimedOut};
+pub use driver::{Driver, Reporter};
+pub use error::{
+    Aborted, AcquireError, BoxError, BuildError, Rejection, RejectionKind, SharedError, TimedOut,
+};
+pub use event::{CloseReason, Event, EventStream, Refusal};
 pub use lease::Lease;
-pub use meta::{Meta, ResourceId};
-pub use policy::Policy;
+pub use policy::{Adjustment, Limits, Policy, Verdict};
 pub use pool::{DrainReport, Pool};
-pub use request::{Labels, Request};
-pub use shared::Reporter;
-pub use stats::{ClassStats, Counters, Load, ResourceInfo, ResourceState, Stats, WaiterInfo};
-pub use verdict::{Adjustment, Limits, Rejection, RejectionKind, Verdict};
+pub use request::{Group, Labels, Request};
+pub use resource::{Class, Meta, ResourceId, ResourceInfo, ResourceState};
+pub use stats::{ClassStats, Counters, GroupStats, Load, Stats, WaiterInfo};

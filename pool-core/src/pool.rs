@@ -7,11 +7,10 @@ use tokio::time::Instant;
 
 use crate::config::bounded;
 use crate::engine::{Acquired, Asked};
-use crate::shared::Shared;
-use crate::wait::{sleep, unless};
+use crate::shell::{Shell, set_limits, sleep, unless};
 use crate::{
     Acquire, BuildError, Class, CloseReason, Driver, EventStream, Group, Labels, Lease, Limits,
-    Load, Meta, PoolBuilder, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
+    Load, Meta, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
 };
 
 /// A pool of resources; a handle that is cheap to clone.
@@ -44,7 +43,7 @@ use crate::{
 /// # }
 /// ```
 pub struct Pool<D: Driver> {
-    shared: Arc<Shared<D>>,
+    shell: Arc<Shell<D>>,
 }
 
 /// Result of a [`drain`](Pool::drain).
@@ -58,13 +57,8 @@ pub struct DrainReport {
 }
 
 impl<D: Driver> Pool<D> {
-    /// Starts to build a pool over a driver.
-    pub fn builder(driver: D) -> PoolBuilder<D> {
-        PoolBuilder::new(driver)
-    }
-
-    pub(crate) fn from_shared(shared: Arc<Shared<D>>) -> Self {
-        Self { shared }
+    pub(crate) fn from_shell(shell: Arc<Shell<D>>) -> Self {
+        Self { shell }
     }
 
     /// Leases a resource of the default class.
@@ -79,7 +73,7 @@ impl<D: Driver> Pool<D> {
     /// See [`Acquire`].
     #[track_caller]
     pub fn acquire(&self) -> Acquire<'_, D> {
-        Acquire::new(&self.shared, Request::new(), Location::caller())
+        Acquire::new(&self.shell, Request::new(), Location::caller())
     }
 
     /// Leases a resource that fits a request.
@@ -93,7 +87,7 @@ impl<D: Driver> Pool<D> {
     /// See [`Acquire`].
     #[track_caller]
     pub fn acquire_with(&self, request: Request) -> Acquire<'_, D> {
-        Acquire::new(&self.shared, request, Location::caller())
+        Acquire::new(&self.shell, request, Location::caller())
     }
 
     /// Leases a resource of the default class if one is idle and needs no check first.
@@ -114,48 +108,48 @@ impl<D: Driver> Pool<D> {
             acquired_at: Location::caller(),
         };
         let now = Instant::now();
-        match self.shared.apply(|state, fx| state.acquire(&asked, None, now, fx)) {
-            Acquired::Granted(grant) => Some(Lease::new(&self.shared, grant, asked.labels)),
+        match self.shell.apply(|state, fx| state.acquire(&asked, None, now, fx)) {
+            Acquired::Granted(grant) => Some(Lease::new(&self.shell, grant, asked.labels)),
             _ => None,
         }
     }
 
-    /// The driver.
+    /// Returns the driver.
     #[must_use]
     pub fn driver(&self) -> &D {
-        &self.shared.driver
+        &self.shell.driver
     }
 
     /// Returns the pool's current occupancy.
     #[must_use]
     pub fn load(&self) -> Load {
-        self.shared.look(|state| state.load())
+        self.shell.look(|state| state.load())
     }
 
-    /// Load, counters and classes in one consistent snapshot.
+    /// Returns load, counters, classes and groups in one consistent snapshot.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let now = Instant::now();
-        self.shared.look(|state| state.stats(now))
+        self.shell.look(|state| state.stats(now))
     }
 
-    /// Every resource, oldest first.
+    /// Returns every resource, oldest first.
     #[must_use]
     pub fn resources(&self) -> Vec<ResourceInfo> {
-        self.shared.look(|state| state.resources())
+        self.shell.look(|state| state.resources())
     }
 
-    /// Every waiting request, the next one to be served first.
+    /// Returns every waiting request, best first within each group.
     #[must_use]
     pub fn waiters(&self) -> Vec<WaiterInfo> {
         let now = Instant::now();
-        self.shared.look(|state| state.waiters(now))
+        self.shell.look(|state| state.waiters(now))
     }
 
-    /// Every transition from now on.
+    /// Returns a stream of every transition from now on.
     #[must_use]
     pub fn events(&self) -> EventStream {
-        EventStream::new(self.shared.subscribe())
+        EventStream::new(self.shell.subscribe())
     }
 
     /// Sets how many resources the default class keeps and the whole pool may have.
@@ -173,27 +167,27 @@ impl<D: Driver> Pool<D> {
             return Err(BuildError::MinAboveMax { min, max });
         }
         let now = Instant::now();
-        self.shared.apply(|state, fx| state.resize(min, max, now, fx));
+        self.shell.apply(|state, fx| state.resize(min, max, now, fx));
         Ok(())
     }
 
     /// Sets the limits of a class; fields that are `None` stay as they are.
     pub fn set_limits(&self, class: &Class, limits: Limits) {
-        crate::upkeep::set_limits(&self.shared, class, limits);
+        set_limits(&self.shell, class, limits);
     }
 
-    /// Changes the limits and the weight of a group from now on. Leases are never taken away; a group
-    /// that nobody has heard of yet brings its own with its first request.
+    /// Changes the limits and the weight of a group from now on. Leases are never taken away; a
+    /// group that nobody has heard of yet brings its own with its first request.
     pub fn set_group(&self, group: &Arc<Group>) {
         let now = Instant::now();
-        self.shared.apply(|state, fx| state.set_group(group, now, fx));
+        self.shell.apply(|state, fx| state.set_group(group, now, fx));
     }
 
     /// Closes the resources that `unwanted` picks: idle ones at once, others when they come back.
     /// Returns how many.
     pub fn invalidate(&self, mut unwanted: impl FnMut(&Meta) -> bool) -> usize {
         // The predicate is foreign code, so it looks at a copy outside of the lock.
-        let metas = self.shared.look(|state| state.metas());
+        let metas = self.shell.look(|state| state.metas());
         let ids = metas.into_iter().filter(|meta| unwanted(meta)).map(|meta| meta.id);
         ids.filter(|id| self.doom(*id, CloseReason::Invalidated)).count()
     }
@@ -203,8 +197,8 @@ impl<D: Driver> Pool<D> {
         self.invalidate(|_| true)
     }
 
-    /// Closes one resource: at once if it is idle, else when it comes back. Says whether there
-    /// was one.
+    /// Closes one resource: at once if it is idle, else when it comes back. Returns `false` if
+    /// there is none of that id.
     pub fn retire(&self, id: ResourceId) -> bool {
         self.doom(id, CloseReason::Invalidated)
     }
@@ -212,7 +206,7 @@ impl<D: Driver> Pool<D> {
     /// Closes all idle resources and makes the minimums anew. Returns how many were closed.
     pub fn flush_idle(&self) -> usize {
         let now = Instant::now();
-        self.shared.apply(|state, fx| state.flush_idle(now, fx))
+        self.shell.apply(|state, fx| state.flush_idle(now, fx))
     }
 
     /// Ends the pool: refuses new requests, fails those that wait, closes what is idle, drops
@@ -226,21 +220,21 @@ impl<D: Driver> Pool<D> {
     /// second call may shorten the grace, never lengthen it.
     pub async fn drain(&self, grace: Duration) -> DrainReport {
         let grace = bounded(grace);
-        let revoked_before = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
-        let drained = self.shared.drained.notified();
+        let revoked_before = self.shell.look(|state| state.stats(Instant::now()).counters.revoked);
+        let drained = self.shell.drained.notified();
         tokio::pin!(drained);
         // Registered before the engine is told, so that its answer cannot be missed.
         drained.as_mut().enable();
-        self.shared.drain(Some(grace));
-        let complete = self.shared.look(|state| state.is_drained()) || {
-            let settings = &self.shared.settings;
+        self.shell.drain(Some(grace));
+        let complete = self.shell.look(|state| state.is_drained()) || {
+            let settings = &self.shell.settings;
             // A recycling or a check may have to run out of time before its resource is closed.
             let longest = grace.max(settings.recycle_timeout).max(settings.check_timeout);
             let patience = longest + settings.close_timeout * 2;
-            let late = sleep(Instant::now() + patience, &self.shared.runtime);
+            let late = sleep(Instant::now() + patience, &self.shell.runtime);
             unless(late, drained).await.is_some()
         };
-        let revoked = self.shared.look(|state| state.stats(Instant::now()).counters.revoked);
+        let revoked = self.shell.look(|state| state.stats(Instant::now()).counters.revoked);
         DrainReport { revoked: revoked - revoked_before, complete }
     }
 
@@ -255,21 +249,21 @@ impl<D: Driver> Pool<D> {
 
     fn doom(&self, id: ResourceId, reason: CloseReason) -> bool {
         let now = Instant::now();
-        self.shared.apply(|state, fx| state.doom(id, reason, now, fx))
+        self.shell.apply(|state, fx| state.doom(id, reason, now, fx))
     }
 }
 
 impl<D: Driver> Clone for Pool<D> {
     fn clone(&self) -> Self {
-        self.shared.handles.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(&self.shared) }
+        self.shell.handles.fetch_add(1, Ordering::Relaxed);
+        Self { shell: Arc::clone(&self.shell) }
     }
 }
 
 impl<D: Driver> Drop for Pool<D> {
     fn drop(&mut self) {
-        if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.drain(None);
+        if self.shell.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shell.drain(None);
         }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Class, GroupStats, ResourceId};
+use crate::Class;
 
 /// The occupancy of a pool at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,13 +28,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// All resources, in whatever state; at most `max_size` except after a shrink.
+    /// Returns the number of all resources, in whatever state; at most `max_size` except after a
+    /// shrink.
     #[must_use]
     pub fn total(&self) -> usize {
         self.creating + self.idle + self.leased + self.recycling + self.checking + self.closing
     }
 
-    /// Leased resources as a share of all that could be leased, 0.0 to 1.0.
+    /// Returns the leased resources as a share of all that could be leased, 0.0 to 1.0.
     #[must_use]
     pub fn utilization(&self) -> f64 {
         let usable = self.idle + self.leased + self.recycling + self.checking;
@@ -84,7 +85,7 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// When it was taken.
+    /// Time at which it was taken.
     pub at: Instant,
     /// The whole pool.
     pub load: Load,
@@ -120,45 +121,6 @@ pub struct ClassStats {
     pub failing: bool,
 }
 
-/// The state a resource is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ResourceState {
-    /// Being made, preparation included.
-    Creating,
-    /// Ready.
-    Idle,
-    /// In a holder's hands.
-    Leased,
-    /// Being cleaned.
-    Recycling,
-    /// Being checked.
-    Checking,
-    /// Being ended.
-    Closing,
-}
-
-/// One resource, as [`Pool::resources`](crate::Pool::resources) lists it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ResourceInfo {
-    /// The resource.
-    pub id: ResourceId,
-    /// Its class.
-    pub class: Class,
-    /// Its state.
-    pub state: ResourceState,
-    /// Since when it is in this state. A lease that nobody watched (no event stream, no policy
-    /// that watches, no hand-out check, no hold limit) shows the end of the state before.
-    pub since: Instant,
-    /// When its creation began.
-    pub created_at: Instant,
-    /// Number of leases so far.
-    pub uses: u64,
-    /// When its last check ended well, and how long that took.
-    pub last_check: Option<(Instant, Duration)>,
-}
-
 /// One waiting request, as [`Pool::waiters`](crate::Pool::waiters) lists them: best first within
 /// each group.
 #[derive(Clone, Debug)]
@@ -172,4 +134,22 @@ pub struct WaiterInfo {
     pub priority: Option<u8>,
     /// Time waited so far.
     pub waited: Duration,
+}
+
+/// One group in a [`Stats`](crate::Stats) snapshot, and in errors about its limits.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Leases that it has, granted ones that are not fetched yet included.
+    pub leased: usize,
+    /// Its requests in the queue.
+    pub waiting: usize,
+    /// Leases at the same time, at most.
+    pub max_leases: Option<usize>,
+    /// Requests that may wait.
+    pub max_waiting: Option<usize>,
+    /// Its weight.
+    pub weight: f64,
 }

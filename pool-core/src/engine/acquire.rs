@@ -1,37 +1,15 @@
+//! Requests: what becomes of each, with a resource or without.
+
 use std::panic::Location;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::class::ClassId;
 use super::group::GroupState;
-use super::line::GroupId;
 use super::queue::{Links, Rank, Waiter, WaiterId};
-use super::sync::Arc;
-use super::ticket::{Outcome, Ticket};
-use super::{Effects, Pooled, State, since};
-use crate::{AcquireError, Class, Event, Group, Labels, Limits, Refusal, ResourceState};
-
-/// A request as the engine sees it, after the policies had their say.
-#[derive(Debug)]
-pub(crate) struct Asked<'a> {
-    pub(crate) class: &'a Class,
-    /// Limits that the policies give the class; set only when the class is new.
-    pub(crate) limits: Option<Option<Limits>>,
-    pub(crate) handicap: Duration,
-    pub(crate) group: Option<&'a std::sync::Arc<Group>>,
-    pub(crate) labels: &'a Labels,
-    /// Time that it had waited before it came here.
-    pub(crate) waited: Duration,
-    /// A resource may be created for it.
-    pub(crate) creates: bool,
-    pub(crate) priority: Option<u8>,
-    /// Do not wait for anything but a check of an idle resource.
-    pub(crate) nowait: bool,
-    /// When the pool gives up; `None` where the caller keeps the time.
-    pub(crate) expires_at: Option<Instant>,
-    pub(crate) acquired_at: &'static Location<'static>,
-}
+use super::slot::{Answer, Arc, Asked, ClassId, GroupId, Pooled, Ticket};
+use super::{Effects, State, since};
+use crate::{AcquireError, Class, Config, Event, Refusal, ResourceState};
 
 /// The engine's answer to a request.
 #[derive(Debug)]
@@ -46,6 +24,53 @@ pub(crate) enum Acquired<R> {
 }
 
 impl<R> State<R> {
+    /// Leases an idle resource of the class if nothing else has to be decided: something idles,
+    /// nobody waits anywhere, and nothing is missing.
+    ///
+    /// Such a lease concerns nobody else. It needs no effects, and leaves no class hungry or short
+    /// that was not so before, so this and [`release_quietly`](Self::release_quietly) do without
+    /// either; that is most of what an uncontended acquire and release cost. Whatever is not plain
+    /// is left to [`acquire`](Self::acquire) and [`release`](Self::release).
+    ///
+    /// Without a `now` nobody has asked for the time of this lease: see
+    /// [`needs_clock`](Self::needs_clock).
+    #[inline]
+    pub(crate) fn lease_quietly(
+        &mut self,
+        class: &Class,
+        acquired_at: &'static Location<'static>,
+        now: Option<Instant>,
+    ) -> Option<Box<Pooled<R>>> {
+        let id = self.class_id(class)?;
+        let class = &self.classes[id];
+        let index = *class.idle.back()?;
+        // The last use and a class that keeps some warm call for a replacement.
+        let plain = class.warm == 0 && self.config.max_use_count.is_none();
+        if !plain || !self.is_quiet() || now.is_some_and(|now| self.is_stale(index, now)) {
+            return None;
+        }
+        let class = &mut self.classes[id];
+        class.idle.pop_back();
+        class.leases.granted += 1;
+        Some(self.lease_idle(index, acquired_at, now))
+    }
+
+    /// Returns `true` if a lease must know when it begins: a check may be due first, or it must end
+    /// in time.
+    ///
+    /// Reading the clock twice is a third of what an uncontended lease costs.
+    pub(crate) fn needs_clock(config: &Config) -> bool {
+        config.check_after_idle.is_some() || config.hold_limit.is_some()
+    }
+
+    /// Returns `true` if nobody waits, nothing is missing, and the pool is running.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiters.is_empty()
+            && self.hungry.is_empty()
+            && self.short.is_empty()
+            && !self.is_draining()
+    }
+
     /// Answers a request at once or puts it into the queue.
     ///
     /// The ticket is made before the lock is taken, since that clones a waker, which is foreign
@@ -117,7 +142,8 @@ impl<R> State<R> {
             let error = self.unavailable(class, now);
             return self.refuse(asked, error, fx);
         }
-        // Who finds something idle waits only for its check, and takes nobody's place in the queue.
+        // A request that finds something idle waits only for its check, and takes no place in the
+        // queue.
         if full && (over || self.classes[class].idle.is_empty()) {
             return self.refuse_full(asked, group, fx);
         }
@@ -147,14 +173,15 @@ impl<R> State<R> {
         Acquired::Queued(waiter)
     }
 
-    /// The caller's time is up: it gets its answer if there is one by now, else it leaves.
+    /// Ends the wait of a caller whose time is up: it gets its answer if there is one by now, else
+    /// it leaves.
     pub(crate) fn expire(
         &mut self,
         waiter: WaiterId,
         ticket: &Ticket<R>,
         now: Instant,
         fx: &mut Effects<R>,
-    ) -> Outcome<R> {
+    ) -> Answer<R> {
         if let Some(answer) = ticket.fetch() {
             return answer;
         }
@@ -166,7 +193,7 @@ impl<R> State<R> {
         Err(error.into())
     }
 
-    /// The caller went away: it leaves the queue, and a grant it had got goes to the next. An
+    /// Takes a caller that went away out of the queue; a grant it had got goes to the next. An
     /// error that it had got comes back, since dropping it is foreign code.
     pub(crate) fn cancel(
         &mut self,
@@ -231,7 +258,7 @@ impl<R> State<R> {
         self.waiters.remove(waiter)
     }
 
-    /// A caller leaves without an answer.
+    /// Takes a caller out of the queue without an answer.
     fn leave(&mut self, waiter: WaiterId, outcome: Refusal, now: Instant, fx: &mut Effects<R>) {
         let Waiter { class, ticket, .. } = self.dequeue(waiter);
         self.refresh(class);
@@ -250,5 +277,139 @@ impl<R> State<R> {
                 .is_some_and(|id| class.waiters.len_of(id) > self.groups[id].share().room);
             over || class.counts.of(ResourceState::Checking) < class.waiters.ready()
         })
+    }
+}
+
+/// Requests that end without a resource.
+impl<R> State<R> {
+    /// Fails every waiter of a class that nothing can serve.
+    pub(super) fn fail_hopeless(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
+        if !self.classes[class].is_hopeless() {
+            return;
+        }
+        let error = self.unavailable(class, now);
+        self.fail_waiters(class, &error, now, fx);
+    }
+
+    pub(super) fn fail_waiters(
+        &mut self,
+        class: ClassId,
+        error: &AcquireError,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        for (_, waiter) in self.classes[class].waiters.sorted(&self.waiters) {
+            let ticket = self.dequeue(waiter).ticket;
+            self.counters.errors += 1;
+            self.tell_refused(class, Refusal::Error, &ticket, now, fx);
+            fx.wake.add(ticket.fail(error.clone()));
+        }
+        self.refresh(class);
+    }
+
+    /// Tells the waiters whose time is up.
+    pub(super) fn expire_waiters(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
+        while let Some((_, waiter)) = self.classes[class]
+            .waiters
+            .first_timed(&self.waiters)
+            .into_iter()
+            .find(|(expires_at, _)| *expires_at <= now)
+        {
+            let group = self.waiters[waiter].group;
+            let waited = since(now, self.waiters[waiter].ticket.enqueued_at);
+            let error = self.timed_out(class, group, waited);
+            let ticket = self.dequeue(waiter).ticket;
+            self.counters.timeouts += 1;
+            self.tell_refused(class, Refusal::Timeout, &ticket, now, fx);
+            fx.wake.add(ticket.fail(error));
+        }
+        self.refresh(class);
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        asked: &Asked<'_>,
+        error: AcquireError,
+        fx: &mut Effects<R>,
+    ) -> Acquired<R> {
+        let (outcome, counter) = match &error {
+            AcquireError::Timeout { .. } | AcquireError::GroupFull { .. } => {
+                (Refusal::Timeout, &mut self.counters.timeouts)
+            }
+            AcquireError::QueueFull { .. } | AcquireError::GroupQueueFull { .. } => {
+                (Refusal::Rejected, &mut self.counters.rejected)
+            }
+            AcquireError::Unavailable { .. } | AcquireError::Rejected(_) | AcquireError::Closed => {
+                (Refusal::Error, &mut self.counters.errors)
+            }
+        };
+        *counter += 1;
+        let waited = Duration::ZERO;
+        self.emit(fx, || Event::Refused {
+            class: asked.class.clone(),
+            outcome,
+            waited,
+            labels: asked.labels.clone(),
+        });
+        Acquired::Refused(error.into())
+    }
+
+    pub(super) fn refuse_full(
+        &mut self,
+        asked: &Asked<'_>,
+        group: Option<GroupId>,
+        fx: &mut Effects<R>,
+    ) -> Acquired<R> {
+        let crowded = group.map(|id| &self.groups[id]).filter(|state| state.is_crowded());
+        let error = match crowded {
+            Some(state) => AcquireError::GroupQueueFull { group: state.stats().into() },
+            None => AcquireError::QueueFull { load: self.load() },
+        };
+        self.refuse(asked, error, fx)
+    }
+
+    pub(super) fn tell_refused(
+        &self,
+        class: ClassId,
+        outcome: Refusal,
+        ticket: &Ticket<R>,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        self.emit(fx, || Event::Refused {
+            class: self.classes[class].class.clone(),
+            outcome,
+            waited: since(now, ticket.enqueued_at),
+            labels: ticket.labels.clone(),
+        });
+    }
+
+    /// Returns the error of a request that has run out of time; what kept it waiting may have been
+    /// its own group's limit.
+    pub(super) fn timed_out(
+        &self,
+        class: ClassId,
+        group: Option<GroupId>,
+        waited: Duration,
+    ) -> AcquireError {
+        let full = group.map(|id| &self.groups[id]).filter(|state| state.is_full());
+        if let Some(state) = full {
+            let mut group = state.stats();
+            // It is still in the queue.
+            group.waiting -= 1;
+            return AcquireError::GroupFull { waited, group: group.into() };
+        }
+        let last = self.classes[class].breaker.last().cloned();
+        AcquireError::Timeout { waited, load: self.load(), last }
+    }
+
+    pub(super) fn unavailable(&self, class: ClassId, now: Instant) -> AcquireError {
+        let breaker = &self.classes[class].breaker;
+        AcquireError::Unavailable {
+            last: breaker.last().cloned().expect("an open breaker has an error"),
+            retry_after: breaker
+                .retry_at()
+                .map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+        }
     }
 }

@@ -3,14 +3,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::breaker::Breaker;
 use super::line::Line;
-use crate::{Class, Limits, Load, ResourceState};
-
-pub(super) type ClassId = usize;
-
-/// The class of requests that ask for nothing in particular; it always exists.
-pub(super) const DEFAULT_CLASS: ClassId = 0;
+use crate::{Class, Config, Limits, Load, ResourceState, SharedError};
 
 /// Number of slots in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +27,12 @@ impl Counts {
         self.0.iter().sum::<u32>() as usize
     }
 
-    /// All but those that are on their way out.
+    /// Returns the number of all but those that are on their way out.
     pub(super) fn live(&self) -> usize {
         self.total() - self.of(ResourceState::Closing)
     }
 
-    /// Those that will be idle soon without anyone's doing.
+    /// Returns the number of those that will be idle soon without anyone's doing.
     pub(super) fn arriving(&self) -> usize {
         self.of(ResourceState::Creating)
             + self.of(ResourceState::Recycling)
@@ -179,5 +173,118 @@ impl ClassState {
     /// Returns `true` if forgetting the class would lose nothing.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         self.is_empty() && self.breaker.remembers_until().is_none_or(|until| until <= now)
+    }
+}
+
+/// For so long after its last failure a class is not forgotten, so that asking again and again
+/// does not start the count of failures anew.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Keeps failing creations of one class from becoming a storm.
+///
+/// After a failure the next creation waits, twice as long after each; after `breaker_threshold`
+/// failures in a row the class is *open*: one creation is tried per `breaker_interval`, and
+/// requests that only a creation could serve fail at once. One success closes it; but a resource
+/// that breaks before its first lease was no success, and the failures before it count again.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    /// Failures before creations that have ended well, but whose resources have not been proved.
+    on_probation: u32,
+    threshold: u32,
+    failed_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    last: Option<SharedError>,
+}
+
+impl Breaker {
+    /// Notes that a creation has failed; returns the time to wait, and the error before this one.
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        error: SharedError,
+        config: &Config,
+        rng: &mut fastrand::Rng,
+    ) -> (Duration, Option<SharedError>) {
+        self.failures = self.failures.max(self.on_probation).saturating_add(1);
+        self.on_probation = 0;
+        self.threshold = config.breaker_threshold;
+        let delay = if self.is_open() {
+            config.breaker_interval
+        } else {
+            let doubled = config.backoff.saturating_mul(1 << (self.failures - 1).min(16));
+            doubled.min(config.breaker_interval)
+        };
+        // Up to a tenth more, so that classes which failed together do not retry together.
+        let delay = delay.mul_f64(1.0 + rng.f64() / 10.0);
+        self.failed_at = Some(now);
+        self.retry_at = Some(now + delay);
+        (delay, self.last.replace(error))
+    }
+
+    /// Notes that a creation has ended well; its resource must still show that it lives. Returns
+    /// the error before it.
+    pub(super) fn succeeded(&mut self) -> Option<SharedError> {
+        let on_probation = self.on_probation.max(self.failures);
+        let after = Self { on_probation, failed_at: self.failed_at, ..Self::default() };
+        std::mem::replace(self, after).last
+    }
+
+    /// Notes that a resource has come back from a lease, or passed a check.
+    pub(super) fn proved(&mut self) {
+        // A write that changes nothing would still take the line away from the other cores.
+        if self.on_probation != 0 {
+            self.on_probation = 0;
+        }
+    }
+
+    /// Lets the next creation through once its time has come; returns `true` if that changed
+    /// anything.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let due = self.retry_at.is_some_and(|at| at <= now);
+        if due {
+            self.retry_at = None;
+        }
+        due
+    }
+
+    /// Returns `true` if one more creation may begin while `creating` are under way. After a
+    /// failure they go one at a time until one succeeds.
+    pub(super) fn allows(&self, creating: usize) -> bool {
+        self.retry_at.is_none() && (self.failures == 0 || creating == 0)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.failures > 0 && self.failures >= self.threshold
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Returns the time until which its failures must be remembered, if it has any.
+    pub(super) fn remembers_until(&self) -> Option<Instant> {
+        let memory = self.failed_at.map(|at| at + MEMORY);
+        memory.max(self.retry_at)
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(super) fn into_last(self) -> Option<SharedError> {
+        self.last
+    }
+
+    pub(super) fn last(&self) -> Option<&SharedError> {
+        self.last.as_ref()
     }
 }

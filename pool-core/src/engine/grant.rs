@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::class::ClassId;
 use super::queue::Waiter;
-use super::sync::Arc;
-use super::ticket::Ticket;
-use super::{Effects, Job, Pooled, SlotState, State, since};
+use super::slot::{Arc, ClassId, Pooled, SlotState, Ticket};
+use super::{Effects, Job, State, since};
 use crate::{AcquireError, Refusal, ResourceState};
 
 impl<R> State<R> {
@@ -112,7 +110,7 @@ impl<R> State<R> {
     }
 
     /// Takes a resource back that was granted, but not fetched: its waiter has slept for too long
-    /// and gets an error when it wakes. Says whether there was one.
+    /// and gets an error when it wakes. Returns `false` if there was none.
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
         let slot = &self.slots[index];
         let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state else { return false };

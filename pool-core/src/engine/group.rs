@@ -7,9 +7,9 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::class::ClassId;
-use super::line::{GroupId, Share};
+use super::line::Share;
 use super::queue::Rank;
+use super::slot::{ClassId, GroupId};
 use super::{Effects, State};
 use crate::{Group, GroupStats};
 
@@ -99,8 +99,8 @@ impl Groups {
 /// A class's claim to room that other classes want too; the least one goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    /// What its best waiter's group would hold with one more, for its weight. Zero for all where
-    /// there are no groups.
+    /// Leases that its best waiter's group would hold with one more, for its weight. Zero for all
+    /// where there are no groups.
     pub(super) held: u64,
     pub(super) rank: Rank,
 }
@@ -173,8 +173,8 @@ impl<R> State<R> {
         }
     }
 
-    /// The lease of a slot has ended: its group may have another. What idles goes to it when it is
-    /// decided what becomes of the resource, at the next [`pump`](Self::pump).
+    /// Notes that the lease of a slot has ended: its group may have another. What idles goes to it
+    /// when it is decided what becomes of the resource, at the next [`pump`](Self::pump).
     pub(super) fn let_go(&mut self, index: usize) {
         let Some(id) = self.slots[index].group.take() else { return };
         self.groups.leased -= 1;

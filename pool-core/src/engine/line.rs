@@ -1,6 +1,5 @@
 use std::cmp::Reverse;
 use std::hash::BuildHasherDefault;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use priority_queue::PriorityQueue;
@@ -9,22 +8,8 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::queue::{Queue, Rank, Waiter, WaiterId};
+use super::slot::GroupId;
 use crate::Group;
-
-/// Names a group within the engine; used again when the group is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct GroupId(NonZeroU32);
-
-impl GroupId {
-    pub(super) fn new(index: usize) -> Self {
-        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-        Self(number.expect("memory ends before the numbers do"))
-    }
-
-    pub(super) fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
 
 /// The waiters of one class.
 #[expect(clippy::large_enum_variant, reason = "a box would be one more cache line for each lease")]
@@ -52,7 +37,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// The share of those who belong to no group.
+    /// Returns the share of requests that belong to no group.
     fn plain() -> Self {
         Self { room: usize::MAX, stride: Group::plain_stride() }
     }
@@ -222,7 +207,7 @@ pub(super) struct Shares {
     time: u64,
     /// The latest turn that any group was given.
     latest: u64,
-    /// Those of no group are the member without an id.
+    /// Waiters by group; those of no group are the member without an id.
     members: FxHashMap<Option<GroupId>, Member>,
     /// Members with a waiter that could be served; between equal turns, the better waiter decides.
     order: PriorityQueue<Option<GroupId>, Reverse<(u64, Rank)>, BuildHasherDefault<FxHasher>>,
@@ -417,7 +402,7 @@ impl Line {
             assert_eq!(rests, turn, "{group:?}: turn of who does not wait");
         }
         assert_eq!(sums, (shares.len, shares.ready, shares.creators), "sums over the groups");
-        assert!(shares.gone.is_empty(), "forgotten groups are told of");
+        assert!(shares.gone.is_empty(), "forgotten groups are reported");
         let groups: Vec<_> = shares.members.keys().copied().flatten().collect();
         assert!(!groups.is_empty(), "a line without groups is one queue");
         groups

@@ -6,54 +6,45 @@
 //! the real world is a sequence of calls that a test can write down.
 
 mod acquire;
-mod breaker;
 mod class;
-mod closing;
 mod control;
-mod effects;
 mod grant;
 mod group;
-mod invariants;
 mod line;
-mod outcome;
 mod queue;
-mod quiet;
-mod refusal;
 mod release;
 mod slot;
-mod snapshot;
 mod supply;
-mod sync;
 #[cfg(test)]
 mod tests;
-mod ticket;
 mod upkeep;
 
 use std::collections::BTreeSet;
+use std::task::Waker;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub(crate) use acquire::{Acquired, Asked};
-use class::{ClassId, ClassState, Counts, DEFAULT_CLASS, Leases};
-pub(crate) use effects::{Effects, Job};
+pub(crate) use acquire::Acquired;
+use class::{ClassState, Counts, Leases};
 use group::Groups;
 use queue::Waiter;
 pub(crate) use release::Return;
-pub(crate) use slot::{Pooled, SlotRef};
-use slot::{Slot, SlotState};
-pub(crate) use sync::Arc;
-pub(crate) use ticket::{Outcome, Ticket};
+pub(crate) use slot::{Answer, Arc, Asked, Pooled, SlotRef, Ticket};
+use slot::{ClassId, DEFAULT_CLASS, Slot, SlotState};
 
-use crate::{Class, Config, Counters, Event, Limits, Meta, ResourceState};
+use crate::{
+    Class, CloseReason, Config, Counters, Event, Limits, Meta, ResourceState, SharedError,
+};
 
 /// All that a pool knows. One mutex holds one of these.
 ///
 /// Fields that every lease changes stand first and together, here and in what the slabs hold: with
 /// several cores, a lease costs about as much as the cache lines that move between them. It begins
-/// a line of its own, since who spins for the mutex takes that one's line away from its holder.
+/// a line of its own, since a thread that spins for the mutex takes that one's line away from its
+/// holder.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct State<R> {
@@ -139,7 +130,7 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// From now on events are made.
+    /// Makes events from now on.
     pub(crate) fn observe(&mut self) {
         self.observed = true;
     }
@@ -193,7 +184,7 @@ impl<R> State<R> {
         id
     }
 
-    /// The slot that a reference names, unless that resource is gone.
+    /// Returns the slot that a reference names, unless that resource is gone.
     fn slot(&mut self, slot: SlotRef) -> Option<&mut Slot<R>> {
         self.slots.get_mut(slot.index).filter(|held| held.id == slot.id)
     }
@@ -233,7 +224,7 @@ impl<R> State<R> {
         &mut slot.state
     }
 
-    /// The resource of an idle slot.
+    /// Returns the resource of an idle slot.
     #[inline]
     fn idle(&self, index: usize) -> &Pooled<R> {
         match &self.slots[index].state {
@@ -275,4 +266,204 @@ impl<R> State<R> {
 /// Returns the time since `then`, never negative.
 fn since(now: Instant, then: Instant) -> Duration {
     now.saturating_duration_since(then)
+}
+
+/// Work for the shell once the lock is released.
+#[derive(Debug)]
+pub(crate) struct Effects<R> {
+    /// Callers to wake: their requests have been answered.
+    pub(crate) wake: Wakers,
+    /// Work for tasks.
+    pub(crate) jobs: Vec<Job<R>>,
+    /// Transitions to publish, in order.
+    pub(crate) events: Vec<Event>,
+    /// A value to drop: the pool has no claim on it any more.
+    pub(crate) drop: Option<Box<Pooled<R>>>,
+    /// Errors of drivers that nobody needs any more: to drop one is foreign code.
+    pub(crate) errors: Vec<SharedError>,
+    /// A ticket that has done its work: to free it here would only take time.
+    pub(crate) spent: Option<Arc<Ticket<R>>>,
+    /// The last resource of a draining pool is gone.
+    pub(crate) drained: bool,
+}
+
+impl<R> Default for Effects<R> {
+    fn default() -> Self {
+        Self {
+            wake: Wakers::default(),
+            jobs: Vec::new(),
+            events: Vec::new(),
+            drop: None,
+            errors: Vec::new(),
+            spent: None,
+            drained: false,
+        }
+    }
+}
+
+impl<R> Effects<R> {
+    /// Returns `true` if all there is to do is to wake one waiter and free a ticket, as after most
+    /// calls.
+    #[inline]
+    pub(crate) fn is_small(&self) -> bool {
+        self.wake.more.is_empty()
+            && self.jobs.is_empty()
+            && self.events.is_empty()
+            && self.drop.is_none()
+            && self.errors.is_empty()
+            && !self.drained
+    }
+}
+
+/// Some wakers, of which there is seldom more than one.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakers {
+    #[inline]
+    pub(super) fn add(&mut self, waker: Option<Waker>) {
+        if self.first.is_none() {
+            self.first = waker;
+        } else {
+            self.more.extend(waker);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Waker> {
+        self.first.take()
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> {
+        self.first.take().into_iter().chain(self.more.drain(..))
+    }
+}
+
+/// A piece of asynchronous work on one resource.
+#[derive(Debug)]
+pub(crate) enum Job<R> {
+    Create { slot: SlotRef, meta: Meta },
+    Recycle(Box<Pooled<R>>),
+    Check(Box<Pooled<R>>),
+    Close(Box<Pooled<R>>, CloseReason),
+    Revoke { slot: SlotRef, meta: Meta },
+}
+
+impl<R> State<R> {
+    /// Asserts everything that must hold between two calls; runs after each in debug builds.
+    ///
+    /// # Panics
+    ///
+    /// If something does not hold: that is a bug of the engine.
+    pub(crate) fn check(&self) {
+        self.check_tallies();
+        self.check_waiters();
+        self.check_groups();
+        for (id, class) in &self.classes {
+            let idle_served = class.idle.is_empty()
+                || class.waiters.ready() <= class.counts.of(ResourceState::Checking);
+            assert!(idle_served, "{}: a waiter stands beside an idle resource", class.class);
+            assert_eq!(self.hungry.contains(&id), class.hungry, "{}: hungry set", class.class);
+            assert_eq!(self.short.contains(&id), class.short, "{}: short set", class.class);
+            let hungry = class.is_hungry() && !self.is_draining();
+            assert_eq!(class.hungry, hungry, "{}: hungry is out of date", class.class);
+            let short = class.is_short() && !self.is_draining();
+            assert_eq!(class.short, short, "{}: short is out of date", class.class);
+        }
+        let can_create = self.slots.len() < self.config.max_size
+            && self.counts.of(ResourceState::Creating) < self.config.max_creating;
+        assert!(
+            !can_create || (self.hungry.is_empty() && self.short.is_empty()),
+            "there is room, and a class is left without the creation that it needs"
+        );
+        self.check_evictions();
+    }
+
+    /// Asserts that a class which needs room gets it from another one's idle resource.
+    fn check_evictions(&self) {
+        if let Some((_, hungry)) = self.hungriest()
+            && self.needs_room(None)
+        {
+            let idle = self.least_recently_used(hungry);
+            assert!(idle.is_none(), "a waiter stands beside an idle resource of another class");
+        }
+    }
+
+    fn check_tallies(&self) {
+        let mut counts = Counts::default();
+        let mut by_class: Vec<(Counts, usize)> = Vec::new();
+        for (index, slot) in &self.slots {
+            counts.add(slot.state.kind());
+            if by_class.len() <= slot.class {
+                by_class.resize(slot.class + 1, Default::default());
+            }
+            by_class[slot.class].0.add(slot.state.kind());
+            by_class[slot.class].1 += usize::from(slot.retiring);
+            let listed = self.classes[slot.class].idle.contains(&index);
+            let idle = matches!(slot.state, SlotState::Idle(_));
+            assert_eq!(listed, idle, "an idle resource is listed, and only that");
+        }
+        assert_eq!(counts, self.counts, "tallies by state");
+        assert_eq!(counts.total(), self.slots.len(), "every slot is in one state");
+        assert!(
+            counts.of(ResourceState::Creating) <= self.config.max_creating,
+            "more creations at once than allowed"
+        );
+        for (id, class) in &self.classes {
+            let (counts, retiring) = by_class.get(id).copied().unwrap_or_default();
+            assert_eq!(counts, class.counts, "{}: tallies by state", class.class);
+            assert_eq!(retiring, class.retiring, "{}: retiring", class.class);
+            let waiters = self.waiters.iter().filter(|(_, waiter)| waiter.class == id).count();
+            assert_eq!(waiters, class.waiters.len(), "{}: length of the queue", class.class);
+            assert!(
+                !class.is_empty()
+                    || id == DEFAULT_CLASS
+                    || class.breaker.remembers_until().is_some(),
+                "{}: nothing is left of it",
+                class.class
+            );
+        }
+    }
+
+    fn check_groups(&self) {
+        let mut members = Vec::new();
+        for (id, class) in &self.classes {
+            let share = |group| self.groups[group].share();
+            let groups = class.waiters.check(&self.waiters, share);
+            members.extend(groups.into_iter().map(|group| (group, id)));
+        }
+        let mut leased = 0;
+        for (id, state) in self.groups.iter() {
+            let name = &state.group.name;
+            let held = self.slots.iter().filter(|(_, slot)| slot.group == Some(id)).count();
+            assert_eq!(held, state.leased, "{name}: leases");
+            let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.group == Some(id));
+            assert_eq!(waiting.count(), state.waiting, "{name}: waiters");
+            let classes = members.iter().filter(|(group, _)| *group == id).map(|(_, class)| *class);
+            assert!(classes.eq(state.classes.iter().copied()), "{name}: lines");
+            assert!(held > 0 || !state.classes.is_empty(), "{name}: nothing is left of it");
+            leased += held;
+        }
+        assert_eq!(leased, self.groups.leased(), "leases of all groups");
+        assert!(self.groups.are_served(), "a group gave something back, and was not served");
+        let others = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.group.is_some() && slot.state.kind() != ResourceState::Leased);
+        assert_eq!(others.count(), 0, "only a lease belongs to a group");
+    }
+
+    fn check_waiters(&self) {
+        for (_, class) in &self.classes {
+            let sorted = class.waiters.sorted(&self.waiters);
+            assert_eq!(sorted.len(), class.waiters.len(), "{}: length of the queue", class.class);
+        }
+        // One for each resource may have been let in for a check.
+        let places = self.config.max_size.max(self.slots.len());
+        let allowed = self.config.max_waiting.saturating_add(places);
+        assert!(self.waiters.len() <= allowed, "the queue is longer than allowed");
+    }
 }

@@ -7,10 +7,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::class::ClassId;
-use super::line::GroupId;
-use super::sync::Arc;
-use super::ticket::Ticket;
+use super::slot::{Arc, ClassId, GroupId, Ticket};
 
 /// The order in which waiters are served: by the moment they are deemed to have come, then by
 /// the order in which they really came.
@@ -54,7 +51,7 @@ const _: () = assert!(size_of::<Waiter<()>>() <= 64);
 #[repr(C)]
 pub(super) struct Queue {
     len: usize,
-    /// Those of them that nothing is created for.
+    /// Number of those that nothing is created for.
     passive: usize,
     lanes: Slab<Lane>,
     by_handicap: FxHashMap<Duration, LaneId>,

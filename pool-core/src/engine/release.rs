@@ -1,7 +1,10 @@
+//! Resources that come back, and those that go.
+
 use tokio::time::Instant;
 
-use super::{Effects, Job, Pooled, SlotRef, SlotState, State};
-use crate::{CloseReason, ResourceState, Verdict};
+use super::slot::{ClassId, Pooled, SlotRef, SlotState};
+use super::{Effects, Job, State};
+use crate::{BoxError, CloseReason, Event, ResourceState, SharedError, Verdict};
 
 /// The way in which a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,31 @@ pub(crate) enum Return {
 }
 
 impl<R> State<R> {
-    /// A holder gives a resource back.
+    /// Takes a good resource back into idle if nothing else has to be decided; gives it back to
+    /// the caller otherwise.
+    #[inline]
+    pub(crate) fn release_quietly(
+        &mut self,
+        mut pooled: Box<Pooled<R>>,
+        now: Instant,
+    ) -> Result<(), Box<Pooled<R>>> {
+        let index = pooled.slot.index;
+        let held = match self.slot(pooled.slot) {
+            Some(held) if matches!(held.state, SlotState::Leased { .. }) => held,
+            _ => return Err(pooled),
+        };
+        let class = held.class;
+        if held.group.is_some() || !self.is_quiet() || self.end_of(index, now).is_some() {
+            return Err(pooled);
+        }
+        pooled.served(now);
+        self.classes[class].leases.released += 1;
+        self.classes[class].breaker.proved();
+        self.make_idle(pooled, now);
+        Ok(())
+    }
+
+    /// Takes back a resource from its holder.
     pub(crate) fn release(
         &mut self,
         mut pooled: Box<Pooled<R>>,
@@ -61,7 +88,7 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// A resource is in the pool's hands again, in good order.
+    /// Takes in a resource that is in the pool's hands again, in good order.
     pub(super) fn arrived(&mut self, pooled: Box<Pooled<R>>, now: Instant, fx: &mut Effects<R>) {
         match self.end_of(pooled.slot.index, now) {
             Some(reason) => self.close(pooled, reason, now, fx),
@@ -85,7 +112,7 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    /// Lays a resource by until somebody wants it or its time comes.
+    /// Lays a resource by until somebody asks for it or its time comes.
     #[inline]
     pub(super) fn make_idle(&mut self, pooled: Box<Pooled<R>>, now: Instant) {
         let Pooled { slot: SlotRef { index, .. }, used_at, proven_at, .. } = *pooled;
@@ -111,5 +138,118 @@ impl<R> State<R> {
         let later = idle.iter().rev().take_while(|held| self.idle(**held).used_at > used_at);
         let at = idle.len() - later.count();
         self.classes[class].idle.insert(at, index);
+    }
+}
+
+/// The ends of resources.
+impl<R> State<R> {
+    /// Returns the reason to close a resource that is in the pool's hands, if there is one. An old
+    /// one that serves until its replacement comes is not ended by a check in between.
+    #[inline]
+    pub(super) fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
+        let slot = &self.slots[index];
+        if let Some(reason) = &slot.doomed {
+            return Some(reason.clone());
+        }
+        if self.is_draining() {
+            return Some(CloseReason::Drained);
+        }
+        if self.config.max_use_count.is_some_and(|max| slot.uses >= max) {
+            return Some(CloseReason::MaxUses);
+        }
+        let kept = slot.retiring && matches!(slot.state, SlotState::Checking);
+        if slot.expires_at.is_some_and(|at| at <= now) && !kept {
+            return Some(CloseReason::Lifetime);
+        }
+        let class = &self.classes[slot.class];
+        if self.counts.live() > self.config.max_size || class.counts.live() > class.max {
+            return Some(CloseReason::Surplus);
+        }
+        None
+    }
+
+    /// Starts to close a resource that is in the engine's hands.
+    pub(super) fn close(
+        &mut self,
+        pooled: Box<Pooled<R>>,
+        reason: CloseReason,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let index = pooled.slot.index;
+        self.closing(index, &reason, now, fx);
+        self.set_state(index, SlotState::Closing(reason.clone()), now);
+        fx.jobs.push(Job::Close(pooled, reason));
+        self.refresh(self.slots[index].class);
+    }
+
+    /// Starts to close an idle resource.
+    pub(super) fn close_idle(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        let class = self.slots[index].class;
+        let idle = &mut self.classes[class].idle;
+        let at = idle.iter().position(|held| *held == index).expect("it is listed as idle");
+        idle.remove(at);
+        self.closing(index, &reason, now, fx);
+        let pooled = self.take_idle(index, SlotState::Closing(reason.clone()), now);
+        fx.jobs.push(Job::Close(pooled, reason));
+        self.refresh(class);
+    }
+
+    /// Tells why a resource goes. One that breaks before its first lease counts as a failed
+    /// creation: a driver whose resources die young must not be asked for more at full speed.
+    pub(super) fn closing(
+        &mut self,
+        index: usize,
+        reason: &CloseReason,
+        now: Instant,
+        fx: &mut Effects<R>,
+    ) {
+        self.emit(fx, || {
+            let slot = &self.slots[index];
+            let class = self.classes[slot.class].class.clone();
+            Event::Closing { id: slot.id, class, reason: reason.clone() }
+        });
+        let slot = &self.slots[index];
+        let class = &mut self.classes[slot.class];
+        let error = match reason {
+            CloseReason::Broken(why) => SharedError::from(BoxError::from(why.as_str())),
+            CloseReason::CheckFailed(error) => error.clone(),
+            _ => return,
+        };
+        if slot.uses == 0 && slot.last_check.is_none() {
+            let (retry_after, before) =
+                class.breaker.failed(now, error, &self.config, &mut self.rng);
+            fx.errors.extend(before);
+            self.arm(now + retry_after);
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: usize, fx: &mut Effects<R>) {
+        let slot = self.slots.remove(index);
+        let class = &mut self.classes[slot.class];
+        let kind = slot.state.kind();
+        self.counts.remove(kind);
+        class.counts.remove(kind);
+        if slot.retiring {
+            class.retiring -= 1;
+        }
+        if let SlotState::Closing(reason) = slot.state {
+            fx.errors.extend(reason.into_error());
+        }
+        fx.drained |= self.is_draining() && self.slots.is_empty();
+    }
+
+    /// Closes one idle resource that was only kept until a replacement came.
+    pub(super) fn retire_replaced(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
+        let mut idle = self.classes[class].idle.iter().copied();
+        if let Some(index) = idle.find(|index| self.slots[*index].retiring) {
+            self.close_idle(index, CloseReason::Lifetime, now, fx);
+        }
     }
 }

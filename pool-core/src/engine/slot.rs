@@ -1,13 +1,47 @@
+//! Resources in their places, and requests on their way to one.
+
+use std::num::NonZeroU32;
 use std::panic::Location;
+use std::sync::PoisonError;
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::class::ClassId;
-use super::line::GroupId;
-use super::sync::Arc;
-use super::ticket::Ticket;
-use crate::{CloseReason, Meta, ResourceId, ResourceState};
+pub(crate) use sync::Arc;
+use sync::{Mutex, MutexGuard};
+
+use crate::{
+    AcquireError, Class, CloseReason, Group, Labels, Limits, Meta, ResourceId, ResourceState,
+};
+
+/// The locks of the standard library, or loom's where that runs the threads.
+mod sync {
+    #[cfg(pool_loom)]
+    pub(crate) use ::loom::sync::{Arc, Mutex, MutexGuard};
+    #[cfg(not(pool_loom))]
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+}
+
+pub(super) type ClassId = usize;
+
+/// The class of requests that ask for nothing in particular; it always exists.
+pub(super) const DEFAULT_CLASS: ClassId = 0;
+
+/// Names a group within the engine; used again when the group is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct GroupId(NonZeroU32);
+
+impl GroupId {
+    pub(super) fn new(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("memory ends before the numbers do"))
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// Names a slot from outside the engine; stale ones are told apart by the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +112,7 @@ impl<R> Slot<R> {
     }
 }
 
-/// A resource, with what its holder and its jobs are told of it.
+/// A resource, with what its holder and its jobs know of it.
 ///
 /// It is boxed once, when the resource has been created, and stays where it is until that is
 /// closed: between the engine, its holders and its jobs only a pointer moves.
@@ -87,19 +121,19 @@ pub(crate) struct Pooled<R> {
     pub(crate) slot: SlotRef,
     pub(crate) meta: Meta,
     pub(crate) resource: R,
-    /// When its lease began; `None` where nobody needs to know.
+    /// Start of its lease; `None` where nobody needs to know.
     pub(crate) leased_at: Option<Instant>,
     /// Wait of its holder.
     pub(crate) waited: Duration,
-    /// When its creation, its last lease or its last recycling ended. A check in between is no use,
+    /// End of its creation, its last lease or its last recycling. A check in between is no use,
     /// or a pool that is checked would never shrink.
     pub(super) used_at: Instant,
-    /// When it was last known to work: created, leased, recycled or checked.
+    /// Time at which it was last known to work: created, leased, recycled or checked.
     pub(super) proven_at: Instant,
 }
 
 impl<R> Pooled<R> {
-    /// Notes what its holder is told of the lease that begins.
+    /// Notes the facts of the lease that begins, for its holder.
     #[inline]
     pub(super) fn lease(&mut self, uses: u64, leased_at: Option<Instant>, waited: Duration) {
         self.meta.uses = uses;
@@ -112,5 +146,151 @@ impl<R> Pooled<R> {
     pub(super) fn served(&mut self, now: Instant) {
         self.used_at = now;
         self.proven_at = now;
+    }
+}
+
+/// A request as the engine sees it, after the policies had their say.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) class: &'a Class,
+    /// Limits that the policies give the class; set only when the class is new.
+    pub(crate) limits: Option<Option<Limits>>,
+    pub(crate) handicap: Duration,
+    pub(crate) group: Option<&'a std::sync::Arc<Group>>,
+    pub(crate) labels: &'a Labels,
+    /// Time that it had waited before it came here.
+    pub(crate) waited: Duration,
+    /// A resource may be created for it.
+    pub(crate) creates: bool,
+    pub(crate) priority: Option<u8>,
+    /// Do not wait for anything but a check of an idle resource.
+    pub(crate) nowait: bool,
+    /// When the pool gives up; `None` where the caller keeps the time.
+    pub(crate) expires_at: Option<Instant>,
+    pub(crate) acquired_at: &'static Location<'static>,
+}
+
+/// A request that waits, held by its caller and by the engine.
+///
+/// The engine puts the answer in under the lock of the pool, so that whoever holds that may rely
+/// on what is not answered. The caller takes it out without: that lock is what many callers
+/// contend for, and so a lease that has waited needs it twice instead of three times.
+#[derive(Debug)]
+pub(crate) struct Ticket<R> {
+    pub(super) priority: Option<u8>,
+    /// Time at which it came, less the time that it had waited before.
+    pub(super) enqueued_at: Instant,
+    /// When the pool gives up on it; `None` where its caller keeps the time.
+    pub(super) expires_at: Option<Instant>,
+    pub(super) acquired_at: &'static Location<'static>,
+    /// The labels of the request, for the events about it.
+    pub(crate) labels: Labels,
+    answer: Mutex<Progress<R>>,
+}
+
+#[derive(Debug)]
+enum Progress<R> {
+    Awaited(Waker),
+    Granted(Box<Pooled<R>>),
+    Failed(Box<AcquireError>),
+    Fetched,
+}
+
+/// The answer to a request. Both variants are boxed, so that it is passed on in two registers.
+pub(crate) type Answer<R> = Result<Box<Pooled<R>>, Box<AcquireError>>;
+
+impl<R> Ticket<R> {
+    pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
+        Self {
+            priority: asked.priority,
+            enqueued_at: now.checked_sub(asked.waited).unwrap_or(now),
+            expires_at: asked.expires_at,
+            acquired_at: asked.acquired_at,
+            labels: asked.labels.clone(),
+            answer: Mutex::new(Progress::Awaited(waker)),
+        }
+    }
+
+    /// Returns the answer, if there is one.
+    pub(crate) fn fetch(&self) -> Option<Answer<R>> {
+        let mut answer = self.lock();
+        match *answer {
+            Progress::Awaited(_) => None,
+            _ => Some(take(&mut answer)),
+        }
+    }
+
+    /// Returns the answer, as [`fetch`](Self::fetch); if there is none yet, it wakes this waker
+    /// when it comes.
+    pub(crate) fn poll(&self, waker: &Waker) -> Option<Answer<R>> {
+        {
+            let mut answer = self.lock();
+            match &*answer {
+                Progress::Awaited(held) if held.will_wake(waker) => return None,
+                Progress::Awaited(_) => {}
+                _ => return Some(take(&mut answer)),
+            }
+        }
+        // Cloned before the lock is taken and dropped after: both are foreign code.
+        let mut waker = waker.clone();
+        let mut answer = self.lock();
+        match &mut *answer {
+            Progress::Awaited(held) => std::mem::swap(held, &mut waker),
+            _ => return Some(take(&mut answer)),
+        }
+        None
+    }
+
+    /// Answers; returns whom to wake.
+    pub(super) fn grant(&self, pooled: Box<Pooled<R>>) -> Option<Waker> {
+        self.answer(Progress::Granted(pooled))
+    }
+
+    /// Answers; returns whom to wake.
+    pub(super) fn fail(&self, error: AcquireError) -> Option<Waker> {
+        self.answer(Progress::Failed(error.into()))
+    }
+
+    fn answer(&self, answer: Progress<R>) -> Option<Waker> {
+        match std::mem::replace(&mut *self.lock(), answer) {
+            Progress::Awaited(waker) => Some(waker),
+            _ => None,
+        }
+    }
+
+    /// Takes back what was granted and has not been fetched; its caller gets an error instead.
+    pub(super) fn take_back(&self, error: AcquireError) -> Option<Box<Pooled<R>>> {
+        let mut answer = self.lock();
+        match std::mem::replace(&mut *answer, Progress::Fetched) {
+            Progress::Granted(pooled) => {
+                *answer = Progress::Failed(error.into());
+                Some(pooled)
+            }
+            other => {
+                *answer = other;
+                None
+            }
+        }
+    }
+
+    /// Returns the wait of the caller for a grant that it has not fetched.
+    pub(super) fn unfetched(&self) -> Option<Duration> {
+        match &*self.lock() {
+            Progress::Granted(pooled) => Some(pooled.waited),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress<R>> {
+        // Nothing that can panic runs under it.
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take<R>(answer: &mut Progress<R>) -> Answer<R> {
+    match std::mem::replace(answer, Progress::Fetched) {
+        Progress::Granted(pooled) => Ok(pooled),
+        Progress::Failed(error) => Err(error),
+        Progress::Awaited(_) | Progress::Fetched => unreachable!("an answer is fetched once"),
     }
 }

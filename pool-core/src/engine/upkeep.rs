@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::class::{ClassId, DEFAULT_CLASS};
-use super::{Effects, Job, Phase, SlotRef, SlotState, State, since};
+use super::slot::{ClassId, DEFAULT_CLASS, SlotRef, SlotState};
+use super::{Effects, Job, Phase, State, since};
 use crate::{CloseReason, Event, ResourceState};
 
 /// Pause before looking again when a check is due while another one runs.

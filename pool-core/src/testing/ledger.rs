@@ -1,10 +1,44 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::Step;
 use crate::{Meta, ResourceId};
+
+/// A method of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Step {
+    /// [`Driver::create`](crate::Driver::create).
+    Create,
+    /// [`Driver::check`](crate::Driver::check).
+    Check,
+    /// [`Driver::recycle`](crate::Driver::recycle).
+    Recycle,
+    /// [`Driver::close`](crate::Driver::close).
+    Close,
+    /// [`Driver::revoke`](crate::Driver::revoke).
+    Revoke,
+}
+
+impl Step {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Create, Self::Check, Self::Recycle, Self::Close, Self::Revoke];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Check => "check",
+            Self::Recycle => "recycle",
+            Self::Close => "close",
+            Self::Revoke => "revoke",
+        })
+    }
+}
 
 /// One entry of the log: a call to the driver began or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +50,7 @@ pub struct Call {
     pub id: ResourceId,
     /// The call's outcome.
     pub outcome: Outcome,
-    /// When.
+    /// The time.
     pub at: Instant,
 }
 
@@ -71,7 +105,7 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call begins; it ends when the entry is closed or dropped.
+    /// Begins a call, which ends when the entry is closed or dropped.
     pub(super) fn begin(&self, step: Step, meta: &Meta) -> Entry {
         let mut book = self.book();
         book.note(step, meta.id, Outcome::Begun);
@@ -98,7 +132,7 @@ impl Ledger {
         self.book().use_ends(id);
     }
 
-    /// The resource itself is gone.
+    /// Notes that the resource itself is gone.
     pub(super) fn dropped(&self, id: ResourceId) {
         self.book().ends(id);
     }

@@ -11,7 +11,7 @@ use ::loom::thread;
 use tokio::time::Instant;
 
 use crate::engine::{
-    Acquired, Asked, Effects, Job, Outcome, Pooled, Return, SlotRef, State, Ticket,
+    Acquired, Answer, Asked, Effects, Job, Pooled, Return, SlotRef, State, Ticket,
 };
 use crate::{AcquireError, Class, Config, Labels, Verdict};
 
@@ -139,7 +139,7 @@ struct Acquire {
 }
 
 impl Acquire {
-    fn ask(&mut self, cx: &Context<'_>) -> Option<Outcome<Toy>> {
+    fn ask(&mut self, cx: &Context<'_>) -> Option<Answer<Toy>> {
         let asked = Asked {
             class: &Class::default(),
             limits: None,
@@ -167,7 +167,7 @@ impl Acquire {
     }
 
     /// As a timer would.
-    fn expire(mut self) -> Outcome<Toy> {
+    fn expire(mut self) -> Answer<Toy> {
         self.done = true;
         let (waiter, ticket) = self.waiting.take().expect("it waits");
         let now = self.shell.now;
@@ -176,7 +176,7 @@ impl Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Outcome<Toy>;
+    type Output = Answer<Toy>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match &self.waiting {

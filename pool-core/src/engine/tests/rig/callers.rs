@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{Ask, Rig, Toy};
-use crate::engine::{Acquired, Asked, Outcome, Pooled, Return, State, Ticket};
+use crate::engine::{Acquired, Answer, Asked, Pooled, Return, State, Ticket};
 use crate::{AcquireError, Labels, Verdict};
 
 /// A request, as the engine is asked it.
@@ -147,7 +147,7 @@ impl Rig {
         self.compare();
     }
 
-    fn fetched(&mut self, ask: &Ask, answer: Outcome<Toy>) {
+    fn fetched(&mut self, ask: &Ask, answer: Answer<Toy>) {
         match answer {
             Ok(pooled) => {
                 self.counters.acquired += 1;

@@ -2,22 +2,20 @@
 
 mod account;
 mod callers;
-mod groups;
-mod operators;
-mod tasks;
-mod time;
 
 pub(crate) use callers::Asking;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use groups::Parties;
+use account::Parties;
 use tokio::time::Instant;
 
+use crate::engine::slot::SlotState;
 use crate::engine::{Effects, Job, Pooled, SlotRef, State, Ticket};
-use crate::error::SharedError;
-use crate::{Class, Config, Counters, Limits, ResourceId};
+use crate::error::{SharedError, shared_error};
+use crate::{Class, CloseReason, Config, Counters, Limits, ResourceId, ResourceState};
 
 /// A resource that counts its own kind, so that a lost one is found.
 #[derive(Debug)]
@@ -199,5 +197,180 @@ impl Rig {
 }
 
 fn broken() -> SharedError {
-    crate::shared::shared_error("told to fail")
+    shared_error("told to fail")
+}
+
+/// Reports of tasks.
+impl Rig {
+    pub(crate) fn finish(&mut self, at: usize, ok: bool) {
+        let Pending { slot, work, .. } = self.pending.remove(at);
+        let result = if ok { Ok(()) } else { Err(broken()) };
+        match work {
+            Work::Create if ok => {
+                self.counters.created += 1;
+                self.used.insert(slot.id, self.now);
+                self.made.insert(slot.id, self.now);
+                let toy = Toy { id: slot.id, _alive: Arc::clone(&self.alive) };
+                self.call(|state, now, fx| state.created(slot, toy, now, fx));
+            }
+            Work::Create => {
+                self.counters.create_failed += 1;
+                self.call(|state, now, fx| state.create_failed(slot, broken(), now, fx));
+            }
+            Work::Recycle(pooled) => {
+                self.used.insert(slot.id, self.now);
+                self.counters.recycled += u64::from(ok);
+                self.counters.recycle_failed += u64::from(!ok);
+                self.call(|state, now, fx| state.recycled(pooled, result, now, fx));
+            }
+            Work::Check(pooled) => {
+                self.counters.checks += 1;
+                self.counters.checks_failed += u64::from(!ok);
+                self.call(|state, now, fx| state.checked(pooled, result, now, fx));
+            }
+            Work::Close(pooled) => {
+                drop(pooled);
+                self.closed(slot);
+            }
+            Work::Revoke => self.closed(slot),
+        }
+        self.compare();
+    }
+
+    fn closed(&mut self, slot: SlotRef) {
+        self.counters.closed += 1;
+        self.call(|state, now, fx| state.closed(slot, now, fx));
+    }
+
+    /// A task dies with its resource.
+    pub(crate) fn lose(&mut self, at: usize) {
+        let Pending { slot, work, .. } = self.pending.remove(at);
+        match work {
+            Work::Create => self.counters.create_failed += 1,
+            Work::Check(_) => {
+                self.counters.checks += 1;
+                self.counters.checks_failed += 1;
+                self.counters.closed += 1;
+            }
+            Work::Recycle(_) => {
+                self.counters.recycle_failed += 1;
+                self.counters.closed += 1;
+            }
+            Work::Close(_) | Work::Revoke => self.counters.closed += 1,
+        }
+        drop(work);
+        self.call(|state, now, fx| state.lost(slot, broken(), now, fx));
+        self.compare();
+    }
+}
+
+/// Actions of operators and drivers.
+impl Rig {
+    pub(crate) fn resize(&mut self, min: usize, max: usize) {
+        self.limits[0].min = Some(min);
+        self.call(|state, now, fx| state.resize(min, max, now, fx));
+        self.config.max_size = max;
+        self.compare();
+    }
+
+    pub(crate) fn set_limits(&mut self, class: usize, limits: Limits) {
+        let name = self.classes[class].clone();
+        self.limits[class] = limits;
+        self.call(|state, now, fx| state.set_limits(&name, limits, now, fx));
+        self.compare();
+    }
+
+    pub(crate) fn doom(&mut self, id: u64, reason: CloseReason) {
+        let found = self.state.resources().into_iter().find(|held| held.id.get() == id);
+        let Some(info) = found else { return };
+        let doomed = self.call(|state, now, fx| state.doom(info.id, reason, now, fx));
+        assert_eq!(doomed, info.state != ResourceState::Closing, "what is closing stays so");
+        self.compare();
+    }
+
+    pub(crate) fn flush_idle(&mut self) {
+        let idle = self.idle.len();
+        let flushed = self.call(|state, now, fx| state.flush_idle(now, fx));
+        assert_eq!(flushed, idle, "all that is idle is flushed");
+        self.compare();
+    }
+
+    pub(crate) fn drain(&mut self, grace: Option<Duration>) {
+        self.draining = true;
+        self.call(|state, now, fx| state.drain(grace, now, fx));
+        self.compare();
+    }
+}
+
+/// The clock, and what must have happened by it.
+impl Rig {
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        if self.config.hold_limit.is_some() {
+            self.groups.begin_anew();
+        }
+        let next = self.call(|state, now, fx| state.tick(now, fx));
+        assert!(next.is_none_or(|at| at > self.now), "a tick that asks for itself spins");
+        self.compare();
+        self.nothing_idles_too_long();
+        self.nothing_is_too_old();
+        self.nobody_holds_too_long();
+        self.nobody_waits_too_long();
+        self.checks_are_on_time();
+    }
+
+    fn nothing_idles_too_long(&self) {
+        for (id, class) in &self.idle {
+            let kept = self.limits[*class].min.unwrap_or(0) + self.limits[*class].warm.unwrap_or(0);
+            if let (Some(limit), 0) = (self.config.max_idle_time, kept) {
+                assert!(self.now - self.used[id] < limit, "resource {id} has idled too long");
+            }
+        }
+    }
+
+    /// An old one may stay for as long as its replacement may take.
+    fn nothing_is_too_old(&self) {
+        let Some(lifetime) = self.config.max_lifetime else { return };
+        for id in self.idle.keys() {
+            let end = self.made[id] + lifetime + self.config.create_timeout;
+            assert!(self.now < end, "resource {id} is too old");
+        }
+    }
+
+    fn nobody_holds_too_long(&self) {
+        let Some(limit) = self.config.hold_limit else { return };
+        for (_, pooled) in &self.leases {
+            let leased_at = pooled.leased_at.expect("a hold limit needs the clock");
+            let revoked = self.revoked.contains(&pooled.slot.id);
+            assert!(revoked || self.now - leased_at < limit, "{} is overdue", pooled.slot.id);
+        }
+    }
+
+    fn nobody_waits_too_long(&self) {
+        let late = self.waiting.iter().find(|ask| ask.expires_at.is_some_and(|at| at <= self.now));
+        assert!(late.is_none(), "{late:?} should have been told that its time is up");
+    }
+
+    fn checks_are_on_time(&self) {
+        if self.config.health_check_interval.is_some() {
+            let checking = self.state.load().checking;
+            let unproven = self.state.unproven(self.now);
+            assert!(checking > 0 || unproven == 0, "an idle resource is due, and none is checked");
+        }
+    }
+}
+
+/// Accessors for tests only.
+impl State<Toy> {
+    /// Idle resources whose last proof of life is too old.
+    fn unproven(&self, now: Instant) -> usize {
+        let due = |proven_at: Instant| {
+            self.config.health_check_interval.is_some_and(|every| now - proven_at >= every)
+        };
+        let idle = self.slots.iter().filter_map(|(_, slot)| match &slot.state {
+            SlotState::Idle(pooled) => Some(pooled),
+            _ => None,
+        });
+        idle.filter(|pooled| due(pooled.proven_at)).count()
+    }
 }

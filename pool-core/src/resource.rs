@@ -1,5 +1,9 @@
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A kind of resource: resources of one class are interchangeable, others are not.
 ///
@@ -44,13 +48,13 @@ impl Class {
         });
     }
 
-    /// The value of a part.
+    /// Returns the value of a part.
     #[must_use]
     pub fn get(&self, label: &str) -> Option<&str> {
         self.parts().find(|(held, _)| *held == label).map(|(_, value)| value)
     }
 
-    /// All parts, ordered by label.
+    /// Iterates over all parts, ordered by label.
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().flat_map(|parts| parts.iter()).map(|part| (part.label, &*part.value))
     }
@@ -79,4 +83,81 @@ impl fmt::Debug for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Class({self})")
     }
+}
+
+/// The identity of a resource, unique within its pool and never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceId(pub(crate) NonZeroU64);
+
+impl ResourceId {
+    /// Returns the number itself: 1 for the first resource of a pool, then upwards.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ResourceId({self})")
+    }
+}
+
+/// The pool's record of a resource.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Meta {
+    /// Its identity.
+    pub id: ResourceId,
+    /// Its class.
+    pub class: Class,
+    /// When its creation began.
+    pub created_at: Instant,
+    /// Number of leases, the present one included.
+    pub uses: u64,
+}
+
+/// The state a resource is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResourceState {
+    /// Being made, preparation included.
+    Creating,
+    /// Ready.
+    Idle,
+    /// In a holder's hands.
+    Leased,
+    /// Being cleaned.
+    Recycling,
+    /// Being checked.
+    Checking,
+    /// Being ended.
+    Closing,
+}
+
+/// One resource, as [`Pool::resources`](crate::Pool::resources) lists it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ResourceInfo {
+    /// The resource.
+    pub id: ResourceId,
+    /// Its class.
+    pub class: Class,
+    /// Its state.
+    pub state: ResourceState,
+    /// Time since which it is in this state. A lease that nobody watched (no event stream, no
+    /// policy that watches, no hand-out check, no hold limit) shows the end of the state before.
+    pub since: Instant,
+    /// When its creation began.
+    pub created_at: Instant,
+    /// Number of leases so far.
+    pub uses: u64,
+    /// Time at which its last check ended well, and its duration.
+    pub last_check: Option<(Instant, Duration)>,
 }
