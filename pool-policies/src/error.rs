@@ -87,7 +87,7 @@ pub enum PolicyError {
     ProxiesDown {
         /// The region that was asked for.
         region: String,
-        /// When the first of them is let back in.
+        /// Time until the first of them is let back in.
         retry_after: Duration,
     },
     /// The driver made a resource for a region that does not go through a proxy of it.
@@ -125,13 +125,7 @@ pub enum PolicyError {
     RuntimeGone,
 }
 
-impl PolicyError {
-    pub(crate) fn unknown(kind: &'static str, name: &str) -> Self {
-        Self::Unknown { kind, name: crate::name::shorten(name) }
-    }
-}
-
-/// Says what was tried when the disk failed.
+/// Adds to an error of the disk what was tried.
 pub(crate) trait DiskContext<T> {
     fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, PolicyError>;
 }

@@ -3,11 +3,11 @@
 //! | policy | what it does | what it asks of the driver |
 //! |---|---|---|
 //! | [`Profiles`] | a class per profile, with a directory of its own for each resource | [`ProfileSpec`] |
-//! | [`Priority`] | who waits is served by priority, and ages, so that nobody starves | nothing |
-//! | [`Tenants`] | what each tenant may have, and its share of the leases while others wait | nothing |
+//! | [`Priority`] | serves waiters by priority, and lets them age, so that nobody starves | nothing |
+//! | [`Tenants`] | limits what each tenant may have, and shares the leases between those that wait | nothing |
 //! | [`GeoProxy`] | a class per region, spread over the region's healthy proxies | [`ProxySpec`], [`ProxyResource`] |
-//! | [`DynamicSizing`] | how many resources are kept follows the waits and the utilization | nothing |
-//! | [`Warming`] | a new resource is used once before anybody gets it | [`Warm`] |
+//! | [`DynamicSizing`] | keeps more or fewer resources, by the waits and the utilization | nothing |
+//! | [`Warming`] | uses a new resource once before anybody gets it | [`Warm`] |
 //!
 //! Policies stack in the order in which they are added, and this is the order to add them in:
 //! [`Profiles`] before [`GeoProxy`], since a profile may name a default region; both before
@@ -39,11 +39,9 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod announce;
 mod dynamic_sizing;
 mod error;
 mod geo_proxy;
-mod name;
 mod part;
 mod priority;
 mod profiles;

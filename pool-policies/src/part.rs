@@ -1,6 +1,40 @@
+//! The names of profiles, regions and tenants, and the parts of classes that are made of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use pool_core::Class;
+use pool_core::{Adjustment, Class, Limits};
+
+use crate::PolicyError;
+
+/// Longest name of a profile, region or tenant, in bytes: with a suffix it still fits a file name.
+const MAX_LENGTH: usize = 64;
+
+/// Checks a name that may become a directory's name or part of a command line.
+///
+/// Letters, digits, dots, dashes and underscores of ASCII, beginning with a letter or digit. That
+/// leaves no way to write a path (`..`, `/`), a flag (`--x`), a hidden file or a control character.
+pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<(), PolicyError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let why = match name.as_bytes() {
+        [] => "it is empty",
+        bytes if bytes.len() > MAX_LENGTH => "it is longer than 64 bytes",
+        [first, ..] if !first.is_ascii_alphanumeric() => "it must begin with a letter or a digit",
+        bytes if bytes.iter().all(|byte| plain(*byte)) => return Ok(()),
+        _ => "only letters, digits, dots, dashes and underscores are allowed",
+    };
+    Err(PolicyError::Name { kind, name: shorten(name), why })
+}
+
+/// Returns the error for a name that nothing has.
+pub(crate) fn unknown(kind: &'static str, name: &str) -> PolicyError {
+    PolicyError::Unknown { kind, name: shorten(name) }
+}
+
+/// Returns as much of a stranger's string as an error message should repeat.
+pub(crate) fn shorten(name: &str) -> String {
+    name.chars().take(MAX_LENGTH).collect()
+}
 
 /// Past this many combinations with other policies' parts, further ones are built each time.
 const MAX_JOINED: usize = 64;
@@ -25,7 +59,7 @@ impl Part {
         Self { label, value, alone, joined: RwLock::default() }
     }
 
-    /// The class that has this part only.
+    /// Returns the class that has this part only.
     pub(crate) fn alone(&self) -> &Class {
         &self.alone
     }
@@ -51,9 +85,81 @@ impl Part {
     }
 }
 
+/// Tells the pool once of the classes that keep something ready before anybody asks for them.
+///
+/// A pool learns of a class when the first request for it comes; one with a minimum must exist
+/// before that.
+#[derive(Debug)]
+pub(crate) struct Announce {
+    pending: AtomicBool,
+    adjustments: Vec<Adjustment>,
+}
+
+impl Announce {
+    pub(crate) fn new(classes: impl IntoIterator<Item = (Class, Limits)>) -> Self {
+        let adjustments: Vec<_> = classes
+            .into_iter()
+            .filter(|(_, limits)| limits.min.unwrap_or(0) > 0 || limits.warm.unwrap_or(0) > 0)
+            .map(|(class, limits)| Adjustment::Class(class, limits))
+            .collect();
+        Self { pending: AtomicBool::new(!adjustments.is_empty()), adjustments }
+    }
+
+    /// Returns the announcement the first time, and nothing after that.
+    pub(crate) fn take(&self) -> Vec<Adjustment> {
+        if self.pending.swap(false, Ordering::Relaxed) {
+            self.adjustments.clone()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ordinary_names_pass() {
+        for name in ["work", "eu-west", "a", "9", "user_1.test", &"x".repeat(64)] {
+            assert!(check_name("profile", name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_could_be_a_path_or_a_flag_are_refused() {
+        let long = "x".repeat(65);
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a\\b",
+            "/etc",
+            "-x",
+            "--proxy-server=x",
+            ".hidden",
+            "_x",
+            "a b",
+            "a\0b",
+            "a\nb",
+            "ä",
+            "a%2f",
+            "a=b",
+            "a,b",
+            "~",
+            &long,
+        ] {
+            assert!(check_name("profile", name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_only_the_beginning_of_a_long_name() {
+        let error = check_name("profile", &"/".repeat(100_000)).unwrap_err();
+        assert!(error.to_string().len() < 300);
+    }
 
     fn class(parts: &[(&'static str, &str)]) -> Class {
         let mut class = Class::default();
@@ -89,5 +195,16 @@ mod tests {
             assert_eq!(joined.get("region"), Some("eu"));
         }
         assert_eq!(part.joined.read().unwrap().len(), MAX_JOINED);
+    }
+
+    #[test]
+    fn only_classes_that_keep_something_are_told_and_only_once() {
+        let mut work = Class::default();
+        work.insert("profile", "work");
+        let keeps = Limits { min: Some(1), ..Limits::default() };
+        let none = Limits { min: Some(0), max: Some(3), warm: None };
+        let announce = Announce::new([(work.clone(), keeps), (Class::default(), none)]);
+        assert_eq!(announce.take(), [Adjustment::Class(work, keeps)]);
+        assert_eq!(announce.take(), []);
     }
 }

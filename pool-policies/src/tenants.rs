@@ -4,19 +4,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pool_core::{Driver, Group, Policy, Rejection, RejectionKind, Request};
 
-use crate::{PolicyError, name};
+use crate::PolicyError;
+use crate::part::{check_name, shorten};
 
 /// Shares a pool between tenants: how much each may have, and what it may ask for.
 ///
-/// The label `tenant` of a request says whose it is; who may claim to be whom is decided before, such
-/// as by a token. One that names a tenant that is not there is refused with the code
+/// The label `tenant` of a request says whose it is; who may claim to be whom is decided before,
+/// such as by a token. One that names a tenant that is not there is refused with the code
 /// `unknown_tenant`. A request without the label belongs to nobody, and is neither limited nor
 /// clamped; it takes turns with the tenants as one of share 1.
 ///
-/// Between tenants that wait, the pool is shared by weighted fair queueing of leases; within one, by
-/// priority and ageing, as without tenants. A tenant that is at its limit waits, and others pass:
-/// see [`Group`]. What is limited are the leases that are held, so there is nothing to count here,
-/// and a tenant that is idle costs nothing.
+/// Between tenants that wait, the pool is shared by weighted fair queueing of leases; within one,
+/// by priority and ageing, as without tenants. A tenant that is at its limit waits, and others
+/// pass: see [`Group`]. What is limited are the leases that are held, so there is nothing to count
+/// here, and a tenant that is idle costs nothing.
 ///
 /// Add it before [`Priority`](crate::Priority), which then finds the priority that the tenant is
 /// given.
@@ -67,7 +68,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// A tenant with share 1, that may have and ask for anything.
+    /// Creates a tenant with share 1 that may have and ask for anything.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let group = Group::new(name);
@@ -140,7 +141,7 @@ impl Tenant {
     }
 
     fn check(&self) -> Result<(), PolicyError> {
-        name::check("tenant", self.name())?;
+        check_name("tenant", self.name())?;
         let wrong = |setting, why| Err(PolicyError::Setting { setting, why });
         if !(0.001..=1000.0).contains(&self.group.weight) {
             return wrong("share", "must be 0.001 to 1000");
@@ -160,13 +161,14 @@ impl Tenant {
             if let Some((asked, allowed)) = asked
                 && !allowed.iter().any(|pattern| fits(pattern, asked))
             {
-                let (name, asked) = (self.name(), name::shorten(asked));
+                let (name, asked) = (self.name(), shorten(asked));
                 let message = format!("{name} may not have the {kind} {asked:?}");
                 return Err(Rejection::new(RejectionKind::Forbidden, code, message));
             }
         }
         request.priority = match request.priority.or(self.default_priority) {
-            // Out of range: refused by who reads it, rather than taken for something else.
+            // Out of range: refused by the policy that reads it, rather than taken for something
+            // else.
             Some(0) => Some(0),
             Some(priority) => Some(priority.max(self.highest_priority)),
             // What the default of the pool is, is not known here.
@@ -199,8 +201,8 @@ impl Tenants {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::Name`] for a name that is none or is there twice, [`PolicyError::Setting`] for
-    /// a share or a limit that makes no sense.
+    /// [`PolicyError::Name`] for a name that is none or is there twice, [`PolicyError::Setting`]
+    /// for a share or a limit that makes no sense.
     pub fn new(tenants: impl IntoIterator<Item = Tenant>) -> Result<Self, PolicyError> {
         let mut by_name = HashMap::new();
         for mut tenant in tenants {
@@ -233,7 +235,7 @@ impl<D: Driver> Policy<D> for Tenants {
         match self.by_name.get(name) {
             Some(tenant) => Arc::clone(tenant).admit(request),
             None => {
-                let message = format!("there is no tenant {:?}", name::shorten(name));
+                let message = format!("there is no tenant {:?}", shorten(name));
                 Err(Rejection::new(RejectionKind::Unknown, "unknown_tenant", message))
             }
         }

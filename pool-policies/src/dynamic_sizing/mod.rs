@@ -1,16 +1,14 @@
-mod builder;
 mod sizer;
-mod window;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pool_core::{Adjustment, Class, ClassStats, Driver, Limits, Policy, Stats};
 use rustc_hash::FxHashMap;
+use sizer::{Rules, Sizer};
 
-pub use builder::DynamicSizingBuilder;
-use builder::Rules;
-use sizer::Sizer;
+use crate::PolicyError;
 
 /// Lets the number of resources that are kept follow the waits and the utilization.
 ///
@@ -75,7 +73,7 @@ pub struct DynamicSizing {
 }
 
 impl DynamicSizing {
-    /// The guide's rules; every setting has a default.
+    /// Starts to build a policy; every setting has a default.
     pub fn builder() -> DynamicSizingBuilder {
         DynamicSizingBuilder::new()
     }
@@ -126,5 +124,86 @@ impl<D: Driver> Policy<D> for DynamicSizing {
 
     fn tick(&self, stats: &Stats) -> Vec<Adjustment> {
         self.adjust(stats)
+    }
+}
+
+/// Sets the rules of a [`DynamicSizing`] policy.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DynamicSizingBuilder {
+    rules: Rules,
+}
+
+impl DynamicSizingBuilder {
+    fn new() -> Self {
+        Self { rules: Rules::default() }
+    }
+
+    /// Sets how often the size is thought over. Default: 30 s.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.rules.interval = interval;
+        self
+    }
+
+    /// Sets how many samples count, the latest ones; there is one per
+    /// [tick](pool_core::Config::tick_interval). Default: 100.
+    pub fn samples(mut self, samples: usize) -> Self {
+        self.rules.samples = samples;
+        self
+    }
+
+    /// Sets the mean wait above which more are kept. Default: 5 s.
+    pub fn scale_up_wait(mut self, wait: Duration) -> Self {
+        self.rules.scale_up_wait = wait;
+        self
+    }
+
+    /// Sets how many more are kept at a time. Default: 2.
+    pub fn scale_up_by(mut self, by: usize) -> Self {
+        self.rules.scale_up_by = by;
+        self
+    }
+
+    /// Sets the mean utilization, 0.0 to 1.0, below which fewer are kept. Default: 0.3.
+    pub fn scale_down_utilization(mut self, utilization: f64) -> Self {
+        self.rules.scale_down_utilization = utilization;
+        self
+    }
+
+    /// Sets how many fewer are kept at a time. Default: 1.
+    pub fn scale_down_by(mut self, by: usize) -> Self {
+        self.rules.scale_down_by = by;
+        self
+    }
+
+    /// Sets how long waits must have been short before anything shrinks; it doubles, up to 16
+    /// times as long, while shrinks are regretted. Default: 60 s.
+    pub fn cooldown(mut self, cooldown: Duration) -> Self {
+        self.rules.cooldown = cooldown;
+        self
+    }
+
+    /// Checks the rules.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Setting`] for one that is zero and must not be, or for a utilization that
+    /// is not 0.0 to 1.0.
+    pub fn build(self) -> Result<DynamicSizing, PolicyError> {
+        let rules = self.rules;
+        let zero = [
+            ("interval", rules.interval.is_zero()),
+            ("samples", rules.samples == 0),
+            ("scale_up_by", rules.scale_up_by == 0),
+            ("scale_down_by", rules.scale_down_by == 0),
+        ];
+        if let Some((setting, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(PolicyError::Setting { setting, why: "must not be zero" });
+        }
+        if !(0.0..=1.0).contains(&rules.scale_down_utilization) {
+            let setting = "scale_down_utilization";
+            return Err(PolicyError::Setting { setting, why: "must be 0.0 to 1.0" });
+        }
+        Ok(DynamicSizing::new(rules))
     }
 }

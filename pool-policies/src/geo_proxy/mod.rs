@@ -1,11 +1,9 @@
-mod assignment;
-mod builder;
-mod health;
-mod probe;
-mod proxies;
 mod proxy;
 mod region;
 
+use std::fmt;
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +12,15 @@ use pool_core::{
     Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, RejectionKind, Request,
     Stats,
 };
+pub use proxy::{Proxy, ProxyScheme};
+use region::{Backoff, RegionState};
+pub use region::{ProxyAssignment, ProxyStatus, Region};
 use rustc_hash::FxHashMap;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::announce::Announce;
-use crate::{PolicyError, name};
-pub use assignment::ProxyAssignment;
-pub use builder::GeoProxyBuilder;
-pub use probe::{ConnectProbe, ProxyProbe};
-pub use proxies::ProxyStatus;
-use proxies::RegionState;
-pub use proxy::{Proxy, ProxyScheme};
-pub use region::Region;
+use crate::PolicyError;
+use crate::part::{Announce, check_name, shorten, unknown};
 
 /// The label of requests, and of classes, that names a region.
 pub(crate) const LABEL: &str = "region";
@@ -38,7 +33,7 @@ pub(crate) const LABEL: &str = "region";
 /// proxy, it says so by [`ProxyAssignment::report_failure`], and by
 /// [`report_success`](ProxyAssignment::report_success) where it can.
 pub trait ProxySpec {
-    /// The new resource goes through this proxy and nowhere else.
+    /// Hands over the proxy that the new resource goes through, and nowhere else.
     fn set_proxy(&mut self, proxy: ProxyAssignment);
 }
 
@@ -48,7 +43,7 @@ pub trait ProxySpec {
 /// has no proxy of it is refused, so that a driver which overlooked its spec never lets anything
 /// go out directly.
 pub trait ProxyResource {
-    /// The assignment that its spec had.
+    /// Returns the assignment that its spec had.
     fn proxy(&self) -> Option<&ProxyAssignment>;
 }
 
@@ -122,11 +117,11 @@ pub trait ProxyResource {
 /// ```
 #[derive(Clone, Debug)]
 pub struct GeoProxy {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     regions: FxHashMap<Arc<str>, RegionState>,
     default: Option<Arc<str>>,
     probe: Option<Box<dyn ProxyProbe>>,
@@ -135,7 +130,7 @@ struct Shared {
 }
 
 impl GeoProxy {
-    /// No regions yet.
+    /// Starts to build a policy without regions.
     pub fn builder() -> GeoProxyBuilder {
         GeoProxyBuilder::new()
     }
@@ -145,15 +140,15 @@ impl GeoProxy {
     pub fn status(&self) -> Vec<ProxyStatus> {
         let now = Instant::now();
         let mut all: Vec<_> =
-            self.shared.regions.values().flat_map(|region| region.status(now)).collect();
+            self.inner.regions.values().flat_map(|region| region.status(now)).collect();
         all.sort_by(|a, b| (&a.region, &a.proxy).cmp(&(&b.region, &b.proxy)));
         all
     }
 
     /// Assigns the best proxy for a region: of its own, or else of its fallback regions in order.
     fn assign(&self, asked: &str) -> Result<ProxyAssignment, PolicyError> {
-        let regions = &self.shared.regions;
-        let own = regions.get(asked).ok_or_else(|| PolicyError::unknown(LABEL, asked))?;
+        let regions = &self.inner.regions;
+        let own = regions.get(asked).ok_or_else(|| unknown(LABEL, asked))?;
         let fallback = own.fallback().iter().filter_map(|name| regions.get(name));
         let now = Instant::now();
         let mut soonest: Option<Instant> = None;
@@ -171,8 +166,8 @@ impl GeoProxy {
 
     /// Asks the probe whether a proxy works, and notes its answer.
     async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), PolicyError> {
-        let Some(probe) = &self.shared.probe else { return Ok(()) };
-        let limit = self.shared.probe_timeout;
+        let Some(probe) = &self.inner.probe else { return Ok(()) };
+        let limit = self.inner.probe_timeout;
         let source = match timeout(limit, probe.probe(proxy)).await {
             Ok(Ok(())) => {
                 proxy.report_success();
@@ -202,10 +197,10 @@ where
     }
 
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
-        match (request.get(LABEL), &self.shared.default) {
-            (Some(region), _) if self.shared.regions.contains_key(region) => Ok(()),
+        match (request.get(LABEL), &self.inner.default) {
+            (Some(region), _) if self.inner.regions.contains_key(region) => Ok(()),
             (Some(region), _) => {
-                let region = name::shorten(region);
+                let region = shorten(region);
                 let message = format!("there is no region {region:?}");
                 Err(Rejection::new(RejectionKind::Unknown, "unknown_region", message))
             }
@@ -218,13 +213,13 @@ where
     }
 
     fn classify(&self, request: &Request, class: &mut Class) {
-        if let Some(region) = request.get(LABEL).and_then(|name| self.shared.regions.get(name)) {
+        if let Some(region) = request.get(LABEL).and_then(|name| self.inner.regions.get(name)) {
             region.part().join(class);
         }
     }
 
     fn limit(&self, class: &Class) -> Option<Limits> {
-        self.shared.regions.get(class.get(LABEL)?).map(|region| region.limits(class))
+        self.inner.regions.get(class.get(LABEL)?).map(|region| region.limits(class))
     }
 
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
@@ -242,6 +237,214 @@ where
     }
 
     fn tick(&self, _: &Stats) -> Vec<Adjustment> {
-        self.shared.announce.take()
+        self.inner.announce.take()
+    }
+}
+
+/// Names the regions of a [`GeoProxy`] policy.
+#[derive(Debug)]
+#[must_use]
+pub struct GeoProxyBuilder {
+    regions: Vec<(String, Region)>,
+    default: Option<String>,
+    probe: Option<Box<dyn ProxyProbe>>,
+    probe_timeout: Duration,
+    backoff: Backoff,
+}
+
+impl GeoProxyBuilder {
+    fn new() -> Self {
+        Self {
+            regions: Vec::new(),
+            default: None,
+            probe: None,
+            probe_timeout: Duration::from_secs(5),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Adds a region, or replaces the one of that name.
+    ///
+    /// A name has up to 64 letters, digits, dots, dashes and underscores of ASCII, and begins
+    /// with a letter or a digit.
+    pub fn region(mut self, name: impl Into<String>, region: Region) -> Self {
+        let name = name.into();
+        self.regions.retain(|(held, _)| *held != name);
+        self.regions.push((name, region));
+        self
+    }
+
+    /// Sets the region of requests that name none. Default: they go through no proxy.
+    pub fn default_region(mut self, name: impl Into<String>) -> Self {
+        self.default = Some(name.into());
+        self
+    }
+
+    /// Sets how a new resource finds out, before its first lease, whether its proxy works.
+    /// Default: it does not ask. A probe that fails is a failed creation.
+    pub fn probe(mut self, probe: impl ProxyProbe) -> Self {
+        self.probe = Some(Box::new(probe));
+        self
+    }
+
+    /// Sets how long a probe may take. Default: 5 s.
+    pub fn probe_timeout(mut self, timeout: Duration) -> Self {
+        self.probe_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a proxy is taken out when it fails; this doubles with each failure after it
+    /// was let back in. Default: 5 s.
+    pub fn backoff(mut self, backoff: Duration) -> Self {
+        self.backoff.first = backoff;
+        self
+    }
+
+    /// Sets how long a proxy is taken out at most. Default: 5 min.
+    pub fn max_backoff(mut self, backoff: Duration) -> Self {
+        self.backoff.longest = backoff;
+        self
+    }
+
+    /// Sets how many failures in a row take a proxy out. Default: 1, since a failure is reported
+    /// only where the proxy itself is at fault.
+    pub fn failure_threshold(mut self, failures: u32) -> Self {
+        self.backoff.threshold = failures;
+        self
+    }
+
+    /// Checks the regions.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Name`], [`PolicyError::NoProxies`], [`PolicyError::MinAboveMax`],
+    /// [`PolicyError::Setting`], or [`PolicyError::Unknown`] for a fallback or default region that
+    /// is not there.
+    pub fn build(self) -> Result<GeoProxy, PolicyError> {
+        self.validate()?;
+        let backoff = self.backoff;
+        let states: rustc_hash::FxHashMap<Arc<str>, RegionState> = self
+            .regions
+            .into_iter()
+            .map(|(name, region)| {
+                let name: Arc<str> = name.into();
+                (name.clone(), RegionState::new(name, region, backoff))
+            })
+            .collect();
+        Ok(GeoProxy {
+            inner: Arc::new(Inner {
+                announce: Announce::new(states.values().map(RegionState::home)),
+                regions: states,
+                default: self.default.map(Into::into),
+                probe: self.probe,
+                probe_timeout: self.probe_timeout,
+            }),
+        })
+    }
+
+    fn validate(&self) -> Result<(), PolicyError> {
+        let zero = [
+            ("probe_timeout", self.probe_timeout.is_zero()),
+            ("backoff", self.backoff.first.is_zero()),
+            ("failure_threshold", self.backoff.threshold == 0),
+        ];
+        if let Some((setting, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(PolicyError::Setting { setting, why: "must not be zero" });
+        }
+        if self.backoff.longest < self.backoff.first {
+            let why = "must not be shorter than backoff";
+            return Err(PolicyError::Setting { setting: "max_backoff", why });
+        }
+        let is_there = |name: &String| self.regions.iter().any(|(held, _)| held == name);
+        for (name, region) in &self.regions {
+            check_name(LABEL, name)?;
+            if region.proxies.is_empty() {
+                return Err(PolicyError::NoProxies { region: name.clone() });
+            }
+            if let Some(missing) = region.fallback.iter().find(|name| !is_there(name)) {
+                return Err(unknown(LABEL, missing));
+            }
+            match region.max {
+                Some(0) => {
+                    let setting = "max_size of a region";
+                    return Err(PolicyError::Setting { setting, why: "must not be zero" });
+                }
+                Some(max) if region.min > max => {
+                    let (name, min) = (name.clone(), region.min);
+                    return Err(PolicyError::MinAboveMax { kind: LABEL, name, min, max });
+                }
+                _ => {}
+            }
+        }
+        match &self.default {
+            Some(default) if !is_there(default) => Err(unknown(LABEL, default)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Finds out whether a proxy works.
+///
+/// [`GeoProxy`] asks it from the pool's creating task, for each new resource of a
+/// region before its first lease, and gives it the
+/// [probe timeout](GeoProxyBuilder::probe_timeout). An error takes the proxy out and fails
+/// the creation; the next one goes through another proxy. It may be dropped at any await.
+///
+/// An async closure is a probe too.
+///
+/// # Examples
+///
+/// ```
+/// use pool_policies::{GeoProxy, Proxy, ProxyAssignment, Region};
+///
+/// # fn main() -> Result<(), pool_policies::PolicyError> {
+/// let policy = GeoProxy::builder()
+///     .region("eu", Region::new().proxy(Proxy::parse("http://eu-1.example:8080")?))
+///     .probe(|proxy: ProxyAssignment| async move {
+///         match proxy.proxy().host() {
+///             "eu-1.example" => Ok(()),
+///             other => Err(format!("{other} is not known here").into()),
+///         }
+///     })
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait ProxyProbe: Send + Sync + 'static {
+    /// Proves that the proxy works, or says why it does not.
+    async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), BoxError>;
+}
+
+#[async_trait]
+impl<F, R> ProxyProbe for F
+where
+    F: Fn(ProxyAssignment) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), BoxError>> + Send,
+{
+    async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), BoxError> {
+        self(proxy.clone()).await
+    }
+}
+
+impl fmt::Debug for dyn ProxyProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProxyProbe")
+    }
+}
+
+/// A probe that opens a TCP connection to the proxy, and closes it.
+///
+/// It finds the proxies that are down or out of reach, not those that refuse the credentials.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectProbe;
+
+#[async_trait]
+impl ProxyProbe for ConnectProbe {
+    async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), BoxError> {
+        let proxy = proxy.proxy();
+        let connected: io::Result<TcpStream> =
+            TcpStream::connect((proxy.host(), proxy.port())).await;
+        Ok(connected.map(drop)?)
     }
 }

@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use crate::PolicyError;
 
-/// The address of a proxy, and what it wants to hear before it serves.
+/// The address of a proxy, and the credentials that it requires.
 ///
 /// Neither `Display` nor `Debug` show the user name or the password.
 ///
@@ -43,7 +43,7 @@ pub enum ProxyScheme {
 }
 
 impl ProxyScheme {
-    /// The scheme as it stands in an address.
+    /// Returns the scheme as it stands in an address.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -129,25 +129,26 @@ impl Proxy {
         self.scheme
     }
 
-    /// Its host name, or its IP address without brackets.
+    /// Returns its host name, or its IP address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its port.
+    /// Returns its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The user name that it wants.
+    /// Returns the user name that it requires.
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         self.username.as_deref()
     }
 
-    /// The password that it wants; there is one, if only an empty one, where there is a user name.
+    /// Returns the password that it requires; there is one, if only an empty one, where there is a
+    /// user name.
     #[must_use]
     pub fn password(&self) -> Option<&SecretString> {
         self.password.as_ref()

@@ -1,11 +1,6 @@
-mod builder;
 mod directory;
-mod entry;
-mod instance;
 mod profile;
 mod store;
-mod template;
-mod tree;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,18 +10,14 @@ use pool_core::{
     Adjustment, BoxError, Class, Driver, Limits, Meta, Policy, Rejection, RejectionKind, Request,
     Stats, Verdict,
 };
-use rustc_hash::FxHashMap;
-
-use crate::announce::Announce;
-use crate::{PolicyError, name};
-pub use builder::ProfilesBuilder;
-use entry::Entry;
-pub use instance::ProfileInstance;
+use profile::{Entry, LABEL};
 pub use profile::{Profile, ProfileMode};
+use rustc_hash::FxHashMap;
+pub use store::ProfileInstance;
 use store::Store;
 
-/// The label of requests, and of classes, that names a profile.
-const LABEL: &str = "profile";
+use crate::part::{Announce, check_name, shorten, unknown};
+use crate::{PolicyError, geo_proxy};
 
 /// A spec that can be told which profile directory a new resource shall use.
 ///
@@ -52,7 +43,7 @@ const LABEL: &str = "profile";
 /// }
 /// ```
 pub trait ProfileSpec {
-    /// The new resource uses this directory, and nothing else does.
+    /// Hands over the directory that the new resource uses, and nothing else does.
     fn set_profile(&mut self, instance: ProfileInstance);
 }
 
@@ -127,11 +118,11 @@ pub trait ProfileSpec {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Profiles {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     store: Store,
     /// Ordered by name: looked up twice per acquire, where a few comparisons beat a hash.
     named: Vec<(Arc<str>, Entry)>,
@@ -164,10 +155,10 @@ impl Profiles {
     /// [`PolicyError::Unknown`], [`PolicyError::ProfileBusy`] or [`PolicyError::Disk`].
     pub fn claim(&self, profile: &str) -> Result<ProfileInstance, PolicyError> {
         let (name, max) = self
-            .shared
+            .inner
             .with(profile, |entry| (entry.name().clone(), entry.profile.instances()))
-            .ok_or_else(|| PolicyError::unknown(LABEL, profile))?;
-        self.shared.store.persistent(&name, max)
+            .ok_or_else(|| unknown(LABEL, profile))?;
+        self.inner.store.persistent(&name, max)
     }
 
     /// Makes the present content of an instance what every lease of its profile starts from in
@@ -185,13 +176,13 @@ impl Profiles {
     ///
     /// When dropped, the saving goes on in the background.
     pub async fn save_template(&self, instance: &ProfileInstance) -> Result<(), PolicyError> {
-        let (shared, instance) = (self.shared.clone(), instance.clone());
-        let save = move || shared.store.save_template(&instance);
+        let (inner, instance) = (self.inner.clone(), instance.clone());
+        let save = move || inner.store.save_template(&instance);
         tokio::task::spawn_blocking(save).await.map_err(|_| PolicyError::RuntimeGone)?
     }
 }
 
-impl Shared {
+impl Inner {
     /// Calls `f` with a profile that exists.
     fn with<T>(&self, name: &str, f: impl FnOnce(&Entry) -> T) -> Option<T> {
         if let Ok(at) = self.named.binary_search_by(|(held, _)| (**held).cmp(name)) {
@@ -204,11 +195,11 @@ impl Shared {
     /// Makes a profile because somebody asked for it, if that is allowed.
     fn make(&self, name: &str) -> Result<Arc<Entry>, Rejection> {
         let Some(on_demand) = &self.on_demand else {
-            let name = name::shorten(name);
+            let name = shorten(name);
             let message = format!("there is no profile {name:?}");
             return Err(Rejection::new(RejectionKind::Unknown, "unknown_profile", message));
         };
-        name::check(LABEL, name).map_err(|error| {
+        check_name(LABEL, name).map_err(|error| {
             Rejection::new(RejectionKind::Invalid, "invalid_profile", error.to_string())
         })?;
         let mut made = on_demand.made.write().unwrap_or_else(PoisonError::into_inner);
@@ -237,7 +228,7 @@ where
     }
 
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
-        let name = match (request.labels.value(LABEL), &self.shared.default) {
+        let name = match (request.labels.value(LABEL), &self.inner.default) {
             (Some(name), _) => name,
             (None, None) => return Ok(()),
             (None, Some(default)) => {
@@ -246,9 +237,9 @@ where
             }
         };
         // The label that the entry adds is only cloned here, since `name` borrows the request.
-        let region = match self.shared.with(name, |entry| entry.region().cloned()) {
+        let region = match self.inner.with(name, |entry| entry.region().cloned()) {
             Some(region) => region,
-            None => self.shared.make(name)?.region().cloned(),
+            None => self.inner.make(name)?.region().cloned(),
         };
         if let Some((label, region)) = region
             && request.get(&label).is_none()
@@ -260,41 +251,159 @@ where
 
     fn classify(&self, request: &Request, class: &mut Class) {
         if let Some(name) = request.get(LABEL) {
-            self.shared.with(name, |entry| entry.part.join(class));
+            self.inner.with(name, |entry| entry.part.join(class));
         }
     }
 
     fn limit(&self, class: &Class) -> Option<Limits> {
-        self.shared.with(class.get(LABEL)?, |entry| entry.limits(class))
+        self.inner.with(class.get(LABEL)?, |entry| entry.limits(class))
     }
 
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
         let Some(name) = class.get(LABEL) else { return Ok(()) };
         let (name, mode, max) = self
-            .shared
+            .inner
             .with(name, |entry| {
                 (entry.name().clone(), entry.profile.mode, entry.profile.instances())
             })
-            .ok_or_else(|| PolicyError::unknown(LABEL, name))?;
+            .ok_or_else(|| unknown(LABEL, name))?;
         spec.set_profile(match mode {
-            ProfileMode::Persistent => self.shared.store.persistent(&name, max)?,
-            ProfileMode::Template => self.shared.store.copy(&name)?,
+            ProfileMode::Persistent => self.inner.store.persistent(&name, max)?,
+            ProfileMode::Template => self.inner.store.copy(&name)?,
         });
         Ok(())
     }
 
     fn released(&self, meta: &Meta) -> Verdict {
-        if !self.shared.any_template {
+        if !self.inner.any_template {
             return Verdict::Keep;
         }
         let is_template = |entry: &Entry| entry.profile.mode == ProfileMode::Template;
-        match meta.class.get(LABEL).and_then(|name| self.shared.with(name, is_template)) {
+        match meta.class.get(LABEL).and_then(|name| self.inner.with(name, is_template)) {
             Some(true) => Verdict::Discard,
             _ => Verdict::Keep,
         }
     }
 
     fn tick(&self, _: &Stats) -> Vec<Adjustment> {
-        self.shared.announce.take()
+        self.inner.announce.take()
+    }
+}
+
+/// Names the profiles of a [`Profiles`] policy.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ProfilesBuilder {
+    root: PathBuf,
+    named: Vec<(String, Profile)>,
+    on_demand: Option<Profile>,
+    on_demand_limit: usize,
+    default: Option<String>,
+}
+
+impl ProfilesBuilder {
+    fn new(root: PathBuf) -> Self {
+        Self { root, named: Vec::new(), on_demand: None, on_demand_limit: 256, default: None }
+    }
+
+    /// Adds a profile, or replaces the one of that name.
+    ///
+    /// A name has up to 64 letters, digits, dots, dashes and underscores of ASCII, and begins
+    /// with a letter or a digit.
+    pub fn profile(mut self, name: impl Into<String>, profile: Profile) -> Self {
+        let name = name.into();
+        self.named.retain(|(held, _)| *held != name);
+        self.named.push((name, profile));
+        self
+    }
+
+    /// Makes a profile like this one for each new name that somebody asks for. Default: such a
+    /// request is refused. A minimum of such a profile is kept from its first request on.
+    pub fn on_demand(mut self, like: Profile) -> Self {
+        self.on_demand = Some(like);
+        self
+    }
+
+    /// Sets how many profiles are made on demand; more are refused with the code
+    /// `too_many_profiles`, since each of them holds memory and a directory. Default: 256.
+    pub fn on_demand_limit(mut self, limit: usize) -> Self {
+        self.on_demand_limit = limit;
+        self
+    }
+
+    /// Sets the profile of requests that name none. Default: they get a resource of no profile.
+    pub fn default_profile(mut self, name: impl Into<String>) -> Self {
+        self.default = Some(name.into());
+        self
+    }
+
+    /// Checks the profiles, makes the root if it is not there, and removes copies that a process
+    /// which is no longer alive has left under it.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::Name`], [`PolicyError::MinAboveMax`], [`PolicyError::Setting`],
+    /// [`PolicyError::Unknown`] for a default profile that is not there, or
+    /// [`PolicyError::Disk`].
+    pub fn build(self) -> Result<Profiles, PolicyError> {
+        for (name, profile) in &self.named {
+            check_name(LABEL, name)?;
+            validate(name, profile)?;
+        }
+        if let Some(like) = &self.on_demand {
+            validate("on_demand", like)?;
+        }
+        if let Some(default) = &self.default
+            && self.named.iter().all(|(name, _)| name != default)
+        {
+            return Err(unknown(LABEL, default));
+        }
+        let store = Store::open(&self.root)?;
+        let any_template = self
+            .named
+            .iter()
+            .map(|(_, profile)| profile)
+            .chain(&self.on_demand)
+            .any(|profile| profile.mode == ProfileMode::Template);
+        let mut named: Vec<(Arc<str>, Entry)> = self
+            .named
+            .into_iter()
+            .map(|(name, profile)| {
+                let name: Arc<str> = name.into();
+                (name.clone(), Entry::new(name, profile))
+            })
+            .collect();
+        named.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let inner = Inner {
+            store,
+            announce: Announce::new(named.iter().map(|(_, entry)| entry.home())),
+            named,
+            on_demand: self.on_demand.map(|like| OnDemand {
+                like,
+                limit: self.on_demand_limit,
+                made: RwLock::default(),
+            }),
+            default: self.default.map(Into::into),
+            any_template,
+        };
+        Ok(Profiles { inner: Arc::new(inner) })
+    }
+}
+
+fn validate(name: &str, profile: &Profile) -> Result<(), PolicyError> {
+    if let Some(region) = &profile.region {
+        check_name(geo_proxy::LABEL, region)?;
+    }
+    match profile.limit() {
+        Some(0) => {
+            Err(PolicyError::Setting { setting: "max_size of a profile", why: "must not be zero" })
+        }
+        Some(max) if profile.min > max => Err(PolicyError::MinAboveMax {
+            kind: LABEL,
+            name: name.to_owned(),
+            min: profile.min,
+            max,
+        }),
+        _ => Ok(()),
     }
 }
