@@ -231,9 +231,8 @@ impl<R> State<R> {
         // Callers read the clock before they got the lock: among them, the lock decides who came
         // first.
         self.latest = self.latest.max(now);
-        let at = self.latest + asked.handicap;
-        let rank =
-            Rank { at: at.checked_sub(asked.waited).unwrap_or(at), sequence: self.next_sequence };
+        let at = asked.backdate(self.latest + asked.handicap);
+        let rank = Rank { at, sequence: self.next_sequence };
         self.next_sequence += 1;
         let (creates, links) = (asked.creates, Links::default());
         let waiter = self.waiters.insert(Waiter { ticket, class, rank, links, group, creates });

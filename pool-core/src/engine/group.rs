@@ -176,7 +176,10 @@ impl<R> State<R> {
     /// Notes that the lease of a slot has ended: its group may have another. What idles goes to it
     /// when it is decided what becomes of the resource, at the next [`pump`](Self::pump).
     pub(super) fn let_go(&mut self, index: usize) {
-        let Some(id) = self.slots[index].group.take() else { return };
+        let group = &mut self.slots[index].group;
+        // A write that changes nothing would still take the line away from the other cores.
+        let Some(id) = *group else { return };
+        *group = None;
         self.groups.leased -= 1;
         self.groups.relieved.push(id);
         let state = &mut self.groups[id];
@@ -220,6 +223,9 @@ impl<R> State<R> {
     /// Notes which groups the line of a class has forgotten.
     #[inline]
     pub(super) fn settle_groups(&mut self, class: ClassId) {
+        if !self.classes[class].waiters.has_gone() {
+            return;
+        }
         for id in self.classes[class].waiters.take_gone() {
             self.groups[id].classes.remove(&class);
             self.forget_group(id);

@@ -176,9 +176,14 @@ impl Line {
         }
     }
 
+    /// Returns `true` if the line has forgotten groups since it was asked last.
+    #[inline]
+    pub(super) fn has_gone(&self) -> bool {
+        matches!(self, Self::Shared(shares) if !shares.gone.is_empty())
+    }
+
     /// Returns the groups that the line has forgotten since it was asked last, and becomes one
     /// queue again if none is left. Called after every change.
-    #[inline]
     pub(super) fn take_gone(&mut self) -> Vec<GroupId> {
         let Self::Shared(shares) = self else { return Vec::new() };
         let gone = std::mem::take(&mut shares.gone);

@@ -51,6 +51,9 @@ pub(crate) struct SlotRef {
 }
 
 /// One resource in whatever state. As long as a slot exists it counts towards `max_size`.
+///
+/// What every lease changes stands in its first cache line, what every lease reads in the second,
+/// and the rest behind them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Slot<R> {
@@ -60,15 +63,15 @@ pub(super) struct Slot<R> {
     pub(super) uses: u64,
     pub(super) id: ResourceId,
     pub(super) class: ClassId,
-    pub(super) created_at: Instant,
     pub(super) expires_at: Option<Instant>,
-    pub(super) last_check: Option<(Instant, Duration)>,
     /// Set when it must be closed as soon as it is back in the pool's hands.
     pub(super) doomed: Option<CloseReason>,
     /// The group of its holder, as long as it is leased.
     pub(super) group: Option<GroupId>,
     /// Counted in the class's `retiring`: it will go soon, so it no longer counts as stock.
     pub(super) retiring: bool,
+    pub(super) created_at: Instant,
+    pub(super) last_check: Option<(Instant, Duration)>,
 }
 
 /// Location of the resource: in the engine while idle, in the ticket of its waiter until that is
@@ -170,6 +173,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) acquired_at: &'static Location<'static>,
 }
 
+impl Asked<'_> {
+    /// Returns `at`, less the time that the request had waited before it came here.
+    #[inline]
+    pub(super) fn backdate(&self, at: Instant) -> Instant {
+        if self.waited.is_zero() { at } else { at.checked_sub(self.waited).unwrap_or(at) }
+    }
+}
+
 /// A request that waits, held by its caller and by the engine.
 ///
 /// The engine puts the answer in under the lock of the pool, so that whoever holds that may rely
@@ -203,7 +214,7 @@ impl<R> Ticket<R> {
     pub(crate) fn new(asked: &Asked<'_>, now: Instant, waker: Waker) -> Self {
         Self {
             priority: asked.priority,
-            enqueued_at: now.checked_sub(asked.waited).unwrap_or(now),
+            enqueued_at: asked.backdate(now),
             expires_at: asked.expires_at,
             acquired_at: asked.acquired_at,
             labels: asked.labels.clone(),
