@@ -5,14 +5,14 @@
 //! ```
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use browser_pool_examples::Rooms;
 use pool_core::{
-    Class, Driver, Event, Limits, Meta, Policy, Pool, Rejection, RejectionKind, Reporter, Request,
-    Verdict, async_trait,
+    Class, Driver, Event, Limits, Meta, Policy, Pool, Rejection, RejectionKind, Request, Verdict,
+    async_trait,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -105,20 +105,6 @@ impl<D: Driver> Policy<D> for Tenants {
 }
 
 // ---- What they are good for ------------------------------------------------------------------
-
-/// A driver of nothing much: policies work with any.
-struct Rooms;
-
-#[async_trait]
-impl Driver for Rooms {
-    type Spec = ();
-    type Resource = ();
-    type Error = Infallible;
-
-    async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -4,11 +4,11 @@
 //! cargo run --example priorities
 //! ```
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
 
-use pool_core::{Driver, Meta, Pool, Reporter, Request, async_trait};
+use browser_pool_examples::Rooms;
+use pool_core::{Pool, Request};
 use pool_policies::Priority;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -17,30 +17,17 @@ use tokio::time::{Instant, sleep};
 /// impatient.
 const STEP: Duration = Duration::from_millis(50);
 
-struct Clerks;
-
-#[async_trait]
-impl Driver for Clerks {
-    type Spec = ();
-    type Resource = ();
-    type Error = Infallible;
-
-    async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
 // One thread, so that the requests of this program come in the order in which it spawns them.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let pool = Pool::builder(Clerks).policy(Priority::new().step(STEP)).max_size(1).build()?;
+    let pool = Pool::builder(Rooms).policy(Priority::new().step(STEP)).max_size(1).build()?;
     the_urgent_go_first(&pool).await?;
     nobody_starves(&pool).await?;
     Ok(())
 }
 
 /// Five crawlers are in the queue when a customer comes.
-async fn the_urgent_go_first(pool: &Pool<Clerks>) -> Result<(), Box<dyn Error>> {
+async fn the_urgent_go_first(pool: &Pool<Rooms>) -> Result<(), Box<dyn Error>> {
     let taken = pool.acquire().await?;
     let mut served = JoinSet::new();
     for crawler in 1..=5 {
@@ -61,7 +48,7 @@ async fn the_urgent_go_first(pool: &Pool<Clerks>) -> Result<(), Box<dyn Error>> 
 }
 
 /// Customers come faster than they can be served, for ever. A crawler gets its turn all the same.
-async fn nobody_starves(pool: &Pool<Clerks>) -> Result<(), Box<dyn Error>> {
+async fn nobody_starves(pool: &Pool<Rooms>) -> Result<(), Box<dyn Error>> {
     let (begun, mut served) = (Instant::now(), JoinSet::new());
     let taken = pool.acquire().await?;
     ask(&mut served, pool, 9, "crawler".to_owned());
@@ -89,11 +76,11 @@ async fn nobody_starves(pool: &Pool<Clerks>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Stands in the queue, holds a clerk for 20 ms, and answers with the name.
-fn ask(served: &mut JoinSet<String>, pool: &Pool<Clerks>, priority: u8, name: String) {
+/// Stands in the queue, holds a room for 20 ms, and answers with the name.
+fn ask(served: &mut JoinSet<String>, pool: &Pool<Rooms>, priority: u8, name: String) {
     let pool = pool.clone();
     served.spawn(async move {
-        let _clerk = pool.acquire_with(Request::new().priority(priority)).await;
+        let _room = pool.acquire_with(Request::new().priority(priority)).await;
         sleep(Duration::from_millis(20)).await;
         name
     });

@@ -7,14 +7,12 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pool_core::{
-    Driver, Event, Labels, Meta, Policy, Pool, Reporter, Request, ResourceId, async_trait,
-};
+use browser_pool_examples::Rooms;
+use pool_core::{Driver, Event, Labels, Policy, Pool, Request, ResourceId, async_trait};
 use tokio::time::sleep;
 
 /// What is known of one tenant.
@@ -58,20 +56,6 @@ impl<D: Driver> Policy<D> for TenantReport {
             }
             _ => {}
         }
-    }
-}
-
-/// A driver of nothing much: policies work with any.
-struct Rooms;
-
-#[async_trait]
-impl Driver for Rooms {
-    type Spec = ();
-    type Resource = ();
-    type Error = Infallible;
-
-    async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<(), Infallible> {
-        Ok(())
     }
 }
 

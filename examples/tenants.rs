@@ -6,28 +6,14 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pool_core::{AcquireError, Driver, Meta, Pool, Reporter, Request, async_trait};
+use browser_pool_examples::Rooms;
+use pool_core::{AcquireError, Pool, Request};
 use pool_policies::{Priority, Tenant, Tenants};
 use tokio::time::sleep;
-
-/// A driver of nothing much: policies work with any.
-struct Rooms;
-
-#[async_trait]
-impl Driver for Rooms {
-    type Spec = ();
-    type Resource = ();
-    type Error = Infallible;
-
-    async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
 
 /// Leases of each tenant so far.
 type Count = Arc<Mutex<BTreeMap<&'static str, u32>>>;

@@ -1,9 +1,12 @@
-//! What the examples have in common: a site to visit, so that they run offline.
+//! The common parts of the examples: a site to visit, so that they run offline, and a driver for
+//! those that are about policies alone.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
 
 use axum::Router;
+use pool_core::{Driver, Meta, Reporter, async_trait};
 use tokio::net::TcpListener;
 
 /// The code in the guides compiles, and runs where it needs no Chromium.
@@ -22,7 +25,7 @@ mod guides {
     struct PoolChrome;
 }
 
-/// Serves a site on a free port of loopback until the program ends, and says where.
+/// Serves a site on a free port of loopback until the program ends, and returns its address.
 ///
 /// # Errors
 ///
@@ -32,4 +35,19 @@ pub async fn serve(site: Router) -> io::Result<String> {
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, site).await });
     Ok(url)
+}
+
+/// A driver of nothing much: policies work with any.
+#[derive(Debug)]
+pub struct Rooms;
+
+#[async_trait]
+impl Driver for Rooms {
+    type Spec = ();
+    type Resource = ();
+    type Error = Infallible;
+
+    async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<(), Infallible> {
+        Ok(())
+    }
 }
