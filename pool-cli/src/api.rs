@@ -195,6 +195,10 @@ pub struct Tenant {
     pub leases: u64,
     /// Requests of it that got no lease.
     pub failures: u64,
+    /// Those of them that its own limit of leases kept waiting for too long.
+    pub full: u64,
+    /// Those of them that its own limit of waiters refused at once.
+    pub queue_full: u64,
     /// Time for which it held browsers.
     pub browser_seconds: f64,
 }

@@ -270,6 +270,9 @@ async fn usage_is_by_tenant_and_kept_over_restarts() {
         r#"browserpool_tenant_leases_max{pool="default",tenant="ada"} 1"#,
         r#"browserpool_tenant_failures_total{pool="default",tenant="ada"} 1"#,
         r#"browserpool_tenant_acquires_total{pool="default",tenant="ada"} 1"#,
+        r#"browserpool_tenant_share{pool="default",tenant="ben"} 1"#,
+        r#"browserpool_tenant_refused_total{pool="default",tenant="ada",reason="tenant_full"} 1"#,
+        r#"browserpool_tenant_refused_total{pool="default",tenant="ben",reason="tenant_full"} 0"#,
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
@@ -293,6 +296,44 @@ async fn alerts_name_the_tenants_of_the_configuration() {
     assert_eq!(pool.refused("/?token=ada-token&region=eu").await.0, 403);
     let call = hooks.next().await;
     assert_eq!((call.path.as_str(), &call.body["tenants"]["ada"]), ("/reject", &1.into()));
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_removed_waits_for_nothing_in_the_metrics() {
+    let mut config = Config::default();
+    let pool = start(|with| {
+        with.pool.max_size = 1;
+        tenant(with, "ada", |_| ());
+        tenant(with, "ben", |_| ());
+        config = with.clone();
+    })
+    .await;
+    let _held = connect(&pool, "ada-token", "").await;
+    let numbers = async |line: &str| {
+        let text = get(&pool, OPERATOR, "/metrics").await.body;
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    };
+    numbers(r#"browserpool_tenant_leases{pool="default",tenant="ada"} 1"#).await;
+    config.tenants.remove("ada");
+    pool.gateway.set_settings(Settings::new(&config).expect("it is right"));
+    numbers(r#"browserpool_tenant_leases{pool="default",tenant="ada"} 0"#).await;
+    numbers(r#"browserpool_tenant_share{pool="default",tenant="ada"} 0"#).await;
+    numbers(r#"browserpool_tenant_share{pool="default",tenant="ben"} 1"#).await;
+}
+
+#[tokio::test]
+async fn kernels_acquire_says_429_at_the_tenants_own_limit_and_204_where_the_pool_is_full() {
+    let pool = two(2).await;
+    let acquire = "/browser_pools/default/acquire";
+    let soon = r#"{"acquire_timeout_seconds":0.1}"#;
+    let _adas = post(&pool, "ada-token", acquire, soon).await.json();
+    let full = post(&pool, "ada-token", acquire, soon).await;
+    assert_eq!((full.status, full.code().as_str()), (429, "tenant_full"), "{}", full.body);
+    assert!(full.head.to_ascii_lowercase().contains("retry-after: "), "{}", full.head);
+    let problem = full.json();
+    assert_eq!((&problem["held"], &problem["limit"]), (&1.into(), &1.into()), "{problem}");
+    let _bens = post(&pool, "ben-token", acquire, soon).await.json();
+    assert_eq!(post(&pool, "ben-token", acquire, soon).await.status, 204, "nothing is free");
 }
 
 #[tokio::test]

@@ -40,11 +40,11 @@ def ask(port, path, method="GET", body=None):
 class Lease:
     """A WebSocket to a browser, with just enough of the protocol for one command at a time."""
 
-    def __init__(self, port, path):
+    def __init__(self, port, path, token=TOKEN):
         self.stream = socket.create_connection(("127.0.0.1", port), PATIENCE)
         key = base64.b64encode(os.urandom(16)).decode()
         self.stream.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n"
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: {key}\r\n\r\n".encode()
         )

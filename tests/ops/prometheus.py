@@ -41,7 +41,10 @@ def main(promtool, prometheus, pool_cli):
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bp-")))
         stack.enter_context(logs(folder))
-        config = "[pool]\nmin_size = 1\nmax_size = 2\nhealth_check_interval = \"1s\"\n"
+        config = (
+            "[pool]\nmin_size = 1\nmax_size = 2\nhealth_check_interval = \"1s\"\n"
+            "[tenants.ada]\ntoken = \"ada-token\"\nmax_leases = 1\n[tenants.ben]\ntoken = \"ben-token\"\n"
+        )
         pool, port = start_pool(stack, "pool", pool_cli, folder, config)
         metrics = ask(port, "/metrics")[1]
         subprocess.run([promtool, "check", "metrics"], input=metrics, text=True, check=True)
@@ -77,7 +80,10 @@ def main(promtool, prometheus, pool_cli):
             lease.close()
             # So that the leases are in more than one scrape.
             time.sleep(1)
-        until("all leases are counted", lambda: value('browserpool_acquires_total{outcome="granted"} >= 4'))
+        held = Lease(port, "/", "ada-token")
+        assert "Chrome" in held.browser()
+        until("all leases are counted", lambda: value('browserpool_acquires_total{outcome="granted"} >= 5'))
+        until("the tenant's are too", lambda: value('browserpool_tenant_leases{tenant="ada"} == 1'))
         shown = 0
         for title, query in queries():
             found = value(query)
@@ -93,6 +99,7 @@ def main(promtool, prometheus, pool_cli):
             assert rule["health"] == "ok", rule
             assert rule["state"] == "inactive", f"{rule['name']} is {rule['state']} of a pool that is well"
         samples = sum(line.startswith("browserpool_") for line in metrics.splitlines())
+        held.close()
         print(f"{samples} samples, {shown} queries of the dashboard and {len(rules())} alerts are in order")
 
 

@@ -121,7 +121,7 @@ impl Gateway {
         acquire.record("outcome", leased.as_ref().map_or_else(outcome, |_| "granted"));
         drop(acquire);
         let leased = leased.map_err(|error| {
-            self.usage.failed(self.books_of(tenant.as_deref()));
+            self.usage.failed(self.books_of(tenant.as_deref()), &error);
             let problem = refusal(&error, self.history.release_rate());
             debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
             match error {

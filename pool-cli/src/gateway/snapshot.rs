@@ -154,6 +154,8 @@ impl Gateway {
                 share: tenant.config.share,
                 leases: used.leases,
                 failures: used.failures,
+                full: used.full,
+                queue_full: used.queue_full,
                 browser_seconds: used.browser_ms as f64 / 1000.0,
             }
         };

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
+use pool_core::AcquireError;
 use serde::{Deserialize, Serialize};
 
 use super::lease::{ClientLease, Use};
@@ -30,6 +31,10 @@ pub(super) struct Used {
     pub(super) bytes_out: u64,
     /// Requests that got no lease.
     pub(super) failures: u64,
+    /// Those of them that its own limit of leases kept waiting for too long.
+    pub(super) full: u64,
+    /// Those of them that its own limit of waiters refused at once.
+    pub(super) queue_full: u64,
 }
 
 impl Used {
@@ -40,6 +45,8 @@ impl Used {
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.failures += other.failures;
+        self.full += other.full;
+        self.queue_full += other.queue_full;
     }
 }
 
@@ -98,8 +105,10 @@ impl Usage {
     }
 
     /// Notes that a request got no lease.
-    pub(super) fn failed(&self, tenant: Option<&str>) {
-        self.add(tenant, Used { failures: 1, ..Used::default() });
+    pub(super) fn failed(&self, tenant: Option<&str>, error: &AcquireError) {
+        let full = u64::from(matches!(error, AcquireError::GroupFull { .. }));
+        let queue_full = u64::from(matches!(error, AcquireError::GroupQueueFull { .. }));
+        self.add(tenant, Used { failures: 1, full, queue_full, ..Used::default() });
     }
 
     /// Takes in what a session has used since the last time.

@@ -1,4 +1,6 @@
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
@@ -430,13 +432,18 @@ impl<T, const N: usize> Family<T, N> {
 }
 
 /// The series with a label `tenant`, of which there are as many as the configuration has tenants.
-pub(super) struct TenantSeries(PrometheusRecorder);
+pub(super) struct TenantSeries {
+    recorder: PrometheusRecorder,
+    /// Tenants that have series, which are never taken back.
+    known: Mutex<BTreeSet<String>>,
+}
 
 impl TenantSeries {
     pub(super) fn new(recorder: PrometheusRecorder) -> Self {
         let gauges = [
             ("browserpool_tenant_leases", "Leases that a tenant has."),
             ("browserpool_tenant_leases_max", "Leases that a tenant may have; -1 for any number."),
+            ("browserpool_tenant_share", "Share of a tenant; 0 for one that was removed."),
             ("browserpool_tenant_pending_requests", "Clients of a tenant that wait."),
             ("browserpool_tenant_browser_seconds", "Time for which a tenant has held browsers."),
         ];
@@ -446,32 +453,56 @@ impl TenantSeries {
         let counters = [
             ("browserpool_tenant_acquires_total", "Leases that a tenant has had."),
             ("browserpool_tenant_failures_total", "Requests of a tenant that got no lease."),
+            (
+                "browserpool_tenant_refused_total",
+                "Requests of a tenant that got no lease because of its own limits.",
+            ),
         ];
         for (name, help) in counters {
             recorder.describe_counter(KeyName::from(name), None, help.into());
         }
-        Self(recorder)
+        Self { recorder, known: Mutex::default() }
     }
 
     pub(super) fn set(&self, tenants: &[Tenant]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a reload has removed would stand there as it was for ever, and keep its alerts firing.
+        for gone in known.iter().filter(|name| tenants.iter().all(|held| held.name != **name)) {
+            for name in [
+                "browserpool_tenant_leases",
+                "browserpool_tenant_share",
+                "browserpool_tenant_pending_requests",
+            ] {
+                let key = Key::from_parts(name, vec![Label::new("tenant", gone.clone())]);
+                self.recorder.register_gauge(&key, &METADATA).set(0.0);
+            }
+        }
         for tenant in tenants {
-            let key = |name: &'static str| {
-                Key::from_parts(name, vec![Label::new("tenant", tenant.name.clone())])
-            };
+            known.insert(tenant.name.clone());
+            let label = || Label::new("tenant", tenant.name.clone());
+            let key = |name: &'static str| Key::from_parts(name, vec![label()]);
             let most = tenant.max_leases.map_or(-1.0, |max| max as f64);
             for (name, value) in [
                 ("browserpool_tenant_leases", tenant.leased as f64),
                 ("browserpool_tenant_leases_max", most),
+                ("browserpool_tenant_share", tenant.share),
                 ("browserpool_tenant_pending_requests", tenant.waiting as f64),
                 ("browserpool_tenant_browser_seconds", tenant.browser_seconds),
             ] {
-                self.0.register_gauge(&key(name), &METADATA).set(value);
+                self.recorder.register_gauge(&key(name), &METADATA).set(value);
             }
             for (name, count) in [
                 ("browserpool_tenant_acquires_total", tenant.leases),
                 ("browserpool_tenant_failures_total", tenant.failures),
             ] {
-                self.0.register_counter(&key(name), &METADATA).absolute(count);
+                self.recorder.register_counter(&key(name), &METADATA).absolute(count);
+            }
+            for (reason, count) in
+                [("tenant_full", tenant.full), ("tenant_queue_full", tenant.queue_full)]
+            {
+                let labels = vec![label(), Label::new("reason", reason)];
+                let key = Key::from_parts("browserpool_tenant_refused_total", labels);
+                self.recorder.register_counter(&key, &METADATA).absolute(count);
             }
         }
     }

@@ -112,7 +112,9 @@ fn yes() -> bool {
     true
 }
 
-/// 204 when the wait was over before there was a browser, so that clients poll again.
+/// Leases a browser. Answers 204 when the wait was over before one was free, so that clients poll
+/// again, but 429 when it was their own tenant's limit that kept them waiting: no browser that others
+/// give back is for them, so they are told what they hold instead.
 pub(in crate::gateway) async fn acquire(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
