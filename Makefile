@@ -70,7 +70,7 @@ fuzz: ## Every fuzz target for a while: make fuzz SECONDS=300
 docs: ## Build the site of the documentation in target/docs/book
 	scripts/docs build
 
-package: chromium ## Build what strangers install (crates, cargo install, Debian package) and try each
+package: chromium ## Build what strangers install (crates, program, Debian package, image, SBOM) and try each
 	PROFILE=$(PROFILE) scripts/package
 
 chromium:

@@ -130,4 +130,5 @@ def main():
     os.execvp(arguments.command[0], arguments.command)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
