@@ -1,8 +1,8 @@
-//! Webhooks that are called when clients are not served well.
+//! Webhooks that are called when clients wait, are refused, or browsers fail.
 //!
-//! They are for who has no Prometheus; `ops/prometheus/alerts.yml` sees more. The pool only counts
-//! what happened; one task for each kind of alert makes the calls, so that no webhook, however
-//! slow, holds up the pool or the other webhooks.
+//! They are for deployments without Prometheus; `ops/prometheus/alerts.yml` sees more. The pool only
+//! counts; one task for each kind of alert makes the calls, so that no webhook, however slow, holds
+//! up the pool or the other webhooks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,41 +16,10 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 use ureq::Agent;
 
-use crate::config::{AlertsConfig, Secret};
+use crate::config::{AlertKind, AlertsConfig, Secret};
 use crate::exit::chain;
 
-/// The subjects of alerts; each has a webhook of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AlertKind {
-    /// A client has to wait for a browser.
-    Queue,
-    /// A client was refused at once.
-    Reject,
-    /// A client has waited in vain.
-    Timeout,
-    /// A browser could not be launched, crashed or hung.
-    Error,
-    /// An idle browser failed its check.
-    FailedHealth,
-}
-
 impl AlertKind {
-    const ALL: [Self; 5] =
-        [Self::Queue, Self::Reject, Self::Timeout, Self::Error, Self::FailedHealth];
-
-    /// A stable word for the body of a call and for logs, in snake case.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Reject => "reject",
-            Self::Timeout => "timeout",
-            Self::Error => "error",
-            Self::FailedHealth => "failed_health",
-        }
-    }
-
     /// Describes what has happened so often, for people.
     fn sentence(self, count: u64) -> String {
         let clients = if count == 1 { "1 client".to_owned() } else { format!("{count} clients") };
@@ -59,7 +28,7 @@ impl AlertKind {
         match self {
             Self::Queue => format!("{clients} had to wait for a browser"),
             Self::Reject => format!("{clients} refused"),
-            Self::Timeout => format!("{clients} waited for a browser in vain"),
+            Self::Timeout => format!("{clients} timed out waiting for a browser"),
             Self::Error => format!("{browsers} could not be launched, crashed or hung"),
             Self::FailedHealth => format!("{browsers} failed the health check"),
         }
@@ -75,16 +44,6 @@ impl AlertKind {
             Event::Closing { reason: CloseReason::Broken(_), .. } => Some(Self::Error),
             Event::Closing { reason: CloseReason::CheckFailed(_), .. } => Some(Self::FailedHealth),
             _ => None,
-        }
-    }
-
-    fn url(self, config: &AlertsConfig) -> Option<&Secret> {
-        match self {
-            Self::Queue => config.queue_url.as_ref(),
-            Self::Reject => config.reject_url.as_ref(),
-            Self::Timeout => config.timeout_url.as_ref(),
-            Self::Error => config.error_url.as_ref(),
-            Self::FailedHealth => config.failed_health_url.as_ref(),
         }
     }
 }
@@ -161,7 +120,7 @@ impl Tally {
 pub struct Alerts {
     pool: String,
     settings: RwLock<Arc<AlertsConfig>>,
-    /// The tenants of the configuration: what clients call themselves is not told.
+    /// The tenants of the configuration: names that clients give themselves are not reported.
     tenants: RwLock<BTreeSet<String>>,
     tallies: [Tally; AlertKind::ALL.len()],
 }
@@ -199,10 +158,10 @@ impl Alerts {
         AlertKind::ALL.into_iter().map(|kind| tell(Arc::clone(self), kind)).collect()
     }
 
-    /// Counts an event, if it is worth an alert that somebody wants. Never waits.
+    /// Counts an event, if there is a webhook for it. Never waits.
     pub(crate) fn observe(&self, event: &Event) {
         let Some(kind) = AlertKind::of(event) else { return };
-        if kind.url(&self.settings()).is_some() {
+        if self.settings().url(kind).is_some() {
             let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
             let tenant = tenant(event).filter(|name| tenants.contains(*name));
             self.tally(kind).add(reason(event), tenant);
@@ -218,13 +177,13 @@ impl Alerts {
     }
 }
 
-/// The first of a kind is told at once, what follows once an interval.
+/// Reports the first event of a kind at once, and those that follow once an interval.
 async fn tell(alerts: Arc<Alerts>, kind: AlertKind) {
     loop {
         let happened = alerts.tally(kind).take().await;
         let settings = alerts.settings();
         // A reload may have taken it away meanwhile.
-        let Some(url) = kind.url(&settings) else { continue };
+        let Some(url) = settings.url(kind) else { continue };
         let message = Message::new(&alerts.pool, kind, &happened);
         // Neither the address nor the answer is logged: both may hold a secret.
         match call(url, &message, settings.request_timeout, settings.attempts).await {

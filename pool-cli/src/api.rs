@@ -1,8 +1,8 @@
 //! The answers of `/api/…`, `/sessions` and `/kill`: one set of types, which the gateway writes and
 //! the commands read.
 //!
-//! What a command does not need may be missing, so that it also understands a pool of another
-//! version.
+//! Fields that no command needs may be missing, so that the commands also understand a pool of
+//! another version.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};

@@ -15,7 +15,7 @@ use url::Url;
 use crate::config::Secret;
 use crate::exit::Failure;
 
-/// Which pool to talk to; flattened into the arguments of each command that does.
+/// The pool to talk to; flattened into the arguments of each command that does.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Pool")]
 pub struct ClientArgs {
@@ -160,8 +160,11 @@ impl Client {
     /// If the pool is behind TLS, which is not spoken here.
     pub(crate) fn websocket(&self, query: &str) -> Result<Request, Failure> {
         let rest = self.base.strip_prefix("http:").ok_or_else(|| {
-            Failure::new(format!("{} is behind TLS, which this command does not speak", self.base))
-                .hint("give the address of the pool itself, such as http://127.0.0.1:3000")
+            Failure::new(format!(
+                "{} is behind TLS, which this command does not support",
+                self.base
+            ))
+            .hint("give the address of the pool itself, such as http://127.0.0.1:3000")
         })?;
         let mut request = format!("ws:{rest}/?{query}").into_client_request()?;
         if let Some(token) = &self.token {
@@ -184,7 +187,9 @@ impl Client {
             return Ok(None);
         }
         let parsed = serde_json::from_str(&text);
-        parsed.map(Some).map_err(|error| Failure::new(format!("the pool's answer is odd: {error}")))
+        parsed
+            .map(Some)
+            .map_err(|error| Failure::new(format!("the pool's answer is not understood: {error}")))
     }
 
     /// The failure that a refusal of the pool is, as its body tells.
@@ -202,7 +207,7 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         Failure::new(format!("no pool answers at {}: {error}", self.base))
-            .hint("start one with pool-cli run, or say where it is: --url http://HOST:PORT")
+            .hint("start one with pool-cli run, or give its address: --url http://HOST:PORT")
     }
 }
 

@@ -7,9 +7,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::api::Reloaded;
-use crate::config::{Config, ConfigArgs, TenantConfig};
+use crate::config::{Config, ConfigArgs};
 use crate::gateway::{Gateway, Reload, Settings};
-use crate::pool::{HELD_FROM_START, Opened};
+use crate::pool::Opened;
 use crate::service::keep_usage;
 
 /// Reloads one service from the place where its configuration came from.
@@ -51,14 +51,14 @@ impl Reload for Reloader {
             tracing::warn!("{warning}");
         }
         let (changed, needs_restart): (Vec<_>, Vec<_>) =
-            changes(&current, &loaded.config).into_iter().partition(|key| !is_held(key));
-        let next = with_held(&current, loaded.config);
+            changes(&current, &loaded.config).into_iter().partition(|key| !Config::is_held(key));
+        let next = loaded.config.holding(&current).map_err(|error| error.to_string())?;
         // All that can fail comes before the first thing that changes.
         let settings = Settings::new(&next).map_err(|error| error.to_string())?;
         self.opened.change(&current, &next).map_err(|error| crate::exit::chain(&error))?;
         if let Some(gateway) = self.gateway.upgrade() {
             if let Err(error) = keep_usage(&gateway, &next) {
-                tracing::warn!(%error, "what tenants use cannot be kept");
+                tracing::warn!(%error, "the usage of tenants cannot be recorded");
             }
             gateway.set_settings(settings);
             gateway.observer().alerts().configure(&next.alerts);
@@ -69,77 +69,10 @@ impl Reload for Reloader {
     }
 }
 
-fn is_held(key: &str) -> bool {
-    // Whether browsers are guarded at all is decided when they are launched; their rules are not.
-    let is_presence = key == "egress";
-    is_presence
-        || HELD_FROM_START.iter().any(|held| match key.strip_prefix(held) {
-            Some(rest) => rest.is_empty() || rest.starts_with('.'),
-            None => false,
-        })
-}
-
-/// The new configuration, but for what holds from the start.
-fn with_held(current: &Config, mut next: Config) -> Config {
-    next.chrome = current.chrome.clone();
-    next.log = current.log.clone();
-    next.telemetry = current.telemetry.clone();
-    next.gateway.listen = current.gateway.listen;
-    match (&current.egress, &mut next.egress) {
-        (Some(was), Some(egress)) => egress.client_proxies.clone_from(&was.client_proxies),
-        (was, egress) => egress.clone_from(was),
-    }
-    let (was, pool) = (&current.pool, &mut next.pool);
-    pool.name.clone_from(&was.name);
-    pool.state_dir.clone_from(&was.state_dir);
-    pool.lease = was.lease;
-    pool.lease_choice = was.lease_choice;
-    pool.leases_per_browser = was.leases_per_browser;
-    pool.reset = was.reset;
-    pool.max_waiting = was.max_waiting;
-    pool.max_idle_time = was.max_idle_time;
-    pool.max_lifetime = was.max_lifetime;
-    pool.max_use_count = was.max_use_count;
-    pool.max_creating = was.max_creating;
-    pool.health_check_interval = was.health_check_interval;
-    next
-}
-
-/// The keys whose values differ, as `section.key`. Secrets are compared, and never shown.
-pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
+/// Returns the keys whose values differ, as `section.key`. Secrets are compared, and never shown.
+fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
-    let value = |config| serde_json::to_value(config).unwrap_or_default();
-    compare(&mut String::new(), &value(old), &value(new), &mut changed);
-    // A secret shows the same text, whatever it is.
-    let (was, is) = (&old.alerts, &new.alerts);
-    for (key, differs) in [
-        ("gateway.token", old.gateway.token != new.gateway.token),
-        ("alerts.queue_url", was.queue_url != is.queue_url),
-        ("alerts.reject_url", was.reject_url != is.reject_url),
-        ("alerts.timeout_url", was.timeout_url != is.timeout_url),
-        ("alerts.error_url", was.error_url != is.error_url),
-        ("alerts.failed_health_url", was.failed_health_url != is.failed_health_url),
-    ] {
-        if differs && !changed.iter().any(|changed| changed == key) {
-            changed.push(key.to_owned());
-        }
-    }
-    for (name, tenant) in &old.tenants {
-        let key = format!("tenants.{name}.token");
-        let shown = changed.iter().any(|changed| changed.starts_with(&key));
-        let tokens = |tenant: &TenantConfig| tenant.all_tokens().cloned().collect::<Vec<_>>();
-        let differs = |new| tokens(new) != tokens(tenant);
-        if new.tenants.get(name).is_some_and(differs) && !shown {
-            changed.push(key);
-        }
-    }
-    for (name, region) in &old.regions {
-        let key = format!("regions.{name}");
-        let shown = changed.iter().any(|changed| changed.starts_with(&key));
-        if new.regions.get(name).is_some_and(|new| new != region) && !shown {
-            changed.push(format!("{key}.proxies"));
-        }
-    }
+    compare(&mut String::new(), &old.values(), &new.values(), &mut changed);
     changed.sort();
     changed
 }
@@ -168,7 +101,9 @@ fn compare(path: &mut String, old: &Value, new: &Value, changed: &mut Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EgressConfig, PrivateAddresses, ProxyConfig, RegionConfig, Secret};
+    use crate::config::{
+        EgressConfig, PrivateAddresses, ProxyConfig, RegionConfig, Secret, TenantConfig,
+    };
 
     #[test]
     fn what_is_held_from_the_start_is_named_and_kept() {
@@ -177,9 +112,9 @@ mod tests {
         next.pool.max_size = 9;
         next.chrome.headless = false;
         let keys = changes(&Config::default(), &next);
-        let held: Vec<_> = keys.iter().filter(|key| is_held(key)).collect();
+        let held: Vec<_> = keys.iter().filter(|key| Config::is_held(key)).collect();
         assert_eq!(held, ["chrome.headless", "pool.max_waiting"]);
-        let kept = with_held(&Config::default(), next);
+        let kept = next.holding(&Config::default()).expect("it is read back");
         assert_eq!(changes(&Config::default(), &kept), ["pool.max_size"]);
     }
 
@@ -197,16 +132,16 @@ mod tests {
             egress.client_proxies = vec!["proxy.example:*".parse().expect("a pattern")];
         });
         let keys = changes(&current, &next);
-        let held: Vec<_> = keys.iter().filter(|key| is_held(key)).collect();
+        let held: Vec<_> = keys.iter().filter(|key| Config::is_held(key)).collect();
         assert_eq!(held, ["egress.client_proxies"]);
-        let kept = with_held(&current, next);
+        let kept = next.holding(&current).expect("it is read back");
         assert_eq!(changes(&current, &kept), ["egress.deny", "egress.private"]);
-        assert!(with_held(&current, Config::default()).egress.is_some());
+        let bare = Config::default().holding(&current).expect("it is read back");
+        assert!(bare.egress.is_some());
     }
 
     #[test]
-    fn every_key_that_is_said_to_be_held_is() {
-        // A key of the list that `with_held` forgets would be reported and yet taken.
+    fn no_key_is_reported_as_held_and_yet_taken() {
         let mut next = Config::default();
         next.gateway.listen.set_port(1);
         next.pool.name = "other".into();
@@ -221,8 +156,9 @@ mod tests {
         next.log.filter = "debug".into();
         next.egress = Some(EgressConfig::default());
         let keys = changes(&Config::default(), &next);
-        assert!(keys.iter().all(|key| is_held(key)), "{keys:?}");
-        assert!(changes(&Config::default(), &with_held(&Config::default(), next)).is_empty());
+        assert!(keys.iter().all(|key| Config::is_held(key)), "{keys:?}");
+        let kept = next.holding(&Config::default()).expect("it is read back");
+        assert!(changes(&Config::default(), &kept).is_empty());
     }
 
     #[test]
@@ -262,5 +198,54 @@ mod tests {
                 "tenants.ada.token"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_as_it_was_written() {
+        let text = r#"
+            [gateway]
+            token = { env = "T" }
+            external_url = "wss://pool.example"
+            [pool]
+            max_use_count = "off"
+            max_lifetime = "90s 5ms"
+            [chrome]
+            executable = "/bin/sh"
+            cpu_max = 1.5
+            pids_max = 300
+            memory_max = "1500KiB"
+            [egress]
+            allow = ["10.1.2.0/24", "intranet.example:443"]
+            [profiles]
+            on_demand = true
+            [profiles.work]
+            region = "eu"
+            [regions.eu]
+            proxies = ["http://a.example:1", { url = "http://b.example:2", username = "u", password = { env = "T" } }]
+            [tenants.ada]
+            token = { env = "A" }
+            tokens = [{ env = "B" }]
+            share = 0.1
+            priority = { default = 4, highest = 3 }
+            leases = ["shared", "exclusive"]
+            [warming]
+            viewport = [800, 600]
+            script = "1"
+            [alerts]
+            queue_url = { env = "URL" }
+        "#;
+        let loader = crate::config::Loader::new().text("pool.toml", text);
+        let variables = [("T", "t"), ("A", "a"), ("B", "b"), ("URL", "https://hooks.example/x")];
+        let loader = variables
+            .into_iter()
+            .fold(loader, |loader, (name, value)| loader.variable(name, value));
+        let config = loader.load().expect("it is valid").config;
+        assert_eq!(
+            config.holding(&Config::default()).expect("it is read back").tenants,
+            config.tenants
+        );
+        assert_eq!(config.holding(&config).expect("it is read back"), config);
+        assert!(!format!("{config:?}").contains("hooks.example"));
+        assert!(!serde_json::to_string(&config).expect("plain data").contains("hooks.example"));
     }
 }

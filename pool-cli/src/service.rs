@@ -107,7 +107,7 @@ impl Service {
         Client::new(&format!("http://{}", self.address()), token)
     }
 
-    /// Lets leases finish for `grace`, ends the others, and closes every browser. Says how many
+    /// Lets leases finish for `grace`, ends the others, and closes every browser. Returns how many
     /// leases had to be ended. A second call, while the first is under way, may shorten the grace.
     pub async fn stop(&self, grace: Duration) -> usize {
         self.gateway.drain(grace).await
@@ -126,11 +126,10 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(listen).await.map_err(|error| {
         let failure = Failure::new(format!("cannot listen on {listen}: {error}"));
         match error.kind() {
-            ErrorKind::AddrInUse => {
-                failure.hint("another program has this port; take another: --listen 127.0.0.1:3001")
-            }
+            ErrorKind::AddrInUse => failure
+                .hint("another program uses this port; choose another: --listen 127.0.0.1:3001"),
             ErrorKind::PermissionDenied => {
-                failure.hint("ports below 1024 want root; take another").code(exit::CONFIG)
+                failure.hint("ports below 1024 require root: use another").code(exit::CONFIG)
             }
             ErrorKind::AddrNotAvailable => {
                 failure.hint("this machine has no such address").code(exit::CONFIG)

@@ -590,27 +590,27 @@ const TENANTS: &[Case] = &[
         "[tenants.ada]\ntoken = { env = \"SECRET\" }",
         (1, 2),
         "there are tenants, but the operator has no token",
-        "whoever leaves the token out would be the operator: add token = { env = \"POOL_TOKEN\" } to \
+        "a request without a token would be the operator's: add token = { env = \"POOL_TOKEN\" } to \
          [gateway]",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\nshare = 2",
         (3, 10),
-        "tenant `ada` has no token, so that nobody can be it",
+        "tenant `ada` has no token, so nobody can use it",
         "add token = { file = \"PATH\" } or { env = \"NAME\" }",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"SECRET\" }",
         (4, 9),
         "a token of tenant `ada` is also that of [gateway]",
-        "a token says who asks: give each its own",
+        "a token identifies the sender: give each its own",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
          [tenants.ben]\ntokens = [{ env = \"OTHER\" }]",
         (6, 10),
         "a token of tenant `ben` is also that of tenant `ada`",
-        "a token says who asks: give each its own",
+        "a token identifies the sender: give each its own",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
@@ -763,7 +763,7 @@ fn a_secret_that_stands_in_the_file_is_a_warning() {
     let loaded = Loader::new().text("pool.toml", "[gateway]\ntoken = \"canary\"").load().unwrap();
     assert_eq!(loaded.config.gateway.token.unwrap().expose(), "canary");
     let warning = loaded.warnings[0].to_string();
-    assert!(warning.starts_with("warning: `token` stands in the file"), "{warning}");
+    assert!(warning.starts_with("warning: `token` can be read by anybody"), "{warning}");
     assert!(!warning.contains("canary"), "{warning}");
 }
 
@@ -771,7 +771,7 @@ fn a_secret_that_stands_in_the_file_is_a_warning() {
 fn a_secret_on_the_command_line_is_a_warning() {
     let loader = Loader::new().flag("--set gateway.token", "gateway.token", "canary");
     let warning = loader.load().unwrap().warnings[0].to_string();
-    assert!(warning.contains("stands in the list of processes"), "{warning}");
+    assert!(warning.contains("in the list of processes"), "{warning}");
     assert!(!warning.contains("canary") && !format!("{loader:?}").contains("canary"));
 }
 

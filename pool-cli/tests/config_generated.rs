@@ -1,4 +1,4 @@
-//! What is generated from the configuration types is what is committed.
+//! What is generated from the types is what is committed.
 //!
 //! To write it anew: `UPDATE=1 cargo test -p pool-cli --test config_generated`.
 
@@ -40,6 +40,11 @@ fn the_committed_schema_is_current() {
 #[test]
 fn the_reference_is_current() {
     is_current("../docs/configuration.md", &reference::markdown());
+}
+
+#[test]
+fn the_table_of_refusals_is_current() {
+    is_current("../docs/refusals.md", &pool_cli::gateway::reference());
 }
 
 #[test]

@@ -217,7 +217,7 @@ async fn browserless_reconnect_keeps_the_lease_it_is_asked_of() {
     let answer = ask(&mut client, r#"Browserless.reconnect {"timeout":10000}"#).await;
     assert!(answer.starts_with("Some(Ok(") && answer.contains(&url), "{answer}");
     for (params, sentence) in [
-        (r#"{"timeout":20001}"#, "timeout may be 20000 ms at most, the pool's keep_limit"),
+        (r#"{"timeout":20001}"#, "timeout may be at most 20000 ms, the pool's keep_limit"),
         (r#"{"timeout":-1}"#, "timeout must be a number of milliseconds"),
         (r#"{"timeout":"1"}"#, "timeout must be a number of milliseconds"),
     ] {

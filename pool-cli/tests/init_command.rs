@@ -38,7 +38,7 @@ fn it_never_overwrites_a_file_unless_told_to() {
     std::fs::write(&path, "mine").unwrap();
     let shown = path.display();
     pool_cli().args(["init", "--out"]).arg(&path).assert().code(1).stderr(format!(
-        "error: {shown} is there already\nhint: overwrite it: pool-cli init --force --out {shown}\n"
+        "error: {shown} already exists\nhint: overwrite it: pool-cli init --force --out {shown}\n"
     ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     pool_cli().args(["init", "--force", "--out"]).arg(&path).assert().success();

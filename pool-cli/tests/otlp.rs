@@ -144,7 +144,7 @@ async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
 
     let spans = received.spans();
     assert!(!spans.is_empty(), "nothing has arrived: {log}");
-    assert!(log.contains("the collector does not take traces"), "{log}");
+    assert!(log.contains("the collector does not accept traces"), "{log}");
     let named = |name: &str| -> Vec<&Span> { spans.iter().filter(|s| s.name == name).collect() };
     let [lease] = named("lease")[..] else { panic!("the client records one lease: {spans:#?}") };
     assert_eq!(lease.trace_id, TRACE_ID.to_be_bytes());
@@ -183,5 +183,5 @@ async fn a_collector_that_is_not_there_keeps_nobody_from_a_browser() {
     let service = Service::start(&config);
     lease(&service, &traceparent("01")).await;
     let log = end(service).await;
-    assert!(log.contains("the collector does not take traces"), "{log}");
+    assert!(log.contains("the collector does not accept traces"), "{log}");
 }

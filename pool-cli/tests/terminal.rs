@@ -188,7 +188,7 @@ async fn top_shows_waiters_and_drains_the_pool_after_a_yes() {
         _ = waiting => panic!("both browsers are leased"),
     };
     terminal.press("d");
-    terminal.until(&["drain: no new leases", "y: yes"]);
+    terminal.until(&["drain: give no new leases", "y: yes"]);
     terminal.press("y");
     terminal.until(&[", draining"]);
     drop(clients);
@@ -228,7 +228,7 @@ async fn top_without_a_terminal_says_what_to_use_instead() {
     let output = gateway_support::command().arg("top").output().expect("the binary is built");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(error.contains("needs a terminal") && error.contains("status --watch"), "{error}");
+    assert!(error.contains("requires a terminal") && error.contains("status --watch"), "{error}");
     assert!(output.stdout.is_empty());
 }
 

@@ -42,7 +42,7 @@ try {
   // A wrong token first: the page says so and asks again.
   await page.getByRole('textbox', { name: 'Token' }).fill('wrong');
   await page.getByRole('button', { name: 'Continue' }).click();
-  await page.getByText('does not know this token').waitFor();
+  await page.getByText('is not valid here').waitFor();
   await page.getByRole('textbox', { name: 'Token' }).fill(options.token);
   await page.getByRole('button', { name: 'Continue' }).click();
   await page.locator('#connection[data-state=live]').waitFor();

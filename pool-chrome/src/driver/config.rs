@@ -7,14 +7,16 @@ use crate::process::{Engine, KernelLimits, LaunchOptions, Sandbox};
 
 /// Clean-up between two exclusive leases of one Chromium.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum Reset {
-    /// The context of the lease is disposed and what outlives it is wiped, which takes some ten
-    /// milliseconds. Where a client did what cannot be wiped, the Chromium is relaunched. The
-    /// default.
+    /// Its context is disposed, and what outlives a context is wiped and checked.
     #[default]
     Context,
-    /// The Chromium is relaunched.
+    /// The Chromium is replaced by a new one, in the background.
     Relaunch,
 }
 
@@ -93,7 +95,7 @@ impl Default for ChromeConfig {
             headless: true,
             sandbox: Sandbox::Auto,
             args: Vec::new(),
-            launch_timeout: Duration::from_secs(20),
+            launch_timeout: LaunchOptions::DEFAULT_TIMEOUT,
             max_launching: 2,
             max_memory: Some(1 << 30),
             limits: KernelLimits::new(),

@@ -27,12 +27,16 @@ pub struct Rules {
 /// Treatment of addresses that are not of the public Internet, and of services that hand a
 /// machine its credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum Private {
-    /// They may be visited. The default.
+    /// They may be visited.
     #[default]
     Allow,
-    /// They may not.
+    /// They may not: this machine, private networks, and metadata services of clouds.
     Deny,
 }
 

@@ -2,7 +2,6 @@ use std::fmt;
 
 /// Reasons why a connection, a lease or a whole Chromium has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum EndReason {
     /// The client went away, or dropped its connection.
     ClientClosed,

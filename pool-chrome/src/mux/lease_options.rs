@@ -5,12 +5,16 @@ use crate::egress::Pattern;
 
 /// Whether a lease has its Chromium to itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum LeaseKind {
-    /// Alone in its Chromium: process-wide commands are allowed. The default.
+    /// A Chromium of its own.
     #[default]
     Exclusive,
-    /// One of many in a Chromium, kept apart from the others by the rules.
+    /// A virtual browser: one of several clients in a Chromium, each unaware of the others.
     Shared,
 }
 

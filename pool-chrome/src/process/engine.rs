@@ -13,14 +13,18 @@ use crate::ChromeError;
 /// a page in a fresh context four times as fast. The whole browser is needed for a window and for
 /// extensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum Engine {
-    /// The shell when headless and installed, else the whole browser. The default.
+    /// The shell when headless and where it is installed, else Chromium.
     #[default]
     Auto,
-    /// `chromium-headless-shell`.
+    /// `chromium-headless-shell`: starts fastest and takes the least memory; headless only.
     Shell,
-    /// `chromium`, or Google Chrome.
+    /// `chromium`: the whole browser, with extensions and windows.
     Chromium,
 }
 
@@ -32,6 +36,15 @@ impl Engine {
             Self::Auto => "auto",
             Self::Shell => "shell",
             Self::Chromium => "chromium",
+        }
+    }
+
+    /// Returns `true` if it has neither windows nor extensions.
+    #[must_use]
+    pub const fn is_headless_only(self) -> bool {
+        match self {
+            Self::Shell => true,
+            Self::Auto | Self::Chromium => false,
         }
     }
 

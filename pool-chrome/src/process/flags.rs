@@ -159,7 +159,7 @@ pub(super) fn command_line(
     around: Surroundings<'_>,
 ) -> Vec<std::ffi::OsString> {
     let mut flags: Vec<String> = COMMON.iter().map(|&flag| flag.to_owned()).collect();
-    if options.headless || around.engine == Engine::Shell {
+    if options.headless || around.engine.is_headless_only() {
         flags.extend(HEADLESS.iter().map(|&flag| flag.to_owned()));
     }
     if !around.sandboxed {

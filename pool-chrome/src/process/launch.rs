@@ -115,10 +115,10 @@ impl Prepared {
             options.executable.as_deref(),
             options.headless && !extensions,
         )?;
-        if engine == Engine::Shell && !options.headless {
+        if engine.is_headless_only() && !options.headless {
             return Err(ChromeError::NoWindow { executable });
         }
-        if engine == Engine::Shell && extensions {
+        if engine.is_headless_only() && extensions {
             return Err(ChromeError::NoExtensions { executable });
         }
         if !options.headless && !flags::chooses_platform(&options.args) && !has_display() {

@@ -7,15 +7,18 @@ use crate::ChromeError;
 
 /// Whether Chromium sandboxes its renderers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum Sandbox {
-    /// On, except where it cannot work: as root, or where user namespaces are not to be had.
-    /// Going without is logged once. The default.
+    /// On wherever it can work; off with a warning where it cannot, as for root.
     #[default]
     Auto,
-    /// On, or the launch fails.
+    /// Always: a browser that cannot have it does not start.
     On,
-    /// Off.
+    /// Never: a page that breaks out of its renderer has the rights of the pool.
     Off,
 }
 
@@ -92,13 +95,16 @@ impl Default for LaunchOptions {
             proxy_server: None,
             resolves_names: false,
             env: Vec::new(),
-            launch_timeout: Duration::from_secs(20),
+            launch_timeout: Self::DEFAULT_TIMEOUT,
             cgroups: None,
         }
     }
 }
 
 impl LaunchOptions {
+    /// Default of [`launch_timeout`](Self::launch_timeout).
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+
     /// The defaults: headless, a private profile, direct connections.
     #[must_use]
     pub fn new() -> Self {

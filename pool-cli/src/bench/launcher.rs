@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use super::{Cdp, Step, Steps, Transport};
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::pool::{OpenError, RunDirectory, chrome_config};
+use crate::pool::{OpenError, RunDirectory};
 
 /// Time that a Chromium has to end by itself, as in the pool.
 const GRACE: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ impl Launcher {
     ///
     /// If there is no Chromium (exit code 78), or its directory cannot be used.
     pub(crate) async fn new(config: &Config) -> Result<Self, Failure> {
-        let options = chrome_config(config).launch_options();
+        let options = config.driver().launch_options();
         let (_, engine) = options.check().map_err(|error| OpenError::from(error).failure())?;
         let directory = RunDirectory::choose(&config.pool.state_dir, "bench-launches");
         let path = directory.path().to_owned();
@@ -161,7 +161,7 @@ impl Direct {
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let url = timeout(PATIENCE, address(&mut stderr)).await.ok().flatten();
         let url =
-            url.ok_or_else(|| Failure::new("a Chromium with a debugging port has not come up"))?;
+            url.ok_or_else(|| Failure::new("a Chromium with a debugging port did not start"))?;
         let stderr = tokio::spawn(async move {
             let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
         });

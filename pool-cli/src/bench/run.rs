@@ -151,7 +151,7 @@ impl Own {
                     "the pool has not got {clients} browsers ready within {} s",
                     patience.as_secs()
                 ))
-                .hint("look at all it needs: pool-cli doctor"));
+                .hint("see all that it needs: pool-cli doctor"));
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -1,5 +1,5 @@
-//! What is measured of shared leases only: the memory of each further client, and the cost of the way
-//! through the gateway.
+//! Measures of shared leases only: the memory of each further client, and the cost of the way through
+//! the gateway.
 
 use std::time::{Duration, Instant};
 

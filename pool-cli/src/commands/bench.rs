@@ -34,7 +34,7 @@ pub struct Args {
     /// Token of that pool.
     #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Number of sessions, and of launches to compare them with
+    /// Number of sessions, and of launches to compare them with.
     #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sessions: u16,
     /// Sessions at the same time.
@@ -51,7 +51,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// If anything of it does not work; 128 and the signal's number if a signal stopped it.
+/// If any step fails; 128 and the signal's number if a signal stopped it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = args.config.load()?;
     logging::init(&logging::quiet(&config.log, "error"))?;

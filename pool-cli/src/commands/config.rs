@@ -159,7 +159,7 @@ pub struct InitArgs {
 ///
 /// # Errors
 ///
-/// The file is there already, or cannot be written.
+/// The file already exists, or cannot be written.
 pub fn init(args: &InitArgs) -> Result<(), Failure> {
     let text = Template::new().render();
     let Some(path) = &args.out else {
@@ -168,7 +168,7 @@ pub fn init(args: &InitArgs) -> Result<(), Failure> {
     let shown = path.display();
     let opened = if args.force { File::create(path) } else { File::create_new(path) };
     let mut file = opened.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Failure::new(format!("{shown} is there already"))
+        ErrorKind::AlreadyExists => Failure::new(format!("{shown} already exists"))
             .hint(format!("overwrite it: pool-cli init --force --out {shown}")),
         _ => Failure::new(format!("cannot write {shown}: {error}")),
     })?;

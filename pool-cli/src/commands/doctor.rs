@@ -16,7 +16,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::config::{Config, ConfigArgs, Engine, Limits, Sandbox, machine};
 use crate::exit::{self, Failure};
-use crate::pool::{chrome_config, kernel_limits};
 use crate::stdout;
 
 /// Arguments of `doctor`.
@@ -154,7 +153,7 @@ fn examine(config: &Config) -> Result<Vec<Diagnosis>, Failure> {
 }
 
 fn options(config: &Config, sandbox: process::Sandbox) -> LaunchOptions {
-    chrome_config(config).launch_options().sandbox(sandbox)
+    config.driver().launch_options().sandbox(sandbox)
 }
 
 fn engine(config: &Config) -> Diagnosis {
@@ -209,7 +208,7 @@ async fn sandbox(config: &Config, state: &StateDir) -> Diagnosis {
 }
 
 async fn launch(config: &Config, state: &StateDir) -> Diagnosis {
-    match answer(chrome_config(config).launch_options(), state).await {
+    match answer(config.driver().launch_options(), state).await {
         Ok((version, took)) => {
             Diagnosis::ok("launch", format!("{version} answers after {} ms", took.as_millis()))
         }
@@ -284,7 +283,7 @@ fn shared_memory(config: &Config) -> Diagnosis {
         Diagnosis::warn(NAME, format!("{found}: {instead}"), remedy)
     } else if free < wanted {
         let found =
-            format!("{found}, {} browsers may want {}", config.pool.max_size, shown(wanted));
+            format!("{found}, {} browsers may need {}", config.pool.max_size, shown(wanted));
         Diagnosis::warn(NAME, found, remedy)
     } else {
         Diagnosis::ok(NAME, found)
@@ -348,7 +347,7 @@ fn processes(config: &Config) -> Diagnosis {
 /// Tells whether the kernel would hold the limits of browsers for a pool that is started as this is.
 fn limits(config: &Config) -> Diagnosis {
     const NAME: &str = "cgroups";
-    let limits = kernel_limits(&config.chrome);
+    let limits = config.chrome.kernel_limits();
     let reason = match delegated_cgroup(&limits) {
         Ok(path) if limits.is_none() => {
             let found = format!("{} is this user's to divide; no limits are set", path.display());

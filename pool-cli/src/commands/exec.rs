@@ -149,7 +149,7 @@ async fn with_lease(client: Client, args: &Args) -> Result<ExitStatus, Failure> 
 }
 
 async fn command(command: &[String], cdp_url: &str) -> Result<ExitStatus, Failure> {
-    let (program, arguments) = command.split_first().expect("clap wants one at least");
+    let (program, arguments) = command.split_first().expect("clap requires one at least");
     let mut signals = Signals::listen()?;
     let mut child = Command::new(program)
         .args(arguments)

@@ -84,7 +84,9 @@ pub struct DrainArgs {
 pub fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let client = args.pool.client()?;
     client.post::<()>("/api/drain", &json!({}), Duration::from_secs(10))?;
-    anstream::eprintln!("the pool drains: it ends when its last lease does, or its grace is over");
+    anstream::eprintln!(
+        "the pool is draining: it ends with its last lease, or when the grace is over"
+    );
     Ok(())
 }
 
@@ -93,7 +95,7 @@ pub fn drain(args: &DrainArgs) -> Result<(), Failure> {
 pub enum LeaseArgs {
     /// List the leases, oldest first.
     List(ListArgs),
-    /// End leases; their clients are told why.
+    /// End leases; their clients receive the reason.
     Kill(KillArgs),
 }
 

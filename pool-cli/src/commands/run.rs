@@ -184,7 +184,7 @@ browser pool {version} listens on http://{at} ({min} to {max} browsers, {kind} l
   Puppeteer   const browser = await puppeteer.connect({{ browserWSEndpoint: '{url}' }});
   Python      browser = playwright.chromium.connect_over_cdp(\"{url}\")
 
-Ctrl-C lets leases finish for {grace} and ends; what happens is at http://{at}
+Ctrl-C lets leases finish for {grace}, then ends the pool; dashboard: http://{at}
 ",
         version = env!("CARGO_PKG_VERSION"),
         at = reachable(address),
@@ -207,11 +207,11 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// Tells the state of the service.
 pub(crate) fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the supervisor could not be told");
+        tracing::debug!(%error, "the supervisor could not be notified");
     }
 }
 
-/// Tells, as often as `WatchdogSec=` wants it, that the pool still answers.
+/// Notifies the supervisor, as often as `WatchdogSec=` requires, that the pool still answers.
 pub(crate) async fn watch(gateway: Arc<Gateway>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = interval(patience / 2);

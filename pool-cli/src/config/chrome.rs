@@ -4,13 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use pool_chrome::egress::Pattern;
+use pool_chrome::egress::{Pattern, Rules};
+use pool_chrome::process::KernelLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::units::{AsCountOrOff, AsCpusOrOff, AsDuration, AsPath, AsSizeOrOff};
 
-/// `[chrome]`: which Chromium is launched, and how.
+pub use pool_chrome::egress::Private as PrivateAddresses;
+pub use pool_chrome::process::{Engine, Sandbox};
+
+/// `[chrome]`: the Chromium that is launched, and its flags, timeouts and limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChromeConfig {
@@ -18,13 +23,13 @@ pub struct ChromeConfig {
     pub engine: Engine,
     /// The executable to launch.
     ///
-    /// By default what `CHROME` names, else the usual names on `PATH`.
+    /// By default the one that `CHROME` names, else the usual names on `PATH`.
     #[serde(with = "AsPath")]
     #[schemars(example = "/usr/bin/chromium")]
     pub executable: Option<PathBuf>,
-    /// Whether the browsers run without windows.
+    /// Run the browsers without windows.
     pub headless: bool,
-    /// Whether Chromium's own sandbox is used.
+    /// Use of Chromium's own sandbox.
     pub sandbox: Sandbox,
     /// Extra flags for Chromium. They never come from a client.
     #[schemars(example = ["--lang=de"])]
@@ -51,7 +56,7 @@ pub struct ChromeConfig {
     pub max_memory: Option<ByteSize>,
     /// The kernel ends a browser that needs more memory than this, or "off".
     ///
-    /// Its clients are told `browser_out_of_memory`. Above nine tenths it is slowed down. Unlike
+    /// Its clients get `browser_out_of_memory`. Above nine tenths it is slowed down. Unlike
     /// `max_memory` this holds during a lease, and one that is too small ends sites that work. It
     /// takes a control group (cgroup v2) that is the pool's own to divide: `pool-cli doctor` says
     /// whether there is one.
@@ -88,52 +93,77 @@ pub enum Limits {
     Required,
 }
 
-/// Which of the two builds of Chromium to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Engine {
-    /// The shell when headless and where it is installed, else Chromium.
-    #[default]
-    Auto,
-    /// `chromium-headless-shell`: starts fastest and takes the least memory; headless only.
-    Shell,
-    /// `chromium`: the whole browser, with extensions and windows.
-    Chromium,
-}
-
-/// Whether Chromium's own sandbox is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Sandbox {
-    /// On wherever it can work; off with a warning where it cannot, as for root.
-    #[default]
-    Auto,
-    /// Always: a browser that cannot have it does not start.
-    On,
-    /// Never: a page that breaks out of its renderer has the rights of the pool.
-    Off,
-}
-
 impl Default for ChromeConfig {
+    /// Returns the defaults of the driver, where it has one.
     fn default() -> Self {
+        let driver = pool_chrome::ChromeConfig::default();
         Self {
-            engine: Engine::Auto,
-            executable: None,
-            headless: true,
-            sandbox: Sandbox::Auto,
-            args: Vec::new(),
-            launch_timeout: Duration::from_secs(20),
-            hang_timeout: Duration::from_secs(10),
-            check_timeout: Duration::from_millis(1500),
-            max_memory: Some(ByteSize::gib(1)),
+            engine: driver.engine,
+            executable: driver.executable,
+            headless: driver.headless,
+            sandbox: driver.sandbox,
+            args: driver.args,
+            launch_timeout: driver.launch_timeout,
+            hang_timeout: driver.hang_timeout,
+            check_timeout: driver.check_timeout,
+            max_memory: driver.max_memory.map(ByteSize::b),
             memory_max: None,
             cpu_max: None,
             pids_max: None,
             limits: Limits::Auto,
-            directories: Vec::new(),
+            directories: driver.directories,
         }
+    }
+}
+
+impl Config {
+    /// Returns the settings of the driver.
+    pub(crate) fn driver(&self) -> pool_chrome::ChromeConfig {
+        let Self { chrome, pool, .. } = self;
+        let driver = pool_chrome::ChromeConfig::new()
+            .engine(chrome.engine)
+            .executable(chrome.executable.clone())
+            .headless(chrome.headless)
+            .sandbox(chrome.sandbox)
+            .args(chrome.args.iter().cloned())
+            .launch_timeout(chrome.launch_timeout)
+            .hang_timeout(chrome.hang_timeout)
+            .check_timeout(chrome.check_timeout)
+            .max_launching(pool.max_creating)
+            .buffer(self.buffer())
+            .max_memory(chrome.max_memory.map(|size| size.as_u64()))
+            .limits(chrome.kernel_limits())
+            .state_dir(&pool.state_dir)
+            .lease(pool.lease)
+            .leases_per_browser(pool.leases_per_browser)
+            .max_browser_age(pool.max_lifetime.unwrap_or(Duration::MAX))
+            .reset(pool.reset);
+        let driver = chrome.directories.iter().fold(driver, pool_chrome::ChromeConfig::directory);
+        match &self.egress {
+            None => driver,
+            Some(egress) => {
+                driver.egress(egress.rules()).client_proxies(egress.client_proxies.clone())
+            }
+        }
+    }
+
+    /// Returns the bytes that may wait for all clients together.
+    pub(crate) fn buffer(&self) -> usize {
+        usize::try_from(self.gateway.buffer.as_u64()).unwrap_or(usize::MAX)
+    }
+}
+
+impl ChromeConfig {
+    /// Returns the limits that the kernel is to hold each browser to.
+    pub(crate) fn kernel_limits(&self) -> KernelLimits {
+        KernelLimits::new()
+            .memory(self.memory_max.map(|size| size.as_u64()))
+            .cpus(self.cpu_max)
+            .pids(self.pids_max)
+            .required(match self.limits {
+                Limits::Auto => false,
+                Limits::Required => true,
+            })
     }
 }
 
@@ -161,20 +191,18 @@ pub struct EgressConfig {
     pub deny: Vec<Pattern>,
     /// Patterns of proxies that clients may name for contexts of their own.
     ///
-    /// What such a context asks for goes to that proxy, and past these rules and past the proxy of
-    /// a region. Others are refused.
+    /// The requests of such a context go to that proxy, and bypass these rules and the proxy of a
+    /// region. Others are refused.
     #[schemars(example = ["proxy.example:*"])]
     #[schemars(with = "Vec<String>", extend("items" = { "type": "string", "x-kind": "host pattern" }))]
+    #[schemars(extend("x-reload" = false))]
     pub client_proxies: Vec<Pattern>,
 }
 
-/// Treatment of addresses that are not of the public Internet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PrivateAddresses {
-    /// They may be visited.
-    #[default]
-    Allow,
-    /// They may not: this machine, private networks, and metadata services of clouds.
-    Deny,
+impl EgressConfig {
+    /// Returns the rules that a guard is to keep.
+    pub(crate) fn rules(&self) -> Rules {
+        let rules = Rules::new().private(self.private);
+        rules.allow(self.allow.iter().cloned()).deny(self.deny.iter().cloned())
+    }
 }

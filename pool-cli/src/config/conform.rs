@@ -14,7 +14,7 @@ use super::source::{Problem, Tree};
 /// Takes out of a tree what cannot be used, with a problem for each, and replaces references to
 /// secrets by the secrets.
 ///
-/// What is left deserializes, so that the rules about several settings can be checked as well and
+/// The rest deserializes, so that the rules about several settings can be checked as well and
 /// everything that is wrong is said at once. The second part of the answer are the paths of known
 /// keys that were taken out.
 pub(super) fn conform<'s>(
@@ -325,7 +325,19 @@ fn text_hint(problem: Problem, kind: Kind, value: &DeValue<'_>) -> Problem {
         Kind::Duration | Kind::DurationOrOff => problem.hint(format!("write \"{number}s\"")),
         Kind::SizeOrOff => problem.hint(format!("write \"{number}MiB\"")),
         Kind::Address => problem.hint(format!("write \"127.0.0.1:{number}\"")),
-        _ => problem.hint(format!("write \"{number}\"")),
+        Kind::Plain
+        | Kind::Size
+        | Kind::Path
+        | Kind::Name
+        | Kind::PublicUrl
+        | Kind::PageUrl
+        | Kind::ProxyUrl
+        | Kind::CollectorUrl
+        | Kind::Origin
+        | Kind::HostName
+        | Kind::Flag
+        | Kind::Filter
+        | Kind::HostPattern => problem.hint(format!("write \"{number}\"")),
     }
 }
 

@@ -58,7 +58,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity of the mistake.
     pub severity: Severity,
     /// Description of the mistake: lower case, without a full stop.
     pub message: String,
@@ -76,7 +76,7 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
     pub(super) line: String,
-    /// What of the line is meant, in characters from 0.
+    /// Part of the line that is meant, in characters from 0.
     pub(super) marked: Range<usize>,
 }
 
@@ -105,7 +105,9 @@ impl fmt::Display for Finding {
         writeln!(f, "{colour}{word}:{colour:#} {}", self.message)?;
         let number = match &self.place {
             Some(Place::File { line, .. }) => line.to_string(),
-            _ => " ".to_owned(),
+            Some(Place::Default | Place::Environment { .. } | Place::Flag { .. }) | None => {
+                " ".to_owned()
+            }
         };
         let pad = " ".repeat(number.len());
         if let Some(place) = &self.place {

@@ -18,20 +18,21 @@ pub struct GatewayConfig {
     ///
     /// Beyond loopback a token is required.
     #[schemars(with = "super::units::AsAddress")]
+    #[schemars(extend("x-reload" = false))]
     pub listen: SocketAddr,
-    /// The token that clients must show, as `?token=…` or `Authorization: Bearer …`.
+    /// The token that clients must send, as `?token=…` or `Authorization: Bearer …`.
     ///
-    /// Optional on loopback. Every route but `/livez`, `/readyz` and `/healthz` wants it.
+    /// Optional on loopback. Every route but `/livez`, `/readyz` and `/healthz` requires it.
     #[schemars(example = serde_json::json!({ "env": "POOL_TOKEN" }))]
     pub token: Option<Secret>,
-    /// The address under which clients reach the gateway, for what `/json/version` hands out.
+    /// The address under which clients reach the gateway; `/json/version` hands it out.
     ///
     /// By default it is made from the request's `Host`.
     #[serde(with = "AsUrl")]
     #[schemars(example = "wss://pool.example")]
     pub external_url: Option<String>,
-    /// Bytes that may wait in the pool for all clients together: what browsers have said and clients
-    /// have not taken yet, and commands on their way to browsers.
+    /// Maximum number of bytes that wait in the pool for all clients together: messages of browsers
+    /// that clients have not taken yet, and commands on their way to browsers.
     ///
     /// A client with much waiting is held back where it has its browser to itself, and queued for
     /// in a shared one. When all of this is used up, the connection with the most waiting is cut
@@ -70,20 +71,20 @@ impl Default for GatewayConfig {
     }
 }
 
-/// `[alerts]`: webhooks that are called when clients are not served well.
+/// `[alerts]`: webhooks that are called when clients wait, are refused, or browsers fail.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertsConfig {
     /// Called when a client has to wait for a browser.
     ///
-    /// The address of a webhook, `http` or `https`, is often its own password, so that it is kept
-    /// as one. It gets a POST with JSON.
+    /// The address of a webhook, `http` or `https`, is often its own password, so it is treated as
+    /// a secret. It receives a POST with JSON.
     #[schemars(example = serde_json::json!({ "env": "QUEUE_WEBHOOK" }))]
     pub queue_url: Option<Secret>,
     /// Called when a client is refused at once, because the queue is full or a policy says so.
     #[schemars(example = serde_json::json!({ "env": "REJECT_WEBHOOK" }))]
     pub reject_url: Option<Secret>,
-    /// Called when a client has waited for a browser in vain.
+    /// Called when a client has waited for a browser until its timeout.
     #[schemars(example = serde_json::json!({ "env": "TIMEOUT_WEBHOOK" }))]
     pub timeout_url: Option<Secret>,
     /// Called when a browser cannot be launched, crashes or hangs.
@@ -92,8 +93,8 @@ pub struct AlertsConfig {
     /// Called when an idle browser fails its check.
     #[schemars(example = serde_json::json!({ "env": "FAILED_HEALTH_WEBHOOK" }))]
     pub failed_health_url: Option<Secret>,
-    /// Calls of one webhook are at least this far apart. What happens meanwhile is counted, and
-    /// told by the next call.
+    /// Minimum time between two calls of one webhook. Events in between are counted, and reported by
+    /// the next call.
     #[serde(with = "AsDuration")]
     pub interval: Duration,
     /// Maximum time a call may take.
@@ -104,17 +105,48 @@ pub struct AlertsConfig {
     pub attempts: usize,
 }
 
+/// Subject of an alert; each has a webhook of its own, `{word}_url` in `[alerts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertKind {
+    /// A client has to wait for a browser.
+    Queue,
+    /// A client was refused at once.
+    Reject,
+    /// A client has waited in vain.
+    Timeout,
+    /// A browser could not be launched, crashed or hung.
+    Error,
+    /// An idle browser failed its check.
+    FailedHealth,
+}
+
+impl AlertKind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Queue, Self::Reject, Self::Timeout, Self::Error, Self::FailedHealth];
+
+    /// Returns a stable word for the body of a call and for logs, in snake case.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Reject => "reject",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+            Self::FailedHealth => "failed_health",
+        }
+    }
+}
+
 impl AlertsConfig {
-    /// The addresses that are set, by their keys.
-    pub(super) fn urls(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
-        let urls = [
-            ("queue_url", &self.queue_url),
-            ("reject_url", &self.reject_url),
-            ("timeout_url", &self.timeout_url),
-            ("error_url", &self.error_url),
-            ("failed_health_url", &self.failed_health_url),
-        ];
-        urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?)))
+    /// Returns the address of a webhook, if it is set.
+    pub(crate) fn url(&self, kind: AlertKind) -> Option<&Secret> {
+        match kind {
+            AlertKind::Queue => self.queue_url.as_ref(),
+            AlertKind::Reject => self.reject_url.as_ref(),
+            AlertKind::Timeout => self.timeout_url.as_ref(),
+            AlertKind::Error => self.error_url.as_ref(),
+            AlertKind::FailedHealth => self.failed_health_url.as_ref(),
+        }
     }
 }
 
@@ -133,20 +165,19 @@ impl Default for AlertsConfig {
     }
 }
 
-/// `[telemetry]`: traces for a collector of OpenTelemetry.
+/// `[telemetry]`: traces for an OpenTelemetry collector.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
     /// The collector that gets the traces of leases, by OTLP over HTTP; `/v1/traces` is added.
     ///
-    /// By default none are exported. Only in builds with the feature `otlp`; others say that they
-    /// cannot. `OTEL_EXPORTER_OTLP_ENDPOINT` is understood.
+    /// By default none are exported. Requires a build with the feature `otlp`; others log a warning. `OTEL_EXPORTER_OTLP_ENDPOINT` is understood.
     #[schemars(example = "http://127.0.0.1:4318")]
     #[schemars(extend("x-kind" = "collector url"))]
     pub otlp_endpoint: Option<String>,
 }
 
-/// `[log]`: what is written to stderr.
+/// `[log]`: the log on stderr.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {

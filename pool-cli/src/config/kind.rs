@@ -32,7 +32,7 @@ pub(super) enum Kind {
     HostPattern,
 }
 
-/// What is wrong with a string, and what to write instead.
+/// Mistake in a string, and the remedy.
 #[derive(Debug)]
 pub(super) struct Complaint {
     pub(super) message: String,
@@ -59,12 +59,11 @@ impl Kind {
         ("host pattern", Self::HostPattern),
     ];
 
-    /// The kind that the schema names; a string without one is plain.
+    /// Returns the kind that the schema names; a string without one is plain.
     pub(super) fn named(name: Option<&str>) -> Self {
-        Self::NAMED
-            .into_iter()
-            .find(|(known, _)| Some(*known) == name)
-            .map_or(Self::Plain, |(_, kind)| kind)
+        let Some(name) = name else { return Self::Plain };
+        let found = Self::NAMED.into_iter().find(|(known, _)| *known == name);
+        found.expect("the types name no kind that does not exist").1
     }
 
     /// For "must be …".

@@ -9,8 +9,8 @@ use toml::de::Deserializer;
 
 use super::finding::{Finding, Findings, Place, Severity};
 use super::overrides::{self, Override};
-use super::schema::{Key, ROOT, Shape};
-use super::secret::{Secrets, io_reason};
+use super::schema::{Key, ROOT, Shape, Table};
+use super::secret::{Secrets, io_reason, revealed};
 use super::source::{self, Origin, Problem, Sources, Tree};
 use super::{Config, conform, rules, template};
 use crate::exit::Failure;
@@ -189,6 +189,69 @@ impl Loader {
     }
 }
 
+impl Config {
+    /// Returns every value by its key, secrets included: to be compared, never to be shown.
+    pub(crate) fn values(&self) -> Value {
+        revealed(|| serde_json::to_value(self).unwrap_or_default())
+    }
+
+    /// Returns `true` for a key, `section.name`, that holds from the start to the end of a pool.
+    pub(crate) fn is_held(key: &str) -> bool {
+        let mut table = &*ROOT;
+        let mut parts = key.split('.').peekable();
+        while let Some(key) = parts.next().and_then(|part| table.key(part)) {
+            // Whether browsers are guarded at all is decided when they are launched.
+            let is_presence = key.optional && parts.peek().is_none();
+            if key.held || is_presence {
+                return true;
+            }
+            let Shape::Table(inner) = &key.shape else { return false };
+            table = inner;
+        }
+        false
+    }
+
+    /// Returns this configuration with the values of `current` for the keys that
+    /// [hold](Self::is_held).
+    ///
+    /// # Errors
+    ///
+    /// None in fact: what was written as values is read back from them.
+    pub(crate) fn holding(&self, current: &Self) -> Result<Self, serde_json::Error> {
+        let mut values = self.values();
+        hold(&mut values, &current.values(), &ROOT);
+        without_null(&mut values);
+        Self::deserialize(values)
+    }
+}
+
+/// Puts the values that hold into the place of the new ones.
+fn hold(values: &mut Value, current: &Value, table: &Table) {
+    for key in &table.keys {
+        let (value, current) = (&mut values[&key.name], &current[&key.name]);
+        let differs_in_presence = key.optional && value.is_null() != current.is_null();
+        if key.held || differs_in_presence {
+            value.clone_from(current);
+        } else if let Shape::Table(inner) = &key.shape
+            && value.is_object()
+        {
+            hold(value, current, inner);
+        }
+    }
+}
+
+/// Leaves out what is not set, as a file does.
+fn without_null(value: &mut Value) {
+    match value {
+        Value::Object(table) => {
+            table.retain(|_, value| !value.is_null());
+            table.values_mut().for_each(without_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Makes room in a small pool: a default must not contradict what was written.
 fn settle(config: &mut Config, tree: &Tree<'_>) {
     if source::find(tree, &["pool", "min_size"]).is_none() {
@@ -292,41 +355,41 @@ impl Walk<'_> {
     }
 }
 
-/// A part of a dotted name as TOML wants it.
+/// Returns a part of a dotted name as TOML requires it.
 fn quoted(part: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if part.bytes().all(bare) { part.to_owned() } else { format!("\"{part}\"") }
 }
 
-/// What stands above these flags in the help of a command.
+/// Heading above these flags in the help of a command.
 const HEADING: &str = "Configuration";
 
-/// Where a command's configuration comes from; flattened into the arguments of each command that
-/// wants one.
+/// Sources of a command's configuration; flattened into the arguments of each command that
+/// needs one.
 ///
 /// Flags win over the environment (`POOL__SECTION__KEY`), which wins over the file, which wins
 /// over the defaults.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// The configuration file; without one the defaults apply.
+    /// Configuration file; without one the defaults apply.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "POOL_CONFIG", help_heading = HEADING)]
     pub file: Option<PathBuf>,
     /// Address and port to listen on [gateway.listen].
     #[arg(long, value_name = "ADDRESS", help_heading = HEADING)]
     pub listen: Option<String>,
-    /// Browsers that are kept at least [pool.min_size].
+    /// Minimum number of browsers without a profile or region [pool.min_size].
     #[arg(long, value_name = "N", help_heading = HEADING)]
     pub min_size: Option<String>,
-    /// Browsers, at most [pool.max_size].
+    /// Maximum number of browsers [pool.max_size].
     #[arg(long, value_name = "N", help_heading = HEADING)]
     pub max_size: Option<String>,
     /// Kind of lease: exclusive or shared [pool.lease].
     #[arg(long, value_name = "KIND", help_heading = HEADING)]
     pub lease: Option<String>,
-    /// Which Chromium: auto, shell or chromium [chrome.engine].
+    /// Build of Chromium: auto, shell or chromium [chrome.engine].
     #[arg(long, value_name = "ENGINE", help_heading = HEADING)]
     pub engine: Option<String>,
-    /// Any key, such as --set chrome.headless=false.
+    /// Set any key, such as --set chrome.headless=false.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment, help_heading = HEADING)]
     pub set: Vec<(String, String)>,
 }

@@ -1,5 +1,4 @@
-//! The configuration: its types with their defaults, and how it is read from flags, environment
-//! and file.
+//! The configuration: its types with their defaults, read from flags, environment and file.
 //!
 //! The types are the only description of a setting. Their JSON schema (see [`schema`]) is derived
 //! from them, and the check for unknown keys, the generated file of `init`, the environment
@@ -30,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chrome::{ChromeConfig, EgressConfig, Engine, Limits, PrivateAddresses, Sandbox};
 pub use finding::{Finding, Findings, Place, Severity};
-pub use gateway::{AlertsConfig, GatewayConfig, LogConfig, LogFormat, TelemetryConfig};
+pub use gateway::{AlertKind, AlertsConfig, GatewayConfig, LogConfig, LogFormat, TelemetryConfig};
 pub use load::{ConfigArgs, Loaded, Loader, Setting};
 pub use named::{
     ProfileConfig, ProfileMode, ProfilesConfig, ProxyConfig, RegionConfig, Scope, TenantConfig,
@@ -50,7 +49,8 @@ pub struct Config {
     pub gateway: GatewayConfig,
     /// Number of browsers, kind of lease, and replacement.
     pub pool: PoolConfig,
-    /// Which Chromium is launched, and how.
+    /// The Chromium that is launched, and its flags, timeouts and limits.
+    #[schemars(extend("x-reload" = false))]
     pub chrome: ChromeConfig,
     /// Where browsers may go.
     pub egress: Option<EgressConfig>,
@@ -62,14 +62,16 @@ pub struct Config {
     pub tenants: BTreeMap<String, TenantConfig>,
     /// Proxies by region: `?region=eu-west` is leased from `[regions.eu-west]`.
     pub regions: BTreeMap<String, RegionConfig>,
-    /// How the number of browsers follows the load, between `min_size` and `max_size`.
+    /// Adjustment of the number of browsers to the load, between `min_size` and `max_size`.
     pub sizing: SizingConfig,
-    /// What is done to a new browser before its first lease.
+    /// Preparation of a new browser before its first lease.
     pub warming: WarmingConfig,
-    /// Webhooks that are called when clients are not served well.
+    /// Webhooks that are called when clients wait, are refused, or browsers fail.
     pub alerts: AlertsConfig,
-    /// Traces for a collector of OpenTelemetry.
+    /// Traces for an OpenTelemetry collector.
+    #[schemars(extend("x-reload" = false))]
     pub telemetry: TelemetryConfig,
     /// Log written to stderr.
+    #[schemars(extend("x-reload" = false))]
     pub log: LogConfig,
 }

@@ -13,7 +13,7 @@ use super::{LeaseKind, Secret};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[schemars(default)]
 pub struct ProfilesConfig {
-    /// Whether an unknown name in `?profile=…` makes a profile of that name; else it is a 404.
+    /// Make a profile of any name that `?profile=…` asks for; else an unknown one is a 404.
     pub on_demand: bool,
     /// A profile, by its name.
     #[serde(flatten)]
@@ -24,19 +24,19 @@ pub struct ProfilesConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileConfig {
-    /// Browsers of this profile that are kept at least, leased or idle.
+    /// Minimum number of browsers of this profile, leased or idle.
     pub min_size: usize,
-    /// Browsers of this profile, at most. Each is a directory of its own.
+    /// Maximum number of browsers of this profile. Each is a directory of its own.
     #[schemars(range(min = 1, max = 1000))]
     pub max_size: usize,
-    /// What of a lease is there in the next one.
+    /// State that the next lease finds.
     pub mode: ProfileMode,
     /// The region of leases that ask for none.
     #[schemars(example = "eu-west")]
     pub region: Option<String>,
 }
 
-/// What of a lease of a profile is there in the next one.
+/// State that the next lease of a profile finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -92,15 +92,15 @@ impl<'de> Deserialize<'de> for ProfilesConfig {
 pub struct RegionConfig {
     /// Proxies of this region, as urls or as tables with `url`, `username` and `password`.
     ///
-    /// `http://` and `socks5://` are spoken. At least one is needed.
+    /// `http://` and `socks5://` are supported. At least one is required.
     #[schemars(example = serde_json::json!([
         "http://eu-1.example:8080",
         { "url": "socks5://eu-2.example:1080", "username": "u", "password": { "env": "EU2" } },
     ]))]
     pub proxies: Vec<ProxyConfig>,
-    /// Browsers of this region that are kept at least, leased or idle.
+    /// Minimum number of browsers of this region, leased or idle.
     pub min_size: usize,
-    /// Browsers of this region, at most.
+    /// Maximum number of browsers of this region.
     #[schemars(range(min = 1, max = 1000))]
     pub max_size: usize,
     /// Regions to try, in this order, when every proxy of this one is down.
@@ -117,14 +117,14 @@ impl Default for RegionConfig {
     }
 }
 
-/// One proxy: `"http://host:port"`, or a table when it wants credentials.
+/// One proxy: `"http://host:port"`, or a table if it requires credentials.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProxyConfig {
     /// Its address: `http://host:port` or `socks5://host:port`, without credentials.
     pub url: String,
-    /// The user name that it wants.
+    /// The user name, if it requires one.
     pub username: Option<String>,
-    /// The password that it wants.
+    /// The password, if it requires one.
     pub password: Option<Secret>,
 }
 
@@ -135,9 +135,9 @@ struct ProxyTable {
     /// Its address, without credentials.
     #[schemars(extend("x-kind" = "proxy url"))]
     url: String,
-    /// The user name that it wants.
+    /// The user name, if it requires one.
     username: Option<String>,
-    /// The password that it wants.
+    /// The password, if it requires one.
     password: Option<Secret>,
 }
 
@@ -188,25 +188,25 @@ impl JsonSchema for ProxyConfig {
 
 /// `[tenants.NAME]`: a team or a customer that uses the pool, and how much of it.
 ///
-/// A tenant is known by its token. Without tenants, whoever has the pool's token may do everything.
+/// A tenant is known by its token. Without tenants, anybody who has the pool's token may do everything.
 /// With them `[gateway] token` is the operator's, and is required.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantConfig {
-    /// The token that its clients show, as `?token=…` or `Authorization: Bearer …`.
+    /// The token that its clients send, as `?token=…` or `Authorization: Bearer …`.
     #[schemars(example = serde_json::json!({ "env": "SCRAPERS_TOKEN" }))]
     pub token: Option<Secret>,
-    /// Further tokens that are good as well, so that one can be replaced while clients run.
+    /// Further tokens that are valid as well, so that one can be replaced while clients run.
     #[schemars(example = serde_json::json!([{ "env": "SCRAPERS_OLD" }]))]
     pub tokens: Vec<Secret>,
-    /// Leases that it may have at the same time. A client over it waits, and others pass.
+    /// Maximum number of leases at the same time. A client beyond it waits, and other tenants pass.
     ///
     /// By default as many as the pool has.
     #[schemars(range(min = 1), example = 20)]
     pub max_leases: Option<usize>,
-    /// Clients of it that may wait; one more is refused at once with 429.
+    /// Maximum number of its clients that wait; one more is refused at once with 429.
     ///
-    /// By default its part, by `share`, of what may wait for the whole pool.
+    /// By default its part, by `share`, of `max_waiting` in `[pool]`.
     #[schemars(example = 50)]
     pub max_waiting: Option<usize>,
     /// Its part of the leases while others wait too, relative to theirs. Time in which it does not

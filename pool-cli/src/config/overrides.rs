@@ -10,7 +10,7 @@ use super::finding::{did_you_mean, nearest};
 use super::schema::{ROOT, Shape, Table};
 use super::source::{self, Origin, Problem, Source, Sources, Tree};
 
-/// What a variable of the environment begins with to be a setting: `POOL__SECTION__KEY`.
+/// Prefix of the environment variables that are settings: `POOL__SECTION__KEY`.
 pub(super) const PREFIX: &str = "POOL__";
 
 /// Names that users of browserless and OpenTelemetry know, and the settings that they stand for.
@@ -105,7 +105,7 @@ pub(super) fn apply<'s>(
 enum Unknown {
     /// A path that was probably meant.
     Near(Vec<String>),
-    /// What there is where the path goes wrong.
+    /// The names that exist where the path goes wrong.
     Known(Vec<String>),
     /// A value on the way, which has nothing below it.
     TooDeep(String),
@@ -155,7 +155,7 @@ fn resolve<'k>(
     Ok((path, shape))
 }
 
-/// Reads a text as what the setting wants; where it cannot be that, it stays a string and is
+/// Reads a text as the setting requires; where that is impossible, it stays a string and is
 /// refused as one.
 fn read<'s>(source: &'s Source, shape: &Shape) -> Spanned<DeValue<'s>> {
     let text = source.text.as_str();
@@ -166,7 +166,11 @@ fn read<'s>(source: &'s Source, shape: &Shape) -> Spanned<DeValue<'s>> {
     let is_toml = match shape {
         Shape::Text(_) | Shape::Choice(_) => false,
         Shape::Secret | Shape::TextOr(..) => text.trim_start().starts_with('{'),
-        _ => true,
+        Shape::Table(_)
+        | Shape::List { .. }
+        | Shape::Switch
+        | Shape::Whole { .. }
+        | Shape::Real { .. } => true,
     };
     if is_toml { source::parse_value(source).unwrap_or_else(string) } else { string() }
 }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::machine;
 use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
 
-/// More browsers than this are no machine's: a size above it is a mistake.
+pub use pool_chrome::Reset;
+pub use pool_chrome::mux::LeaseKind;
+
+/// No machine has more browsers than this: a larger size is a mistake.
 pub const MOST_BROWSERS: usize = 1000;
 
 /// `[pool]`: how many browsers there are, how they are leased, and when they are replaced.
@@ -18,49 +21,60 @@ pub const MOST_BROWSERS: usize = 1000;
 pub struct PoolConfig {
     /// The name of the pool, in metrics and in `/browser_pools/{name}`.
     #[schemars(extend("x-kind" = "name"))]
+    #[schemars(extend("x-reload" = false))]
     pub name: String,
-    /// Anonymous browsers that are kept at least, leased or idle.
+    /// Minimum number of browsers without a profile or region, leased or idle.
     pub min_size: usize,
-    /// Browsers of all profiles and regions together, at most.
+    /// Maximum number of browsers, those of all profiles and regions included.
     ///
     /// With shared leases it counts leases, not browsers: up to `leases_per_browser` of them share a
     /// Chromium. By default 4 for each core, and no more than one for each 512 MiB of memory.
     #[schemars(range(min = 1, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// Kind of lease that clients get.
+    #[schemars(extend("x-reload" = false))]
     pub lease: LeaseKind,
-    /// Whether a client may ask for the other kind with `?lease=…`.
+    /// Let clients ask for the other kind with `?lease=…`.
+    #[schemars(extend("x-reload" = false))]
     pub lease_choice: bool,
-    /// Leases in one Chromium, at most; for shared leases only.
+    /// Maximum number of leases in one Chromium; for shared leases only.
     #[schemars(range(min = 1, max = 64))]
+    #[schemars(extend("x-reload" = false))]
     pub leases_per_browser: usize,
     /// Clean-up of a browser between exclusive leases.
+    #[schemars(extend("x-reload" = false))]
     pub reset: Reset,
-    /// How long a client waits for a browser before it is refused (query: `acquire_timeout`).
+    /// Maximum time a client waits for a browser before it is refused (query: `acquire_timeout`).
     ///
     /// Shorter than the 30 s of Playwright's own timeout, which would hide the reason.
     #[serde(with = "AsDuration")]
     pub acquire_timeout: Duration,
-    /// Clients that may wait; one more is refused at once with 429.
+    /// Maximum number of clients that wait; one more is refused at once with 429.
+    #[schemars(extend("x-reload" = false))]
     pub max_waiting: usize,
     /// A browser above the minimum that was idle for this long is closed, or "off".
     #[serde(with = "AsDurationOrOff")]
+    #[schemars(extend("x-reload" = false))]
     pub max_idle_time: Option<Duration>,
     /// A browser is replaced when it gets this old, or "off".
     ///
     /// Shortened at random by up to a tenth, so that browsers made together do not end together.
     #[serde(with = "AsDurationOrOff")]
+    #[schemars(extend("x-reload" = false))]
     pub max_lifetime: Option<Duration>,
     /// A browser is replaced after this many leases, or "off".
     #[serde(with = "AsCountOrOff")]
+    #[schemars(extend("x-reload" = false))]
     pub max_use_count: Option<u64>,
-    /// Browsers launched at the same time, at most.
+    /// Maximum number of browsers launched at the same time.
     ///
-    /// More than the machine has cores wins nothing: launches share them.
+    /// More than the machine has cores gains nothing: launches share them.
     #[schemars(range(min = 1, max = 64))]
+    #[schemars(extend("x-reload" = false))]
     pub max_creating: usize,
     /// Interval at which an idle browser is checked by opening a page, or "off".
     #[serde(with = "AsDurationOrOff")]
+    #[schemars(extend("x-reload" = false))]
     pub health_check_interval: Option<Duration>,
     /// Maximum time a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
     #[serde(with = "AsDurationOrOff")]
@@ -69,7 +83,7 @@ pub struct PoolConfig {
     /// runs, is ended after this long, or "off" (query: `idle_timeout`, in ms).
     #[serde(with = "AsDurationOrOff")]
     pub lease_idle_timeout: Option<Duration>,
-    /// Longest time that a lease may go on without a connection (query: `keep`, in ms).
+    /// Maximum time that a lease may go on without a connection (query: `keep`, in ms).
     ///
     /// A lease with a name (query: `session`) is kept for 60 s, or for this where it is shorter.
     #[serde(with = "AsDuration")]
@@ -79,42 +93,8 @@ pub struct PoolConfig {
     /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
     /// One pool at a time uses it.
     #[schemars(extend("x-kind" = "path"), example = "/var/lib/browser-pool", transform = machine::computed)]
+    #[schemars(extend("x-reload" = false))]
     pub state_dir: PathBuf,
-}
-
-/// Kind of lease that clients get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum LeaseKind {
-    /// A Chromium of its own.
-    #[default]
-    Exclusive,
-    /// A virtual browser: one of several clients in a Chromium, each unaware of the others.
-    Shared,
-}
-
-impl LeaseKind {
-    /// The word for it in the configuration, queries, labels and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exclusive => "exclusive",
-            Self::Shared => "shared",
-        }
-    }
-}
-
-/// Clean-up of a browser between exclusive leases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Reset {
-    /// Its context is disposed, and what outlives a context is wiped and checked.
-    #[default]
-    Context,
-    /// The Chromium is replaced by a new one, in the background.
-    Relaunch,
 }
 
 impl Default for PoolConfig {
@@ -142,7 +122,7 @@ impl Default for PoolConfig {
     }
 }
 
-/// `[priority]`: who is served first when all browsers are leased.
+/// `[priority]`: the order in which requests are served when all browsers are leased.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PriorityConfig {
@@ -160,16 +140,16 @@ impl Default for PriorityConfig {
     }
 }
 
-/// `[sizing]`: how the number of browsers follows the load.
+/// `[sizing]`: adjustment of the number of browsers to the load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SizingConfig {
-    /// Whether browsers are added ahead of need and taken away when they are not used.
+    /// Add browsers ahead of need, and take them away when they are not used.
     pub enabled: bool,
     /// Interval at which the size is decided anew.
     #[serde(with = "AsDuration")]
     pub interval: Duration,
-    /// The latest waits and utilizations that a decision looks at.
+    /// Number of the latest waits and utilizations that a decision looks at.
     #[schemars(range(min = 1, max = 100_000))]
     pub samples: usize,
     /// Browsers are added when clients wait longer than this on average.
@@ -200,11 +180,11 @@ impl Default for SizingConfig {
     }
 }
 
-/// `[warming]`: what is done to a new browser before its first lease.
+/// `[warming]`: preparation of a new browser before its first lease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WarmingConfig {
-    /// Whether new browsers are warmed. One that cannot be warmed is never leased.
+    /// Warm new browsers up. One that cannot be warmed is never leased.
     pub enabled: bool,
     /// Width and height of the page that warms, in CSS pixels.
     #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 16384 }))]
@@ -218,7 +198,7 @@ pub struct WarmingConfig {
     /// JavaScript that is run once in that page.
     #[schemars(example = "document.title")]
     pub script: Option<String>,
-    /// Anonymous browsers kept idle and ready beyond those that are leased.
+    /// Browsers without a profile or region that are kept idle and ready beyond those that are leased.
     pub min_idle: usize,
 }
 

@@ -40,7 +40,7 @@ A setting is taken from the first of these that has it:
 
 An unknown key, a value of the wrong type or out of its range, and settings that contradict each
 other are refused, all at once, with exit code 78, and nothing is started. On SIGHUP the file is read
-again; if anything in it is wrong, the old configuration stays.
+again; if anything in it is wrong, the old configuration stays. A key whose change needs a restart says so.
 
 | | written as |
 |---|---|
@@ -60,12 +60,12 @@ These variables of browserless, and that of OpenTelemetry, are understood as wel
         aliases.join("\n"),
     )?;
     for section in &ROOT.keys {
-        write_section(page, &section.name, section)?;
+        write_section(page, &section.name, section, section.held)?;
     }
     Ok(())
 }
 
-fn write_section(page: &mut String, name: &str, section: &Key) -> fmt::Result {
+fn write_section(page: &mut String, name: &str, section: &Key, held: bool) -> fmt::Result {
     let Shape::Table(table) = &section.shape else { return Ok(()) };
     if !table.keys.is_empty() {
         writeln!(page, "\n## `[{name}]`\n\n{}", section.about)?;
@@ -96,10 +96,13 @@ fn write_section(page: &mut String, name: &str, section: &Key) -> fmt::Result {
             name.replace('.', "__").to_uppercase(),
             key.name.to_uppercase()
         ));
+        if held || key.held {
+            facts.push("a change needs a restart".to_owned());
+        }
         writeln!(page, "{}", capitalized(&facts.join(" · ")))?;
     }
     match &table.others {
-        Some(others) => write_section(page, &format!("{name}.NAME"), others),
+        Some(others) => write_section(page, &format!("{name}.NAME"), others, held),
         None => Ok(()),
     }
 }

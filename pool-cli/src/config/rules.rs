@@ -12,10 +12,9 @@ use pool_chrome::ChromeError;
 use super::finding::{did_you_mean, nearest};
 use super::source::{self, Problem, Tree};
 use super::{
-    Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, Secret, TenantConfig,
-    kind, machine,
+    AlertKind, Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, Secret,
+    TenantConfig, kind, machine,
 };
-use crate::pool::chrome_config;
 
 /// Open files of a pool without a browser and without a client.
 const FILES: u64 = 32;
@@ -27,7 +26,7 @@ const FILES_OF_BROWSER: u64 = 5;
 /// the only connection that it may need.
 const FILES_OF_GATE: u64 = 3;
 
-/// What a browser takes that has done nothing yet: the headless shell, and the whole Chromium.
+/// Memory of a browser that has done nothing yet: the headless shell, and the whole Chromium.
 const IDLE_SHELL: ByteSize = ByteSize::mib(130);
 const IDLE_CHROMIUM: ByteSize = ByteSize::mib(235);
 
@@ -113,8 +112,8 @@ impl Rules<'_> {
         let buffer = self.config.gateway.buffer;
         if buffer < LEAST {
             let at = self.value(&["gateway", "buffer"]);
-            let message = format!("a `buffer` of {buffer} holds no large message");
-            let hint = "16MiB is the least; the default is 256MiB";
+            let message = format!("a `buffer` of {buffer} is too small for a large message");
+            let hint = "the minimum is 16MiB, the default 256MiB";
             self.problems.push(Problem::error(at, message).hint(hint));
         }
     }
@@ -202,7 +201,7 @@ impl Rules<'_> {
 
     fn chrome(&mut self) {
         let chrome = &self.config.chrome;
-        if chrome.engine == Engine::Shell && !chrome.headless {
+        if chrome.engine.is_headless_only() && !chrome.headless {
             let at =
                 self.value(&["chrome", "headless"]).or_else(|| self.value(&["chrome", "engine"]));
             let message = "engine = \"shell\" has no windows, but `headless` is false";
@@ -273,7 +272,7 @@ impl Rules<'_> {
 
     /// Returns what keeps every launch from succeeding.
     fn launch(&mut self) {
-        let Err(error) = chrome_config(self.config).launch_options().check() else { return };
+        let Err(error) = self.config.driver().launch_options().check() else { return };
         let key = match &error {
             ChromeError::NoSandbox { .. } => "sandbox",
             ChromeError::NoWindow { .. } | ChromeError::NoDisplay => "headless",
@@ -283,7 +282,7 @@ impl Rules<'_> {
             _ => "executable",
         };
         let at = self.value(&["chrome", key]);
-        let hint = "look at all it needs: pool-cli doctor";
+        let hint = "see all that it needs: pool-cli doctor";
         self.problems.push(Problem::error(at, error.to_string()).hint(hint));
     }
 
@@ -291,9 +290,9 @@ impl Rules<'_> {
         let listen = self.config.gateway.listen;
         let Some(error) = machine::address_obstacle(listen) else { return };
         let hint = match error.kind() {
-            ErrorKind::PermissionDenied => "ports below 1024 want root; take another",
+            ErrorKind::PermissionDenied => "ports below 1024 require root: use another",
             ErrorKind::AddrNotAvailable => "this machine has no such address",
-            _ => "take another",
+            _ => "use another",
         };
         let at = self.value(&["gateway", "listen"]);
         let message = format!("cannot listen on {listen}: {error}");
@@ -389,7 +388,7 @@ impl Rules<'_> {
         }
         if self.config.gateway.token.is_none() && !self.is_refused(&["gateway", "token"]) {
             let message = "there are tenants, but the operator has no token";
-            let hint = "whoever leaves the token out would be the operator: add token = { env = \
+            let hint = "a request without a token would be the operator's: add token = { env = \
                         \"POOL_TOKEN\" } to [gateway]";
             self.problems.push(Problem::error(self.key(&["tenants"]), message).hint(hint));
         }
@@ -400,7 +399,7 @@ impl Rules<'_> {
             for token in tenant.all_tokens() {
                 if let Some((_, other)) = seen.iter().find(|(held, _)| *held == token) {
                     let message = format!("a token of tenant `{name}` is also that of {other}");
-                    let hint = "a token says who asks: give each its own";
+                    let hint = "a token identifies the sender: give each its own";
                     let path = |key| ["tenants", name.as_str(), key];
                     let at = self.value(&path("token")).or_else(|| self.value(&path("tokens")));
                     self.problems.push(Problem::error(at, message).hint(hint));
@@ -414,7 +413,7 @@ impl Rules<'_> {
         let path = |key| ["tenants", name, key];
         let refused = self.is_refused(&path("token")) || self.is_refused(&path("tokens"));
         if tenant.all_tokens().next().is_none() && !refused {
-            let message = format!("tenant `{name}` has no token, so that nobody can be it");
+            let message = format!("tenant `{name}` has no token, so nobody can use it");
             let hint = "add token = { file = \"PATH\" } or { env = \"NAME\" }";
             let at = self.key(&["tenants", name]);
             self.problems.push(Problem::error(at, message).hint(hint));
@@ -448,12 +447,16 @@ impl Rules<'_> {
 
     /// Here and not by their kind: a secret is looked at when it is known.
     fn alerts(&mut self) {
-        let urls = self.config.alerts.urls();
-        let wrong: Vec<_> = urls
-            .filter_map(|(key, url)| Some((key, kind::webhook_url(url.expose()).err()?)))
+        let alerts = &self.config.alerts;
+        let wrong: Vec<_> = AlertKind::ALL
+            .into_iter()
+            .filter_map(|kind| {
+                let complaint = kind::webhook_url(alerts.url(kind)?.expose()).err()?;
+                Some((format!("{}_url", kind.code()), complaint))
+            })
             .collect();
         for (key, complaint) in wrong {
-            let at = self.value(&["alerts", key]);
+            let at = self.value(&["alerts", key.as_str()]);
             let problem = Problem::error(at, format!("`{key}`: {}", complaint.message));
             self.problems.push(match complaint.hint {
                 Some(hint) => problem.hint(hint),

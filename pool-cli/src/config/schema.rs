@@ -18,7 +18,7 @@ pub const URL: &str =
 /// The schema, the same on every machine.
 ///
 /// Besides the standard keywords it has `x-kind`, which says what a string means: `duration`,
-/// `size or off`, `path`, …
+/// `size or off`, `path`, …; and `x-reload`, which is false for what holds until a restart.
 #[must_use]
 pub fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12()
@@ -74,13 +74,13 @@ fn without_table_defaults(schema: &mut Schema) {
     }
 }
 
-/// What a value of the configuration may be, read from the schema.
+/// The values that a key of the configuration takes, read from the schema.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Table(Table),
     List {
         item: Box<Self>,
-        /// How many items there must be, if that is fixed.
+        /// Number of items, if that is fixed.
         length: Option<usize>,
     },
     Switch,
@@ -117,8 +117,10 @@ pub(super) struct Key {
     pub(super) default: Option<Value>,
     pub(super) examples: Vec<Value>,
     pub(super) required: bool,
-    /// For a section: whether it means something that it is there, an empty one too.
+    /// True for a section whose presence has a meaning, even where it is empty.
     pub(super) optional: bool,
+    /// True if it holds from the start to the end of a pool, so that a reload does not take it.
+    pub(super) held: bool,
     pub(super) shape: Shape,
 }
 
@@ -176,6 +178,7 @@ impl Key {
             examples: schema.get("examples").and_then(Value::as_array).cloned().unwrap_or_default(),
             required,
             optional: schema.contains_key("x-optional"),
+            held: schema.get("x-reload").is_some_and(|taken| taken == false),
             shape: Shape::read(schema),
         }
     }

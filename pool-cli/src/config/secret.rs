@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +12,8 @@ use toml::de::DeValue;
 use super::finding::{Place, nearest};
 use super::source::{Problem, Sources};
 
-/// A value that is never printed: `Debug` and `Serialize` show `(hidden)`.
+/// A value that is never printed: `Debug` and `Serialize` show `(hidden)`, but for
+/// [`revealed`].
 ///
 /// In the file it is `{ env = "NAME" }`, `{ file = "PATH" }`, or, with a warning, the value
 /// itself; it is looked up while the configuration is loaded.
@@ -35,6 +37,27 @@ impl Secret {
     }
 }
 
+thread_local! {
+    static REVEALED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Hides the secrets again, also where the serialization panics.
+struct Revealed;
+
+impl Drop for Revealed {
+    fn drop(&mut self) {
+        REVEALED.set(false);
+    }
+}
+
+/// Serializes something with the secrets in it, to compare it or to read it back. What comes of it
+/// must not be shown.
+pub(crate) fn revealed<T>(serialize: impl FnOnce() -> T) -> T {
+    let _revealed = Revealed;
+    REVEALED.set(true);
+    serialize()
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
@@ -51,7 +74,7 @@ impl PartialEq for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(HIDDEN)
+        serializer.serialize_str(if REVEALED.get() { self.expose() } else { HIDDEN })
     }
 }
 
@@ -154,11 +177,15 @@ impl Secrets<'_> {
     }
 }
 
-/// Returns who can read a secret that is written out at a place.
+/// Returns a warning about a secret that is written out where others can read it.
 fn exposed(name: &str, place: &Place) -> Option<String> {
     match place {
-        Place::File { .. } => Some(format!("`{name}` stands in the file for all who can read it")),
-        Place::Flag { .. } => Some(format!("`{name}` stands in the list of processes for all")),
+        Place::File { .. } => {
+            Some(format!("`{name}` can be read by anybody who can read the file"))
+        }
+        Place::Flag { .. } => {
+            Some(format!("`{name}` can be read by anybody in the list of processes"))
+        }
         Place::Default | Place::Environment { .. } => None,
     }
 }

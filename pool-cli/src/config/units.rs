@@ -1,4 +1,4 @@
-//! How durations, sizes and the like are written in the configuration.
+//! The notation of durations, sizes and the like in the configuration.
 //!
 //! Each `As…` type is named by `#[serde(with = "…")]` on a field: it reads and writes the value,
 //! and it is the field's schema, so that the two cannot disagree.
@@ -112,6 +112,14 @@ impl AsCountOrOff {
                     .filter(|count| *count > 0)
                     .map(Some)
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(value), &self))
+            }
+
+            /// As JSON has them, and TOML does not.
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Option<u64>, E> {
+                match i64::try_from(value) {
+                    Ok(value) => self.visit_i64(value),
+                    Err(_) => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
+                }
             }
 
             fn visit_str<E: Error>(self, value: &str) -> Result<Option<u64>, E> {

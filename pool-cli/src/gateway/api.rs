@@ -20,7 +20,7 @@ use super::lease::ClientLease;
 use super::request::Body;
 use super::usage::{HOUR, HOURS, Used, hour_now, hour_of, time_of};
 use super::who::Who;
-use super::{Gateway, Problem};
+use super::{Code, Gateway, Problem};
 use crate::api::{Flushed, Page, Point, Reloaded, Resize, Resized, State as PoolState};
 use crate::config::MOST_BROWSERS;
 use crate::exit::chain;
@@ -100,8 +100,7 @@ pub(super) async fn screenshot(
 ) -> Result<Response, Problem> {
     let (session, leased) = gateway.leased(&who, &id)?;
     let unavailable = |detail: String| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_screenshot", detail)
-            .retry_after(Duration::from_secs(1))
+        Problem::new(Code::NoScreenshot, detail).retry_after(Duration::from_secs(1))
     };
     let drawn = tokio::select! {
         drawn = timeout(SCREENSHOT, leased.browser().screenshot()) => drawn,
@@ -138,7 +137,7 @@ impl Gateway {
         let held = session.and_then(|session| session.leased().map(|leased| (session, leased)));
         held.ok_or_else(|| {
             let detail = "only a browser that a client has leased has something to show";
-            Problem::new(StatusCode::NOT_FOUND, "not_leased", detail)
+            Problem::new(Code::NotLeased, detail)
         })
     }
 }
@@ -150,7 +149,7 @@ fn number(id: &str) -> Result<u64, Problem> {
 
 fn unknown() -> Problem {
     let detail = "there is no browser of this number";
-    Problem::new(StatusCode::NOT_FOUND, "unknown_browser", detail)
+    Problem::new(Code::UnknownBrowser, detail)
 }
 
 /// `POST /api/resize`: what is left out stays as it is.
@@ -173,11 +172,11 @@ impl Gateway {
         let max_size = max_size.unwrap_or_else(|| self.pool().load().max_size);
         if !(1..=MOST_BROWSERS).contains(&max_size) || min_size > MOST_BROWSERS {
             let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
-            return Err(Problem::bad_request("bad_size", detail));
+            return Err(Problem::new(Code::BadSize, detail));
         }
         self.pool()
             .resize(min_size, max_size)
-            .map_err(|error| Problem::bad_request("bad_size", error.to_string()))?;
+            .map_err(|error| Problem::new(Code::BadSize, error.to_string()))?;
         Ok((min_size, max_size))
     }
 
@@ -203,10 +202,9 @@ pub(super) async fn drain(State(gateway): State<Arc<Gateway>>) -> StatusCode {
 pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Json<Reloaded>, Problem> {
     let Some(reload) = gateway.reloader() else {
         let detail = "this pool has no configuration to read again";
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "no_reload", detail));
+        return Err(Problem::new(Code::NoReload, detail));
     };
-    let invalid =
-        |detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_configuration", detail);
+    let invalid = |detail| Problem::new(Code::BadConfiguration, detail);
     reload.reload().await.map(Json).map_err(invalid)
 }
 
@@ -223,7 +221,7 @@ impl UsageQuery {
     fn parse(query: &str, accepts_csv: bool) -> Result<Self, Problem> {
         let now = hour_now();
         let mut asked = Self { from: now / HOURS * HOURS, to: now + 1, csv: accepts_csv };
-        let bad = |what: String| Err(Problem::bad_request("bad_parameter", what));
+        let bad = |what: String| Err(Problem::new(Code::BadParameter, what));
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match (&*name, &*value) {
                 ("from", value) => asked.from = hour_of(moment(&name, value)?),
@@ -242,7 +240,7 @@ impl UsageQuery {
                     let detail = format!(
                         "unknown parameter {shown:?}: there are from, to, by, format, token"
                     );
-                    return Err(Problem::bad_request("unknown_parameter", detail));
+                    return Err(Problem::new(Code::UnknownParameter, detail));
                 }
             }
         }
@@ -258,7 +256,7 @@ fn moment(name: &str, value: &str) -> Result<SystemTime, Problem> {
     let text = if value.len() == 10 { format!("{value}T00:00:00Z") } else { value.to_owned() };
     humantime::parse_rfc3339_weak(&text).map_err(|_| {
         let detail = format!("{name} must be a day such as 2026-11-29, or 2026-11-29T12:00:00Z");
-        Problem::bad_request("bad_parameter", detail)
+        Problem::new(Code::BadParameter, detail)
     })
 }
 
@@ -336,7 +334,7 @@ pub(super) async fn usage(
     let looked = tokio::task::spawn_blocking(move || gateway.usage.between(from, to)).await;
     let used = looked.map_err(io::Error::other).and_then(|used| used).map_err(|error| {
         let detail = format!("the records could not be read: {error}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_usage", detail)
+        Problem::new(Code::NoUsage, detail)
     })?;
     let shown =
         |tenant: &String| who.sees_tenant(Some(tenant.as_str()).filter(|name| !name.is_empty()));

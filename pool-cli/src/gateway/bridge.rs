@@ -21,9 +21,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::lease::{Attached, ClientLease};
 use super::request::Heads;
 use super::websocket::{BATCH, Fault, Reader, Received, Writer};
-use super::{LeaseEnd, LeaseId, Problem, tcp};
+use super::{Code, LeaseEnd, LeaseId, Problem, tcp};
 use crate::metrics::Metrics;
-use crate::pool::{BrowserEnd, Commands, Events, Wire};
+use crate::pool::{Commands, Events, Wire};
 
 /// A client that takes nothing at all for this long is ended, however little waits for it.
 const STALL: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ const DISCARD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
-    /// What the client sent behind its handshake.
+    /// Bytes that the client sent behind its handshake.
     pub(super) read: Vec<u8>,
 }
 
@@ -120,7 +120,7 @@ impl From<Fault> for Why {
     }
 }
 
-/// What the pings of a client are answered with: the last one is enough.
+/// The payload of the client's last ping, which is the only one that needs an answer.
 #[derive(Debug, Default)]
 struct Pongs {
     asked: Mutex<Option<Vec<u8>>>,
@@ -196,7 +196,7 @@ async fn down<W: AsyncWrite + Unpin>(
             biased;
             taken = events.next(BATCH, &mut batch) => match taken {
                 Ok(taken) => taken,
-                Err(end) => return end.into(),
+                Err(end) => return end,
             },
             () = pongs.one.notified() => 0,
             _ = pings.tick() => {
@@ -252,7 +252,7 @@ async fn flush<W: AsyncWrite + Unpin>(
             Ok(Ok(())) => return Ok(()),
             Ok(Err(_)) => return Err(LeaseEnd::ClientGone),
             Err(_) => {
-                let is_cut = events.end() == Some(BrowserEnd::SlowReader);
+                let is_cut = events.end() == Some(LeaseEnd::SlowReader);
                 if is_cut || writer.stalled_for() >= STALL {
                     return Err(LeaseEnd::SlowReader);
                 }
@@ -339,20 +339,20 @@ impl Handshake {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// If the method or a header is wrong.
     pub(super) fn read(parts: &mut Parts) -> Result<Self, Problem> {
-        let bad = |detail: &str| Problem::bad_request("bad_handshake", detail);
+        let bad = |detail: &str| Problem::new(Code::BadHandshake, detail);
         if parts.method != Method::GET {
             return Err(bad("a WebSocket begins with GET"));
         }
         if !has_token(&parts.headers, &header::CONNECTION, "upgrade") {
-            return Err(bad("a WebSocket wants the header Connection: Upgrade"));
+            return Err(bad("the header `Connection: Upgrade` is missing"));
         }
         if parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-            return Err(bad("only version 13 of WebSocket is spoken"));
+            return Err(bad("only version 13 of WebSocket is supported"));
         }
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY);
-        let key = key.ok_or_else(|| bad("a WebSocket wants the header Sec-WebSocket-Key"))?;
+        let key = key.ok_or_else(|| bad("the header `Sec-WebSocket-Key` is missing"))?;
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
             .expect("base64 makes a header");
         let upgrade = parts.extensions.remove::<OnUpgrade>();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
 use pool_chrome::mux::{FileUse, HolderCommands};
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ use super::lease::{Attached, ClientLease, NotConnected, Root};
 use super::leases::{Known, Name};
 use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
 use super::who::Who;
-use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
+use super::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
 use crate::api::Severity;
 use crate::pool::Wire;
 
@@ -60,7 +60,7 @@ struct Entered {
     session: Arc<ClientLease>,
     wire: Wire,
     attached: Attached,
-    /// How the last lease of its name has ended, where the client may not know yet.
+    /// The end of the last lease of its name, where the client may not know it yet.
     renewed: Option<LeaseEnd>,
 }
 
@@ -130,7 +130,7 @@ async fn connected(
     }
 }
 
-/// Ends a new lease, however long it is to be kept, whose client has gone before it was connected:
+/// Ends a new lease whose client has gone before it was connected, however long it was to be kept:
 /// nobody else knows of it.
 pub(super) struct Unmet<'a>(Option<&'a ClientLease>);
 
@@ -265,7 +265,7 @@ pub(super) async fn reconnect(
 /// `/devtools/page/{page}`: a connection to a page of a lease that is held.
 ///
 /// As that of a lease, its address is a secret that dies with the page and that only the clients
-/// of its lease are told.
+/// of its lease receive.
 pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
     Path(page): Path<String>,
@@ -353,9 +353,9 @@ async fn serve(gateway: Arc<Gateway>, accepted: Accepted, wire: Wire, attached: 
 fn no_websocket() -> Problem {
     let detail = "open a WebSocket here to lease a browser, such as with Playwright's \
                   connectOverCDP or Puppeteer's connect";
-    Problem::new(StatusCode::UPGRADE_REQUIRED, "websocket_wanted", detail)
+    Problem::new(Code::WebsocketWanted, detail)
 }
 
 pub(super) fn unknown_lease() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "unknown_lease", "there is no lease of this id")
+    Problem::new(Code::UnknownLease, "there is no lease of this id")
 }

@@ -11,8 +11,8 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use super::Problem;
 use super::bridge::Handshake;
+use super::{Code, Problem};
 
 /// Nothing from elsewhere, nothing inline, nothing in a frame; pictures of browsers are blobs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -78,7 +78,7 @@ impl File {
     }
 }
 
-/// Returns `true` if a person opens `/` in a browser, rather than a client that wants a lease.
+/// Returns `true` if a person opens `/` in a browser, rather than a client that asks for a lease.
 pub(super) fn is_wanted(request: &Request) -> bool {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     matches!(*request.method(), Method::GET | Method::HEAD)
@@ -97,7 +97,7 @@ pub(super) async fn file(Path(name): Path<String>, asked: HeaderMap) -> Result<R
     let file = FILES.iter().find(|file| file.name == name);
     file.map(|file| file.answer(&asked)).ok_or_else(|| {
         let detail = "the dashboard has no such file";
-        Problem::new(StatusCode::NOT_FOUND, "unknown_file", detail)
+        Problem::new(Code::UnknownFile, detail)
     })
 }
 

@@ -8,13 +8,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use tokio::time::{Instant, sleep};
 use url::form_urlencoded;
 
 use super::request::is_json;
 use super::who::{Who, is_token};
-use super::{Problem, Settings};
+use super::{Code, Problem, Settings};
 
 /// Reasons why a request is not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,10 @@ pub(super) enum NoToken {
 impl NoToken {
     pub(super) fn problem(self) -> Problem {
         let detail = match self {
-            Self::Missing => "show the token as ?token=… or in a header: Authorization: Bearer …",
-            Self::Wrong => "this is no token of the pool's",
+            Self::Missing => "send the token as ?token=… or in a header: Authorization: Bearer …",
+            Self::Wrong => "the token is not valid for this pool",
         };
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        Problem::new(Code::Unauthorized, detail)
     }
 }
 
@@ -43,7 +43,7 @@ impl Settings {
             && !self.is_own_host(host)
         {
             let detail = "this host is not one of the pool's: add it to allowed_hosts";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_host", detail));
+            return Err(Problem::new(Code::ForeignHost, detail));
         }
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default();
@@ -51,14 +51,14 @@ impl Settings {
             let own = !upgrade && host.is_some_and(|host| is_origin_of(origin, host));
             if !own && !self.allowed_origins.iter().any(|allowed| allowed == origin) {
                 let detail = "web pages of this origin may not connect: add it to allowed_origins";
-                return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail));
+                return Err(Problem::new(Code::ForeignOrigin, detail));
             }
         }
         Ok(())
     }
 
-    /// Returns who asks, by the token that is shown; refuses a request without a good one, if one is
-    /// needed.
+    /// Returns the sender of a request, by its token; refuses a request without a valid one, if one is
+    /// required.
     pub(super) fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<Who, NoToken> {
         let Some(token) = &self.token else { return Ok(Who::Operator) };
         let in_query = query_token(uri);
@@ -85,7 +85,7 @@ impl Settings {
         if self.token.is_some() {
             return Ok(());
         }
-        let forged = |detail| Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        let forged = |detail| Err(Problem::new(Code::CrossSite, detail));
         match *method {
             Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
             Method::GET | Method::HEAD => forged(
@@ -147,7 +147,7 @@ fn query_token(uri: &Uri) -> Option<String> {
 /// Wrong tokens that are answered at once, as a person's mistakes.
 const FREE: u32 = 4;
 
-/// How long the first answer after those takes; each further one takes twice as long.
+/// Delay of the first answer after those; each further one takes twice as long.
 const FIRST: Duration = Duration::from_millis(100);
 
 /// No answer takes longer.
@@ -169,7 +169,7 @@ const REMEMBERED: usize = 2048;
 /// Slows down peers that guess the token, the more the more they have guessed.
 ///
 /// A right token is never delayed, whoever has guessed at the same address: behind a balancer all
-/// clients have one. So this tires who guesses, and makes a flood of guesses visible; that guessing
+/// clients have one. So this slows guessing down, and makes a flood of guesses visible; that guessing
 /// is hopeless is due to the length of the token.
 #[derive(Debug, Default)]
 pub(super) struct Guesses(Mutex<Peers>);
@@ -266,7 +266,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Returns what one who guesses has of addresses: of IPv6 commonly a whole network.
+/// Returns the addresses that one attacker commonly has: with IPv6, a whole network.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(peer) => IpAddr::V4(peer),
@@ -276,7 +276,7 @@ fn network(peer: IpAddr) -> IpAddr {
 
 fn too_many(delay: Duration) -> Problem {
     let detail = "too many wrong tokens come from this address";
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_tokens", detail).retry_after(delay)
+    Problem::new(Code::TooManyWrongTokens, detail).retry_after(delay)
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl History {
     }
 }
 
-/// Those who follow `/api/stream`: all get the same text, which is made once a second and only
+/// The readers of `/api/stream`: all get the same text, which is made once a second and only
 /// while there is somebody.
 #[derive(Debug)]
 pub(super) struct Watchers(watch::Sender<Arc<str>>);

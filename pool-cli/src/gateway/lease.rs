@@ -41,7 +41,7 @@ pub(super) struct ClientLease {
     pub(super) limit: Option<Duration>,
     /// Maximum time its clients may be silent.
     pub(super) idle_limit: Option<Duration>,
-    /// How the last lease of its name has ended, where there was one that is remembered.
+    /// The end of the last lease of its name, if there was one that is remembered.
     pub(super) renewed: Option<LeaseEnd>,
     /// The label that its holder gave it, by REST.
     pub(super) label: OnceLock<Label>,
@@ -79,7 +79,7 @@ pub(super) enum Keep {
     Held,
 }
 
-/// Who is connected to a lease, and how long it goes on when nobody is.
+/// Number of connections to a lease, and the time that it goes on without one.
 #[derive(Clone, Copy, Debug)]
 struct Presence {
     connections: usize,
@@ -110,7 +110,7 @@ pub(super) struct Traffic {
     bytes_out: AtomicU64,
 }
 
-/// What a session is made with besides the lease.
+/// Terms that a lease is made with.
 pub(super) struct Terms {
     pub(super) id: LeaseId,
     pub(super) asked: LeaseQuery,
@@ -121,7 +121,7 @@ pub(super) struct Terms {
     pub(super) limit: Option<Duration>,
     pub(super) idle_limit: Option<Duration>,
     pub(super) keep: Keep,
-    /// Whether it begins without a connection.
+    /// True if it begins without a connection.
     pub(super) unattended: bool,
     pub(super) renewed: Option<LeaseEnd>,
 }
@@ -176,7 +176,7 @@ impl ClientLease {
         })
     }
 
-    /// Ends it; the first reason stands. Says which one does.
+    /// Ends the lease. The first reason wins; returns it.
     pub(super) fn end(&self, end: LeaseEnd) -> LeaseEnd {
         self.end.send_if_modified(|held| {
             let first = held.is_none();
@@ -293,7 +293,7 @@ impl ClientLease {
         match connected {
             Ok(connected) => Ok((connected, attached)),
             Err(NoConnection::NoPage) => Err(NotConnected::NoPage),
-            Err(NoConnection::Ended(end)) => Err(NotConnected::Over(attached.detach(end.into()))),
+            Err(NoConnection::Ended(end)) => Err(NotConnected::Over(attached.detach(end))),
         }
     }
 
@@ -435,7 +435,7 @@ impl Traffic {
 #[derive(Debug)]
 pub(super) struct Attached {
     session: Arc<ClientLease>,
-    /// How the session ends if this is the last connection.
+    /// The end of the lease if this is the last connection.
     end: LeaseEnd,
 }
 
@@ -444,32 +444,15 @@ impl Attached {
         &self.session
     }
 
-    /// Ends this connection, and with it the session where that follows. Says how the session
-    /// ended, or else why the connection did.
+    /// Ends this connection, and with it the lease where that follows. Returns the end of the lease,
+    /// or else of the connection.
     pub(super) fn detach(mut self, end: LeaseEnd) -> LeaseEnd {
         let session = Arc::clone(&self.session);
         self.end = end;
-        match end {
-            // A client that leaves, breaks the rules or does not read ends its own connection.
-            LeaseEnd::ClientGone
-            | LeaseEnd::PageClosed
-            | LeaseEnd::Released
-            | LeaseEnd::SlowReader
-            | LeaseEnd::NotText
-            | LeaseEnd::TooLong
-            | LeaseEnd::BadFrame => drop(self),
-            // What the browser or the pool ends is over for all.
-            LeaseEnd::KeepOver
-            | LeaseEnd::IdleTimeout
-            | LeaseEnd::LeaseLimit
-            | LeaseEnd::Killed
-            | LeaseEnd::Drained
-            | LeaseEnd::BrowserCrashed
-            | LeaseEnd::BrowserOutOfMemory
-            | LeaseEnd::BrowserHung
-            | LeaseEnd::Revoked => {
-                session.end(end);
-            }
+        if end.is_for_all() {
+            session.end(end);
+        } else {
+            drop(self);
         }
         session.has_ended().unwrap_or(end)
     }
@@ -495,7 +478,7 @@ impl Drop for Attached {
 
 /// The name of a lease in addresses: 128 random bits, which nobody can guess.
 ///
-/// Who knows it may connect to the lease, so `Debug` and logs show only its beginning.
+/// Anybody who knows it can connect to the lease, so `Debug` and logs show only its beginning.
 ///
 /// # Examples
 ///
@@ -509,7 +492,7 @@ impl Drop for Attached {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId(u128);
 
-/// What was read is not the name of a lease.
+/// The text is not the name of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a lease is named by 32 hexadecimal digits")]
 pub struct NotALeaseId;

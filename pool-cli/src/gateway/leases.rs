@@ -2,16 +2,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::http::StatusCode;
 use pool_chrome::egress::Pattern;
 use tokio::sync::{Notify, watch};
 
 use super::lease::ClientLease;
-use super::{LeaseEnd, LeaseId, LeaseQuery, Problem};
+use super::{Code, LeaseEnd, LeaseId, LeaseQuery, Problem};
 use crate::config::LeaseKind;
 
-/// How many leases that are over are remembered, to answer 410 rather than 404, and how many names
-/// of such leases, to say that the next one is new.
+/// Number of leases remembered after their end, to answer 410 rather than 404; and of names of such
+/// leases, to say that the next one is new.
 const REMEMBERED: usize = 10_000;
 
 /// The leases that clients hold.
@@ -39,7 +38,7 @@ pub(super) struct Name {
     session: String,
 }
 
-/// What a name stands for.
+/// Meaning of a name.
 #[derive(Debug)]
 enum Named {
     /// Somebody waits for a browser for it. The channel closes when there is one, or none.
@@ -47,14 +46,14 @@ enum Named {
     Held(Arc<ClientLease>),
 }
 
-/// What an id stands for.
+/// Meaning of an id.
 pub(super) enum Known {
     Held(Arc<ClientLease>),
     Over(LeaseEnd),
     Never,
 }
 
-/// What somebody gets who asks for a name.
+/// Answer to a request for a name.
 pub(super) enum Claim<'a> {
     /// The lease that is held.
     Join(Arc<ClientLease>),
@@ -69,7 +68,7 @@ pub(super) enum Claim<'a> {
 pub(super) struct Reservation<'a> {
     leases: &'a Leases,
     name: Name,
-    /// How the last lease of this name has ended.
+    /// The end of the last lease of this name.
     pub(super) last: Option<LeaseEnd>,
     /// There is no lease yet.
     open: bool,
@@ -177,7 +176,7 @@ impl Leases {
         let own = (tenant.map(str::to_owned), label.to_owned());
         if held.leases.values().any(is_its) || !held.labels.insert(own.clone()) {
             let detail = format!("a browser that is held has the name {label:?} already");
-            return Err(Problem::new(StatusCode::CONFLICT, "name_taken", detail));
+            return Err(Problem::new(Code::NameTaken, detail));
         }
         Ok(OnlyLabel { leases: self, label: own })
     }
@@ -257,7 +256,7 @@ fn differs(
             "the session that is held has another {name} ({held}): leave the parameter out to \
              join it, or take another name"
         );
-        Err(Problem::new(StatusCode::CONFLICT, "session_differs", detail))
+        Err(Problem::new(Code::SessionDiffers, detail))
     };
     if asked.profile.is_some() && asked.profile != *profile {
         return differs("profile", profile.as_deref());
@@ -306,7 +305,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// How the latest leases have ended that are over, by what they are looked up by.
+/// The ends of the latest leases that are over, by their ids or names.
 #[derive(Debug)]
 struct Past<K> {
     ends: HashMap<K, (u64, LeaseEnd)>,

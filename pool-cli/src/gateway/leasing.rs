@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use pool_core::AcquireError;
 use tokio::time::{Instant, timeout_at};
 use tracing::field::Empty;
@@ -13,7 +13,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 use super::lease::{ClientLease, Keep, NotConnected, Terms};
 use super::leases::{Claim, Name, Reservation};
 use super::problem::{draining, refusal};
-use super::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings};
+use super::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings};
 use crate::api::Severity;
 use crate::config::LeaseKind;
 use crate::telemetry::{self, TraceParent};
@@ -151,7 +151,7 @@ impl Gateway {
         self.usage.began(self.books_of(tenant.as_deref()), session.waited);
         if let Err(end) = begun {
             // Whoever connects learns it, and takes another one where that helps.
-            session.end(end.into());
+            session.end(end);
         }
         self.leases.add(&session);
         record_grant(&span, &session);
@@ -171,7 +171,7 @@ impl Gateway {
     }
 }
 
-/// What a client gets that asks for a name.
+/// Answer to a client that asks for a name.
 pub(super) enum Claimed<'a> {
     /// The lease that is held; `waited` if it was acquired meanwhile.
     Held { session: Arc<ClientLease>, waited: bool },
@@ -179,7 +179,7 @@ pub(super) enum Claimed<'a> {
     Reserved(Reservation<'a>),
 }
 
-/// How long a lease with a name is kept if its client does not say.
+/// Time that a lease with a name is kept if its client does not say.
 pub(super) const KEEP: Duration = Duration::from_secs(60);
 
 /// Time that a call of one-shot work may have a browser if its client does not say.
@@ -196,9 +196,9 @@ impl Settings {
             return match asked.lease {
                 Some(LeaseKind::Shared) => {
                     let detail = "leases of a profile are exclusive: leave out lease=shared";
-                    Err(Problem::bad_request("bad_parameter", detail))
+                    Err(Problem::new(Code::BadParameter, detail))
                 }
-                _ => Ok(LeaseKind::Exclusive),
+                Some(LeaseKind::Exclusive) | None => Ok(LeaseKind::Exclusive),
             };
         }
         match asked.lease {
@@ -207,7 +207,7 @@ impl Settings {
                     "leases are {} here: set lease_choice = true in [pool] to let clients choose",
                     self.lease.as_str()
                 );
-                Err(Problem::bad_request("bad_parameter", detail))
+                Err(Problem::new(Code::BadParameter, detail))
             }
             asked => Ok(asked.unwrap_or(self.lease)),
         }
@@ -219,7 +219,7 @@ impl Settings {
         }
         let detail = "allow_domains needs a pool that guards its browsers: its configuration has \
                       no section [egress]";
-        Err(Problem::bad_request("bad_parameter", detail))
+        Err(Problem::new(Code::BadParameter, detail))
     }
 
     fn limit(&self, asked: &LeaseQuery, start: Start) -> Result<Option<Duration>, Problem> {
@@ -244,13 +244,13 @@ impl Settings {
     fn check_time(&self, name: &str, asked: Option<Duration>) -> Result<(), Problem> {
         let Some((asked, most)) = asked.zip(self.lease_timeout) else { return Ok(()) };
         let checked = at_most(name, asked, "lease_timeout", most);
-        checked.map_err(|detail| Problem::bad_request("bad_parameter", detail))
+        checked.map_err(|detail| Problem::new(Code::BadParameter, detail))
     }
 
     pub(super) fn check_keep(&self, asked: &LeaseQuery) -> Result<(), Problem> {
         let keep = asked.keep.unwrap_or_default();
         let checked = at_most("keep", keep, "keep_limit", self.keep_limit);
-        checked.map_err(|detail| Problem::bad_request("bad_parameter", detail))
+        checked.map_err(|detail| Problem::new(Code::BadParameter, detail))
     }
 
     fn keep(&self, asked: &LeaseQuery, start: Start) -> Result<Keep, Problem> {
@@ -278,16 +278,14 @@ pub(super) fn at_most(
     if asked <= most {
         return Ok(());
     }
-    Err(format!("{name} may be {} ms at most, the pool's {setting}", most.as_millis()))
+    Err(format!("{name} may be at most {} ms, the pool's {setting}", most.as_millis()))
 }
 
 /// The problem of a client that waits for a session which somebody else acquires.
 fn still_acquired(waited: Duration) -> Problem {
     let waited_for = waited.as_secs_f64();
     let detail = format!("no browser was free for this session within {waited_for:.1} s");
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "acquire_timeout", detail)
-        .waited(waited)
-        .retry_after(Duration::from_secs(1))
+    Problem::new(Code::AcquireTimeout, detail).waited(waited).retry_after(Duration::from_secs(1))
 }
 
 /// The word for a failed acquire in spans, as the metrics have it.
@@ -306,17 +304,16 @@ pub(super) fn not_connected(why: &NotConnected) -> Problem {
     match why {
         NotConnected::Over(end) if end.is_of_the_browser() => {
             let detail = "the browser ended before it could be used";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "browser_unavailable", detail)
-                .retry_after(Duration::from_secs(1))
+            Problem::new(Code::BrowserUnavailable, detail).retry_after(Duration::from_secs(1))
         }
         NotConnected::Over(end) => over(*end),
         NotConnected::NoPage => {
             let detail = "there is no page of this id in a lease that is held";
-            Problem::new(StatusCode::NOT_FOUND, "unknown_page", detail)
+            Problem::new(Code::UnknownPage, detail)
         }
         NotConnected::TooMany => {
             let detail = "this lease has as many connections as one may have";
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", detail)
+            Problem::new(Code::TooManyConnections, detail)
         }
     }
 }
@@ -324,7 +321,7 @@ pub(super) fn not_connected(why: &NotConnected) -> Problem {
 /// The problem of a lease that is over.
 pub(super) fn over(end: LeaseEnd) -> Problem {
     let detail = format!("this lease is over ({})", end.code());
-    Problem::new(StatusCode::GONE, "lease_over", detail)
+    Problem::new(Code::LeaseOver, detail)
 }
 
 /// Watches over a session until it ends, gives the browser back, and writes the audit line.
@@ -349,7 +346,7 @@ async fn watch(session: &ClientLease) -> LeaseEnd {
         Some(leased) => tokio::select! {
             biased;
             end = session.ended() => end,
-            end = leased.browser().ended() => end.into(),
+            end = leased.browser().ended() => end,
             () = session.outlived() => LeaseEnd::LeaseLimit,
             () = session.unclaimed() => LeaseEnd::KeepOver,
             () = session.idle() => LeaseEnd::IdleTimeout,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `server`, `tcp`, `request`, `address`, `router`, `guard`, `who` | connections, requests, routes, and who may ask |
 //! | `connect`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
-//! | `query`, `leasing`, `lease`, `leases`, `end`, `problem` | the lease behind it, or the refusal |
+//! | `query`, `leasing`, `lease`, `leases`, `problem` | the lease behind it, or the refusal |
 //! | `work` | a page's HTML, picture, PDF or elements by one request |
 //! | `compat` | what clients of Chromium, browserless and Kernel know |
 //! | `api`, `snapshot`, `history`, `usage` | what the dashboard and the commands show |
@@ -20,7 +20,6 @@ mod bridge;
 mod compat;
 mod connect;
 mod dashboard;
-mod end;
 mod guard;
 mod history;
 mod lease;
@@ -40,10 +39,11 @@ mod websocket;
 mod who;
 mod work;
 
-pub use end::LeaseEnd;
 pub use lease::{LeaseId, NotALeaseId};
-pub use problem::Problem;
+pub use problem::{Code, Problem, reference};
 pub use query::LeaseQuery;
 pub use server::Server;
 pub use settings::{Settings, SettingsError};
 pub use state::{Gateway, Phase, Reload};
+
+pub use crate::pool::LeaseEnd;

@@ -1,4 +1,4 @@
-//! Refusals: what a client is told when it does not get what it asks for.
+//! Refusals of the gateway: one table of codes, and the answers that are made with them.
 
 use std::time::Duration;
 
@@ -9,19 +9,153 @@ use pool_core::{AcquireError, GroupStats, Rejection, RejectionKind};
 use serde::Serialize;
 
 use crate::exit::chain;
+use crate::pool::LeaseEnd;
+
+/// Declares [`Code`]: each code with its word, its status and its meaning.
+macro_rules! codes {
+    ($($code:ident: $word:literal, $status:ident, $meaning:literal;)+) => {
+        /// Reason for a refusal of the gateway's own. Policies have others besides.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = $meaning] $code,)+
+        }
+
+        impl Code {
+            /// Every code, by status.
+            pub const ALL: &'static [Self] = &[$(Self::$code),+];
+
+            /// Returns the stable word for machines.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$code => $word,)+ }
+            }
+
+            /// Returns the status of an answer with it.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$code => StatusCode::$status,)+ }
+            }
+
+            /// Returns its meaning, for the documentation.
+            const fn meaning(self) -> &'static str {
+                match self { $(Self::$code => $meaning,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest: "bad_request", BAD_REQUEST, "The request is not one of HTTP/1.1, as the answer says.";
+    BadHandshake: "bad_handshake", BAD_REQUEST, "The WebSocket handshake lacks a header, or has a wrong one.";
+    UnknownParameter: "unknown_parameter", BAD_REQUEST, "The query has a parameter that does not exist; the answer names it.";
+    BadParameter: "bad_parameter", BAD_REQUEST, "A parameter has a value that it cannot have; the answer names it.";
+    BadBody: "bad_body", BAD_REQUEST, "The body is not what the route takes: 400, or 413 if it is too long.";
+    BadSize: "bad_size", BAD_REQUEST, "The pool cannot have this size.";
+    Refused: "refused", BAD_REQUEST, "The browser has refused the command.";
+    Unauthorized: "unauthorized", UNAUTHORIZED, "The request shows no token, or a wrong one.";
+    ForeignHost: "foreign_host", FORBIDDEN, "The request was sent to a host that is not the pool's; see `gateway.allowed_hosts`.";
+    ForeignOrigin: "foreign_origin", FORBIDDEN, "The request comes from a web page; see `gateway.allowed_origins`.";
+    CrossSite: "cross_site", FORBIDDEN, "The pool has no token, and any web page could have sent this request: add `Content-Type: application/json`.";
+    OwnBrowser: "own_browser", FORBIDDEN, "A browser of the pool may not reach the pool.";
+    NotAllowed: "not_allowed", FORBIDDEN, "The tenant may not use this part of the pool.";
+    LeaseNotAllowed: "lease_not_allowed", FORBIDDEN, "The tenant may not have this kind of lease.";
+    UnknownRoute: "unknown_route", NOT_FOUND, "There is no such route.";
+    UnknownFile: "unknown_file", NOT_FOUND, "The dashboard has no such file.";
+    UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease of this id or name.";
+    UnknownPage: "unknown_page", NOT_FOUND, "No lease that is held has a page of this id.";
+    UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser of this number.";
+    UnknownPool: "unknown_pool", NOT_FOUND, "There is no pool of this name.";
+    NotLeased: "not_leased", NOT_FOUND, "No client holds this browser, so that it has nothing to show.";
+    NotOffered: "not_offered", NOT_FOUND, "Another service has this route, and this pool does not offer it.";
+    WrongMethod: "wrong_method", METHOD_NOT_ALLOWED, "The route exists for other methods.";
+    AcquireTimeout: "acquire_timeout", REQUEST_TIMEOUT, "No browser was free in time.";
+    SlowBody: "slow_body", REQUEST_TIMEOUT, "The body did not arrive in time.";
+    WorkTimeout: "work_timeout", REQUEST_TIMEOUT, "The call was not done within its `timeout`.";
+    GotoTimeout: "goto_timeout", REQUEST_TIMEOUT, "The page did not load within `gotoOptions.timeout`.";
+    WaitTimeout: "wait_timeout", REQUEST_TIMEOUT, "What the call waits for in the page did not come in time.";
+    NoLease: "no_lease", CONFLICT, "`/json/new` opens pages in a lease that is held.";
+    NameTaken: "name_taken", CONFLICT, "A browser that is held has this name.";
+    SessionDiffers: "session_differs", CONFLICT, "The session that is held has another profile, region, kind or `allow_domains`.";
+    LeaseOver: "lease_over", GONE, "The lease of this address has ended; the answer says how.";
+    NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared so.";
+    BadConfiguration: "bad_configuration", UNPROCESSABLE_ENTITY, "The new configuration is wrong; the old one stays.";
+    WebsocketWanted: "websocket_wanted", UPGRADE_REQUIRED, "A WebSocket is opened here.";
+    QueueFull: "queue_full", TOO_MANY_REQUESTS, "As many clients wait as may, or other calls take all the room for bodies and answers.";
+    TenantFull: "tenant_full", TOO_MANY_REQUESTS, "The tenant holds as many leases as it may; `held`, `limit` and `queue_position` say how many.";
+    TenantQueueFull: "tenant_queue_full", TOO_MANY_REQUESTS, "As many clients of the tenant wait as may; `held`, `queue_limit` and `queue_position` say how many.";
+    TooManyConnections: "too_many_connections", TOO_MANY_REQUESTS, "The lease has as many connections as one may have.";
+    TooManyWrongTokens: "too_many_wrong_tokens", TOO_MANY_REQUESTS, "Somebody at this address guesses the token; a right one is answered all the same.";
+    HeadTooLarge: "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many headers, or too many bytes of them.";
+    NoUsage: "no_usage", INTERNAL_SERVER_ERROR, "The records of usage cannot be read.";
+    PageUnreachable: "page_unreachable", INTERNAL_SERVER_ERROR, "The page could not be reached; the answer has the error of the network.";
+    PageCrashed: "page_crashed", INTERNAL_SERVER_ERROR, "The page crashed.";
+    PageClosed: "page_closed", INTERNAL_SERVER_ERROR, "The page closed itself.";
+    PageFailed: "page_failed", INTERNAL_SERVER_ERROR, "The page could not do what the call asks for; the answer says why.";
+    NoReload: "no_reload", NOT_IMPLEMENTED, "This pool has no configuration to read again.";
+    Draining: "draining", SERVICE_UNAVAILABLE, "The pool shuts down.";
+    BrowserUnavailable: "browser_unavailable", SERVICE_UNAVAILABLE, "No browser can be launched, or one ended before it could be used.";
+    Unavailable: "unavailable", SERVICE_UNAVAILABLE, "The pool cannot give a lease; the answer says why.";
+    NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or not in time.";
+    NoAnswer: "no_answer", GATEWAY_TIMEOUT, "The browser did not answer in time.";
+}
+
+/// Returns `docs/refusals.md`: every refusal, and every end of a lease.
+#[must_use]
+pub fn reference() -> String {
+    let refusals: String = Code::ALL
+        .iter()
+        .map(|code| {
+            let (status, word, meaning) = (code.status().as_u16(), code.word(), code.meaning());
+            format!("| {status} | <a id=\"{word}\"></a>`{word}` | {meaning} |\n")
+        })
+        .collect();
+    let ends: String = LeaseEnd::ALL
+        .iter()
+        .map(|end| {
+            let reason = end.to_string();
+            let (word, sentence) = reason.split_once(": ").unwrap_or_default();
+            format!("| {} | `{word}` | {sentence} |\n", end.close_code())
+        })
+        .collect();
+    format!(
+        "\
+<!-- Generated from pool-cli/src/gateway/problem.rs and pool-cli/src/pool/end.rs: edit the tables there. -->
+
+# Refusals and ends
+
+## Refusals
+
+The answer to a request that is refused has the type `application/problem+json`: `detail` is a sentence for people, `code`
+one of these words. Retry on 408, 429 and 503, after `Retry-After`; the others will be the same the next time. Policies
+refuse with codes of their own: 404 `unknown_profile` and `unknown_region`, 403 `profile_not_allowed` and
+`region_not_allowed`. A call for a page's content, screenshot, PDF or elements whose browser ends is answered with 503 and
+the reason of the end.
+
+| status | code | |
+|---|---|---|
+{refusals}
+## Ends of a lease
+
+A WebSocket is closed with a code and a reason: the word, which is also the label of `browserpool_leases_ended_total` and
+stands in the log as `ended`, and a sentence.
+
+| close code | reason | |
+|---|---|---|
+{ends}"
+    )
+}
 
 /// A refusal, as `application/problem+json`: a sentence for people first, then a stable code.
 ///
 /// # Examples
 ///
 /// ```
-/// use axum::http::StatusCode;
-/// use pool_cli::gateway::Problem;
+/// use pool_cli::gateway::{Code, Problem};
 ///
-/// let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_profile", "there is no profile \"x\"");
+/// let problem = Problem::new(Code::UnknownLease, "there is no lease of this id");
 /// assert_eq!(
 ///     serde_json::to_string(&problem).unwrap(),
-///     r#"{"detail":"there is no profile \"x\"","code":"unknown_profile","title":"Not Found","status":404}"#,
+///     r#"{"detail":"there is no lease of this id","code":"unknown_lease","title":"Not Found","status":404}"#,
 /// );
 /// ```
 #[derive(Clone, Debug, Serialize)]
@@ -54,13 +188,24 @@ struct Limited {
 }
 
 impl Problem {
-    /// A refusal with a status, a stable word for machines and a sentence for people.
+    /// Refuses with a code, and a sentence for people.
     #[must_use]
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self::with(code.status(), code.word(), detail)
+    }
+
+    /// Refuses a call whose browser has ended under it.
+    pub(super) fn browser_ended(end: LeaseEnd) -> Self {
+        let detail = format!("the browser ended while it had the page ({})", end.code());
+        let problem = Self::with(StatusCode::SERVICE_UNAVAILABLE, end.code(), detail);
+        problem.retry_after(Duration::from_secs(1))
+    }
+
+    fn with(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             detail: detail.into(),
             code,
-            title: status.canonical_reason().unwrap_or("Error"),
+            title: title(status),
             status: status.as_u16(),
             retry_after: None,
             queue_position: None,
@@ -69,10 +214,11 @@ impl Problem {
         }
     }
 
-    /// A request that nobody could answer: 400.
-    #[must_use]
-    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    /// Says that the body is too long, rather than wrong.
+    pub(super) fn too_long(mut self) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        (self.title, self.status) = (title(status), status.as_u16());
+        self
     }
 
     /// Says when it is worth asking again; rounded up to whole seconds.
@@ -122,6 +268,10 @@ impl Problem {
     }
 }
 
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -151,14 +301,14 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
                 .unwrap_or_default();
             let waited_for = waited.as_secs_f64();
             let detail = format!("no browser was free within {waited_for:.1} s{because}");
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "acquire_timeout", detail)
+            Problem::new(Code::AcquireTimeout, detail)
                 .waited(*waited)
                 .queue_position(load.waiting + 1)
                 .retry_after(turn(load.waiting + 1, pace))
         }
         AcquireError::QueueFull { load } => {
             let detail = format!("the queue is full: {} clients wait already", load.waiting);
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail)
+            Problem::new(Code::QueueFull, detail)
                 .queue_position(load.waiting + 1)
                 .retry_after(turn(load.waiting + 1, pace))
         }
@@ -169,7 +319,7 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
                 "tenant {name:?} holds {leased} leases, as many as it may, and gave none back in \
                  {waited_for:.1} s"
             );
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "tenant_full", detail)
+            Problem::new(Code::TenantFull, detail)
                 .waited(*waited)
                 .of_group(group)
                 .retry_after(turn(group.waiting + 1, pace))
@@ -178,19 +328,19 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
             let (name, waiting) = (&group.name, group.waiting);
             let detail =
                 format!("{waiting} clients of tenant {name:?} wait already, as many as may");
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "tenant_queue_full", detail)
+            Problem::new(Code::TenantQueueFull, detail)
                 .of_group(group)
                 .retry_after(turn(group.waiting + 1, pace))
         }
         AcquireError::Unavailable { last, retry_after } => {
             let detail = format!("no browser can be launched at present: {}", chain(last.get()));
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "browser_unavailable", detail)
-                .retry_after(*retry_after)
+            Problem::new(Code::BrowserUnavailable, detail).retry_after(*retry_after)
         }
         AcquireError::Rejected(rejection) => rejected(rejection),
         AcquireError::Closed => draining(Duration::from_secs(5)),
-        other => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", other.to_string())
-            .retry_after(Duration::from_secs(1)),
+        other => {
+            Problem::new(Code::Unavailable, other.to_string()).retry_after(Duration::from_secs(1))
+        }
     }
 }
 
@@ -202,8 +352,8 @@ fn turn(position: usize, pace: f64) -> Duration {
 
 /// The answer while the pool drains; whoever takes its place may be there after `retry_after`.
 pub(super) fn draining(retry_after: Duration) -> Problem {
-    let detail = "this pool drains and takes no new leases";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", detail).retry_after(retry_after)
+    let detail = "this pool is draining and gives no new leases";
+    Problem::new(Code::Draining, detail).retry_after(retry_after)
 }
 
 fn rejected(rejection: &Rejection) -> Problem {
@@ -214,7 +364,7 @@ fn rejected(rejection: &Rejection) -> Problem {
         RejectionKind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
         RejectionKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let problem = Problem::new(status, rejection.code, rejection.message.clone());
+    let problem = Problem::with(status, rejection.code, rejection.message.clone());
     match rejection.retry_after {
         Some(after) => problem.retry_after(after),
         None => problem,

@@ -3,29 +3,99 @@ use std::time::Duration;
 use pool_chrome::egress::Pattern;
 use pool_chrome::mux::LeaseTerms;
 use pool_core::Request;
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use super::Problem;
+use super::{Code, Problem};
 use crate::config::LeaseKind;
 
-/// The names that a lease's query may have, for the message about one that it may not have.
-const NAMES: [&str; 16] = [
-    "profile",
-    "region",
-    "priority",
-    "tenant",
-    "timeout",
-    "idle_timeout",
-    "keep",
-    "keepAlive",
-    "session",
-    "acquire_timeout",
-    "nowait",
-    "lease",
-    "pages",
-    "allow_domains",
-    "token",
-    "trackingId",
+/// A parameter of a lease's query, and member of a body by REST.
+struct Parameter {
+    name: &'static str,
+    /// Its name and form in a body, if it may stand there.
+    member: Option<(&'static str, Form)>,
+    set: fn(&mut LeaseQuery, &str, &str) -> Result<(), Problem>,
+}
+
+/// JSON that a member of a body takes.
+#[derive(Clone, Copy)]
+enum Form {
+    Number,
+    Text,
+    /// A list, or a text with commas as in the query.
+    List,
+}
+
+use Form::{List, Number, Text};
+
+const fn parameter(
+    name: &'static str,
+    member: Option<(&'static str, Form)>,
+    set: fn(&mut LeaseQuery, &str, &str) -> Result<(), Problem>,
+) -> Parameter {
+    Parameter { name, member, set }
+}
+
+fn put<T>(field: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Problem> {
+    *field = Some(value?);
+    Ok(())
+}
+
+/// Every parameter, in the order in which the message about an unknown one lists them.
+const PARAMETERS: [Parameter; 16] = [
+    // As a member it has forms of Kernel's, too.
+    parameter("profile", None, |asked, name, value| put(&mut asked.profile, word(name, value))),
+    parameter("region", Some(("region", Text)), |asked, name, value| {
+        put(&mut asked.region, word(name, value))
+    }),
+    parameter("priority", Some(("priority", Number)), |asked, _, value| {
+        put(&mut asked.priority, priority(value))
+    }),
+    parameter("tenant", Some(("tenant", Text)), |asked, name, value| {
+        put(&mut asked.tenant, word(name, value))
+    }),
+    parameter("timeout", Some(("timeout", Number)), |asked, name, value| {
+        put(&mut asked.timeout, some_milliseconds(name, value))
+    }),
+    parameter("idle_timeout", Some(("idle_timeout", Number)), |asked, name, value| {
+        put(&mut asked.idle_timeout, some_milliseconds(name, value))
+    }),
+    parameter("keep", Some(("keep", Number)), |asked, name, value| {
+        put(&mut asked.keep, milliseconds(name, value))
+    }),
+    parameter("keepAlive", None, |asked, name, value| {
+        put(&mut asked.keep, milliseconds(name, value))
+    }),
+    parameter("session", Some(("session", Text)), |asked, name, value| {
+        put(&mut asked.session, word(name, value))
+    }),
+    // As a member it may be longer.
+    parameter("acquire_timeout", None, |asked, name, value| {
+        let timeout = milliseconds(name, value)?;
+        if timeout > MAX_ACQUIRE_TIMEOUT {
+            return Err(bad(name, "is longer than an hour (it is in milliseconds)"));
+        }
+        asked.acquire_timeout.get_or_insert(timeout);
+        Ok(())
+    }),
+    parameter("nowait", None, |asked, name, value| {
+        if flag(name, value)? {
+            asked.acquire_timeout = Some(Duration::ZERO);
+        }
+        Ok(())
+    }),
+    parameter("lease", Some(("lease", Text)), |asked, _, value| put(&mut asked.lease, kind(value))),
+    parameter("pages", Some(("pages", Number)), |asked, _, value| {
+        put(&mut asked.pages, pages(value))
+    }),
+    parameter("allow_domains", Some(("allow_domains", List)), |asked, _, value| {
+        put(&mut asked.allow_domains, domains(value))
+    }),
+    // It is looked at elsewhere.
+    parameter("token", None, |_, _, _| Ok(())),
+    parameter("trackingId", Some(("tracking_id", Text)), |asked, name, value| {
+        put(&mut asked.tracking_id, word(name, value))
+    }),
 ];
 
 /// The longest value that is looked at; the longest that can mean anything is far shorter.
@@ -65,7 +135,7 @@ pub struct LeaseQuery {
     pub timeout: Option<Duration>,
     /// Maximum time its clients may be silent.
     pub idle_timeout: Option<Duration>,
-    /// How long it goes on without a connection.
+    /// Time that it goes on without a connection.
     pub keep: Option<Duration>,
     /// The name under which its clients find it again.
     pub session: Option<String>,
@@ -73,9 +143,9 @@ pub struct LeaseQuery {
     pub acquire_timeout: Option<Duration>,
     /// The kind of lease.
     pub lease: Option<LeaseKind>,
-    /// Whether the lease begins with a page; it does if nothing is asked for.
+    /// True if the lease begins with a page, which is the default.
     pub pages: Option<bool>,
-    /// What its pages may visit, of what the pool's rules allow.
+    /// Hosts that its pages may visit, among those that the pool's rules allow.
     pub allow_domains: Option<Vec<Pattern>>,
     /// A name by which the client finds its lease again in `/sessions` and `/kill`.
     pub tracking_id: Option<String>,
@@ -92,10 +162,10 @@ impl LeaseQuery {
         let mut parsed = Self::default();
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let name =
-                NAMES.into_iter().find(|known| *known == name).ok_or_else(|| unknown(&name))?;
+            let known = PARAMETERS.iter().find(|known| known.name == name);
+            let known = known.ok_or_else(|| unknown(&name))?;
             // What other services call it.
-            let name = if name == "keepAlive" { "keep" } else { name };
+            let name = if known.name == "keepAlive" { "keep" } else { known.name };
             if seen.contains(&name) {
                 return Err(bad(name, "is there twice"));
             }
@@ -104,35 +174,27 @@ impl LeaseQuery {
             if value.len() > longest && name != "token" {
                 return Err(bad(name, "is too long"));
             }
-            parsed.set(name, &value)?;
+            (known.set)(&mut parsed, name, &value)?;
         }
         Ok(parsed)
     }
 
-    fn set(&mut self, name: &'static str, value: &str) -> Result<(), Problem> {
-        match name {
-            "profile" => self.profile = Some(word(name, value)?),
-            "region" => self.region = Some(word(name, value)?),
-            "tenant" => self.tenant = Some(word(name, value)?),
-            "trackingId" => self.tracking_id = Some(word(name, value)?),
-            "session" => self.session = Some(word(name, value)?),
-            "keep" => self.keep = Some(milliseconds(name, value)?),
-            "priority" => self.priority = Some(priority(value)?),
-            "timeout" => self.timeout = Some(some_milliseconds(name, value)?),
-            "idle_timeout" => self.idle_timeout = Some(some_milliseconds(name, value)?),
-            "acquire_timeout" => {
-                let timeout = milliseconds(name, value)?;
-                if timeout > MAX_ACQUIRE_TIMEOUT {
-                    return Err(bad(name, "is longer than an hour (it is in milliseconds)"));
-                }
-                self.acquire_timeout.get_or_insert(timeout);
-            }
-            "nowait" if flag(name, value)? => self.acquire_timeout = Some(Duration::ZERO),
-            "lease" => self.lease = Some(kind(value)?),
-            "pages" => self.pages = Some(pages(value)?),
-            "allow_domains" => self.allow_domains = Some(domains(value)?),
-            // The token is looked at elsewhere; `nowait=false` says nothing.
-            _ => {}
+    /// Takes the parameters out of a body by REST, and leaves what is none.
+    ///
+    /// # Errors
+    ///
+    /// If one is not of its form, or its value means nothing.
+    pub(super) fn take(&mut self, members: &mut Map<String, Value>) -> Result<(), Problem> {
+        for parameter in &PARAMETERS {
+            let Some((name, form)) = parameter.member else { continue };
+            let Some(value) = members.remove(name).filter(|value| !value.is_null()) else {
+                continue;
+            };
+            let text = form.text(&value).ok_or_else(|| {
+                let detail = format!("{name} must be {}", form.noun());
+                Problem::new(Code::BadBody, detail)
+            })?;
+            (parameter.set)(self, name, &text)?;
         }
         Ok(())
     }
@@ -161,20 +223,45 @@ impl LeaseQuery {
     }
 }
 
+impl Form {
+    /// Returns a value as the query has it, if it is of this form.
+    fn text(self, value: &Value) -> Option<String> {
+        match self {
+            Self::Number => value.is_number().then(|| value.to_string()),
+            Self::Text => value.as_str().map(str::to_owned),
+            Self::List => match value.as_array() {
+                None => value.as_str().map(str::to_owned),
+                Some(items) => {
+                    let items = items.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+                    Some(items.join(","))
+                }
+            },
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Number => "a number",
+            Self::Text => "a string",
+            Self::List => "a list of strings",
+        }
+    }
+}
+
 /// Tells whether a query may have a parameter of this name.
 pub(super) fn is_known(name: &str) -> bool {
-    NAMES.contains(&name)
+    PARAMETERS.iter().any(|known| known.name == name)
 }
 
 fn unknown(name: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
-    let known = NAMES.join(", ");
+    let known = PARAMETERS.map(|known| known.name).join(", ");
     let detail = format!("unknown parameter {shown:?}: there are {known}");
-    Problem::bad_request("unknown_parameter", detail)
+    Problem::new(Code::UnknownParameter, detail)
 }
 
 fn bad(name: &str, what: &str) -> Problem {
-    Problem::bad_request("bad_parameter", format!("the parameter {name:?} {what}"))
+    Problem::new(Code::BadParameter, format!("the parameter {name:?} {what}"))
 }
 
 /// Names go into logs and answers, so they are kept to characters that mean nothing there.
@@ -205,7 +292,7 @@ fn milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
     }
 }
 
-pub(super) fn some_milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
+fn some_milliseconds(name: &str, value: &str) -> Result<Duration, Problem> {
     match milliseconds(name, value)? {
         Duration::ZERO => Err(bad(name, "must be longer than 0 ms")),
         long if long > MAX_TIMEOUT => {
@@ -223,12 +310,12 @@ fn flag(name: &str, value: &str) -> Result<bool, Problem> {
     }
 }
 
-pub(super) fn domains(value: &str) -> Result<Vec<Pattern>, Problem> {
+fn domains(value: &str) -> Result<Vec<Pattern>, Problem> {
     Pattern::domains(value)
         .map_err(|error| bad("allow_domains", &format!("is wrong: {error}; {}", error.hint())))
 }
 
-pub(super) fn kind(value: &str) -> Result<LeaseKind, Problem> {
+fn kind(value: &str) -> Result<LeaseKind, Problem> {
     match value {
         "exclusive" => Ok(LeaseKind::Exclusive),
         "shared" => Ok(LeaseKind::Shared),
@@ -237,7 +324,7 @@ pub(super) fn kind(value: &str) -> Result<LeaseKind, Problem> {
 }
 
 /// Reads how many pages a lease begins with, where `true` is one.
-pub(super) fn pages(value: &str) -> Result<bool, Problem> {
+fn pages(value: &str) -> Result<bool, Problem> {
     match value {
         "0" => Ok(false),
         "1" => Ok(true),

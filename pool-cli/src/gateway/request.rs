@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use axum::body::{Body as HttpBody, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::Problem;
+use super::{Code, Problem};
 
 /// Heads longer than this belong to no client of ours.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -40,13 +40,13 @@ const REFUSED: &str = "REFUSED";
 /// spellings of clients that Chromium takes are made right: a method in small letters, and a
 /// target that begins with its query.
 ///
-/// What a client sends behind the last answer is read for a moment and dropped: a socket that is
+/// Anything that a client sends behind the last answer is read for a moment and dropped: a socket that is
 /// closed with something unread resets the connection, and the answer may be lost with it.
 pub(super) struct Heads {
     stream: TcpStream,
     /// Read from the socket and not looked at, or not needed, yet.
     unread: Vec<u8>,
-    /// How far a head was looked for in `unread`.
+    /// Bytes of `unread` in which the end of a head was looked for.
     scanned: usize,
     /// A head that was judged, on its way to hyper.
     head: io::Cursor<Vec<u8>>,
@@ -59,7 +59,7 @@ pub(super) struct Heads {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusal(Arc<OnceLock<Problem>>);
 
-/// What comes next on a connection.
+/// The next thing on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Head,
@@ -263,7 +263,7 @@ const MAX_BLANK: usize = 8;
 ///
 /// # Errors
 ///
-/// As soon as it can be told that no head of HTTP/1 will come.
+/// As soon as it is certain that no head of HTTP/1 will come.
 fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
     let blank = bytes.chunks(2).take(MAX_BLANK).take_while(|pair| pair == b"\r\n");
     let begin = blank.count() * 2;
@@ -271,7 +271,7 @@ fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
         && !first.is_ascii_alphabetic()
         && *first != b'\r'
     {
-        return Err(malformed("this port speaks HTTP/1.1, without TLS"));
+        return Err(malformed("this port expects HTTP/1.1, without TLS"));
     }
     for at in (*scanned).max(begin)..bytes.len() {
         let before = at.checked_sub(1).and_then(|at| bytes.get(at));
@@ -365,14 +365,13 @@ fn read_length(text: &[u8]) -> Result<u64, Problem> {
 }
 
 fn malformed(detail: &str) -> Problem {
-    Problem::bad_request("bad_request", detail)
+    Problem::new(Code::BadRequest, detail)
 }
 
 fn too_large() -> Problem {
-    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     let detail =
         format!("a request has {MAX_HEADERS} headers and {MAX_HEAD} bytes of them at most");
-    Problem::new(status, "head_too_large", detail)
+    Problem::new(Code::HeadTooLarge, detail)
 }
 
 /// Longer than any body that means something here.
@@ -395,7 +394,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         }
         if !declared {
             let detail = "the body must be JSON: Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
+            return Err(Problem::new(Code::NotJson, detail));
         }
         parse(&bytes)
     }
@@ -407,18 +406,18 @@ pub(super) async fn collect(body: HttpBody, limit: usize) -> Result<Bytes, Probl
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => {
             let detail = format!("the body is incomplete or longer than {limit} bytes");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_body", detail))
+            Err(Problem::new(Code::BadBody, detail).too_long())
         }
         Err(_) => {
             let detail = "the body did not arrive in time";
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail))
+            Err(Problem::new(Code::SlowBody, detail))
         }
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<Body<T>, Problem> {
     let parsed = serde_json::from_slice(bytes);
-    parsed.map(Body).map_err(|error| Problem::bad_request("bad_body", error.to_string()))
+    parsed.map(Body).map_err(|error| Problem::new(Code::BadBody, error.to_string()))
 }
 
 /// Tells whether the body is declared to be JSON and nothing else.

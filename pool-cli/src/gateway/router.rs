@@ -14,7 +14,7 @@ use super::bridge::Handshake;
 use super::compat::chromium::{self, Change};
 use super::compat::{browserless, kernel};
 use super::who::{Need, Who};
-use super::{Gateway, Problem, address, api, connect, dashboard, work};
+use super::{Code, Gateway, Problem, address, api, connect, dashboard, work};
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
 /// been through [`address::find`] before.
@@ -116,7 +116,7 @@ async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
     let peer = request.extensions().get::<SocketAddr>();
     if peer.is_some_and(|peer| gateway.pool().is_a_browser(*peer)) {
         let detail = "a browser of this pool may not reach the pool";
-        return Problem::new(StatusCode::FORBIDDEN, "own_browser", detail).into_response();
+        return Problem::new(Code::OwnBrowser, detail).into_response();
     }
     let upgrade = Handshake::is_wanted(request.headers());
     match gateway.settings().check_source(request.headers(), upgrade) {
@@ -148,7 +148,7 @@ async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next:
     }
 }
 
-/// Runs a route for those who may use it, and tells it who asks.
+/// Runs a route for those that may use it, and passes on to it who they are.
 async fn admit(who: Who, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if let Err(problem) = who.check(Need::of(request.method(), path)) {
@@ -186,7 +186,7 @@ async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) ->
     match gateway.settings().check_token(request.headers(), request.uri()) {
         Ok(_) => {
             let detail = "there is nothing here; clients connect to /";
-            Problem::new(StatusCode::NOT_FOUND, "unknown_route", detail)
+            Problem::new(Code::UnknownRoute, detail)
         }
         Err(why) => gateway.guesses.refuse(peer(&request), why).await,
     }
@@ -194,7 +194,7 @@ async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) ->
 
 async fn wrong_method() -> Problem {
     let detail = "this route is not for this method";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+    Problem::new(Code::WrongMethod, detail)
 }
 
 /// The process answers. Nothing else is looked at: to restart a pool because its proxy is down

@@ -28,7 +28,7 @@ const HEADERS: Duration = Duration::from_secs(10);
 /// Connections that are not WebSockets: those that send requests, wait in the queue, or do nothing.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 
-/// How long to wait when no socket can be had, rather than to ask again at once and for ever.
+/// Pause after a socket could not be had, rather than to ask again at once and for ever.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Listens for the clients of a [`Gateway`]; dropping it closes the listener and every
@@ -54,7 +54,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If its address cannot be told.
+    /// If the system does not know its address.
     pub fn start_on(gateway: &Arc<Gateway>, listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(accept(listener, router(gateway)));
@@ -62,7 +62,7 @@ impl Server {
         Ok(Self { address, tasks: [accepting, sampling] })
     }
 
-    /// Where it listens: with port 0 asked for, the one that was given.
+    /// Returns the address that it listens on: with port 0 asked for, the one that was given.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,12 +1,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use url::{Host, Url};
 
 use super::address::lease_path;
 use super::who::{Tenants, Who};
-use super::{LeaseId, LeaseQuery, Problem};
+use super::{Code, LeaseId, LeaseQuery, Problem};
 use crate::config::{Config, LeaseKind, Secret};
 
 /// Settings of the gateway: all of it can be swapped while it runs.
@@ -26,7 +26,7 @@ pub struct Settings {
     pub(super) lease_choice: bool,
     /// Of the default kind of lease.
     pub(super) leases_per_browser: usize,
-    /// Whether there are rules that a lease could be narrowed below.
+    /// True if there are rules that a lease can narrow.
     pub(super) egress: bool,
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
@@ -154,7 +154,7 @@ impl Settings {
         }
         if asked.tenant.is_some() {
             let detail = "leave out the parameter \"tenant\": the token says who asks";
-            return Err(Problem::bad_request("bad_parameter", detail));
+            return Err(Problem::new(Code::BadParameter, detail));
         }
         asked.tenant = who.tenant().map(str::to_owned);
         Ok(())
@@ -181,7 +181,7 @@ impl Settings {
             _ => {
                 let (name, kind) = (&tenant.name, kind.as_str());
                 let detail = format!("tenant {name:?} may not have {kind} leases");
-                Err(Problem::new(StatusCode::FORBIDDEN, "lease_not_allowed", detail))
+                Err(Problem::new(Code::LeaseNotAllowed, detail))
             }
         }
     }

@@ -35,7 +35,7 @@ pub struct Gateway {
     pub(super) started: Instant,
 }
 
-/// Whether new leases are given.
+/// Phase of a gateway: it gives new leases, or not any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// They are.
@@ -52,7 +52,7 @@ pub trait Reload: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for people; then nothing was changed.
+    /// The mistakes in it, for people; then nothing was changed.
     async fn reload(&self) -> Result<Reloaded, String>;
 }
 
@@ -99,7 +99,7 @@ impl Gateway {
         &self.observer
     }
 
-    /// Says what `POST /api/reload` does; once.
+    /// Sets what `POST /api/reload` does; once.
     pub fn on_reload(&self, reload: Arc<dyn Reload>) {
         // A second one would be a mistake of the program that changes nothing for clients.
         let _ = self.reload.set(reload);
@@ -129,7 +129,7 @@ impl Gateway {
     }
 
     /// Refuses new leases, lets those that are held finish for `grace`, ends the others with 1001,
-    /// and ends the pool. Says how many had to be ended.
+    /// and ends the pool. Returns how many had to be ended.
     ///
     /// # Cancel safety
     ///

@@ -1,5 +1,5 @@
-//! What the kernel is asked about the connection of a client: to notice when the client's machine
-//! is gone, whatever was on its way to it.
+//! Questions to the kernel about the connection of a client: to notice when the client's machine is
+//! gone, whatever was on its way to it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +33,7 @@ pub(super) fn prepare(stream: &TcpStream) {
         Ok(())
     });
     if let Err(error) = prepared {
-        tracing::debug!(%error, "a socket took not all options");
+        tracing::debug!(%error, "not all options of a socket could be set");
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn half_open(ends: Option<Ends>) {
             Err(error) => {
                 // A kernel or a sandbox that does not tell; or the connection has just ended,
                 // which others notice.
-                tracing::trace!(%error, "the kernel does not tell about a connection");
+                tracing::trace!(%error, "the kernel has no information about a connection");
                 waited = false;
                 continue;
             }
@@ -83,14 +83,14 @@ pub(super) async fn half_open(ends: Option<Ends>) {
     }
 }
 
-/// What is asked for of the kernel's `struct tcp_info`.
+/// The fields that are read of the kernel's `struct tcp_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TcpInfo {
     /// Segments that were sent and not acknowledged.
     unacknowledged: u32,
     /// Probes of a closed window that were not answered.
     probes: u8,
-    /// How long ago anything was acknowledged.
+    /// Time since anything was acknowledged.
     since_ack: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What each tenant has used, by the hour, kept over restarts: the books behind `/api/usage`.
+//! The use of each tenant, by the hour, kept over restarts: the books behind `/api/usage`.
 //!
 //! It is taken from the leases that are held, again and again until each is over, so that no event
 //! can be missed or counted twice; a pool that is killed loses what came since the last time.

@@ -71,11 +71,11 @@ pub(super) enum Fault {
 pub(super) struct Reader<R> {
     io: R,
     buffer: Vec<u8>,
-    /// How much of the buffer has been used up.
+    /// Bytes of the buffer that have been used up.
     used: usize,
     /// The frame whose payload is being received.
     frame: Option<Head>,
-    /// What has come of a message in several frames, or in one that is large.
+    /// The part received so far of a message in several frames, or in one that is large.
     message: Option<Vec<u8>>,
     /// Bytes of a payload still to be thrown away.
     skip: u64,
@@ -88,7 +88,7 @@ struct Head {
     opcode: u8,
     length: usize,
     mask: [u8; 4],
-    /// How much of the payload has gone to the message already.
+    /// Bytes of the payload that have gone to the message already.
     have: usize,
 }
 

@@ -1,16 +1,16 @@
-//! Who asks: the pool's operator, or a tenant, by the token that is shown.
+//! The sender of a request: the pool's operator, or a tenant, by the token that it shows.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use subtle::ConstantTimeEq;
 
-use super::Problem;
 use super::address::{NEW_PAGE, PROTOCOL, VERSION};
 use super::lease::ClientLease;
+use super::{Code, Problem};
 use crate::config::{Config, Scope, Secret, TenantConfig};
 
 /// Sender of a request.
@@ -186,7 +186,7 @@ impl Who {
             Need::Operator => "it is for the pool's operator".to_owned(),
         };
         let detail = format!("tenant {:?} may not do this: {missing}", tenant.name);
-        Err(Problem::new(StatusCode::FORBIDDEN, "not_allowed", detail))
+        Err(Problem::new(Code::NotAllowed, detail))
     }
 }
 

@@ -1,7 +1,6 @@
 //! `/content`, `/screenshot`, `/pdf` and `/scrape`, as browserless 2 has them: one call is one lease.
 //!
-//! What is asked for is read whole before it waits for a browser, and what comes of it is sent in
-//! pieces. A client that goes away gives its browser back, whatever the page does at that moment.
+//! A call is read whole before it waits for a browser, and its answer is sent in pieces. A client that goes away gives its browser back, whatever the page does at that moment.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
@@ -26,7 +25,7 @@ use super::leasing::{Caller, NoLease, Start, not_connected, over};
 use super::problem::draining;
 use super::request::{PATIENCE, collect, is_json};
 use super::who::Who;
-use super::{Gateway, LeaseEnd, LeaseQuery, Problem};
+use super::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::config::LeaseKind;
 use crate::loader::{Answer, Pdf, Trouble};
 use crate::metrics::{Metrics, WorkOutcome};
@@ -71,7 +70,7 @@ fn route(kind: WorkKind) -> MethodRouter<Arc<Gateway>> {
 async fn not_offered() -> Problem {
     let detail = "this route of browserless runs code in Node, which this pool has not: connect a \
                   client of your own to /, or see /content, /screenshot, /pdf and /scrape";
-    Problem::new(StatusCode::NOT_FOUND, "not_offered", detail)
+    Problem::new(Code::NotOffered, detail)
 }
 
 /// A call that failed: what it counts as, and what its client is told.
@@ -152,7 +151,7 @@ async fn call(
         }
         _ => {
             let detail = "this route is for GET and POST";
-            let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail);
+            let problem = Problem::new(Code::WrongMethod, detail);
             return Err(Fault::invalid(problem));
         }
     };
@@ -211,7 +210,7 @@ fn lease_query(query: &str) -> Result<LeaseQuery, Problem> {
         None => Ok(asked),
         Some((name, _)) => {
             let detail = format!("the parameter {name:?} means nothing for a single call");
-            Err(Problem::bad_request("bad_parameter", detail))
+            Err(Problem::new(Code::BadParameter, detail))
         }
     }
 }
@@ -232,7 +231,7 @@ fn split_url(query: &str) -> Result<(String, String), Problem> {
         Err(_) => {
             let detail = "the parameter \"url\" must say, once, what to load; for more than that, \
                           POST a body of JSON";
-            Err(Problem::bad_request("bad_parameter", detail))
+            Err(Problem::new(Code::BadParameter, detail))
         }
     }
 }
@@ -245,14 +244,13 @@ async fn read(
 ) -> Result<(Order, OwnedSemaphorePermit), Fault> {
     if !is_json(headers) {
         let detail = "the body must be JSON: Content-Type: application/json";
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Fault::invalid(Problem::new(status, "not_json", detail)));
+        return Err(Fault::invalid(Problem::new(Code::NotJson, detail)));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(BODY).min(BODY);
     let room = timeout(PATIENCE, gateway.room.of(length)).await.map_err(|_| {
         let detail = "other calls take all the room that there is for bodies and answers";
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail);
+        let problem = Problem::new(Code::QueueFull, detail);
         Fault::refused(problem.retry_after(Duration::from_secs(1)))
     })?;
     let bytes = collect(body, BODY).await.map_err(Fault::invalid)?;
@@ -260,7 +258,7 @@ async fn read(
 }
 
 fn bad_body(why: BadOrder) -> Fault {
-    Fault::invalid(Problem::bad_request("bad_body", why.0))
+    Fault::invalid(Problem::new(Code::BadBody, why.0))
 }
 
 impl Gateway {
@@ -309,15 +307,11 @@ fn ended(gateway: &Gateway, session: &ClientLease, end: LeaseEnd) -> Fault {
             let detail = format!(
                 "the call was not done within {limit:?}: it may be given more by ?timeout=, in ms"
             );
-            let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "work_timeout", detail);
+            let problem = Problem::new(Code::WorkTimeout, detail);
             Fault(WorkOutcome::Timeout, problem)
         }
         LeaseEnd::Drained => Fault::refused(draining(gateway.settings().drain_timeout())),
-        end if end.is_of_the_browser() => {
-            let detail = format!("the browser ended while it had the page ({})", end.code());
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, end.code(), detail);
-            Fault(WorkOutcome::Failed, problem.retry_after(Duration::from_secs(1)))
-        }
+        end if end.is_of_the_browser() => Fault(WorkOutcome::Failed, Problem::browser_ended(end)),
         end => Fault(WorkOutcome::Failed, over(end)),
     }
 }
@@ -336,35 +330,25 @@ async fn failed(
         return ended(gateway, session, end);
     }
     attached.detach(LeaseEnd::Released);
-    let (outcome, status, code) = match &trouble {
-        Trouble::Timeout { .. } => {
-            (WorkOutcome::Timeout, StatusCode::REQUEST_TIMEOUT, "goto_timeout")
-        }
-        Trouble::Wait { .. } => (WorkOutcome::Timeout, StatusCode::REQUEST_TIMEOUT, "wait_timeout"),
-        Trouble::Unfit { .. } => (WorkOutcome::Invalid, StatusCode::BAD_REQUEST, "bad_body"),
-        Trouble::Net { .. } => {
-            (WorkOutcome::Failed, StatusCode::INTERNAL_SERVER_ERROR, "page_unreachable")
-        }
-        Trouble::PageCrashed => {
-            (WorkOutcome::Failed, StatusCode::INTERNAL_SERVER_ERROR, "page_crashed")
-        }
-        Trouble::PageClosed => {
-            (WorkOutcome::Failed, StatusCode::INTERNAL_SERVER_ERROR, "page_closed")
-        }
+    let (outcome, code) = match &trouble {
+        Trouble::Timeout { .. } => (WorkOutcome::Timeout, Code::GotoTimeout),
+        Trouble::Wait { .. } => (WorkOutcome::Timeout, Code::WaitTimeout),
+        Trouble::Unfit { .. } => (WorkOutcome::Invalid, Code::BadBody),
+        Trouble::Net { .. } => (WorkOutcome::Failed, Code::PageUnreachable),
+        Trouble::PageCrashed => (WorkOutcome::Failed, Code::PageCrashed),
+        Trouble::PageClosed => (WorkOutcome::Failed, Code::PageClosed),
         Trouble::Flooded
         | Trouble::Script { .. }
         | Trouble::Browser(_)
         | Trouble::NoBrowser(_)
         | Trouble::Protocol(_)
-        | Trouble::Capture { .. } => {
-            (WorkOutcome::Failed, StatusCode::INTERNAL_SERVER_ERROR, "page_failed")
-        }
+        | Trouble::Capture { .. } => (WorkOutcome::Failed, Code::PageFailed),
     };
     let detail = match &trouble {
         Trouble::Timeout { .. } => format!("{trouble} (gotoOptions.timeout)"),
         _ => trouble.to_string(),
     };
-    Fault(outcome, Problem::new(status, code, detail))
+    Fault(outcome, Problem::new(code, detail))
 }
 
 fn bytes(product: Product) -> Bytes {

@@ -11,24 +11,8 @@ use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
 use crate::api::Tenant;
+use crate::pool::LeaseEnd;
 use crate::work::WorkKind;
-
-/// Reasons for the end of a lease in `leases_ended_total{reason}`.
-pub(crate) const LEASE_ENDS: [&str; 13] = [
-    "released",
-    "client_gone",
-    "keep_over",
-    "idle_timeout",
-    "lease_limit",
-    "killed",
-    "drained",
-    "browser_crashed",
-    "browser_out_of_memory",
-    "browser_hung",
-    "slow_reader",
-    "protocol_error",
-    "revoked",
-];
 
 /// Reasons for the end of a browser in `browser_exits_total{reason}`: the codes of
 /// [`CloseReason`](pool_core::CloseReason).
@@ -100,28 +84,28 @@ impl WorkOutcome {
 /// Every metric of one pool.
 pub struct Metrics {
     handle: PrometheusHandle,
-    browsers: Family<Gauge, 6>,
+    browsers: Family<Gauge>,
     browsers_max: Gauge,
     browsers_idle_min: Gauge,
     pending: Gauge,
     oldest_pending: Gauge,
-    work: [Family<Counter, 6>; 4],
-    work_duration: Family<Histogram, 4>,
+    work: [Family<Counter>; 4],
+    work_duration: Family<Histogram>,
     memory: Gauge,
     draining: Gauge,
-    acquires: Family<Counter, 5>,
-    egress: Family<Counter, 3>,
-    launches: Family<Counter, 2>,
-    checks: Family<Counter, 2>,
-    exits: Family<Counter, 14>,
-    ended: Family<Counter, 13>,
+    acquires: Family<Counter>,
+    egress: Family<Counter>,
+    launches: Family<Counter>,
+    checks: Family<Counter>,
+    exits: Family<Counter>,
+    ended: Family<Counter>,
     acquire_wait: Histogram,
     lease_duration: Histogram,
     launch_duration: Histogram,
     reset_duration: Histogram,
     pub(crate) connections: Gauge,
-    messages: Family<Counter, 2>,
-    bytes: Family<Counter, 2>,
+    messages: Family<Counter>,
+    bytes: Family<Counter>,
     tenants: TenantSeries,
 }
 
@@ -146,13 +130,15 @@ impl Metrics {
         build.of(version[0]).set(1);
         Self {
             browsers: make.gauges("browserpool_browsers", "Browsers by state.", "state", STATES),
-            browsers_max: make.gauge("browserpool_browsers_max", "Browsers there may be."),
-            browsers_idle_min: make
-                .gauge("browserpool_browsers_idle_min", "Browsers that are kept at least."),
-            pending: make.gauge("browserpool_pending_requests", "Clients that wait."),
+            browsers_max: make.gauge("browserpool_browsers_max", "Maximum number of browsers."),
+            browsers_idle_min: make.gauge(
+                "browserpool_browsers_idle_min",
+                "Minimum number of browsers, of all classes together.",
+            ),
+            pending: make.gauge("browserpool_pending_requests", "Clients waiting for a browser."),
             oldest_pending: make.gauge(
                 "browserpool_oldest_pending_request_age_seconds",
-                "How long the client that waits longest has waited.",
+                "Time that the longest waiting client has waited.",
             ),
             memory: make.gauge(
                 "browserpool_browser_memory_bytes",
@@ -161,13 +147,13 @@ impl Metrics {
             draining: make.gauge("browserpool_draining", "1 while the pool takes no new leases."),
             acquires: make.counters(
                 "browserpool_acquires_total",
-                "Requests for a lease by how they ended.",
+                "Requests for a lease, by outcome.",
                 "outcome",
                 OUTCOMES,
             ),
             egress: make.counters(
                 "browserpool_egress_requests_total",
-                "Requests of browsers that are guarded or proxied, by what became of them.",
+                "Requests of browsers that are guarded or proxied, by outcome.",
                 "outcome",
                 ["forwarded", "refused", "failed"],
             ),
@@ -185,32 +171,32 @@ impl Metrics {
             ),
             exits: make.counters(
                 "browserpool_browser_exits_total",
-                "Browsers that are gone, by why.",
+                "Browsers that are gone, by reason.",
                 "reason",
                 BROWSER_EXITS,
             ),
             ended: make.counters(
                 "browserpool_leases_ended_total",
-                "Leases of clients that ended, by why.",
+                "Leases of clients that ended, by reason.",
                 "reason",
-                LEASE_ENDS,
+                LeaseEnd::ALL.iter().map(|end| end.code()),
             ),
             acquire_wait: make
-                .seconds("browserpool_acquire_wait_seconds", "How long granted requests waited."),
+                .seconds("browserpool_acquire_wait_seconds", "Time that granted requests waited."),
             lease_duration: make
-                .seconds("browserpool_lease_duration_seconds", "How long leases were held."),
+                .seconds("browserpool_lease_duration_seconds", "Time that leases were held."),
             launch_duration: make.seconds(
                 "browserpool_browser_launch_duration_seconds",
-                "How long a browser took to launch and be warmed.",
+                "Time to launch a browser and warm it up.",
             ),
             reset_duration: make.seconds(
                 "browserpool_browser_reset_duration_seconds",
-                "How long a browser took to be cleaned after a lease.",
+                "Time to clean a browser after a lease.",
             ),
             work: WorkKind::ALL.map(|kind| {
                 make.counters_of(
                     "browserpool_work_total",
-                    "Calls for a page's content, screenshot, PDF or elements, by what became of them.",
+                    "Calls for a page's content, screenshot, PDF or elements, by outcome.",
                     ("route", kind.word()),
                     "outcome",
                     WorkOutcome::ALL.map(WorkOutcome::word),
@@ -218,7 +204,7 @@ impl Metrics {
             }),
             work_duration: make.seconds_by(
                 "browserpool_work_duration_seconds",
-                "How long such calls took, the wait for a browser included.",
+                "Duration of such calls, the wait for a browser included.",
                 "route",
                 WorkKind::ALL.map(WorkKind::word),
             ),
@@ -358,59 +344,64 @@ impl Maker<'_> {
     }
 
     /// One counter for each value of a label.
-    pub(super) fn counters<const N: usize>(
+    pub(super) fn counters(
         &self,
         name: &'static str,
         help: &'static str,
         label: &'static str,
-        values: [&'static str; N],
-    ) -> Family<Counter, N> {
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Family<Counter> {
         self.0.describe_counter(KeyName::from(name), None, help.into());
         let of = |value| self.0.register_counter(&key(name, label, value), &METADATA);
-        Family(values.map(|value| (value, of(value))))
+        Family(values.into_iter().map(|value| (value, of(value))).collect())
     }
 
     /// One counter for each value of a label, beside another label that has this one value.
-    pub(super) fn counters_of<const N: usize>(
+    pub(super) fn counters_of(
         &self,
         name: &'static str,
         help: &'static str,
         of: (&'static str, &'static str),
         label: &'static str,
-        values: [&'static str; N],
-    ) -> Family<Counter, N> {
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Family<Counter> {
         self.0.describe_counter(KeyName::from(name), None, help.into());
         let fixed = Label::from_static_parts(of.0, of.1);
-        Family(values.map(|value| {
-            let labels = vec![fixed.clone(), Label::from_static_parts(label, value)];
-            (value, self.0.register_counter(&Key::from_parts(name, labels), &METADATA))
-        }))
+        Family(
+            values
+                .into_iter()
+                .map(|value| {
+                    let labels = vec![fixed.clone(), Label::from_static_parts(label, value)];
+                    (value, self.0.register_counter(&Key::from_parts(name, labels), &METADATA))
+                })
+                .collect(),
+        )
     }
 
     /// One histogram of seconds for each value of a label.
-    pub(super) fn seconds_by<const N: usize>(
+    pub(super) fn seconds_by(
         &self,
         name: &'static str,
         help: &'static str,
         label: &'static str,
-        values: [&'static str; N],
-    ) -> Family<Histogram, N> {
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Family<Histogram> {
         self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
         let of = |value| self.0.register_histogram(&key(name, label, value), &METADATA);
-        Family(values.map(|value| (value, of(value))))
+        Family(values.into_iter().map(|value| (value, of(value))).collect())
     }
 
     /// One gauge for each value of a label.
-    pub(super) fn gauges<const N: usize>(
+    pub(super) fn gauges(
         &self,
         name: &'static str,
         help: &'static str,
         label: &'static str,
-        values: [&'static str; N],
-    ) -> Family<Gauge, N> {
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Family<Gauge> {
         self.0.describe_gauge(KeyName::from(name), None, help.into());
         let of = |value| self.0.register_gauge(&key(name, label, value), &METADATA);
-        Family(values.map(|value| (value, of(value))))
+        Family(values.into_iter().map(|value| (value, of(value))).collect())
     }
 }
 
@@ -420,9 +411,9 @@ fn key(name: &'static str, label: &'static str, value: &'static str) -> Key {
 
 /// The series of one metric, one for each value of its label.
 #[derive(Debug)]
-pub(super) struct Family<T, const N: usize>([(&'static str, T); N]);
+pub(super) struct Family<T>(Vec<(&'static str, T)>);
 
-impl<T, const N: usize> Family<T, N> {
+impl<T> Family<T> {
     /// The series of a value; the last one, by convention `other`, for a value that has none.
     pub(super) fn of(&self, value: &str) -> &T {
         let found = self.0.iter().find(|(held, _)| *held == value);
@@ -441,17 +432,17 @@ pub(super) struct TenantSeries {
 impl TenantSeries {
     pub(super) fn new(recorder: PrometheusRecorder) -> Self {
         let gauges = [
-            ("browserpool_tenant_leases", "Leases that a tenant has."),
-            ("browserpool_tenant_leases_max", "Leases that a tenant may have; -1 for any number."),
+            ("browserpool_tenant_leases", "Leases that a tenant holds."),
+            ("browserpool_tenant_leases_max", "Leases that a tenant may hold; -1 for any number."),
             ("browserpool_tenant_share", "Share of a tenant; 0 for one that was removed."),
-            ("browserpool_tenant_pending_requests", "Clients of a tenant that wait."),
+            ("browserpool_tenant_pending_requests", "Clients of a tenant that are waiting."),
             ("browserpool_tenant_browser_seconds", "Time for which a tenant has held browsers."),
         ];
         for (name, help) in gauges {
             recorder.describe_gauge(KeyName::from(name), None, help.into());
         }
         let counters = [
-            ("browserpool_tenant_acquires_total", "Leases that a tenant has had."),
+            ("browserpool_tenant_acquires_total", "Leases granted to a tenant."),
             ("browserpool_tenant_failures_total", "Requests of a tenant that got no lease."),
             (
                 "browserpool_tenant_refused_total",

@@ -7,8 +7,6 @@ mod exposition;
 mod journal;
 mod observer;
 
-#[cfg(test)]
-pub(crate) use exposition::LEASE_ENDS;
 pub use exposition::Metrics;
 pub(crate) use exposition::WorkOutcome;
 pub use journal::{Journal, Waits};

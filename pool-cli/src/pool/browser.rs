@@ -10,6 +10,8 @@ use pool_core::{BoxError, Driver, ResourceId, async_trait};
 use serde::Serialize;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::LeaseEnd;
+
 /// Interface to a leased browser: all that the gateway knows of one.
 ///
 /// It is implemented for the virtual browsers of `pool-chrome`, and in tests for whatever stands
@@ -20,23 +22,23 @@ pub trait Browser: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why the browser has ended.
-    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd>;
+    /// The end of the browser, if it has ended.
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), LeaseEnd>;
 
     /// Opens one more CDP connection to it. The lease ends with the browser, not with the
     /// connection. What no Chromium has, and a client asks for all the same, `commands` answers.
     ///
     /// # Errors
     ///
-    /// Why the browser has ended.
-    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd>;
+    /// The end of the browser, if it has ended.
+    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, LeaseEnd>;
 
     /// Opens a connection for what is done with it here, as one more client.
     ///
     /// # Errors
     ///
-    /// Why the browser has ended.
-    async fn drive(&self) -> Result<Client, BrowserEnd>;
+    /// The end of the browser, if it has ended.
+    async fn drive(&self) -> Result<Client, LeaseEnd>;
 
     /// Opens one more CDP connection to it, whose root is one of its pages: the one of this id, or
     /// else the first. It ends with its page.
@@ -61,7 +63,7 @@ pub trait Browser: Send + Sync + 'static {
     fn is_busy(&self) -> bool;
 
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
-    async fn ended(&self) -> BrowserEnd;
+    async fn ended(&self) -> LeaseEnd;
 
     /// Takes a picture of its foremost page, as a PNG, without disturbing its client.
     ///
@@ -74,7 +76,7 @@ pub trait Browser: Send + Sync + 'static {
 /// A page that a client has open. Title and address are the page's own choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPage {
-    /// The id of its target: 128 random bits, which only the clients of its lease are told.
+    /// The id of its target: 128 random bits, which only the clients of its lease receive.
     pub id: String,
     /// Its title.
     pub title: String,
@@ -103,8 +105,8 @@ pub trait Commands: Send {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
-    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd>;
+    /// The end of the connection.
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd>;
 
     /// Says how much has come in of a large message that the client is sending, so that it counts
     /// as waiting; 0 when it is whole and about to be sent.
@@ -122,13 +124,12 @@ pub trait Events: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended, once all messages before the end were taken.
+    /// The end of the connection, once all messages before it were taken.
     ///
     /// # Cancel safety
     ///
     /// No message is lost when the future is dropped.
-    async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>)
-    -> Result<usize, BrowserEnd>;
+    async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, LeaseEnd>;
 
     /// As [`next`](Self::next), for what is there already; 0 if nothing is.
     fn try_next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> usize;
@@ -147,35 +148,16 @@ pub trait Events: Send + Sync {
     }
 
     /// Returns why the connection has ended, if it has; messages may be left that came before.
-    fn end(&self) -> Option<BrowserEnd>;
+    fn end(&self) -> Option<LeaseEnd>;
 }
 
 /// Reasons why there is no connection to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoConnection {
     /// The browser has ended.
-    Ended(BrowserEnd),
+    Ended(LeaseEnd),
     /// It has no such page.
     NoPage,
-}
-
-/// Reasons why a browser, or a connection to it, has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BrowserEnd {
-    /// A client sent `Browser.close`.
-    Closed,
-    /// The page that the connection was one to is gone. The browser goes on.
-    PageClosed,
-    /// Its process died.
-    Crashed,
-    /// The kernel ended it: it needed more memory than it may have.
-    OutOfMemory,
-    /// It stopped answering.
-    Hung,
-    /// The client took its messages too slowly.
-    SlowReader,
-    /// The pool took it away.
-    Revoked,
 }
 
 /// A driver whose resources are browsers, with what can be said of them all.

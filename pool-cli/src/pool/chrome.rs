@@ -5,21 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pool_chrome::cdp::{CdpError, Client};
-use pool_chrome::egress::{Private, Requests, Rules};
+use pool_chrome::egress::Requests;
 use pool_chrome::mux::{
-    ConnectionReceiver, ConnectionSender, EndReason, HolderCommands, LeaseTarget, LeaseTerms,
+    ConnectionReceiver, ConnectionSender, HolderCommands, LeaseTarget, LeaseTerms,
 };
-use pool_chrome::process::{Engine, KernelLimits, Sandbox};
-use pool_chrome::{BrowserSpec, ChromeConfig, ChromeDriver, Reset, VirtualBrowser};
+use pool_chrome::{BrowserSpec, ChromeDriver, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::policies::KindSpec;
 use super::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
+    Browser, BrowserDriver, Commands, Events, LeaseEnd, NoConnection, OpenPage, Version, Vitals,
     Wire,
 };
-use crate::config::{self, Config, EgressConfig, LeaseKind, PrivateAddresses};
+use crate::config::LeaseKind;
 
 /// Memory that was read this recently is not read again.
 const MEMORY_AGE: Duration = Duration::from_secs(5);
@@ -27,88 +26,15 @@ const MEMORY_AGE: Duration = Duration::from_secs(5);
 /// Longer messages are passed on where they lie, rather than copied.
 const LARGE: usize = 64 * 1024;
 
-/// Returns how a driver is to be made from the configuration.
-pub(crate) fn config(config: &Config) -> ChromeConfig {
-    let Config { chrome, pool, .. } = config;
-    let made = ChromeConfig::new()
-        .engine(match chrome.engine {
-            config::Engine::Shell => Engine::Shell,
-            config::Engine::Chromium => Engine::Chromium,
-            _ => Engine::Auto,
-        })
-        .executable(chrome.executable.clone())
-        .headless(chrome.headless)
-        .sandbox(match chrome.sandbox {
-            config::Sandbox::On => Sandbox::On,
-            config::Sandbox::Off => Sandbox::Off,
-            _ => Sandbox::Auto,
-        })
-        .args(chrome.args.iter().cloned())
-        .launch_timeout(chrome.launch_timeout)
-        .hang_timeout(chrome.hang_timeout)
-        .check_timeout(chrome.check_timeout)
-        .max_launching(pool.max_creating)
-        .buffer(buffer(config))
-        .max_memory(chrome.max_memory.map(|size| size.as_u64()))
-        .limits(limits(chrome))
-        .state_dir(&pool.state_dir)
-        .lease(kind(pool.lease))
-        .leases_per_browser(pool.leases_per_browser)
-        .max_browser_age(pool.max_lifetime.unwrap_or(Duration::MAX))
-        .reset(match pool.reset {
-            config::Reset::Relaunch => Reset::Relaunch,
-            _ => Reset::Context,
-        });
-    let made = chrome.directories.iter().fold(made, ChromeConfig::directory);
-    match &config.egress {
-        None => made,
-        Some(egress) => made.egress(rules(egress)).client_proxies(egress.client_proxies.clone()),
-    }
-}
-
-/// The rules that a guard is to keep.
-pub(crate) fn rules(config: &EgressConfig) -> Rules {
-    let private = match config.private {
-        PrivateAddresses::Allow => Private::Allow,
-        PrivateAddresses::Deny => Private::Deny,
-    };
-    let rules = Rules::new().private(private);
-    rules.allow(config.allow.iter().cloned()).deny(config.deny.iter().cloned())
-}
-
-/// Returns the limits that the kernel is to hold each browser to.
-pub(crate) fn limits(chrome: &config::ChromeConfig) -> KernelLimits {
-    KernelLimits::new()
-        .memory(chrome.memory_max.map(|size| size.as_u64()))
-        .cpus(chrome.cpu_max)
-        .pids(chrome.pids_max)
-        .required(match chrome.limits {
-            config::Limits::Auto => false,
-            config::Limits::Required => true,
-        })
-}
-
-/// Returns how much may wait for all clients together.
-pub(crate) fn buffer(config: &Config) -> usize {
-    usize::try_from(config.gateway.buffer.as_u64()).unwrap_or(usize::MAX)
-}
-
-fn kind(kind: LeaseKind) -> pool_chrome::mux::LeaseKind {
-    match kind {
-        LeaseKind::Shared => pool_chrome::mux::LeaseKind::Shared,
-        LeaseKind::Exclusive => pool_chrome::mux::LeaseKind::Exclusive,
-    }
-}
-
 impl KindSpec for BrowserSpec {
     fn set_kind(&mut self, wanted: LeaseKind) {
-        self.lease = Some(kind(wanted));
+        self.lease = Some(wanted);
     }
 }
 
 #[async_trait]
 impl Browser for VirtualBrowser {
-    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd> {
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), LeaseEnd> {
         Self::begin(self, terms).await.map_err(|error| failed(self, &error))
     }
 
@@ -116,13 +42,13 @@ impl Browser for VirtualBrowser {
         Self::is_busy(self)
     }
 
-    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd> {
+    async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, LeaseEnd> {
         let connection = self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
         let (sender, receiver) = connection.split();
         Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
     }
 
-    async fn drive(&self) -> Result<Client, BrowserEnd> {
+    async fn drive(&self) -> Result<Client, LeaseEnd> {
         let connection = self.connect().await.map_err(|error| failed(self, &error))?;
         Ok(Client::new(connection))
     }
@@ -137,7 +63,7 @@ impl Browser for VirtualBrowser {
                 (CdpError::Ended(_), _) | (_, Some(_)) => NoConnection::Ended(failed(self, &error)),
                 // A page that was named may have gone in this moment.
                 (_, None) if page.is_some() => NoConnection::NoPage,
-                (_, None) => NoConnection::Ended(BrowserEnd::Hung),
+                (_, None) => NoConnection::Ended(LeaseEnd::BrowserHung),
             }
         })?;
         let (sender, receiver) = connection.split();
@@ -152,7 +78,7 @@ impl Browser for VirtualBrowser {
         self.targets().iter().any(|target| target.kind == "page" && target.id == id)
     }
 
-    async fn ended(&self) -> BrowserEnd {
+    async fn ended(&self) -> LeaseEnd {
         Self::ended(self).await.into()
     }
 
@@ -166,23 +92,23 @@ fn open_page(LeaseTarget { id, title, url, .. }: LeaseTarget) -> OpenPage {
 }
 
 /// Returns how a browser has ended that could not do what every lease needs.
-fn failed(browser: &VirtualBrowser, error: &CdpError) -> BrowserEnd {
+fn failed(browser: &VirtualBrowser, error: &CdpError) -> LeaseEnd {
     match error {
         CdpError::Ended(reason) => (*reason).into(),
         // It could not even give a session or a page: as good as dead.
-        _ => browser.end_reason().map_or(BrowserEnd::Hung, BrowserEnd::from),
+        _ => browser.end_reason().map_or(LeaseEnd::BrowserHung, LeaseEnd::from),
     }
 }
 
 #[async_trait]
 impl Commands for ConnectionSender {
-    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd> {
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd> {
         let sent = if message.len() < LARGE {
             Self::send(self, &message).await
         } else {
             self.send_bytes(message.into()).await
         };
-        sent.map_err(BrowserEnd::from)
+        sent.map_err(LeaseEnd::from)
     }
 
     fn receiving(&mut self, bytes: usize) {
@@ -192,13 +118,9 @@ impl Commands for ConnectionSender {
 
 #[async_trait]
 impl Events for ConnectionReceiver {
-    async fn next(
-        &mut self,
-        limit: usize,
-        batch: &mut Vec<Utf8Bytes>,
-    ) -> Result<usize, BrowserEnd> {
+    async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, LeaseEnd> {
         match self.recv_many(limit, |message| push_text(batch, message)).await {
-            0 => Err(self.end_reason().map_or(BrowserEnd::Revoked, BrowserEnd::from)),
+            0 => Err(self.end_reason().map_or(LeaseEnd::Revoked, LeaseEnd::from)),
             counted => Ok(counted),
         }
     }
@@ -219,28 +141,14 @@ impl Events for ConnectionReceiver {
         Self::must_leave(self)
     }
 
-    fn end(&self) -> Option<BrowserEnd> {
-        self.end_reason().map(BrowserEnd::from)
+    fn end(&self) -> Option<LeaseEnd> {
+        self.end_reason().map(LeaseEnd::from)
     }
 }
 
 fn push_text(batch: &mut Vec<Utf8Bytes>, message: Bytes) {
     // JSON is UTF-8; what is not would be no message.
     batch.extend(Utf8Bytes::try_from(message));
-}
-
-impl From<EndReason> for BrowserEnd {
-    fn from(reason: EndReason) -> Self {
-        match reason {
-            EndReason::BrowserClosed => Self::Closed,
-            EndReason::PageClosed => Self::PageClosed,
-            EndReason::SlowReader => Self::SlowReader,
-            EndReason::Crashed => Self::Crashed,
-            EndReason::OutOfMemory => Self::OutOfMemory,
-            EndReason::Hung => Self::Hung,
-            _ => Self::Revoked,
-        }
-    }
 }
 
 #[async_trait]

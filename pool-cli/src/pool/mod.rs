@@ -4,15 +4,15 @@
 mod browser;
 mod browser_pool;
 mod chrome;
+mod end;
 mod open;
 mod policies;
 
 pub use browser::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
-    Wire,
+    Browser, BrowserDriver, Commands, Events, NoConnection, OpenPage, Version, Vitals, Wire,
 };
 pub use browser_pool::{BrowserPool, Leased};
-pub(crate) use chrome::{config as chrome_config, limits as kernel_limits};
-pub(crate) use open::{HELD_FROM_START, RunDirectory};
+pub use end::LeaseEnd;
+pub(crate) use open::RunDirectory;
 pub use open::{OpenError, Opened, open, open_tuned};
 pub use policies::{KindSpec, Kinds, tenants};

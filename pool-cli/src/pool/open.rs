@@ -11,8 +11,8 @@ use pool_core::{BuildError, Class, Limits, Pool};
 use pool_policies::PolicyError;
 use url::Url;
 
+use super::BrowserPool;
 use super::policies::{Policies, groups};
-use super::{BrowserPool, chrome};
 use crate::config::Config;
 use crate::exit::{self, Failure};
 use crate::metrics::Observer;
@@ -42,9 +42,9 @@ impl OpenError {
     /// Returns what a command prints: exit code 78 where no start with this configuration can succeed.
     pub(crate) fn failure(self) -> Failure {
         match &self {
-            Self::Chrome(error) if error.is_permanent() => {
-                Failure::from(self).hint("look at all it needs: pool-cli doctor").code(exit::CONFIG)
-            }
+            Self::Chrome(error) if error.is_permanent() => Failure::from(self)
+                .hint("see all that it needs: pool-cli doctor")
+                .code(exit::CONFIG),
             Self::Chrome(_) | Self::Policy(_) | Self::Build(_) => Failure::from(self),
         }
     }
@@ -70,7 +70,7 @@ pub async fn open_tuned(
     tune: impl FnOnce(ChromeConfig) -> ChromeConfig + Send,
 ) -> Result<Opened, OpenError> {
     // Asked for now, since the pool would only try again and again.
-    let wanted = tune(chrome::config(config));
+    let wanted = tune(config.driver());
     wanted.launch_options().check()?;
     let driver = ChromeDriver::start(wanted).await?;
     if config.gateway.listen.port() != 0 {
@@ -112,11 +112,11 @@ fn protect_name(guard: &Guard, config: &Config) {
 /// Maximum time the warm-up of a new browser may take on top of its launch.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// How many times the timeout of a check all that it asks may take together, on a machine that
+/// Multiple of the timeout of a check that all its questions may take together, on a machine that
 /// has much else to do.
 const CHECKS: u32 = 60;
 
-/// How long after the end of its lease a browser is taken back by force.
+/// Time after the end of its lease at which a browser is taken back by force.
 const LOST: Duration = Duration::from_secs(30);
 
 impl Opened {
@@ -139,8 +139,7 @@ impl Opened {
         protect_name(guard, config);
     }
 
-    /// Goes over from one configuration to another, as far as that can be done while it runs: see
-    /// [`HELD_FROM_START`] for what cannot.
+    /// Goes over from one configuration to another, as far as that can be done while it runs.
     ///
     /// # Errors
     ///
@@ -152,13 +151,13 @@ impl Opened {
         }
         self.policies.change(old, new)?;
         if let Some(egress) = &new.egress {
-            self.pool.driver().guard().set_rules(chrome::rules(egress));
+            self.pool.driver().guard().set_rules(egress.rules());
         }
         protect_name(self.pool.driver().guard(), new);
         if (old.pool.min_size, old.pool.max_size) != (min, max) {
             self.pool.resize(min, max)?;
         }
-        self.pool.driver().budget().set_limit(chrome::buffer(new));
+        self.pool.driver().budget().set_limit(new.buffer());
         self.limit_anew(old, new);
         for group in groups(new)? {
             self.pool.set_group(&group);
@@ -195,27 +194,6 @@ impl Opened {
         self.pool.invalidate(|meta| gone(&meta.class));
     }
 }
-
-/// The sections and keys that hold from the start to the end of a pool.
-pub(crate) const HELD_FROM_START: [&str; 17] = [
-    "chrome",
-    "log",
-    "telemetry",
-    "gateway.listen",
-    "egress.client_proxies",
-    "pool.name",
-    "pool.state_dir",
-    "pool.lease",
-    "pool.lease_choice",
-    "pool.leases_per_browser",
-    "pool.reset",
-    "pool.max_waiting",
-    "pool.max_idle_time",
-    "pool.max_lifetime",
-    "pool.max_use_count",
-    "pool.max_creating",
-    "pool.health_check_interval",
-];
 
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -167,7 +167,7 @@ fn profiles(config: &ProfilesConfig, state_dir: &Path) -> Result<Profiles, Polic
 fn profile(config: &ProfileConfig) -> Profile {
     let mode = match config.mode {
         Mode::Template => ProfileMode::Template,
-        _ => ProfileMode::Persistent,
+        Mode::Persistent => ProfileMode::Persistent,
     };
     // Ready beyond those in use are none, whatever the anonymous browsers have: each directory is
     // a login of its own.
@@ -361,7 +361,7 @@ impl<D: Driver> Policy<D> for ReloadablePolicy<D> {
 /// The label of requests, and of classes, that names the kind of lease.
 const LABEL: &str = "lease";
 
-/// A spec that can be told what kind of lease a new browser is for.
+/// A spec that holds the kind of lease that a new browser is for.
 pub trait KindSpec {
     /// The new browser is for leases of this kind.
     fn set_kind(&mut self, kind: LeaseKind);

@@ -128,8 +128,8 @@ impl Collector {
     fn report(&self, failure: Option<String>) {
         let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
-            Some(error) if !was_failing => warn!(error, "the collector does not take traces"),
-            None if was_failing => info!("the collector takes traces again"),
+            Some(error) if !was_failing => warn!(error, "the collector does not accept traces"),
+            None if was_failing => info!("the collector accepts traces again"),
             Some(_) | None => {}
         }
     }

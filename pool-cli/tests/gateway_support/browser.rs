@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use pool_chrome::cdp::Client;
 use pool_chrome::mux::{HolderCommands, LeaseTerms};
 use pool_cli::pool::{
-    Browser, BrowserDriver, BrowserEnd, Commands, Events, NoConnection, OpenPage, Version, Vitals,
+    Browser, BrowserDriver, Commands, Events, LeaseEnd, NoConnection, OpenPage, Version, Vitals,
     Wire,
 };
 use pool_core::{BoxError, Driver, Meta, Reporter, ResourceId, async_trait};
@@ -121,7 +121,7 @@ fn page(id: &str, url: &str) -> OpenPage {
 type Pages = Arc<Mutex<Vec<OpenPage>>>;
 
 pub(crate) struct FakeBrowser {
-    end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    end: Arc<watch::Sender<Option<LeaseEnd>>>,
     busy: Arc<AtomicBool>,
     pages: Pages,
     reporter: Reporter,
@@ -130,7 +130,7 @@ pub(crate) struct FakeBrowser {
 
 #[async_trait]
 impl Browser for FakeBrowser {
-    async fn begin(&self, terms: &LeaseTerms) -> Result<(), BrowserEnd> {
+    async fn begin(&self, terms: &LeaseTerms) -> Result<(), LeaseEnd> {
         self.state.terms.lock().unwrap().push(terms.clone());
         Ok(())
     }
@@ -139,14 +139,14 @@ impl Browser for FakeBrowser {
         self.busy.load(Ordering::SeqCst)
     }
 
-    async fn connect(&self, holder: Arc<dyn HolderCommands>) -> Result<Wire, BrowserEnd> {
+    async fn connect(&self, holder: Arc<dyn HolderCommands>) -> Result<Wire, LeaseEnd> {
         let one_less = |left: usize| left.checked_sub(1);
         let doomed =
             self.state.dead_on_arrival.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
         if doomed.is_ok() {
             self.reporter.broken("died on arrival");
-            self.end.send_replace(Some(BrowserEnd::Crashed));
-            return Err(BrowserEnd::Crashed);
+            self.end.send_replace(Some(LeaseEnd::BrowserCrashed));
+            return Err(LeaseEnd::BrowserCrashed);
         }
         let (sender, messages) = mpsc::channel(64);
         let end = self.end.clone();
@@ -162,9 +162,9 @@ impl Browser for FakeBrowser {
         Ok(Wire { commands: Box::new(commands), events: Box::new(events) })
     }
 
-    async fn drive(&self) -> Result<Client, BrowserEnd> {
+    async fn drive(&self) -> Result<Client, LeaseEnd> {
         // It speaks no protocol.
-        Err(BrowserEnd::Revoked)
+        Err(LeaseEnd::Revoked)
     }
 
     async fn connect_page(
@@ -186,10 +186,10 @@ impl Browser for FakeBrowser {
         self.pages.lock().unwrap().iter().any(|page| page.id == id)
     }
 
-    async fn ended(&self) -> BrowserEnd {
+    async fn ended(&self) -> LeaseEnd {
         let mut end = self.end.subscribe();
         let ended = end.wait_for(Option::is_some).await;
-        ended.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked)
+        ended.ok().and_then(|end| *end).unwrap_or(LeaseEnd::Revoked)
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
@@ -199,7 +199,7 @@ impl Browser for FakeBrowser {
 
 struct FakeCommands {
     sender: mpsc::Sender<Utf8Bytes>,
-    end: Arc<watch::Sender<Option<BrowserEnd>>>,
+    end: Arc<watch::Sender<Option<LeaseEnd>>>,
     busy: Arc<AtomicBool>,
     pages: Pages,
     holder: Arc<dyn HolderCommands>,
@@ -208,7 +208,7 @@ struct FakeCommands {
 
 #[async_trait]
 impl Commands for FakeCommands {
-    async fn send(&mut self, message: Utf8Bytes) -> Result<(), BrowserEnd> {
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd> {
         let answer = match message.split_once(' ') {
             Some((method, params)) if method.starts_with("Browserless.") => {
                 let params = serde_json::from_str(params).expect("a test writes JSON");
@@ -223,15 +223,15 @@ impl Commands for FakeCommands {
             _ => {}
         }
         let answered = self.sender.send(answer).await;
-        answered.map_err(|_| BrowserEnd::Revoked)?;
+        answered.map_err(|_| LeaseEnd::Revoked)?;
         let end = match message.as_str() {
-            "close" => BrowserEnd::Closed,
-            "crash" => BrowserEnd::Crashed,
-            "hang" => BrowserEnd::Hung,
-            "starve" => BrowserEnd::OutOfMemory,
+            "close" => LeaseEnd::Released,
+            "crash" => LeaseEnd::BrowserCrashed,
+            "hang" => LeaseEnd::BrowserHung,
+            "starve" => LeaseEnd::BrowserOutOfMemory,
             _ => return Ok(()),
         };
-        if end != BrowserEnd::Closed {
+        if end != LeaseEnd::Released {
             self.reporter.broken("told to");
         }
         self.end.send_replace(Some(end));
@@ -267,20 +267,20 @@ impl FakeCommands {
 
 struct FakeEvents {
     messages: mpsc::Receiver<Utf8Bytes>,
-    end: watch::Receiver<Option<BrowserEnd>>,
+    end: watch::Receiver<Option<LeaseEnd>>,
     flood: bool,
     shut: bool,
 }
 
 #[async_trait]
 impl Events for FakeEvents {
-    async fn next(&mut self, _: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, BrowserEnd> {
+    async fn next(&mut self, _: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, LeaseEnd> {
         if self.flood {
             batch.push("x".repeat(1 << 20).into());
             return Ok(1);
         }
         if self.shut {
-            return Err(BrowserEnd::PageClosed);
+            return Err(LeaseEnd::PageClosed);
         }
         tokio::select! {
             biased;
@@ -291,7 +291,7 @@ impl Events for FakeEvents {
                 Ok(1)
             }
             end = self.end.wait_for(Option::is_some) => {
-                Err(end.ok().and_then(|end| *end).unwrap_or(BrowserEnd::Revoked))
+                Err(end.ok().and_then(|end| *end).unwrap_or(LeaseEnd::Revoked))
             }
         }
     }
@@ -302,7 +302,7 @@ impl Events for FakeEvents {
         batch.len() - before
     }
 
-    fn end(&self) -> Option<BrowserEnd> {
+    fn end(&self) -> Option<LeaseEnd> {
         *self.end.borrow()
     }
 }

@@ -38,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// If this is no terminal, or no pool answers at first. A pool that goes away later is waited for.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
-        return Err(Failure::new("top needs a terminal to draw on, and this is none")
+        return Err(Failure::new("top requires a terminal, and this is none")
             .hint("for lines that a program reads: pool-cli status --watch --json"));
     }
     let client = Arc::new(args.pool.client()?);
@@ -66,7 +66,7 @@ async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
                 view.learn(news);
             }
             () = sleep_until(heard + SILENCE), if view.lost.is_none() => {
-                view.learn(News::Lost(format!("the pool says nothing for {SILENCE:?}")));
+                view.learn(News::Lost(format!("no message from the pool for {SILENCE:?}")));
             }
             Some(outcome) = done.recv() => view.tell(outcome),
             event = input.recv() => match event {

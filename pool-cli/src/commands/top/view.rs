@@ -178,7 +178,7 @@ impl View {
             }
             KeyCode::Char('x') => {
                 let change = self.browser().and_then(Change::end_lease);
-                return self.ask(change, "no browser is selected that a client holds");
+                return self.ask(change, "the selected browser is not held by a client");
             }
             KeyCode::Char('f') => return self.ask(Some(Change::Flush), ""),
             KeyCode::Char('d') => return self.ask(Some(Change::Drain), ""),
@@ -236,9 +236,7 @@ impl Change {
                 Some(format!("end the lease of browser {browser}, held by {who}?"))
             }
             Self::Flush => Some("close all idle browsers?".to_owned()),
-            Self::Drain => {
-                Some("drain: no new leases, and the pool ends after the last?".to_owned())
-            }
+            Self::Drain => Some("drain: give no new leases, and end with the last one?".to_owned()),
         }
     }
 
@@ -261,7 +259,7 @@ impl Change {
             Self::Retire { browser } => format!("browser {browser} is retired"),
             Self::EndLease { browser, .. } => format!("the lease of browser {browser} has ended"),
             Self::Flush => format!("{} idle browsers closed", answer["closed"]),
-            Self::Drain => "the pool drains".to_owned(),
+            Self::Drain => "the pool is draining".to_owned(),
         }
     }
 }

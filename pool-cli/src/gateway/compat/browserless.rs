@@ -68,9 +68,9 @@ struct Pressure {
     /// Empty, or why it is not available.
     reason: &'static str,
     message: &'static str,
-    /// What `running` and `maxConcurrent` are numbers of.
+    /// The unit of `running` and `maxConcurrent`.
     counts: &'static str,
-    /// How many of them one Chromium may have: leases are browsers only where it is 1.
+    /// Leases that one Chromium may have: leases are browsers only where it is 1.
     leases_per_browser: usize,
     running: usize,
     queued: usize,

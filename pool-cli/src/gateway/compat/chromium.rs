@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::gateway::leases::Name;
 use crate::gateway::leasing::{not_connected, over};
 use crate::gateway::problem::refusal;
 use crate::gateway::who::Who;
-use crate::gateway::{Gateway, LeaseEnd, LeaseQuery, Problem};
+use crate::gateway::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
 use crate::pool::{OpenPage, Version, Wire};
 
 /// Maximum time of one command.
@@ -146,7 +146,7 @@ pub(in crate::gateway) async fn change_in_lease(
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gateway) struct Change {
     method: &'static str,
-    /// What Chromium's HTTP server says when it is done.
+    /// The text with which Chromium's HTTP server confirms it.
     done: &'static str,
 }
 
@@ -255,11 +255,11 @@ pub(in crate::gateway) async fn command(
     let command = json!({ "id": 1, "method": method, "params": params }).to_string();
     let Ok(answered) = timeout(PATIENCE, answer(wire, command.into())).await else {
         let detail = "the browser did not answer in time";
-        return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", detail));
+        return Err(Problem::new(Code::NoAnswer, detail));
     };
     let mut answered = answered.map_err(over)?;
     match answered["error"]["message"].as_str() {
-        Some(refused) => Err(Problem::bad_request("refused", refused)),
+        Some(refused) => Err(Problem::new(Code::Refused, refused)),
         None => Ok(answered["result"].take()),
     }
 }
@@ -283,7 +283,7 @@ fn no_lease() -> Problem {
     let detail = "a page is opened in a lease that is held: add ?session= with its name, or ask \
                   below its address, /devtools/browser/<lease>/json/new; a lease begins when a \
                   WebSocket is opened";
-    Problem::new(StatusCode::CONFLICT, "no_lease", detail)
+    Problem::new(Code::NoLease, detail)
 }
 
 /// `GET /json/protocol`: the protocol as Chromium describes it.
@@ -351,9 +351,5 @@ pub(in crate::gateway) async fn version_of_lease(
 }
 
 fn no_version() -> Problem {
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "browser_unavailable",
-        "no browser has said its version yet",
-    )
+    Problem::new(Code::BrowserUnavailable, "no browser has said its version yet")
 }

@@ -10,7 +10,6 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use pool_chrome::egress::Pattern;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
@@ -20,11 +19,11 @@ use crate::gateway::connect::{Reconnect, unknown_lease};
 use crate::gateway::lease::{ClientLease, Label, Root};
 use crate::gateway::leases::{Known, Name};
 use crate::gateway::leasing::{Caller, Claimed, NoLease, Start, over};
-use crate::gateway::query::{domains, kind, pages, some_milliseconds, word};
+use crate::gateway::query::word;
 use crate::gateway::request::Body;
 use crate::gateway::snapshot::part;
 use crate::gateway::who::Who;
-use crate::gateway::{Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
+use crate::gateway::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
 
 /// The most that is listed at once, and what is if nothing is said.
 const MAX_LISTED: usize = 100;
@@ -103,7 +102,7 @@ pub(in crate::gateway) struct Update {
 #[serde(deny_unknown_fields)]
 pub(in crate::gateway) struct Release {
     session_id: String,
-    /// Whether the browser may be leased again.
+    /// False if the browser must not be leased again.
     #[serde(default = "yes")]
     reuse: bool,
 }
@@ -124,9 +123,9 @@ pub(in crate::gateway) async fn acquire(
     Body(mut body): Body<Acquire>,
 ) -> Result<Response, Problem> {
     gateway.is_pool(&pool)?;
+    let mut asked = body.query()?;
     let ignored = ignored(&body.more, &[])?;
     let label = body.label()?;
-    let mut asked = body.into_query()?;
     gateway.settings().attribute(&who, &mut asked)?;
     let caller = Caller::new(Some(peer), &headers);
     let only = label.name.as_deref();
@@ -304,7 +303,7 @@ pub(in crate::gateway) async fn delete(
 pub(in crate::gateway) async fn not_offered() -> Problem {
     let detail = "this part of Kernel is not offered: there are /browser_pools with acquire, \
                   release and flush, and /browsers; profiles are set up in the configuration";
-    Problem::new(StatusCode::NOT_FOUND, "not_offered", detail)
+    Problem::new(Code::NotOffered, detail)
 }
 
 impl BrowserView {
@@ -387,7 +386,7 @@ impl Listed {
             let number = || {
                 value.parse::<usize>().map_err(|_| {
                     let detail = format!("the parameter {name:?} must be a number");
-                    Problem::bad_request("bad_parameter", detail)
+                    Problem::new(Code::BadParameter, detail)
                 })
             };
             match &*name {
@@ -402,7 +401,7 @@ impl Listed {
                     let tag = tag.ok_or_else(|| {
                         let shown: String = name.chars().take(64).collect();
                         let detail = format!("unknown parameter {shown:?}");
-                        Problem::bad_request("unknown_parameter", detail)
+                        Problem::new(Code::UnknownParameter, detail)
                     })?;
                     listed.tags.push((tag.to_owned(), value.into_owned()));
                 }
@@ -444,7 +443,7 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 impl Gateway {
-    /// Returns the lease of an id, or of the name that its holder gave it, to who may see it.
+    /// Returns the lease of an id, or of the name that its holder gave it, if this sender may see it.
     fn browser(&self, who: &Who, id: &str) -> Result<Arc<ClientLease>, Problem> {
         if let Ok(lease) = id.parse::<LeaseId>() {
             return match self.leases.find(lease) {
@@ -468,7 +467,7 @@ impl Gateway {
         }
         let own = &settings.pool_name;
         let detail = format!("there is no pool of this name; the one here is {own:?}");
-        Err(Problem::new(StatusCode::NOT_FOUND, "unknown_pool", detail))
+        Err(Problem::new(Code::UnknownPool, detail))
     }
 }
 
@@ -505,26 +504,12 @@ pub(in crate::gateway) struct Acquire {
     /// Maximum silence of its clients, as Kernel has it.
     timeout_seconds: Option<f64>,
     profile: Option<Profile>,
-    region: Option<String>,
-    priority: Option<u8>,
-    tenant: Option<String>,
-    tracking_id: Option<String>,
-    /// Maximum time that the lease lasts.
-    timeout: Option<u64>,
     acquire_timeout: Option<u64>,
-    lease: Option<String>,
-    /// Number of pages that the lease begins with: 0 or 1.
-    pages: Option<u64>,
-    session: Option<String>,
-    keep: Option<u64>,
-    idle_timeout: Option<u64>,
-    /// A list, or a text with commas as in the query.
-    allow_domains: Option<Domains>,
     name: Option<String>,
     start_url: Option<String>,
     tags: BTreeMap<String, String>,
     #[serde(flatten)]
-    pub(in crate::gateway) more: Map<String, Value>,
+    more: Map<String, Value>,
 }
 
 /// A name, or what Kernel has for one.
@@ -535,36 +520,26 @@ enum Profile {
     Kernel { id: Option<String>, name: Option<String> },
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Domains {
-    Text(String),
-    List(Vec<String>),
-}
-
 /// Returns what a body holds and has no meaning here.
 ///
 /// # Errors
 ///
 /// If there is something that nobody knows.
-pub(in crate::gateway) fn ignored(
-    more: &Map<String, Value>,
-    known: &[&str],
-) -> Result<Vec<String>, Problem> {
+fn ignored(more: &Map<String, Value>, known: &[&str]) -> Result<Vec<String>, Problem> {
     let unknown =
         |name: &&String| !IGNORED.contains(&name.as_str()) && !known.contains(&name.as_str());
     match more.keys().find(unknown) {
         None => Ok(more.keys().cloned().collect()),
         Some(name) => {
             let shown: String = name.chars().take(64).collect();
-            Err(Problem::bad_request("bad_body", format!("unknown field {shown:?}")))
+            Err(Problem::new(Code::BadBody, format!("unknown field {shown:?}")))
         }
     }
 }
 
 impl Acquire {
-    pub(in crate::gateway) fn label(&mut self) -> Result<Label, Problem> {
-        let bad = |detail: String| Err(Problem::bad_request("bad_parameter", detail));
+    fn label(&mut self) -> Result<Label, Problem> {
+        let bad = |detail: String| Err(Problem::new(Code::BadParameter, detail));
         let name = self.name.take().map(|name| word("name", &name)).transpose()?;
         let start_url = self.start_url.take().filter(|address| !address.is_empty());
         if start_url.as_ref().is_some_and(|address| address.len() > MAX_ADDRESS) {
@@ -578,37 +553,22 @@ impl Acquire {
         Ok(Label { name, start_url, tags })
     }
 
-    pub(in crate::gateway) fn into_query(self) -> Result<LeaseQuery, Problem> {
-        let checked =
-            |name, value: Option<String>| value.map(|value| word(name, &value)).transpose();
-        let some = |name: &str, value: Option<u64>| {
-            value.map(|value| some_milliseconds(name, &value.to_string())).transpose()
-        };
-        if self.priority.is_some_and(|priority| !(1..=10).contains(&priority)) {
-            return Err(Problem::bad_request("bad_parameter", "priority must be 1 to 10"));
-        }
+    /// Takes what is asked of the lease out of the body.
+    fn query(&mut self) -> Result<LeaseQuery, Problem> {
+        let mut asked = LeaseQuery::default();
+        asked.take(&mut self.more)?;
+        let profile = self.profile.take().and_then(Profile::name);
+        asked.profile = profile.map(|name| word("profile", &name)).transpose()?;
         let idle = seconds("timeout_seconds", self.timeout_seconds)?;
         if idle.is_some_and(|idle| idle.is_zero()) {
             let detail = "timeout_seconds must be longer than 0";
-            return Err(Problem::bad_request("bad_parameter", detail));
+            return Err(Problem::new(Code::BadParameter, detail));
         }
-        let wait = self.acquire_timeout.map(Duration::from_millis);
+        asked.idle_timeout = asked.idle_timeout.or(idle);
         let wait_seconds = seconds("acquire_timeout_seconds", self.acquire_timeout_seconds)?;
-        Ok(LeaseQuery {
-            profile: checked("profile", self.profile.and_then(Profile::name))?,
-            region: checked("region", self.region)?,
-            tenant: checked("tenant", self.tenant)?,
-            tracking_id: checked("tracking_id", self.tracking_id)?,
-            priority: self.priority,
-            timeout: some("timeout", self.timeout)?,
-            acquire_timeout: wait.map(|wait| wait.min(DAY)).or(wait_seconds),
-            lease: self.lease.map(|value| kind(&value)).transpose()?,
-            pages: self.pages.map(|value| pages(&value.to_string())).transpose()?,
-            session: checked("session", self.session)?,
-            keep: self.keep.map(Duration::from_millis),
-            idle_timeout: some("idle_timeout", self.idle_timeout)?.or(idle),
-            allow_domains: self.allow_domains.map(Domains::read).transpose()?,
-        })
+        let wait = self.acquire_timeout.map(Duration::from_millis);
+        asked.acquire_timeout = wait.map(|wait| wait.min(DAY)).or(wait_seconds);
+        Ok(asked)
     }
 }
 
@@ -622,15 +582,6 @@ impl Profile {
     }
 }
 
-impl Domains {
-    fn read(self) -> Result<Vec<Pattern>, Problem> {
-        match self {
-            Self::Text(text) => domains(&text),
-            Self::List(list) => domains(&list.join(",")),
-        }
-    }
-}
-
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>, Problem> {
     let valid = |seconds: &f64| (0.0..=DAY.as_secs_f64()).contains(seconds);
     match value {
@@ -638,7 +589,7 @@ fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>, Problem> 
         Some(seconds) if valid(&seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
         Some(_) => {
             let detail = format!("{name} must be a number of seconds, a day's at most");
-            Err(Problem::bad_request("bad_parameter", detail))
+            Err(Problem::new(Code::BadParameter, detail))
         }
     }
 }

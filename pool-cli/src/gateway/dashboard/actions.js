@@ -41,7 +41,7 @@ export function endLease({ id, lease }) {
 export function resize(load) {
   askSize(load, async (sizes) => {
     const now = await post('api/resize', sizes);
-    notice(`The pool keeps ${browsers(now.min_size)} at least, and has ${now.max_size} at most.`);
+    notice(`The pool now has at least ${browsers(now.min_size)}, and at most ${now.max_size}.`);
   });
 }
 
@@ -65,7 +65,7 @@ export async function drain() {
       action: 'Drain',
     },
     () => post('api/drain'),
-    () => 'The pool drains.',
+    () => 'The pool is draining.',
   );
 }
 

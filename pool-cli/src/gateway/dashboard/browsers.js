@@ -14,7 +14,7 @@ export class Browsers {
     this.#table = new Table(table, columns(view), {
       key: ({ id }) => id,
       pick: view,
-      empty: 'No browser yet: the first is launched when somebody asks for one.',
+      empty: 'No browsers yet: the first is launched on demand.',
       mark: (row, { id, lease }) => {
         setAttribute(row, 'data-browser', String(id));
         row.classList.toggle('viewable', lease !== null);

@@ -7,17 +7,17 @@ const TILES = [
   {
     label: 'Active',
     value: ({ load }) => count(load.leased),
-    more: ({ load }) => `of ${count(load.max_size)} at most`,
+    more: ({ load }) => `of at most ${count(load.max_size)}`,
   },
   {
     label: 'Idle',
     value: ({ load }) => count(load.idle),
-    more: ({ load }) => `${count(load.min_size)} kept at least`,
+    more: ({ load }) => `minimum ${count(load.min_size)}`,
   },
   {
     label: 'Waiting',
     value: ({ load }) => count(load.waiting),
-    more: ({ oldest_wait_ms: oldest }) => (oldest === null ? 'nobody waits' : `longest ${duration(oldest)}`),
+    more: ({ oldest_wait_ms: oldest }) => (oldest === null ? 'none waiting' : `longest ${duration(oldest)}`),
   },
   {
     label: 'Wait, p95',
@@ -63,7 +63,7 @@ export class Summary {
     const queue = load.waiting > 0 ? `, ${load.waiting} waiting` : '';
     document.title = `${load.leased}/${load.max_size}${queue} · ${pool}`;
     byId('banner').hidden = !draining;
-    setText(byId('banner'), draining ? 'The pool drains: it gives no new leases, and ends when those that are held are over.' : '');
+    setText(byId('banner'), draining ? 'The pool is draining: it gives no new leases, and ends when the last one does.' : '');
     for (const { value, more, node, moreNode } of this.#tiles) {
       setText(node, value(state));
       setText(moreNode, more(state));

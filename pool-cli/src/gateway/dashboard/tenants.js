@@ -9,7 +9,7 @@ const COLUMNS = [
   {
     label: 'Leased',
     text: ({ leased, max_leases: most }) => (most === null ? count(leased) : `${leased} of ${most}`),
-    hint: ({ max_leases: most }) => (most === null ? 'as many as the pool has' : 'of those that it may have'),
+    hint: ({ max_leases: most }) => (most === null ? 'as many as the pool has' : 'of its maximum'),
   },
   { label: 'Waiting', text: ({ waiting }) => count(waiting) },
   { label: 'Share', text: ({ share }) => String(share) },

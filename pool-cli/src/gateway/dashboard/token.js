@@ -18,7 +18,7 @@ export function askToken(refused) {
 function ask(refused) {
   const dialog = byId('token-dialog');
   const input = byId('token');
-  byId('token-error').textContent = refused ? 'The pool does not know this token.' : '';
+  byId('token-error').textContent = refused ? 'This token is not valid here.' : '';
   input.value = '';
   return new Promise((resolve) => {
     // There is nothing behind it to go back to.

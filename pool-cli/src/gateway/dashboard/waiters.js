@@ -13,12 +13,12 @@ const COLUMNS = [
   {
     label: 'Expected wait', kind: 'number',
     text: ({ expected_ms: expected }) => (expected === null ? NOTHING : `about ${duration(expected)}`),
-    hint: () => 'if leases go on ending as they did in the last minute',
+    hint: () => 'if leases end at the rate of the last minute',
   },
 ];
 
 export class Waiters {
-  #table = new Table(byId('waiters'), COLUMNS, { key: ({ position }) => position, empty: 'Nobody waits.' });
+  #table = new Table(byId('waiters'), COLUMNS, { key: ({ position }) => position, empty: 'No clients are waiting.' });
 
   show(waiters) { this.#table.update(waiters); }
 }
