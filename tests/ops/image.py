@@ -10,6 +10,7 @@ its own, under the seccomp profile. Needs root, and Debian's debootstrap and pyt
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -18,12 +19,14 @@ import re
 import shlex
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 
 import seccomp
-from pools import TOKEN, Lease, ask, free_port, logs, until
+from pools import TOKEN, Lease, ask, logs, until
 from under_seccomp import PR_SET_NO_NEW_PRIVS, docker_filter
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -34,6 +37,8 @@ deb http://deb.debian.org/debian-security {suite}-security main
 """
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 not_done = []
 
 
@@ -108,7 +113,7 @@ def run_as_root(root, command, variables):
     )
     settings = [f"{name}={value}" for name, value in variables.items()]
     arguments = ["sh", "-c", inside, "sh", str(root), *settings, "/bin/sh", "-ec", command]
-    with open(root.parent / "run.log", "w") as log:
+    with open(root.parent / "run.txt", "w") as log:
         subprocess.run(["unshare", "--mount", "--pid", "--fork", *arguments], check=True, stdout=log, stderr=log)
 
 
@@ -201,11 +206,18 @@ def start(image, root, profile, command, log, without=(), **variables):
     return subprocess.Popen(arguments, stdout=log, stderr=log)
 
 
+def own_network():
+    """Leaves this process, and all that it starts, a network with nothing but loopback: all ports are free there."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
 def serves(image, root, profile, scratch):
     """A pool in the image is ready, leases a browser in its sandbox, finds itself well, and ends when it is told to."""
-    port = free_port()
-    # Of the container's own ports there are none here.
-    variables = {"POOL_TOKEN": TOKEN, "POOL__GATEWAY__LISTEN": f"127.0.0.1:{port}"}
+    port = int(image["env"]["POOL__GATEWAY__LISTEN"].rpartition(":")[2])
+    variables = {"POOL_TOKEN": TOKEN}
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs(scratch))
         log = stack.enter_context(open(scratch / "pool.log", "w"))
@@ -233,8 +245,9 @@ def serves(image, root, profile, scratch):
         assert pool.wait(60) == 0, "the pool did not end well"
     with open(scratch / "without.log", "w") as log:
         page = ["pool-cli", "visit", "--set", "chrome.sandbox=on", "data:text/html,<title>ok</title>"]
-        assert start(image, root, profile, page, log).wait(120) == 0, (scratch / "without.log").read_text()
-        bare = start(image, root, profile, page, log, without=["chroot"]).wait(120)
+        seen = start(image, root, profile, page, log, **variables).wait(120)
+        assert seen == 0, (scratch / "without.log").read_text()
+        bare = start(image, root, profile, page, log, without=["chroot"], **variables).wait(120)
         assert bare != 0, "a page opens without the system calls of the sandbox: is the profile in force?"
     return product
 
@@ -262,7 +275,7 @@ def main():
         try:
             image = assemble(second, root, built)
         except subprocess.CalledProcessError:
-            print((scratch / "run.log").read_text()[-4000:], file=sys.stderr)
+            print((scratch / "run.txt").read_text()[-4000:], file=sys.stderr)
             raise
         user = int(image["user"].split(":")[0])
         with open(root / "etc/passwd") as users:
@@ -270,9 +283,10 @@ def main():
         image["home"] = next(entry[5] for entry in entries if int(entry[2]) == user)
         assert user != 0, "the image runs as root"
         assert all(int(entry.pw_uid) != user for entry in pwd.getpwall()), f"{user} is a user of this machine too"
+        own_network()
         product = serves(image, root, options.seccomp, scratch)
         print(f"every step ran; as {image['user']}, under {options.seccomp.name} and in its sandbox, {product} was leased")
-    not_done.append("the masked files of /proc, the capabilities and the network of a container")
+    not_done.append("the masked files of /proc, the capabilities and the ports of a container")
     not_done.append("the image for the other machine (arm64), and its layers as such")
     for what in not_done:
         print(f"not done here: {what}")
