@@ -34,6 +34,8 @@ pub struct Asker {
     pairs: BTreeMap<NodeName, BTreeSet<u64>>,
     /// Offers that were accepted a short while ago, for copies of them.
     accepted: VecDeque<(Instant, NodeName, Incarnation, u64)>,
+    /// Where asks that are over still stand, by their number.
+    over: BTreeMap<u64, Vec<NodeName>>,
     /// Free places of other nodes that are about to be asked for.
     draws: BTreeSet<(NodeName, Arc<str>)>,
     timers: BTreeSet<(Instant, Timer)>,
@@ -51,6 +53,8 @@ enum Timer {
     Spread(WaiterId),
     /// The node that may create has not answered.
     Silence(WaiterId),
+    /// An ask that is over is called off where it still stands.
+    CallOff(u64),
     /// A free place of a class was heard of, at that node.
     Draw(NodeName, Arc<str>),
     /// The next lists of standing asks are due.
@@ -120,11 +124,12 @@ impl Waiter {
         self.waiting.only.as_deref().is_none_or(|only| only == node)
     }
 
-    /// Whether one more ask fits into the messages that a client may cost: with the cancels of all
-    /// that stand, an offer, its reply, and what may cross.
-    fn can_afford(&self, asks: u32, settings: &Settings) -> bool {
+    /// Says whether so many more messages fit into those that a client may cost. Each node at which
+    /// it stands may still offer and get a reply, and the one that may create still answers.
+    fn can_afford(&self, more: u32, settings: &Settings) -> bool {
         let standing = u32::try_from(self.asked.len()).unwrap_or(u32::MAX);
-        self.spent + standing + asks * 2 + 2 + CROSSING <= settings.messages
+        let open = standing * OFFER + u32::from(self.silence_at.is_some());
+        self.spent + open + more <= settings.messages
     }
 
     fn note(&mut self, cannot: Cannot) {
@@ -134,8 +139,15 @@ impl Waiter {
     }
 }
 
-/// Messages that are kept back for offers that cross each other.
-const CROSSING: u32 = 3;
+/// Seconds of waiting that halve the time before a free place is asked for.
+const YOUNG: f64 = 0.25;
+/// Messages of an offer: itself and the reply.
+const OFFER: u32 = 2;
+/// Messages by which another node may create: the old one is told, the new one is asked and
+/// answers, and may offer.
+const MOVE: u32 = 3 + OFFER;
+/// Nodes with something free that are asked at the same time.
+const FREE_AT_ONCE: usize = 2;
 /// Standing asks that are replaced by fresh ones at each refresh.
 const MOVED: usize = 2;
 
@@ -152,6 +164,7 @@ impl Asker {
             lines: BTreeMap::new(),
             pairs: BTreeMap::new(),
             accepted: VecDeque::new(),
+            over: BTreeMap::new(),
             draws: BTreeSet::new(),
             timers: BTreeSet::new(),
             refreshing: false,
@@ -286,7 +299,7 @@ impl Asker {
             Pooled::Granted(lease) => {
                 self.tickets.remove(&ticket);
                 self.waiters.get_mut(&id).expect("it has a ticket").own = Own::Barred;
-                self.end(id, None, fx);
+                self.end(id, now, fx);
                 fx.push(Effect::Serve(id, Place::Here { ticket: Ticket::Own(ticket), lease }));
             }
             Pooled::Queued { launching } => {
@@ -306,14 +319,14 @@ impl Asker {
                     (waiter.creator, waiter.launching) = (None, false);
                 }
                 if matches!(cannot.reason, Reason::Refused | Reason::Timeout) {
-                    return self.refuse(id, cannot, fx);
+                    return self.refuse(id, cannot, now, fx);
                 }
                 waiter.note(cannot);
                 if !waiter.spread && waiter.spread_at.is_none() {
                     self.ask_first(id, members, now, fx);
                 } else {
                     self.move_creates(id, members, now, fx);
-                    self.give_up_hope(id, members, fx);
+                    self.give_up_hope(id, now, fx);
                 }
             }
         }
@@ -354,11 +367,26 @@ impl Asker {
         if waiter.creator.is_none() {
             self.move_creates(id, members, now, fx);
         }
-        let missing = self.settings.width.saturating_sub(self.waiters[&id].asked.len());
-        for (node, _) in self.pick(id, missing, members) {
+        let mut missing = self.settings.width.saturating_sub(self.waiters[&id].asked.len());
+        let mut free_asked = 0;
+        for (node, free) in self.pick(id, usize::MAX, members) {
+            if missing == 0 {
+                break;
+            }
+            // Several that are free would all offer: the others have their turn a little later.
+            if free && free_asked == FREE_AT_ONCE {
+                continue;
+            }
+            missing -= 1;
+            free_asked += usize::from(free);
             self.ask(id, &node, false, members, now, fx);
         }
-        self.give_up_hope(id, members, fx);
+        if free_asked == FREE_AT_ONCE {
+            let at = now + self.settings.first;
+            self.waiters.get_mut(&id).expect("the caller has looked").spread_at = Some(at);
+            self.timers.insert((at, Timer::Spread(id)));
+        }
+        self.give_up_hope(id, now, fx);
     }
 
     /// Returns up to `count` nodes to ask, best first, and says of each if something seems to be
@@ -391,7 +419,7 @@ impl Asker {
         let busy = found.partition_point(|(candidate, preferred, _)| {
             preferred.is_some() || candidate.free > 0 || candidate.room > 0
         });
-        let sample = found.len().min(busy + count * 2);
+        let sample = found.len().min(busy + self.settings.width * 2);
         found[busy..sample]
             .sort_by(|(a, ..), (b, ..)| a.crowd.partial_cmp(&b.crowd).unwrap_or(Ordering::Equal));
         found
@@ -414,7 +442,8 @@ impl Asker {
     ) -> bool {
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
         let stands = waiter.stands_at(node);
-        if !stands && !waiter.can_afford(1, &self.settings) {
+        let cost = 1 + if stands { 0 } else { OFFER } + u32::from(creates);
+        if !waiter.can_afford(cost, &self.settings) {
             return false;
         }
         if !stands {
@@ -461,7 +490,7 @@ impl Asker {
         let old = waiter.creator.take();
         match old {
             Some(Creator::Node(old)) if waiter.stands_at(&old) => {
-                self.ask(id, &old, false, members, now, fx);
+                self.demote(id, &old, members, now, fx);
             }
             Some(Creator::Own) => self.ask_own(id, false, now, fx),
             Some(Creator::Node(_)) | None => {}
@@ -492,7 +521,7 @@ impl Asker {
         if waits_here && members.here(request).room > 0 {
             return Some(Creator::Own);
         }
-        let can_move = waiter.can_afford(1, &self.settings);
+        let can_move = waiter.can_afford(MOVE, &self.settings);
         match self.roomiest(id, members).filter(|_| can_move) {
             Some(node) => Some(Creator::Node(node)),
             // It costs nothing here, and this node may come to have room.
@@ -522,7 +551,7 @@ impl Asker {
     }
 
     /// Refuses a waiter that stands nowhere any more.
-    fn give_up_hope(&mut self, id: WaiterId, members: &Membership, fx: &mut Effects) {
+    fn give_up_hope(&mut self, id: WaiterId, now: Instant, fx: &mut Effects) {
         let waiter = &self.waiters[&id];
         let stands = !waiter.asked.is_empty() || matches!(waiter.own, Own::Waits { .. });
         if stands || !waiter.spread || waiter.connecting {
@@ -535,8 +564,7 @@ impl Asker {
             }
             None => Cannot::new(Reason::Unknown, "no_node", "no node of the fleet can serve this"),
         });
-        let _ = members;
-        self.refuse(id, worst, fx);
+        self.refuse(id, worst, now, fx);
     }
 }
 
@@ -572,18 +600,15 @@ impl Asker {
             Outcome::Launching => waiter.launching = creates,
             Outcome::Queued => {}
             Outcome::Unknown => {
-                let node = &answer.node;
-                if !waiter.can_afford(0, &self.settings)
-                    || !self.ask(id, node, creates, members, now, fx)
-                {
-                    self.unask(id, node);
+                if !self.ask(id, &answer.node, creates, members, now, fx) {
+                    self.unask(id, &answer.node);
                 }
                 return;
             }
             Outcome::Cannot(cannot) => {
                 if cannot.reason == Reason::Refused {
                     self.unask(id, &answer.node);
-                    return self.refuse(id, cannot.clone(), fx);
+                    return self.refuse(id, cannot.clone(), now, fx);
                 }
                 waiter.note(cannot.clone());
                 waiter.refused_by.push(Arc::clone(&answer.node));
@@ -602,7 +627,7 @@ impl Asker {
             if !waiter.launching {
                 self.move_creates(id, members, now, fx);
             }
-            self.give_up_hope(id, members, fx);
+            self.give_up_hope(id, now, fx);
         }
     }
 
@@ -625,6 +650,10 @@ impl Asker {
         if self.accepted.iter().any(copy) {
             return OfferReply::Accept;
         }
+        // What is declined needs no cancel.
+        if let Some(stood) = self.over.get_mut(&offer.ask) {
+            stood.retain(|node| *node != offer.node);
+        }
         let Some(&id) = self.asks.get(&offer.ask) else { return OfferReply::Decline };
         let waiter = self.waiters.get_mut(&id).expect("it has an ask");
         waiter.spent += 2;
@@ -636,7 +665,7 @@ impl Asker {
             self.accepted.pop_front();
         }
         self.accepted.push_back((now, Arc::clone(&offer.node), offer.incarnation, offer.offer));
-        self.leave_all(id, Some(&offer.node), fx);
+        self.leave_all(id, Some(&offer.node), now, fx);
         self.leave_line(id);
         self.waiters.get_mut(&id).expect("it has an ask").connecting = true;
         let place = Place::There {
@@ -649,9 +678,9 @@ impl Asker {
         OfferReply::Accept
     }
 
-    pub(super) fn connected(&mut self, id: WaiterId, fx: &mut Effects) {
+    pub(super) fn connected(&mut self, id: WaiterId, now: Instant, fx: &mut Effects) {
         if self.waiters.get(&id).is_some_and(|waiter| waiter.connecting) {
-            self.end(id, None, fx);
+            self.end(id, now, fx);
         }
     }
 
@@ -683,14 +712,18 @@ impl Asker {
 
     /// Takes in a beat of another node: a free place draws an ask of the oldest waiter.
     pub(super) fn heard(&mut self, beat: &Beat, now: Instant) {
-        for class in self.lines.keys() {
+        for (class, line) in &self.lines {
             let load = beat.load.classes.get(class);
             let free = load.is_some_and(|load| load.idle > load.waiting);
             let room = load.map_or(beat.load.room, |load| load.room) > 0;
             let draw = (Arc::clone(&beat.node), Arc::clone(class));
             if (free || room) && !self.draws.contains(&draw) {
-                // Whoever has a waiter hears it: they do not all ask in the same moment.
-                let wait = self.settings.jitter.mul_f64(self.rng.f64());
+                // Whoever has a waiter hears it: they do not all ask in the same moment, and the
+                // one whose waiter is oldest asks first.
+                let oldest = line.first().map_or(now, |(_, id)| self.waiters[id].since);
+                let age = now.saturating_duration_since(oldest).as_secs_f64();
+                let youth = YOUNG / (age + YOUNG);
+                let wait = self.settings.jitter.mul_f64(self.rng.f64() * youth);
                 let timer = Timer::Draw(Arc::clone(&beat.node), Arc::clone(class));
                 self.timers.insert((now + wait, timer));
                 self.draws.insert(draw);
@@ -754,7 +787,13 @@ impl Asker {
 /// Ends and times.
 impl Asker {
     /// Ends all that a waiter waits for, but for what stands at `except`.
-    fn leave_all(&mut self, id: WaiterId, except: Option<&NodeName>, fx: &mut Effects) {
+    fn leave_all(
+        &mut self,
+        id: WaiterId,
+        except: Option<&NodeName>,
+        now: Instant,
+        fx: &mut Effects,
+    ) {
         self.leave_own(id, fx);
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
         let spread = waiter.spread_at.take().map(|at| (at, Timer::Spread(id)));
@@ -763,48 +802,57 @@ impl Asker {
             self.timers.remove(&timer);
         }
         let ask = waiter.ask;
-        for node in std::mem::take(&mut waiter.asked) {
-            if let Some(asks) = self.pairs.get_mut(&node) {
+        let mut stood = std::mem::take(&mut waiter.asked);
+        for node in &stood {
+            if let Some(asks) = self.pairs.get_mut(node) {
                 asks.remove(&ask);
             }
-            if Some(&node) != except {
-                waiter.spent += 1;
-                let cancel = Cancel {
-                    gateway: Arc::clone(&self.node),
-                    incarnation: self.incarnation,
-                    ids: vec![ask],
-                };
-                fx.push(Effect::Publish(Topic::Cancel(node), Message::Cancel(cancel)));
-            }
+        }
+        stood.retain(|node| Some(node) != except);
+        if !stood.is_empty() {
+            self.over.insert(ask, stood);
+            self.timers.insert((now + self.settings.call_off, Timer::CallOff(ask)));
+        }
+    }
+
+    /// Calls off an ask that is over, where it still stands.
+    fn call_off(&mut self, ask: u64, fx: &mut Effects) {
+        for node in self.over.remove(&ask).unwrap_or_default() {
+            let cancel = Cancel {
+                gateway: Arc::clone(&self.node),
+                incarnation: self.incarnation,
+                ids: vec![ask],
+            };
+            fx.push(Effect::Publish(Topic::Cancel(node), Message::Cancel(cancel)));
         }
     }
 
     /// Ends a waiter.
-    fn end(&mut self, id: WaiterId, except: Option<&NodeName>, fx: &mut Effects) {
-        self.leave_all(id, except, fx);
+    fn end(&mut self, id: WaiterId, now: Instant, fx: &mut Effects) {
+        self.leave_all(id, None, now, fx);
         self.leave_line(id);
         let waiter = self.waiters.remove(&id).expect("the caller has looked");
         self.asks.remove(&waiter.ask);
         self.timers.remove(&(waiter.deadline, Timer::Deadline(id)));
     }
 
-    fn refuse(&mut self, id: WaiterId, cannot: Cannot, fx: &mut Effects) {
-        self.end(id, None, fx);
+    fn refuse(&mut self, id: WaiterId, cannot: Cannot, now: Instant, fx: &mut Effects) {
+        self.end(id, now, fx);
         fx.push(Effect::Refuse(id, cannot));
     }
 
-    pub(super) fn give_up(&mut self, id: WaiterId, fx: &mut Effects) {
+    pub(super) fn give_up(&mut self, id: WaiterId, now: Instant, fx: &mut Effects) {
         if self.waiters.contains_key(&id) {
-            self.end(id, None, fx);
+            self.end(id, now, fx);
         }
     }
 
     /// Refuses all that wait.
-    pub(super) fn close(&mut self, fx: &mut Effects) {
+    pub(super) fn close(&mut self, now: Instant, fx: &mut Effects) {
         let waiters: Vec<WaiterId> = self.waiters.keys().copied().collect();
         for id in waiters {
             let draining = Cannot::new(Reason::Draining, "draining", "the node leaves the fleet");
-            self.refuse(id, draining, fx);
+            self.refuse(id, draining, now, fx);
         }
     }
 
@@ -825,6 +873,7 @@ impl Asker {
                         self.silence(id, members, now, fx);
                     }
                 }
+                Timer::CallOff(ask) => self.call_off(ask, fx),
                 Timer::Draw(node, class) => {
                     self.draws.remove(&(Arc::clone(&node), Arc::clone(&class)));
                     self.draw(&node, &class, members, now, fx);
@@ -840,7 +889,7 @@ impl Asker {
         let because =
             waiter.worst.as_ref().map(|worst| format!("; {}", worst.message)).unwrap_or_default();
         let message = format!("no resource of the fleet was free within {waited:?}{because}");
-        self.refuse(id, Cannot::new(Reason::Timeout, "acquire_timeout", &message), fx);
+        self.refuse(id, Cannot::new(Reason::Timeout, "acquire_timeout", &message), now, fx);
     }
 
     /// The node that may create has not answered. It is told that it may not, which is also the
@@ -849,9 +898,24 @@ impl Asker {
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
         let Some(Creator::Node(node)) = waiter.creator.take() else { return };
         if waiter.stands_at(&node) {
-            self.ask(id, &node, false, members, now, fx);
+            self.demote(id, &node, members, now, fx);
         }
         self.move_creates(id, members, now, fx);
+    }
+
+    /// Tells a node that it may no longer create for a waiter. If that costs too much, the waiter
+    /// stands there no more: the next list says so.
+    fn demote(
+        &mut self,
+        id: WaiterId,
+        node: &NodeName,
+        members: &mut Membership,
+        now: Instant,
+        fx: &mut Effects,
+    ) {
+        if !self.ask(id, node, false, members, now, fx) {
+            self.unask(id, node);
+        }
     }
 
     /// Moves what stands badly, and tells every node what stands there.
@@ -929,6 +993,7 @@ impl Asker {
                 else {
                     return;
                 };
+                // The one that goes leaves the messages of an offer.
                 if !self.waiters[&id].can_afford(1, &self.settings) {
                     return;
                 }
@@ -949,6 +1014,12 @@ impl Asker {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiters.len()
+    }
+
+    /// Says whether an ask of this number still waits for an offer.
+    #[must_use]
+    pub fn stands(&self, ask: u64) -> bool {
+        self.asks.get(&ask).is_some_and(|id| !self.waiters[id].connecting)
     }
 
     /// Iterates over the clients that wait, the first of each class first, with the number of

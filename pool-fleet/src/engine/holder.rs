@@ -55,6 +55,8 @@ struct Standing {
     /// When its client began to wait, by the clock of this node.
     since: Instant,
     deadline: Instant,
+    /// When it came, or was last on a list of its gateway: without a list for 3 s it is over.
+    confirmed: Instant,
     /// Its wait in the pool or its lease; `None` while its gateway is set aside.
     ticket: Option<u64>,
     /// The gateway was told what became of it.
@@ -85,7 +87,7 @@ enum HeldState {
 enum Timer {
     /// The answer to the offer of a ticket is due, or the connection to its lease.
     Ticket(u64),
-    /// A gateway was not heard for too long.
+    /// A gateway, or one of its asks, may not have been heard of for too long.
     Silence(NodeName),
 }
 
@@ -207,6 +209,7 @@ impl Holder {
             creates: ask.creates,
             since: now.checked_sub(Duration::from_millis(ask.waited_ms)).unwrap_or(now),
             deadline: now + Duration::from_millis(ask.left_ms.min(MAX_LEFT_MS)),
+            confirmed: now,
             ticket: None,
             answered: false,
         };
@@ -254,6 +257,11 @@ impl Holder {
             .filter(|id| !known.asks.contains_key(id))
             .filter(|id| known.over.iter().all(|(_, over)| over != id))
             .collect();
+        for id in &list.ids {
+            if let Some(standing) = known.asks.get_mut(id) {
+                standing.confirmed = now;
+            }
+        }
         for id in over {
             self.remove(&list.gateway, id, fx);
         }
@@ -496,13 +504,26 @@ impl Holder {
         }
     }
 
+    /// Ends the asks of a gateway that it has not listed for too long, and forgets a gateway that
+    /// says nothing.
     fn silence(&mut self, gateway: NodeName, now: Instant, fx: &mut Effects) {
         let Some(known) = self.gateways.get(&gateway) else { return };
-        let until = known.heard + self.settings.asks_expire;
-        if until <= now {
+        let limit = self.settings.asks_expire;
+        let over: Vec<u64> = known
+            .asks
+            .iter()
+            .filter(|(_, standing)| standing.confirmed + limit <= now)
+            .map(|(&ask, _)| ask)
+            .collect();
+        let confirmed = known.asks.values().map(|standing| standing.confirmed + limit);
+        let next = confirmed.filter(|at| *at > now).min().unwrap_or(known.heard + limit);
+        for ask in over {
+            self.remove(&gateway, ask, fx);
+        }
+        if next <= now {
             self.forget(&gateway, fx);
         } else {
-            self.timers.insert((until, Timer::Silence(gateway)));
+            self.timers.insert((next, Timer::Silence(gateway)));
         }
     }
 

@@ -1,6 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use super::{Beat, Effect, Effects, Listen, Load, Message, Settings, Topic, Who, WhoReply};
 use crate::message::{NodeName, Phase, Wanted};
@@ -32,11 +34,12 @@ pub struct Membership {
     rng: fastrand::Rng,
     /// Other nodes by name. Those that have said goodbye stay until they would be gone, so that a
     /// beat that comes late does not bring them back.
-    nodes: BTreeMap<NodeName, Known>,
+    nodes: FxHashMap<NodeName, Known>,
     scope: Scope,
     /// `who` was sent so often, while the node starts.
     asked: u32,
-    last_beat: Option<Instant>,
+    /// The last beats, at most as many as there may be in a second.
+    beats: VecDeque<Instant>,
     /// `None` until the node has joined, and after it has left.
     next_beat: Option<Instant>,
 }
@@ -71,10 +74,10 @@ impl Membership {
             own,
             settings,
             rng,
-            nodes: BTreeMap::new(),
+            nodes: FxHashMap::default(),
             scope,
             asked: 0,
-            last_beat: None,
+            beats: VecDeque::new(),
             next_beat: None,
         }
     }
@@ -198,10 +201,12 @@ impl Membership {
         }
     }
 
-    /// Beats as soon as the spacing allows.
+    /// Beats as soon as there may be one more in this second.
     fn soon(&mut self, now: Instant) {
         if let Some(next) = &mut self.next_beat {
-            let allowed = self.last_beat.map_or(now, |last| last + self.settings.beat_spacing);
+            let full = self.beats.len() >= self.settings.beats;
+            let first = self.beats.front().filter(|_| full);
+            let allowed = first.map_or(now, |first| *first + Duration::from_secs(1));
             *next = (*next).min(allowed.max(now));
         }
     }
@@ -209,7 +214,10 @@ impl Membership {
     /// Beats now.
     fn publish(&mut self, now: Instant, fx: &mut Effects) {
         self.own.sequence += 1;
-        self.last_beat = Some(now);
+        self.beats.push_back(now);
+        while self.beats.len() > self.settings.beats {
+            self.beats.pop_front();
+        }
         // A little apart from a second, or nodes that started together would beat together.
         let period = self.settings.beat.mul_f64(0.95 + 0.05 * self.rng.f64());
         self.next_beat = Some(now + period);
@@ -225,12 +233,13 @@ impl Membership {
         }
         self.publish(now, fx);
         let limit = self.settings.gone;
-        let gone: Vec<NodeName> = self
+        let mut gone: Vec<NodeName> = self
             .nodes
             .iter()
             .filter(|(_, known)| now.saturating_duration_since(known.heard) > limit)
             .map(|(node, _)| Arc::clone(node))
             .collect();
+        gone.sort_unstable();
         for node in &gone {
             self.nodes.remove(node);
         }
@@ -287,8 +296,7 @@ impl Membership {
         self.nodes.get(node).map(|known| &known.beat).filter(|beat| beat.phase != Phase::Gone)
     }
 
-    /// Iterates over the last beats of the other nodes that are not gone, in the order of their
-    /// names.
+    /// Iterates over the last beats of the other nodes that are not gone, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Beat>> {
         self.nodes.values().map(|known| &known.beat).filter(|beat| beat.phase != Phase::Gone)
     }

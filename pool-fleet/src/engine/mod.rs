@@ -175,6 +175,12 @@ impl Effects {
         self.0.push(effect);
     }
 
+    /// Returns `true` if there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes out all that is to do, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.0.drain(..)
@@ -187,15 +193,16 @@ impl Effects {
 pub struct Settings {
     /// Time between two beats of a node. Default: 1 s.
     pub beat: Duration,
-    /// Shortest time between two beats. Default: 250 ms.
-    pub beat_spacing: Duration,
+    /// Most beats in a second, those for changes included. Default: 4.
+    pub beats: usize,
     /// A node that was not heard for so long is gone. Default: 3 s.
     pub gone: Duration,
     /// Time between two lists of standing asks. Default: 1 s.
     pub refresh: Duration,
     /// Asks of a gateway that was not heard for so long are over. Default: 3 s.
     pub asks_expire: Duration,
-    /// Nodes that are asked for one client at the same time, besides its own. Default: 8.
+    /// Nodes that are asked for one client at the same time, besides its own. Default: 6, which
+    /// waits no longer than 8 in the simulation and leaves messages for places that come free.
     pub width: usize,
     /// How long the first node has before others are asked too. Default: 30 ms.
     pub first: Duration,
@@ -207,6 +214,9 @@ pub struct Settings {
     pub connect: Duration,
     /// Asks for free places that were heard of are spread over so long. Default: 20 ms.
     pub jitter: Duration,
+    /// An ask that is over is called off after so long: a node that has offered by then needs no
+    /// cancel. Default: 5 ms.
+    pub call_off: Duration,
     /// Messages (asks, answers, offers and their replies, cancels) for one client. Default: 25.
     pub messages: u32,
 }
@@ -215,16 +225,17 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             beat: Duration::from_secs(1),
-            beat_spacing: Duration::from_millis(250),
+            beats: 4,
             gone: Duration::from_secs(3),
             refresh: Duration::from_secs(1),
             asks_expire: Duration::from_secs(3),
-            width: 8,
+            width: 6,
             first: Duration::from_millis(30),
             creator: Duration::from_millis(500),
             offer: Duration::from_millis(500),
             connect: Duration::from_secs(2),
             jitter: Duration::from_millis(20),
+            call_off: Duration::from_millis(5),
             messages: 25,
         }
     }
@@ -386,13 +397,13 @@ impl Engine {
     }
 
     /// Takes in that a client has gone. Nothing follows for it.
-    pub fn give_up(&mut self, waiter: WaiterId, fx: &mut Effects) {
-        self.asker.give_up(waiter, fx);
+    pub fn give_up(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
+        self.asker.give_up(waiter, now, fx);
     }
 
     /// Takes in that the driver is connected to the lease of [`Place::There`].
-    pub fn connected(&mut self, waiter: WaiterId, fx: &mut Effects) {
-        self.asker.connected(waiter, fx);
+    pub fn connected(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
+        self.asker.connected(waiter, now, fx);
     }
 
     /// Takes in that the lease of [`Place::There`] cannot be connected to: the client waits on,
@@ -420,7 +431,7 @@ impl Engine {
 
     /// Leaves the fleet: refuses the clients that wait here, and beats for the last time.
     pub fn leave(&mut self, now: Instant, fx: &mut Effects) {
-        self.asker.close(fx);
+        self.asker.close(now, fx);
         self.holder.close(fx);
         self.membership.phase(Phase::Gone, now, fx);
     }
