@@ -73,8 +73,8 @@ struct Waiter {
     own: Own,
     /// Where else it stands.
     asked: Vec<NodeName>,
-    /// Nodes that have said that they cannot.
-    refused_by: Vec<NodeName>,
+    /// Nodes that have said that they cannot, and until when they are not asked again.
+    refused_by: Vec<(NodeName, Instant)>,
     /// The worst reason so far.
     worst: Option<Cannot>,
     creator: Option<Creator>,
@@ -120,6 +120,10 @@ impl Waiter {
         self.asked.iter().any(|asked| **asked == *node)
     }
 
+    fn was_refused_by(&self, node: &str, now: Instant) -> bool {
+        self.refused_by.iter().any(|(refused, until)| **refused == *node && *until > now)
+    }
+
     fn may_ask(&self, node: &str) -> bool {
         self.waiting.only.as_deref().is_none_or(|only| only == node)
     }
@@ -129,7 +133,7 @@ impl Waiter {
     fn can_afford(&self, more: u32, settings: &Settings) -> bool {
         let standing = u32::try_from(self.asked.len()).unwrap_or(u32::MAX);
         let open = standing * OFFER + u32::from(self.silence_at.is_some());
-        self.spent + open + more <= settings.messages
+        self.spent + open + more + LATE <= settings.messages
     }
 
     fn note(&mut self, cannot: Cannot) {
@@ -141,11 +145,15 @@ impl Waiter {
 
 /// Seconds of waiting that halve the time before a free place is asked for.
 const YOUNG: f64 = 0.25;
+/// A node that cannot serve a request is not asked for it again for so long.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Messages of an offer: itself and the reply.
 const OFFER: u32 = 2;
 /// Messages by which another node may create: the old one is told, the new one is asked and
 /// answers, and may offer.
 const MOVE: u32 = 3 + OFFER;
+/// Messages that are kept back for what crosses a change, such as an answer to an earlier ask.
+const LATE: u32 = 2;
 /// Nodes with something free that are asked at the same time.
 const FREE_AT_ONCE: usize = 2;
 /// Standing asks that are replaced by fresh ones at each refresh.
@@ -343,7 +351,7 @@ impl Asker {
         now: Instant,
         fx: &mut Effects,
     ) {
-        let best = self.pick(id, 1, members);
+        let best = self.pick(id, 1, members, now);
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
         match best.into_iter().next() {
             Some((node, true)) => {
@@ -369,7 +377,7 @@ impl Asker {
         }
         let mut missing = self.settings.width.saturating_sub(self.waiters[&id].asked.len());
         let mut free_asked = 0;
-        for (node, free) in self.pick(id, usize::MAX, members) {
+        for (node, free) in self.pick(id, usize::MAX, members, now) {
             if missing == 0 {
                 break;
             }
@@ -391,7 +399,13 @@ impl Asker {
 
     /// Returns up to `count` nodes to ask, best first, and says of each if something seems to be
     /// free there.
-    fn pick(&mut self, id: WaiterId, count: usize, members: &Membership) -> Vec<(NodeName, bool)> {
+    fn pick(
+        &mut self,
+        id: WaiterId,
+        count: usize,
+        members: &Membership,
+        now: Instant,
+    ) -> Vec<(NodeName, bool)> {
         let waiter = &self.waiters[&id];
         let prefer = |candidate: &Candidate<'_>| {
             waiter.waiting.prefer.iter().position(|node| *node == candidate.beat.node)
@@ -400,9 +414,7 @@ impl Asker {
             .candidates(&waiter.waiting.request)
             .filter(|candidate| {
                 let node = &*candidate.beat.node;
-                waiter.may_ask(node)
-                    && !waiter.stands_at(node)
-                    && !waiter.refused_by.iter().any(|refused| **refused == *node)
+                waiter.may_ask(node) && !waiter.stands_at(node) && !waiter.was_refused_by(node, now)
             })
             .map(|candidate| {
                 let preferred = prefer(&candidate);
@@ -484,7 +496,7 @@ impl Asker {
         now: Instant,
         fx: &mut Effects,
     ) {
-        let Some(target) = self.new_creator(id, members) else { return };
+        let Some(target) = self.new_creator(id, members, now) else { return };
         let waiter = self.waiters.get_mut(&id).expect("it was just there");
         waiter.launching = false;
         let old = waiter.creator.take();
@@ -504,7 +516,7 @@ impl Asker {
     }
 
     /// Returns another place that may create for a waiter, if one is better than the present one.
-    fn new_creator(&mut self, id: WaiterId, members: &Membership) -> Option<Creator> {
+    fn new_creator(&mut self, id: WaiterId, members: &Membership, now: Instant) -> Option<Creator> {
         let waiter = &self.waiters[&id];
         let request = &waiter.waiting.request;
         let has_room = match &waiter.creator {
@@ -522,7 +534,7 @@ impl Asker {
             return Some(Creator::Own);
         }
         let can_move = waiter.can_afford(MOVE, &self.settings);
-        match self.roomiest(id, members).filter(|_| can_move) {
+        match self.roomiest(id, members, now).filter(|_| can_move) {
             Some(node) => Some(Creator::Node(node)),
             // It costs nothing here, and this node may come to have room.
             None if waits_here && self.waiters[&id].creator.is_none() => Some(Creator::Own),
@@ -531,16 +543,14 @@ impl Asker {
     }
 
     /// Returns a node with room for a waiter: one that it stands at already, else any.
-    fn roomiest(&mut self, id: WaiterId, members: &Membership) -> Option<NodeName> {
+    fn roomiest(&mut self, id: WaiterId, members: &Membership, now: Instant) -> Option<NodeName> {
         let waiter = &self.waiters[&id];
         let request = &waiter.waiting.request;
         members
             .candidates(request)
             .filter(|candidate| {
                 let node = &*candidate.beat.node;
-                candidate.room > 0
-                    && waiter.may_ask(node)
-                    && !waiter.refused_by.iter().any(|refused| **refused == *node)
+                candidate.room > 0 && waiter.may_ask(node) && !waiter.was_refused_by(node, now)
             })
             .map(|candidate| {
                 let stands = waiter.stands_at(&candidate.beat.node);
@@ -611,7 +621,7 @@ impl Asker {
                     return self.refuse(id, cannot.clone(), now, fx);
                 }
                 waiter.note(cannot.clone());
-                waiter.refused_by.push(Arc::clone(&answer.node));
+                waiter.refused_by.push((Arc::clone(&answer.node), now + REFUSED));
                 if creates {
                     (waiter.creator, waiter.launching) = (None, false);
                 }
@@ -763,7 +773,8 @@ impl Asker {
         }
     }
 
-    /// Takes in that a node is gone: nobody stands there any more.
+    /// Takes in that a node is gone, or another run of its name has come: nobody stands there any
+    /// more, and what it has refused is forgotten.
     pub(super) fn lost(
         &mut self,
         node: &NodeName,
@@ -771,6 +782,9 @@ impl Asker {
         now: Instant,
         fx: &mut Effects,
     ) {
+        for waiter in self.waiters.values_mut() {
+            waiter.refused_by.retain(|(refused, _)| refused != node);
+        }
         for ask in self.pairs.remove(node).unwrap_or_default() {
             let Some(&id) = self.asks.get(&ask) else { continue };
             let waiter = self.waiters.get_mut(&id).expect("it has an ask");
@@ -983,7 +997,7 @@ impl Asker {
             .collect();
         worst.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(Ordering::Equal));
         let missing = self.settings.width.saturating_sub(waiter.asked.len());
-        let fresh = self.pick(id, missing + MOVED, members);
+        let fresh = self.pick(id, missing + MOVED, members, now);
         let mut worst = worst.into_iter();
         for (place, (node, free)) in fresh.into_iter().enumerate() {
             if place >= missing {

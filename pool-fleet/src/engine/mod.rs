@@ -319,7 +319,12 @@ impl Engine {
         match self.membership.beat(beat, now, fx) {
             Heard::Nothing => {}
             Heard::Alive => self.asker.heard(beat, now),
-            Heard::Gone => self.asker.lost(&beat.node, &mut self.membership, now, fx),
+            Heard::Gone => {
+                self.asker.lost(&beat.node, &mut self.membership, now, fx);
+                if beat.phase == Phase::Running {
+                    self.asker.heard(beat, now);
+                }
+            }
             Heard::Namesake => self.drain(now, fx),
         }
     }

@@ -89,13 +89,6 @@ impl Counts {
         }
     }
 
-    /// Counts what a request has cost by an answer. One that is lost costs its gateway nothing.
-    pub(crate) fn arrived(&mut self, gateway: &NodeName, message: &Message) {
-        if let Message::Answer(answer) = message {
-            self.spent(gateway, answer.asked_by, answer.id);
-        }
-    }
-
     pub(crate) fn spent(&mut self, gateway: &NodeName, run: Incarnation, ask: u64) {
         let spent = self.asked.entry((gateway.clone(), run, ask)).or_default();
         *spent += 1;

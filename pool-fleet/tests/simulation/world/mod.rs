@@ -342,10 +342,6 @@ impl World {
         &self.nodes[node].engine
     }
 
-    pub(crate) fn pool(&self, node: usize) -> &LocalPool {
-        &self.nodes[node].pool
-    }
-
     pub(crate) fn joined(&self, node: usize) -> bool {
         self.nodes[node].joined
     }
@@ -357,6 +353,17 @@ impl World {
 
     pub(crate) fn living(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes.len()).filter(|&node| self.nodes[node].up)
+    }
+
+    /// Returns when a client has come.
+    pub(crate) fn arrived(&self, client: usize) -> Duration {
+        self.clients[client].visit.at
+    }
+
+    /// Returns how many resources there are, in any state.
+    pub(crate) fn resources(&self) -> usize {
+        let living = self.nodes.iter().filter(|node| node.up);
+        living.map(|node| node.pool.len()).sum()
     }
 
     pub(crate) fn leased(&self) -> usize {
@@ -399,7 +406,7 @@ impl World {
             What::Message(to, message) => {
                 if self.nodes[to].up {
                     self.counts.heard(to, self.now - self.start);
-                    self.counts.arrived(&self.nodes[to].name, &message);
+                    self.count_answer(to, &message);
                     self.act(to, |engine, now, fx| engine.receive(message, now, fx));
                 }
             }
@@ -438,6 +445,21 @@ impl World {
             What::Fault(fault) => self.happens(fault),
             What::Look(look) => self.look(look),
         }
+    }
+
+    /// Counts what a request has cost by an answer: one that is lost costs its gateway nothing.
+    fn count_answer(&mut self, to: usize, message: &Message) {
+        if let Message::Answer(answer) = message
+            && self.is_counted(to, answer.id)
+        {
+            self.counts.spent(&self.nodes[to].name, answer.asked_by, answer.id);
+        }
+    }
+
+    /// Says whether messages for an ask count. Where messages may be late by seconds, what crosses
+    /// the end of a request does not.
+    fn is_counted(&self, gateway: usize, ask: u64) -> bool {
+        !self.plan.checked || self.nodes[gateway].engine.asker().stands(ask)
     }
 
     /// Says whether the gateway of a client is there to answer it.

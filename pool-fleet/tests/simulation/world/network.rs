@@ -119,9 +119,7 @@ impl World {
         }
         self.counts.heard(to, self.now - self.start);
         let mut fx = Effects::new();
-        // What crosses the end of a request is not counted where messages may be late by seconds.
-        let waits = !self.plan.checked || self.nodes[to].engine.asker().stands(offer.ask);
-        if waits && self.oracle.offers.insert((from, offer.offer)) {
+        if self.is_counted(to, offer.ask) && self.oracle.offers.insert((from, offer.offer)) {
             let name = Arc::clone(&self.nodes[to].name);
             self.counts.spent(&name, offer.asked_by, offer.ask);
             self.counts.spent(&name, offer.asked_by, offer.ask);

@@ -144,6 +144,10 @@ impl LocalPool {
         self.resources.values().filter(|resource| is(resource)).count()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.resources.len()
+    }
+
     fn creating(&self) -> usize {
         self.count(|resource| matches!(resource, Resource::Creating { .. }))
     }
