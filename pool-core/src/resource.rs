@@ -117,7 +117,7 @@ pub struct Meta {
     pub id: ResourceId,
     /// Its class.
     pub class: Class,
-    /// When its creation began.
+    /// Time at which its creation began.
     pub created_at: Instant,
     /// Number of leases, the present one included.
     pub uses: u64,
@@ -154,7 +154,7 @@ pub struct ResourceInfo {
     /// Time since which it is in this state. A lease that nobody watched (no event stream, no
     /// policy that watches, no hand-out check, no hold limit) shows the end of the state before.
     pub since: Instant,
-    /// When its creation began.
+    /// Time at which its creation began.
     pub created_at: Instant,
     /// Number of leases so far.
     pub uses: u64,

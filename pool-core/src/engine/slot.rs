@@ -168,7 +168,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) priority: Option<u8>,
     /// Do not wait for anything but a check of an idle resource.
     pub(crate) nowait: bool,
-    /// When the pool gives up; `None` where the caller keeps the time.
+    /// Time at which the pool gives up; `None` where the caller keeps the time.
     pub(crate) expires_at: Option<Instant>,
     pub(crate) acquired_at: &'static Location<'static>,
 }
@@ -191,7 +191,7 @@ pub(crate) struct Ticket<R> {
     pub(super) priority: Option<u8>,
     /// Time at which it came, less the time that it had waited before.
     pub(super) enqueued_at: Instant,
-    /// When the pool gives up on it; `None` where its caller keeps the time.
+    /// Time at which the pool gives up on it; `None` where its caller keeps the time.
     pub(super) expires_at: Option<Instant>,
     pub(super) acquired_at: &'static Location<'static>,
     /// The labels of the request, for the events about it.

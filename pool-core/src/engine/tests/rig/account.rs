@@ -168,11 +168,11 @@ pub(super) struct Parties {
     groups: Vec<Arc<Group>>,
     /// Leases of each at most: its limit, or what was left when that shrank.
     ceilings: Vec<usize>,
-    /// Who holds what; the revoked too.
+    /// Holders by resource; those of revoked leases too.
     pub(super) leases: BTreeMap<ResourceId, Party>,
     /// Parties that had a waiter who could be served, at the last comparison.
     ready: BTreeSet<(usize, Party)>,
-    /// What two parties got of a class since both have waited for it.
+    /// Leases that two parties got of a class since both have waited for it.
     windows: BTreeMap<(usize, Party, Party), (f64, f64)>,
 }
 
