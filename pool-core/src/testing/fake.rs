@@ -166,7 +166,7 @@ impl FakeControl {
         self.script().next.entry(step).or_default().push_back(behaviour);
     }
 
-    /// Sets the answer of [`Driver::needs_recycle`](crate::Driver::needs_recycle). Default: true.
+    /// Sets the answer of [`Driver::needs_recycle`]. Default: true.
     pub fn set_needs_recycle(&self, needed: bool) {
         self.script().skip_recycle = !needed;
     }

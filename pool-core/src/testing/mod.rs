@@ -2,7 +2,7 @@
 //!
 //! [`FakeDriver`] stands in for the real thing in tests of policies, gateways and the pool
 //! itself. Its [`FakeControl`] decides what becomes of each create, check, recycle, close and
-//! revoke, and remembers what happened. [`conformance`] shows that a driver of your own keeps
+//! revoke, and remembers what happened. [`conformance()`] shows that a driver of your own keeps
 //! the contract of [`Driver`](crate::Driver).
 //!
 //! # Examples
