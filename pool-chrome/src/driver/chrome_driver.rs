@@ -4,18 +4,29 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pool_core::{Driver, Meta, Reporter, ResourceId};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
-use super::fleet::Fleet;
-use super::host::{Host, Place};
-use super::seat::Seat;
-use super::span::{browser_span, within};
-use super::version::Version;
+use super::host::{Host, Place, Version};
+use super::hosts::{Hosts, Seat};
+use super::scratch_page::wipe_clipboard;
 use super::virtual_browser::VirtualBrowser;
-use super::{BrowserSpec, ChromeConfig, Reset, clipboard};
+use super::{BrowserSpec, ChromeConfig, Reset};
 use crate::ChromeError;
 use crate::egress::Guard;
 use crate::mux::{Budget, EndReason, LeaseKind};
 use crate::process::{Cgroups, KernelLimits, StateDir};
+
+/// A span of what is done to a browser, with its number and class.
+macro_rules! browser_span {
+    ($name:literal, $meta:expr) => {
+        tracing::info_span!(
+            $name,
+            browser = %$meta.id,
+            class = %$meta.class,
+            error = tracing::field::Empty,
+        )
+    };
+}
 
 /// Memory is looked at no more often than this: reading it takes some milliseconds of /proc.
 const MEMORY_AGE: Duration = Duration::from_secs(10);
@@ -42,7 +53,7 @@ const MEMORY_AGE: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone, Debug)]
 pub struct ChromeDriver {
-    fleet: Arc<Fleet>,
+    hosts: Arc<Hosts>,
 }
 
 /// The process behind a resource.
@@ -72,26 +83,26 @@ impl ChromeDriver {
             ChromeError::system("open the state directory")(std::io::Error::other("it panicked"))
         })??;
         let cgroups = cgroups(config.limits)?;
-        Ok(Self { fleet: Arc::new(Fleet::new(config, state_dir, cgroups)) })
+        Ok(Self { hosts: Arc::new(Hosts::new(config, state_dir, cgroups)) })
     }
 
     /// Returns the configuration it launches and leases with.
     #[must_use]
     pub fn config(&self) -> &ChromeConfig {
-        &self.fleet.config
+        &self.hosts.config
     }
 
     /// Returns the version of the Chromium launched last; `None` before the first launch.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        self.fleet.version()
+        self.hosts.version()
     }
 
     /// Returns the budget that the clients of all Chromiums share, in bytes. Its limit can be
     /// changed at any time.
     #[must_use]
     pub fn budget(&self) -> &Budget {
-        &self.fleet.budget
+        &self.hosts.budget
     }
 
     /// Returns the judge of what the browsers ask for, where they are guarded or proxied. Its rules
@@ -99,19 +110,19 @@ impl ChromeDriver {
     /// [`ChromeConfig::egress`].
     #[must_use]
     pub fn guard(&self) -> &Arc<Guard> {
-        &self.fleet.guard
+        &self.hosts.guard
     }
 
     /// The process behind a resource, with its memory as last [measured](Self::measure).
     #[must_use]
     pub fn vitals(&self, id: ResourceId) -> Option<Vitals> {
-        let host = self.fleet.resource(id)?.host.upgrade()?;
+        let host = self.hosts.resource(id)?.host.upgrade()?;
         Some(Vitals { pid: host.pid, memory: host.memory() })
     }
 
     /// Measures the memory of every Chromium that was not measured within `age`.
     pub async fn measure(&self, age: Duration) {
-        self.fleet.measure(age).await;
+        self.hosts.measure(age).await;
     }
 
     /// Lets no new leases into the Chromiums that shared leases have in common: those that begin
@@ -121,7 +132,7 @@ impl ChromeDriver {
     /// [`Pool::flush_idle`](pool_core::Pool::flush_idle): what takes their places would be placed
     /// in the same ones. An exclusive lease's Chromium goes with its resource.
     pub fn renew(&self) {
-        self.fleet.renew();
+        self.hosts.renew();
     }
 
     /// Gives a resource a new lease: in this place, or elsewhere if the Chromium is retired.
@@ -139,7 +150,7 @@ impl ChromeDriver {
             }
         };
         let seat = self.take_seat(browser, place).await?;
-        self.fleet.register(browser.id, &seat);
+        self.hosts.register(browser.id, &seat);
         if let Some(reporter) = reporter {
             seat.place.report_to(browser.id, reporter);
         }
@@ -152,16 +163,16 @@ impl ChromeDriver {
     async fn take_seat(&self, browser: &VirtualBrowser, place: Place) -> Result<Seat, ChromeError> {
         let (host, spec) = (Arc::clone(&place), &browser.spec);
         if host.kind == LeaseKind::Shared || host.is_new() {
-            return Seat::take(&self.fleet, place, spec).await;
+            return Seat::take(&self.hosts, place, spec).await;
         }
-        let (seat, ()) = tokio::join!(Seat::take(&self.fleet, place, spec), self.wipe(&host));
+        let (seat, ()) = tokio::join!(Seat::take(&self.hosts, place, spec), self.wipe(&host));
         if host.retired().is_none() {
             return seat;
         }
         let place = seat?.clear().await.0;
         drop(host);
         let place = self.replace(browser, place).await?;
-        Seat::take(&self.fleet, place, spec).await
+        Seat::take(&self.hosts, place, spec).await
     }
 
     /// A place in another Chromium. For shared leases it is found or launched before the old one
@@ -169,17 +180,17 @@ impl ChromeDriver {
     async fn replace(&self, browser: &VirtualBrowser, old: Place) -> Result<Place, ChromeError> {
         if old.kind == LeaseKind::Exclusive {
             old.leave().await;
-            return self.fleet.place(&browser.spec).await;
+            return self.hosts.place(&browser.spec).await;
         }
         old.forget(browser.id);
-        let place = self.fleet.place(&browser.spec).await?;
-        self.fleet.leave_later(old);
+        let place = self.hosts.place(&browser.spec).await?;
+        self.hosts.leave_later(old);
         Ok(place)
     }
 
     /// Wipes what an exclusive lease has left in its Chromium, or says that it must be replaced.
     async fn wipe(&self, host: &Host) {
-        let (wiped, tidied) = tokio::join!(clipboard::wipe(&host.mux), host.tidy());
+        let (wiped, tidied) = tokio::join!(wipe_clipboard(&host.mux), host.tidy());
         match wiped.map_err(ChromeError::from).and(tidied) {
             Ok(()) => host.health.proven(),
             Err(error) => {
@@ -215,14 +226,14 @@ impl Driver for ChromeDriver {
 
     async fn close(&self, mut browser: VirtualBrowser, _: &Meta) {
         let seat = browser.seat.take();
-        self.fleet.unregister(browser.id);
-        let Some(seat) = seat else { return self.fleet.wait_if_last().await };
+        self.hosts.unregister(browser.id);
+        let Some(seat) = seat else { return self.hosts.wait_if_last().await };
         seat.place.forget(browser.id);
         if seat.place.kind == LeaseKind::Exclusive {
             // Nothing of it stays, so nothing must be checked.
             seat.lease.revoke(EndReason::Released);
-            let Seat { oxide, lease, gate, place, .. } = seat;
-            drop((oxide, lease, gate));
+            let Seat { oxide, lease, outlet, place, .. } = seat;
+            drop((oxide, lease, outlet));
             place.leave().await;
         } else {
             let (place, ended) = seat.clear().await;
@@ -231,11 +242,11 @@ impl Driver for ChromeDriver {
             }
             place.leave().await;
         }
-        self.fleet.wait_if_last().await;
+        self.hosts.wait_if_last().await;
     }
 
     async fn revoke(&self, meta: &Meta) {
-        let Some(resource) = self.fleet.resource(meta.id) else { return };
+        let Some(resource) = self.hosts.resource(meta.id) else { return };
         if let Some(lease) = resource.lease.upgrade() {
             lease.revoke(EndReason::Revoked);
         }
@@ -261,9 +272,9 @@ impl ChromeDriver {
         id: ResourceId,
         reporter: Reporter,
     ) -> Result<VirtualBrowser, ChromeError> {
-        let place = self.fleet.place(spec).await?;
-        let fleet = Arc::clone(&self.fleet);
-        let mut browser = VirtualBrowser { seat: None, fleet, id, spec: spec.clone() };
+        let place = self.hosts.place(spec).await?;
+        let hosts = Arc::clone(&self.hosts);
+        let mut browser = VirtualBrowser { seat: None, hosts, id, spec: spec.clone() };
         self.reseat(&mut browser, place, Some(reporter)).await?;
         Ok(browser)
     }
@@ -275,8 +286,8 @@ impl ChromeDriver {
         }
         seat.place.check_proxy()?;
         let dead = seat.lease.has_crashed_page();
-        let interval = self.fleet.config.page_check_interval;
-        let limit = self.fleet.config.check_timeout;
+        let interval = self.hosts.config.page_check_interval;
+        let limit = self.hosts.config.check_timeout;
         if let Err(error) = seat.place.probe(&seat.lease, interval, limit).await {
             // Or the next shared lease would be placed where this one could not stay.
             seat.place.retire("a check has failed");
@@ -302,7 +313,7 @@ impl ChromeDriver {
         if seat.lease.has_crashed_page() {
             seat.place.retire("one of its renderers has died");
         }
-        if exclusive && (self.fleet.config.reset == Reset::Relaunch || browser.spec.has_profile()) {
+        if exclusive && (self.hosts.config.reset == Reset::Relaunch || browser.spec.has_profile()) {
             // A profile keeps what is on its disk, and only a new process has forgotten the rest.
             seat.place.retire("it is relaunched between leases");
         }
@@ -312,8 +323,8 @@ impl ChromeDriver {
         }
         let (place, ended) = if exclusive && seat.place.retired().is_some() {
             seat.lease.revoke(EndReason::Released);
-            let Seat { oxide, lease, gate, place, .. } = seat;
-            drop((oxide, lease, gate));
+            let Seat { oxide, lease, outlet, place, .. } = seat;
+            drop((oxide, lease, outlet));
             (place, Ok(()))
         } else {
             seat.clear().await
@@ -353,4 +364,16 @@ fn cgroups(limits: KernelLimits) -> Result<Option<Cgroups>, ChromeError> {
 
 fn gone() -> ChromeError {
     crate::cdp::CdpError::Ended(EndReason::Released).into()
+}
+
+/// Does work within a span, which gets the error as a field if there is one.
+async fn within<T>(
+    span: Span,
+    work: impl Future<Output = Result<T, ChromeError>>,
+) -> Result<T, ChromeError> {
+    let outcome = work.instrument(span.clone()).await;
+    if let Err(error) = &outcome {
+        span.record("error", tracing::field::display(error));
+    }
+    outcome
 }

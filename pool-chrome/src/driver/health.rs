@@ -1,19 +1,12 @@
-//! Whether a Chromium still makes pages.
+//! How a Chromium does: what its probes have shown, and whether it makes progress.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::host::Host;
-use super::watch::{Heard, Progress};
-use crate::ChromeError;
-use crate::cdp::CdpError;
-use crate::mux::MuxLease;
-
-/// Pause between two looks at a Chromium that owes an answer.
-const LOOK: Duration = Duration::from_millis(250);
+use crate::mux::Multiplexer;
+use crate::process::Work;
 
 /// Times in a row that the benefit of the doubt is given.
 const DOUBTS: u32 = 3;
@@ -35,20 +28,25 @@ struct Past {
 }
 
 impl Health {
-    fn past(&self) -> std::sync::MutexGuard<'_, Past> {
+    fn past(&self) -> MutexGuard<'_, Past> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_fresh(&self, interval: Duration) -> bool {
+    pub(super) fn is_fresh(&self, interval: Duration) -> bool {
         self.past().proven_at.is_some_and(|at| at.elapsed() < interval)
     }
 
     /// Takes an answer's time into account, and says what was usual before.
-    fn answered(&self, took: Duration) -> Duration {
+    pub(super) fn answered(&self, took: Duration) -> Duration {
         let mut past = self.past();
         let usual = past.answer.unwrap_or(took);
         past.answer = Some((usual * 7 + took) / 8);
         usual
+    }
+
+    /// The answers came in time, though no page was made for them.
+    pub(super) fn answers_again(&self) {
+        self.past().doubts = 0;
     }
 
     /// A page was made.
@@ -63,7 +61,7 @@ impl Health {
     /// nothing.
     ///
     /// The leases of a Chromium are checked at the same time: the doubts of one `spell` count once.
-    fn doubt(&self, answer: Duration, usual: Duration, spell: Duration) -> bool {
+    pub(super) fn doubt(&self, answer: Duration, usual: Duration, spell: Duration) -> bool {
         let mut past = self.past();
         if past.doubted_at.is_none_or(|at| at.elapsed() >= spell) {
             past.doubts += 1;
@@ -74,77 +72,132 @@ impl Health {
     }
 }
 
-impl Host {
-    /// Proves that the Chromium answers, that the lease's warm page does, and from time to time
-    /// that pages can be made, by making one: `Browser.getVersion` still answers when none can.
+/// How many times its limit a Chromium may work without a word. One that only turns in circles
+/// must be found as well.
+const OBSTINATE: u32 = 6;
+
+/// Maximum slowness of a machine, compared with an idle one. Where all have so much to do that it is
+/// slower still, a Chromium that has its work to do is ended with the rest that cannot be served.
+const SLOWEST: u32 = 20;
+
+/// Maximum time that a look takes where we have the CPU that we need. It is some milliseconds.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Value of anything else that a Chromium says or takes while it owes an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is progress.
+    Counts,
+    /// It is no excuse for a page that does not come.
+    IsNoExcuse,
+}
+
+/// Progress of a Chromium while an answer from it is awaited.
+///
+/// Two clocks run. One says how long it has done nothing at all. The other says how long it has
+/// had for the answer, in time of its own: what its threads wait for a CPU is the machine's.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The last look, and what it had done by then.
+    looked: Option<(Instant, Work)>,
+    /// When it was last seen to work, or could not be judged; at first the beginning.
+    worked: Instant,
+    /// Work it has done since, less than counts.
+    done: Duration,
+    /// When it began to owe the answer, or was last heard.
+    began: Instant,
+    /// Time for which something of it has waited for a CPU since.
+    queued: Duration,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let (done, queued) = Default::default();
+        Self { looked: None, worked: now, done, began: now, queued }
+    }
+
+    /// Waits for an answer; `None` if it has not come yet.
     ///
-    /// Each may take `limit` without any progress, and much longer with: see [`Progress`].
-    pub(super) async fn probe(
-        &self,
-        lease: &MuxLease,
-        interval: Duration,
-        limit: Duration,
-    ) -> Result<(), ChromeError> {
-        let began = Instant::now();
-        let late =
-            |what: &str| CdpError::Timeout { method: what.to_owned(), waited: began.elapsed() };
-        let params = json!({});
-        let answer = self.mux.call(None, "Browser.getVersion", &params);
-        let answer = self.within(limit, std::pin::pin!(answer), Heard::Counts).await;
-        answer.ok_or_else(|| late("Browser.getVersion"))??;
-        let took = began.elapsed();
-        let usual = self.health.answered(took);
-        let fresh = self.health.is_fresh(interval);
-        let page = async {
-            lease.probe_warm_page().await?;
-            if fresh { Ok(()) } else { self.make_page().await }
-        };
-        match self.within(limit, std::pin::pin!(page), Heard::IsNoExcuse).await {
-            Some(made) => {
-                made?;
-                if fresh {
-                    self.health.past().doubts = 0;
-                } else {
-                    self.health.proven();
-                }
-                Ok(())
-            }
-            None if self.health.doubt(took, usual, limit) => {
-                tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
-                Ok(())
-            }
-            None => Err(late("a page").into()),
-        }
-    }
-
-    /// Awaits an answer while there is progress; `None` if there was none for the whole limit.
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        mut answer: impl Future<Output = T> + Unpin + Send,
-        heard: Heard,
+    /// Where this was woken late, we have had no CPU ourselves: the answer may be there and not
+    /// be read, and nothing is known.
+    pub(super) async fn wait<T>(
+        &mut self,
+        pause: Duration,
+        answer: &mut (impl Future<Output = T> + Unpin),
     ) -> Option<T> {
-        let mut progress = Progress::new();
-        loop {
-            if let Some(answer) = progress.wait(LOOK.min(limit), &mut answer).await {
-                return Some(answer);
+        let began = Instant::now();
+        let answer = timeout(pause, answer).await.ok();
+        if answer.is_none() && began.elapsed() > pause * 2 {
+            if !self.looked.is_some_and(|(_, work)| work.is_stopped) {
+                self.worked = Instant::now();
             }
-            progress.look(self, heard).await;
-            if progress.is_none(limit) {
-                return None;
+            self.queued += began.elapsed() - pause;
+        }
+        answer
+    }
+
+    /// Looks whether it works: by what it says, and by the work that is counted for it.
+    pub(super) async fn look(
+        &mut self,
+        mux: &Multiplexer,
+        work: impl Future<Output = Work> + Send,
+        heard: Heard,
+    ) {
+        if mux.is_held_back() {
+            // What it says is not read.
+            *self = Self::new();
+            return;
+        }
+        let asked = Instant::now();
+        let work = work.await;
+        if heard == Heard::Counts {
+            self.worked = self.worked.max(mux.last_moved());
+            if mux.last_heard() > self.began {
+                (self.began, self.queued) = (mux.last_heard(), Duration::ZERO);
             }
+        }
+        let now = Instant::now();
+        self.note(now, work);
+        if now - asked > LATE && !work.is_stopped {
+            // As in `wait`.
+            self.worked = now;
+            self.queued += now - asked;
         }
     }
 
-    async fn make_page(&self) -> Result<(), CdpError> {
-        let page = super::scratch::ScratchPage::open(&self.mux, None).await?;
-        let answer = page.evaluate("6*7").await?;
-        page.close().await?;
-        if answer == json!(42) {
-            Ok(())
-        } else {
-            Err(CdpError::unexpected("Runtime.evaluate", format!("6*7 is {answer}")))
+    fn note(&mut self, now: Instant, work: Work) {
+        let Some((then, before)) = self.looked.replace((now, work)) else {
+            // What it did before is not known.
+            (self.worked, self.began) = (now, now);
+            return;
+        };
+        let since = work.since(before);
+        self.queued += since.queued.min(now - then);
+        self.done += since.busy + since.queued;
+        // More than a standing browser's own housekeeping, and than the steps of 10 ms in which
+        // the kernel counts.
+        let enough = ((now - self.worked) / 50).max(Duration::from_millis(20));
+        if work.is_stopped {
+            self.done = Duration::ZERO;
+        } else if self.done >= enough {
+            (self.worked, self.done) = (now, Duration::ZERO);
         }
+    }
+
+    /// Returns `true` if it has done nothing for the whole limit, or has had many times as long.
+    pub(super) fn is_none(&self, limit: Duration) -> bool {
+        self.is_none_at(Instant::now(), limit)
+    }
+
+    fn is_none_at(&self, now: Instant, limit: Duration) -> bool {
+        now.saturating_duration_since(self.worked) >= limit || self.had(now) >= limit * OBSTINATE
+    }
+
+    /// Returns how long it has had, as on a machine that is its alone.
+    fn had(&self, now: Instant) -> Duration {
+        let all = now - self.began;
+        all.saturating_sub(self.queued).max(all / SLOWEST)
     }
 }
 
@@ -168,5 +221,47 @@ mod tests {
     #[test]
     fn a_browser_that_answers_as_fast_as_ever_but_makes_no_page_is_dead() {
         assert!(!Health::default().doubt(USUAL * 3, USUAL, Duration::ZERO));
+    }
+
+    const LIMIT: Duration = Duration::from_secs(1);
+    const LOOK: Duration = Duration::from_millis(250);
+
+    /// Looks at a browser that does so much between two looks, and returns when it is taken for
+    /// hung.
+    fn found(busy: Duration, queued: Duration, is_stopped: bool) -> Option<Duration> {
+        let mut progress = Progress::new();
+        let began = progress.began;
+        (0..1000).find_map(|looks| {
+            let now = began + LOOK * looks;
+            progress.note(now, Work { busy: busy * looks, queued: queued * looks, is_stopped });
+            progress.is_none_at(now, LIMIT).then_some(now - began)
+        })
+    }
+
+    #[test]
+    fn one_that_stands_still_is_found_after_the_limit() {
+        let housekeeping = LOOK / 100;
+        assert_eq!(found(Duration::ZERO, Duration::ZERO, false), Some(LIMIT));
+        assert_eq!(found(housekeeping, Duration::ZERO, false), Some(LIMIT));
+    }
+
+    #[test]
+    fn one_that_is_stopped_is_found_whatever_its_helpers_do() {
+        assert_eq!(found(LOOK, LOOK, true), Some(LIMIT));
+    }
+
+    #[test]
+    fn one_that_turns_in_circles_is_found_after_six_times_the_limit() {
+        assert_eq!(found(LOOK, Duration::ZERO, false), Some(LIMIT * OBSTINATE));
+    }
+
+    #[test]
+    fn what_a_loaded_machine_takes_from_it_is_not_held_against_it() {
+        // A tenth of a CPU, and a thread that waits for the rest.
+        let slow = found(LOOK / 10, LOOK * 9 / 10, false).unwrap();
+        assert!(slow >= LIMIT * OBSTINATE * 9 && slow <= LIMIT * OBSTINATE * 11, "{slow:?}");
+        // Many threads that wait are found as well.
+        let starved = found(LOOK / 100, LOOK * 30, false);
+        assert_eq!(starved, Some(LIMIT * OBSTINATE * SLOWEST));
     }
 }

@@ -1,18 +1,19 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pool_core::{Reporter, ResourceId};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
+use super::ChromeConfig;
 use super::health::Health;
 use super::spec::BrowserSpec;
-use super::version::Version;
-use super::{ChromeConfig, watch};
 use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::egress::{Forwarder, Guard};
@@ -93,7 +94,7 @@ impl Drop for Place {
 }
 
 impl Host {
-    /// Launches a Chromium and takes its pipe over.
+    /// Launches a Chromium and takes its pipe over. Nobody watches over it yet.
     pub(super) async fn launch(
         config: &ChromeConfig,
         state_dir: &StateDir,
@@ -148,7 +149,7 @@ impl Host {
         })?;
         mux.ask_at_death(chromium.out_of_memory());
         let contents = chromium.contents().await;
-        let host = Arc::new(Self {
+        Ok(Arc::new(Self {
             mux,
             kind,
             pid: chromium.pid(),
@@ -172,9 +173,7 @@ impl Host {
             memory: AtomicU64::new(0),
             state: Mutex::default(),
             closed: OnceCell::new(),
-        });
-        watch::watch(&host, config.hang_timeout);
-        Ok(host)
+        }))
     }
 
     /// Takes a place, if one is free and it takes leases at all.
@@ -353,4 +352,21 @@ impl Host {
     fn state(&self) -> MutexGuard<'_, HostState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Version of a Chromium, as `Browser.getVersion` reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Version {
+    /// The version of the protocol.
+    pub protocol_version: String,
+    /// Product and version, such as `Chrome/156.0.8078.79`.
+    pub product: String,
+    /// The revision of the source.
+    pub revision: String,
+    /// The default user agent.
+    pub user_agent: String,
+    /// The version of V8.
+    pub js_version: String,
 }

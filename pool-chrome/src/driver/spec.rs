@@ -180,3 +180,17 @@ fn assigned(proxy: &pool_policies::Proxy) -> Result<Upstream, ChromeError> {
         _ => upstream,
     })
 }
+
+#[cfg(feature = "policies")]
+impl pool_policies::ProfileSpec for BrowserSpec {
+    fn set_profile(&mut self, instance: pool_policies::ProfileInstance) {
+        self.instance = Some(instance);
+    }
+}
+
+#[cfg(feature = "policies")]
+impl pool_policies::ProxySpec for BrowserSpec {
+    fn set_proxy(&mut self, proxy: pool_policies::ProxyAssignment) {
+        self.assignment = Some(proxy);
+    }
+}

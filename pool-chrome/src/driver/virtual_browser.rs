@@ -7,10 +7,9 @@ use pool_core::ResourceId;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::fleet::Fleet;
-use super::seat::Seat;
+use super::host::Version;
+use super::hosts::{Hosts, Oxide, Seat};
 use super::spec::BrowserSpec;
-use super::version::Version;
 use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::mux::{
@@ -34,7 +33,7 @@ const LISTING: Duration = Duration::from_secs(1);
 pub struct VirtualBrowser {
     /// `None` only while it is recycled, or closed.
     pub(super) seat: Option<Seat>,
-    pub(super) fleet: Arc<Fleet>,
+    pub(super) hosts: Arc<Hosts>,
     pub(super) id: ResourceId,
     pub(super) spec: BrowserSpec,
 }
@@ -121,8 +120,8 @@ impl VirtualBrowser {
         let connect = || async {
             // Whoever holds it makes the pages: a first one would lie about unused.
             self.begin(&LeaseTerms::new().first_page(false)).await?;
-            let published = self.fleet.loopback().await?.publish(&seat.lease);
-            super::oxide::Oxide::connect(published).await
+            let published = self.hosts.loopback().await?.publish(&seat.lease);
+            Oxide::connect(published).await
         };
         Ok(seat.oxide.get_or_try_init(connect).await?.browser())
     }
@@ -273,9 +272,56 @@ impl Drop for Look<'_> {
 
 impl Drop for VirtualBrowser {
     fn drop(&mut self) {
-        self.fleet.unregister(self.id);
+        self.hosts.unregister(self.id);
         if let Some(seat) = &self.seat {
             seat.place.forget(self.id);
         }
+    }
+}
+
+#[cfg(feature = "policies")]
+impl pool_policies::ProxyResource for VirtualBrowser {
+    fn proxy(&self) -> Option<&pool_policies::ProxyAssignment> {
+        self.spec.assignment.as_ref()
+    }
+}
+
+#[cfg(feature = "policies")]
+#[async_trait::async_trait]
+impl pool_policies::Warm for VirtualBrowser {
+    /// Goes to the page in a context of its own, which is disposed: nobody finds it.
+    async fn warm(&mut self, how: &pool_policies::WarmUp) -> Result<(), pool_core::BoxError> {
+        use super::hosts::Outlet;
+        use super::scratch_page::ScratchPage;
+        use crate::egress::Pass;
+        use crate::mux::DefaultContext;
+
+        let Some(seat) = &self.seat else { return Ok(()) };
+        // The page is the operator's wish: it may go wherever a lease may.
+        let outlet = Outlet::new(&seat.place, DefaultContext::Fresh).await?;
+        if let Some(outlet) = &outlet {
+            outlet.open(Pass::new);
+        }
+        let proxy = outlet.as_ref().map(Outlet::proxy_server);
+        let page = ScratchPage::open(&seat.place.mux, proxy.as_deref()).await?;
+        if let Some((width, height)) = how.viewport {
+            let params = json!({
+                "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
+            });
+            page.call("Emulation.setDeviceMetricsOverride", &params).await?;
+        }
+        if let Some(user_agent) = &how.user_agent {
+            let params = json!({ "userAgent": user_agent });
+            page.call("Emulation.setUserAgentOverride", &params).await?;
+        }
+        page.go(&how.url).await?;
+        if let Some(script) = &how.script {
+            page.run(script).await?;
+        }
+        page.close().await?;
+        if let Some(outlet) = outlet {
+            outlet.finish();
+        }
+        Ok(())
     }
 }

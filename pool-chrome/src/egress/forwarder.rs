@@ -1,25 +1,34 @@
 use std::collections::HashSet;
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHORIZATION, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, server};
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::exit::Exit;
-use super::session::serve;
+use super::dial::{Io, broken, check_status, dial};
+use super::error::Failure;
+use super::exit::{Exit, Pass};
 use super::target::Target;
-use super::{Guard, Pattern, ProxyError, Refusal, Rules, Traffic, Upstream};
+use super::upstream::{Protocol, Upstream};
+use super::{Guard, ProxyError, Refusal, Rules, Traffic};
 
 /// After an accept that failed, usually for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// So many different refusals of a lease are logged; a page can ask for anything, any number of
-/// times.
-const LOGGED: usize = 100;
 
 /// A proxy on loopback for one Chromium, or for one context of it: the only way out that it has.
 ///
@@ -47,72 +56,16 @@ const LOGGED: usize = 100;
 #[derive(Debug)]
 pub struct Forwarder {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    door: Arc<Door>,
     accepting: AbortHandle,
 }
 
+/// What the forwarder and the task that accepts for it have in common.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) guard: Arc<Guard>,
-    pub(super) exit: Arc<Exit>,
+struct Door {
+    exit: Arc<Exit>,
     /// What may go through now; nothing without one.
     pass: watch::Sender<Option<Arc<Pass>>>,
-}
-
-/// Permission for a forwarder while it is open: everything that the rules of its guard allow,
-/// or less.
-#[derive(Default)]
-pub struct Pass {
-    domains: Option<Vec<Pattern>>,
-    holder: Option<String>,
-    logged: Mutex<HashSet<(Target, Refusal)>>,
-}
-
-impl Pass {
-    /// Lets through what the rules allow.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Lets through nothing but these.
-    #[must_use]
-    pub fn domains(mut self, domains: impl Into<Option<Vec<Pattern>>>) -> Self {
-        self.domains = domains.into();
-        self
-    }
-
-    /// Names whoever it is for in the log.
-    #[must_use]
-    pub fn holder(mut self, holder: impl Into<Option<String>>) -> Self {
-        self.holder = holder.into();
-        self
-    }
-
-    pub(super) fn allowed(&self) -> Option<&[Pattern]> {
-        self.domains.as_deref()
-    }
-
-    /// Writes a refusal to the log, unless it is there already.
-    pub(super) fn log(&self, target: &Target, refusal: Refusal) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.len() >= LOGGED || !logged.insert((target.clone(), refusal)) {
-            return;
-        }
-        let last = logged.len() == LOGGED;
-        drop(logged);
-        let lease = self.holder.as_deref();
-        tracing::info!(lease, %target, rule = refusal.code(), "egress refused: {refusal}");
-        if last {
-            tracing::info!(lease, "further refusals of this lease are only counted");
-        }
-    }
-}
-
-impl fmt::Debug for Pass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pass").field("domains", &self.domains).finish_non_exhaustive()
-    }
 }
 
 impl Forwarder {
@@ -140,7 +93,7 @@ impl Forwarder {
         upstream: impl Into<Option<Upstream>>,
     ) -> Result<Self, ProxyError> {
         let upstream = upstream.into().map(Upstream::checked).transpose()?;
-        Self::listen(guard, Arc::new(Exit::new(upstream))).await
+        Self::listen(Arc::new(Exit::new(guard, upstream))).await
     }
 
     /// Starts another one, closed, with the same guard and the same way out.
@@ -149,28 +102,27 @@ impl Forwarder {
     ///
     /// [`ProxyError::Listen`] if there is no port to be had.
     pub async fn another(&self) -> Result<Self, ProxyError> {
-        let Shared { guard, exit, .. } = &*self.shared;
-        Self::listen(Arc::clone(guard), Arc::clone(exit)).await
+        Self::listen(Arc::clone(&self.door.exit)).await
     }
 
-    async fn listen(guard: Arc<Guard>, exit: Arc<Exit>) -> Result<Self, ProxyError> {
+    async fn listen(exit: Arc<Exit>) -> Result<Self, ProxyError> {
         let listen = |error: io::Error| ProxyError::Listen(Arc::new(error));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        guard.protect(address);
-        let shared = Arc::new(Shared { guard, exit, pass: watch::Sender::default() });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
-        Ok(Self { address, shared, accepting })
+        exit.guard.protect(address);
+        let door = Arc::new(Door { exit, pass: watch::Sender::default() });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&door))).abort_handle();
+        Ok(Self { address, door, accepting })
     }
 
     /// Lets through what the guard and the pass allow, from now on.
     pub fn open(&self, pass: Pass) {
-        self.shared.pass.send_replace(Some(Arc::new(pass)));
+        self.door.pass.send_replace(Some(Arc::new(pass)));
     }
 
     /// Lets nothing through any more, and cuts what goes through it.
     pub fn close(&self) {
-        self.shared.pass.send_replace(None);
+        self.door.pass.send_replace(None);
     }
 
     /// Returns where it listens: 127.0.0.1 and a port.
@@ -188,13 +140,13 @@ impl Forwarder {
     /// Returns the proxy behind it; `None` where it leads out directly.
     #[must_use]
     pub fn upstream(&self) -> Option<&Upstream> {
-        self.shared.exit.upstream.as_ref()
+        self.door.exit.upstream.as_ref()
     }
 
     /// Returns what has gone out so far, by it and by [others](Self::another) of the same way.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.shared.exit.meter.read()
+        self.door.exit.meter.read()
     }
 
     /// Returns why the proxy does not work, as of the last request: `None` again as soon as one
@@ -204,7 +156,7 @@ impl Forwarder {
     /// [`ProxyError::blames_proxy`].
     #[must_use]
     pub fn last_error(&self) -> Option<ProxyError> {
-        self.shared.exit.last_error()
+        self.door.exit.last_error()
     }
 
     /// Does as [`Upstream::probe`], and has the result as [`Self::last_error`]. Without a proxy
@@ -217,8 +169,8 @@ impl Forwarder {
         let Some(upstream) = self.upstream() else { return Ok(()) };
         let probed = upstream.probe(timeout).await;
         match &probed {
-            Ok(()) => self.shared.exit.worked(),
-            Err(error) => self.shared.exit.failed(error.clone()),
+            Ok(()) => self.door.exit.worked(),
+            Err(error) => self.door.exit.failed(error.clone()),
         }
         probed
     }
@@ -227,26 +179,26 @@ impl Forwarder {
 impl Drop for Forwarder {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.shared.guard.unprotect(self.address);
+        self.door.exit.guard.unprotect(self.address);
     }
 }
 
-impl Shared {
+impl Door {
     fn pass(&self) -> Option<Arc<Pass>> {
         self.pass.borrow().clone()
     }
 }
 
 /// Ends with the forwarder, and takes all connections with it.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let (mut pass, mut rules) = (shared.pass.subscribe(), shared.guard.watch());
+async fn accept(listener: TcpListener, door: Arc<Door>) {
+    let (mut pass, mut rules) = (door.pass.subscribe(), door.exit.guard.watch());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     // What is accepted between a change and its notice is cut with the others.
-                    connections.spawn(serve(stream, Arc::clone(&shared), shared.pass()));
+                    connections.spawn(serve(stream, Arc::clone(&door.exit), door.pass()));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept a connection of Chromium");
@@ -257,5 +209,271 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             Ok(()) = pass.changed() => connections.abort_all(),
             Ok(()) = rules.changed() => connections.abort_all(),
         }
+    }
+}
+
+/// Headers that are about one connection and not about the message, beside those that
+/// `Connection` names.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// Maximum time the head of an answer to a plain request may take; a site that polls for long stays
+/// below it.
+const RESPONSE: Duration = Duration::from_secs(300);
+
+/// More than any page sends; hyper's own limit is 100.
+const MAX_HEADERS: usize = 512;
+
+type Body = Either<Incoming, Full<Bytes>>;
+
+/// One connection of Chromium.
+///
+/// It has its own connection onward: one that were shared between two of Chromium's could carry
+/// what one site has authenticated (as NTLM does, per connection) into another context.
+#[derive(Default)]
+struct Inbound {
+    /// For plain requests, kept for the next one.
+    onward: Mutex<Option<Onward>>,
+    /// What to do once the answer to a `CONNECT` has been sent.
+    tunnel: Lock<Option<(OnUpgrade, Box<dyn Io>)>>,
+}
+
+struct Onward {
+    /// Where it leads; `None` for an HTTP proxy, which takes requests for any site.
+    site: Option<Target>,
+    sender: SendRequest<Incoming>,
+    /// Drives the connection; ends with it.
+    _driver: JoinSet<()>,
+}
+
+/// Serves one connection of Chromium until it ends.
+async fn serve(stream: TcpStream, exit: Arc<Exit>, pass: Option<Arc<Pass>>) {
+    // A failure costs only speed.
+    let _ = stream.set_nodelay(true);
+    let inbound = Arc::new(Inbound::default());
+    let service = service_fn(|request| {
+        let (inbound, exit, pass) = (Arc::clone(&inbound), Arc::clone(&exit), pass.clone());
+        async move { inbound.answer(request, &exit, pass.as_deref()).await }
+    });
+    let served = server::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .max_headers(MAX_HEADERS)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of Chromium ended with an error");
+    }
+    let tunnel = inbound.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((upgrade, mut onward)) = tunnel
+        && let Ok(upgraded) = upgrade.await
+    {
+        // How a tunnel ends is between Chromium and the site.
+        let _ = copy_bidirectional(&mut TokioIo::new(upgraded), &mut onward).await;
+    }
+}
+
+impl Inbound {
+    /// An error closes the connection without an answer.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        exit: &Exit,
+        pass: Option<&Pass>,
+    ) -> Result<Response<Body>, Failure> {
+        let is_tunnel = request.method() == Method::CONNECT;
+        let default_port = match (request.uri().scheme_str(), request.uri().authority()) {
+            (Some("http"), Some(_)) => 80,
+            (_, Some(_)) if is_tunnel => 443,
+            // A web page that has guessed the port, or somebody with a browser.
+            _ => return Ok(status(StatusCode::BAD_REQUEST)),
+        };
+        let authority = request.uri().authority();
+        let target = authority.and_then(|authority| Target::read(authority, default_port));
+        let answer = match (&target, pass) {
+            (_, None) => Err(Refusal::Closed.into()),
+            (None, _) => Err(Refusal::Unclear.into()),
+            (Some(target), Some(pass)) if is_tunnel => {
+                self.connect(request, target, exit, pass).await
+            }
+            (Some(target), Some(pass)) => self.forward(request, target, exit, pass).await,
+        };
+        exit.guard.count(&answer);
+        let failure = match answer {
+            Ok(answer) => {
+                exit.worked();
+                return Ok(answer);
+            }
+            Err(failure) => failure,
+        };
+        match &failure {
+            Failure::Refused(refusal) => {
+                if let (Some(target), Some(pass)) = (&target, pass) {
+                    pass.log(target, *refusal);
+                }
+                return Ok(refused(*refusal));
+            }
+            Failure::Unreachable(error) => {
+                tracing::debug!(target = target.map(tracing::field::display), %error, "not reached");
+            }
+            Failure::Proxy(error) => exit.failed(error.clone()),
+        }
+        if is_tunnel { Ok(status(StatusCode::BAD_GATEWAY)) } else { Err(failure) }
+    }
+
+    async fn connect(
+        &self,
+        mut request: Request<Incoming>,
+        target: &Target,
+        exit: &Exit,
+        pass: &Pass,
+    ) -> Result<Response<Body>, Failure> {
+        let onward = exit.open(target, pass).await?;
+        let upgrade = hyper::upgrade::on(&mut request);
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, onward));
+        Ok(status(StatusCode::OK))
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        target: &Target,
+        exit: &Exit,
+        pass: &Pass,
+    ) -> Result<Response<Body>, Failure> {
+        strip(request.headers_mut());
+        // What was judged is what is asked for, whatever else the request says.
+        let authority = request.uri().authority().expect("a target was read from it").as_str();
+        let host = HeaderValue::from_str(authority).expect("an authority is visible ASCII");
+        request.headers_mut().insert(HOST, host);
+        let upstream = exit.upstream.as_ref();
+        let proxy = upstream.filter(|upstream| upstream.protocol == Protocol::Http);
+        let site = match proxy {
+            Some(proxy) => {
+                // It is one connection for all sites, so each request is judged by itself.
+                exit.guard.admit(target, pass.allowed())?;
+                if let Some(credentials) = &proxy.credentials {
+                    request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.basic());
+                }
+                None
+            }
+            None => {
+                let path = request.uri().path_and_query().cloned();
+                *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+                Some(target.clone())
+            }
+        };
+
+        let mut slot = self.onward.lock().await;
+        let mut kept = slot.take().filter(|kept| kept.site == site);
+        if let Some(onward) = &mut kept
+            && onward.sender.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut onward = match kept {
+            Some(onward) => onward,
+            None => Onward::new(site, target, exit, pass).await?,
+        };
+        let waited = tokio::time::timeout(RESPONSE, onward.sender.send_request(request)).await;
+        let answer = match (waited, upstream) {
+            (Ok(answer), None) => answer.map_err(Failure::unreachable)?,
+            (Ok(answer), Some(upstream)) => answer.map_err(|error| broken(upstream, error))?,
+            (Err(late), None) => return Err(Failure::unreachable(late)),
+            (Err(_), Some(upstream)) => {
+                let (proxy, waited) = (upstream.name(), RESPONSE);
+                return Err(ProxyError::Timeout { proxy, waited }.into());
+            }
+        };
+        if let Some(proxy) = proxy {
+            check_status(proxy, answer.status())?;
+        }
+        *slot = Some(onward);
+        let mut answer = answer;
+        strip(answer.headers_mut());
+        Ok(answer.map(Either::Left))
+    }
+}
+
+impl Onward {
+    async fn new(
+        site: Option<Target>,
+        target: &Target,
+        exit: &Exit,
+        pass: &Pass,
+    ) -> Result<Self, Failure> {
+        let upstream = exit.upstream.as_ref();
+        let io: Box<dyn Io> = match upstream {
+            Some(proxy @ Upstream { protocol: Protocol::Http, .. }) => {
+                Box::new(dial(proxy, &exit.meter).await?)
+            }
+            Some(Upstream { protocol: Protocol::Socks5, .. }) | None => {
+                exit.open(target, pass).await?
+            }
+        };
+        let handshake = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(io))
+            .await;
+        let (sender, connection) = match (handshake, upstream) {
+            (Ok(made), _) => made,
+            (Err(error), None) => return Err(Failure::unreachable(error)),
+            (Err(error), Some(upstream)) => return Err(broken(upstream, error).into()),
+        };
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // What goes wrong is seen by the request that it goes wrong for.
+            let _ = connection.await;
+        });
+        Ok(Self { site, sender, _driver: driver })
+    }
+}
+
+/// The answer to a request that is against the rules. A page may read it as one of the site's own,
+/// so it can run and remember nothing.
+fn refused(refusal: Refusal) -> Response<Body> {
+    let text = format!("Refused by the egress rules of this browser pool: {refusal}.\n");
+    let mut response = Response::new(Either::Right(Full::from(text)));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    for (name, value) in [
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = status;
+    response
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named: HashSet<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    for name in named {
+        headers.remove(name);
     }
 }

@@ -14,11 +14,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use url::Host;
 
-use super::address::{embedded, is_of_this_machine};
 use super::error::Failure;
 use super::pattern::undotted;
 use super::rules::{ByName, Refusal};
-use super::target::Target;
+use super::target::{Target, embedded, is_of_this_machine};
 use super::{Pattern, Rules};
 
 /// Maximum time a name may take to be resolved.
@@ -454,8 +453,8 @@ mod tests {
 
     use tokio::net::TcpListener;
 
-    use super::super::Private;
     use super::*;
+    use crate::egress::Private;
 
     /// A name server that has another answer each time, in turn.
     #[derive(Default)]

@@ -32,25 +32,21 @@
 //! reach it. Other users of the same machine can; where those are not trusted, run the pool in a
 //! network namespace of its own, as a container has it.
 
-mod address;
-mod auth;
+mod dial;
 mod error;
 mod exit;
 mod forwarder;
 mod guard;
-mod http;
-mod meter;
 mod pattern;
 mod rules;
-mod session;
-mod socks5;
 mod target;
 mod upstream;
 
+pub use dial::Traffic;
 pub use error::ProxyError;
-pub use forwarder::{Forwarder, Pass};
+pub use exit::Pass;
+pub use forwarder::Forwarder;
 pub use guard::{Guard, Requests};
-pub use meter::Traffic;
 pub use pattern::{Pattern, PatternError};
 pub use rules::{Private, Refusal, Rules};
 pub use upstream::Upstream;

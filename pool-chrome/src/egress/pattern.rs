@@ -6,8 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Host;
 
-use super::address::embedded;
-use super::target::Target;
+use super::target::{Target, embedded};
 
 /// Hosts or a network, with a port or with any: one item of a list of rules.
 ///

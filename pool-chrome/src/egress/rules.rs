@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use url::Host;
 
 use super::Pattern;
-use super::address::is_public;
 use super::pattern::undotted;
-use super::target::Target;
+use super::target::{Target, is_public};
 
 /// Where browsers may go: the rules of an operator.
 ///

@@ -1,14 +1,15 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::HeaderValue;
 use percent_encoding::percent_decode_str;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use super::auth::Credentials;
-use super::{ProxyError, exit};
+use super::ProxyError;
 
 /// A proxy out there: HTTP or SOCKS5, with or without credentials.
 ///
@@ -94,25 +95,6 @@ impl Upstream {
         self
     }
 
-    /// Checks that the proxy is there, answers, and takes the credentials, within `timeout`.
-    ///
-    /// With SOCKS5 that is the handshake up to where a target would be named. An HTTP proxy is
-    /// asked to connect to a name that cannot exist (`.invalid`), which it must refuse in one way
-    /// if it knows us and in another if it does not; so nothing reaches any site.
-    ///
-    /// # Errors
-    ///
-    /// A [`ProxyError`] that blames the proxy.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes the connection.
-    pub async fn probe(&self, timeout: Duration) -> Result<(), ProxyError> {
-        self.checked_ref()?;
-        let probed = tokio::time::timeout(timeout, exit::probe(self)).await;
-        probed.map_err(|_| ProxyError::Timeout { proxy: self.name(), waited: timeout })?
-    }
-
     /// Without credentials, for errors.
     pub(super) fn name(&self) -> Arc<str> {
         self.to_string().into()
@@ -124,7 +106,7 @@ impl Upstream {
     }
 
     /// Refuses what the protocols cannot carry, rather than cut it off in silence.
-    fn checked_ref(&self) -> Result<(), ProxyError> {
+    pub(super) fn checked_ref(&self) -> Result<(), ProxyError> {
         use secrecy::ExposeSecret;
         let Some(Credentials { username, password }) = &self.credentials else { return Ok(()) };
         let (username, password) = (username.expose_secret(), password.expose_secret());
@@ -162,6 +144,39 @@ impl FromStr for Upstream {
         Self::parse(address)
     }
 }
+
+/// A user name and a password. Neither is ever printed.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    pub(super) username: SecretString,
+    pub(super) password: SecretString,
+}
+
+impl Credentials {
+    /// The value of `Proxy-Authorization`.
+    pub(super) fn basic(&self) -> HeaderValue {
+        let pair = format!("{}:{}", self.username.expose_secret(), self.password.expose_secret());
+        let value = format!("Basic {}", BASE64_STANDARD.encode(pair));
+        let mut value = HeaderValue::from_str(&value).expect("base64 is visible ASCII");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.username.expose_secret() == other.username.expose_secret()
+            && self.password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl Eq for Credentials {}
 
 #[cfg(test)]
 mod tests {

@@ -183,7 +183,7 @@ const IN_TEMP: [&str; 3] = ["scoped_dir", "dconf", "dbus-"];
 
 /// The directories of one Chromium.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct Directories {
     pub(super) user_data_dir: PathBuf,
     pub(super) home: PathBuf,
     pub(super) temp_dir: PathBuf,
@@ -203,15 +203,16 @@ struct Entry {
 }
 
 impl Contents {
-    pub(super) fn of(places: &Places) -> Self {
-        let profile = places.user_data_dir.join(PROFILE);
-        let native_hosts = places.user_data_dir.join(NATIVE_HOSTS);
+    pub(super) fn of(directories: &Directories) -> Self {
+        let profile = directories.user_data_dir.join(PROFILE);
+        let native_hosts = directories.user_data_dir.join(NATIVE_HOSTS);
         let mut contents = Self::default();
-        contents.list(&places.user_data_dir, |name| is_of(USER_DATA, name));
+        contents.list(&directories.user_data_dir, |name| is_of(USER_DATA, name));
         contents.list(&profile, |name| is_of(IN_PROFILE, name));
         contents.list(&native_hosts, |_| false);
-        contents.list(&places.home, |name| IN_HOME.contains(&name));
-        contents.list(&places.temp_dir, |name| begins(&TEMPORARY, name) || begins(&IN_TEMP, name));
+        contents.list(&directories.home, |name| IN_HOME.contains(&name));
+        contents
+            .list(&directories.temp_dir, |name| begins(&TEMPORARY, name) || begins(&IN_TEMP, name));
         contents
     }
 
@@ -249,7 +250,7 @@ fn begins(beginnings: &[&str], name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn places(root: &Path) -> Places {
+    fn directories(root: &Path) -> Directories {
         let [user_data_dir, home, temp_dir] =
             ["profile", "home", "tmp"].map(|name| root.join(name));
         for directory in
@@ -257,14 +258,14 @@ mod tests {
         {
             fs::create_dir_all(directory).unwrap();
         }
-        Places { user_data_dir, home, temp_dir }
+        Directories { user_data_dir, home, temp_dir }
     }
 
     #[test]
     fn what_chromium_makes_later_is_no_stranger() {
         let root = tempfile::tempdir().unwrap();
-        let places = places(root.path());
-        let before = Contents::of(&places);
+        let directories = directories(root.path());
+        let before = Contents::of(&directories);
         for name in [
             "profile/Default/Shortcuts-journal",
             "profile/Default/Preferences~RF12ab.TMP",
@@ -275,7 +276,7 @@ mod tests {
         ] {
             fs::write(root.path().join(name), "").unwrap();
         }
-        assert_eq!(Contents::of(&places).stranger(&before), None);
+        assert_eq!(Contents::of(&directories).stranger(&before), None);
     }
 
     #[test]
@@ -289,10 +290,10 @@ mod tests {
             "tmp/left.txt",
         ] {
             let root = tempfile::tempdir().unwrap();
-            let places = places(root.path());
-            let before = Contents::of(&places);
+            let directories = directories(root.path());
+            let before = Contents::of(&directories);
             fs::write(root.path().join(name), "").unwrap();
-            let after = Contents::of(&places);
+            let after = Contents::of(&directories);
             assert_eq!(after.clone().stranger(&before), Some(root.path().join(name)));
             assert_eq!(after.clone().stranger(&after), None);
         }

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -60,6 +61,33 @@ pub(super) fn last_lines(stderr: &str) -> String {
     lines[lines.len().saturating_sub(3)..].join(" | ")
 }
 
+/// Bytes kept of a Chromium's stderr.
+const KEPT: usize = 8 * 1024;
+
+/// Complaints of every Chromium on a server, which say nothing about why it ended.
+const NOISE: [&str; 4] =
+    ["dbus/bus.cc", "dbus/object_proxy.cc", "scaling_cur_freq", "scaling_max_freq"];
+
+/// The end of a stream of text, in bounded memory.
+#[derive(Debug, Default)]
+pub(super) struct StderrTail(VecDeque<u8>);
+
+impl StderrTail {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(KEPT)..];
+        let excess = (self.0.len() + bytes.len()).saturating_sub(KEPT);
+        self.0.drain(..excess);
+        self.0.extend(bytes);
+    }
+
+    pub(super) fn text(&self) -> String {
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().filter(|line| !NOISE.iter().any(|noise| line.contains(noise)));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
@@ -70,5 +98,24 @@ mod tests {
     fn the_message_ends_with_the_last_lines_of_stderr() {
         let exit = Exit::new(Some(ExitStatus::from_raw(21 << 8)), "a\nb\n\nc\nno display\n");
         assert_eq!(exit.to_string(), "exit status: 21; it wrote: b | c | no display");
+    }
+
+    #[test]
+    fn a_flood_leaves_its_end() {
+        let mut tail = StderrTail::default();
+        for i in 0..10_000 {
+            tail.push(format!("line {i}\n").as_bytes());
+        }
+        assert!(tail.0.len() <= KEPT);
+        assert!(tail.text().ends_with("line 9998\nline 9999"));
+        tail.push(&[b'x'; 3 * KEPT]);
+        assert_eq!(tail.text(), "x".repeat(KEPT));
+    }
+
+    #[test]
+    fn the_usual_noise_is_left_out() {
+        let mut tail = StderrTail::default();
+        tail.push(b"[1:2:ERROR:dbus/bus.cc:405] Failed to connect\nno usable sandbox!\n");
+        assert_eq!(tail.text(), "no usable sandbox!");
     }
 }

@@ -8,18 +8,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::cgroup::{Cgroup, Cgroups};
-use super::reaper;
-use super::record::Record;
-use super::remove::remove;
-use super::sweep::{Sweep, sweep};
+use super::sweep::{Record, Sweep, note_begun, note_gone, remove, sweep, temp_dir};
 use super::tree::{ProcessId, Tree};
 use crate::ChromeError;
-
-/// The longest path of a Unix socket, without the ending NUL.
-const SOCKET_PATH: usize = 107;
-
-/// What Chromium puts below TMPDIR: `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
-const SOCKET_SUFFIX: usize = 45;
 
 /// The directory in which a pool keeps what it must remember: one pool, one directory.
 ///
@@ -119,7 +110,7 @@ pub(super) struct BrowserDir {
 impl BrowserDir {
     fn furnish(path: PathBuf, state: StateDir) -> Result<Self, ChromeError> {
         let directory = Self { temp_dir: temp_dir(&path), path, cgroup: None, _state: state };
-        reaper::watch(&directory.path);
+        note_begun(&directory.path);
         for part in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
             if let Err(error) = make(&part) {
                 // A disk that is full leaves us little else to do.
@@ -177,20 +168,9 @@ impl BrowserDir {
         }
         remove(&self.temp_dir)?;
         remove(&self.path)?;
-        reaper::forget(&self.path);
+        note_gone(&self.path);
         Ok(())
     }
-}
-
-/// TMPDIR of the browser whose directory this is. Chromium makes a socket in it and dies where
-/// the path is too long for one; then it is in the system's own directory.
-pub(super) fn temp_dir(browser_dir: &Path) -> PathBuf {
-    let near = browser_dir.join("tmp");
-    if near.as_os_str().len() + SOCKET_SUFFIX <= SOCKET_PATH {
-        return near;
-    }
-    let name = browser_dir.file_name().unwrap_or_default().to_string_lossy();
-    std::env::temp_dir().join(format!("browser-pool-{name}"))
 }
 
 /// Makes a directory that only its owner may enter, if there is none yet.

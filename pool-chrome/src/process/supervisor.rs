@@ -1,21 +1,348 @@
+//! The thread of one Chromium: it starts the process, and watches over it until nothing is left.
+
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ChildStderr, ExitStatus};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, StatVfs, access};
+use rustix::io::ioctl_fionbio;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
+    waitid,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::Exit;
 use super::cgroup::Cgroup;
-use super::state_dir::BrowserDir;
-use super::stderr::StderrTail;
-use super::tree::{Tree, reap};
+use super::command_line::{
+    SandboxDecision, Surroundings, check_args, chooses_platform, command_line, decide_sandbox,
+    find_executable, loads_extensions,
+};
+use super::exit::StderrTail;
+use super::state_dir::{BrowserDir, private_dir};
+use super::sweep::unlock_profile;
+use super::tree::{ProcessId, Tree, reap};
+use super::{Engine, Exit, LaunchOptions, StateDir, UserData};
+use crate::ChromeError;
+
+/// The environment variables that Chromium gets; everything else stays with us, secrets first.
+const ENVIRONMENT: [&str; 11] = [
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TZDIR",
+    "LD_LIBRARY_PATH",
+    "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NSS_DEFAULT_DB_TYPE",
+];
+
+/// Those that it needs besides to show a window.
+const DISPLAY: [&str; 5] =
+    ["DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "XDG_SESSION_TYPE"];
+
+/// Chromium needs this much of /dev/shm, or it crashes on large pages.
+const ENOUGH_SHM: u64 = 512 * 1024 * 1024;
+
+/// Answers wait here while the multiplexer is busy: a screenshot of some size in one piece.
+const PIPE_SIZE: usize = 256 * 1024;
+
+/// Difference between the `oom_score_adj` of a browser and the pool's.
+const DISPENSABLE: i32 = 100;
+
+/// The highest `oom_score_adj` that the kernel takes.
+const MOST_DISPENSABLE: i32 = 1000;
+
+/// A Chromium that has been started.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: ProcessId,
+    pub(super) engine: Engine,
+    pub(super) executable: PathBuf,
+    pub(super) user_data_dir: PathBuf,
+    pub(super) home: PathBuf,
+    pub(super) temp_dir: PathBuf,
+    pub(super) commands: OwnedFd,
+    pub(super) answers: OwnedFd,
+    pub(super) tail: Arc<Mutex<StderrTail>>,
+    pub(super) tree: Tree,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) stage: watch::Receiver<Stage>,
+    pub(super) guard: KillOnDrop,
+}
+
+/// Starts a Chromium on a thread of its own, which then watches over it until it is gone.
+///
+/// Cancel safe: one that is started for nobody is killed and removed.
+pub(super) async fn launch(
+    options: LaunchOptions,
+    state: StateDir,
+) -> Result<Launched, ChromeError> {
+    let (started, launched) = oneshot::channel();
+    thread::Builder::new()
+        .name("chromium".to_owned())
+        .spawn(move || match start(&options, &state) {
+            Ok((launched, supervisor)) => {
+                // What nobody wants comes back and is dropped here, which kills it.
+                drop(started.send(Ok(launched)));
+                supervisor.run();
+            }
+            Err(error) => drop(started.send(Err(error))),
+        })
+        .map_err(ChromeError::system("start a thread"))?;
+    launched.await.map_err(|_| {
+        ChromeError::system("start a browser")(io::Error::other("its thread panicked"))
+    })?
+}
+
+/// Launch that has been prepared, as far as it can be without launching.
+#[derive(Debug)]
+struct Prepared {
+    executable: PathBuf,
+    engine: Engine,
+    sandbox: SandboxDecision,
+}
+
+impl Prepared {
+    /// Finds out what is to be launched; an error stands in the way of every launch.
+    fn new(options: &LaunchOptions) -> Result<Self, ChromeError> {
+        check_args(&options.args)?;
+        let extensions = loads_extensions(&options.args);
+        let (executable, engine) = find_executable(
+            options.engine,
+            options.executable.as_deref(),
+            options.headless && !extensions,
+        )?;
+        if engine.is_headless_only() && !options.headless {
+            return Err(ChromeError::NoWindow { executable });
+        }
+        if engine.is_headless_only() && extensions {
+            return Err(ChromeError::NoExtensions { executable });
+        }
+        if !options.headless && !chooses_platform(&options.args) && !has_display() {
+            return Err(ChromeError::NoDisplay);
+        }
+        let sandbox = decide_sandbox(options.sandbox, &executable)?;
+        Ok(Self { executable, engine, sandbox })
+    }
+}
+
+impl LaunchOptions {
+    /// Checks everything that can be known before a launch, and returns the executable with its
+    /// engine.
+    ///
+    /// Every launch with these options fails where this does, now and later. It starts no browser
+    /// and makes no file; where the sandbox is wanted it may run `unshare` once.
+    ///
+    /// # Errors
+    ///
+    /// The [`ChromeError`] that the launch would end with.
+    pub fn check(&self) -> Result<(PathBuf, Engine), ChromeError> {
+        Prepared::new(self).map(|prepared| (prepared.executable, prepared.engine))
+    }
+}
+
+fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervisor), ChromeError> {
+    let Prepared { executable, engine, sandbox } = Prepared::new(options)?;
+    sandbox.report();
+    let mut directory = state.browser_dir()?;
+    let confined = options.cgroups.as_ref().map_or(Ok(()), |cgroups| directory.confine(cgroups));
+    let user_data_dir = confined.and_then(|()| user_data_dir(options, state, &directory));
+    let spawned = user_data_dir.and_then(|user_data_dir| {
+        let around = Surroundings {
+            engine,
+            user_data_dir: &user_data_dir,
+            sandboxed: sandbox.is_sandboxed(),
+            small_shm: small_shm(),
+        };
+        let spawned = spawn(options, around, &directory, &executable)?;
+        Ok((spawned, user_data_dir))
+    });
+    let (spawned, user_data_dir) = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            if let Err(error) = directory.remove() {
+                tracing::warn!(%error, "cannot remove the directory of a browser that did not start");
+            }
+            return Err(error);
+        }
+    };
+
+    let Spawned { process, leader, pidfd, stderr, commands, answers } = spawned;
+    let cgroup = directory.cgroup().cloned();
+    let killer = Arc::new(Killer::new(leader, cgroup.clone()));
+    let tree = directory.tree(process);
+    let tail = Arc::new(Mutex::new(StderrTail::default()));
+    let (stage, watched) = watch::channel(Stage::Running);
+    let launched = Launched {
+        process,
+        engine,
+        executable,
+        user_data_dir,
+        home: directory.home(),
+        temp_dir: directory.temp_dir().to_owned(),
+        commands,
+        answers,
+        tail: Arc::clone(&tail),
+        tree: tree.clone(),
+        cgroup,
+        stage: watched,
+        guard: KillOnDrop(Arc::clone(&killer)),
+    };
+    Ok((launched, Supervisor { pidfd, stderr, tail, killer, tree, directory, stage }))
+}
+
+/// The user data directory, made and free for us.
+fn user_data_dir(
+    options: &LaunchOptions,
+    state: &StateDir,
+    directory: &BrowserDir,
+) -> Result<PathBuf, ChromeError> {
+    match &options.user_data {
+        UserData::Private => Ok(directory.profile()),
+        UserData::Persistent(path) => {
+            let absolute = std::path::absolute(path).map_err(ChromeError::file("resolve", path))?;
+            private_dir(&absolute)?;
+            let path = absolute.canonicalize().map_err(ChromeError::file("resolve", absolute))?;
+            unlock_profile(&path, path.starts_with(state.path()))?;
+            Ok(path)
+        }
+    }
+}
+
+/// A child, and our ends of its pipes.
+#[derive(Debug)]
+struct Spawned {
+    process: ProcessId,
+    leader: Pid,
+    pidfd: OwnedFd,
+    stderr: ChildStderr,
+    commands: OwnedFd,
+    answers: OwnedFd,
+}
+
+fn spawn(
+    options: &LaunchOptions,
+    around: Surroundings<'_>,
+    directory: &BrowserDir,
+    executable: &Path,
+) -> Result<Spawned, ChromeError> {
+    let (their_commands, commands) = pipe()?;
+    let (answers, their_answers) = pipe()?;
+    // Without the right to a larger one the usual 64 KiB do.
+    let _ = fcntl_setpipe_size(&answers, PIPE_SIZE);
+    let mut command = program(executable, directory.cgroup());
+    command
+        .args(command_line(options, around))
+        .env_clear()
+        .env("HOME", directory.home())
+        .envs(environment(options))
+        .env("TMPDIR", directory.temp_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .fd_mappings(vec![
+            FdMapping { parent_fd: their_commands, child_fd: 3 },
+            FdMapping { parent_fd: their_answers, child_fd: 4 },
+        ])
+        .expect("the two numbers differ");
+    let mut child = command
+        .spawn()
+        .map_err(|source| ChromeError::Spawn { executable: executable.to_owned(), source })?;
+    // It holds their ends of the pipes, which must close with the child.
+    drop(command);
+
+    match watch_over(&mut child, directory) {
+        Ok((process, leader, pidfd, stderr)) => {
+            Ok(Spawned { process, leader, pidfd, stderr, commands, answers })
+        }
+        Err(error) => {
+            // Not waited for yet, so the id is still its own.
+            if let Some(leader) = Pid::from_raw(child.id().cast_signed()) {
+                let _ = kill_process_group(leader, Signal::KILL);
+            }
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Returns the command that runs Chromium, in a control group from its first instruction if it has one:
+/// what it forks before it is put there would stay outside.
+fn program(executable: &Path, cgroup: Option<&Cgroup>) -> Command {
+    let Some(cgroup) = cgroup else { return Command::new(executable) };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(cgroup.door()).arg(executable);
+    command
+}
+
+fn watch_over(
+    child: &mut Child,
+    directory: &BrowserDir,
+) -> Result<(ProcessId, Pid, OwnedFd, ChildStderr), ChromeError> {
+    let leader = Pid::from_raw(child.id().cast_signed()).expect("a child's id is positive");
+    let pidfd = pidfd_open(leader, PidfdFlags::empty())
+        .map_err(|error| ChromeError::system("watch a process")(error.into()))?;
+    let process = ProcessId::of(child.id())
+        .ok_or(io::ErrorKind::NotFound)
+        .map_err(|kind| ChromeError::system("read /proc")(kind.into()))?;
+    directory.record(process)?;
+    prefer_to_the_pool(child.id());
+    let stderr = child.stderr.take().expect("stderr is piped");
+    ioctl_fionbio(&stderr, true)
+        .map_err(|error| ChromeError::system("read without blocking")(error.into()))?;
+    Ok((process, leader, pidfd, stderr))
+}
+
+/// Makes the kernel end a browser before the pool where memory runs out: one costs its leases, the
+/// other all.
+fn prefer_to_the_pool(pid: u32) {
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    let own: i32 = own.trim().parse().unwrap_or(0);
+    let score = (own.max(0) + DISPENSABLE).min(MOST_DISPENSABLE);
+    // It may have ended already. Chromium itself makes its renderers more dispensable still.
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), ChromeError> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| ChromeError::system("make a pipe")(error.into()))
+}
+
+fn environment(options: &LaunchOptions) -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| {
+        let Some(name) = name.to_str() else { return false };
+        ENVIRONMENT.contains(&name)
+            || name.starts_with("LC_")
+            || (!options.headless && DISPLAY.contains(&name))
+            || options.env.iter().any(|allowed| allowed == name)
+    })
+}
+
+fn has_display() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
+}
+
+/// Returns `true` if shared memory had better be among the temporary files: /dev/shm is too small, is not
+/// there, or cannot be written.
+fn small_shm() -> bool {
+    let enough = |shm: StatVfs| shm.f_bavail.saturating_mul(shm.f_frsize) >= ENOUGH_SHM;
+    let writable = || access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    !(rustix::fs::statvfs("/dev/shm").is_ok_and(enough) && writable())
+}
 
 /// Maximum time the tree may take to die of SIGKILL before it is left to the sweep of the next start.
 const DEATH: Duration = Duration::from_secs(10);
