@@ -11,8 +11,8 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::session_id::SessionId;
-use super::suffix::OWN_IDS_FROM;
+use super::framing::OWN_IDS_FROM;
+use super::target::SessionId;
 
 /// One command of a client.
 #[derive(Debug)]

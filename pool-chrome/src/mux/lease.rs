@@ -5,12 +5,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Link};
-use super::gate::Expected;
+use super::budget::Expected;
+use super::connection::Connection;
+use super::link::Link;
 use super::multiplexer::Multiplexer;
 use super::state::{LeaseId, Remains};
 use super::target::Id;
-use super::{EndReason, HolderCommands, LeaseKind, LeaseTerms};
+use super::{EndReason, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms};
 use crate::cdp::CdpError;
 
 /// Maximum time the things of a lease may take to go.
@@ -47,12 +48,44 @@ pub struct LeaseTarget {
     pub url: String,
 }
 
+impl Multiplexer {
+    /// Opens a lease: a default context and, if wanted, a page made ahead.
+    ///
+    /// # Errors
+    ///
+    /// [`CdpError::Unsuited`] for a shared lease in a Chromium that does not behave as virtual
+    /// browsers need it; else whatever went wrong with the commands.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing of the lease stays.
+    pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
+        let (kind, warm_page) = (options.kind, options.warm_page);
+        let (id, over) = self.hub().update(|state| state.new_lease(options));
+        let lease = MuxLease::new(self.clone(), id, over);
+        let base = self.browser_session(id).await?;
+        let (made, spare) = tokio::join!(
+            self.hub().ask(|state, reply| state.make_default_context(id, base, reply)),
+            self.browser_session(id),
+        );
+        made??;
+        let spare = spare?;
+        self.hub().update(|state| match state.leases.get_mut(&id) {
+            Some(lease) => lease.spare = Some(spare),
+            None => state.detach_own(spare),
+        });
+        if warm_page {
+            lease.warm_up().await?;
+        }
+        if kind == LeaseKind::Shared {
+            self.check_suited()?;
+        }
+        Ok(lease)
+    }
+}
+
 impl MuxLease {
-    pub(super) fn new(
-        mux: Multiplexer,
-        id: LeaseId,
-        over: watch::Receiver<Option<EndReason>>,
-    ) -> Self {
+    fn new(mux: Multiplexer, id: LeaseId, over: watch::Receiver<Option<EndReason>>) -> Self {
         Self { mux, id, over, remains: OnceLock::new() }
     }
 
@@ -63,7 +96,7 @@ impl MuxLease {
     ///
     /// Whatever kept the first page from being made, if it was not made ahead.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
-        if self.mux.shared().update(|state| state.begin_lease(self.id, terms)) {
+        if self.mux.hub().update(|state| state.begin_lease(self.id, terms)) {
             self.warm_up().await?;
         }
         Ok(())
@@ -107,18 +140,18 @@ impl MuxLease {
     ) -> Result<Connection, CdpError> {
         const METHOD: &str = "Target.createTarget";
         let connection = self.open(commands).await?;
-        let (shared, id) = (self.mux.shared(), connection.id());
-        let first = page.map(Into::into).or_else(|| shared.look(|state| state.first_page(id)));
+        let (hub, id) = (self.mux.hub(), connection.id());
+        let first = page.map(Into::into).or_else(|| hub.look(|state| state.first_page(id)));
         let page: Id = match first {
             Some(page) => page,
             None => {
-                let made = shared.ask(|state, reply| state.make_page(id, reply)).await??;
+                let made = hub.ask(|state, reply| state.make_page(id, reply)).await??;
                 let made: serde_json::Value = serde_json::from_str(made.get()).unwrap_or_default();
                 let made = made["targetId"].as_str();
                 made.ok_or_else(|| CdpError::unexpected(METHOD, "no targetId"))?.into()
             }
         };
-        shared.ask(|state, reply| state.bind_page(id, &page, reply)).await??;
+        hub.ask(|state, reply| state.bind_page(id, &page, reply)).await??;
         Ok(connection)
     }
 
@@ -126,7 +159,7 @@ impl MuxLease {
         &self,
         commands: Option<Arc<dyn HolderCommands>>,
     ) -> Result<Connection, CdpError> {
-        let shared = self.mux.shared();
+        let hub = self.mux.hub();
         if let Some(reason) = self.end_reason() {
             return Err(CdpError::Ended(reason));
         }
@@ -136,17 +169,17 @@ impl MuxLease {
             Some((lease.spare.take(), Expected::new(&state.gate)))
         };
         let over = || CdpError::Ended(self.end_reason().unwrap_or(EndReason::Released));
-        let (spare, _expected) = shared.update(lease).ok_or_else(over)?;
+        let (spare, _expected) = hub.update(lease).ok_or_else(over)?;
         let root = match spare {
             Some(spare) => spare,
             None => self.mux.browser_session(self.id).await?,
         };
-        let opened = shared.update(|state| {
+        let opened = hub.update(|state| {
             let link = Link::new(&state.gate, &state.budget);
             Some((state.open_connection(self.id, root, Arc::clone(&link), commands)?, link))
         });
         let (id, link) = opened.ok_or_else(over)?;
-        Ok(Connection::new(Arc::clone(shared), id, link))
+        Ok(Connection::new(Arc::clone(hub), id, link))
     }
 
     /// Makes the warm page, if there is none and no client has used the lease yet.
@@ -155,7 +188,7 @@ impl MuxLease {
     ///
     /// Whatever kept the page from being made.
     pub async fn warm_up(&self) -> Result<(), CdpError> {
-        self.mux.shared().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
+        self.mux.hub().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
     }
 
     /// Asks the warm page whether it is there, if there is one. It changes nothing of it: even a
@@ -163,7 +196,7 @@ impl MuxLease {
     pub(crate) async fn probe_warm_page(&self) -> Result<(), CdpError> {
         let warm = self
             .mux
-            .shared()
+            .hub()
             .look(|state| state.leases.get(&self.id).and_then(|lease| lease.warm.session()));
         let Some(session) = warm else { return Ok(()) };
         let params = json!({ "expression": "6*7" });
@@ -223,7 +256,7 @@ impl MuxLease {
         if let Some(context) = contexts.iter().find(is_its) {
             return Some(format!("the context {context}"));
         }
-        let targets = self.mux.shared().look(|state| state.left_of(remains));
+        let targets = self.mux.hub().look(|state| state.left_of(remains));
         targets.first().map(|target| format!("the target {target}"))
     }
 
@@ -234,7 +267,7 @@ impl MuxLease {
     /// neither resumed nor closed. One that runs goes with its context, whatever it does, before
     /// it is answered that the context is gone. So what does not answer is nothing but its entry.
     async fn forget_ghosts(&self, contexts: &[String]) {
-        let workers = self.mux.shared().look(|state| state.workers_outside(contexts));
+        let workers = self.mux.hub().look(|state| state.workers_outside(contexts));
         let looks = workers.into_iter().map(async |worker| {
             let look = async {
                 let session = self.mux.attach(&worker).await?;
@@ -245,7 +278,7 @@ impl MuxLease {
             };
             if tokio::time::timeout(GHOST, look).await.is_err() {
                 tracing::debug!(%worker, "a worker that never began is left in a list");
-                self.mux.shared().update(|state| state.forget_ghost(&worker));
+                self.mux.hub().update(|state| state.forget_ghost(&worker));
             }
         });
         futures_util::future::join_all(looks).await;
@@ -254,7 +287,7 @@ impl MuxLease {
     /// Closes the lease, unless it is. What the first call has found is what must be gone.
     fn close(&self, reason: EndReason) -> &Remains {
         self.remains.get_or_init(|| {
-            self.mux.shared().update(|state| {
+            self.mux.hub().update(|state| {
                 let remains = state.close_lease(self.id, reason);
                 state.dispose(&remains);
                 remains
@@ -302,30 +335,26 @@ impl MuxLease {
     /// not be used for another one.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
-        self.mux
-            .shared()
-            .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
+        self.mux.hub().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
     }
 
     /// Returns `true` if one of the lease's renderers has died.
     #[must_use]
     pub fn has_crashed_page(&self) -> bool {
-        self.mux
-            .shared()
-            .look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
+        self.mux.hub().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
     }
 
     /// Returns `true` if it has something to do for its clients: a command that is not answered, or a
     /// download that has not ended. Then a client that is silent waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.mux.shared().look(|state| state.is_busy(self.id))
+        self.mux.hub().look(|state| state.is_busy(self.id))
     }
 
     /// Returns what the lease has open, for an overview. Nothing of it is disturbed.
     #[must_use]
     pub fn targets(&self) -> Vec<LeaseTarget> {
-        self.mux.shared().look(|state| {
+        self.mux.hub().look(|state| {
             state
                 .targets
                 .values()
@@ -347,8 +376,8 @@ impl MuxLease {
         &self.mux
     }
 
-    fn options<T>(&self, look: impl FnOnce(&super::LeaseOptions) -> T) -> Option<T> {
-        self.mux.shared().look(|state| state.leases.get(&self.id).map(|lease| look(&lease.options)))
+    fn options<T>(&self, look: impl FnOnce(&LeaseOptions) -> T) -> Option<T> {
+        self.mux.hub().look(|state| state.leases.get(&self.id).map(|lease| look(&lease.options)))
     }
 }
 

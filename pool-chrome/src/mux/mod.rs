@@ -28,46 +28,37 @@
 mod address;
 mod assumptions;
 mod budget;
-mod client_proxies;
 mod connection;
-mod departures;
-#[cfg(test)]
-mod differential;
 mod end;
 mod envelope;
-mod filter;
 mod framing;
-mod gate;
-mod holder;
-#[cfg(test)]
-mod judged;
+mod hub;
 mod lease;
 mod lease_options;
+mod link;
 mod multiplexer;
-mod outbox;
 mod parameters;
-mod paths;
-mod pipe;
 mod rules;
-mod session_id;
 mod state;
-mod suffix;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use budget::Budget;
-pub use client_proxies::ClientProxies;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
-pub use holder::{FileUse, HolderCommands};
 pub use lease::{LeaseTarget, MuxLease};
-pub use lease_options::{DefaultContext, LeaseKind, LeaseOptions, LeaseTerms};
-pub use multiplexer::{Census, Multiplexer};
-pub use session_id::SessionId;
+pub use lease_options::{
+    ClientProxies, DefaultContext, FileUse, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms,
+};
+pub use multiplexer::Multiplexer;
+pub use state::Census;
+pub use target::SessionId;
 
 /// The parts that are fuzzed.
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing {
     pub(crate) use super::envelope::{parse, write};
+    pub(crate) use super::framing::{session_of, with_session_last, without_session};
     pub(crate) use super::state::stage::Stage;
-    pub(crate) use super::suffix::{session_of, with_session_last, without_session};
 }

@@ -1,20 +1,22 @@
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
+use super::EndReason;
 use super::budget::Budget;
-use super::lease::MuxLease;
-use super::outbox::LargeFrame;
-use super::pipe::{read_frames, write_frames};
-use super::session_id::SessionId;
-use super::state::{LeaseId, Reply, State};
-use super::target::Id;
-use super::{EndReason, LeaseKind, LeaseOptions, departures};
+use super::framing::{FrameReader, Taken};
+use super::hub::Hub;
+use super::state::{Census, Departure, LeaseId, State};
+use super::target::{Id, SessionId};
 use crate::cdp::CdpError;
 
 /// Many clients over the one pipe of a Chromium. Clones share it.
@@ -24,54 +26,13 @@ use crate::cdp::CdpError;
 /// closed, at which Chromium exits by itself.
 #[derive(Clone, Debug)]
 pub struct Multiplexer {
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     /// Dropped with the last handle: ends the writer, which closes the pipe.
     _alive: Arc<Alive>,
 }
 
-/// Number of things a [`Multiplexer`] holds, for metrics and to find leaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Census {
-    /// Leases that have not ended.
-    pub leases: usize,
-    /// Connections of clients.
-    pub connections: usize,
-    /// Browser contexts of leases.
-    pub contexts: usize,
-    /// Targets of all kinds, the browser's own included.
-    pub targets: usize,
-    /// Sessions, our own included.
-    pub sessions: usize,
-    /// Commands of our own that are not answered yet.
-    pub pending: usize,
-}
-
-/// State shared by the handles and the two tasks.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// There is something to write.
-    wake: Notify,
-    /// When Chromium was last heard.
-    heard: Mutex<Instant>,
-    /// When Chromium last took something that had to wait for it.
-    took: Mutex<Instant>,
-    /// Asked when the pipe closes.
-    out_of_memory: OnceLock<OutOfMemory>,
-}
-
-/// Tells whether the kernel has ended a Chromium for want of memory.
-struct OutOfMemory(Box<dyn Fn() -> bool + Send + Sync>);
-
-impl fmt::Debug for OutOfMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OutOfMemory")
-    }
-}
-
-#[derive(Debug)]
-struct Alive(Arc<Shared>);
+struct Alive(Arc<Hub>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
@@ -103,21 +64,14 @@ impl Multiplexer {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let mut state = State::new(budget);
-        let pages = state.departing();
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            wake: Notify::new(),
-            heard: Mutex::new(Instant::now()),
-            took: Mutex::new(Instant::now()),
-            out_of_memory: OnceLock::new(),
-        });
-        let mux = Self { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) };
+        let hub = Arc::new(Hub::new(budget));
+        let pages = hub.update(State::departing);
+        let mux = Self { hub: hub.clone(), _alive: Arc::new(Alive(hub.clone())) };
         if let Some(pages) = pages {
-            tokio::spawn(departures::send_off(Arc::downgrade(&shared), pages));
+            tokio::spawn(send_off(Arc::downgrade(&hub), pages));
         }
-        tokio::spawn(write_frames(shared.clone(), writer));
-        tokio::spawn(read_frames(shared, reader));
+        tokio::spawn(write_frames(hub.clone(), writer));
+        tokio::spawn(read_frames(hub, reader));
         mux.take_control().await?;
         Ok(mux)
     }
@@ -137,42 +91,8 @@ impl Multiplexer {
         attached?;
         told?;
         let real: Option<Id> = contexts?.default_browser_context_id.map(Into::into);
-        self.shared.update(|state| state.real_context = real);
+        self.hub.update(|state| state.real_context = real);
         Ok(())
-    }
-
-    /// Opens a lease: a default context and, if wanted, a page made ahead.
-    ///
-    /// # Errors
-    ///
-    /// [`CdpError::Unsuited`] for a shared lease in a Chromium that does not behave as virtual
-    /// browsers need it; else whatever went wrong with the commands.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before it is ready, nothing of the lease stays.
-    pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
-        let (kind, warm_page) = (options.kind, options.warm_page);
-        let (id, over) = self.shared.update(|state| state.new_lease(options));
-        let lease = MuxLease::new(self.clone(), id, over);
-        let base = self.browser_session(id).await?;
-        let (made, spare) = tokio::join!(
-            self.shared.ask(|state, reply| state.make_default_context(id, base, reply)),
-            self.browser_session(id),
-        );
-        made??;
-        let spare = spare?;
-        self.shared.update(|state| match state.leases.get_mut(&id) {
-            Some(lease) => lease.spare = Some(spare),
-            None => state.detach_own(spare),
-        });
-        if warm_page {
-            lease.warm_up().await?;
-        }
-        if kind == LeaseKind::Shared {
-            self.check_suited()?;
-        }
-        Ok(lease)
     }
 
     /// Returns `true` if this Chromium behaves as virtual browsers need it, as far as it has shown it. The
@@ -182,13 +102,13 @@ impl Multiplexer {
     ///
     /// [`CdpError::Unsuited`], saying what is different.
     pub fn check_suited(&self) -> Result<(), CdpError> {
-        self.shared.look(|state| state.assumptions.check())
+        self.hub.look(|state| state.assumptions.check())
     }
 
     /// Returns `true` if [`check_suited`](Self::check_suited) rests on a page that was really made.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.shared.look(|state| state.assumptions.is_proven())
+        self.hub.look(|state| state.assumptions.is_proven())
     }
 
     /// Sends a command of our own, on the root session or on a session of ours, and awaits its
@@ -203,7 +123,7 @@ impl Multiplexer {
         method: &str,
         params: &Value,
     ) -> Result<Value, CdpError> {
-        self.shared.call(session, method, params).await
+        self.hub.call(session, method, params).await
     }
 
     /// Attaches to a target beside whoever else is attached, for a look at it.
@@ -212,12 +132,12 @@ impl Multiplexer {
     ///
     /// As [`call`](Self::call); a target that is gone is refused.
     pub async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
-        self.shared.attach(target).await
+        self.hub.attach(target).await
     }
 
     /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
     pub fn detach(&self, session: SessionId) {
-        self.shared.update(|state| state.detach_own(session));
+        self.hub.update(|state| state.detach_own(session));
     }
 
     /// Makes a context for pages of our own, behind a proxy or where the Chromium's own requests
@@ -232,19 +152,19 @@ impl Multiplexer {
         let made = self.call(None, METHOD, &params).await?;
         let context = made["browserContextId"].as_str();
         let context = context.ok_or_else(|| CdpError::unexpected(METHOD, "no browserContextId"))?;
-        self.shared.update(|state| state.adopt_context(context));
+        self.hub.update(|state| state.adopt_context(context));
         Ok(context.to_owned())
     }
 
     /// Disposes a context of our own, without waiting.
     pub(crate) fn dispose_context(&self, context: &str) {
-        self.shared.update(|state| state.dispose_context_now(context));
+        self.hub.update(|state| state.dispose_context_now(context));
     }
 
     /// Returns `true` if a lease has clients: connected now, or expected back.
     #[must_use]
     pub fn has_clients(&self) -> bool {
-        self.shared.look(State::has_clients)
+        self.hub.look(State::has_clients)
     }
 
     /// The contexts that Chromium has at this moment, but for its real default one.
@@ -266,43 +186,42 @@ impl Multiplexer {
     /// Returns how much the registry holds.
     #[must_use]
     pub fn census(&self) -> Census {
-        self.shared.look(State::census)
+        self.hub.look(State::census)
     }
 
     /// When Chromium was last heard: any message counts.
     #[must_use]
     pub fn last_heard(&self) -> Instant {
-        *self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hub.last_heard()
     }
 
     /// When bytes last moved: Chromium said something, or took what had to wait for it.
     #[must_use]
     pub fn last_moved(&self) -> Instant {
-        let took = *self.shared.took.lock().unwrap_or_else(PoisonError::into_inner);
-        took.max(self.last_heard())
+        self.hub.last_took().max(self.last_heard())
     }
 
     /// Returns `true` if Chromium is not listened to, since no client of its exclusive lease takes what it
     /// says. Its silence then says nothing.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
-        self.shared.look(|state| state.gate.is_shut())
+        self.hub.look(|state| state.gate.is_shut())
     }
 
     /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want of
     /// memory. Only the first call counts; without one it has [crashed](EndReason::Crashed).
     pub fn ask_at_death(&self, is_out_of_memory: impl Fn() -> bool + Send + Sync + 'static) {
-        let _ = self.shared.out_of_memory.set(OutOfMemory(Box::new(is_out_of_memory)));
+        self.hub.ask_at_death(is_out_of_memory);
     }
 
     /// Ends all leases and connections, for a Chromium that is about to be killed or closed.
     pub fn end(&self, reason: EndReason) {
-        self.shared.update(|state| state.end_all(reason));
+        self.hub.update(|state| state.end_all(reason));
     }
 
     /// Waits until the Chromium is gone, and says why.
     pub async fn ended(&self) -> EndReason {
-        let mut ended = self.shared.look(|state| state.ended.subscribe());
+        let mut ended = self.hub.look(|state| state.ended.subscribe());
         let reason = ended.wait_for(Option::is_some).await.map(|reason| *reason);
         reason.ok().flatten().unwrap_or(EndReason::Closed)
     }
@@ -310,15 +229,15 @@ impl Multiplexer {
     /// Returns why the Chromium is gone, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.shared.look(State::end_reason)
+        self.hub.look(State::end_reason)
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     pub(super) async fn browser_session(&self, lease: LeaseId) -> Result<SessionId, CdpError> {
-        self.shared.ask(|state, reply| state.make_browser_session(lease, reply)).await?
+        self.hub.ask(|state, reply| state.make_browser_session(lease, reply)).await?
     }
 }
 
@@ -330,110 +249,193 @@ struct Contexts {
     default_browser_context_id: Option<String>,
 }
 
-impl Shared {
-    /// Returns why Chromium has closed the pipe.
-    pub(super) fn cause_of_death(&self) -> EndReason {
-        match self.out_of_memory.get() {
-            Some(OutOfMemory(is_so)) if is_so() => EndReason::OutOfMemory,
-            _ => EndReason::Crashed,
-        }
-    }
+/// Bytes written to Chromium at once. Commands of our own wait for this much at most, and
+/// for one large frame.
+const BATCH: usize = 64 * 1024;
 
-    /// Looks at the state.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock())
-    }
-
-    /// Changes the state, and wakes the writer if there is something to write by now.
-    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.lock();
-        let result = change(&mut state);
-        let write = !state.outbox.is_empty() || state.end_reason().is_some();
-        drop(state);
-        if write {
-            self.wake.notify_one();
-        }
-        result
-    }
-
-    /// Sends something whose answer comes by a channel, and awaits that.
-    pub(crate) async fn ask<T>(
-        &self,
-        send: impl FnOnce(&mut State, oneshot::Sender<T>),
-    ) -> Result<T, CdpError> {
-        let (reply, answer) = oneshot::channel();
-        let gone = self.update(|state| {
-            let gone = state.end_reason();
-            if gone.is_none() {
-                send(state, reply);
+/// Takes what Chromium writes until it ends. One lock for all frames of one read.
+async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
+    let (mut ended, gate, budget) =
+        hub.look(|state| (state.ended.subscribe(), Arc::clone(&state.gate), state.budget.clone()));
+    let mut frames = FrameReader::new(reader, &budget);
+    loop {
+        if gate.is_shut() {
+            tracing::debug!("the clients of a browser take nothing: it is held back");
+            tokio::select! {
+                () = gate.opened() => {}
+                () = over(&mut ended) => return,
             }
-            gone
+            // It was not listened to, so its silence says nothing.
+            hub.hear();
+        }
+        tokio::select! {
+            filled = frames.fill() => match filled {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the pipe from Chromium broke");
+                    break;
+                }
+            },
+            () = over(&mut ended) => return,
+        }
+        hub.hear();
+        let mut next = frames.next_frame();
+        if next.is_none() {
+            continue;
+        }
+        hub.update(|state| {
+            while let Some(taken) = next {
+                match taken {
+                    Taken::Frame(frame) => state.browser_message(frame),
+                    Taken::End(end) => state.lost_message(&end),
+                }
+                next = frames.next_frame();
+            }
         });
-        if let Some(reason) = gone {
-            return Err(CdpError::Ended(reason));
+    }
+    let reason = hub.cause_of_death();
+    hub.update(|state| state.end_all(reason));
+}
+
+async fn over(ended: &mut watch::Receiver<Option<EndReason>>) {
+    // An error means that the state is gone, and with it everybody who could ask.
+    let _ = ended.wait_for(Option::is_some).await;
+}
+
+/// Writes bytes, and notes when some were taken that had to wait: what fits into the pipe goes
+/// there whether anybody reads or not.
+async fn write<W: AsyncWrite + Unpin>(
+    hub: &Hub,
+    writer: &mut W,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let mut waited = false;
+        let written = poll_fn(|cx| {
+            let written = Pin::new(&mut *writer).poll_write(cx, bytes);
+            waited |= written.is_pending();
+            written
+        });
+        let written = written.await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
         }
-        answer.await.map_err(|_| {
-            CdpError::Ended(self.look(State::end_reason).unwrap_or(EndReason::Released))
-        })
-    }
-
-    /// See [`Multiplexer::call`].
-    pub(super) async fn call(
-        &self,
-        session: Option<SessionId>,
-        method: &str,
-        params: &Value,
-    ) -> Result<Value, CdpError> {
-        let send =
-            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
-        let result = self.ask(send).await??;
-        serde_json::from_str(result.get())
-            .map_err(|error| CdpError::unexpected(method, error.to_string()))
-    }
-
-    /// See [`Multiplexer::attach`].
-    pub(super) async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
-        const METHOD: &str = "Target.attachToTarget";
-        self.update(|state| state.expect_attach(target));
-        let params = json!({ "targetId": target, "flatten": true });
-        let result = self.call(None, METHOD, &params).await;
-        // One that succeeded was told of before it was answered.
-        if result.is_err() {
-            self.update(|state| state.forget_attach(target));
+        if waited {
+            hub.take_notice();
         }
-        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
-        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
+        bytes = &bytes[written..];
     }
+    Ok(())
+}
 
-    /// Chromium has said something.
-    pub(super) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+/// Writes what is queued until the end, then closes the pipe.
+async fn write_frames<W: AsyncWrite + Unpin>(hub: Arc<Hub>, mut writer: W) {
+    let mut ended = hub.look(|state| state.ended.subscribe());
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let (large, is_over) = hub.take_batch(&mut batch, BATCH);
+        if is_over {
+            break;
+        }
+        if batch.is_empty() && large.is_none() {
+            hub.work().await;
+            continue;
+        }
+        let parts = large.as_ref().map_or([&[][..]; 3], |large| large.parts());
+        let write = async {
+            write(&hub, &mut writer, &batch).await?;
+            for part in parts {
+                write(&hub, &mut writer, part).await?;
+            }
+            writer.flush().await
+        };
+        // A Chromium that hangs does not read.
+        let written: io::Result<()> = tokio::select! {
+            written = write => written,
+            () = over(&mut ended) => Ok(()),
+        };
+        if let Err(error) = written {
+            // The reader sees the end of the stream as well, after what Chromium said last.
+            tracing::debug!(%error, "the pipe to Chromium broke");
+            break;
+        }
+        batch.clear();
+        // What came together once must not keep its memory for ever.
+        batch.shrink_to(BATCH);
     }
+    let _ = writer.shutdown().await;
+}
 
-    /// Chromium has taken something that had to wait for it.
-    pub(super) fn take_notice(&self) {
-        *self.took.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
+/// Pause between two looks at whether a page may go.
+const LOOK: Duration = Duration::from_millis(10);
 
-    /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
-    /// Whether the end has come.
-    pub(super) fn take_batch(
-        &self,
-        batch: &mut Vec<u8>,
-        limit: usize,
-    ) -> (Option<LargeFrame>, bool) {
-        let mut state = self.lock();
-        let large = state.outbox.take(batch, limit);
-        (large, state.end_reason().is_some())
-    }
+/// After so many looks without a further command its client is taken to have had its say.
+const SAID: u32 = 3;
 
-    /// Waits until there is something to write, or the end has come.
-    pub(super) async fn work(&self) {
-        self.wake.notified().await;
-    }
+/// The same for a client that has sent none.
+const SILENT: u32 = 20;
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole after every method; one that panicked has left a message undone.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// The page goes after so many looks at the latest.
+const LONGEST: u32 = 100;
+
+/// Attempts to make the history forget the empty page, which it refuses while the page moves: for
+/// five seconds, since on a busy machine the address is answered long before it is shown.
+const RESETS: usize = 500;
+
+/// Sends pages to their addresses, each in its own time. Ends with the multiplexer's state.
+async fn send_off(hub: Weak<Hub>, mut departing: UnboundedReceiver<Id>) {
+    while let Some(page) = departing.recv().await {
+        let Some(hub) = hub.upgrade() else { return };
+        tokio::spawn(async move {
+            // A page that is gone by now goes nowhere.
+            let Ok(session) = hub.attach(&page).await else { return };
+            let _ = send(&hub, &page, session).await;
+            hub.update(|state| {
+                state.departures.remove(&page);
+                state.detach_own(session);
+            });
+        });
     }
+}
+
+async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> {
+    let commands = || {
+        let commands = |departure: &Departure| departure.commands;
+        hub.look(|state| state.departures.get(page).map(commands))
+    };
+    let nothing = json!({ "expression": "0" });
+    let (mut seen, mut quiet) = (0, 0);
+    for _ in 0..LONGEST {
+        // Once it is answered, even with an error, so is what the client has sent before.
+        let _ = hub.call(Some(session), "Runtime.evaluate", &nothing).await;
+        sleep(LOOK).await;
+        let Some(now) = commands() else { return Ok(()) };
+        quiet = if now == seen { quiet + 1 } else { 0 };
+        seen = now;
+        if quiet >= if seen > 0 { SAID } else { SILENT } {
+            break;
+        }
+    }
+    let tree = hub.call(Some(session), "Page.getFrameTree", &json!({})).await?;
+    let loader = tree["frameTree"]["frame"]["loaderId"].as_str().unwrap_or_default();
+    let address = hub.update(|state| {
+        let departure = state.departures.get_mut(page)?;
+        departure.loader = Some(loader.to_owned());
+        departure.address.take()
+    });
+    let Some(address) = address else { return Ok(()) };
+    let went = hub.call(Some(session), "Page.navigate", &json!({ "url": address })).await?;
+    // So answers Chromium where there is nothing to show: a download, or a 204.
+    let stays = went["errorText"] == "net::ERR_ABORTED";
+    hub.update(|state| state.departed(page, stays));
+    for _ in 0..RESETS {
+        // As if it had been made with the address.
+        let reset = hub.call(Some(session), "Page.resetNavigationHistory", &json!({})).await;
+        if reset.is_ok() {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
 }

@@ -4,15 +4,15 @@
 //! one compositor and one network service. A window of ten million pixels, or a buffer of two
 //! gigabytes, is everybody's. What a row bounds was seen to hurt a neighbour, or would in a Chromium
 //! that does not check it; the rest of the protocol's parameters stand with the reason why they are
-//! harmless in `judged.rs`, whose test fails for a parameter that is in neither table.
+//! harmless in `tests.rs`, whose test fails for a parameter that is in neither table.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// Judgement of a parameter.
+/// Bound of a parameter.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Judgement {
+pub(crate) enum Bound {
     /// A number, from here to there.
     Number(f64, f64),
     /// Not more characters than this.
@@ -23,7 +23,7 @@ pub(crate) enum Judgement {
     Address,
 }
 
-use Judgement::*;
+use Bound::*;
 
 /// A parameter of one command.
 #[derive(Clone, Copy, Debug)]
@@ -31,32 +31,32 @@ pub(crate) struct Parameter {
     pub(crate) method: &'static str,
     /// Its name, with dots where it is inside of others.
     pub(crate) path: &'static str,
-    pub(crate) judgement: Judgement,
+    pub(crate) bound: Bound,
 }
 
-const fn parameter(method: &'static str, path: &'static str, judgement: Judgement) -> Parameter {
-    Parameter { method, path, judgement }
+const fn parameter(method: &'static str, path: &'static str, bound: Bound) -> Parameter {
+    Parameter { method, path, bound }
 }
 
 /// A side of a window, in pixels: 8,192 of both are slow, but no end.
-const WINDOW: Judgement = Number(0.0, 8_192.0);
+const WINDOW: Bound = Number(0.0, 8_192.0);
 /// A place on the display.
-const PLACE: Judgement = Number(-32_768.0, 32_768.0);
+const PLACE: Bound = Number(-32_768.0, 32_768.0);
 /// Other states are about the display, which a shared lease does not have to itself.
-const STATE: Judgement = Word(&["normal", "minimized"]);
+const STATE: Bound = Word(&["normal", "minimized"]);
 /// A side of a viewport or of a part of a page. [`AREAS`] bounds their product.
-const SIDE: Judgement = Number(0.0, 1_000_000.0);
-const POINT: Judgement = Number(-1_000_000.0, 1_000_000.0);
-const SCALE: Judgement = Number(0.0, 1_000.0);
-const QUALITY: Judgement = Number(0.0, 100.0);
+const SIDE: Bound = Number(0.0, 1_000_000.0);
+const POINT: Bound = Number(-1_000_000.0, 1_000_000.0);
+const SCALE: Bound = Number(0.0, 1_000.0);
+const QUALITY: Bound = Number(0.0, 100.0);
 /// Inches of paper. Smaller sheets make thousands of pages of a page.
-const PAPER: Judgement = Number(0.1, 200.0);
-const MARGIN: Judgement = Number(0.0, 200.0);
+const PAPER: Bound = Number(0.1, 200.0);
+const MARGIN: Bound = Number(0.0, 200.0);
 /// Bytes that are kept for a session.
-const BUFFER: Judgement = Number(-1.0, 268_435_456.0);
-const COUNT: Judgement = Number(0.0, 1_000_000.0);
+const BUFFER: Bound = Number(-1.0, 268_435_456.0);
+const COUNT: Bound = Number(0.0, 1_000_000.0);
 /// A place in a text.
-const TEXT: Judgement = Number(0.0, 1_000_000_000.0);
+const TEXT: Bound = Number(0.0, 1_000_000_000.0);
 
 #[rustfmt::skip]
 pub(crate) static PARAMETERS: &[Parameter] = &[
@@ -278,9 +278,9 @@ pub(crate) fn judge(
     screen: Screen,
     allows: impl Fn(&str) -> bool,
 ) -> Result<f64, OutOfBounds> {
-    for Parameter { path, judgement, .. } in PARAMETERS.iter().filter(|row| row.method == method) {
+    for Parameter { path, bound, .. } in PARAMETERS.iter().filter(|row| row.method == method) {
         let Some(value) = at(params, path) else { continue };
-        match (judgement, value) {
+        match (bound, value) {
             (_, Value::Null) => {}
             (Number(least, most), Value::Number(number)) => {
                 let within = number.as_f64().is_some_and(|it| (*least..=*most).contains(&it));

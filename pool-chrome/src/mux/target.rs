@@ -1,9 +1,8 @@
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use super::session_id::SessionId;
 
 /// The id of a target, a context or a download.
 pub(crate) type Id = Arc<str>;
@@ -150,4 +149,115 @@ pub(crate) struct Message<'a> {
     /// Only there if it was not the last member.
     #[serde(default, rename = "sessionId")]
     pub(crate) session: Option<&'a str>,
+}
+
+/// The id of a CDP session: 32 hexadecimal digits in capitals, as Chromium makes them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId([u8; Self::LEN]);
+
+impl SessionId {
+    /// Characters in an id.
+    pub(crate) const LEN: usize = 32;
+
+    /// Reads an id; `None` if it is not one that Chromium could have made.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::from_bytes(text.as_bytes())
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let digits: [u8; Self::LEN] = bytes.try_into().ok()?;
+        let is_hex = |byte: &u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(byte);
+        digits.iter().all(is_hex).then_some(Self(digits))
+    }
+
+    /// An id of our own, for sessions that only the multiplexer knows.
+    pub(crate) fn invent() -> Self {
+        let text = format!("{:032X}", fastrand::u128(..));
+        Self::parse(&text).expect("32 hexadecimal digits in capitals")
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// Which types of targets a client wants to see, as `Target.TargetFilter` has it: the first entry
+/// that matches decides, and what matches none is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct TargetFilter(Vec<Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Entry {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    exclude: bool,
+}
+
+impl TargetFilter {
+    /// Returns `true` if targets of this type are wanted.
+    pub(crate) fn wants(&self, kind: &str) -> bool {
+        let matches = |entry: &&Entry| entry.kind.as_deref().is_none_or(|wanted| wanted == kind);
+        self.0.iter().find(matches).is_some_and(|entry| !entry.exclude)
+    }
+
+    /// Returns `true` if pages are wanted as children of their tabs, which is how Puppeteer asks for them.
+    pub(crate) fn wants_tabs(&self) -> bool {
+        self.wants("tab") && !self.wants("page")
+    }
+}
+
+/// Chromium's own default: everything but browsers and tabs.
+impl Default for TargetFilter {
+    fn default() -> Self {
+        let without = |kind: &str| Entry { kind: Some(kind.to_owned()), exclude: true };
+        Self(vec![without("browser"), without("tab"), Entry { kind: None, exclude: false }])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(json: &str) -> TargetFilter {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_decides() {
+        let puppeteer = filter(r#"[{"type":"page","exclude":true},{}]"#);
+        assert!(!puppeteer.wants("page"));
+        assert!(puppeteer.wants("tab") && puppeteer.wants("service_worker"));
+        assert!(puppeteer.wants_tabs());
+    }
+
+    #[test]
+    fn what_matches_nothing_is_left_out() {
+        let pages = filter(r#"[{"type":"page"}]"#);
+        assert!(pages.wants("page"));
+        assert!(!pages.wants("worker"));
+    }
+
+    #[test]
+    fn the_default_leaves_out_browsers_and_tabs() {
+        let default = TargetFilter::default();
+        assert!(default.wants("page") && default.wants("iframe"));
+        assert!(!default.wants("browser") && !default.wants("tab") && !default.wants_tabs());
+    }
 }

@@ -2,26 +2,17 @@
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::super::client_proxies::ClientProxies;
-use super::super::lease_options::LeaseKind;
-use super::super::outbox::{Frame, LARGE};
-use super::super::rules::{self, Rule, SessionKind};
-use super::super::target::Id;
-use super::browser::DiscoverParams;
-use super::client::Request;
-use super::context::ForeignContext;
+use super::attach::DiscoverParams;
+use super::client::{INVALID_PARAMS, NOT_FOUND, Params, Request, SERVER_ERROR, write};
 use super::{Reply, State, Watch};
+use crate::mux::lease_options::{ClientProxies, LeaseKind};
+use crate::mux::link::{Frame, LARGE};
+use crate::mux::rules::{self, Rule, SessionKind};
+use crate::mux::target::Id;
 use crate::mux::{EndReason, envelope};
 use crate::protocol;
-
-/// The protocol's codes for what a caller did wrong.
-pub(super) const SERVER_ERROR: i32 = -32000;
-pub(super) const INVALID_PARAMS: i32 = -32602;
-const NOT_FOUND: i32 = -32601;
-
-pub(super) type Params = Map<String, Value>;
 
 impl State {
     pub(super) fn apply(&mut self, rule: Rule, request: &Request<'_>) {
@@ -225,20 +216,6 @@ impl State {
         }
     }
 
-    /// Reads params that name a context, which must be the lease's own.
-    pub(super) fn in_context(&mut self, request: &Request<'_>, code: i32) -> Option<(Params, Id)> {
-        let mut params: Params = self.read(request)?;
-        match self.set_context(request.lease, &mut params) {
-            Ok(context) => Some((params, context)),
-            Err(ForeignContext(named)) => {
-                let which = if code == INVALID_PARAMS { "for" } else { "with" };
-                let message = format!("Failed to find browser context {which} id {named}");
-                self.refuse(request, code, &message);
-                None
-            }
-        }
-    }
-
     /// Reads params that name a target, which must be the lease's own.
     pub(super) fn own_target(
         &mut self,
@@ -270,11 +247,6 @@ impl State {
             }
         }
     }
-}
-
-/// Params as text.
-pub(super) fn write(params: &Params) -> String {
-    serde_json::to_string(params).expect("a JSON object can always be written to memory")
 }
 
 /// JSON whose strings are text: half a pair of surrogates becomes the replacement character, as in

@@ -4,14 +4,12 @@ use std::collections::{HashSet, VecDeque};
 
 use tokio::sync::watch;
 
-use super::super::address::AddressRule;
-use super::super::end::EndReason;
-use super::super::holder::FileUse;
-use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions};
-use super::super::parameters;
-use super::super::session_id::SessionId;
-use super::super::target::Id;
 use super::ConnectionId;
+use crate::mux::address::AddressRule;
+use crate::mux::end::EndReason;
+use crate::mux::lease_options::{DefaultContext, FileUse, LeaseKind, LeaseOptions};
+use crate::mux::parameters;
+use crate::mux::target::{Id, SessionId};
 
 /// Which lease; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use super::super::connection::Link;
-use super::super::end::EndReason;
-use super::super::holder::HolderCommands;
-use super::super::lease_options::{DefaultContext, LeaseKind, LeaseOptions, LeaseTerms};
-use super::super::session_id::SessionId;
-use super::super::target::{Id, Target};
 use super::attach::Left;
-use super::context::BYPASS_NONE;
 use super::lease::{Lease, LeaseId, Remains, Warm};
 use super::pending::CallResult;
+use super::target_command::BYPASS_NONE;
 use super::{
     BoundPage, BrowserSession, Client, ConnectionId, Context, Owner, Reply, Session, State,
-    download,
+    page_command,
 };
 use crate::cdp::CdpError;
+use crate::mux::end::EndReason;
+use crate::mux::lease_options::{
+    DefaultContext, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms,
+};
+use crate::mux::link::Link;
+use crate::mux::target::{Id, SessionId, Target};
 
 impl State {
     pub(crate) fn new_lease(
@@ -168,7 +168,7 @@ impl State {
             None,
         );
         self.browsers.insert(root, BrowserSession::new(id, lease, own_target));
-        let downloads = download::Downloads::default();
+        let downloads = page_command::Downloads::default();
         let client = Client {
             lease,
             root,

@@ -5,53 +5,40 @@
 //! to the [`Outbox`], messages for clients into their connections' queues.
 
 mod attach;
-mod browser;
 mod client;
 mod command;
-mod context;
-mod download;
+mod departure;
 mod event;
 mod lease;
 mod lifecycle;
-mod nested;
 mod page_command;
 mod pending;
 mod reply;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod stage;
-mod stray;
 mod target_command;
-#[cfg(test)]
-mod tests;
-mod window;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use attach::BrowserSession;
 use bytes::Bytes;
+pub(crate) use departure::Departure;
 use indexmap::IndexMap;
+pub(crate) use lease::{Lease, LeaseId, Remains};
+use page_command::Running;
+pub(crate) use pending::{Pending, Relay, Reply, Watch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::assumptions::Assumptions;
-use super::budget::Budget;
-use super::connection::Link;
-use super::departures::Departure;
+use super::budget::{Budget, Gate};
 use super::end::EndReason;
-use super::envelope;
-use super::gate::Gate;
-use super::holder::HolderCommands;
-use super::multiplexer::Census;
-use super::outbox::{Frame, Outbox};
-use super::session_id::SessionId;
-use super::suffix;
-use super::target::{Id, Message, Target};
-
-pub(crate) use browser::BrowserSession;
-use download::Running;
-pub(crate) use lease::{Lease, LeaseId, Remains};
-pub(crate) use pending::{Pending, Relay, Reply, Watch};
+use super::lease_options::HolderCommands;
+use super::link::{Frame, Link, Outbox};
+use super::target::{Id, Message, SessionId, Target};
+use super::{envelope, framing};
 
 /// Which connection; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,7 +124,7 @@ pub(crate) struct Client {
     /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
     /// for the page when it reads the reply.
     pub(crate) held: Vec<(Id, Bytes)>,
-    pub(crate) downloads: download::Downloads,
+    pub(crate) downloads: page_command::Downloads,
     /// Answers what no Chromium has.
     pub(crate) commands: Option<Arc<dyn HolderCommands>>,
 }
@@ -149,6 +136,24 @@ pub(crate) enum BoundPage {
     Attaching(Id),
     /// This session is attached to it.
     Attached(SessionId),
+}
+
+/// Number of things a [`Multiplexer`](super::Multiplexer) holds, for metrics and to find leaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// Leases that have not ended.
+    pub leases: usize,
+    /// Connections of clients.
+    pub connections: usize,
+    /// Browser contexts of leases.
+    pub contexts: usize,
+    /// Targets of all kinds, the browser's own included.
+    pub targets: usize,
+    /// Sessions, our own included.
+    pub sessions: usize,
+    /// Commands of our own that are not answered yet.
+    pub pending: usize,
 }
 
 /// Everything that the multiplexer knows.
@@ -195,7 +200,7 @@ impl State {
             outbox: Outbox::default(),
             ended: watch::Sender::new(None),
             assumptions: Assumptions::default(),
-            next_id: suffix::OWN_IDS_FROM,
+            next_id: framing::OWN_IDS_FROM,
             next_serial: 0,
             pending: HashMap::new(),
             targets: IndexMap::new(),
@@ -218,29 +223,29 @@ impl State {
 
     /// Takes one message from Chromium.
     pub(crate) fn browser_message(&mut self, message: Bytes) {
-        if let Some(id) = suffix::own_reply(&message) {
+        if let Some(id) = framing::own_reply(&message) {
             // Nothing waits for an answer on a session that is gone.
             if let Some(pending) = self.pending.remove(&id) {
                 self.own_reply(pending, &message);
             }
             return;
         }
-        let Some(session) = suffix::session_of(&message) else {
+        let Some(session) = framing::session_of(&message) else {
             return self.root_message(&message);
         };
         let owner = self.sessions.get_mut(&session).map(|session| {
-            if suffix::is_reply(&message) {
+            if framing::is_reply(&message) {
                 session.unanswered = session.unanswered.saturating_sub(1);
             }
             (session.owner, session.is_root)
         });
         match owner {
             Some((Owner::Page(connection), is_root)) => {
-                if suffix::is_target_event(&message) {
+                if framing::is_target_event(&message) {
                     return self.page_target_event(connection, session, message);
                 }
                 let message =
-                    if is_root { suffix::without_session(&message).into() } else { message };
+                    if is_root { framing::without_session(&message).into() } else { message };
                 let message = match self.departure_of(session) {
                     Some(departure) => departure.withhold(connection, message),
                     None => Some(message),
@@ -250,10 +255,10 @@ impl State {
                 }
             }
             Some((Owner::Browser { connection, root }, _)) => {
-                if suffix::is_browser_event(&message) {
+                if framing::is_browser_event(&message) {
                     self.browser_session_event(session, &message);
                 } else if root {
-                    self.deliver(connection, suffix::without_session(&message));
+                    self.deliver(connection, framing::without_session(&message));
                 } else {
                     self.deliver(connection, message);
                 }
@@ -271,7 +276,7 @@ impl State {
         if parsed.session.is_some() {
             // The suffix would have been there if it were the last member.
             self.assumptions.session_not_last();
-            if let Some(moved) = suffix::with_session_last(message) {
+            if let Some(moved) = framing::with_session_last(message) {
                 self.browser_message(moved.into());
             }
             return;
@@ -283,7 +288,7 @@ impl State {
     /// A message was too large for the budget and was dropped, all but its end. Its receiver is cut
     /// off; an answer to a command of our own never comes.
     pub(crate) fn lost_message(&mut self, end: &[u8]) {
-        let session = suffix::session_of(end);
+        let session = framing::session_of(end);
         let owner = session.and_then(|session| self.sessions.get(&session)).map(|held| held.owner);
         match owner {
             Some(
@@ -443,7 +448,7 @@ impl State {
     fn register(&mut self, pending: Pending) -> i32 {
         loop {
             let id = self.next_id;
-            self.next_id = id.checked_sub(1).unwrap_or(suffix::OWN_IDS_FROM);
+            self.next_id = id.checked_sub(1).unwrap_or(framing::OWN_IDS_FROM);
             // After two thousand million commands an old one may still be unanswered.
             if let Entry::Vacant(entry) = self.pending.entry(id) {
                 entry.insert(pending);

@@ -3,10 +3,9 @@
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::super::session_id::SessionId;
-use super::super::target::Id;
 use super::{ConnectionId, LeaseId};
 use crate::cdp::CdpError;
+use crate::mux::target::{Id, SessionId};
 
 /// A command of ours that is not answered yet.
 #[derive(Debug)]

@@ -6,13 +6,12 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::super::session_id::SessionId;
-use super::super::target::{Id, Message};
-use super::command::{Params, write};
+use super::client::{Params, write};
 use super::lease::Warm;
 use super::{Context, LeaseId, Owner, Pending, Relay, Reply, State, Watch};
 use crate::cdp::CdpError;
 use crate::mux::envelope;
+use crate::mux::target::{Id, Message, SessionId};
 
 #[derive(Deserialize)]
 struct ErrorBody {

@@ -1,0 +1,169 @@
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::EndReason;
+use super::budget::Budget;
+use super::link::LargeFrame;
+use super::state::{Reply, State};
+use super::target::SessionId;
+use crate::cdp::CdpError;
+
+/// The state behind its lock, for the handles, the leases, the connections and the tasks.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    /// There is something to write.
+    wake: Notify,
+    /// When Chromium was last heard.
+    heard: Mutex<Instant>,
+    /// When Chromium last took something that had to wait for it.
+    took: Mutex<Instant>,
+    /// Asked when the pipe closes.
+    out_of_memory: OnceLock<OutOfMemory>,
+}
+
+/// Tells whether the kernel has ended a Chromium for want of memory.
+struct OutOfMemory(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OutOfMemory")
+    }
+}
+
+impl Hub {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self {
+            state: Mutex::new(State::new(budget)),
+            wake: Notify::new(),
+            heard: Mutex::new(Instant::now()),
+            took: Mutex::new(Instant::now()),
+            out_of_memory: OnceLock::new(),
+        }
+    }
+
+    /// Sets how to find out whether the kernel has ended Chromium; only the first call counts.
+    pub(super) fn ask_at_death(&self, is_so: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.out_of_memory.set(OutOfMemory(Box::new(is_so)));
+    }
+
+    /// Returns why Chromium has closed the pipe.
+    pub(super) fn cause_of_death(&self) -> EndReason {
+        match self.out_of_memory.get() {
+            Some(OutOfMemory(is_so)) if is_so() => EndReason::OutOfMemory,
+            _ => EndReason::Crashed,
+        }
+    }
+
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes the state, and wakes the writer if there is something to write by now.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let write = !state.outbox.is_empty() || state.end_reason().is_some();
+        drop(state);
+        if write {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Sends something whose answer comes by a channel, and awaits that.
+    pub(crate) async fn ask<T>(
+        &self,
+        send: impl FnOnce(&mut State, oneshot::Sender<T>),
+    ) -> Result<T, CdpError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = self.update(|state| {
+            let gone = state.end_reason();
+            if gone.is_none() {
+                send(state, reply);
+            }
+            gone
+        });
+        if let Some(reason) = gone {
+            return Err(CdpError::Ended(reason));
+        }
+        answer.await.map_err(|_| {
+            CdpError::Ended(self.look(State::end_reason).unwrap_or(EndReason::Released))
+        })
+    }
+
+    /// See [`Multiplexer::call`](super::Multiplexer::call).
+    pub(super) async fn call(
+        &self,
+        session: Option<SessionId>,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, CdpError> {
+        let send =
+            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
+        let result = self.ask(send).await??;
+        serde_json::from_str(result.get())
+            .map_err(|error| CdpError::unexpected(method, error.to_string()))
+    }
+
+    /// See [`Multiplexer::attach`](super::Multiplexer::attach).
+    pub(super) async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
+        const METHOD: &str = "Target.attachToTarget";
+        self.update(|state| state.expect_attach(target));
+        let params = json!({ "targetId": target, "flatten": true });
+        let result = self.call(None, METHOD, &params).await;
+        // One that succeeded was told of before it was answered.
+        if result.is_err() {
+            self.update(|state| state.forget_attach(target));
+        }
+        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
+        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
+    }
+
+    /// Returns when Chromium was last heard.
+    pub(super) fn last_heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when Chromium last took something that had to wait for it.
+    pub(super) fn last_took(&self) -> Instant {
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chromium has said something.
+    pub(super) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Chromium has taken something that had to wait for it.
+    pub(super) fn take_notice(&self) {
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
+    /// Whether the end has come.
+    pub(super) fn take_batch(
+        &self,
+        batch: &mut Vec<u8>,
+        limit: usize,
+    ) -> (Option<LargeFrame>, bool) {
+        let mut state = self.lock();
+        let large = state.outbox.take(batch, limit);
+        (large, state.end_reason().is_some())
+    }
+
+    /// Waits until there is something to write, or the end has come.
+    pub(super) async fn work(&self) {
+        self.wake.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every method; one that panicked has left a message undone.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
