@@ -216,8 +216,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// Sets whether it may be shut at all, which is to be [told](Self::tell).
     pub(crate) fn allow(&self, may_shut: bool) {
         self.may_shut.store(may_shut, SeqCst);
+    }
+
+    /// Has the reader look again.
+    pub(crate) fn tell(&self) {
         self.changed.notify_waiters();
     }
 

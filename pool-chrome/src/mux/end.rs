@@ -1,4 +1,7 @@
 use std::fmt;
+use std::sync::OnceLock;
+
+use tokio::sync::Notify;
 
 /// Reasons why a connection, a lease or a whole Chromium has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,3 +75,61 @@ impl fmt::Display for EndReason {
 }
 
 impl std::error::Error for EndReason {}
+
+/// The end of a lease, or of a whole Chromium: set once, under a lock, and told without.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    reason: OnceLock<EndReason>,
+    told: Notify,
+}
+
+impl Ending {
+    /// Sets the reason. Returns `true` if it is the first, which counts; then it is to be
+    /// [told](Self::tell).
+    pub(crate) fn set(&self, reason: EndReason) -> bool {
+        self.reason.set(reason).is_ok()
+    }
+
+    /// Returns the reason, if it is set.
+    pub(crate) fn reason(&self) -> Option<EndReason> {
+        self.reason.get().copied()
+    }
+
+    /// Wakes those who wait for the end.
+    pub(crate) fn tell(&self) {
+        self.told.notify_waiters();
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(&self) -> EndReason {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // Before the look, so that an end in between is not missed.
+            told.as_mut().enable();
+            if let Some(reason) = self.reason() {
+                return reason;
+            }
+            told.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_reason_counts_and_reaches_those_who_wait_and_those_who_come_later() {
+        let ending = Ending::default();
+        let end = async {
+            tokio::task::yield_now().await;
+            assert!(ending.set(EndReason::Revoked));
+            assert!(!ending.set(EndReason::Closed));
+            ending.tell();
+        };
+        let (reason, ()) = tokio::join!(ending.wait(), end);
+        assert_eq!(reason, EndReason::Revoked);
+        assert_eq!(ending.wait().await, EndReason::Revoked);
+    }
+}

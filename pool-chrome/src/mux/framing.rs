@@ -4,7 +4,7 @@
 //! `sessionId` is always the last member of what Chromium sends, so the last 48 bytes say which
 //! session a message is for. A root message can never end like that: its last member is an object,
 //! so it ends in `}}`. That this holds is checked with each Chromium at its start (see
-//! [`Assumptions`](super::assumptions::Assumptions)).
+//! `Assumptions` in `state`).
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;

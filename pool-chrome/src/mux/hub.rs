@@ -1,21 +1,28 @@
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::EndReason;
-use super::budget::Budget;
+use super::budget::{Budget, Gate};
+use super::end::Ending;
 use super::link::LargeFrame;
-use super::state::{Reply, State};
-use super::target::SessionId;
+use super::state::State;
+use super::target::{Id, SessionId};
 use crate::cdp::CdpError;
 
 /// The state behind its lock, for the handles, the leases, the connections and the tasks.
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<State>,
+    ending: Arc<Ending>,
+    gate: Arc<Gate>,
+    budget: Budget,
+    /// Where pages are told that are to be sent to their addresses.
+    departing: UnboundedSender<Id>,
     /// There is something to write.
     wake: Notify,
     /// When Chromium was last heard.
@@ -36,14 +43,38 @@ impl fmt::Debug for OutOfMemory {
 }
 
 impl Hub {
-    pub(super) fn new(budget: Budget) -> Self {
-        Self {
-            state: Mutex::new(State::new(budget)),
+    /// Makes one, and what tells which pages are to be sent to their addresses.
+    pub(super) fn new(budget: Budget) -> (Self, UnboundedReceiver<Id>) {
+        let (departing, pages) = unbounded_channel();
+        let (gate, ending): (Arc<Gate>, Arc<Ending>) = Default::default();
+        let state = State::new(budget.clone(), Arc::clone(&gate), Arc::clone(&ending));
+        let hub = Self {
+            state: Mutex::new(state),
+            ending,
+            gate,
+            budget,
+            departing,
             wake: Notify::new(),
             heard: Mutex::new(Instant::now()),
             took: Mutex::new(Instant::now()),
             out_of_memory: OnceLock::new(),
-        }
+        };
+        (hub, pages)
+    }
+
+    /// Returns the end of the Chromium.
+    pub(super) fn ending(&self) -> &Arc<Ending> {
+        &self.ending
+    }
+
+    /// Returns whether what Chromium says is read.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Returns the bytes that may wait for clients.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Sets how to find out whether the kernel has ended Chromium; only the first call counts.
@@ -64,12 +95,15 @@ impl Hub {
         look(&self.lock())
     }
 
-    /// Changes the state, and wakes the writer if there is something to write by now.
+    /// Changes the state. Once the lock is released, wakes and answers whom that concerns, and wakes
+    /// the writer if there is something to write by now.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        let write = !state.outbox.is_empty() || state.end_reason().is_some();
+        let write = state.has_output();
+        let effects = state.take_effects();
         drop(state);
+        effects.run(&self.departing);
         if write {
             self.wake.notify_one();
         }
@@ -92,9 +126,9 @@ impl Hub {
         if let Some(reason) = gone {
             return Err(CdpError::Ended(reason));
         }
-        answer.await.map_err(|_| {
-            CdpError::Ended(self.look(State::end_reason).unwrap_or(EndReason::Released))
-        })
+        answer
+            .await
+            .map_err(|_| CdpError::Ended(self.ending.reason().unwrap_or(EndReason::Released)))
     }
 
     /// See [`Multiplexer::call`](super::Multiplexer::call).
@@ -104,8 +138,7 @@ impl Hub {
         method: &str,
         params: &Value,
     ) -> Result<Value, CdpError> {
-        let send =
-            |state: &mut State, reply| state.call(session, method, params, Reply::Call(reply));
+        let send = |state: &mut State, reply| state.call(session, method, params, reply);
         let result = self.ask(send).await??;
         serde_json::from_str(result.get())
             .map_err(|error| CdpError::unexpected(method, error.to_string()))
@@ -153,7 +186,7 @@ impl Hub {
         limit: usize,
     ) -> (Option<LargeFrame>, bool) {
         let mut state = self.lock();
-        let large = state.outbox.take(batch, limit);
+        let large = state.take_output(batch, limit);
         (large, state.end_reason().is_some())
     }
 

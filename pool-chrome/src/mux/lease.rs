@@ -2,14 +2,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::budget::Expected;
 use super::connection::Connection;
+use super::end::Ending;
 use super::link::Link;
 use super::multiplexer::Multiplexer;
-use super::state::{LeaseId, Remains};
+use super::state::{LeaseId, Remains, State};
 use super::target::Id;
 use super::{EndReason, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms};
 use crate::cdp::CdpError;
@@ -29,7 +29,7 @@ pub struct MuxLease {
     id: LeaseId,
     /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
     /// it asks.
-    over: watch::Receiver<Option<EndReason>>,
+    over: Arc<Ending>,
     /// The pages and sessions that must be gone before a closed lease is.
     remains: OnceLock<Remains>,
 }
@@ -70,10 +70,7 @@ impl Multiplexer {
         );
         made??;
         let spare = spare?;
-        self.hub().update(|state| match state.leases.get_mut(&id) {
-            Some(lease) => lease.spare = Some(spare),
-            None => state.detach_own(spare),
-        });
+        self.hub().update(|state| state.set_spare(id, spare));
         if warm_page {
             lease.warm_up().await?;
         }
@@ -85,7 +82,7 @@ impl Multiplexer {
 }
 
 impl MuxLease {
-    fn new(mux: Multiplexer, id: LeaseId, over: watch::Receiver<Option<EndReason>>) -> Self {
+    fn new(mux: Multiplexer, id: LeaseId, over: Arc<Ending>) -> Self {
         Self { mux, id, over, remains: OnceLock::new() }
     }
 
@@ -164,21 +161,18 @@ impl MuxLease {
             return Err(CdpError::Ended(reason));
         }
         self.begin(&LeaseTerms::default()).await?;
-        let lease = |state: &mut super::state::State| {
-            let lease = state.leases.get_mut(&self.id)?;
-            Some((lease.spare.take(), Expected::new(&state.gate)))
-        };
         let over = || CdpError::Ended(self.end_reason().unwrap_or(EndReason::Released));
-        let (spare, _expected) = hub.update(lease).ok_or_else(over)?;
+        // Until it is there: what is asked for it is answered.
+        let _expected = Expected::new(hub.gate());
+        let spare = hub.update(|state| state.take_spare(self.id)).ok_or_else(over)?;
         let root = match spare {
             Some(spare) => spare,
             None => self.mux.browser_session(self.id).await?,
         };
-        let opened = hub.update(|state| {
-            let link = Link::new(&state.gate, &state.budget);
-            Some((state.open_connection(self.id, root, Arc::clone(&link), commands)?, link))
-        });
-        let (id, link) = opened.ok_or_else(over)?;
+        let link = Link::new(hub.gate(), hub.budget());
+        let open =
+            |state: &mut State| state.open_connection(self.id, root, Arc::clone(&link), commands);
+        let id = hub.update(open).ok_or_else(over)?;
         Ok(Connection::new(Arc::clone(hub), id, link))
     }
 
@@ -194,10 +188,7 @@ impl MuxLease {
     /// Asks the warm page whether it is there, if there is one. It changes nothing of it: even a
     /// page that stands still before its first script can add.
     pub(crate) async fn probe_warm_page(&self) -> Result<(), CdpError> {
-        let warm = self
-            .mux
-            .hub()
-            .look(|state| state.leases.get(&self.id).and_then(|lease| lease.warm.session()));
+        let warm = self.mux.hub().look(|state| state.warm_session(self.id));
         let Some(session) = warm else { return Ok(()) };
         let params = json!({ "expression": "6*7" });
         let answer = self.mux.call(Some(session), "Runtime.evaluate", &params).await?;
@@ -314,34 +305,32 @@ impl MuxLease {
     /// Waits until the lease is over, and says why: its client sent `Browser.close`, it was ended,
     /// or its Chromium is gone.
     pub async fn ended(&self) -> EndReason {
-        let mut over = self.over.clone();
-        let reason = over.wait_for(Option::is_some).await.map(|reason| *reason);
-        reason.ok().flatten().unwrap_or(EndReason::Released)
+        self.over.wait().await
     }
 
     /// Returns why the lease is over, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        *self.over.borrow()
+        self.over.reason()
     }
 
     /// Returns `true` if the lease has its Chromium to itself.
     #[must_use]
     pub fn kind(&self) -> LeaseKind {
-        self.options(|options| options.kind).unwrap_or_default()
+        self.mux.hub().look(|state| state.kind_of(self.id)).unwrap_or_default()
     }
 
     /// Returns `true` if a client used a command whose effects outlive the lease, so that this Chromium must
     /// not be used for another one.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
-        self.mux.hub().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.tainted))
+        self.mux.hub().look(|state| state.is_tainted(self.id))
     }
 
     /// Returns `true` if one of the lease's renderers has died.
     #[must_use]
     pub fn has_crashed_page(&self) -> bool {
-        self.mux.hub().look(|state| state.leases.get(&self.id).is_some_and(|lease| lease.crashed))
+        self.mux.hub().look(|state| state.has_crashed_page(self.id))
     }
 
     /// Returns `true` if it has something to do for its clients: a command that is not answered, or a
@@ -356,10 +345,7 @@ impl MuxLease {
     pub fn targets(&self) -> Vec<LeaseTarget> {
         self.mux.hub().look(|state| {
             state
-                .targets
-                .values()
-                .filter(|target| !target.hidden && target.info.kind != "tab")
-                .filter(|target| state.is_of_lease(target, self.id))
+                .shown_targets(self.id)
                 .map(|target| LeaseTarget {
                     id: target.info.target_id.to_string(),
                     kind: target.info.kind.clone(),
@@ -374,10 +360,6 @@ impl MuxLease {
     #[must_use]
     pub fn multiplexer(&self) -> &Multiplexer {
         &self.mux
-    }
-
-    fn options<T>(&self, look: impl FnOnce(&LeaseOptions) -> T) -> Option<T> {
-        self.mux.hub().look(|state| state.leases.get(&self.id).map(|lease| look(&lease.options)))
     }
 }
 

@@ -232,7 +232,7 @@ pub trait HolderCommands: fmt::Debug + Send + Sync {
     /// Returns the result of a command, or the sentence that refuses it; `None` for one that it
     /// does not know, which is answered as Chromium answers what it does not know.
     ///
-    /// It is called, and dropped, while the multiplexer is locked: it must return at once and not use it.
+    /// It is called while the multiplexer is locked: it must return at once and not use it.
     fn call(&self, method: &str, params: &Map<String, Value>) -> Option<Result<Value, String>>;
 
     /// Learns that a client of a shared lease has named a file outside of the lease's

@@ -78,6 +78,13 @@ impl Link {
     /// Ends the connection; the first reason counts. What waits for a client that does not read is
     /// forgotten.
     pub(crate) fn end(&self, reason: EndReason) {
+        let reader = self.close(reason);
+        self.wake(reader);
+    }
+
+    /// Ends the connection as [`end`](Self::end) does, but wakes nobody. Returns whoever waits for
+    /// a message, to be [woken](Self::wake) with the others.
+    pub(crate) fn close(&self, reason: EndReason) -> Option<Waker> {
         let reason = *self.reason.get_or_init(|| reason);
         let mut queue = self.queue();
         let first = !std::mem::replace(&mut queue.closed, true);
@@ -95,6 +102,11 @@ impl Link {
         if reason == EndReason::SlowReader {
             self.forget();
         }
+        reader
+    }
+
+    /// Wakes both ends of a connection that has ended.
+    pub(crate) fn wake(&self, reader: Option<Waker>) {
         if let Some(reader) = reader {
             reader.wake();
         }
@@ -106,9 +118,9 @@ impl Link {
         self.reason.get().copied()
     }
 
-    /// Queues a message for the client. Where the budget is spent by it, this connection may be
-    /// the one that is cut.
-    pub(crate) fn push(&self, message: Bytes) -> Result<(), Closed> {
+    /// Queues a message for the client. Returns whoever waits for it, to be woken. Where the budget
+    /// is spent by it, this connection may be the one that is cut.
+    pub(crate) fn push(&self, message: Bytes) -> Result<Option<Waker>, Closed> {
         let bytes = message.len() + OVERHEAD;
         self.account.add(bytes);
         let mut queue = self.queue();
@@ -123,12 +135,7 @@ impl Link {
             queue.over = true;
             self.gate.one_over();
         }
-        let reader = queue.reader.take();
-        drop(queue);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-        Ok(())
+        Ok(queue.reader.take())
     }
 
     /// Gives messages out until they have `limit` bytes; how many bytes count for them.

@@ -26,7 +26,6 @@
 //! ```
 
 mod address;
-mod assumptions;
 mod budget;
 mod connection;
 mod end;

@@ -8,14 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::EndReason;
 use super::budget::Budget;
 use super::framing::{FrameReader, Taken};
 use super::hub::Hub;
-use super::state::{Census, Departure, LeaseId, State};
+use super::state::{Census, LeaseId, State};
 use super::target::{Id, SessionId};
 use crate::cdp::CdpError;
 
@@ -64,12 +63,10 @@ impl Multiplexer {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let hub = Arc::new(Hub::new(budget));
-        let pages = hub.update(State::departing);
+        let (hub, pages) = Hub::new(budget);
+        let hub = Arc::new(hub);
         let mux = Self { hub: hub.clone(), _alive: Arc::new(Alive(hub.clone())) };
-        if let Some(pages) = pages {
-            tokio::spawn(send_off(Arc::downgrade(&hub), pages));
-        }
+        tokio::spawn(send_off(Arc::downgrade(&hub), pages));
         tokio::spawn(write_frames(hub.clone(), writer));
         tokio::spawn(read_frames(hub, reader));
         mux.take_control().await?;
@@ -91,7 +88,7 @@ impl Multiplexer {
         attached?;
         told?;
         let real: Option<Id> = contexts?.default_browser_context_id.map(Into::into);
-        self.hub.update(|state| state.real_context = real);
+        self.hub.update(|state| state.set_real_context(real));
         Ok(())
     }
 
@@ -102,13 +99,13 @@ impl Multiplexer {
     ///
     /// [`CdpError::Unsuited`], saying what is different.
     pub fn check_suited(&self) -> Result<(), CdpError> {
-        self.hub.look(|state| state.assumptions.check())
+        self.hub.look(State::check_suited)
     }
 
     /// Returns `true` if [`check_suited`](Self::check_suited) rests on a page that was really made.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.hub.look(|state| state.assumptions.is_proven())
+        self.hub.look(State::is_proven)
     }
 
     /// Sends a command of our own, on the root session or on a session of ours, and awaits its
@@ -205,7 +202,7 @@ impl Multiplexer {
     /// says. Its silence then says nothing.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
-        self.hub.look(|state| state.gate.is_shut())
+        self.hub.gate().is_shut()
     }
 
     /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want of
@@ -221,15 +218,13 @@ impl Multiplexer {
 
     /// Waits until the Chromium is gone, and says why.
     pub async fn ended(&self) -> EndReason {
-        let mut ended = self.hub.look(|state| state.ended.subscribe());
-        let reason = ended.wait_for(Option::is_some).await.map(|reason| *reason);
-        reason.ok().flatten().unwrap_or(EndReason::Closed)
+        self.hub.ending().wait().await
     }
 
     /// Returns why the Chromium is gone, if it is.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        self.hub.look(State::end_reason)
+        self.hub.ending().reason()
     }
 
     pub(super) fn hub(&self) -> &Arc<Hub> {
@@ -255,15 +250,14 @@ const BATCH: usize = 64 * 1024;
 
 /// Takes what Chromium writes until it ends. One lock for all frames of one read.
 async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
-    let (mut ended, gate, budget) =
-        hub.look(|state| (state.ended.subscribe(), Arc::clone(&state.gate), state.budget.clone()));
-    let mut frames = FrameReader::new(reader, &budget);
+    let (ending, gate) = (hub.ending(), hub.gate());
+    let mut frames = FrameReader::new(reader, hub.budget());
     loop {
         if gate.is_shut() {
             tracing::debug!("the clients of a browser take nothing: it is held back");
             tokio::select! {
                 () = gate.opened() => {}
-                () = over(&mut ended) => return,
+                _ = ending.wait() => return,
             }
             // It was not listened to, so its silence says nothing.
             hub.hear();
@@ -277,7 +271,7 @@ async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
                     break;
                 }
             },
-            () = over(&mut ended) => return,
+            _ = ending.wait() => return,
         }
         hub.hear();
         let mut next = frames.next_frame();
@@ -296,11 +290,6 @@ async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
     }
     let reason = hub.cause_of_death();
     hub.update(|state| state.end_all(reason));
-}
-
-async fn over(ended: &mut watch::Receiver<Option<EndReason>>) {
-    // An error means that the state is gone, and with it everybody who could ask.
-    let _ = ended.wait_for(Option::is_some).await;
 }
 
 /// Writes bytes, and notes when some were taken that had to wait: what fits into the pipe goes
@@ -331,7 +320,6 @@ async fn write<W: AsyncWrite + Unpin>(
 
 /// Writes what is queued until the end, then closes the pipe.
 async fn write_frames<W: AsyncWrite + Unpin>(hub: Arc<Hub>, mut writer: W) {
-    let mut ended = hub.look(|state| state.ended.subscribe());
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let (large, is_over) = hub.take_batch(&mut batch, BATCH);
@@ -353,7 +341,7 @@ async fn write_frames<W: AsyncWrite + Unpin>(hub: Arc<Hub>, mut writer: W) {
         // A Chromium that hangs does not read.
         let written: io::Result<()> = tokio::select! {
             written = write => written,
-            () = over(&mut ended) => Ok(()),
+            _ = hub.ending().wait() => Ok(()),
         };
         if let Err(error) = written {
             // The reader sees the end of the stream as well, after what Chromium said last.
@@ -392,7 +380,7 @@ async fn send_off(hub: Weak<Hub>, mut departing: UnboundedReceiver<Id>) {
             let Ok(session) = hub.attach(&page).await else { return };
             let _ = send(&hub, &page, session).await;
             hub.update(|state| {
-                state.departures.remove(&page);
+                state.departed(&page, false);
                 state.detach_own(session);
             });
         });
@@ -400,10 +388,7 @@ async fn send_off(hub: Weak<Hub>, mut departing: UnboundedReceiver<Id>) {
 }
 
 async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> {
-    let commands = || {
-        let commands = |departure: &Departure| departure.commands;
-        hub.look(|state| state.departures.get(page).map(commands))
-    };
+    let commands = || hub.look(|state| state.commands_to(page));
     let nothing = json!({ "expression": "0" });
     let (mut seen, mut quiet) = (0, 0);
     for _ in 0..LONGEST {
@@ -419,11 +404,7 @@ async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> 
     }
     let tree = hub.call(Some(session), "Page.getFrameTree", &json!({})).await?;
     let loader = tree["frameTree"]["frame"]["loaderId"].as_str().unwrap_or_default();
-    let address = hub.update(|state| {
-        let departure = state.departures.get_mut(page)?;
-        departure.loader = Some(loader.to_owned());
-        departure.address.take()
-    });
+    let address = hub.update(|state| state.leave_for_address(page, loader));
     let Some(address) = address else { return Ok(()) };
     let went = hub.call(Some(session), "Page.navigate", &json!({ "url": address })).await?;
     // So answers Chromium where there is nothing to show: a download, or a 204.

@@ -6,13 +6,12 @@
 //!
 //! What a browser session sees of the targets, its discovery, is told out of the registry.
 
-use std::collections::HashSet;
-
 use serde::Deserialize;
 use serde_json::json;
 
-use super::lease::Warm;
-use super::{ConnectionId, LeaseId, Owner, Relay, Reply, Session, State};
+use super::{
+    AutoAttach, BrowserSession, ConnectionId, LeaseId, Owner, Relay, Reply, Session, State, Warm,
+};
 use crate::mux::end::EndReason;
 use crate::mux::envelope;
 use crate::mux::target::{Id, Info, SessionId, Target, TargetFilter};
@@ -43,22 +42,23 @@ impl State {
     pub(super) fn attached_on_root(&mut self, session: SessionId, info: &Info, waiting: bool) {
         let target = info.target_id.clone();
         if info.kind == "browser" {
-            self.browser_targets.insert(session, target);
+            self.sessions.set_browser_target(session, target);
             return;
         }
         // What attaches by itself stands still; what we attach to by a command does not.
-        if !waiting && self.forget_attach(&target) {
-            self.insert_session(session, Owner::Own, Some(target), None);
+        if !waiting && self.sessions.forget_attach(&target) {
+            self.sessions.insert(session, Owner::Own, Some(target), None);
             return;
         }
-        if !waiting && !self.targets.contains_key(&target) {
+        if !waiting && self.registry.target(&target).is_none() {
             // It was forgotten meanwhile, since it never began: it will not answer that it goes on.
             let params = json!({ "sessionId": session.as_str() });
             return self.own_command(None, "Target.detachFromTarget", &params, Reply::Nothing);
         }
-        let context = info.browser_context_id.as_ref().and_then(|id| self.contexts.get(id));
-        let lease = context.map(|context| context.lease).filter(|_| info.kind != "browser_ui");
-        let Some(lease) = lease.filter(|lease| self.leases.contains_key(lease)) else {
+        let context = info.browser_context_id.as_ref();
+        let lease = context.and_then(|id| self.registry.lease_of_context(id));
+        let lease = lease.filter(|_| info.kind != "browser_ui");
+        let Some(lease) = lease.filter(|lease| self.leases.contains(*lease)) else {
             if self.is_stray(info) {
                 self.close_stray(&target);
             }
@@ -81,13 +81,13 @@ impl State {
         target: &Id,
         waiting: bool,
     ) -> bool {
-        let Some(held) = self.leases.get_mut(&lease) else { return false };
+        let Some(held) = self.leases.get_mut(lease) else { return false };
         if !matches!(held.warm, Warm::Creating) {
             return false;
         }
         held.warm = Warm::Attached { target: target.clone(), session, waiting };
         self.assumptions.page_attached(waiting);
-        self.insert_session(session, Owner::Own, Some(target.clone()), None);
+        self.sessions.insert(session, Owner::Own, Some(target.clone()), None);
         true
     }
 
@@ -101,17 +101,17 @@ impl State {
         waiting: bool,
         maker: Option<ConnectionId>,
     ) {
-        let Some(kind) = self.targets.get(target).map(|target| target.info.kind.clone()) else {
+        let Some(kind) = self.registry.target(target).map(|target| target.info.kind.clone()) else {
             return self.release(session, None, None);
         };
         let mut wanting: Vec<(ConnectionId, SessionId)> = self
-            .browsers
-            .iter()
+            .sessions
+            .browsers()
             .filter(|(_, browser)| browser.lease == lease)
             .filter(|(_, browser)| {
-                browser.auto_attach.as_ref().is_some_and(|auto| wants(auto, &kind))
+                browser.auto_attach.as_ref().is_some_and(|auto| auto.wants(&kind))
             })
-            .map(|(id, browser)| (browser.connection, *id))
+            .map(|(session, browser)| (browser.connection, session))
             .collect();
         wanting.sort_by_key(|(connection, _)| (Some(*connection) != maker, *connection));
         let Some(((_, first), others)) = wanting.split_first() else {
@@ -125,7 +125,7 @@ impl State {
 
     /// Attaches to a target that exists, because a client auto-attaches.
     pub(super) fn attach_for(&mut self, browser: SessionId, target: &Id) {
-        if let Some(held) = self.browsers.get_mut(&browser) {
+        if let Some(held) = self.sessions.browser_mut(browser) {
             held.attaching.insert(target.clone());
         }
         let reply = Reply::AutoAttached { browser, target: target.clone() };
@@ -143,13 +143,13 @@ impl State {
         mut waiting: bool,
         maker: Option<SessionId>,
     ) {
-        let Some(held) = self.browsers.get(&browser) else {
+        let Some(held) = self.sessions.browser(browser) else {
             return self.release(session, Some(target.clone()), maker);
         };
         let (connection, auto) = (held.connection, held.auto_attach.clone());
         let (wait, in_tabs) =
             auto.map_or((true, false), |auto| (auto.wait, auto.filter.wants_tabs()));
-        self.insert_session(session, Owner::Page(connection), Some(target.clone()), maker);
+        self.sessions.insert(session, Owner::Page(connection), Some(target.clone()), maker);
         self.apply_to_new_page(connection, session);
         if waiting && !wait {
             self.own_command(
@@ -160,22 +160,22 @@ impl State {
             );
             waiting = false;
         }
-        let Some(page) = self.targets.get(target) else { return };
+        let Some(page) = self.registry.target(target) else { return };
         let tab = page.tab.clone().filter(|_| in_tabs && page.info.kind == "page");
-        let (shown, info) = match tab.as_ref().and_then(|tab| self.targets.get(tab)) {
+        let (shown, info) = match tab.as_ref().and_then(|tab| self.registry.target(tab)) {
             None => (session, page.raw.clone()),
             Some(tab) => {
                 let info = tab.raw_attached();
                 let tab_session = SessionId::invent();
                 let owner = Owner::Tab { connection, page: session };
                 let tab = tab.info.target_id.clone();
-                self.insert_session(tab_session, owner, Some(tab), None);
+                self.sessions.insert(tab_session, owner, Some(tab), None);
                 (tab_session, info)
             }
         };
-        self.set_parent(shown, browser, waiting);
+        self.sessions.set_parent(shown, browser, waiting);
         if shown != session {
-            self.set_parent(session, shown, waiting);
+            self.sessions.set_parent(session, shown, waiting);
         }
         let params = attached_params(shown, &info, waiting);
         self.emit(browser, "Target.attachedToTarget", &params);
@@ -189,7 +189,7 @@ impl State {
         target: Option<Id>,
         maker: Option<SessionId>,
     ) {
-        self.insert_session(session, Owner::Own, target, maker);
+        self.sessions.insert(session, Owner::Own, target, maker);
         let reply = Reply::Release(session);
         self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), reply);
     }
@@ -213,7 +213,7 @@ impl State {
             (false, _) => {}
             (true, false) => self.release(session, target.clone(), None),
             (true, true) => {
-                self.insert_session(session, Owner::Own, None, None);
+                self.sessions.insert(session, Owner::Own, None, None);
                 let resume = "Runtime.runIfWaitingForDebugger";
                 self.own_command(Some(session), resume, &json!({}), Reply::Nothing);
                 self.detach(session);
@@ -223,7 +223,7 @@ impl State {
 
     /// Detaches a session by whoever made it.
     pub(super) fn detach(&mut self, session: SessionId) {
-        let Some(held) = self.sessions.get(&session) else { return };
+        let Some(held) = self.sessions.get(session) else { return };
         let params = json!({ "sessionId": session.as_str() });
         self.own_command(held.maker, "Target.detachFromTarget", &params, Reply::Nothing);
     }
@@ -236,10 +236,10 @@ impl State {
         params: AutoAttachParams,
         reply: Relay,
     ) {
-        let Some(held) = self.browsers.get_mut(&browser) else { return };
+        let Some(held) = self.sessions.browser_mut(browser) else { return };
         if !params.auto_attach {
             held.auto_attach = None;
-            for session in self.handed_to(browser) {
+            for session in self.sessions.handed_to(browser) {
                 self.detach(session);
             }
             return self.answer(&reply, "{}");
@@ -251,23 +251,22 @@ impl State {
         held.auto_attach = Some(auto.clone());
         let has = |state: &Self, target: &Target| {
             let id = &target.info.target_id;
-            state.handed_to(browser).iter().any(|session| {
-                state.sessions.get(session).and_then(|held| held.target.as_ref()) == Some(id)
-            })
+            let handed = state.sessions.handed_to(browser);
+            handed.iter().any(|session| state.sessions.target_of(*session) == Some(id))
         };
         let missing: Vec<Id> = self
-            .targets
-            .values()
+            .registry
+            .targets()
             // Frames and dedicated workers are attached to below their pages.
             .filter(|target| !["tab", "browser", "iframe", "worker"].contains(&&*target.info.kind))
-            .filter(|target| wants(&auto, &target.info.kind) && self.is_visible(target, browser))
+            .filter(|target| auto.wants(&target.info.kind) && self.is_visible(target, browser))
             .filter(|target| target.info.subtype.is_none() && !has(self, target))
             .map(|target| target.info.target_id.clone())
             .collect();
         if missing.is_empty() {
             return self.answer(&reply, "{}");
         }
-        if let Some(held) = self.browsers.get_mut(&browser) {
+        if let Some(held) = self.sessions.browser_mut(browser) {
             held.auto_attach_replies.push(reply);
         }
         for target in missing {
@@ -277,7 +276,7 @@ impl State {
 
     /// One of the existing targets is attached, or could not be.
     pub(super) fn auto_attached(&mut self, browser: SessionId, target: &Id) {
-        let Some(held) = self.browsers.get_mut(&browser) else { return };
+        let Some(held) = self.sessions.browser_mut(browser) else { return };
         held.attaching.remove(target);
         let connection = held.connection;
         if held.attaching.is_empty() {
@@ -290,14 +289,14 @@ impl State {
 
     /// Delivers replies whose target is attached by now.
     pub(super) fn deliver_held(&mut self, connection: ConnectionId) {
-        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let Some(client) = self.leases.client_mut(connection) else { return };
         if client.held.is_empty() {
             return;
         }
         let held = std::mem::take(&mut client.held);
         for (target, frame) in held {
-            if self.is_attaching(connection, &target) {
-                if let Some(client) = self.clients.get_mut(&connection) {
+            if self.sessions.is_attaching(connection, &target) {
+                if let Some(client) = self.leases.client_mut(connection) {
                     client.held.push((target, frame));
                 }
             } else {
@@ -306,16 +305,10 @@ impl State {
         }
     }
 
-    pub(super) fn is_attaching(&self, connection: ConnectionId, target: &Id) -> bool {
-        self.browsers
-            .values()
-            .any(|browser| browser.connection == connection && browser.attaching.contains(target))
-    }
-
     /// A session has ended, by itself or by a command: its client learns it where it learned of
     /// the session.
     pub(super) fn session_gone(&mut self, session: SessionId) {
-        let Some(held) = self.sessions.get(&session) else { return };
+        let Some(held) = self.sessions.get(session) else { return };
         let (target, parent) = (held.target.clone(), held.parent);
         if held.is_root {
             // As a Chromium says it on the socket of a page that is closed, before it closes that.
@@ -330,7 +323,7 @@ impl State {
             self.emit_detached(parent, session, target.as_ref());
             if let Some(Session {
                 owner: Owner::Tab { .. }, target, parent: Some(browser), ..
-            }) = self.sessions.get(&parent)
+            }) = self.sessions.get(parent)
             {
                 let (target, browser) = (target.clone(), *browser);
                 self.emit_detached(browser, parent, target.as_ref());
@@ -343,103 +336,11 @@ impl State {
         let params = json!({ "sessionId": session.as_str(), "targetId": target.map(|id| &**id) });
         self.emit(parent, "Target.detachedFromTarget", &params.to_string());
     }
-
-    /// The page sessions that auto-attach gave to a browser session, directly or below a tab.
-    fn handed_to(&self, browser: SessionId) -> Vec<SessionId> {
-        let below = |held: &Session| {
-            let parent = held.parent?;
-            match self.sessions.get(&parent)?.owner {
-                Owner::Tab { .. } => self.sessions.get(&parent)?.parent,
-                _ => Some(parent),
-            }
-        };
-        self.sessions
-            .iter()
-            .filter(|(_, held)| held.automatic && matches!(held.owner, Owner::Page(_)))
-            .filter(|(_, held)| below(held) == Some(browser))
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
-    pub(super) fn insert_session(
-        &mut self,
-        session: SessionId,
-        owner: Owner,
-        target: Option<Id>,
-        maker: Option<SessionId>,
-    ) {
-        let held = Session {
-            owner,
-            target,
-            maker,
-            parent: maker,
-            waiting: false,
-            automatic: false,
-            nested: false,
-            nests: false,
-            unanswered: 0,
-            is_root: false,
-        };
-        self.sessions.insert(session, held);
-    }
-
-    fn set_parent(&mut self, session: SessionId, parent: SessionId, waiting: bool) {
-        if let Some(held) = self.sessions.get_mut(&session) {
-            held.parent = Some(parent);
-            held.waiting = waiting;
-            held.automatic = true;
-        }
-    }
-}
-
-/// Returns `true` if auto-attach is about targets of this type.
-pub(super) fn wants(auto: &AutoAttach, kind: &str) -> bool {
-    auto.filter.wants(kind) || kind == "page" && auto.filter.wants_tabs()
 }
 
 /// The params of `Target.attachedToTarget`.
 pub(super) fn attached_params(session: SessionId, info: &str, waiting: bool) -> String {
     format!(r#"{{"sessionId":"{session}","targetInfo":{info},"waitingForDebugger":{waiting}}}"#)
-}
-
-/// The virtual side of a browser session: its own discovery and auto-attach, as each session of a
-/// Chromium has them.
-#[derive(Debug)]
-pub(crate) struct BrowserSession {
-    pub(crate) connection: ConnectionId,
-    pub(crate) lease: LeaseId,
-    /// The session's own browser target.
-    pub(crate) own_target: Option<Id>,
-    pub(crate) discover: Option<TargetFilter>,
-    /// Targets that the client was told of.
-    pub(crate) announced: HashSet<Id>,
-    pub(crate) auto_attach: Option<AutoAttach>,
-    /// Existing targets that we attach to on this session for its auto-attach.
-    pub(crate) attaching: HashSet<Id>,
-    /// `Target.setAutoAttach` is answered when all that exists is attached.
-    pub(crate) auto_attach_replies: Vec<Relay>,
-}
-
-/// Request of a client to `Target.setAutoAttach`.
-#[derive(Clone, Debug)]
-pub(crate) struct AutoAttach {
-    pub(crate) wait: bool,
-    pub(crate) filter: TargetFilter,
-}
-
-impl BrowserSession {
-    pub(crate) fn new(connection: ConnectionId, lease: LeaseId, own_target: Option<Id>) -> Self {
-        Self {
-            connection,
-            lease,
-            own_target,
-            discover: None,
-            announced: HashSet::new(),
-            auto_attach: None,
-            attaching: HashSet::new(),
-            auto_attach_replies: Vec::new(),
-        }
-    }
 }
 
 /// The params of `Target.setDiscoverTargets`.
@@ -452,7 +353,7 @@ pub(crate) struct DiscoverParams {
 impl State {
     /// Returns `true` if a target exists for this browser session.
     pub(super) fn is_visible(&self, target: &Target, session: SessionId) -> bool {
-        let Some(browser) = self.browsers.get(&session) else { return false };
+        let Some(browser) = self.sessions.browser(session) else { return false };
         self.is_visible_to(target, browser.lease, browser.connection)
     }
 
@@ -463,46 +364,37 @@ impl State {
         connection: ConnectionId,
     ) -> bool {
         match target.info.kind.as_str() {
-            "browser" => self.browsers.values().any(|browser| {
-                browser.connection == connection
-                    && browser.own_target.as_ref() == Some(&target.info.target_id)
-            }),
+            "browser" => self.sessions.is_browser_of(connection, &target.info.target_id),
             "browser_ui" => false,
-            _ => !target.hidden && !target.banned && self.lease_of(target) == Some(lease),
+            _ => !target.hidden && !target.banned && self.registry.lease_of(target) == Some(lease),
         }
-    }
-
-    /// The lease that a target belongs to.
-    pub(super) fn lease_of(&self, target: &Target) -> Option<LeaseId> {
-        let context = target.info.browser_context_id.as_ref()?;
-        self.contexts.get(context).map(|context| context.lease)
     }
 
     /// Starts or ends the discovery of a browser session; what exists is told at once.
     pub(super) fn set_discover(&mut self, session: SessionId, params: DiscoverParams) {
-        let Some(browser) = self.browsers.get_mut(&session) else { return };
+        let Some(browser) = self.sessions.browser_mut(session) else { return };
         browser.announced.clear();
         browser.discover = params.discover.then(|| params.filter.unwrap_or_default());
-        let existing: Vec<Id> = self.targets.keys().cloned().collect();
-        for target in existing {
+        for target in self.registry.target_ids() {
             self.announce_to(session, &target, "Target.targetCreated");
         }
     }
 
     /// Tells everyone whom it concerns of a target, for the first time or again.
     pub(super) fn announce(&mut self, target: &Id, method: &'static str) {
-        let sessions: Vec<SessionId> = self.browsers.keys().copied().collect();
+        let sessions: Vec<SessionId> =
+            self.sessions.browsers().map(|(session, _)| session).collect();
         for session in sessions {
             self.announce_to(session, target, method);
         }
     }
 
     fn announce_to(&mut self, session: SessionId, id: &Id, method: &'static str) {
-        let Some(target) = self.targets.get(id) else { return };
+        let Some(target) = self.registry.target(id) else { return };
         if !self.is_visible(target, session) {
             return;
         }
-        let Some(browser) = self.browsers.get(&session) else { return };
+        let Some(browser) = self.sessions.browser(session) else { return };
         if !browser.discover.as_ref().is_some_and(|filter| filter.wants(&target.info.kind)) {
             return;
         }
@@ -521,7 +413,7 @@ impl State {
         } else {
             target.raw.clone()
         };
-        if let Some(browser) = self.browsers.get_mut(&session) {
+        if let Some(browser) = self.sessions.browser_mut(session) {
             browser.announced.insert(id.clone());
         }
         self.emit(session, method, &format!(r#"{{"targetInfo":{info}}}"#));
@@ -530,12 +422,7 @@ impl State {
     /// Tells those who know a target that it is gone or has crashed.
     pub(super) fn announce_end(&mut self, id: &Id, method: &'static str, params: &str) {
         let gone = method == "Target.targetDestroyed";
-        let knowing = |(session, browser): (&SessionId, &mut BrowserSession)| {
-            let known =
-                if gone { browser.announced.remove(id) } else { browser.announced.contains(id) };
-            known.then_some(*session)
-        };
-        let sessions: Vec<SessionId> = self.browsers.iter_mut().filter_map(knowing).collect();
+        let sessions = self.sessions.knowing(id, gone);
         for session in sessions {
             self.emit(session, method, params);
         }
@@ -543,7 +430,7 @@ impl State {
 
     /// Sends an event to the client, as if it came on this session.
     pub(super) fn emit(&mut self, session: SessionId, method: &str, params: &str) {
-        let Some(held) = self.sessions.get(&session) else { return };
+        let Some(held) = self.sessions.get(session) else { return };
         let (connection, visible) = match held.owner {
             Owner::Browser { connection, root: true } => (connection, None),
             Owner::Page(connection) if held.is_root => (connection, None),

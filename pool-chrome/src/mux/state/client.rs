@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::attach::attached_params;
-use super::{BoundPage, ConnectionId, LeaseId, Owner, Relay, Reply, State, Watch};
+use super::{BoundPage, ConnectionId, LeaseId, Owner, Relay, State};
 use crate::mux::envelope::{self, Command};
 use crate::mux::framing;
 use crate::mux::lease_options::LeaseKind;
@@ -81,7 +81,7 @@ impl State {
         text: &str,
         whole: Option<&Bytes>,
     ) {
-        let Some(client) = self.clients.get(&connection) else { return };
+        let Some(client) = self.leases.client(connection) else { return };
         let (lease, root, nests) = (client.lease, client.root, client.nests);
         let bare = match client.page {
             Some(BoundPage::Attached(page)) => page,
@@ -104,10 +104,10 @@ impl State {
             },
         };
         // A session is only known where its messages travel.
-        if nests && self.nest_of(session) != within {
+        if nests && self.sessions.nest_of(session) != within {
             return self.no_session(connection, command.id, within);
         }
-        let on = match self.sessions.get(&session).map(|held| held.owner) {
+        let on = match self.sessions.get(session).map(|held| held.owner) {
             Some(Owner::Browser { connection: its, .. }) if its == connection => {
                 SessionKind::Browser
             }
@@ -120,7 +120,7 @@ impl State {
             }
             _ => return self.no_session(connection, command.id, within),
         };
-        let Some(held) = self.leases.get(&lease) else { return };
+        let Some(held) = self.leases.get(lease) else { return };
         let Command { id, method, params, .. } = command;
         let kind = held.options.kind;
         let request = Request {
@@ -144,7 +144,7 @@ impl State {
     /// Counts a command to a page that waits for its client to have had its say.
     fn note_command(&mut self, session: SessionId) {
         if let Some(departure) = self.departure_of(session) {
-            departure.commands += 1;
+            departure.note_command();
         }
     }
 
@@ -179,8 +179,9 @@ impl State {
                 self.answer(&reply, "{}");
             }
             "Target.getTargetInfo" => {
-                let target = self.sessions.get(&tab).and_then(|held| held.target.as_ref());
-                let info = target.and_then(|id| self.targets.get(id)).map(|tab| tab.raw_attached());
+                let target = self.sessions.get(tab).and_then(|held| held.target.as_ref());
+                let info =
+                    target.and_then(|id| self.registry.target(id)).map(|tab| tab.raw_attached());
                 let info = info.unwrap_or_else(|| "{}".to_owned());
                 self.answer(&reply, &format!(r#"{{"targetInfo":{info}}}"#));
             }
@@ -194,13 +195,14 @@ impl State {
 
     /// Shows the page below a tab, once.
     fn show_page(&mut self, tab: SessionId, page: SessionId) {
-        let Some(held) = self.sessions.get_mut(&tab) else { return };
+        let Some(held) = self.sessions.get_mut(tab) else { return };
         if !std::mem::take(&mut held.automatic) {
             return;
         }
         let waiting = held.waiting;
-        let target = self.sessions.get(&page).and_then(|held| held.target.as_ref());
-        let Some(info) = target.and_then(|id| self.targets.get(id)).map(|page| page.raw.clone())
+        let target = self.sessions.get(page).and_then(|held| held.target.as_ref());
+        let Some(info) =
+            target.and_then(|id| self.registry.target(id)).map(|page| page.raw.clone())
         else {
             return;
         };
@@ -228,7 +230,9 @@ impl State {
         let Some(Sent { message, session_id, target_id }) = self.read(request) else { return };
         let found = match (session_id, target_id) {
             (Some(session), _) => SessionId::parse(&session)
-                .filter(|session| self.is_child(request, *session))
+                .filter(|session| {
+                    self.sessions.is_child(*session, request.session, request.connection)
+                })
                 .ok_or((INVALID_PARAMS, "No session with given id")),
             (None, Some(target)) => self.only_session_on(request, &target),
             (None, None) => Err((INVALID_PARAMS, "Session id must be specified")),
@@ -236,7 +240,7 @@ impl State {
         let found = found.and_then(|session| {
             let flat = "When using flat protocol, messages are routed to the target via the \
                         sessionId attribute.";
-            let nested = self.sessions.get(&session).is_some_and(|held| held.nested);
+            let nested = self.sessions.get(session).is_some_and(|held| held.nested);
             if nested { Ok(session) } else { Err((SERVER_ERROR, flat)) }
         });
         match found {
@@ -251,14 +255,6 @@ impl State {
         }
     }
 
-    /// Returns whether a session was made on the one that a command came on.
-    fn is_child(&self, request: &Request<'_>, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|held| {
-            held.parent == Some(request.session)
-                && held.owner.connection() == Some(request.connection)
-        })
-    }
-
     /// Returns the session that was made on a command's session for a target, or what Chromium
     /// says where there are none or several.
     pub(super) fn only_session_on(
@@ -266,12 +262,7 @@ impl State {
         request: &Request<'_>,
         target: &str,
     ) -> Result<SessionId, (i32, &'static str)> {
-        let mut on_it = self
-            .sessions
-            .iter()
-            .filter(|(_, held)| held.target.as_deref() == Some(target))
-            .map(|(session, _)| *session)
-            .filter(|session| self.is_child(request, *session));
+        let mut on_it = self.sessions.children_on(request.session, request.connection, target);
         match (on_it.next(), on_it.next()) {
             (Some(session), None) => Ok(session),
             (Some(_), Some(_)) => Err((SERVER_ERROR, "Multiple sessions attached, specify id.")),
@@ -283,7 +274,7 @@ impl State {
     pub(super) fn auto_attach_below(&mut self, request: &Request<'_>) {
         let Some(mut params) = self.read::<Params>(request) else { return };
         let Some(nested) = self.takes_nested(request, &mut params) else { return };
-        if let Some(held) = self.sessions.get_mut(&request.session) {
+        if let Some(held) = self.sessions.get_mut(request.session) {
             held.nests = nested;
         }
         self.send(request, &params);
@@ -305,14 +296,14 @@ impl State {
             }
         };
         if nested {
-            if self.depth_of(request.session) >= DEEPEST {
+            if self.sessions.depth_of(request.session) >= DEEPEST {
                 let message = format!(
                     "sessions that are not flattened lie {DEEPEST} deep at most: set \"flatten\""
                 );
                 self.refuse(request, SERVER_ERROR, &message);
                 return None;
             }
-            if let Some(client) = self.clients.get_mut(&request.connection) {
+            if let Some(client) = self.leases.client_mut(request.connection) {
                 client.nests = true;
             }
         }
@@ -322,41 +313,8 @@ impl State {
     /// Makes a session that was just attached nested or not: as the command asks that attached
     /// it, or as everything below its parent is that attaches by itself.
     pub(super) fn nest(&mut self, child: SessionId, parent: SessionId, target: &Id) {
-        // The oldest command is the one that is answered now. Ids of our own descend.
-        let asked = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.session == Some(parent))
-            .filter_map(|(id, pending)| match &pending.reply {
-                Reply::Relay(_, Watch::Attached { target: its, nested }) if its == target => {
-                    Some((*id, *nested))
-                }
-                _ => None,
-            })
-            .max();
-        let nests = self.sessions.get(&parent).is_some_and(|held| held.nests);
-        if let Some(held) = self.sessions.get_mut(&child) {
-            held.nested = asked.map_or(nests, |(_, nested)| nested);
-        }
-    }
-
-    /// Returns the sessions from this one up to its client's root.
-    fn upwards(&self, session: SessionId) -> impl Iterator<Item = SessionId> {
-        let parent = |session: &SessionId| self.sessions.get(session)?.parent;
-        std::iter::successors(Some(session), parent)
-    }
-
-    fn is_nested(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|held| held.nested)
-    }
-
-    /// Returns the nested session that a session's messages travel in: itself, or one above.
-    pub(super) fn nest_of(&self, session: SessionId) -> Option<SessionId> {
-        self.upwards(session).find(|session| self.is_nested(*session))
-    }
-
-    fn depth_of(&self, session: SessionId) -> usize {
-        self.upwards(session).filter(|session| self.is_nested(*session)).count()
+        let asked = self.pending.asks_nested(parent, target);
+        self.sessions.nest(child, parent, asked);
     }
 
     /// Wraps a message for a client as often as its session is nested. `None` where the session is
@@ -368,15 +326,17 @@ impl State {
     /// [`Closed`] if the message becomes larger than all that may wait for clients.
     pub(super) fn wrapped(&self, mut message: Bytes) -> Result<Option<Bytes>, Closed> {
         while let Some(session) = framing::session_of(&message) {
-            if !self.sessions.contains_key(&session) {
+            if !self.sessions.contains(session) {
                 return Ok(None);
             }
-            let Some((nest, held)) =
-                self.nest_of(session).and_then(|nest| Some((nest, self.sessions.get(&nest)?)))
+            let Some((nest, held)) = self
+                .sessions
+                .nest_of(session)
+                .and_then(|nest| Some((nest, self.sessions.get(nest)?)))
             else {
                 break;
             };
-            let above = held.parent.filter(|parent| !self.is_unnamed(*parent));
+            let above = held.parent.filter(|parent| !self.sessions.is_unnamed(*parent));
             let target = held.target.as_deref().unwrap_or_default();
             message = if nest == session {
                 envelope::received(nest, target, &framing::without_session(&message), above)
@@ -389,12 +349,5 @@ impl State {
             }
         }
         Ok(Some(message))
-    }
-
-    /// Returns whether a session is one that its client has no id for.
-    fn is_unnamed(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|held| {
-            held.is_root || matches!(held.owner, Owner::Browser { root: true, .. })
-        })
     }
 }

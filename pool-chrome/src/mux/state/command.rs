@@ -19,13 +19,13 @@ impl State {
         match rule {
             Rule::Pass => self.pass(request),
             Rule::Taint => {
-                if let Some(lease) = self.leases.get_mut(&request.lease) {
+                if let Some(lease) = self.leases.get_mut(request.lease) {
                     lease.tainted = true;
                 }
                 self.pass(request);
             }
             Rule::Screens => {
-                if let Some(lease) = self.leases.get_mut(&request.lease) {
+                if let Some(lease) = self.leases.get_mut(request.lease) {
                     lease.screens = true;
                 }
                 self.pass(request);
@@ -96,7 +96,7 @@ impl State {
             }
             Rule::Judged => self.judged(request),
             Rule::LeadsRound => {
-                let held = self.leases.get(&request.lease);
+                let held = self.leases.get(request.lease);
                 let rule = match held.map(|lease| &lease.options.client_proxies) {
                     Some(ClientProxies::Any) => Rule::Taint,
                     Some(ClientProxies::Only(_)) | None => Rule::Refuse,
@@ -131,7 +131,7 @@ impl State {
     }
 
     fn forward_frame(&mut self, request: &Request<'_>, frame: Frame) {
-        if let Some(session) = self.sessions.get_mut(&request.session) {
+        if let Some(session) = self.sessions.get_mut(request.session) {
             session.unanswered += 1;
         }
         self.push_client(request.connection, frame);
@@ -164,7 +164,7 @@ impl State {
     /// Answers a command that only the lease's holder knows.
     fn ask_holder(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
-        let holder = self.clients.get(&request.connection).and_then(|it| it.commands.clone());
+        let holder = self.leases.client(request.connection).and_then(|it| it.commands.clone());
         match holder.and_then(|holder| holder.call(&request.method, &params)) {
             Some(Ok(result)) => self.answer(&request.relay(), &result.to_string()),
             Some(Err(message)) => self.refuse(request, SERVER_ERROR, &message),
@@ -225,15 +225,17 @@ impl State {
         let mut params: Params = self.read(request)?;
         let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
         let own = self
-            .targets
-            .get(named)
+            .registry
+            .target(named)
             .filter(|target| target.info.kind != "browser")
             .filter(|_| self.is_own_target(request.connection, named));
         // A tab that Chromium does not know of stands for its page.
         let own = own.map(|target| {
             let id = &target.info.target_id;
-            let page =
-                self.targets.values().find(|page| target.invented && page.tab.as_ref() == Some(id));
+            let page = self
+                .registry
+                .targets()
+                .find(|page| target.invented && page.tab.as_ref() == Some(id));
             page.unwrap_or(target).info.target_id.clone()
         });
         match own {

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::lease::Warm;
-use super::{BoundPage, BrowserSession, ConnectionId, Lease, Owner, Reply, Session, State};
+use super::{BoundPage, BrowserSession, ConnectionId, Lease, Owner, Reply, State, Warm};
 use crate::mux::framing;
 use crate::mux::lease_options::LeaseKind;
 use crate::mux::target::{
@@ -50,7 +49,7 @@ impl State {
         let params: AttachedParams<'_> = serde_json::from_str(params.get()).ok()?;
         let session = SessionId::parse(&params.session_id)?;
         let info: Info = serde_json::from_str(params.target_info.get()).ok()?;
-        if let Some(target) = self.targets.get_mut(&info.target_id) {
+        if let Some(target) = self.registry.target_mut(&info.target_id) {
             target.update(info.clone(), params.target_info);
         }
         Some((session, info, params.waiting_for_debugger))
@@ -61,7 +60,7 @@ impl State {
         let raw = params.target_info;
         let Ok(info) = serde_json::from_str::<Info>(raw.get()) else { return };
         let id = info.target_id.clone();
-        match self.targets.get_mut(&id) {
+        match self.registry.target_mut(&id) {
             Some(target) => target.update(info, raw),
             // One that was forgotten, since it never began, is not news: see `forget_ghost`.
             None if method == "Target.targetInfoChanged" && info.kind.ends_with("worker") => return,
@@ -76,13 +75,13 @@ impl State {
     fn insert_target(&mut self, info: Info, raw: &RawValue) {
         let id = info.target_id.clone();
         let mut target = Target::new(info, raw);
-        let lease = self.lease_of(&target).and_then(|lease| self.leases.get_mut(&lease));
+        let lease = self.registry.lease_of(&target).and_then(|lease| self.leases.get_mut(lease));
         let mut invented = None;
         if let Some(lease) = lease {
             match target.info.kind.as_str() {
                 "tab" => {
                     target.hidden = matches!(lease.warm, Warm::Creating);
-                    lease.new_tab = Some(id.clone());
+                    lease.new_tab = Some(id);
                 }
                 "page" => {
                     target.hidden = matches!(lease.warm, Warm::Creating);
@@ -100,16 +99,16 @@ impl State {
         }
         if let Some(tab) = invented {
             let tab_id = tab.info.target_id.clone();
-            self.targets.insert(tab_id.clone(), tab);
+            self.registry.insert_target(tab);
             self.announce(&tab_id, "Target.targetCreated");
         }
-        self.targets.insert(id, target);
+        self.registry.insert_target(target);
     }
 
     /// Takes what has changed of a page over to the tab that we made up for it.
     fn follow_tab(&mut self, page: &Id) {
-        let Some(page) = self.targets.get(page) else { return };
-        let Some(tab) = page.tab.as_ref().and_then(|tab| self.targets.get(tab)) else { return };
+        let Some(page) = self.registry.target(page) else { return };
+        let Some(tab) = page.tab.as_ref().and_then(|tab| self.registry.target(tab)) else { return };
         if !tab.invented || (&tab.info.title, &tab.info.url) == (&page.info.title, &page.info.url) {
             return;
         }
@@ -118,7 +117,7 @@ impl State {
         fresh.hidden = tab.hidden;
         fresh.raw = fresh.raw.replacen(&*fresh.info.target_id, &id, 1);
         fresh.info.target_id = id.clone();
-        self.targets.insert(id.clone(), fresh);
+        self.registry.insert_target(fresh);
         self.announce(&id, "Target.targetInfoChanged");
     }
 
@@ -126,31 +125,31 @@ impl State {
         let Some(gone) = gone(params) else { return };
         let id: Id = Arc::from(gone.target_id);
         self.announce_end(&id, "Target.targetDestroyed", params.get());
-        self.departures.remove(&id);
-        let Some(target) = self.targets.shift_remove(&id) else { return };
-        if let Some(lease) = self.lease_of(&target).and_then(|id| self.leases.get_mut(&id)) {
+        self.registry.end_departure(&id);
+        let Some(target) = self.registry.remove_target(&id) else { return };
+        if let Some(lease) = self.registry.lease_of(&target).and_then(|id| self.leases.get_mut(id))
+        {
             lease.remember_past(id.clone());
             lease.warm.forget(&id);
         }
-        let tab = target.tab.filter(|tab| self.targets.get(tab).is_some_and(|tab| tab.invented));
+        let tab =
+            target.tab.filter(|tab| self.registry.target(tab).is_some_and(|tab| tab.invented));
         if let Some(tab) = tab {
             let params = json!({ "targetId": &*tab }).to_string();
             self.announce_end(&tab, "Target.targetDestroyed", &params);
-            self.targets.shift_remove(&tab);
+            self.registry.remove_target(&tab);
         }
     }
 
     fn target_crashed(&mut self, params: &RawValue) {
         let Some(gone) = gone(params) else { return };
         let id: Id = Arc::from(gone.target_id);
-        let lease = self.targets.get(&id).and_then(|target| self.lease_of(target));
-        if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(&lease)) {
+        let lease = self.registry.target(&id).and_then(|target| self.registry.lease_of(target));
+        if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(lease)) {
             lease.crashed = true;
         }
         // What its renderer had not answered by now it never will.
-        for held in self.sessions.values_mut().filter(|held| held.target.as_ref() == Some(&id)) {
-            held.unanswered = 0;
-        }
+        self.sessions.give_up_on(&id);
         self.announce_end(&id, "Target.targetCrashed", params.get());
     }
 
@@ -161,7 +160,7 @@ impl State {
         session: SessionId,
         message: Bytes,
     ) {
-        let is_root = self.sessions.get(&session).is_some_and(|held| held.is_root);
+        let is_root = self.sessions.get(session).is_some_and(|held| held.is_root);
         let Ok(parsed) = serde_json::from_slice::<Message<'_>>(&message) else { return };
         let Some(params) = parsed.params else { return };
         match parsed.method {
@@ -172,13 +171,13 @@ impl State {
                 }
                 let target = info.target_id;
                 let owner = Owner::Page(connection);
-                self.insert_session(child, owner, Some(target.clone()), Some(session));
+                self.sessions.insert(child, owner, Some(target.clone()), Some(session));
                 self.nest(child, session, &target);
                 self.apply_to_new_page(connection, child);
             }
             "Target.detachedFromTarget" => {
                 let child = gone(params).and_then(|gone| SessionId::parse(&gone.session_id));
-                let Some(child) = child.filter(|child| self.sessions.contains_key(child)) else {
+                let Some(child) = child.filter(|child| self.sessions.contains(*child)) else {
                     return;
                 };
                 self.forget_session(child);
@@ -204,11 +203,11 @@ impl State {
     /// A connection is attached to the page that stands for its root.
     fn bound(&mut self, connection: ConnectionId, child: SessionId, info: &Info, maker: SessionId) {
         let target = Some(info.target_id.clone());
-        self.insert_session(child, Owner::Page(connection), target, Some(maker));
-        if let Some(held) = self.sessions.get_mut(&child) {
+        self.sessions.insert(child, Owner::Page(connection), target, Some(maker));
+        if let Some(held) = self.sessions.get_mut(child) {
             held.is_root = true;
         }
-        if let Some(client) = self.clients.get_mut(&connection) {
+        if let Some(client) = self.leases.client_mut(connection) {
             client.page = Some(BoundPage::Attached(child));
         }
         self.apply_to_new_page(connection, child);
@@ -216,16 +215,16 @@ impl State {
 
     /// Tells whether a target is the one that a connection is being bound to.
     fn is_bound(&self, connection: ConnectionId, target: &Id) -> bool {
-        let page = self.clients.get(&connection).and_then(|client| client.page.as_ref());
+        let page = self.leases.client(connection).and_then(|client| client.page.as_ref());
         matches!(page, Some(BoundPage::Attaching(bound)) if bound == target)
     }
 
     /// A child without a context of its own lives in its parent's.
     fn is_own_child(&self, connection: ConnectionId, info: &Info) -> bool {
-        let Some(client) = self.clients.get(&connection) else { return false };
-        info.browser_context_id.as_ref().is_none_or(|context| {
-            self.contexts.get(context).is_some_and(|context| context.lease == client.lease)
-        })
+        let Some(client) = self.leases.client(connection) else { return false };
+        info.browser_context_id
+            .as_ref()
+            .is_none_or(|context| self.registry.is_context_of(client.lease, context))
     }
 
     /// An event on a browser session that may be about others or about what the client does not
@@ -233,7 +232,7 @@ impl State {
     pub(super) fn browser_session_event(&mut self, session: SessionId, message: &Bytes) {
         let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
         let Some(params) = parsed.params else { return };
-        let Some(browser) = self.browsers.get(&session) else { return };
+        let Some(browser) = self.sessions.browser(session) else { return };
         let connection = browser.connection;
         match parsed.method {
             "Target.attachedToTarget" => {
@@ -264,7 +263,7 @@ impl State {
         waiting: bool,
         params: &RawValue,
     ) {
-        let Some(browser) = self.browsers.get(&session) else { return };
+        let Some(browser) = self.sessions.browser(session) else { return };
         let (connection, lease) = (browser.connection, browser.lease);
         if self.is_bound(connection, &info.target_id) {
             return self.bound(connection, child, info, session);
@@ -275,14 +274,14 @@ impl State {
         }
         if info.kind == "browser" {
             let owner = Owner::Browser { connection, root: false };
-            self.insert_session(child, owner, Some(info.target_id.clone()), Some(session));
+            self.sessions.insert(child, owner, Some(info.target_id.clone()), Some(session));
             let fresh = BrowserSession::new(connection, lease, Some(info.target_id.clone()));
-            self.browsers.insert(child, fresh);
+            self.sessions.insert_browser(child, fresh);
         } else if self.is_own_target(connection, &info.target_id)
             && !self.ban_if_forbidden(&info.target_id)
         {
             let target = Some(info.target_id.clone());
-            self.insert_session(child, Owner::Page(connection), target, Some(session));
+            self.sessions.insert(child, Owner::Page(connection), target, Some(session));
             self.apply_to_new_page(connection, child);
         } else {
             return self.release(child, None, Some(session));
@@ -302,15 +301,15 @@ impl State {
 
     /// Returns `true` if a client may know of a target.
     pub(super) fn is_own_target(&self, connection: ConnectionId, target: &str) -> bool {
-        let Some(client) = self.clients.get(&connection) else { return false };
-        self.targets
-            .get(target)
+        let Some(client) = self.leases.client(connection) else { return false };
+        self.registry
+            .target(target)
             .is_some_and(|target| self.is_visible_to(target, client.lease, connection))
     }
 
     /// Sets on a new page session what its client had set for all of them.
     pub(super) fn apply_to_new_page(&mut self, connection: ConnectionId, session: SessionId) {
-        if self.clients.get(&connection).is_some_and(|client| client.ignore_certificates) {
+        if self.leases.client(connection).is_some_and(|client| client.ignore_certificates) {
             self.ignore_certificates(session, true);
         }
     }
@@ -334,29 +333,22 @@ const OWN_SCHEMES: &[&str] = &["chrome", "chrome-untrusted", "chrome-search", "d
 const LOADED: &[&str] = &["http", "https", "data", "blob", "about", "chrome-error", ""];
 
 impl State {
-    /// A context of the multiplexer's own, for a page of ours.
-    pub(crate) fn adopt_context(&mut self, context: &str) {
-        self.own_contexts.insert(context.into());
-    }
-
     /// Returns `true` if a new target is a page in a context that is nobody's.
     pub(super) fn is_stray(&self, info: &Info) -> bool {
-        let nobodys = |context: &Id| {
-            !self.contexts.contains_key(context) && !self.own_contexts.contains(context)
-        };
         matches!(&*info.kind, "page" | "other")
-            && info.browser_context_id.as_ref().is_some_and(nobodys)
+            && info.browser_context_id.as_ref().is_some_and(|id| self.registry.is_nobodys(id))
     }
 
     /// Bans a target that has come to show what its lease may not see. `true` if it is banned.
     pub(super) fn ban_if_forbidden(&mut self, id: &Id) -> bool {
-        let Some(target) = self.targets.get(id) else { return false };
+        let Some(target) = self.registry.target(id) else { return false };
         if target.banned {
             return true;
         }
         let shared = self
+            .registry
             .lease_of(target)
-            .and_then(|lease| self.leases.get(&lease))
+            .and_then(|lease| self.leases.get(lease))
             .filter(|lease| lease.options.kind == LeaseKind::Shared);
         let Some(rule) = shared.map(Lease::address_rule) else { return false };
         let url = target.info.url.as_str();
@@ -368,17 +360,12 @@ impl State {
         if may_show {
             return false;
         }
-        if let Some(target) = self.targets.get_mut(id) {
+        if let Some(target) = self.registry.target_mut(id) {
             target.banned = true;
         }
         self.close_stray(id);
         // It must not be read until it is closed.
-        let on_it = |held: &Session| {
-            held.target.as_ref() == Some(id) && matches!(held.owner, Owner::Page(_))
-        };
-        let sessions: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, held)| on_it(held)).map(|(id, _)| *id).collect();
-        for session in sessions {
+        for session in self.sessions.pages_on(id) {
             self.session_gone(session);
         }
         true

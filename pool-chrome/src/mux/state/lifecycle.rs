@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::attach::Left;
-use super::lease::{Lease, LeaseId, Remains, Warm};
-use super::pending::CallResult;
 use super::target_command::BYPASS_NONE;
 use super::{
-    BoundPage, BrowserSession, Client, ConnectionId, Context, Owner, Reply, Session, State,
-    page_command,
+    BoundPage, BrowserSession, CallResult, Client, ConnectionId, LeaseId, Owner, Remains, Reply,
+    State, Warm,
 };
 use crate::cdp::CdpError;
-use crate::mux::end::EndReason;
+use crate::mux::end::{EndReason, Ending};
 use crate::mux::lease_options::{
     DefaultContext, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms,
 };
@@ -22,28 +20,75 @@ use crate::mux::link::Link;
 use crate::mux::target::{Id, SessionId, Target};
 
 impl State {
-    pub(crate) fn new_lease(
-        &mut self,
-        options: LeaseOptions,
-    ) -> (LeaseId, watch::Receiver<Option<EndReason>>) {
-        let id = LeaseId(self.serial());
-        let real = self.real_context.clone();
-        let lease = self.leases.entry(id).or_insert_with(|| Lease::new(options));
-        if let Some(reason) = *self.ended.borrow() {
-            lease.end(reason);
+    /// Adds a lease, with what tells of its end.
+    pub(crate) fn new_lease(&mut self, options: LeaseOptions) -> (LeaseId, Arc<Ending>) {
+        let (id, lease) = self.leases.insert(options);
+        if let Some(reason) = self.ending.reason() {
+            lease.end(reason, &mut self.effects);
         }
         if lease.options.default_context == DefaultContext::Real {
-            lease.default = real;
+            lease.default = self.registry.real_context().cloned();
         }
-        let ended = lease.ended.subscribe();
+        let ending = Arc::clone(&lease.ending);
         self.set_gate();
-        (id, ended)
+        (id, ending)
     }
 
     /// Only an exclusive lease may be held back: of shared ones one would hold back the others.
-    fn set_gate(&self) {
-        let is_exclusive = |lease: &Lease| lease.options.kind == LeaseKind::Exclusive;
-        self.gate.allow(self.leases.values().all(is_exclusive));
+    fn set_gate(&mut self) {
+        self.gate.allow(self.leases.are_exclusive());
+        self.effects.gate(&self.gate);
+    }
+
+    /// Keeps a browser session for the next connection to a lease, or leaves it if that is gone.
+    pub(crate) fn set_spare(&mut self, id: LeaseId, spare: SessionId) {
+        match self.leases.get_mut(id) {
+            Some(lease) => lease.spare = Some(spare),
+            None => self.detach(spare),
+        }
+    }
+
+    /// Takes the browser session that was kept for the next connection to a lease. `None` if the
+    /// lease is gone.
+    pub(crate) fn take_spare(&mut self, id: LeaseId) -> Option<Option<SessionId>> {
+        Some(self.leases.get_mut(id)?.spare.take())
+    }
+
+    /// Returns the session of a lease's warm page, if there is one that is ready.
+    pub(crate) fn warm_session(&self, id: LeaseId) -> Option<SessionId> {
+        self.leases.get(id)?.warm.session()
+    }
+
+    /// Returns the kind of a lease that has not ended.
+    pub(crate) fn kind_of(&self, id: LeaseId) -> Option<LeaseKind> {
+        self.leases.get(id).map(|lease| lease.options.kind)
+    }
+
+    /// Returns `true` if a lease used a command whose effects outlive it.
+    pub(crate) fn is_tainted(&self, id: LeaseId) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.tainted)
+    }
+
+    /// Returns `true` if one of a lease's renderers has died.
+    pub(crate) fn has_crashed_page(&self, id: LeaseId) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.crashed)
+    }
+
+    /// Returns `true` if a lease has something to do for its clients: a command that is not
+    /// answered, or a download that has not ended.
+    pub(crate) fn is_busy(&self, id: LeaseId) -> bool {
+        let is_its = |connection| self.leases.is_client_of(id, connection);
+        self.sessions.any_unanswered(is_its)
+            || self.pending.any_relayed(is_its)
+            || self.leases.is_downloading(id)
+    }
+
+    /// Returns the targets that a lease shows, in the order they were made.
+    pub(crate) fn shown_targets(&self, id: LeaseId) -> impl Iterator<Item = &Target> {
+        self.registry
+            .targets()
+            .filter(|target| !target.hidden && target.info.kind != "tab")
+            .filter(move |target| self.registry.lease_of(target) == Some(id))
     }
 
     /// Asks for a browser session for a lease.
@@ -63,12 +108,11 @@ impl State {
         base: SessionId,
         reply: oneshot::Sender<Result<(), CdpError>>,
     ) {
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         held.base = Some(base);
         if let Some(real) = held.default.clone() {
-            self.contexts.insert(real, Context::new(lease, base));
-            let _ = reply.send(Ok(()));
-            return;
+            self.registry.insert_context(real, lease, base);
+            return self.effects.done(reply, Ok(()));
         }
         let mut params = json!({ "disposeOnDetach": true });
         if let Some(proxy) = &held.options.proxy {
@@ -81,20 +125,20 @@ impl State {
 
     /// Sets the terms of a lease, once. Whether its first page is still to be made.
     pub(crate) fn begin_lease(&mut self, id: LeaseId, terms: &LeaseTerms) -> bool {
-        let Some(held) = self.leases.get_mut(&id) else { return false };
+        let Some(held) = self.leases.get_mut(id) else { return false };
         if std::mem::replace(&mut held.begun, true) || !terms.first_page {
             return false;
         }
         held.owes_page = true;
         self.show_first_page(id);
-        self.leases.get(&id).is_some_and(|held| held.owes_page)
+        self.leases.get(id).is_some_and(|held| held.owes_page)
     }
 
     /// Shows the first page that a lease begins with, if it is ready.
     pub(super) fn show_first_page(&mut self, id: LeaseId) {
-        if self.leases.get(&id).is_some_and(|held| held.owes_page)
+        if self.leases.get(id).is_some_and(|held| held.owes_page)
             && self.show_warm(id, None).is_some()
-            && let Some(held) = self.leases.get_mut(&id)
+            && let Some(held) = self.leases.get_mut(id)
         {
             held.owes_page = false;
         }
@@ -103,14 +147,14 @@ impl State {
     /// Brings the warm page into sight as if it had just been made, for the client that asked for
     /// it or for whichever comes.
     pub(super) fn show_warm(&mut self, id: LeaseId, maker: Option<ConnectionId>) -> Option<Id> {
-        let held = self.leases.get_mut(&id)?;
+        let held = self.leases.get_mut(id)?;
         let Warm::Ready { .. } = held.warm else { return None };
         let Warm::Ready { target, session, waiting } = std::mem::take(&mut held.warm) else {
             return None;
         };
-        let tab = self.targets.get(&target)?.tab.clone();
+        let tab = self.registry.target(&target)?.tab.clone();
         for id in tab.iter().chain([&target]) {
-            if let Some(target) = self.targets.get_mut(id) {
+            if let Some(target) = self.registry.target_mut(id) {
                 target.hidden = false;
                 if maker.is_none() {
                     target.settle();
@@ -128,12 +172,11 @@ impl State {
         lease: LeaseId,
         reply: oneshot::Sender<Result<(), CdpError>>,
     ) {
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         // One that it owes is made even if a client was quicker.
         let is_late = held.used && !held.owes_page;
         let (Some(base), Warm::None, false) = (held.base, &held.warm, is_late) else {
-            let _ = reply.send(Ok(()));
-            return;
+            return self.effects.done(reply, Ok(()));
         };
         held.warm = Warm::Creating;
         let mut params = json!({ "url": "about:blank" });
@@ -153,34 +196,21 @@ impl State {
         link: Arc<Link>,
         commands: Option<Arc<dyn HolderCommands>>,
     ) -> Option<ConnectionId> {
-        let Some(held) = self.leases.get_mut(&lease) else {
+        let Some(held) = self.leases.get_mut(lease) else {
             self.detach(root);
             return None;
         };
         held.made.remove(&root);
         held.used = true;
-        let id = ConnectionId(self.serial());
-        let own_target = self.browser_targets.get(&root).cloned();
-        self.insert_session(
+        let id = self.leases.connect(Client::new(lease, root, link, commands));
+        let own_target = self.sessions.browser_target(root);
+        self.sessions.insert(
             root,
             Owner::Browser { connection: id, root: true },
             own_target.clone(),
             None,
         );
-        self.browsers.insert(root, BrowserSession::new(id, lease, own_target));
-        let downloads = page_command::Downloads::default();
-        let client = Client {
-            lease,
-            root,
-            page: None,
-            link,
-            ignore_certificates: false,
-            nests: false,
-            held: Vec::new(),
-            downloads,
-            commands,
-        };
-        self.clients.insert(id, client);
+        self.sessions.insert_browser(root, BrowserSession::new(id, lease, own_target));
         Some(id)
     }
 
@@ -191,12 +221,11 @@ impl State {
         page: &str,
         reply: oneshot::Sender<CallResult>,
     ) {
-        let own = self.targets.get(page).filter(|target| target.info.kind == "page");
+        let own = self.registry.target(page).filter(|target| target.info.kind == "page");
         let own = own.map(|target| target.info.target_id.clone());
         let own = own.filter(|page| self.is_own_target(id, page));
-        let (Some(page), Some(client)) = (own, self.clients.get_mut(&id)) else {
-            let _ = reply.send(Err(no_page()));
-            return;
+        let (Some(page), Some(client)) = (own, self.leases.client_mut(id)) else {
+            return self.effects.call(reply, Err(no_page()));
         };
         let root = client.root;
         let params = json!({ "targetId": &*page, "flatten": true });
@@ -207,17 +236,16 @@ impl State {
     /// Returns the page of a lease that a connection is bound to where it names none.
     pub(crate) fn first_page(&self, id: ConnectionId) -> Option<Id> {
         let page = |target: &&Target| target.info.kind == "page" && target.info.subtype.is_none();
-        let mut own = self.targets.values().filter(page).map(|target| &target.info.target_id);
+        let mut own = self.registry.targets().filter(page).map(|target| &target.info.target_id);
         own.find(|page| self.is_own_target(id, page)).cloned()
     }
 
     /// Makes a page in the default context, for a connection.
     pub(crate) fn make_page(&mut self, id: ConnectionId, reply: oneshot::Sender<CallResult>) {
-        let Some(client) = self.clients.get(&id) else {
-            let _ = reply.send(Err(no_page()));
-            return;
+        let Some(client) = self.leases.client(id) else {
+            return self.effects.call(reply, Err(no_page()));
         };
-        let (root, lease) = (client.root, self.leases.get(&client.lease));
+        let (root, lease) = (client.root, self.leases.get(client.lease));
         let mut params = json!({ "url": "about:blank" });
         if let Some(lease) = lease
             && lease.options.default_context == DefaultContext::Fresh
@@ -230,10 +258,11 @@ impl State {
 
     /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
-        let Some(client) = self.clients.remove(&id) else { return };
-        client.link.end(reason);
+        let Some(client) = self.leases.disconnect(id) else { return };
+        let (lease, root) = (client.lease, client.root);
+        client.close(reason, &mut self.effects);
         // Looked at before the first is forgotten, and all that hangs on it.
-        let sessions = self.sessions_of(id);
+        let sessions = self.sessions.of(id);
         let pages: Vec<_> = sessions.iter().filter_map(|id| self.left_on(*id)).collect();
         for session in sessions {
             self.forget_session(session);
@@ -241,61 +270,47 @@ impl State {
         for left in pages {
             self.leave(&left);
         }
-        self.contexts.retain(|_, context| context.maker != client.root);
-        self.insert_session(client.root, Owner::Own, None, None);
-        self.detach(client.root);
+        self.registry.forget_contexts_of(root);
+        self.sessions.insert(root, Owner::Own, None, None);
+        self.detach(root);
         if reason == EndReason::BrowserClosed
-            && let Some(lease) = self.leases.get_mut(&client.lease)
+            && let Some(lease) = self.leases.get(lease)
         {
-            lease.end(reason);
+            lease.end(reason, &mut self.effects);
         }
     }
 
     /// Returns what a client that goes leaves on a session of a page, frame or worker.
     fn left_on(&self, session: SessionId) -> Option<Left> {
-        let held = self.sessions.get(&session)?;
+        let held = self.sessions.get(session)?;
         let Owner::Page(_) = held.owner else { return None };
-        let target = held.target.as_ref().and_then(|id| self.targets.get(id));
+        let target = held.target.as_ref().and_then(|id| self.registry.target(id));
         let is_page = target.is_some_and(|it| matches!(&*it.info.kind, "page" | "iframe"));
         let (target, handed) = (held.target.clone(), held.maker.is_none());
         Some(Left { session, target, is_page, handed })
     }
 
-    fn sessions_of(&self, connection: ConnectionId) -> Vec<SessionId> {
-        let is_its = |held: &Session| held.owner.connection() == Some(connection);
-        self.sessions.iter().filter(|(_, held)| is_its(held)).map(|(id, _)| *id).collect()
-    }
-
     /// Takes a lease out of the registry and says what must go with it.
     pub(crate) fn close_lease(&mut self, id: LeaseId, reason: EndReason) -> Remains {
-        let Some(mut lease) = self.leases.remove(&id) else { return Remains::default() };
-        self.forget_downloads(id);
+        let Some(lease) = self.leases.remove(id) else { return Remains::default() };
         self.set_gate();
-        lease.end(reason);
-        let reason = (*lease.ended.borrow()).unwrap_or(reason);
+        lease.end(reason, &mut self.effects);
+        let reason = lease.ending.reason().unwrap_or(reason);
         let mut remains = Remains { screens: lease.screens, ..Remains::default() };
-        let clients: Vec<ConnectionId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.lease == id)
-            .map(|(connection, _)| *connection)
-            .collect();
-        for connection in clients {
-            let Some(client) = self.clients.remove(&connection) else { continue };
-            client.link.end(reason);
+        for connection in self.leases.clients_of(id) {
+            let Some(client) = self.leases.disconnect(connection) else { continue };
+            let root = client.root;
+            client.close(reason, &mut self.effects);
             // Its pages go with their context: no need to resume what stands still.
-            for session in self.sessions_of(connection) {
+            for session in self.sessions.of(connection) {
                 self.forget_session(session);
             }
-            remains.sessions.push(client.root);
+            remains.sessions.push(root);
         }
         remains.sessions.extend(&lease.made);
-        let real = self.real_context.clone();
-        let contexts: Vec<Id> =
-            self.contexts.extract_if(|_, context| context.lease == id).map(|(id, _)| id).collect();
-        for context in contexts {
-            if Some(&context) == real.as_ref() {
-                remains.pages = self.pages_in(&context);
+        for context in self.registry.take_contexts_of(id) {
+            if Some(&context) == self.registry.real_context() {
+                remains.pages = self.registry.pages_in(&context);
             } else {
                 remains.contexts.push(context);
             }
@@ -304,15 +319,6 @@ impl State {
             return Remains::default();
         }
         remains
-    }
-
-    fn pages_in(&self, context: &Id) -> Vec<Id> {
-        self.targets
-            .values()
-            .filter(|target| target.info.browser_context_id.as_ref() == Some(context))
-            .filter(|target| target.info.kind == "page")
-            .map(|target| target.info.target_id.clone())
-            .collect()
     }
 
     /// Gives the commands that end what remains of a lease, without waiting for them.
@@ -327,56 +333,25 @@ impl State {
         }
     }
 
-    /// Returns `true` if a target belongs to a lease.
-    pub(crate) fn is_of_lease(&self, target: &Target, lease: LeaseId) -> bool {
-        self.lease_of(target) == Some(lease)
-    }
-
-    /// Workers of contexts that are neither among these nor known here.
+    /// Returns the workers of contexts that are neither among these nor known here.
     pub(crate) fn workers_outside(&self, contexts: &[String]) -> Vec<Id> {
-        let is_known = |id: &Id| {
-            self.contexts.contains_key(id)
-                || self.own_contexts.contains(id)
-                || self.real_context.as_ref() == Some(id)
-                || contexts.iter().any(|listed| **listed == **id)
-        };
-        self.targets
-            .values()
-            .filter(|target| target.info.kind.ends_with("worker"))
-            .filter(|target| match &target.info.browser_context_id {
-                Some(id) => !is_known(id),
-                // A service worker that is told about after its context is gone has none.
-                None => target.info.kind == "service_worker",
-            })
-            .map(|target| target.info.target_id.clone())
-            .collect()
+        self.registry.workers_outside(contexts)
     }
 
     /// Forgets a worker that Chromium goes on listing, with every session on it.
     pub(crate) fn forget_ghost(&mut self, worker: &Id) {
-        self.targets.shift_remove(worker);
-        self.own_attaches.remove(worker);
-        let on_it = |held: &Session| held.target.as_ref() == Some(worker);
-        let sessions: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, held)| on_it(held)).map(|(id, _)| *id).collect();
-        for session in sessions {
+        self.registry.remove_target(worker);
+        self.sessions.expect_none(worker);
+        for session in self.sessions.on(worker) {
             self.detach(session);
             self.forget_session(session);
         }
     }
 
-    /// Targets of a lease that still live: those in its contexts, and its pages in the real one.
+    /// Returns the targets of a lease that still live: those in its contexts, and its pages in the
+    /// real one.
     pub(crate) fn left_of(&self, remains: &Remains) -> Vec<Id> {
-        self.targets
-            .values()
-            .filter(|target| !target.invented)
-            .filter(|target| {
-                let context = target.info.browser_context_id.as_ref();
-                context.is_some_and(|id| remains.contexts.contains(id))
-                    || remains.pages.contains(&target.info.target_id)
-            })
-            .map(|target| target.info.target_id.clone())
-            .collect()
+        self.registry.left_of(&remains.contexts, &remains.pages)
     }
 }
 

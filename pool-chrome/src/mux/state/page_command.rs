@@ -1,8 +1,6 @@
 //! Commands about files, addresses and certificates, and the downloads that follow: Chromium tells
 //! every session of all of them, so whose each one is must be found out.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -57,8 +55,9 @@ impl State {
                 .target_of_mut(request.session)
                 .and_then(|on| on.info.browser_context_id.clone()),
         };
-        if let Some(context) = context.and_then(|id: Id| self.contexts.get_mut(&id)) {
-            context.no_downloads = (is_saved && !is_allowed).then_some(path);
+        if let Some(context) = context {
+            let context: Id = context;
+            self.registry.set_no_downloads(&context, (is_saved && !is_allowed).then_some(path));
         }
         self.send(request, &params);
     }
@@ -75,17 +74,13 @@ impl State {
 
     /// Tells the holder of a lease that a file was refused, once for each.
     pub(super) fn file_refused(&mut self, lease: LeaseId, file: FileUse, path: &str) {
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         let path: String = path.chars().take(LONGEST_PATH).collect();
         let told = &mut held.refused_files;
         if told.len() >= MOST_REFUSED || !told.insert((file, path.clone())) {
             return;
         }
-        let holder = self
-            .clients
-            .values()
-            .filter(|client| client.lease == lease)
-            .find_map(|client| client.commands.clone());
+        let holder = self.leases.holder_of(lease);
         if let Some(holder) = holder {
             holder.file_refused(file, &path);
         }
@@ -94,7 +89,7 @@ impl State {
     pub(super) fn cancel_download(&mut self, request: &Request<'_>) {
         let Some((params, _)) = self.in_context(request, INVALID_PARAMS) else { return };
         let guid = params.get("guid").and_then(Value::as_str).unwrap_or_default();
-        let held = self.leases.get(&request.lease);
+        let held = self.leases.get(request.lease);
         let known = held.is_some_and(|lease| lease.downloads.contains(guid));
         if known || request.kind == LeaseKind::Exclusive {
             self.send(request, &params);
@@ -108,16 +103,10 @@ impl State {
         let Some(Value::Bool(ignore)) = params.get("ignore") else {
             return self.refuse(request, INVALID_PARAMS, "Invalid parameters");
         };
-        if let Some(client) = self.clients.get_mut(&request.connection) {
+        if let Some(client) = self.leases.client_mut(request.connection) {
             client.ignore_certificates = *ignore;
         }
-        let pages: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, held)| held.owner == Owner::Page(request.connection))
-            .map(|(id, _)| *id)
-            .collect();
-        for page in pages {
+        for page in self.sessions.pages_of(request.connection) {
             self.ignore_certificates(page, *ignore);
         }
         self.answer(&request.relay(), "{}");
@@ -125,14 +114,12 @@ impl State {
 
     pub(super) fn navigate(&mut self, request: &Request<'_>) {
         let Some(mut params) = self.read::<Params>(request) else { return };
-        let Some(rule) = self.leases.get(&request.lease).map(|lease| lease.address_rule()) else {
+        let Some(rule) = self.leases.get(request.lease).map(|lease| lease.address_rule()) else {
             return;
         };
-        if let Some(target) =
-            self.sessions.get(&request.session).and_then(|held| held.target.as_ref())
-        {
+        if let Some(target) = self.sessions.target_of(request.session) {
             // Its client goes elsewhere before it could go where it was made for.
-            self.departures.remove(target);
+            self.registry.end_departure(target);
         }
         let address = params.get("url").and_then(Value::as_str);
         match address.map_or(Judgement::Allowed, |address| rule.judge(address)) {
@@ -187,7 +174,7 @@ impl State {
         if !text("mimeType").to_ascii_lowercase().contains("uri-list") {
             return true;
         }
-        let rule = self.leases.get(&request.lease).map(|lease| lease.address_rule());
+        let rule = self.leases.get(request.lease).map(|lease| lease.address_rule());
         // Lines that begin with # are comments.
         let mut lines = text("data").lines().filter(|line| !line.starts_with('#'));
         rule.is_some_and(|rule| lines.all(|line| rule.allows(line)))
@@ -218,12 +205,12 @@ impl State {
         let names_window = parameters::names_window(&request.method);
         // Windows are not told by their pages: the densest counts for each of them.
         let densest = || {
-            let own = self.targets.values();
+            let own = self.registry.targets();
             let own = own.filter(|it| self.is_own_target(request.connection, &it.info.target_id));
             own.map(|target| target.density).fold(1.0, f64::max)
         };
         let density = if names_window { densest() } else { density };
-        let Some(lease) = self.leases.get_mut(&request.lease) else { return false };
+        let Some(lease) = self.leases.get_mut(request.lease) else { return false };
         let rule = lease.address_rule();
         let screen = Screen { density, window: lease.window };
         match parameters::judge(&request.method, params, screen, |address| rule.allows(address)) {
@@ -245,7 +232,7 @@ impl State {
         match (request.kind, path) {
             (LeaseKind::Exclusive, _) | (LeaseKind::Shared, None) => true,
             (LeaseKind::Shared, Some(Value::String(path))) => {
-                let Some(lease) = self.leases.get(&request.lease) else { return false };
+                let Some(lease) = self.leases.get(request.lease) else { return false };
                 let directories = &lease.options.directories;
                 let own = &directories[..directories.len().min(1)];
                 address::is_inside(path, directories)
@@ -256,31 +243,10 @@ impl State {
     }
 
     fn is_reserved(&self, request: &Request<'_>, path: &str) -> bool {
-        let lease = self.leases.get(&request.lease);
+        let lease = self.leases.get(request.lease);
         lease.is_none_or(|lease| address::is_reserved(path, &lease.options.reserved))
     }
 }
-
-/// The downloads whose owner a connection waits to learn.
-#[derive(Debug, Default)]
-pub(crate) struct Downloads {
-    open: HashMap<Id, Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    frame: String,
-    events: Vec<Bytes>,
-    /// Number of pages that have not listed their frames yet.
-    asked: usize,
-}
-
-/// Downloads that have not ended, as the root session is told of all of them.
-#[derive(Debug, Default)]
-pub(super) struct Running(HashMap<Id, Option<LeaseId>>);
-
-/// Maximum number remembered. One whose end Chromium has not reported would stay for ever.
-const MOST_RUNNING: usize = 1024;
 
 #[derive(Deserialize)]
 struct Progress {
@@ -303,15 +269,11 @@ impl State {
             return;
         };
         // A frame within a page is no target: then its lease is known when a client has asked.
-        let target = self.targets.get(&*frame_id);
-        let lease = target.and_then(|target| self.lease_of(target));
-        let lease = lease.or_else(|| {
-            self.leases.iter().find(|(_, lease)| lease.had(&frame_id)).map(|(id, _)| *id)
-        });
+        let target = self.registry.target(&frame_id);
+        let lease = target.and_then(|target| self.registry.lease_of(target));
+        let lease = lease.or_else(|| self.leases.that_had(&frame_id));
         let context = target.and_then(|target| target.info.browser_context_id.clone());
-        if self.running.0.len() < MOST_RUNNING {
-            self.running.0.insert(guid, lease);
-        }
+        self.leases.download_begun(guid, lease);
         if let Some(lease) = lease {
             self.download_canceled(lease, context.as_ref());
         }
@@ -320,11 +282,7 @@ impl State {
     /// Tells the holder of a lease that a download which begins is canceled, if that follows from
     /// where it was to go. One of a page that is gone, or of a frame, may be of any context.
     fn download_canceled(&mut self, lease: LeaseId, context: Option<&Id>) {
-        let canceled = self
-            .contexts
-            .iter()
-            .filter(|(id, held)| held.lease == lease && context.is_none_or(|its| its == *id))
-            .find_map(|(_, held)| held.no_downloads.clone());
+        let canceled = self.registry.no_downloads(lease, context);
         if let Some(path) = canceled {
             self.file_refused(lease, FileUse::Download, &path);
         }
@@ -334,23 +292,8 @@ impl State {
     pub(super) fn download_goes_on(&mut self, params: &RawValue) {
         let Ok(Progress { guid, state }) = serde_json::from_str(params.get()) else { return };
         if state != "inProgress" {
-            self.running.0.remove(&guid);
+            self.leases.download_ended(&guid);
         }
-    }
-
-    /// Returns `true` if a download of a lease has not ended.
-    pub(super) fn is_downloading(&self, id: LeaseId) -> bool {
-        let Some(lease) = self.leases.get(&id) else { return false };
-        let alone = lease.options.kind == LeaseKind::Exclusive;
-        self.running.0.iter().any(|(guid, its)| match its {
-            Some(its) => *its == id,
-            None => alone || lease.downloads.contains(guid),
-        })
-    }
-
-    /// Forgets the downloads of a lease that is over.
-    pub(super) fn forget_downloads(&mut self, id: LeaseId) {
-        self.running.0.retain(|_, its| *its != Some(id));
     }
 
     pub(super) fn download_event(
@@ -367,25 +310,22 @@ impl State {
             return;
         };
         let root = matches!(
-            self.sessions.get(&session).map(|held| held.owner),
+            self.sessions.get(session).map(|held| held.owner),
             Some(Owner::Browser { root: true, .. })
         );
         let event: Bytes =
             if root { framing::without_session(message).into() } else { message.clone() };
-        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let Some(client) = self.leases.client_mut(connection) else { return };
         let lease = client.lease;
-        if let Some(open) = client.downloads.open.get_mut(&guid) {
-            open.events.push(event);
-            return;
-        }
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(event) = client.downloads.keep(&guid, event) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         let alone = held.options.kind == LeaseKind::Exclusive;
         let known = alone
             || held.downloads.contains(&guid)
             || held.had(&frame_id)
             || self.is_own_target(connection, &frame_id);
         if known {
-            if let Some(held) = self.leases.get_mut(&lease) {
+            if let Some(held) = self.leases.get_mut(lease) {
                 held.downloads.insert(guid);
             }
             return self.deliver(connection, event);
@@ -397,22 +337,16 @@ impl State {
 
     /// A frame that is no target of its own: one of the client's pages may have it.
     fn ask_whose(&mut self, connection: ConnectionId, guid: &Id, frame: String, event: Bytes) {
-        let pages: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, held)| held.owner == Owner::Page(connection))
-            .filter(|(_, held)| {
-                let target = held.target.as_ref().and_then(|id| self.targets.get(id));
-                target.is_some_and(|target| matches!(&*target.info.kind, "page" | "iframe"))
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let mut pages = self.sessions.pages_of(connection);
+        pages.retain(|page| {
+            let target = self.sessions.target_of(*page).and_then(|id| self.registry.target(id));
+            target.is_some_and(|target| matches!(&*target.info.kind, "page" | "iframe"))
+        });
         if pages.is_empty() {
             return;
         }
-        let open = Open { frame, events: vec![event], asked: pages.len() };
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.downloads.open.insert(guid.clone(), open);
+        if let Some(client) = self.leases.client_mut(connection) {
+            client.downloads.ask(guid.clone(), frame, event, pages.len());
         }
         for page in pages {
             let reply = Reply::FrameTree { connection, guid: guid.clone() };
@@ -422,23 +356,15 @@ impl State {
 
     /// A page has said which frames it has.
     pub(super) fn frame_tree(&mut self, connection: ConnectionId, guid: &Id, frames: &str) {
-        let Some(client) = self.clients.get_mut(&connection) else { return };
-        let Some(open) = client.downloads.open.get_mut(guid) else { return };
-        open.asked -= 1;
-        // Quotes inside of names and addresses are escaped: this is a member or nothing.
-        let own = frames.contains(&format!(r#""id":"{}""#, open.frame));
-        if own {
-            let lease = client.lease;
-            let events = client.downloads.open.remove(guid).map(|open| open.events);
-            if let Some(lease) = self.leases.get_mut(&lease) {
-                lease.downloads.insert(guid.clone());
-            }
-            self.download_canceled(lease, None);
-            for event in events.unwrap_or_default() {
-                self.deliver(connection, event);
-            }
-        } else if open.asked == 0 {
-            client.downloads.open.remove(guid);
+        let Some(client) = self.leases.client_mut(connection) else { return };
+        let lease = client.lease;
+        let Some(events) = client.downloads.listed(guid, frames) else { return };
+        if let Some(lease) = self.leases.get_mut(lease) {
+            lease.downloads.insert(guid.clone());
+        }
+        self.download_canceled(lease, None);
+        for event in events {
+            self.deliver(connection, event);
         }
     }
 }

@@ -1,21 +1,32 @@
-//! Commands of our own, and what waits for their answers.
+//! What waits: commands of our own for their answers, and effects for the release of the lock.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::task::Waker;
 
 use serde_json::value::RawValue;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::{ConnectionId, LeaseId};
 use crate::cdp::CdpError;
+use crate::mux::budget::Gate;
+use crate::mux::end::Ending;
+use crate::mux::framing::OWN_IDS_FROM;
+use crate::mux::lease_options::HolderCommands;
+use crate::mux::link::Link;
 use crate::mux::target::{Id, SessionId};
 
 /// A command of ours that is not answered yet.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(super) struct Unanswered {
     pub(super) session: Option<SessionId>,
     pub(super) method: String,
     pub(super) reply: Reply,
 }
 
-impl Pending {
+impl Unanswered {
     pub(super) fn new(session: Option<SessionId>, method: &str, reply: Reply) -> Self {
         Self { session, method: method.to_owned(), reply }
     }
@@ -94,4 +105,287 @@ pub(crate) enum Watch {
         target: Id,
         nested: bool,
     },
+}
+
+/// The commands of our own that are not answered, by their ids.
+#[derive(Debug)]
+pub(super) struct Pending {
+    commands: HashMap<i32, Unanswered>,
+    next_id: i32,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self { commands: HashMap::new(), next_id: OWN_IDS_FROM }
+    }
+}
+
+impl Pending {
+    /// Adds a command; returns its id.
+    pub(super) fn insert(&mut self, command: Unanswered) -> i32 {
+        loop {
+            let id = self.next_id;
+            self.next_id = id.checked_sub(1).unwrap_or(OWN_IDS_FROM);
+            // After two thousand million commands an old one may still be unanswered.
+            if let Entry::Vacant(entry) = self.commands.entry(id) {
+                entry.insert(command);
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, id: i32) -> Option<Unanswered> {
+        self.commands.remove(&id)
+    }
+
+    /// Returns the commands that wait for an answer on a session.
+    pub(super) fn on(&self, session: SessionId) -> Vec<i32> {
+        let waits = |pending: &Unanswered| pending.session == Some(session);
+        self.commands.iter().filter(|(_, pending)| waits(pending)).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns `true` if any is to be relayed to a connection of this kind.
+    pub(super) fn any_relayed(&self, is_its: impl Fn(ConnectionId) -> bool) -> bool {
+        self.commands.values().any(|pending| match &pending.reply {
+            Reply::Relay(relay, _) => is_its(relay.connection),
+            Reply::Nothing
+            | Reply::Call(_)
+            | Reply::Release(_)
+            | Reply::AutoAttached { .. }
+            | Reply::BrowserSession { .. }
+            | Reply::DefaultContext { .. }
+            | Reply::Warm { .. }
+            | Reply::FrameTree { .. } => false,
+        })
+    }
+
+    /// Returns whether the oldest command that attaches to a target on a session, which is the one
+    /// that is answered next, asks for a nested session.
+    pub(super) fn asks_nested(&self, session: SessionId, target: &Id) -> Option<bool> {
+        let asked = |(id, pending): (&i32, &Unanswered)| {
+            if let Reply::Relay(_, Watch::Attached { target: its, nested }) = &pending.reply
+                && its == target
+            {
+                Some((*id, *nested))
+            } else {
+                None
+            }
+        };
+        let on_it = self.commands.iter().filter(|(_, it)| it.session == Some(session));
+        // Ids of our own descend.
+        on_it.filter_map(asked).max().map(|(_, nested)| nested)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Gives up on all of them.
+    pub(super) fn clear(&mut self, effects: &mut Effects) {
+        for (_, Unanswered { reply, .. }) in self.commands.drain() {
+            effects.forget(reply);
+        }
+    }
+}
+
+/// What is to be done once the state's lock is released, in this order: whom to wake, what to
+/// answer.
+///
+/// What others may see at once, as the reason of an end, is set under the lock; only those who wait
+/// for it are told later.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    list: Vec<Effect>,
+    /// Whoever waits for a message, of which there is seldom more than one.
+    reader: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Effect {
+    Wake(Waker),
+    /// A connection has ended. Whoever answered for its client goes with it.
+    Closed(Arc<Link>, Option<Waker>, Option<Arc<dyn HolderCommands>>),
+    /// A lease, or the whole Chromium, has ended.
+    Ended(Arc<Ending>),
+    /// What Chromium says is read again, perhaps.
+    Gate(Arc<Gate>),
+    Call(oneshot::Sender<CallResult>, CallResult),
+    Session(oneshot::Sender<Result<SessionId, CdpError>>, Result<SessionId, CdpError>),
+    Done(oneshot::Sender<Result<(), CdpError>>, Result<(), CdpError>),
+    /// Nobody answers this any more.
+    Forget(Reply),
+    /// This page is to be sent to its address.
+    Depart(Id),
+}
+
+impl Effects {
+    /// Wakes whoever waits for a message.
+    pub(super) fn wake(&mut self, reader: Option<Waker>) {
+        if self.reader.is_none() {
+            self.reader = reader;
+        } else {
+            self.list.extend(reader.map(Effect::Wake));
+        }
+    }
+
+    /// Wakes both ends of a connection that has ended.
+    pub(super) fn closed(
+        &mut self,
+        link: Arc<Link>,
+        reader: Option<Waker>,
+        commands: Option<Arc<dyn HolderCommands>>,
+    ) {
+        self.list.push(Effect::Closed(link, reader, commands));
+    }
+
+    /// Tells those who wait for an end.
+    pub(super) fn ended(&mut self, ending: &Arc<Ending>) {
+        self.list.push(Effect::Ended(Arc::clone(ending)));
+    }
+
+    /// Tells the reader of the pipe that the gate has changed.
+    pub(super) fn gate(&mut self, gate: &Arc<Gate>) {
+        self.list.push(Effect::Gate(Arc::clone(gate)));
+    }
+
+    pub(super) fn call(&mut self, reply: oneshot::Sender<CallResult>, result: CallResult) {
+        self.list.push(Effect::Call(reply, result));
+    }
+
+    pub(super) fn session(
+        &mut self,
+        reply: oneshot::Sender<Result<SessionId, CdpError>>,
+        session: Result<SessionId, CdpError>,
+    ) {
+        self.list.push(Effect::Session(reply, session));
+    }
+
+    pub(super) fn done(
+        &mut self,
+        reply: oneshot::Sender<Result<(), CdpError>>,
+        result: Result<(), CdpError>,
+    ) {
+        self.list.push(Effect::Done(reply, result));
+    }
+
+    /// Drops a reply that never comes, which wakes whoever waits for it.
+    pub(super) fn forget(&mut self, reply: Reply) {
+        self.list.push(Effect::Forget(reply));
+    }
+
+    pub(super) fn depart(&mut self, page: &Id) {
+        self.list.push(Effect::Depart(page.clone()));
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.list.len() + usize::from(self.reader.is_some())
+    }
+
+    /// Carries them out, without the lock. Pages that are to be sent off go to `departing`.
+    ///
+    /// Whoever waited for an answer may have gone by now, and so may what sends pages off.
+    pub(crate) fn run(self, departing: &UnboundedSender<Id>) {
+        for effect in self.list {
+            match effect {
+                Effect::Wake(waker) => waker.wake(),
+                Effect::Closed(link, reader, commands) => {
+                    link.wake(reader);
+                    drop(commands);
+                }
+                Effect::Ended(ending) => ending.tell(),
+                Effect::Gate(gate) => gate.tell(),
+                Effect::Call(reply, result) => drop(reply.send(result)),
+                Effect::Session(reply, session) => drop(reply.send(session)),
+                Effect::Done(reply, result) => drop(reply.send(result)),
+                Effect::Forget(reply) => drop(reply),
+                Effect::Depart(page) => drop(departing.send(page)),
+            }
+        }
+        if let Some(reader) = self.reader {
+            reader.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn command(session: Option<SessionId>) -> Unanswered {
+        Unanswered::new(session, "X.y", Reply::Nothing)
+    }
+
+    #[test]
+    fn ids_descend_and_begin_anew_at_the_end() {
+        let mut pending = Pending::default();
+        assert_eq!(pending.insert(command(None)), OWN_IDS_FROM);
+        assert_eq!(pending.insert(command(None)), OWN_IDS_FROM - 1);
+        pending.next_id = i32::MIN;
+        assert_eq!(pending.insert(command(None)), i32::MIN);
+        // The first two are not answered.
+        assert_eq!(pending.insert(command(None)), OWN_IDS_FROM - 2);
+    }
+
+    #[test]
+    fn what_waits_on_a_session_is_found_and_taken_once() {
+        let mut pending = Pending::default();
+        let session = SessionId::invent();
+        pending.insert(command(None));
+        let id = pending.insert(command(Some(session)));
+        assert_eq!(pending.on(session), [id]);
+        assert!(pending.take(id).is_some() && pending.take(id).is_none());
+        assert_eq!(pending.count(), 1);
+    }
+
+    #[test]
+    fn the_oldest_attach_on_a_session_says_whether_it_is_nested() {
+        let mut pending = Pending::default();
+        let (session, target): (_, Id) = (SessionId::invent(), "p".into());
+        assert_eq!(pending.asks_nested(session, &target), None);
+        for nested in [true, false] {
+            let relay = Relay { connection: ConnectionId(1), session: None, id: 1 };
+            let watch = Watch::Attached { target: target.clone(), nested };
+            pending.insert(Unanswered::new(Some(session), "X.y", Reply::Relay(relay, watch)));
+        }
+        assert_eq!(pending.asks_nested(session, &target), Some(true));
+        assert!(pending.any_relayed(|connection| connection == ConnectionId(1)));
+        assert!(!pending.any_relayed(|connection| connection == ConnectionId(2)));
+    }
+
+    #[test]
+    fn nobody_is_woken_or_answered_before_the_effects_are_run() {
+        let (departing, mut pages) = unbounded_channel();
+        let readers = Arc::new(Woken::default());
+        let (reply, mut answer) = oneshot::channel();
+        let (lost, mut never) = oneshot::channel::<CallResult>();
+        let mut effects = Effects::default();
+        effects.wake(Some(Arc::clone(&readers).into()));
+        effects.wake(None);
+        effects.wake(Some(Arc::clone(&readers).into()));
+        effects.done(reply, Ok(()));
+        effects.forget(Reply::Call(lost));
+        effects.depart(&"p".into());
+        assert_eq!(readers.0.load(Relaxed), 0);
+        assert!(answer.try_recv().is_err() && pages.try_recv().is_err());
+        effects.run(&departing);
+        assert_eq!(readers.0.load(Relaxed), 2);
+        assert!(answer.try_recv().is_ok());
+        assert_eq!(never.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+        assert_eq!(pages.try_recv().as_deref(), Ok("p"));
+    }
 }

@@ -7,8 +7,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::client::{Params, write};
-use super::lease::Warm;
-use super::{Context, LeaseId, Owner, Pending, Relay, Reply, State, Watch};
+use super::{LeaseId, Owner, Relay, Reply, State, Unanswered, Warm, Watch};
 use crate::cdp::CdpError;
 use crate::mux::envelope;
 use crate::mux::target::{Id, Message, SessionId};
@@ -34,7 +33,7 @@ struct Named {
 }
 
 impl State {
-    pub(super) fn own_reply(&mut self, pending: Pending, message: &Bytes) {
+    pub(super) fn own_reply(&mut self, pending: Unanswered, message: &Bytes) {
         let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
         let result = match (parsed.result, parsed.error) {
             (Some(result), _) => Ok(result),
@@ -50,7 +49,7 @@ impl State {
             }
             (None, None) => return,
         };
-        let Pending { method, reply, .. } = pending;
+        let Unanswered { method, reply, .. } = pending;
         let refused = |body: ErrorBody| CdpError::Refused {
             method: method.clone(),
             code: body.code,
@@ -60,7 +59,7 @@ impl State {
             Reply::Nothing => {}
             Reply::Call(reply) => {
                 let result = result.map(ToOwned::to_owned).map_err(|(_, body)| refused(body));
-                let _ = reply.send(result);
+                self.effects.call(reply, result);
             }
             Reply::Release(session) => {
                 self.detach(session);
@@ -87,17 +86,17 @@ impl State {
                     context.ok_or_else(|| CdpError::unexpected(&method, "no browserContextId"))
                 });
                 let made = made.map(|context| {
-                    self.contexts.insert(context.clone(), Context::new(lease, maker));
-                    if let Some(lease) = self.leases.get_mut(&lease) {
+                    self.registry.insert_context(context.clone(), lease, maker);
+                    if let Some(lease) = self.leases.get_mut(lease) {
                         lease.default = Some(context);
                     }
                 });
-                let _ = reply.send(made);
+                self.effects.done(reply, made);
             }
             Reply::Warm { lease, reply } => {
                 let made = result.map(|_| ()).map_err(|(_, body)| refused(body));
                 self.warm_page_made(lease);
-                let _ = reply.send(made);
+                self.effects.done(reply, made);
             }
             Reply::FrameTree { connection, guid } => {
                 let frames = result.map(RawValue::get).unwrap_or_default();
@@ -107,7 +106,7 @@ impl State {
     }
 
     /// Returns what waits for an answer on a session that is gone.
-    pub(super) fn orphaned(&mut self, pending: Pending) {
+    pub(super) fn orphaned(&mut self, pending: Unanswered) {
         let ended = || CdpError::unexpected(&pending.method, "its session has ended");
         match pending.reply {
             Reply::Relay(relay, _) => {
@@ -120,17 +119,17 @@ impl State {
             Reply::Warm { lease, reply } => {
                 let error = ended();
                 self.warm_page_made(lease);
-                let _ = reply.send(Err(error));
+                self.effects.done(reply, Err(error));
             }
-            Reply::Call(reply) => drop(reply.send(Err(ended()))),
-            Reply::BrowserSession { reply, .. } => drop(reply.send(Err(ended()))),
-            Reply::DefaultContext { reply, .. } => drop(reply.send(Err(ended()))),
+            Reply::Call(reply) => self.effects.call(reply, Err(ended())),
+            Reply::BrowserSession { reply, .. } => self.effects.session(reply, Err(ended())),
+            Reply::DefaultContext { reply, .. } => self.effects.done(reply, Err(ended())),
             Reply::Nothing | Reply::Release(_) => {}
         }
     }
 
     fn relayed(&mut self, relay: &Relay, watch: Watch, result: &RawValue) {
-        let Some(client) = self.clients.get(&relay.connection) else { return };
+        let Some(client) = self.leases.client(relay.connection) else { return };
         let lease = client.lease;
         match watch {
             Watch::Nothing | Watch::Attached { .. } => {}
@@ -145,18 +144,18 @@ impl State {
             Watch::RefusedNavigation => return self.answer(relay, &refused(result)),
             Watch::Context(maker) => {
                 if let Some(context) = named(result).browser_context_id {
-                    self.contexts.insert(context, Context::new(lease, maker));
+                    self.registry.insert_context(context, lease, maker);
                 }
             }
             Watch::Disposed(context) => {
-                self.contexts.remove(&context);
+                self.registry.remove_context(&context);
             }
             Watch::Targets => {
                 let result = self.filter_targets(relay, result);
                 return self.answer(relay, &result);
             }
             Watch::Window => {
-                let lease = self.leases.get_mut(&lease);
+                let lease = self.leases.get_mut(lease);
                 if let (Some(window), Some(lease)) = (named(result).window_id, lease) {
                     lease.windows.insert(window);
                 }
@@ -174,8 +173,8 @@ impl State {
     pub(super) fn answer_made(&mut self, relay: &Relay, target: &Id) {
         let result = json!({ "targetId": &**target }).to_string();
         let frame: Bytes = envelope::result(relay.id, &result, relay.session).into();
-        if self.is_attaching(relay.connection, target) {
-            if let Some(client) = self.clients.get_mut(&relay.connection) {
+        if self.sessions.is_attaching(relay.connection, target) {
+            if let Some(client) = self.leases.client_mut(relay.connection) {
                 client.held.push((target.clone(), frame));
             }
         } else {
@@ -219,20 +218,20 @@ impl State {
         reply: oneshot::Sender<Result<SessionId, CdpError>>,
     ) {
         if let Ok(made) = session {
-            let target = self.browser_targets.get(&made).cloned();
-            self.insert_session(made, Owner::Own, target, None);
-            match self.leases.get_mut(&lease) {
+            let target = self.sessions.browser_target(made);
+            self.sessions.insert(made, Owner::Own, target, None);
+            match self.leases.get_mut(lease) {
                 Some(lease) => drop(lease.made.insert(made)),
                 None => self.detach(made),
             }
         }
         // Whoever asked may have gone: then the session goes with its lease.
-        let _ = reply.send(session);
+        self.effects.session(reply, session);
     }
 
     /// The warm page is there, or could not be made; commands that waited for it go on.
     fn warm_page_made(&mut self, lease: LeaseId) {
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         held.warm = match std::mem::take(&mut held.warm) {
             Warm::Attached { target, session, waiting } => Warm::Ready { target, session, waiting },
             other => {
@@ -243,7 +242,7 @@ impl State {
             }
         };
         self.show_first_page(lease);
-        let Some(held) = self.leases.get_mut(&lease) else { return };
+        let Some(held) = self.leases.get_mut(lease) else { return };
         for (connection, within, message) in std::mem::take(&mut held.waiting_for_warm) {
             self.client_message_in(connection, within, &message, None);
         }

@@ -4,15 +4,20 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{ConnectionId, State};
 use crate::mux::Budget;
+use crate::mux::budget::Gate;
 use crate::mux::lease_options::{LeaseKind, LeaseOptions};
 use crate::mux::link::Link;
+use crate::mux::target::Id;
 
 /// A state with leases on it, whose Chromium is played by the test.
 pub(crate) struct Stage {
     pub(super) state: State,
+    gate: Arc<Gate>,
+    departing: UnboundedSender<Id>,
     next_session: u32,
 }
 
@@ -27,22 +32,31 @@ pub(crate) struct Actor {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        Self { state: State::new(Budget::default()), next_session: 0 }
+        let (gate, (departing, _)) = (Arc::default(), unbounded_channel());
+        let state = State::new(Budget::default(), Arc::clone(&gate), Arc::default());
+        Self { state, gate, departing, next_session: 0 }
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
         self.state.browser_message(message.to_string().into());
+        self.run();
+    }
+
+    /// Carries out what the state asks for, as whoever holds its lock does.
+    pub(super) fn run(&mut self) {
+        self.state.take_effects().run(&self.departing);
     }
 
     /// A client sends something.
     pub(crate) fn hear(&mut self, actor: &Actor, message: &str) {
         self.state.client_message(actor.connection, message, None);
+        self.run();
     }
 
     /// Returns what was written to Chromium since the last time.
     pub(crate) fn written(&mut self) -> Vec<Value> {
         let mut batch = Vec::new();
-        while let Some(large) = self.state.outbox.take(&mut batch, usize::MAX) {
+        while let Some(large) = self.state.take_output(&mut batch, usize::MAX) {
             large.parts().iter().for_each(|part| batch.extend_from_slice(part));
         }
         batch
@@ -116,7 +130,7 @@ impl Stage {
         self.answer(&json!({ "browserContextId": context }));
         made.try_recv().expect("answered").expect("a context");
         let root = self.browser_session(lease);
-        let link = Link::new(&self.state.gate, &self.state.budget);
+        let link = Link::new(&self.gate, &Budget::default());
         let connection = self.state.open_connection(lease, root, Arc::clone(&link), None);
         let connection = connection.expect("a lease");
         let on = json!({ "id": 1, "method": "Target.setAutoAttach", "params": {

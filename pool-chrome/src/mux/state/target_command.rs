@@ -1,13 +1,11 @@
 //! Commands about targets, contexts and windows: whose they are, and what is made of them.
 
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 use url::Url;
 
-use super::attach::{AutoAttach, AutoAttachParams, wants};
+use super::attach::AutoAttachParams;
 use super::client::{INVALID_PARAMS, Params, Request, SERVER_ERROR, write};
-use super::lease::Warm;
-use super::{ConnectionId, Departure, LeaseId, Owner, Reply, State, Watch};
+use super::{LeaseId, Owner, Reply, State, Warm, Watch};
 use crate::mux::address::Judgement;
 use crate::mux::lease_options::{ClientProxies, DefaultContext};
 use crate::mux::target::{Id, SessionId};
@@ -18,7 +16,7 @@ impl State {
         let Some(named) = params.get("targetId").and_then(Value::as_str) else {
             return self.pass(request);
         };
-        match self.targets.get(named) {
+        match self.registry.target(named) {
             Some(target) if self.is_own_target(request.connection, named) => {
                 if target.invented {
                     let info = format!(r#"{{"targetInfo":{}}}"#, target.raw);
@@ -41,7 +39,7 @@ impl State {
     }
 
     pub(super) fn create_target(&mut self, request: &Request<'_>) {
-        let Some(held) = self.leases.get_mut(&request.lease) else { return };
+        let Some(held) = self.leases.get_mut(request.lease) else { return };
         if matches!(held.warm, Warm::Creating | Warm::Attached { .. }) {
             // Which page is whose could not be told apart. It takes some milliseconds.
             let text = request.text.to_owned();
@@ -58,7 +56,10 @@ impl State {
         match rule.judge(&address) {
             Judgement::Allowed => {
                 let in_tab = params.get("forTab") == Some(&json!(true));
-                if is_slow(&address) && !in_tab && !self.waits_for_debugger(request.connection) {
+                if is_slow(&address)
+                    && !in_tab
+                    && !self.sessions.waits_for_debugger(request.connection)
+                {
                     params.insert("url".to_owned(), json!(BLANK));
                     going = Some(address);
                 }
@@ -97,36 +98,31 @@ impl State {
         self.send_watched(request, Some(&params), Watch::Target { going });
     }
 
-    /// Returns `true` if a client has new pages stand still until it resumes them.
-    fn waits_for_debugger(&self, connection: ConnectionId) -> bool {
-        let waits = |auto: &AutoAttach| auto.wait && wants(auto, "page");
-        self.browsers
-            .values()
-            .filter(|browser| browser.connection == connection)
-            .any(|browser| browser.auto_attach.as_ref().is_some_and(waits))
-    }
-
     /// A page was made empty for a client that named an address: it goes there once its client has
     /// had its say.
     pub(super) fn depart(&mut self, page: &Id, address: String) {
-        self.departures.insert(page.clone(), Departure::new(address));
-        // Nobody is there to send it only when the multiplexer is gone.
-        let _ = self.departing.0.send(page.clone());
+        self.registry.depart(page, address);
+        self.effects.depart(page);
+    }
+
+    /// Returns how many commands the clients of a page that goes later have sent to it.
+    pub(crate) fn commands_to(&self, page: &Id) -> Option<u32> {
+        self.registry.commands_to(page)
+    }
+
+    /// Takes the address of a page that leaves the empty document with this loader for it.
+    pub(crate) fn leave_for_address(&mut self, page: &Id, loader: &str) -> Option<String> {
+        self.registry.leave(page, loader)
     }
 
     /// A page has left for its address, or stays where it is.
     pub(crate) fn departed(&mut self, page: &Id, stays: bool) {
-        let Some(departure) = self.departures.remove(page) else { return };
+        let withheld = self.registry.end_departure(page);
         if stays {
-            for (connection, event) in departure.withheld {
+            for (connection, event) in withheld {
                 self.deliver(connection, event);
             }
         }
-    }
-
-    /// The pages that are to be sent to their addresses, for whoever does it.
-    pub(crate) fn departing(&mut self) -> Option<UnboundedReceiver<Id>> {
-        self.departing.1.take()
     }
 
     pub(super) fn attach(&mut self, request: &Request<'_>) {
@@ -135,8 +131,8 @@ impl State {
         let Some(nested) = self.takes_nested(request, &mut params) else { return };
         let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
         let own_browser = self
-            .browsers
-            .get(&request.session)
+            .sessions
+            .browser(request.session)
             .is_some_and(|browser| browser.own_target.as_deref() == Some(named));
         let target = if own_browser {
             named.into()
@@ -158,7 +154,7 @@ impl State {
             },
             _ => return self.refuse(request, INVALID_PARAMS, "Session id must be specified"),
         };
-        let held = session.and_then(|session| Some((session, self.sessions.get(&session)?)));
+        let held = session.and_then(|session| Some((session, self.sessions.get(session)?)));
         let owned = held.and_then(|(session, held)| match held.owner {
             Owner::Tab { connection, page } if connection == request.connection => Some(page),
             Owner::Page(connection) | Owner::Browser { connection, root: false }
@@ -168,7 +164,7 @@ impl State {
             }
             _ => None,
         });
-        let Some(held) = owned.and_then(|session| self.sessions.get(&session)) else {
+        let Some(held) = owned.and_then(|session| self.sessions.get(session)) else {
             return self.refuse(request, INVALID_PARAMS, "No session with given id");
         };
         // In the client's turn: Puppeteer resumes a service worker right before.
@@ -198,11 +194,6 @@ const NO_CLIENT_PROXY: &str = "a context of this lease may not name a proxy or a
 struct ForeignContext(String);
 
 impl State {
-    /// Returns `true` if a context belongs to a lease.
-    pub(super) fn is_own_context(&self, lease: LeaseId, context: &str) -> bool {
-        self.contexts.get(context).is_some_and(|context| context.lease == lease)
-    }
-
     /// Sets the context of a command that names none, and checks one that is named. The real
     /// default context is never named: Chromium takes it for none.
     fn set_context(
@@ -212,12 +203,12 @@ impl State {
     ) -> Result<Id, ForeignContext> {
         const KEY: &str = "browserContextId";
         let foreign = |named: &str| ForeignContext(named.to_owned());
-        let held = self.leases.get(&lease).ok_or_else(|| foreign(""))?;
+        let held = self.leases.get(lease).ok_or_else(|| foreign(""))?;
         let default = held.default.clone().ok_or_else(|| foreign(""))?;
         let context = match params.get(KEY) {
             None | Some(Value::Null) => default.clone(),
             Some(Value::String(named)) if named.is_empty() => default.clone(),
-            Some(Value::String(named)) if self.is_own_context(lease, named) => {
+            Some(Value::String(named)) if self.registry.is_context_of(lease, named) => {
                 named.as_str().into()
             }
             Some(Value::String(named)) => return Err(foreign(named)),
@@ -233,13 +224,9 @@ impl State {
 
     /// The answer to `Target.getBrowserContexts`: the default one stands apart.
     pub(super) fn context_list(&self, lease: LeaseId) -> String {
-        let default = self.leases.get(&lease).and_then(|lease| lease.default.clone());
-        let mut others: Vec<&str> = self
-            .contexts
-            .iter()
-            .filter(|(id, context)| context.lease == lease && Some(*id) != default.as_ref())
-            .map(|(id, _)| &**id)
-            .collect();
+        let default = self.leases.get(lease).and_then(|lease| lease.default.clone());
+        let others = self.registry.contexts_of(lease).filter(|id| Some(*id) != default.as_ref());
+        let mut others: Vec<&str> = others.map(|id| &**id).collect();
         others.sort_unstable();
         json!({ "browserContextIds": others, "defaultBrowserContextId": default.as_deref() })
             .to_string()
@@ -268,7 +255,7 @@ impl State {
         // comes back finds it, and nothing outlives the lease.
         let bound = params.get("disposeOnDetach") == Some(&json!(true));
         params.insert("disposeOnDetach".to_owned(), json!(true));
-        let base = self.leases.get(&request.lease).and_then(|lease| lease.base);
+        let base = self.leases.get(request.lease).and_then(|lease| lease.base);
         let maker = if bound { request.session } else { base.unwrap_or(request.session) };
         let params = write(&params);
         let reply = Reply::Relay(request.relay(), Watch::Context(maker));
@@ -278,7 +265,7 @@ impl State {
     /// Sets the proxy of a context that names none to the lease's own, and checks one that is
     /// named: what goes through a proxy of the pool's must not be led round it.
     fn set_proxy(&self, lease: LeaseId, params: &mut Params) -> Result<(), &'static str> {
-        let Some(held) = self.leases.get(&lease) else { return Ok(()) };
+        let Some(held) = self.leases.get(lease) else { return Ok(()) };
         let own = held.options.proxy.as_deref();
         let (server, bypass) = (params.get("proxyServer"), params.get("proxyBypassList"));
         let names_none = |value: Option<&Value>| value.is_none_or(Value::is_null);
@@ -303,8 +290,8 @@ impl State {
     pub(super) fn dispose_context(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
         let named = params.get("browserContextId").and_then(Value::as_str).unwrap_or_default();
-        let default = self.leases.get(&request.lease).and_then(|lease| lease.default.as_deref());
-        if !self.is_own_context(request.lease, named) || default == Some(named) {
+        let default = self.leases.get(request.lease).and_then(|lease| lease.default.as_deref());
+        if !self.registry.is_context_of(request.lease, named) || default == Some(named) {
             let message = format!("Failed to find context with id {named}");
             return self.refuse(request, SERVER_ERROR, &message);
         }
@@ -317,7 +304,7 @@ impl State {
     /// Returns `true` if a command names a window of the lease.
     pub(super) fn is_own_window(&self, lease: LeaseId, params: &Map<String, Value>) -> bool {
         let window = params.get("windowId").and_then(Value::as_i64);
-        let lease = self.leases.get(&lease);
+        let lease = self.leases.get(lease);
         window.zip(lease).is_some_and(|(window, lease)| lease.windows.contains(&window))
     }
 
@@ -333,7 +320,7 @@ impl State {
     }
 
     pub(super) fn is_own_page(&self, request: &Request<'_>, target: &str) -> bool {
-        let page = self.targets.get(target);
+        let page = self.registry.target(target);
         page.is_some_and(|target| target.info.kind == "page" && !target.invented)
             && self.is_own_target(request.connection, target)
     }
