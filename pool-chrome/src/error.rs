@@ -24,7 +24,7 @@ pub enum ChromeError {
         engine.package()
     )]
     NotFound {
-        /// What was looked for.
+        /// Engine that was looked for.
         engine: Engine,
         /// The places that were looked at, in order.
         tried: Vec<String>,
@@ -35,7 +35,7 @@ pub enum ChromeError {
     BadExecutable {
         /// The path as it was named.
         path: PathBuf,
-        /// Whether the environment variable `CHROME` names it, and not the configuration.
+        /// Set if the environment variable `CHROME` names it, and not the configuration.
         by_variable: bool,
         /// Reason why not.
         source: io::Error,
@@ -51,7 +51,7 @@ pub enum ChromeError {
     WrongEngine {
         /// The path as it was named.
         executable: PathBuf,
-        /// Whether the environment variable `CHROME` names it, and not the configuration.
+        /// Set if the environment variable `CHROME` names it, and not the configuration.
         by_variable: bool,
         /// The engine that was asked for.
         wanted: Engine,
@@ -145,7 +145,7 @@ pub enum ChromeError {
     CorruptProfile {
         /// Where the profile's directory is now.
         moved_to: PathBuf,
-        /// How Chromium ended that had it.
+        /// End of the Chromium that had it.
         exit: Exit,
     },
 
@@ -212,13 +212,13 @@ impl ChromeError {
         move |source| Self::File { action, path, source }
     }
 
-    /// An error of the client that comes with each browser.
+    /// Wraps an error of the client that comes with each browser.
     pub(crate) fn client(error: chromiumoxide::error::CdpError) -> Self {
         Self::Client(Box::new(error))
     }
 
-    /// Returns `true` if the same will happen at every further try, until the configuration or the machine
-    /// is changed.
+    /// Returns `true` if the same will happen at every further try, until the configuration or the
+    /// machine is changed.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {

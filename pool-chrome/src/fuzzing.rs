@@ -1,4 +1,4 @@
-//! What the fuzz targets in `fuzz/` try; built only under `cfg(fuzzing)`.
+//! Properties that the fuzz targets in `fuzz/` try; built only under `cfg(fuzzing)`.
 //!
 //! Each function panics where something does not hold.
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::mux::fuzzing::{Stage, parse, session_of, with_session_last, without_session, write};
 
-/// Returns what the envelope's reader has understood is what Chromium is told, and nothing besides.
+/// Checks that Chromium is told what the envelope's reader has understood, and nothing besides.
 pub fn envelope(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(command) = parse(text) else { return };
@@ -27,7 +27,8 @@ pub fn envelope(bytes: &[u8]) {
     assert_eq!(written.len(), 2 + usize::from(params.is_some()));
 }
 
-/// The session that is read from the end of a message is the one that a parser finds in it.
+/// Checks that the session that is read from the end of a message is the one that a parser finds in
+/// it.
 pub fn suffix(bytes: &[u8]) {
     let routed = session_of(bytes);
     let Ok(Value::Object(mut message)) = serde_json::from_slice(bytes) else { return };
@@ -45,7 +46,8 @@ pub fn suffix(bytes: &[u8]) {
     }
 }
 
-/// Whatever a client sends, nothing of another client's is named to Chromium, or told to it.
+/// Checks that, whatever a client sends, nothing of another client's is named to Chromium, or told
+/// to it.
 ///
 /// Each line is a message; `MINE` and `THEIRS` stand for the sessions of the two clients' pages.
 pub fn rules(bytes: &[u8]) {

@@ -81,7 +81,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// The address, which is a secret.
+    /// Returns the address, which is a secret.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

@@ -47,7 +47,7 @@ struct Shared {
     task: JoinHandle<()>,
 }
 
-/// Who waits for which answer; `None` when the connection has ended.
+/// Callers by the id of the answer that they wait for; `None` when the connection has ended.
 type Waiting = Option<HashMap<i32, oneshot::Sender<Answer>>>;
 type Answer = Result<Box<RawValue>, ErrorBody>;
 
@@ -55,9 +55,9 @@ type Answer = Result<Box<RawValue>, ErrorBody>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Event {
-    /// On which session; `None` for the browser's own.
+    /// Session that it came on; `None` for the browser's own.
     pub session: Option<SessionId>,
-    /// Such as `Page.loadEventFired`.
+    /// Its name, such as `Page.loadEventFired`.
     pub method: Arc<str>,
     /// Its params.
     pub params: Arc<Value>,
@@ -94,13 +94,13 @@ impl Client {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The session of the browser itself.
+    /// Returns the session of the browser itself.
     #[must_use]
     pub fn browser(&self) -> Session {
         Session { client: self.clone(), id: None }
     }
 
-    /// All events from now on.
+    /// Returns all events from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
@@ -132,7 +132,8 @@ impl Client {
         Ok(Session { client: self.clone(), id: Some(id) })
     }
 
-    /// A session that this connection was attached to by itself, as `Target.attachedToTarget` tells.
+    /// Returns a session that this connection was attached to by itself, as
+    /// `Target.attachedToTarget` tells.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Session {
         Session { client: self.clone(), id: Some(id) }
@@ -157,13 +158,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// Its id; `None` for the browser's own.
+    /// Returns its id; `None` for the browser's own.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         self.id
     }
 
-    /// The client that it belongs to.
+    /// Returns the client that it belongs to.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -201,8 +202,8 @@ impl Session {
             .map_err(|error| CdpError::unexpected(method, error.to_string()))
     }
 
-    /// Sends a command and does not wait for its answer, which nobody gets. A page that stands still
-    /// answers most commands only when it goes on.
+    /// Sends a command and does not wait for its answer, which nobody gets. A page that stands
+    /// still answers most commands only when it goes on.
     ///
     /// # Errors
     ///

@@ -113,7 +113,7 @@ impl ChromeDriver {
         &self.hosts.guard
     }
 
-    /// The process behind a resource, with its memory as last [measured](Self::measure).
+    /// Returns the process behind a resource, with its memory as last [measured](Self::measure).
     #[must_use]
     pub fn vitals(&self, id: ResourceId) -> Option<Vitals> {
         let host = self.hosts.resource(id)?.host.upgrade()?;
@@ -175,8 +175,8 @@ impl ChromeDriver {
         Seat::take(&self.hosts, place, spec).await
     }
 
-    /// A place in another Chromium. For shared leases it is found or launched before the old one
-    /// is given up; an exclusive one makes room first, and its profile must be closed.
+    /// Returns a place in another Chromium. For shared leases it is found or launched before the
+    /// old one is given up; an exclusive one makes room first, and its profile must be closed.
     async fn replace(&self, browser: &VirtualBrowser, old: Place) -> Result<Place, ChromeError> {
         if old.kind == LeaseKind::Exclusive {
             old.leave().await;

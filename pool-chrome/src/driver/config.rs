@@ -24,13 +24,13 @@ pub enum Reset {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ChromeConfig {
-    /// Which Chromium. Default: the headless shell when headless and installed.
+    /// Engine to launch. Default: the headless shell when headless and installed.
     pub engine: Engine,
     /// The executable. Default: the environment variable `CHROME`, then the usual names on `PATH`.
     pub executable: Option<PathBuf>,
-    /// Without a window. Default: true.
+    /// Shows no window. Default: true.
     pub headless: bool,
-    /// Whether renderers are sandboxed. Default: where it can work.
+    /// Sandboxing of renderers. Default: where it can work.
     pub sandbox: Sandbox,
     /// The operator's extra arguments; never anything from a client. Default: none.
     pub args: Vec<String>,
@@ -41,10 +41,10 @@ pub struct ChromeConfig {
     /// A Chromium whose process tree has a larger proportional set size, in bytes, is retired when
     /// a lease on it ends. Default: 1 GiB.
     pub max_memory: Option<u64>,
-    /// Limits that the kernel holds the processes of each browser to, where it lets the pool make control
-    /// groups. Default: nothing.
+    /// Limits that the kernel holds the processes of each browser to, where it lets the pool make
+    /// control groups. Default: nothing.
     pub limits: KernelLimits,
-    /// Where the directories of the processes and our own records are. Default: below
+    /// Directory in which the directories of the processes and our own records are. Default: below
     /// `XDG_STATE_HOME`.
     pub state_dir: Option<PathBuf>,
     /// The kind of lease where the spec does not say. Default: exclusive.
@@ -57,13 +57,13 @@ pub struct ChromeConfig {
     pub max_browser_age: Duration,
     /// Clean-up between two exclusive leases. Default: the context is disposed.
     pub reset: Reset,
-    /// Whether each lease has a page ready for its client's first `newPage`. Default: yes.
+    /// Keeps a page ready in each lease for its client's first `newPage`. Default: yes.
     pub warm_page: bool,
     /// Directories that shared leases may download to and upload from, besides one of their own.
     /// Default: none.
     pub directories: Vec<PathBuf>,
-    /// Where browsers may go. With rules, everything that a browser asks for goes through a
-    /// forwarder that keeps them; they can be changed later by the driver's
+    /// Rules for where browsers may go. With rules, everything that a browser asks for goes through
+    /// a forwarder that keeps them; they can be changed later by the driver's
     /// [`guard`](crate::ChromeDriver::guard). Default: wherever this machine can.
     pub egress: Option<Rules>,
     /// Proxies that clients may name for contexts of their own where browsers are guarded or
@@ -133,7 +133,7 @@ macro_rules! setters {
 }
 
 impl ChromeConfig {
-    /// The defaults.
+    /// Returns the defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -184,8 +184,8 @@ impl ChromeConfig {
         self
     }
 
-    /// Returns how this configuration launches any Chromium, such as for one beside the pool that is
-    /// compared with it.
+    /// Returns how this configuration launches any Chromium, such as for one beside the pool that
+    /// is compared with it.
     #[must_use]
     pub fn launch_options(&self) -> LaunchOptions {
         let mut options = LaunchOptions::new()

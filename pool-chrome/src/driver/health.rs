@@ -1,4 +1,4 @@
-//! How a Chromium does: what its probes have shown, and whether it makes progress.
+//! The health of a Chromium: what its probes have shown, and whether it makes progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::process::Work;
 /// Times in a row that the benefit of the doubt is given.
 const DOUBTS: u32 = 3;
 
-/// How much slower than usual the control session answers on a machine that is overloaded.
+/// Slowdown of the control session on a machine that is overloaded, compared with its usual.
 const OVERLOAD: u32 = 20;
 
 /// Results of earlier probes.
@@ -72,12 +72,13 @@ impl Health {
     }
 }
 
-/// How many times its limit a Chromium may work without a word. One that only turns in circles
-/// must be found as well.
+/// Times its limit that a Chromium may work without a word. One that only turns in circles must be
+/// found as well.
 const OBSTINATE: u32 = 6;
 
-/// Maximum slowness of a machine, compared with an idle one. Where all have so much to do that it is
-/// slower still, a Chromium that has its work to do is ended with the rest that cannot be served.
+/// Maximum slowness of a machine, compared with an idle one. Where all have so much to do that it
+/// is slower still, a Chromium that has its work to do is ended with the rest that cannot be
+/// served.
 const SLOWEST: u32 = 20;
 
 /// Maximum time that a look takes where we have the CPU that we need. It is some milliseconds.

@@ -264,7 +264,7 @@ impl Host {
         self.chromium.work().await
     }
 
-    /// The memory as last measured, in bytes, and when.
+    /// Returns the memory as last measured, in bytes, and when.
     pub(super) fn memory(&self) -> Option<(u64, Instant)> {
         self.state().measured_at.map(|at| (self.memory.load(Relaxed), at))
     }
@@ -299,7 +299,7 @@ impl Host {
         }
     }
 
-    /// The directories that it writes into.
+    /// Returns the directories that it writes into.
     pub(super) fn directories(&self) -> [PathBuf; 2] {
         [self.chromium.user_data_dir().to_owned(), self.chromium.temp_dir().to_owned()]
     }
@@ -318,7 +318,7 @@ impl Host {
         self.state().kept.push(forwarder);
     }
 
-    /// A directory for a lease's files, which goes with the process at the latest.
+    /// Returns a directory for a lease's files, which goes with the process at the latest.
     pub(super) fn lease_directory(&self) -> PathBuf {
         self.chromium.temp_dir().join(format!("lease-{:016x}", fastrand::u64(..)))
     }

@@ -64,7 +64,7 @@ struct Launch {
 /// The result of a launch, for all who wait for it.
 type Launched = Option<Result<Arc<Host>, Arc<ChromeError>>>;
 
-/// What is behind a resource of the pool.
+/// The lease and the Chromium behind a resource of the pool.
 #[derive(Clone, Debug)]
 pub(super) struct Resource {
     pub(super) lease: Weak<MuxLease>,
@@ -92,15 +92,15 @@ impl Hosts {
         }
     }
 
-    /// The directories that no lease in this place may write into.
+    /// Returns the directories that no lease in this place may write into.
     pub(super) fn reserved(&self, host: &Host) -> Vec<PathBuf> {
         let mut reserved = vec![self.state_dir.path().to_owned()];
         reserved.extend(host.directories());
         reserved
     }
 
-    /// A place in a Chromium that suits the spec: for an exclusive lease in a fresh one, for a
-    /// shared one wherever a place is free. One launch serves as many as find a place in it.
+    /// Returns a place in a Chromium that suits the spec: for an exclusive lease in a fresh one,
+    /// for a shared one wherever a place is free. One launch serves as many as find a place in it.
     pub(super) async fn place(self: &Arc<Self>, spec: &BrowserSpec) -> Result<Place, ChromeError> {
         if spec.kind(self.config.lease) == LeaseKind::Exclusive {
             let host = self.launch(spec.clone()).await?;
@@ -202,7 +202,7 @@ impl Hosts {
         }
     }
 
-    /// The server for clients in this process, which listens from its first use on.
+    /// Returns the server for clients in this process, which listens from its first use on.
     pub(super) async fn loopback(&self) -> Result<&LoopbackServer, ChromeError> {
         let start = || async {
             let started = LoopbackServer::start().await;
@@ -278,7 +278,7 @@ impl Drop for Closing {
     }
 }
 
-/// A place in the Chromium of this kind that has the fewest leases.
+/// Returns a place in the Chromium of this kind that has the fewest leases.
 fn free_place(state: &mut HostsState, key: &str) -> Option<Place> {
     state.shared.retain(|(_, host)| host.strong_count() > 0);
     let mut hosts: Vec<Arc<Host>> = state
@@ -303,7 +303,7 @@ impl Hosts {
     ///
     /// A Chromium may end for many reasons, and a profile holds somebody's logins. So it is to
     /// blame only if two Chromiums in a row end with it and one without it comes up.
-    pub(super) async fn launch_again(&self, spec: &BrowserSpec) -> Result<Arc<Host>, ChromeError> {
+    async fn launch_again(&self, spec: &BrowserSpec) -> Result<Arc<Host>, ChromeError> {
         let exit = match self.start(spec.clone()).await {
             Err(ChromeError::Exited(exit)) => exit,
             other => return other,
@@ -460,8 +460,8 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// Makes an outlet where the Chromium is guarded or proxied. A lease that has the Chromium's real
-    /// default context has the Chromium's own forwarder.
+    /// Makes an outlet where the Chromium is guarded or proxied. A lease that has the Chromium's
+    /// real default context has the Chromium's own forwarder.
     pub(super) async fn new(
         host: &Arc<Host>,
         context: DefaultContext,

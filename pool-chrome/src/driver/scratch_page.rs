@@ -30,7 +30,7 @@ impl<'a> ScratchPage<'a> {
         self.mux.call(self.session, method, params).await
     }
 
-    /// The value of an expression.
+    /// Returns the value of an expression.
     pub(super) async fn evaluate(&self, expression: &str) -> Result<Value, CdpError> {
         let params = json!({ "expression": expression, "returnByValue": true });
         let mut result = self.call("Runtime.evaluate", &params).await?;

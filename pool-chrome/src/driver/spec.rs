@@ -10,15 +10,15 @@ use crate::mux::{DefaultContext, LeaseKind};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct BrowserSpec {
-    /// Whether it has its Chromium to itself. Default: as the driver is configured. With a
-    /// profile it always does.
+    /// Alone in its Chromium, or one of many. Default: as the driver is configured. With a profile
+    /// it always is alone.
     pub lease: Option<LeaseKind>,
     /// The directory of a persistent profile, whose real default context the client gets. Default:
     /// a fresh context that goes with the lease.
     pub profile: Option<PathBuf>,
     /// The proxy that everything goes through. Default: direct connections.
     pub proxy: Option<Upstream>,
-    /// What must live as long as the Chromium's process does.
+    /// Values that must live as long as the Chromium's process does.
     held: Vec<Held>,
     #[cfg(feature = "policies")]
     pub(super) instance: Option<pool_policies::ProfileInstance>,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Held {
 }
 
 impl BrowserSpec {
-    /// A browser as the driver is configured.
+    /// Returns a browser as the driver is configured.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -95,7 +95,7 @@ impl BrowserSpec {
         self.proxy.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// The directory of the profile, made ready for use.
+    /// Returns the directory of the profile, made ready for use.
     pub(super) async fn directory(&self) -> Result<Option<PathBuf>, ChromeError> {
         #[cfg(feature = "policies")]
         if let Some(instance) = &self.instance {
@@ -124,7 +124,7 @@ impl BrowserSpec {
         self.instance.as_ref().is_some_and(pool_policies::ProfileInstance::is_persistent)
     }
 
-    /// The same but for the profile.
+    /// Returns a copy without the profile.
     #[cfg(feature = "policies")]
     pub(super) fn without_profile(&self) -> Self {
         Self { instance: None, profile: None, ..self.clone() }
@@ -165,7 +165,7 @@ impl BrowserSpec {
     }
 }
 
-/// A proxy of a region as an upstream of ours.
+/// Returns a proxy of a region as an upstream of ours.
 #[cfg(feature = "policies")]
 fn assigned(proxy: &pool_policies::Proxy) -> Result<Upstream, ChromeError> {
     let host = proxy.host();

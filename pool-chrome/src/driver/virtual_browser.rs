@@ -96,14 +96,14 @@ impl VirtualBrowser {
         self.seat().lease.connect_page(page, Some(commands)).await
     }
 
-    /// Returns `true` if a command of a client is not answered, or a download has not ended: then a client
-    /// that is silent waits.
+    /// Returns `true` if a command of a client is not answered, or a download has not ended: then a
+    /// client that is silent waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.seat().lease.is_busy()
     }
 
-    /// The browser as a connected `chromiumoxide::Browser`. The first call connects.
+    /// Returns the browser as a connected `chromiumoxide::Browser`. The first call connects.
     ///
     /// Where no [terms](Self::begin) were set, the lease begins without a page, and the first new
     /// page in the default context is the one that was made ahead.
@@ -157,20 +157,20 @@ impl VirtualBrowser {
         self.seat().lease.end_reason()
     }
 
-    /// The id of the browser process. Shared leases have it in common.
+    /// Returns the id of the browser process. Shared leases have it in common.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.seat().place.pid
     }
 
-    /// The proportional set size of the whole process tree in bytes, measured now.
+    /// Returns the proportional set size of the whole process tree in bytes, measured now.
     pub async fn memory(&self) -> u64 {
         let host = &self.seat().place;
         host.measure(Duration::ZERO).await;
         host.memory().map_or(0, |(bytes, _)| bytes)
     }
 
-    /// Which engine it is.
+    /// Returns which engine it is.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.seat().place.engine
@@ -194,7 +194,8 @@ impl VirtualBrowser {
         self.seat().lease.targets()
     }
 
-    /// The page that was opened last, which stands before the others; `None` while there is none.
+    /// Returns the page that was opened last, which stands before the others; `None` while there is
+    /// none.
     #[must_use]
     pub fn foremost_page(&self) -> Option<LeaseTarget> {
         self.targets().into_iter().rfind(|target| target.kind == "page")

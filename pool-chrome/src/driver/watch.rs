@@ -49,7 +49,8 @@ pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
 /// Interval at which an idle Chromium is asked. It costs some tenths of a millisecond.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Maximum time an idle one may be silent: nobody would miss it, and the next holder must not get it.
+/// Maximum time an idle one may be silent: nobody would miss it, and the next holder must not get
+/// it.
 const IDLE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Returns when Chromium has made no progress for the whole limit, with how long it was silent.

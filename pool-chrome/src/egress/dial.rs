@@ -170,7 +170,7 @@ async fn drive<T>(
     }
 }
 
-/// A 407 is an error of its own wherever it comes from.
+/// Refuses a 407, which is an error of its own wherever it comes from.
 pub(super) fn check_status(upstream: &Upstream, status: StatusCode) -> Result<(), ProxyError> {
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         let given = upstream.credentials.is_some();
@@ -314,7 +314,7 @@ fn reason(reply: u8) -> &'static str {
     }
 }
 
-/// The same as an error of this proxy.
+/// Returns a failed handshake as an error of this proxy.
 fn named(
     upstream: &Upstream,
     target: impl std::fmt::Display,

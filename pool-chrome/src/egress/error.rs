@@ -40,7 +40,7 @@ pub enum ProxyError {
     Credentials {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Whether it got any.
+        /// Set if it got any.
         given: bool,
     },
 
@@ -49,7 +49,7 @@ pub enum ProxyError {
     Broken {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// What was seen of it.
+        /// Fault that was seen.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
 

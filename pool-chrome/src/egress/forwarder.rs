@@ -60,11 +60,11 @@ pub struct Forwarder {
     accepting: AbortHandle,
 }
 
-/// What the forwarder and the task that accepts for it have in common.
+/// State that the forwarder has in common with the task that accepts for it.
 #[derive(Debug)]
 struct Door {
     exit: Arc<Exit>,
-    /// What may go through now; nothing without one.
+    /// Permission for what may go through now; nothing without one.
     pass: watch::Sender<Option<Arc<Pass>>>,
 }
 
@@ -242,7 +242,7 @@ type Body = Either<Incoming, Full<Bytes>>;
 struct Inbound {
     /// For plain requests, kept for the next one.
     onward: Mutex<Option<Onward>>,
-    /// What to do once the answer to a `CONNECT` has been sent.
+    /// The tunnel to open once the answer to a `CONNECT` has been sent.
     tunnel: Lock<Option<(OnUpgrade, Box<dyn Io>)>>,
 }
 
@@ -283,7 +283,7 @@ async fn serve(stream: TcpStream, exit: Arc<Exit>, pass: Option<Arc<Pass>>) {
 }
 
 impl Inbound {
-    /// An error closes the connection without an answer.
+    /// Answers one request. An error closes the connection without an answer.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -439,8 +439,8 @@ impl Onward {
     }
 }
 
-/// The answer to a request that is against the rules. A page may read it as one of the site's own,
-/// so it can run and remember nothing.
+/// Returns the answer to a request that is against the rules. A page may read it as one of the
+/// site's own, so it can run and remember nothing.
 fn refused(refusal: Refusal) -> Response<Body> {
     let text = format!("Refused by the egress rules of this browser pool: {refusal}.\n");
     let mut response = Response::new(Either::Right(Full::from(text)));

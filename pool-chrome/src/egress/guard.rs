@@ -179,8 +179,8 @@ impl Guard {
         self.own().advertised.clear();
     }
 
-    /// Returns `true` if a connection that the pool has accepted was made by a browser of the pool, by
-    /// whatever way it has come. Holds as soon as the connection carries anything.
+    /// Returns `true` if a connection that the pool has accepted was made by a browser of the pool,
+    /// by whatever way it has come. Holds as soon as the connection carries anything.
     #[must_use]
     pub fn is_of_a_browser(&self, peer: SocketAddr) -> bool {
         self.outgoing().contains_key(&canonical(peer))
@@ -271,7 +271,8 @@ impl Guard {
         self.is_listener(addresses, port) || self.is_advertised_address(addresses, port).await
     }
 
-    /// Returns `true` if something of the pool listens at one of the addresses, or at an address within it.
+    /// Returns `true` if something of the pool listens at one of the addresses, or at an address
+    /// within it.
     fn is_listener(&self, addresses: &[IpAddr], port: u16) -> bool {
         let own = self.own();
         let mut listeners = own.listeners.keys().filter(|own| own.port() == port).peekable();
@@ -398,7 +399,7 @@ fn literal(host: &Host<String>) -> Option<IpAddr> {
     }
 }
 
-/// The address, and those that something on the way could read in it.
+/// Returns the address, and those that something on the way could read in it.
 fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let address = address.to_canonical();
     let within = match address {

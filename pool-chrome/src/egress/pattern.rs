@@ -89,12 +89,13 @@ impl Pattern {
         list.split(',').map(domain).collect()
     }
 
-    /// Returns `true` if the pattern is about this target as it is named, which may be by its address.
+    /// Returns `true` if the pattern is about this target as it is named, which may be by its
+    /// address.
     pub(super) fn matches(&self, target: &Target) -> bool {
         self.names(&target.host, target.port)
     }
 
-    /// The same of a host and a port.
+    /// Returns `true` if the pattern names this host and this port.
     pub(crate) fn names(&self, host: &Host<String>, port: u16) -> bool {
         self.fits(port)
             && match (&self.hosts, host) {
@@ -121,7 +122,8 @@ impl Pattern {
         self.fits(port) && network.contains(&address.to_canonical())
     }
 
-    /// The same, or about an IPv4 address within it.
+    /// Returns `true` if the pattern is about this address and port, or about an IPv4 address
+    /// within it.
     pub(super) fn touches(&self, address: IpAddr, port: u16) -> bool {
         let within = match address.to_canonical() {
             IpAddr::V4(_) => [None, None],
@@ -136,7 +138,7 @@ impl Pattern {
     }
 }
 
-/// A name without the dot that says that it is whole.
+/// Returns a name without the dot that says that it is whole.
 pub(super) fn undotted(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
@@ -186,7 +188,7 @@ fn port(text: &str) -> Result<Option<u16>, PatternError> {
     }
 }
 
-/// A network or an address; the outer error is for what looks like neither.
+/// Returns a network or an address; the outer error is for what looks like neither.
 fn network(text: &str) -> Result<Result<IpNet, PatternError>, ()> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Ok(address.to_canonical().into()));

@@ -7,7 +7,7 @@ use super::Pattern;
 use super::pattern::undotted;
 use super::target::{Target, is_public};
 
-/// Where browsers may go: the rules of an operator.
+/// Rules of an operator for where browsers may go.
 ///
 /// What is in [`allow`](Self::allow) may be visited whatever the other rules say; what is in
 /// [`deny`](Self::deny) may not; of the rest [`private`](Self::private) decides. The default lets
@@ -17,9 +17,9 @@ use super::target::{Target, is_public};
 pub struct Rules {
     /// Treatment of addresses that are not public. Default: they may be visited.
     pub private: Private,
-    /// May be visited, before the other rules. Default: nothing.
+    /// Hosts and networks that may be visited, before the other rules. Default: nothing.
     pub allow: Vec<Pattern>,
-    /// May not be visited. Default: nothing.
+    /// Hosts and networks that may not be visited. Default: nothing.
     pub deny: Vec<Pattern>,
 }
 
@@ -149,7 +149,8 @@ const METADATA: [&str; 9] = [
     "metadata.tencentyun.com",
 ];
 
-/// Returns `true` if a name is none of the public Internet: reserved for private use, or of one label.
+/// Returns `true` if a name is none of the public Internet: reserved for private use, or of one
+/// label.
 fn is_local_name(name: &str) -> bool {
     let name = undotted(name);
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -222,7 +223,7 @@ mod tests {
         Target::read(&text.parse().unwrap(), 80).unwrap()
     }
 
-    /// The verdict on a target with all the addresses that its name has.
+    /// Returns the verdict on a target with all the addresses that its name has.
     fn verdict(rules: &Rules, text: &str, addresses: &[&str]) -> Result<(), Refusal> {
         let target = target(text);
         if rules.judge_name(&target, None)? == ByName::Allowed {

@@ -94,8 +94,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// The IPv4 addresses that something on the way could make of an IPv6 address: written within it,
-/// translated (SIIT, NAT64), tunnelled (6to4, ISATAP, both ends of Teredo).
+/// Returns the IPv4 addresses that something on the way could make of an IPv6 address: written
+/// within it, translated (SIIT, NAT64), tunnelled (6to4, ISATAP, both ends of Teredo).
 pub(super) fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
@@ -111,8 +111,8 @@ pub(super) fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     }
 }
 
-/// Returns `true` if this machine has the address. Asked of the system at that moment: interfaces come and
-/// go.
+/// Returns `true` if this machine has the address. Asked of the system at that moment: interfaces
+/// come and go.
 pub(super) fn is_of_this_machine(address: IpAddr) -> bool {
     address.is_unspecified()
         || address.is_loopback()

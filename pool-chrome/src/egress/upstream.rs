@@ -153,7 +153,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// The value of `Proxy-Authorization`.
+    /// Returns the value of `Proxy-Authorization`.
     pub(super) fn basic(&self) -> HeaderValue {
         let pair = format!("{}:{}", self.username.expose_secret(), self.password.expose_secret());
         let value = format!("Basic {}", BASE64_STANDARD.encode(pair));

@@ -121,14 +121,15 @@ impl AddressRule {
 }
 
 /// Returns `true` if an address is one of the web, whatever else is wrong with it.
-pub(crate) fn is_web(address: &str) -> bool {
+fn is_web(address: &str) -> bool {
     let address = address.trim_start_matches(|char: char| char <= ' ');
     let Some((scheme, _)) = address.split_once(':') else { return false };
     let scheme = scheme.replace(['\t', '\n', '\r'], "");
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
-/// Returns `true` if a path lies in one of the directories, with links followed as far as the path exists.
+/// Returns `true` if a path lies in one of the directories, with links followed as far as the path
+/// exists.
 ///
 /// The directories that Playwright makes for its downloads count as well: their names are random
 /// and it will not work without them.
@@ -145,7 +146,8 @@ pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
     directories.iter().any(inside) || is_of_playwright(&real)
 }
 
-/// Returns `true` if a path lies in one of the directories that are the pool's own, or may turn out to.
+/// Returns `true` if a path lies in one of the directories that are the pool's own, or may turn out
+/// to.
 ///
 /// A relative one is taken from where the pool was started, which is where its Chromiums were.
 pub(crate) fn is_reserved(path: &str, reserved: &[PathBuf]) -> bool {
@@ -170,7 +172,7 @@ fn holds_nul(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
-/// The path with links followed in the part of it that exists.
+/// Returns the path with links followed in the part of it that exists.
 fn resolve(path: &Path) -> Option<PathBuf> {
     let existing = path.ancestors().find(|part| part.symlink_metadata().is_ok())?;
     let rest = path.strip_prefix(existing).expect("an ancestor is a prefix");

@@ -57,7 +57,7 @@ impl Budget {
     /// The default: 256 MiB, what Chromium itself lets wait for a client of its debugging port.
     pub const DEFAULT: usize = 256 * 1024 * 1024;
 
-    /// A budget of so many bytes.
+    /// Returns a budget of so many bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(Inner {
@@ -73,20 +73,20 @@ impl Budget {
         self.0.limit.store(bytes, Relaxed);
     }
 
-    /// The number of bytes there are.
+    /// Returns the number of bytes there are.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.0.limit.load(Relaxed)
     }
 
-    /// The number of bytes that wait now, give or take 64 KiB for each connection.
+    /// Returns the number of bytes that wait now, give or take 64 KiB for each connection.
     #[must_use]
     pub fn used(&self) -> usize {
         self.0.used.load(Relaxed)
     }
 
-    /// Returns how much a connection may have waiting for its client before it is held back, where that is
-    /// possible. All shares together leave half of the budget for those that cannot be.
+    /// Returns how much a connection may have waiting for its client before it is held back, where
+    /// that is possible. All shares together leave half of the budget for those that cannot be.
     pub(crate) fn share(&self) -> usize {
         let connections = self.0.connections.load(Relaxed);
         self.limit() / SHARES.max(2 * connections)
@@ -195,12 +195,12 @@ impl Drop for Account {
     }
 }
 
-/// The first step is free.
+/// Rounds bytes down to whole steps; the first is free.
 fn whole_steps(bytes: usize) -> usize {
     bytes / STEP * STEP
 }
 
-/// Whether what a Chromium says is read.
+/// Valve in front of what a Chromium says.
 ///
 /// Its pipe is not read while every connection of its exclusive lease has more waiting than its
 /// share: Chromium then keeps the rest. A pipe that leases share is always read, since one client

@@ -40,7 +40,7 @@ impl Connection {
         self.sender.send(message).await
     }
 
-    /// The next message for the client. See [`ConnectionReceiver::recv`].
+    /// Returns the next message for the client. See [`ConnectionReceiver::recv`].
     pub async fn recv(&mut self) -> Option<Bytes> {
         self.receiver.recv().await
     }
@@ -51,7 +51,7 @@ impl Connection {
         self.sender.end_reason()
     }
 
-    /// Both directions, for two tasks or the two arms of a `select!`.
+    /// Returns both directions, for two tasks or the two arms of a `select!`.
     #[must_use]
     pub fn split(self) -> (ConnectionSender, ConnectionReceiver) {
         (self.sender, self.receiver)
@@ -130,8 +130,8 @@ pub struct ConnectionReceiver {
 }
 
 impl ConnectionReceiver {
-    /// The next message for the client: one JSON text. `None` when the connection has ended and
-    /// everything was delivered; [`end_reason`](Self::end_reason) says why.
+    /// Returns the next message for the client: one JSON text. `None` when the connection has ended
+    /// and everything was delivered; [`end_reason`](Self::end_reason) says why.
     ///
     /// # Cancel safety
     ///
@@ -143,7 +143,7 @@ impl ConnectionReceiver {
         message
     }
 
-    /// The next message if there is one already, to write several with one flush.
+    /// Returns the next message if there is one already, to write several with one flush.
     pub fn try_recv(&mut self) -> Option<Bytes> {
         let mut message = None;
         let bytes = self.try_recv_many(1, |next| message = Some(next));
@@ -151,9 +151,9 @@ impl ConnectionReceiver {
         message
     }
 
-    /// The next messages for the client, `limit` bytes of them or a few more: all that are there,
-    /// at least one. They count as waiting until [`taken`](Self::taken) is called with what this
-    /// returns, which is a little more than their bytes. 0 at the end, as with
+    /// Returns the next messages for the client, `limit` bytes of them or a few more: all that are
+    /// there, at least one. They count as waiting until [`taken`](Self::taken) is called with what
+    /// this returns, which is a little more than their bytes. 0 at the end, as with
     /// [`recv`](Self::recv).
     ///
     /// `each` is called under a lock: it must return at once and not use the connection.
@@ -170,7 +170,8 @@ impl ConnectionReceiver {
         self.link.take(limit, each)
     }
 
-    /// The client has taken so many bytes of what [`recv_many`](Self::recv_many) gave.
+    /// Takes it that the client has taken so many bytes of what [`recv_many`](Self::recv_many)
+    /// gave.
     pub fn taken(&self, bytes: usize) {
         self.link.delivered(bytes);
     }
@@ -180,8 +181,8 @@ impl ConnectionReceiver {
         self.link.forget();
     }
 
-    /// Returns `true` if what the client has not taken of the last messages is to be forgotten as well: it
-    /// does not read, and others need the room.
+    /// Returns `true` if what the client has not taken of the last messages is to be forgotten as
+    /// well: it does not read, and others need the room.
     #[must_use]
     pub fn must_leave(&self) -> bool {
         self.link.standing() == Standing::Leaving

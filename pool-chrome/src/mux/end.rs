@@ -31,7 +31,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// A stable word for logs, metrics and close frames, in snake case.
+    /// Returns a stable word for logs, metrics and close frames, in snake case.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -107,8 +107,8 @@ pub(crate) fn write(
     frame
 }
 
-/// Returns what stands before and behind the params of a command that has some, for params that are too
-/// large to be copied.
+/// Returns what stands before and behind the params of a command that has some, for params that are
+/// too large to be copied.
 pub(crate) fn around_params(
     id: i32,
     method: &str,
@@ -123,7 +123,7 @@ pub(crate) fn around_params(
     (head, tail)
 }
 
-/// A reply with a result, as Chromium writes it.
+/// Returns a reply with a result, as Chromium writes it.
 pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Vec<u8> {
     let mut frame = format!(r#"{{"id":{id},"result":{result}"#).into_bytes();
     push_session(&mut frame, session);
@@ -131,7 +131,7 @@ pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Vec<u
     frame
 }
 
-/// A reply with an error, as Chromium writes it. Without an id for what has none.
+/// Returns a reply with an error, as Chromium writes it. Without an id for what has none.
 pub(crate) fn error(
     id: Option<i32>,
     code: i32,
@@ -150,7 +150,7 @@ pub(crate) fn error(
     frame
 }
 
-/// A reply with an error that Chromium wrote.
+/// Returns a reply with an error that Chromium wrote.
 pub(crate) fn raw_error(id: i32, error: &str, session: Option<SessionId>) -> Vec<u8> {
     let mut frame = format!(r#"{{"id":{id},"error":{error}"#).into_bytes();
     push_session(&mut frame, session);
@@ -158,7 +158,7 @@ pub(crate) fn raw_error(id: i32, error: &str, session: Option<SessionId>) -> Vec
     frame
 }
 
-/// An event, as Chromium writes it.
+/// Returns an event, as Chromium writes it.
 pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> Vec<u8> {
     let mut frame = format!(r#"{{"method":"{method}","params":{params}"#).into_bytes();
     push_session(&mut frame, session);
@@ -166,7 +166,8 @@ pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> V
     frame
 }
 
-/// A message of a session that is not flattened, inside of an event of the session above it.
+/// Returns a message of a session that is not flattened, inside of an event of the session above
+/// it.
 pub(crate) fn received(
     nested: SessionId,
     target: &str,

@@ -1,5 +1,5 @@
-//! Frames on the pipe: JSON texts, each ended by a NUL, and where each belongs, told without parsing
-//! it.
+//! Frames on the pipe: JSON texts, each ended by a NUL, and where each belongs, told without
+//! parsing it.
 //!
 //! `sessionId` is always the last member of what Chromium sends, so the last 48 bytes say which
 //! session a message is for. A root message can never end like that: its last member is an object,
@@ -24,11 +24,11 @@ const CHUNK: usize = 64 * 1024;
 const LARGE: usize = 256 * 1024;
 
 /// Room for a large frame. From 32 MiB on, glibc maps memory for each allocation, grows it without
-/// copying, and unmaps it at once; what is smaller it keeps, about 50 MiB after many frames of a few
-/// megabytes. Pages that nothing is written to cost nothing.
+/// copying, and unmaps it at once; what is smaller it keeps, about 50 MiB after many frames of a
+/// few megabytes. Pages that nothing is written to cost nothing.
 const ROOM: usize = 64 * 1024 * 1024;
 
-/// How much is kept of the end of a frame that is dropped: its session stands there.
+/// Bytes kept of the end of a frame that is dropped: its session stands there.
 const END: usize = 64;
 
 /// Splits what Chromium writes into frames.
@@ -36,9 +36,10 @@ const END: usize = 64;
 pub(crate) struct FrameReader<R> {
     reader: R,
     buffer: BytesMut,
-    /// Position up to which the buffer has been searched for a NUL, so that a large frame is searched once.
+    /// Position up to which the buffer has been searched for a NUL, so that a large frame is
+    /// searched once.
     searched: usize,
-    /// What the buffer has of the budget.
+    /// Bytes of the budget that the buffer has.
     hold: Arc<Hold>,
     /// The frame that is being read has no room in the budget: only its end is kept.
     dropping: bool,
@@ -112,7 +113,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(self.reader.read_buf(&mut self.buffer).await? > 0)
     }
 
-    /// The next whole frame in the buffer.
+    /// Returns the next whole frame in the buffer.
     pub(crate) fn next_frame(&mut self) -> Option<Taken> {
         let Some(offset) = memchr::memchr(0, &self.buffer[self.searched..]) else {
             self.keep_part();
@@ -178,14 +179,14 @@ const SUFFIX: usize = LEAD.len() + SessionId::LEN + TAIL.len();
 /// Ids at or below this are the multiplexer's own.
 pub(crate) const OWN_IDS_FROM: i32 = -1_000_000;
 
-/// The session that a message is for; `None` for the root session.
+/// Returns the session that a message is for; `None` for the root session.
 pub(crate) fn session_of(message: &[u8]) -> Option<SessionId> {
     let suffix = message.get(message.len().checked_sub(SUFFIX)?..)?;
     let digits = suffix.strip_prefix(LEAD)?.strip_suffix(TAIL)?;
     SessionId::from_bytes(digits)
 }
 
-/// A message without its session suffix, as the root session of a client would get it.
+/// Returns a message without its session suffix, as the root session of a client would get it.
 pub(crate) fn without_session(message: &[u8]) -> Vec<u8> {
     let body = &message[..message.len() - SUFFIX];
     let mut bare = Vec::with_capacity(body.len() + 1);
@@ -194,7 +195,7 @@ pub(crate) fn without_session(message: &[u8]) -> Vec<u8> {
     bare
 }
 
-/// The id of a reply to a command of the multiplexer's own; `None` for everything else.
+/// Returns the id of a reply to a command of the multiplexer's own; `None` for everything else.
 pub(crate) fn own_reply(message: &[u8]) -> Option<i32> {
     let rest = message.strip_prefix(br#"{"id":-"#)?;
     let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
@@ -208,7 +209,7 @@ pub(crate) fn is_reply(message: &[u8]) -> bool {
     message.starts_with(br#"{"id":"#)
 }
 
-/// The same message with its session at the end, for a Chromium that puts it elsewhere.
+/// Returns the same message with its session at the end, for a Chromium that puts it elsewhere.
 pub(crate) fn with_session_last(message: &[u8]) -> Option<Vec<u8>> {
     let mut members: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(message).ok()?;

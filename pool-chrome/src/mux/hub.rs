@@ -95,8 +95,8 @@ impl Hub {
         look(&self.lock())
     }
 
-    /// Changes the state. Once the lock is released, wakes and answers whom that concerns, and wakes
-    /// the writer if there is something to write by now.
+    /// Changes the state. Once the lock is released, wakes and answers whom that concerns, and
+    /// wakes the writer if there is something to write by now.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);

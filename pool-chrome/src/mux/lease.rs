@@ -239,9 +239,9 @@ impl MuxLease {
         Ok(())
     }
 
-    /// Returns what is still there of the lease. Both engines dispose a session's contexts before they
-    /// answer that it is detached, and answers come in order: so nothing is left at the first look
-    /// unless something is wrong or slow.
+    /// Returns what is still there of the lease. Both engines dispose a session's contexts before
+    /// they answer that it is detached, and answers come in order: so nothing is left at the first
+    /// look unless something is wrong or slow.
     fn leftover(&self, remains: &Remains, contexts: &[String]) -> Option<String> {
         let is_its = |id: &&String| remains.contexts.iter().any(|own| **own == ***id);
         if let Some(context) = contexts.iter().find(is_its) {
@@ -320,8 +320,8 @@ impl MuxLease {
         self.mux.hub().look(|state| state.kind_of(self.id)).unwrap_or_default()
     }
 
-    /// Returns `true` if a client used a command whose effects outlive the lease, so that this Chromium must
-    /// not be used for another one.
+    /// Returns `true` if a client used a command whose effects outlive the lease, so that this
+    /// Chromium must not be used for another one.
     #[must_use]
     pub fn is_tainted(&self) -> bool {
         self.mux.hub().look(|state| state.is_tainted(self.id))
@@ -333,8 +333,8 @@ impl MuxLease {
         self.mux.hub().look(|state| state.has_crashed_page(self.id))
     }
 
-    /// Returns `true` if it has something to do for its clients: a command that is not answered, or a
-    /// download that has not ended. Then a client that is silent waits.
+    /// Returns `true` if it has something to do for its clients: a command that is not answered, or
+    /// a download that has not ended. Then a client that is silent waits.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.mux.hub().look(|state| state.is_busy(self.id))
@@ -356,7 +356,7 @@ impl MuxLease {
         })
     }
 
-    /// The multiplexer that the lease hangs on.
+    /// Returns the multiplexer that the lease hangs on.
     #[must_use]
     pub fn multiplexer(&self) -> &Multiplexer {
         &self.mux

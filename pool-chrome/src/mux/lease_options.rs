@@ -9,7 +9,7 @@ use url::Host;
 
 use crate::egress::Pattern;
 
-/// Whether a lease has its Chromium to itself.
+/// Kind of a lease: alone in its Chromium, or one of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "config",
@@ -25,7 +25,7 @@ pub enum LeaseKind {
 }
 
 impl LeaseKind {
-    /// The name used in configuration: `exclusive` or `shared`.
+    /// Returns the name used in configuration: `exclusive` or `shared`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl LeaseKind {
     }
 }
 
-/// Which browser context a lease's client takes for the default one.
+/// Browser context that a lease's client takes for the default one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DefaultContext {
@@ -50,17 +50,17 @@ pub enum DefaultContext {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LeaseOptions {
-    /// Whether it has the Chromium to itself. Default: exclusive.
+    /// Alone in its Chromium, or one of many. Default: exclusive.
     pub kind: LeaseKind,
     /// Its default context. Default: a fresh one.
     pub default_context: DefaultContext,
-    /// Whether the lease's [first page](LeaseTerms::first_page) is made ahead; it is the client's
+    /// Makes the lease's [first page](LeaseTerms::first_page) ahead; it is the client's
     /// first `newPage` where a lease begins with none. Default: yes.
     pub warm_page: bool,
     /// The proxy of its fresh default context and of contexts that its clients make, in the syntax
     /// of `--proxy-server`, instead of the Chromium's own. Default: none.
     pub proxy: Option<String>,
-    /// Which proxies its clients may give to contexts that they make. Default: any.
+    /// Proxies that its clients may give to contexts that they make. Default: any.
     pub client_proxies: ClientProxies,
     /// Directories that a shared lease may download to and upload from, its own first; an exclusive
     /// lease may use any. Default: none.
@@ -68,7 +68,7 @@ pub struct LeaseOptions {
     /// Directories that are the pool's own: no lease may download into them, but for the first of
     /// a shared lease's [`directories`](Self::directories). Default: none.
     pub reserved: Vec<PathBuf>,
-    /// Whether pages may be sent to `file:` addresses. Default: yes for exclusive leases.
+    /// Lets pages be sent to `file:` addresses. Default: yes for exclusive leases.
     pub file_urls: Option<bool>,
 }
 
@@ -78,10 +78,10 @@ pub struct LeaseOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseTerms {
-    /// Whether it begins with a page in its default context, as a browser that was just launched
-    /// does. Default: yes.
+    /// Begins with a page in its default context, as a browser that was just launched does.
+    /// Default: yes.
     pub first_page: bool,
-    /// What its pages may ask for, of what the rules of the driver's
+    /// Domains that its pages may ask for, of what the rules of the driver's
     /// [`guard`](crate::ChromeDriver::guard) allow. Without a guard or a proxy it has no effect.
     /// Default: all of it.
     pub allow_domains: Option<Vec<Pattern>>,
@@ -96,7 +96,7 @@ impl Default for LeaseTerms {
 }
 
 impl LeaseTerms {
-    /// The terms of a client that asked for nothing.
+    /// Returns the terms of a client that asked for nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -140,7 +140,7 @@ impl Default for LeaseOptions {
 }
 
 impl LeaseOptions {
-    /// The defaults for a lease of this kind.
+    /// Returns the defaults for a lease of this kind.
     #[must_use]
     pub fn new(kind: LeaseKind) -> Self {
         Self { kind, ..Self::default() }
@@ -168,7 +168,7 @@ impl LeaseOptions {
     }
 }
 
-/// Which proxies the clients of a lease may give to the contexts that they make.
+/// Proxies that the clients of a lease may give to the contexts that they make.
 ///
 /// What goes through a proxy of the pool's, a region's or the guard's, must not be led round it:
 /// `direct://`, an empty name, and any bypass list would do that.

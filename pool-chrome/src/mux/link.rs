@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::EndReason;
 use super::budget::{Account, Budget, Gate, Holder, Standing};
 
-/// How many bytes of one connection may wait to be written to Chromium before its
+/// Bytes of one connection that may wait to be written to Chromium before its
 /// [`send`](ConnectionSender::send) waits.
 const UNSENT_LIMIT: usize = 4 * 1024 * 1024;
 
@@ -315,7 +315,7 @@ impl From<Vec<u8>> for Frame {
 }
 
 impl Frame {
-    /// A frame around bytes of a client's, which are not copied.
+    /// Returns a frame around bytes of a client's, which are not copied.
     pub(crate) fn around(head: Vec<u8>, body: Bytes, tail: Vec<u8>) -> Self {
         Self { head, body, tail }
     }

@@ -21,8 +21,8 @@ use crate::cdp::CdpError;
 /// Many clients over the one pipe of a Chromium. Clones share it.
 ///
 /// It ends when Chromium closes the pipe, or by [`end`](Self::end); everything that hangs on it
-/// ends with the same [`EndReason`]. When the last clone and the last lease are dropped, the pipe is
-/// closed, at which Chromium exits by itself.
+/// ends with the same [`EndReason`]. When the last clone and the last lease are dropped, the pipe
+/// is closed, at which Chromium exits by itself.
 #[derive(Clone, Debug)]
 pub struct Multiplexer {
     hub: Arc<Hub>,
@@ -92,8 +92,8 @@ impl Multiplexer {
         Ok(())
     }
 
-    /// Returns `true` if this Chromium behaves as virtual browsers need it, as far as it has shown it. The
-    /// first warm page shows all of it.
+    /// Checks that this Chromium behaves as virtual browsers need it, as far as it has shown it.
+    /// The first warm page shows all of it.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl Multiplexer {
         self.hub.look(State::has_clients)
     }
 
-    /// The contexts that Chromium has at this moment, but for its real default one.
+    /// Returns the contexts that Chromium has at this moment, but for its real default one.
     ///
     /// # Errors
     ///
@@ -186,27 +186,27 @@ impl Multiplexer {
         self.hub.look(State::census)
     }
 
-    /// When Chromium was last heard: any message counts.
+    /// Returns when Chromium was last heard: any message counts.
     #[must_use]
     pub fn last_heard(&self) -> Instant {
         self.hub.last_heard()
     }
 
-    /// When bytes last moved: Chromium said something, or took what had to wait for it.
+    /// Returns when bytes last moved: Chromium said something, or took what had to wait for it.
     #[must_use]
     pub fn last_moved(&self) -> Instant {
         self.hub.last_took().max(self.last_heard())
     }
 
-    /// Returns `true` if Chromium is not listened to, since no client of its exclusive lease takes what it
-    /// says. Its silence then says nothing.
+    /// Returns `true` if Chromium is not listened to, since no client of its exclusive lease takes
+    /// what it says. Its silence then says nothing.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
         self.hub.gate().is_shut()
     }
 
-    /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want of
-    /// memory. Only the first call counts; without one it has [crashed](EndReason::Crashed).
+    /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want
+    /// of memory. Only the first call counts; without one it has [crashed](EndReason::Crashed).
     pub fn ask_at_death(&self, is_out_of_memory: impl Fn() -> bool + Send + Sync + 'static) {
         self.hub.ask_at_death(is_out_of_memory);
     }

@@ -2,9 +2,9 @@
 //!
 //! Contexts keep what is in a page apart, but all leases of a Chromium have one browser process,
 //! one compositor and one network service. A window of ten million pixels, or a buffer of two
-//! gigabytes, is everybody's. What a row bounds was seen to hurt a neighbour, or would in a Chromium
-//! that does not check it; the rest of the protocol's parameters stand with the reason why they are
-//! harmless in `tests.rs`, whose test fails for a parameter that is in neither table.
+//! gigabytes, is everybody's. What a row bounds was seen to hurt a neighbour, or would in a
+//! Chromium that does not check it; the rest of the protocol's parameters stand with the reason why
+//! they are harmless in `tests.rs`, whose test fails for a parameter that is in neither table.
 
 use std::fmt;
 
@@ -347,7 +347,7 @@ pub(crate) fn judge(
     Ok(largest)
 }
 
-/// The parameter of this name, which may be inside of others.
+/// Returns the parameter of this name, which may be inside of others.
 pub(crate) fn at<'a>(params: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let mut names = path.split('.');
     let first = params.get(names.next()?)?;

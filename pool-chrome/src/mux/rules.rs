@@ -1,4 +1,4 @@
-//! What happens to each command of a client: one table.
+//! One table of what happens to each command of a client.
 //!
 //! Browser sessions are a client's root and what it gets from `Target.attachToBrowserTarget`;
 //! page-like sessions are all others. A shared lease gets what the table names, on page-like
@@ -105,7 +105,7 @@ const fn row(method: &'static str, shared: [Rule; 2], exclusive: [Rule; 2]) -> R
     Row { method, shared, exclusive }
 }
 
-/// A row that holds for both kinds of lease.
+/// Returns a row that holds for both kinds of lease.
 const fn both(method: &'static str, browser: Rule, page: Rule) -> Row {
     row(method, [browser, page], [browser, page])
 }
@@ -226,7 +226,7 @@ static TABLE: &[Row] = &[
 /// The domains that are about one page, frame or worker, and pass on page-like sessions of a
 /// shared lease. A domain that is not here does not exist for it, so one that a new Chromium
 /// brings is closed until somebody has looked at it.
-pub(crate) static PAGE_DOMAINS: &[&str] = &[
+static PAGE_DOMAINS: &[&str] = &[
     "Accessibility",
     "Animation",
     "Audits",
@@ -297,7 +297,7 @@ pub(crate) fn is_of_pages(method: &str, lease: LeaseKind) -> bool {
         && !matches!(rule(method, SessionKind::Page, lease), Refuse | NotAllowed | Nothing)
 }
 
-/// The rule for what stands in no row.
+/// Returns the rule for what stands in no row.
 fn otherwise(domain: &str, session: SessionKind, lease: LeaseKind) -> Rule {
     let allowed = match (lease, session) {
         (LeaseKind::Exclusive, _) => true,

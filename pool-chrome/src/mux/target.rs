@@ -60,7 +60,7 @@ impl Target {
         raw.get().clone_into(&mut self.raw);
     }
 
-    /// The tab of a page for which Chromium named none.
+    /// Returns the tab of a page for which Chromium named none.
     pub(crate) fn invented_tab(page: &Info) -> Self {
         let info = Info {
             target_id: SessionId::invent().as_str().into(),
@@ -99,8 +99,8 @@ impl Target {
         }
     }
 
-    /// The info with `attached` set, as a client that holds a session of our own making must see
-    /// it: Puppeteer ignores changes of targets that are not attached.
+    /// Returns the info with `attached` set, as a client that holds a session of our own making
+    /// must see it: Puppeteer ignores changes of targets that are not attached.
     pub(crate) fn raw_attached(&self) -> String {
         // Quotes inside of strings are escaped, so this finds the member and nothing else.
         self.raw.replacen(r#""attached":false"#, r#""attached":true"#, 1)
@@ -171,13 +171,13 @@ impl SessionId {
         digits.iter().all(is_hex).then_some(Self(digits))
     }
 
-    /// An id of our own, for sessions that only the multiplexer knows.
+    /// Returns an id of our own, for sessions that only the multiplexer knows.
     pub(crate) fn invent() -> Self {
         let text = format!("{:032X}", fastrand::u128(..));
         Self::parse(&text).expect("32 hexadecimal digits in capitals")
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
@@ -217,7 +217,8 @@ impl TargetFilter {
         self.0.iter().find(matches).is_some_and(|entry| !entry.exclude)
     }
 
-    /// Returns `true` if pages are wanted as children of their tabs, which is how Puppeteer asks for them.
+    /// Returns `true` if pages are wanted as children of their tabs, which is how Puppeteer asks
+    /// for them.
     pub(crate) fn wants_tabs(&self) -> bool {
         self.wants("tab") && !self.wants("page")
     }

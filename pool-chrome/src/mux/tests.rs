@@ -363,8 +363,8 @@ impl Types {
 }
 
 impl Leaf {
-    /// Returns `true` if somebody must have looked at it: numbers, bytes and objects of any kind, and text
-    /// that sounds as if something were opened or found by it.
+    /// Returns `true` if somebody must have looked at it: numbers, bytes and objects of any kind,
+    /// and text that sounds as if something were opened or found by it.
     fn is_suspicious(&self) -> bool {
         const HINTS: &[&str] = &[
             "path", "file", "url", "uri", "origin", "site", "host", "director", "address",
@@ -392,7 +392,7 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The rules by which a shared lease may send a command.
+/// Returns the rules by which a shared lease may send a command.
 fn rules_of(method: &str) -> Vec<Rule> {
     [SessionKind::Browser, SessionKind::Page]
         .map(|session| rule(method, session, LeaseKind::Shared))
@@ -516,7 +516,7 @@ async fn chromium_understands_what_the_filter_has_understood() {
     }
 }
 
-/// All that Chromium says to a message.
+/// Returns all that Chromium says to a message.
 async fn answers(pipe: &mut Pipe, message: &[u8]) -> Vec<Map<String, Value>> {
     let talk = async {
         for text in [message, LAST.as_bytes()] {
@@ -679,7 +679,7 @@ fn method(rng: &mut fastrand::Rng) -> String {
     }
 }
 
-/// A string literal, with some of its characters escaped that need not be.
+/// Returns a string literal, with some of its characters escaped that need not be.
 fn string(rng: &mut fastrand::Rng, text: &str) -> String {
     let mut literal = String::from("\"");
     for char in text.chars() {

@@ -44,7 +44,7 @@ pub struct KernelLimits {
 }
 
 impl KernelLimits {
-    /// No limits.
+    /// Starts without any limit.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -258,7 +258,8 @@ fn root() -> Result<PathBuf, NoCgroup> {
     Ok(if is_main { own.parent().map(Path::to_owned).unwrap_or(own) } else { own })
 }
 
-/// Returns the directory of a process's group, from its `/proc/PID/mountinfo` and `/proc/PID/cgroup`.
+/// Returns the directory of a process's group, from its `/proc/PID/mountinfo` and
+/// `/proc/PID/cgroup`.
 fn own_group(mounts: &str, groups: &str) -> Option<PathBuf> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (shown, mounted) = mounts.lines().find_map(|line| {
@@ -285,7 +286,8 @@ fn name(directory: &Path) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Cgroup {
     path: PathBuf,
-    /// Set when [`is_out_of_memory`](Self::is_out_of_memory) has seen it: the group is removed soon.
+    /// Set when [`is_out_of_memory`](Self::is_out_of_memory) has seen it: the group is removed
+    /// soon.
     was_out_of_memory: Arc<AtomicBool>,
 }
 
@@ -352,7 +354,7 @@ mod tests {
         KernelLimits::new().memory(1000).cpus(1.5).pids(300)
     }
 
-    /// A directory tree that stands in for a delegated group with controllers.
+    /// Returns a directory tree that stands in for a delegated group with controllers.
     fn stand_in(controllers: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
@@ -439,7 +441,7 @@ mod tests {
         }
     }
 
-    /// A group of the kernel's own, if this process may make one.
+    /// Returns a group of the kernel's own, if this process may make one.
     fn real_group() -> Option<PathBuf> {
         let path = root().ok()?.join(format!("browser-pool-test-{}", fastrand::u32(..)));
         fs::create_dir(&path).ok()?;

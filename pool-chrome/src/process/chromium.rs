@@ -102,50 +102,50 @@ impl Chromium {
         Ok((chromium, Pipe { reader, writer }))
     }
 
-    /// The id of the browser process, or of a wrapper script that stays in front of it.
+    /// Returns the id of the browser process, or of a wrapper script that stays in front of it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid
     }
 
-    /// When the process started, in clock ticks since boot, as in `/proc/PID/stat`: with the id
-    /// it names this process and no later one.
+    /// Returns when the process started, in clock ticks since boot, as in `/proc/PID/stat`: with
+    /// the id it names this process and no later one.
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.process.started
     }
 
-    /// When the launch began.
+    /// Returns when the launch began.
     #[must_use]
     pub fn launched_at(&self) -> Instant {
         self.launched_at
     }
 
-    /// Which engine it is; never [`Engine::Auto`].
+    /// Returns which engine it is; never [`Engine::Auto`].
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.engine
     }
 
-    /// The program that runs.
+    /// Returns the program that runs.
     #[must_use]
     pub fn executable(&self) -> &Path {
         &self.executable
     }
 
-    /// Where the profile is.
+    /// Returns where the profile is.
     #[must_use]
     pub fn user_data_dir(&self) -> &Path {
         &self.user_data_dir
     }
 
-    /// A directory of its own for temporary files, removed with the browser.
+    /// Returns a directory of its own for temporary files, removed with the browser.
     #[must_use]
     pub fn temp_dir(&self) -> &Path {
         &self.temp_dir
     }
 
-    /// The exit, if the browser process has ended.
+    /// Returns the exit, if the browser process has ended.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         self.stage.borrow().exit().cloned()
@@ -173,14 +173,14 @@ impl Chromium {
         }
     }
 
-    /// The last 8 KiB of what it has written to stderr, without the usual noise.
+    /// Returns the last 8 KiB of what it has written to stderr, without the usual noise.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
-    /// The error for a Chromium that did not answer its first command in time: that it has ended,
-    /// if it has.
+    /// Returns the error for a Chromium that did not answer its first command in time: that it has
+    /// ended, if it has.
     #[must_use]
     pub fn not_ready(&self) -> ChromeError {
         match self.exit() {
@@ -192,7 +192,7 @@ impl Chromium {
         }
     }
 
-    /// The memory of the whole tree, in bytes: the sum of the proportional set sizes, which
+    /// Returns the memory of the whole tree, in bytes: the sum of the proportional set sizes, which
     /// counts what processes share once. Takes some milliseconds, on the blocking pool.
     pub async fn memory(&self) -> u64 {
         let tree = self.tree.clone();
@@ -227,7 +227,8 @@ impl Chromium {
         Directories { user_data_dir, home, temp_dir }
     }
 
-    /// Returns what the whole tree has done so far. Takes a millisecond or two, on the blocking pool.
+    /// Returns what the whole tree has done so far. Takes a millisecond or two, on the blocking
+    /// pool.
     pub(crate) async fn work(&self) -> Work {
         let (tree, main) = (self.tree.clone(), self.pid());
         let read = tokio::task::spawn_blocking(move || Work::of(main, &tree.members()));
@@ -348,7 +349,7 @@ struct End {
 }
 
 impl Hangup {
-    pub(super) fn hang_up(&self) {
+    fn hang_up(&self) {
         let (sender, waiting) = {
             let mut end = self.lock();
             (end.sender.take(), end.waiting.take())

@@ -45,7 +45,7 @@ pub fn find_executable(
     }
 }
 
-/// The executable that the configuration or, with `by_variable`, `CHROME` names.
+/// Returns the executable that the configuration or, with `by_variable`, `CHROME` names.
 fn named_executable(
     engine: Engine,
     path: PathBuf,
@@ -72,7 +72,7 @@ fn named_executable(
     Ok((behind_wrapper(found), engine))
 }
 
-/// The first of the usual names on `PATH`.
+/// Returns the first of the usual names on `PATH`.
 fn usual_executable(
     engine: Engine,
     shell_suffices: bool,
@@ -109,8 +109,9 @@ fn runnable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The program behind Debian's wrapper `<prefix>/bin/<name>`: `<prefix>/lib/chromium/<name>`.
-/// Other wrappers are used as they are; the ones of Google and of Ubuntu end in an `exec`.
+/// Returns the program behind Debian's wrapper `<prefix>/bin/<name>`:
+/// `<prefix>/lib/chromium/<name>`. Other wrappers are used as they are; the ones of Google and of
+/// Ubuntu end in an `exec`.
 fn behind_wrapper(path: PathBuf) -> PathBuf {
     let is_script = |path: &Path| {
         let mut magic = [0; 2];
@@ -129,7 +130,7 @@ fn behind_wrapper(path: PathBuf) -> PathBuf {
 
 static WARNED: Once = Once::new();
 
-/// Whether an executable is launched with its sandbox.
+/// Decision about the sandbox of an executable.
 #[derive(Debug)]
 pub(super) enum SandboxDecision {
     Sandboxed,
@@ -355,7 +356,8 @@ pub(super) fn loads_extensions(args: &[String]) -> bool {
     has(args, |name| matches!(name, "load-extension" | "disable-extensions-except"))
 }
 
-/// Returns `true` if the operator's arguments choose where windows are drawn, which need not be a display.
+/// Returns `true` if the operator's arguments choose where windows are drawn, which need not be a
+/// display.
 pub(super) fn chooses_platform(args: &[String]) -> bool {
     has(args, |name| matches!(name, "ozone-platform" | "ozone-platform-hint"))
 }
@@ -370,11 +372,11 @@ pub(super) struct Surroundings<'a> {
     pub(super) engine: Engine,
     pub(super) user_data_dir: &'a Path,
     pub(super) sandboxed: bool,
-    /// Whether /dev/shm is too small for Chromium, as it is in a container by default.
+    /// /dev/shm is too small for Chromium, as it is in a container by default.
     pub(super) small_shm: bool,
 }
 
-/// The whole command line after the executable.
+/// Returns the whole command line after the executable.
 pub(super) fn command_line(
     options: &LaunchOptions,
     around: Surroundings<'_>,
@@ -429,14 +431,14 @@ pub(super) fn command_line(
     command_line
 }
 
-/// The switch by which nothing is resolved but the host of the proxy, addresses included: what
-/// would go round the proxy, such as a name that a page wants resolved ahead, goes nowhere.
+/// Returns the switch by which nothing is resolved but the host of the proxy, addresses included:
+/// what would go round the proxy, such as a name that a page wants resolved ahead, goes nowhere.
 fn only_resolving(proxy: &str) -> Option<String> {
     let host = url::Url::parse(proxy).ok()?.host_str()?.to_owned();
     Some(format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host}"))
 }
 
-/// The name and the value of a switch. Chromium takes one dash for two.
+/// Returns the name and the value of a switch. Chromium takes one dash for two.
 fn switch(arg: &str) -> Option<(&str, &str)> {
     let rest = arg.trim().strip_prefix('-')?;
     let rest = rest.strip_prefix('-').unwrap_or(rest);

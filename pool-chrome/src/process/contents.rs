@@ -1,4 +1,4 @@
-//! What a Chromium's directories hold, and whether that is all its own.
+//! The contents of a Chromium's directories, and a look for what is not its own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -173,12 +173,12 @@ const IN_PROFILE: &[&str] = &[
 /// Names of what it and its libraries put below `HOME`.
 const IN_HOME: &[&str] = &[".cache", ".config", ".dbus", ".local", ".pki"];
 
-/// How the names begin of files that are written under another name first, and of what is made in
-/// `TMPDIR`.
+/// Beginnings of the names of files that are written under another name first, and of what is made
+/// in `TMPDIR`.
 const TEMPORARY: [&str; 4] =
     ["org.chromium.", ".org.chromium.", "com.google.Chrome", ".com.google.Chrome"];
 
-/// How the names begin of what is only made in `TMPDIR`.
+/// Beginnings of the names of what is only made in `TMPDIR`.
 const IN_TEMP: [&str; 3] = ["scoped_dir", "dconf", "dbus-"];
 
 /// The directories of one Chromium.
@@ -230,8 +230,8 @@ impl Contents {
     }
 }
 
-/// Returns `true` if a name is one of these, or one that a database or a file has beside it while it is
-/// written.
+/// Returns `true` if a name is one of these, or one that a database or a file has beside it while
+/// it is written.
 fn is_of(known: &[&str], name: &str) -> bool {
     const BESIDE: [&str; 5] = ["-journal", "-wal", "-shm", ".bad", ".tmp"];
     let plain = BESIDE.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);

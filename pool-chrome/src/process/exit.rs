@@ -28,13 +28,13 @@ impl Exit {
         self.is_out_of_memory
     }
 
-    /// The exit status of the process; `None` if the operating system would not tell.
+    /// Returns the exit status of the process; `None` if the operating system would not tell.
     #[must_use]
     pub fn status(&self) -> Option<ExitStatus> {
         self.status
     }
 
-    /// The last 8 KiB of what it wrote to stderr, without the usual noise.
+    /// Returns the last 8 KiB of what it wrote to stderr, without the usual noise.
     #[must_use]
     pub fn stderr(&self) -> &str {
         &self.stderr

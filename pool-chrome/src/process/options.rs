@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Cgroups;
 
-/// Whether Chromium sandboxes its renderers.
+/// Sandboxing of renderers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "config",
@@ -22,7 +22,7 @@ pub enum Sandbox {
     Off,
 }
 
-/// Where a Chromium keeps its profile.
+/// Place of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserData {
@@ -50,13 +50,13 @@ pub enum UserData {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LaunchOptions {
-    /// Which Chromium. Default: [`Engine::Auto`].
+    /// Engine to launch. Default: [`Engine::Auto`].
     pub engine: Engine,
     /// The executable. Default: the environment variable `CHROME`, then the usual names on `PATH`.
     pub executable: Option<PathBuf>,
-    /// Without a window. Default: true.
+    /// Shows no window. Default: true.
     pub headless: bool,
-    /// Whether renderers are sandboxed. Default: [`Sandbox::Auto`].
+    /// Sandboxing of renderers. Default: [`Sandbox::Auto`].
     pub sandbox: Sandbox,
     /// The operator's extra arguments, after ours; never anything from a client. Default: none.
     ///
@@ -64,14 +64,14 @@ pub struct LaunchOptions {
     /// Chromium takes only the last of each. Arguments that would break what the pool guarantees
     /// are refused with [`ChromeError::ForbiddenArg`](crate::ChromeError::ForbiddenArg).
     pub args: Vec<String>,
-    /// Where the profile lives. Default: [`UserData::Private`].
+    /// Place of the profile. Default: [`UserData::Private`].
     pub user_data: UserData,
     /// The proxy for everything, loopback too, such as `http://127.0.0.1:41234`; without
     /// credentials, which belong into a [`Forwarder`](crate::egress::Forwarder). WebRTC is confined
     /// to it. Default: direct connections.
     pub proxy_server: Option<String>,
-    /// Whether Chromium resolves names by itself where it has a proxy, as it must for another proxy
-    /// of a context's own. If it does not, nothing of it can go elsewhere by a name. Default: no.
+    /// Lets Chromium resolve names by itself where it has a proxy, as it must for another proxy of
+    /// a context's own. If it does not, nothing of it can go elsewhere by a name. Default: no.
     pub resolves_names: bool,
     /// Names of environment variables that Chromium gets besides the usual ones for paths, locale,
     /// time zone, fonts and display. Default: none.
@@ -105,7 +105,7 @@ impl LaunchOptions {
     /// Default of [`launch_timeout`](Self::launch_timeout).
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// The defaults: headless, a private profile, direct connections.
+    /// Returns the defaults: headless, a private profile, direct connections.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -175,7 +175,7 @@ impl LaunchOptions {
     }
 }
 
-/// Which Chromium: the small headless shell, or the whole browser.
+/// Kind of Chromium: the small headless shell, or the whole browser.
 ///
 /// The shell is what Playwright launches when headless: it starts in a third of the time and opens
 /// a page in a fresh context four times as fast. The whole browser is needed for a window and for
@@ -197,7 +197,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The name used in configuration: `auto`, `shell` or `chromium`.
+    /// Returns the name used in configuration: `auto`, `shell` or `chromium`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -60,8 +60,8 @@ impl StateDir {
         Ok(Self(Arc::new(Inner { path, _lock: lock, swept })))
     }
 
-    /// The directory used where none is configured: `browser-pool` under `XDG_STATE_HOME`, which
-    /// defaults to `~/.local/state`. `None` if the environment has neither that nor `HOME`.
+    /// Returns the directory used where none is configured: `browser-pool` under `XDG_STATE_HOME`,
+    /// which defaults to `~/.local/state`. `None` if the environment has neither that nor `HOME`.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
         let variable =
@@ -71,7 +71,7 @@ impl StateDir {
         Some(state.join("browser-pool"))
     }
 
-    /// The absolute path.
+    /// Returns the absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -125,7 +125,7 @@ impl BrowserDir {
         &self.path
     }
 
-    /// The user data directory of a browser without a persistent profile.
+    /// Returns the user data directory of a browser without a persistent profile.
     pub(super) fn profile(&self) -> PathBuf {
         self.path.join("profile")
     }

@@ -204,7 +204,7 @@ fn start(options: &LaunchOptions, state: &StateDir) -> Result<(Launched, Supervi
     Ok((launched, Supervisor { pidfd, stderr, tail, killer, tree, directory, stage }))
 }
 
-/// The user data directory, made and free for us.
+/// Returns the user data directory, made and free for us.
 fn user_data_dir(
     options: &LaunchOptions,
     state: &StateDir,
@@ -280,8 +280,8 @@ fn spawn(
     }
 }
 
-/// Returns the command that runs Chromium, in a control group from its first instruction if it has one:
-/// what it forks before it is put there would stay outside.
+/// Returns the command that runs Chromium, in a control group from its first instruction if it has
+/// one: what it forks before it is put there would stay outside.
 fn program(executable: &Path, cgroup: Option<&Cgroup>) -> Command {
     let Some(cgroup) = cgroup else { return Command::new(executable) };
     let mut command = Command::new("/bin/sh");
@@ -336,15 +336,16 @@ fn has_display() -> bool {
     is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }
 
-/// Returns `true` if shared memory had better be among the temporary files: /dev/shm is too small, is not
-/// there, or cannot be written.
+/// Returns `true` if shared memory had better be among the temporary files: /dev/shm is too small,
+/// is not there, or cannot be written.
 fn small_shm() -> bool {
     let enough = |shm: StatVfs| shm.f_bavail.saturating_mul(shm.f_frsize) >= ENOUGH_SHM;
     let writable = || access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
     !(rustix::fs::statvfs("/dev/shm").is_ok_and(enough) && writable())
 }
 
-/// Maximum time the tree may take to die of SIGKILL before it is left to the sweep of the next start.
+/// Maximum time the tree may take to die of SIGKILL before it is left to the sweep of the next
+/// start.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Interval at which dead helpers are looked for where they become our children.
@@ -420,7 +421,7 @@ impl Drop for KillOnDrop {
 /// A thread and not a task: it must go on when the runtime is blocked or gone, because a stderr
 /// that nobody reads freezes Chromium, and a child that nobody waits for stays a zombie.
 #[derive(Debug)]
-pub(super) struct Supervisor {
+struct Supervisor {
     pub(super) pidfd: OwnedFd,
     pub(super) stderr: ChildStderr,
     pub(super) tail: Arc<Mutex<StderrTail>>,

@@ -1,4 +1,5 @@
-//! What a browser leaves that ended, or whose pool was killed: found by its record, ended, removed.
+//! Leftovers of a browser that ended, or whose pool was killed: found by its record, ended,
+//! removed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -44,7 +45,7 @@ impl Record {
         fs::write(directory.join(FILE), format!("{pid} {started} {}\n", self.boot))
     }
 
-    /// The record of a browser of this boot; `None` too if it was only half written.
+    /// Returns the record of a browser of this boot; `None` too if it was only half written.
     pub(super) fn read(directory: &Path) -> Option<Self> {
         let text = fs::read_to_string(directory.join(FILE)).ok()?;
         let mut words = text.strip_suffix('\n')?.split(' ');
@@ -63,7 +64,7 @@ fn boot_id() -> String {
 /// The longest path of a Unix socket, without the ending NUL.
 const SOCKET_PATH: usize = 107;
 
-/// What Chromium puts below TMPDIR: `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
+/// Length of what Chromium puts below TMPDIR: `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
 const SOCKET_SUFFIX: usize = 45;
 
 /// Maximum time a leftover process may take to die of SIGKILL.
@@ -196,9 +197,9 @@ fn holder(directory: &Path) -> Option<(String, u32)> {
     Some((host.to_owned(), pid.parse().ok()?))
 }
 
-/// Returns `true` if a process lives that could be a browser on this profile. One whose arguments do not
-/// name the directory has only inherited the id, unless it uses the default directory, which is
-/// never named.
+/// Returns `true` if a process lives that could be a browser on this profile. One whose arguments
+/// do not name the directory has only inherited the id, unless it uses the default directory, which
+/// is never named.
 fn mentions(pid: u32, directory: &Path) -> bool {
     let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
     let named = memchr::memmem::find(&arguments, directory.as_os_str().as_bytes()).is_some();

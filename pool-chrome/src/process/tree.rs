@@ -20,7 +20,7 @@ pub(super) struct ProcessId {
 }
 
 impl ProcessId {
-    /// The process that has this id now.
+    /// Returns the process that has this id now.
     pub(super) fn of(pid: u32) -> Option<Self> {
         Stat::read(pid).map(|stat| Self { pid, started: stat.started })
     }
@@ -58,7 +58,8 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The name of the program stands in brackets and may hold anything, brackets too.
+    /// Reads a line. The name of the program stands in brackets and may hold anything, brackets
+    /// too.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();
         Some(Self {
@@ -71,8 +72,8 @@ impl Stat {
         })
     }
 
-    /// Returns `true` if nothing of it runs any more. While it dies, its first thread is a zombie before
-    /// the others have ended, and its children are not yet given to another parent.
+    /// Returns `true` if nothing of it runs any more. While it dies, its first thread is a zombie
+    /// before the others have ended, and its children are not yet given to another parent.
     fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
@@ -86,14 +87,14 @@ pub(super) struct Tree {
     pub(super) leader: Option<ProcessId>,
     pub(super) directory: PathBuf,
     pub(super) temp_dir: PathBuf,
-    /// Whether this process has launched it. Then what left the group is a child of the group's
-    /// or has been given to one of our own ancestors, and nobody else need be looked at: the
-    /// kernel makes us wait for the arguments of a process that is busy with its memory.
+    /// This process has launched it. Then what left the group is a child of the group's or has been
+    /// given to one of our own ancestors, and nobody else need be looked at: the kernel makes us
+    /// wait for the arguments of a process that is busy with its memory.
     pub(super) is_ours: bool,
 }
 
 impl Tree {
-    /// The processes that live.
+    /// Returns the processes that live.
     pub(super) fn members(&self) -> Vec<ProcessId> {
         let own = std::process::id();
         let all: HashMap<u32, Stat> = processes().collect();
@@ -112,8 +113,8 @@ impl Tree {
             .collect()
     }
 
-    /// The id of the process group, unless somebody else has it by now: as long as anything of the
-    /// group lives it is taken, and who takes it later leads it.
+    /// Returns the id of the process group, unless somebody else has it by now: as long as anything
+    /// of the group lives it is taken, and whoever takes it later leads it.
     fn group(&self, all: &HashMap<u32, Stat>) -> Option<u32> {
         let leader = self.leader?;
         let is_it = all.get(&leader.pid).is_none_or(|stat| stat.started == leader.started);
@@ -180,7 +181,7 @@ impl Tree {
     }
 }
 
-/// A process and all that it descends from.
+/// Returns a process and all that it descends from.
 fn ancestors(of: u32, all: &HashMap<u32, Stat>) -> Vec<u32> {
     std::iter::successors(Some(of), |pid| all.get(pid).map(|stat| stat.parent))
         .take_while(|pid| *pid != 0)
@@ -188,7 +189,7 @@ fn ancestors(of: u32, all: &HashMap<u32, Stat>) -> Vec<u32> {
 }
 
 /// Waits until a process is dead, its zombie not yet reaped.
-pub(super) fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
+fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
     let timeout = Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
@@ -207,7 +208,7 @@ fn processes() -> impl Iterator<Item = (u32, Stat)> {
     })
 }
 
-/// All processes that were given exactly this argument.
+/// Returns all processes that were given exactly this argument.
 pub(super) fn with_argument(argument: &[u8]) -> Option<u32> {
     processes().filter(|(_, stat)| !stat.is_dead()).map(|(pid, _)| pid).find(|pid| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -215,7 +216,7 @@ pub(super) fn with_argument(argument: &[u8]) -> Option<u32> {
     })
 }
 
-/// The proportional set size of some processes together, in bytes.
+/// Returns the proportional set size of some processes together, in bytes.
 ///
 /// Where the kernel does not tell it (a sandboxed renderer, seen by another user than root), what
 /// the process has for itself alone is taken instead: less than the truth, never more.
@@ -239,16 +240,16 @@ fn private(pid: u32) -> Option<u64> {
     Some(resident.saturating_sub(shared) * page_size)
 }
 
-/// Work that the processes of a browser have done so far, as the kernel counts it: between two looks it
-/// grows while a browser is busy, however little of a loaded machine it gets, and not while it is
-/// stopped or waits for what never comes.
+/// Work that the processes of a browser have done so far, as the kernel counts it: between two
+/// looks it grows while a browser is busy, however little of a loaded machine it gets, and not
+/// while it is stopped or waits for what never comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     /// CPU time of all processes.
     pub(crate) busy: Duration,
-    /// Time for which threads of theirs could have run and had to wait for a CPU, all added up. A page
-    /// that is made is handed from thread to thread, each of which works for less than it waits.
-    /// Our own threads are among them.
+    /// Time for which threads of theirs could have run and had to wait for a CPU, all added up. A
+    /// page that is made is handed from thread to thread, each of which works for less than it
+    /// waits. Our own threads are among them.
     pub(crate) queued: Duration,
     /// The browser process is stopped, as by SIGSTOP.
     pub(crate) is_stopped: bool,
@@ -291,7 +292,7 @@ fn queued(pid: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// The state of a process and its CPU time in ticks, from `/proc/PID/stat`.
+/// Returns the state of a process and its CPU time in ticks, from `/proc/PID/stat`.
 fn parse(line: &str) -> Option<(u8, u64)> {
     // The name of the program stands in brackets and may hold anything, brackets too.
     let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();

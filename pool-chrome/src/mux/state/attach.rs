@@ -1,4 +1,4 @@
-//! Who gets the session of a new target.
+//! The sessions of new targets, and the clients that get them.
 //!
 //! The root session attaches to everything that is new, paused. The lease that a target belongs to
 //! gets that very session if one of its clients asked for it; otherwise the target is resumed and
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Attaches to a target that exists, because a client auto-attaches.
-    pub(super) fn attach_for(&mut self, browser: SessionId, target: &Id) {
+    fn attach_for(&mut self, browser: SessionId, target: &Id) {
         if let Some(held) = self.sessions.browser_mut(browser) {
             held.attaching.insert(target.clone());
         }
@@ -288,7 +288,7 @@ impl State {
     }
 
     /// Delivers replies whose target is attached by now.
-    pub(super) fn deliver_held(&mut self, connection: ConnectionId) {
+    fn deliver_held(&mut self, connection: ConnectionId) {
         let Some(client) = self.leases.client_mut(connection) else { return };
         if client.held.is_empty() {
             return;
@@ -338,7 +338,7 @@ impl State {
     }
 }
 
-/// The params of `Target.attachedToTarget`.
+/// Returns the params of `Target.attachedToTarget`.
 pub(super) fn attached_params(session: SessionId, info: &str, waiting: bool) -> String {
     format!(r#"{{"sessionId":"{session}","targetInfo":{info},"waitingForDebugger":{waiting}}}"#)
 }
@@ -352,7 +352,7 @@ pub(crate) struct DiscoverParams {
 
 impl State {
     /// Returns `true` if a target exists for this browser session.
-    pub(super) fn is_visible(&self, target: &Target, session: SessionId) -> bool {
+    fn is_visible(&self, target: &Target, session: SessionId) -> bool {
         let Some(browser) = self.sessions.browser(session) else { return false };
         self.is_visible_to(target, browser.lease, browser.connection)
     }

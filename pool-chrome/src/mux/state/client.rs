@@ -1,10 +1,10 @@
 //! A client's message on its way to Chromium.
 //!
-//! Sessions that are not flattened stand here as well. A client that attaches without `flatten` talks
-//! to the new session inside of its parent's: commands by `Target.sendMessageToTarget`, everything
-//! else by events `Target.receivedMessageFromTarget`, and so on for sessions below. To Chromium all
-//! sessions are flat, so that the rules judge what is inside as they judge anything else; a message is
-//! wrapped on its way to the client.
+//! Sessions that are not flattened stand here as well. A client that attaches without `flatten`
+//! talks to the new session inside of its parent's: commands by `Target.sendMessageToTarget`,
+//! everything else by events `Target.receivedMessageFromTarget`, and so on for sessions below. To
+//! Chromium all sessions are flat, so that the rules judge what is inside as they judge anything
+//! else; a message is wrapped on its way to the client.
 
 use std::borrow::Cow;
 

@@ -219,7 +219,8 @@ impl State {
         matches!(page, Some(BoundPage::Attaching(bound)) if bound == target)
     }
 
-    /// A child without a context of its own lives in its parent's.
+    /// Returns `true` if a child is in a context of the client's lease. Without a context of its
+    /// own it lives in its parent's.
     fn is_own_child(&self, connection: ConnectionId, info: &Info) -> bool {
         let Some(client) = self.leases.client(connection) else { return false };
         info.browser_context_id
@@ -290,7 +291,7 @@ impl State {
         self.emit(session, "Target.attachedToTarget", params.get());
     }
 
-    /// The target that an event is about.
+    /// Returns the target that an event is about.
     fn named_target(&self, params: &RawValue) -> Option<Id> {
         if let Ok(params) = serde_json::from_str::<InfoParams<'_>>(params.get()) {
             let info: Info = serde_json::from_str(params.target_info.get()).ok()?;

@@ -78,7 +78,7 @@ pub(super) enum Warm {
 }
 
 impl Warm {
-    /// The session of the page, when it is ready.
+    /// Returns the session of the page, when it is ready.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
             Self::Ready { session, .. } => Some(*session),
@@ -96,7 +96,7 @@ impl Warm {
     }
 }
 
-/// What must go for a lease to be gone.
+/// Remains of a lease, which must go for it to be gone.
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
     /// Sessions of ours on the root, to be detached.

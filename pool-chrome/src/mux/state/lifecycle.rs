@@ -1,4 +1,4 @@
-//! How leases and connections begin and end.
+//! The beginnings and ends of leases and connections.
 
 use std::sync::Arc;
 
@@ -214,7 +214,8 @@ impl State {
         Some(id)
     }
 
-    /// Binds a connection that its client has not used to a page of its lease, or else to a new one.
+    /// Binds a connection that its client has not used to a page of its lease, or else to a new
+    /// one.
     pub(crate) fn bind_page(
         &mut self,
         id: ConnectionId,

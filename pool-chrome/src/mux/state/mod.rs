@@ -80,7 +80,7 @@ pub(crate) struct State {
     effects: Effects,
     ending: Arc<Ending>,
     assumptions: Assumptions,
-    /// Whether Chromium's messages are read.
+    /// Valve in front of Chromium's messages.
     gate: Arc<Gate>,
     /// Bytes that may wait for the clients of all Chromiums together.
     budget: Budget,

@@ -167,8 +167,8 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Returns `true` if something may be dragged: a list of addresses only if all could be visited. The
-    /// headless shell opens them, whatever they are.
+    /// Returns `true` if something may be dragged: a list of addresses only if all could be
+    /// visited. The headless shell opens them, whatever they are.
     fn is_item_allowed(&self, request: &Request<'_>, item: &Value) -> bool {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
         if !text("mimeType").to_ascii_lowercase().contains("uri-list") {
@@ -196,7 +196,8 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Returns `true` if the parameters of a command are within the bounds; if not, the client is told.
+    /// Returns `true` if the parameters of a command are within the bounds; if not, the client is
+    /// told.
     pub(super) fn is_within_bounds(&mut self, request: &Request<'_>, params: &Params) -> bool {
         if request.kind == LeaseKind::Exclusive {
             return true;
@@ -228,7 +229,7 @@ impl State {
     }
 
     /// Returns `true` if a path may be named. An exclusive lease may name any.
-    pub(super) fn is_path_allowed(&self, request: &Request<'_>, path: Option<&Value>) -> bool {
+    fn is_path_allowed(&self, request: &Request<'_>, path: Option<&Value>) -> bool {
         match (request.kind, path) {
             (LeaseKind::Exclusive, _) | (LeaseKind::Shared, None) => true,
             (LeaseKind::Shared, Some(Value::String(path))) => {

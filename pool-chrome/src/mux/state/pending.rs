@@ -1,4 +1,5 @@
-//! What waits: commands of our own for their answers, and effects for the release of the lock.
+//! Things that wait: commands of our own for their answers, and effects for the release of the
+//! lock.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -188,7 +189,7 @@ impl Pending {
     }
 }
 
-/// What is to be done once the state's lock is released, in this order: whom to wake, what to
+/// Work for the shell once the state's lock is released, in this order: whom to wake, what to
 /// answer.
 ///
 /// What others may see at once, as the reason of an end, is set under the lock; only those who wait
@@ -207,7 +208,7 @@ enum Effect {
     Closed(Arc<Link>, Option<Waker>, Option<Arc<dyn HolderCommands>>),
     /// A lease, or the whole Chromium, has ended.
     Ended(Arc<Ending>),
-    /// What Chromium says is read again, perhaps.
+    /// Perhaps the pipe is to be read again.
     Gate(Arc<Gate>),
     Call(oneshot::Sender<CallResult>, CallResult),
     Session(oneshot::Sender<Result<SessionId, CdpError>>, Result<SessionId, CdpError>),

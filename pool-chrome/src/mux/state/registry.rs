@@ -245,8 +245,8 @@ pub(super) struct Departure {
     commands: u32,
     /// The loader of the empty document, read when the page leaves it.
     loader: Option<String>,
-    /// What clients are not told of the empty document: for them the page is loaded when its address
-    /// is. Told after all if the page does not get away, as with a download.
+    /// Events of the empty document that clients are not told: for them the page is loaded when its
+    /// address is. Told after all if the page does not get away, as with a download.
     withheld: Vec<(ConnectionId, Bytes)>,
 }
 

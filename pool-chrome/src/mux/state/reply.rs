@@ -182,7 +182,7 @@ impl State {
         }
     }
 
-    /// The reply to `Target.getTargets`, with the client's own targets only.
+    /// Returns the reply to `Target.getTargets`, with the client's own targets only.
     fn filter_targets(&self, relay: &Relay, result: &RawValue) -> String {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -249,7 +249,7 @@ impl State {
     }
 }
 
-/// The result of a navigation that failed, with why it did.
+/// Returns the result of a navigation that failed, with why it did.
 fn refused(result: &RawValue) -> String {
     let mut result: Params = serde_json::from_str(result.get()).unwrap_or_default();
     result.insert("errorText".to_owned(), json!("net::ERR_BLOCKED_BY_ADMINISTRATOR"));

@@ -353,7 +353,7 @@ impl Sessions {
         std::iter::successors(Some(session), parent)
     }
 
-    pub(super) fn is_nested(&self, session: SessionId) -> bool {
+    fn is_nested(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|held| held.nested)
     }
 

@@ -1,5 +1,5 @@
-//! Clients of one Chromium that is played, for tests and fuzz targets; and the tests: whatever clients
-//! and Chromium say, nobody reaches another lease.
+//! Clients of one Chromium that is played, for tests and fuzz targets; and the tests: whatever
+//! clients and Chromium say, nobody reaches another lease.
 
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ impl Stage {
             .collect()
     }
 
-    /// A session on a client's page that is not flattened.
+    /// Returns a session on a client's page that is not flattened.
     #[cfg(test)]
     pub(super) fn nest(&mut self, actor: &Actor) -> String {
         let attach = json!({ "id": 2, "method": "Target.attachToTarget",
@@ -165,8 +165,8 @@ impl Actor {
     }
 }
 
-/// The params by which a command names something that may be another lease's. What a command has
-/// no use for, Chromium ignores.
+/// Returns the params by which a command names something that may be another lease's. What a
+/// command has no use for, Chromium ignores.
 fn naming(method: &str) -> &'static [&'static str] {
     match method {
         "Target.createBrowserContext"

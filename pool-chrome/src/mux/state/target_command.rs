@@ -178,8 +178,8 @@ impl State {
 /// The address of an empty page.
 const BLANK: &str = "about:blank";
 
-/// Returns `true` if a page may have to wait for the first byte of this address. While it does, Chromium
-/// hands no command on to it.
+/// Returns `true` if a page may have to wait for the first byte of this address. While it does,
+/// Chromium hands no command on to it.
 fn is_slow(address: &str) -> bool {
     Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
@@ -222,7 +222,7 @@ impl State {
         Ok(context)
     }
 
-    /// The answer to `Target.getBrowserContexts`: the default one stands apart.
+    /// Returns the answer to `Target.getBrowserContexts`: the default one stands apart.
     pub(super) fn context_list(&self, lease: LeaseId) -> String {
         let default = self.leases.get(lease).and_then(|lease| lease.default.clone());
         let others = self.registry.contexts_of(lease).filter(|id| Some(*id) != default.as_ref());
@@ -319,7 +319,7 @@ impl State {
         self.send_watched(request, Some(&params), Watch::Window);
     }
 
-    pub(super) fn is_own_page(&self, request: &Request<'_>, target: &str) -> bool {
+    fn is_own_page(&self, request: &Request<'_>, target: &str) -> bool {
         let page = self.registry.target(target);
         page.is_some_and(|target| target.info.kind == "page" && !target.invented)
             && self.is_own_target(request.connection, target)
