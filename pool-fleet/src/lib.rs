@@ -9,12 +9,21 @@
 //! The crate knows no browser and no HTTP. It has:
 //!
 //! - [`Message`], what nodes send each other, and its JSON;
-//! - [`engine`], a node as a pure state machine without clock, I/O or tasks.
+//! - [`engine`], a node as a pure state machine without clock, I/O or tasks;
+//! - [`Transport`] and [`Store`], over NATS and in memory.
 
 pub mod engine;
 mod message;
+pub mod subject;
+mod transport;
 
 pub use message::{
     Answer, Ask, Asks, Beat, Cancel, Cannot, ClassLoad, DecodeError, Incarnation, Load, Message,
     NodeName, Offer, OfferReply, Outcome, Phase, Reason, VERSION, Wanted, Who, WhoReply,
+};
+pub use transport::memory::{Faults, MemoryNetwork, MemoryTransport};
+#[cfg(feature = "nats")]
+pub use transport::nats::{NatsAuth, NatsOptions, NatsTransport};
+pub use transport::{
+    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport, TransportError,
 };
