@@ -10,10 +10,14 @@
 //!
 //! - [`Message`], what nodes send each other, and its JSON;
 //! - [`engine`], a node as a pure state machine without clock, I/O or tasks;
+//! - [`Profiles`] that travel and names of [`Sessions`];
 //! - [`Transport`] and [`Store`], over NATS and in memory.
 
 pub mod engine;
 mod message;
+#[cfg(feature = "profiles")]
+mod profiles;
+mod sessions;
 pub mod subject;
 mod transport;
 
@@ -21,6 +25,12 @@ pub use message::{
     Answer, Ask, Asks, Beat, Cancel, Cannot, ClassLoad, DecodeError, Incarnation, Load, Message,
     NodeName, Offer, OfferReply, Outcome, Phase, Reason, VERSION, Wanted, Who, WhoReply,
 };
+#[cfg(feature = "profiles")]
+pub use profiles::{
+    ClaimTimes, ClaimedProfile, Holder, Members, Packing, ProfileError, ProfileId, ProfileSettings,
+    Profiles, Record, unpack,
+};
+pub use sessions::{Named, Session, SessionEntry, SessionError, Sessions, Shape};
 pub use transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 #[cfg(feature = "nats")]
 pub use transport::nats::{NatsAuth, NatsOptions, NatsTransport};

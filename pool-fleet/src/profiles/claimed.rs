@@ -1,0 +1,285 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::claim::{Hold, Record, Standing};
+use super::copies::{Mark, ProfileId, private_dir};
+use super::pack::{Scratch, unpack};
+use super::{Busy, Inner, ProfileError, blocking, boot_time, chain, lock};
+use crate::transport::TransportError;
+
+/// A profile in this node's hands, renewed in the background.
+///
+/// [`release`](Self::release) saves it. Dropped without, it is given up as it was: what was done
+/// since is lost.
+#[derive(Debug)]
+pub struct ClaimedProfile {
+    pub(super) shared: Arc<Claimed>,
+    renewal: AbortHandle,
+    released: bool,
+}
+
+pub(super) struct Claimed {
+    inner: Arc<Inner>,
+    id: ProfileId,
+    hold: Mutex<Hold>,
+    /// One write at a time: each names the revision of the one before.
+    writing: tokio::sync::Mutex<()>,
+    lost: watch::Sender<bool>,
+    _busy: Busy,
+}
+
+impl ClaimedProfile {
+    pub(super) fn start(inner: Arc<Inner>, id: ProfileId, hold: Hold, busy: Busy) -> Self {
+        busy.hold();
+        let shared = Arc::new(Claimed {
+            inner,
+            id,
+            hold: Mutex::new(hold),
+            writing: tokio::sync::Mutex::default(),
+            lost: watch::Sender::new(false),
+            _busy: busy,
+        });
+        let renewing = Arc::clone(&shared);
+        let renewal = tokio::spawn(async move { renewing.renew().await }).abort_handle();
+        Self { shared, renewal, released: false }
+    }
+
+    /// Returns the instance.
+    #[must_use]
+    pub fn id(&self) -> &ProfileId {
+        &self.shared.id
+    }
+
+    /// Returns the directory, for as long as the profile is held.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.shared.inner.copies.directory(&self.shared.id)
+    }
+
+    /// Returns how often the profile was saved so far.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        lock(&self.shared.hold).record().content
+    }
+
+    /// Returns true once the claim could not be renewed for so long that another may have the
+    /// profile soon. To be asked before anything is done with it; cheap.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.shared.is_lost()
+    }
+
+    /// Waits until [`is_lost`](Self::is_lost).
+    pub async fn lost(&self) {
+        let mut lost = self.shared.lost.subscribe();
+        // The sender lives in `shared`, which `self` holds.
+        lost.wait_for(|lost| *lost).await.ok();
+    }
+
+    /// Saves the profile and gives it up. Nothing may use the directory any more.
+    ///
+    /// Goes on trying while the store cannot be reached, for `patience` at most: a claim that was
+    /// lost only by time can still be saved if nobody has taken it. Returns the new content.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Lost`] if another has taken it, [`ProfileError::Io`], and
+    /// [`ProfileError::Unavailable`] after `patience`. The copy is discarded then.
+    pub async fn release(mut self, patience: Duration) -> Result<u64, ProfileError> {
+        self.released = true;
+        let shared = Arc::clone(&self.shared);
+        let released = shared.save(Instant::now() + patience).await;
+        self.renewal.abort();
+        if released.is_err() {
+            self.released = false;
+        }
+        released
+    }
+
+    /// Gives the profile up as it was: the directory was not used.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Lost`] and [`ProfileError::Unavailable`].
+    pub async fn release_untouched(mut self) -> Result<(), ProfileError> {
+        self.released = true;
+        self.renewal.abort();
+        let shared = &self.shared;
+        let record = lock(&shared.hold).record().clone();
+        if let Some(object) = record.object {
+            shared.inner.copies.set_mark(&shared.id, &Mark { content: record.content, object })?;
+        }
+        shared.write(|hold| hold.release(None)).await
+    }
+}
+
+impl Drop for ClaimedProfile {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        if self.released {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Without a runtime, the claim ends by not being renewed.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { shared.write(|hold| hold.release(None)).await });
+        }
+    }
+}
+
+impl Claimed {
+    fn is_lost(&self) -> bool {
+        let lost = lock(&self.hold).is_lost(boot_time());
+        if lost {
+            self.lost.send_if_modified(|told| !std::mem::replace(told, true));
+        }
+        lost
+    }
+
+    /// Renews the claim until another has it.
+    async fn renew(&self) {
+        let times = self.inner.settings.times;
+        loop {
+            let left = lock(&self.hold).time_left(boot_time());
+            let pause = if self.is_lost() { times.renew } else { times.renew.min(left) };
+            sleep(pause).await;
+            let left = lock(&self.hold).time_left(boot_time());
+            // A write that hangs must not hide that the claim is lost meanwhile.
+            let bound = if self.is_lost() { times.renew } else { left.max(times.look) };
+            match timeout(bound, self.write(Hold::renewal)).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(ProfileError::Lost)) => return,
+                Ok(Err(error)) => tracing::debug!(
+                    profile = self.id.profile,
+                    error = chain(&error),
+                    "the claim of a profile was not renewed"
+                ),
+            }
+            self.is_lost();
+        }
+    }
+
+    /// Writes a record over the last one, twice where an earlier write had come through unheard.
+    async fn write(&self, make: impl Fn(&Hold) -> Record) -> Result<(), ProfileError> {
+        let _turn = self.writing.lock().await;
+        let mut refused = 0;
+        loop {
+            let sent = boot_time();
+            let (record, expected) = {
+                let hold = lock(&self.hold);
+                (make(&hold), hold.revision())
+            };
+            match self.inner.write(&self.id, &record, expected).await {
+                Ok(revision) => {
+                    lock(&self.hold).written(record, revision, sent);
+                    return Ok(());
+                }
+                Err(TransportError::Conflict { .. }) if refused < 3 => refused += 1,
+                Err(error) => return Err(ProfileError::Unavailable(error)),
+            }
+            let entry = self.inner.read(&self.id).await?;
+            if let Some((revision, stands)) = &entry
+                && stands.is_like(&record)
+                && record.holder.is_none()
+            {
+                lock(&self.hold).written(record, *revision, sent);
+                return Ok(());
+            }
+            match lock(&self.hold).refused(entry) {
+                Standing::Held | Standing::Absent => {}
+                Standing::Taken => {
+                    self.lost.send_replace(true);
+                    return Err(ProfileError::Lost);
+                }
+            }
+        }
+    }
+
+    /// Brings the directory to the content that is claimed.
+    pub(super) async fn fetch(&self) -> Result<(), ProfileError> {
+        let record = lock(&self.hold).record().clone();
+        let copies = &self.inner.copies;
+        copies.prepare(&self.id)?;
+        let Some(object) = record.object else {
+            return Ok(copies.replace(&self.id, None)?);
+        };
+        if copies.mark(&self.id)?.is_some_and(|mark| mark.object == object) {
+            return Ok(copies.unmark(&self.id)?);
+        }
+        let bucket = self.inner.bucket();
+        let source = self.inner.store.object(&bucket, &object).await;
+        let Some(mut source) = source.map_err(ProfileError::Unavailable)? else {
+            return Err(ProfileError::ContentLost);
+        };
+        let packed = Scratch(copies.scratch(&self.id, "fetched"));
+        let mut file = tokio::fs::File::create(&packed.0).await?;
+        tokio::io::copy(&mut source, &mut file).await?;
+        file.sync_all().await?;
+        drop(file);
+        let (from, to) = (packed.0.clone(), copies.scratch(&self.id, "unpacked"));
+        let unpacked = to.clone();
+        blocking(move || {
+            private_dir(&to)?;
+            unpack(&from, &to)
+        })
+        .await?;
+        Ok(copies.replace(&self.id, Some(&unpacked))?)
+    }
+
+    /// Packs and stores the directory, and gives the profile up with it.
+    async fn save(&self, deadline: Instant) -> Result<u64, ProfileError> {
+        let inner = &self.inner;
+        let packed = Scratch(inner.copies.scratch(&self.id, "packed"));
+        let (packing, from) = (inner.settings.packing.clone(), inner.copies.directory(&self.id));
+        let to = packed.0.clone();
+        blocking(move || packing.pack(&from, &to)).await?;
+        let mut object = None;
+        loop {
+            let stored = async {
+                let name = match &object {
+                    Some(name) => String::clone(name),
+                    None => object.insert(inner.store_packed(&self.id, &packed.0).await?).clone(),
+                };
+                self.write(|hold| hold.release(Some(name.clone()))).await?;
+                Ok(name)
+            };
+            match stored.await {
+                Ok(object) => {
+                    let content = lock(&self.hold).record().content;
+                    inner.copies.set_mark(&self.id, &Mark { content, object })?;
+                    return Ok(content);
+                }
+                Err(ProfileError::Unavailable(error)) if Instant::now() < deadline => {
+                    tracing::warn!(
+                        profile = self.id.profile,
+                        error = chain(&error),
+                        "a profile is not saved yet"
+                    );
+                    sleep(inner.settings.times.renew / 2).await;
+                    if let Some(name) = &object
+                        && let Ok(None) = inner.store.object(&inner.bucket(), name).await
+                    {
+                        // A server that came back empty has lost the object as well.
+                        object = None;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claimed")
+            .field("id", &self.id)
+            .field("hold", &self.hold)
+            .finish_non_exhaustive()
+    }
+}

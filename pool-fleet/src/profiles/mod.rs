@@ -1,0 +1,672 @@
+//! Profiles that travel: each at most once in use in the whole fleet.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+mod claim;
+mod claimed;
+mod copies;
+mod pack;
+mod sweep;
+
+pub use claim::{ClaimTimes, Holder, Record};
+pub use claimed::ClaimedProfile;
+pub use copies::ProfileId;
+pub use pack::{Packing, unpack};
+
+use claim::{Claimant, Hold, Step};
+use copies::{Copies, Mark};
+use pack::Scratch;
+use sweep::Sweeper;
+
+use crate::message::{Incarnation, NodeName};
+use crate::subject::Subjects;
+use crate::transport::{Store, Transport, TransportError};
+
+/// How long a node has to say which copy it has.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// Directory, contents and times of the profiles of a node.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ProfileSettings {
+    root: PathBuf,
+    packing: Packing,
+    times: ClaimTimes,
+    settle: Duration,
+    unused: Duration,
+}
+
+impl ProfileSettings {
+    /// Returns settings with a directory in which the node keeps its copies.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            packing: Packing::new(),
+            times: ClaimTimes::default(),
+            settle: Duration::from_secs(5),
+            unused: Duration::from_secs(60 * 60),
+        }
+    }
+
+    /// Sets what of a profile travels. Default: everything.
+    pub fn packing(mut self, packing: Packing) -> Self {
+        self.packing = packing;
+        self
+    }
+
+    /// Sets the times of a claim; they must be the same on all nodes.
+    pub fn times(mut self, times: ClaimTimes) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Sets how long after a start or a return of the store a profile that is absent is not yet
+    /// taken for a new one: the other nodes must have been heard. Default: 5 s.
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
+    }
+
+    /// Sets after which time an object is removed to which no profile refers. Default: an hour.
+    pub fn unused(mut self, unused: Duration) -> Self {
+        self.unused = unused;
+        self
+    }
+}
+
+/// Error of a profile that travels.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProfileError {
+    /// Another lease has the profile, on this node or on another one.
+    #[error("the profile is in use{}", at(holder.as_ref()))]
+    Busy {
+        /// The holder, as far as is known.
+        holder: Option<Holder>,
+    },
+    /// The store cannot be reached.
+    #[error("the store of the profiles cannot be reached")]
+    Unavailable(#[source] TransportError),
+    /// The store has no such profile, and nodes that may have a copy do not answer.
+    #[error("the store has no such profile, and {} did not say whether they have", nodes.join(", "))]
+    Unknown {
+        /// Those nodes.
+        nodes: Vec<String>,
+    },
+    /// The saved content is gone from the store, and no node has a copy.
+    #[error("the content of the profile is gone from the store, and no node has a copy")]
+    ContentLost,
+    /// Another has the profile by now: what was done since cannot be saved.
+    #[error("the profile was lost to another holder")]
+    Lost,
+    /// The directory could not be packed, unpacked or replaced.
+    #[error("the profile's directory could not be read or written")]
+    Io(#[from] io::Error),
+}
+
+fn at(holder: Option<&Holder>) -> String {
+    holder.map(|holder| format!(" at {}", holder.node)).unwrap_or_default()
+}
+
+/// Question to a node about its copy of a profile.
+#[derive(Debug, Serialize, Deserialize)]
+struct CopyQuestion {
+    id: ProfileId,
+    /// The node is to put its copy into the store.
+    publish: bool,
+}
+
+/// Answer to a [`CopyQuestion`].
+#[derive(Debug, Serialize, Deserialize)]
+struct CopyAnswer {
+    /// Content of its copy, if it has one.
+    content: Option<u64>,
+    /// The profile is in use there.
+    held: bool,
+}
+
+/// What the nodes of the fleet have of a profile that the store has not.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// One of them uses it.
+    Held,
+    /// This node has the newest copy.
+    Here(u64),
+    /// That node has the newest copy.
+    There(NodeName),
+    /// Nobody has a copy.
+    Nowhere,
+    /// These have not answered, and none of the others uses it.
+    Silent(Vec<String>),
+}
+
+/// Names the other nodes of the fleet, as far as this one knows.
+pub type Members = Arc<dyn Fn() -> Vec<NodeName> + Send + Sync>;
+
+/// The profiles that travel between the nodes of a fleet, as one node has them.
+///
+/// A profile is claimed before anything is created for it and given up when its lease ends; both
+/// are compare-and-swap in the store, so it is at most once in use and only one holder can save.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Profiles {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    transport: Arc<dyn Transport>,
+    subjects: Subjects,
+    node: NodeName,
+    incarnation: Incarnation,
+    members: Members,
+    settings: ProfileSettings,
+    copies: Copies,
+    claims: AtomicU64,
+    /// Instances with which something is done here.
+    busy: Mutex<HashMap<ProfileId, Use>>,
+    /// When the store was last seen to come back.
+    returned: Mutex<Instant>,
+}
+
+impl Profiles {
+    /// Returns the profiles of a node. [`serve`](Self::serve) must run beside.
+    pub fn new(
+        settings: ProfileSettings,
+        transport: Arc<dyn Transport>,
+        store: Arc<dyn Store>,
+        subjects: Subjects,
+        (node, incarnation): (NodeName, Incarnation),
+        members: Members,
+    ) -> Self {
+        let inner = Inner {
+            copies: Copies::new(settings.root.clone()),
+            store,
+            transport,
+            subjects,
+            node,
+            incarnation,
+            members,
+            settings,
+            claims: AtomicU64::new(0),
+            busy: Mutex::default(),
+            returned: Mutex::new(Instant::now()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Answers other nodes about this node's copies, puts copies back into a store that has lost
+    /// them, and removes objects that nobody refers to. Ends only if the transport does.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Transport::subscribe`] returns.
+    pub async fn serve(&self) -> Result<(), TransportError> {
+        let subject = self.inner.subjects.copy(&self.inner.node);
+        let mut questions = self.inner.transport.subscribe(&subject).await?;
+        let answering = async {
+            while let Some(question) = questions.next().await {
+                let (this, reply) = (self.clone(), question.reply.clone());
+                let Some(reply) = reply else { continue };
+                tokio::spawn(async move { this.answer(&question.payload, &reply).await });
+            }
+        };
+        let keeping = async {
+            let mut connection = self.inner.transport.connection();
+            loop {
+                if connection.borrow_and_update().is_connected() {
+                    *lock(&self.inner.returned) = Instant::now();
+                    sleep(self.inner.settings.settle).await;
+                    while connection.borrow().is_connected() && !self.put_back().await {
+                        sleep(self.inner.settings.settle).await;
+                    }
+                }
+                if connection.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let cleaning = async {
+            let mut sweeper = Sweeper::default();
+            loop {
+                sleep(self.inner.settings.unused / 6).await;
+                if let Err(error) = self.sweep(&mut sweeper).await {
+                    tracing::debug!(%error, "unused objects of profiles were not looked for");
+                }
+            }
+        };
+        tokio::select! {
+            () = answering => {}
+            () = keeping => {}
+            () = cleaning => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the instances of which this node has a copy, and the content of each.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system returns.
+    pub fn copies(&self) -> io::Result<Vec<(ProfileId, u64)>> {
+        let copies = self.inner.copies.list()?;
+        Ok(copies.into_iter().map(|(id, mark)| (id, mark.content)).collect())
+    }
+
+    /// Claims an instance of a profile and brings its directory to the saved content.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Busy`] if it was in use for all of `patience`, and the others at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, a claim that had been made is given up.
+    pub async fn claim(
+        &self,
+        id: &ProfileId,
+        patience: Duration,
+    ) -> Result<ClaimedProfile, ProfileError> {
+        let deadline = Instant::now() + patience;
+        let busy = loop {
+            match Busy::enter(&self.inner, id) {
+                Some(busy) => break busy,
+                None if Instant::now() >= deadline => {
+                    return Err(ProfileError::Busy { holder: None });
+                }
+                None => sleep(self.inner.settings.times.look).await,
+            }
+        };
+        let (me, hold) = self.inner.claim(id, deadline).await?;
+        tracing::debug!(profile = id.profile, instance = id.instance, claim = me.claim, "claimed");
+        let claimed = ClaimedProfile::start(Arc::clone(&self.inner), id.clone(), hold, busy);
+        claimed.shared.fetch().await?;
+        Ok(claimed)
+    }
+
+    /// Makes a profile new although its content may only be out of reach: by command.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Busy`] if somebody holds it, [`ProfileError::Unavailable`].
+    pub async fn make_new(&self, id: &ProfileId) -> Result<(), ProfileError> {
+        let entry = self.inner.read(id).await?;
+        if let Some((_, Record { holder: Some(holder), .. })) = entry {
+            return Err(ProfileError::Busy { holder: Some(holder) });
+        }
+        let expected = entry.map(|(revision, _)| revision);
+        self.inner.write(id, &Record::new(), expected).await.map_err(ProfileError::Unavailable)?;
+        Ok(())
+    }
+
+    async fn answer(&self, question: &[u8], reply: &str) {
+        let question: CopyQuestion = match serde_json::from_slice(question) {
+            Ok(question) => question,
+            Err(error) => return tracing::debug!(%error, "not a question about a profile"),
+        };
+        let inner = &self.inner;
+        let content = inner.copies.mark(&question.id).ok().flatten().map(|mark| mark.content);
+        let held = lock(&inner.busy).get(&question.id) == Some(&Use::Held);
+        let answer = json(&CopyAnswer { content, held });
+        if let Err(error) = inner.transport.publish(reply, answer).await {
+            tracing::debug!(%error, "a question about a profile was not answered");
+        }
+        if question.publish && !held {
+            inner.publish(&question.id).await;
+        }
+    }
+
+    /// Puts copies of this node into the store where it has lost them. Returns `false` if it has to
+    /// be tried again.
+    async fn put_back(&self) -> bool {
+        let inner = &self.inner;
+        let copies = match inner.copies.list() {
+            Ok(copies) => copies,
+            Err(error) => {
+                tracing::warn!(%error, "copies of profiles cannot be listed");
+                return false;
+            }
+        };
+        let mut complete = true;
+        for (id, mark) in copies {
+            let behind = match inner.read(&id).await {
+                Ok(None) => true,
+                Ok(Some((_, record))) => record.holder.is_none() && record.content < mark.content,
+                Err(_) => return false,
+            };
+            if !behind {
+                continue;
+            }
+            match inner.search(&id).await {
+                Found::Here(_) => inner.publish(&id).await,
+                Found::Silent(_) => complete = false,
+                // Theirs is newer, and they put it back.
+                Found::Held | Found::There(_) | Found::Nowhere => {}
+            }
+        }
+        complete
+    }
+
+    async fn sweep(&self, sweeper: &mut Sweeper) -> Result<(), TransportError> {
+        let inner = &self.inner;
+        let bucket = inner.bucket();
+        // In this order: an object that a save refers to meanwhile is seen as referred to.
+        let objects = inner.store.objects(&bucket).await?;
+        let mut current = HashMap::new();
+        for key in inner.store.keys(&bucket).await? {
+            let Some(entry) = inner.store.get(&bucket, &key).await? else { continue };
+            if let Ok(Record { object: Some(object), .. }) = serde_json::from_slice(&entry.value) {
+                current.insert(key, object);
+            }
+        }
+        let unused = inner.settings.unused;
+        for object in sweeper.unused(objects, &current, boot_time(), unused) {
+            tracing::debug!(object, "an object is removed to which no profile refers");
+            inner.store.delete_object(&bucket, &object).await?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Profiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profiles")
+            .field("node", &self.inner.node)
+            .field("settings", &self.inner.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is done with an instance on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// It is claimed, or its copy is put into the store: it may be in use elsewhere.
+    Wanted,
+    /// It is in use here.
+    Held,
+}
+
+/// Keeps an instance from being used twice on this node.
+struct Busy {
+    inner: Arc<Inner>,
+    id: ProfileId,
+}
+
+impl Busy {
+    fn enter(inner: &Arc<Inner>, id: &ProfileId) -> Option<Self> {
+        let mut busy = lock(&inner.busy);
+        if busy.contains_key(id) {
+            return None;
+        }
+        busy.insert(id.clone(), Use::Wanted);
+        Some(Self { inner: Arc::clone(inner), id: id.clone() })
+    }
+
+    /// Tells other nodes, if they ask, that the instance is in use here.
+    fn hold(&self) {
+        lock(&self.inner.busy).insert(self.id.clone(), Use::Held);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        lock(&self.inner.busy).remove(&self.id);
+    }
+}
+
+impl Inner {
+    fn bucket(&self) -> String {
+        self.subjects.bucket("profiles")
+    }
+
+    async fn read(&self, id: &ProfileId) -> Result<Option<(u64, Record)>, ProfileError> {
+        let entry = self.store.get(&self.bucket(), &id.key()).await;
+        let Some(entry) = entry.map_err(ProfileError::Unavailable)? else { return Ok(None) };
+        match serde_json::from_slice(&entry.value) {
+            Ok(record) => Ok(Some((entry.revision, record))),
+            Err(error) => {
+                let reason = format!("the entry of a profile cannot be read: {error}");
+                Err(ProfileError::Unavailable(TransportError::Store { reason }))
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        id: &ProfileId,
+        record: &Record,
+        expected: Option<u64>,
+    ) -> Result<u64, TransportError> {
+        self.store.put(&self.bucket(), &id.key(), json(record), expected).await
+    }
+
+    /// Claims an instance in the store.
+    async fn claim(
+        &self,
+        id: &ProfileId,
+        deadline: Instant,
+    ) -> Result<(Holder, Hold), ProfileError> {
+        let me = Holder {
+            node: Arc::clone(&self.node),
+            incarnation: self.incarnation,
+            claim: self.claims.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        let times = self.settings.times;
+        let mut claimant = Claimant::new(me.clone(), times);
+        // When the first write was sent: one that comes through unheard is at least that old.
+        let mut first_sent = None;
+        loop {
+            let entry = self.read(id).await?;
+            let holder = entry.as_ref().and_then(|(_, record)| record.holder.clone());
+            let now = boot_time();
+            let (record, expected) = match claimant.look(entry, now) {
+                Step::Claimed { record, revision } => {
+                    let sent = first_sent.unwrap_or(now);
+                    return Ok((me.clone(), Hold::new(me, times, record, revision, sent)));
+                }
+                Step::Claim { record, expected } => (record, Some(expected)),
+                Step::Wait => {
+                    self.pause(deadline, || ProfileError::Busy { holder }).await?;
+                    continue;
+                }
+                Step::Search { expected } => match self.search(id).await {
+                    Found::Nowhere if expected.is_some() => return Err(ProfileError::ContentLost),
+                    Found::Nowhere if self.has_settled() => (claimant.claimed(Record::new()), None),
+                    Found::Silent(nodes) => {
+                        self.pause(deadline, || ProfileError::Unknown { nodes }).await?;
+                        continue;
+                    }
+                    Found::Here(_) => {
+                        self.publish_copy(id, expected).await?;
+                        continue;
+                    }
+                    Found::There(node) => {
+                        self.ask(&node, id, true).await;
+                        self.pause(deadline, || ProfileError::Busy { holder }).await?;
+                        continue;
+                    }
+                    Found::Held | Found::Nowhere => {
+                        self.pause(deadline, || ProfileError::Busy { holder }).await?;
+                        continue;
+                    }
+                },
+            };
+            first_sent.get_or_insert(now);
+            match self.write(id, &record, expected).await {
+                Ok(revision) => {
+                    return Ok((me.clone(), Hold::new(me, times, record, revision, now)));
+                }
+                Err(TransportError::Conflict { .. } | TransportError::TimedOut) => {}
+                Err(error) => return Err(ProfileError::Unavailable(error)),
+            }
+        }
+    }
+
+    async fn pause(
+        &self,
+        deadline: Instant,
+        error: impl FnOnce() -> ProfileError,
+    ) -> Result<(), ProfileError> {
+        if Instant::now() >= deadline {
+            return Err(error());
+        }
+        sleep(self.settings.times.look).await;
+        Ok(())
+    }
+
+    fn has_settled(&self) -> bool {
+        lock(&self.returned).elapsed() >= self.settings.settle
+    }
+
+    async fn ask(&self, node: &str, id: &ProfileId, publish: bool) -> Option<CopyAnswer> {
+        let question = json(&CopyQuestion { id: id.clone(), publish });
+        let subject = self.subjects.copy(node);
+        let answer = self.transport.request(&subject, question, ANSWER).await.ok()?;
+        serde_json::from_slice(&answer).ok()
+    }
+
+    /// Looks for copies of a profile that the store does not have.
+    async fn search(&self, id: &ProfileId) -> Found {
+        let others = (self.members)();
+        let answers = join_all(others.iter().map(|node| self.ask(node, id, false))).await;
+        let own = self.copies.mark(id).ok().flatten().map(|mark| mark.content);
+        let mut newest = own.map(|content| (content, None));
+        let mut silent = Vec::new();
+        for (node, answer) in others.iter().zip(answers) {
+            let Some(answer) = answer else {
+                silent.push(node.to_string());
+                continue;
+            };
+            if answer.held {
+                return Found::Held;
+            }
+            // Of equal copies, the node with the first name puts its own into the store.
+            let better = |content: u64| match &newest {
+                None => true,
+                Some((held, None)) => content > *held || content == *held && **node < *self.node,
+                Some((held, Some(other))) => content > *held || content == *held && *node < *other,
+            };
+            if let Some(content) = answer.content.filter(|content| better(*content)) {
+                newest = Some((content, Some(Arc::clone(node))));
+            }
+        }
+        match newest {
+            // One that is silent may use the profile, or have a newer copy. It is soon heard, or
+            // gone from the fleet.
+            _ if !silent.is_empty() => Found::Silent(silent),
+            Some((content, None)) => Found::Here(content),
+            Some((_, Some(node))) => Found::There(node),
+            None => Found::Nowhere,
+        }
+    }
+
+    /// Puts this node's copy into the store, unless the profile is in use here or what stands there
+    /// is as new.
+    async fn publish(self: &Arc<Self>, id: &ProfileId) {
+        let Some(_busy) = Busy::enter(self, id) else { return };
+        let published = async {
+            let entry = self.read(id).await?;
+            let own = self.copies.mark(id)?.map_or(0, |mark| mark.content);
+            let expected = match entry {
+                Some((_, record)) if record.content >= own && !record.lacks_object() => {
+                    return Ok(());
+                }
+                Some((_, Record { holder: Some(_), .. })) => return Ok(()),
+                Some((revision, _)) => Some(revision),
+                None => None,
+            };
+            self.publish_copy(id, expected).await
+        };
+        match published.await {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(
+                profile = id.profile,
+                error = chain(&error),
+                "the copy of a profile was not put back into the store"
+            ),
+        }
+    }
+
+    /// Packs the marked copy and stores it as the profile's content.
+    async fn publish_copy(
+        &self,
+        id: &ProfileId,
+        expected: Option<u64>,
+    ) -> Result<(), ProfileError> {
+        let Some(mark) = self.copies.mark(id)? else { return Ok(()) };
+        let object = self.upload(id).await?;
+        let record =
+            Record { content: mark.content, object: Some(object.clone()), ..Record::new() };
+        match self.write(id, &record, expected).await {
+            Ok(_) => {
+                let mark = Mark { object, ..mark };
+                self.copies.set_mark(id, &mark)?;
+                tracing::info!(
+                    profile = id.profile,
+                    content = mark.content,
+                    "the copy of a profile was put back into the store"
+                );
+                Ok(())
+            }
+            // Another was quicker.
+            Err(TransportError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(ProfileError::Unavailable(error)),
+        }
+    }
+
+    /// Packs the directory of an instance and stores it as a new object. Returns its name.
+    async fn upload(&self, id: &ProfileId) -> Result<String, ProfileError> {
+        let packed = Scratch(self.copies.scratch(id, "packed"));
+        let (packing, from) = (self.settings.packing.clone(), self.copies.directory(id));
+        let to = packed.0.clone();
+        blocking(move || packing.pack(&from, &to)).await?;
+        self.store_packed(id, &packed.0).await
+    }
+
+    async fn store_packed(&self, id: &ProfileId, file: &Path) -> Result<String, ProfileError> {
+        let object = id.new_object();
+        let source = Box::pin(tokio::fs::File::open(file).await?);
+        let stored = self.store.put_object(&self.bucket(), &object, source).await;
+        stored.map_err(ProfileError::Unavailable)?;
+        Ok(object)
+    }
+}
+
+/// Returns the time since the machine was started, sleep included: a claim runs out on a machine
+/// that sleeps, too.
+fn boot_time() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Returns an error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
+}
+
+fn json<T: Serialize>(value: &T) -> Bytes {
+    serde_json::to_vec(value).expect("it has string keys and nothing that can fail").into()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this")
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,353 @@
+//! Names of sessions over the fleet: a name belongs to one lease of one tenant.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Incarnation, Message, NodeName, Who};
+use crate::subject::{Subjects, encode};
+use crate::transport::{Store, Transport, TransportError};
+
+/// How long the node of a session has to say that it lives.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// The lease that has a name, as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Session {
+    /// Id of the lease.
+    pub lease: Arc<str>,
+    /// The node that has it.
+    pub node: NodeName,
+    /// The node's run.
+    pub incarnation: Incarnation,
+    /// What it is a lease of.
+    #[serde(flatten)]
+    pub shape: Shape,
+}
+
+impl Session {
+    /// Returns the session of a lease.
+    #[must_use]
+    pub fn new(lease: &str, node: NodeName, incarnation: Incarnation, shape: Shape) -> Self {
+        Self { lease: lease.into(), node, incarnation, shape }
+    }
+}
+
+/// What all who join a session must agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shape {
+    /// Its profile.
+    pub profile: Option<Arc<str>>,
+    /// Its region.
+    pub region: Option<Arc<str>>,
+    /// Its kind of lease.
+    pub kind: Option<Arc<str>>,
+}
+
+impl Shape {
+    /// Returns the first member in which two shapes differ, and what the held one has there.
+    fn difference<'a>(&self, held: &'a Self) -> Option<(&'static str, Option<&'a str>)> {
+        [
+            ("profile", &self.profile, &held.profile),
+            ("region", &self.region, &held.region),
+            ("kind", &self.kind, &held.kind),
+        ]
+        .into_iter()
+        .find(|(_, asked, held)| asked != held)
+        .map(|(member, _, held)| (member, held.as_deref()))
+    }
+}
+
+/// Error of a session's name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The name belongs to a lease of something else (409 `session_differs`).
+    #[error("the session {name} has the {member} {}", held.as_deref().unwrap_or("none"))]
+    Differs {
+        /// The name.
+        name: String,
+        /// `profile`, `region` or `kind`.
+        member: &'static str,
+        /// What the held lease has there.
+        held: Option<String>,
+    },
+    /// The store cannot be reached (503).
+    #[error("the store of the sessions' names cannot be reached")]
+    Unavailable(#[source] TransportError),
+}
+
+/// What became of an attempt to give a lease a name.
+#[derive(Debug)]
+pub enum Named {
+    /// The name is this lease's until [`Sessions::remove`].
+    Created(SessionEntry),
+    /// Another lease has the name: give this one back untouched, and join that one.
+    Join(Session),
+}
+
+/// A name that a lease of this node has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEntry {
+    key: String,
+    revision: u64,
+}
+
+/// The names of sessions in the store. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    subjects: Subjects,
+}
+
+impl Sessions {
+    /// Returns the names of a fleet.
+    pub fn new(transport: Arc<dyn Transport>, store: Arc<dyn Store>, subjects: Subjects) -> Self {
+        Self { transport, store, subjects }
+    }
+
+    /// Returns the session of a name, if a node that lives has it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Unavailable`]; [`SessionError::Differs`] if it is one of another shape.
+    pub async fn find(
+        &self,
+        tenant: &str,
+        name: &str,
+        shape: &Shape,
+    ) -> Result<Option<Session>, SessionError> {
+        match self.read(&key(tenant, name)).await? {
+            Some((_, held)) if self.is_alive(&held).await => fits(name, shape, held).map(Some),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Gives a lease that this node has granted, and has not offered yet, a name.
+    ///
+    /// Of several that try at the same time, one gets it, and the others are told to join. A name
+    /// whose node has died is free.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub async fn create(
+        &self,
+        tenant: &str,
+        name: &str,
+        session: &Session,
+    ) -> Result<Named, SessionError> {
+        let (bucket, key) = (self.bucket(), key(tenant, name));
+        loop {
+            let expected = match self.read(&key).await? {
+                // An earlier write, of which nothing was heard, has come through.
+                Some((revision, held)) if held == *session => {
+                    return Ok(Named::Created(SessionEntry { key, revision }));
+                }
+                Some((_, held)) if self.is_alive(&held).await => {
+                    return fits(name, &session.shape, held).map(Named::Join);
+                }
+                Some((revision, _)) => Some(revision),
+                None => None,
+            };
+            let value = serde_json::to_vec(session).expect("a session has only text and numbers");
+            match self.store.put(&bucket, &key, value.into(), expected).await {
+                Ok(revision) => return Ok(Named::Created(SessionEntry { key, revision })),
+                Err(TransportError::Conflict { .. }) => {}
+                Err(error) => return Err(SessionError::Unavailable(error)),
+            }
+        }
+    }
+
+    /// Frees a name whose lease has ended; one that another lease has by now stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Unavailable`]; the name is then free when this node's run ends.
+    pub async fn remove(&self, entry: &SessionEntry) -> Result<(), SessionError> {
+        match self.store.delete(&self.bucket(), &entry.key, entry.revision).await {
+            Ok(()) | Err(TransportError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(SessionError::Unavailable(error)),
+        }
+    }
+
+    fn bucket(&self) -> String {
+        self.subjects.bucket("sessions")
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<(u64, Session)>, SessionError> {
+        let entry = self.store.get(&self.bucket(), key).await.map_err(SessionError::Unavailable)?;
+        let Some(entry) = entry else { return Ok(None) };
+        match serde_json::from_slice(&entry.value) {
+            Ok(session) => Ok(Some((entry.revision, session))),
+            Err(error) => {
+                let reason = format!("the entry of a session cannot be read: {error}");
+                Err(SessionError::Unavailable(TransportError::Store { reason }))
+            }
+        }
+    }
+
+    /// Returns true if the run of the node that has a session still lives.
+    async fn is_alive(&self, session: &Session) -> bool {
+        let who = Message::Who(Who { node: Arc::clone(&session.node), starting: None }).encode();
+        let subject = self.subjects.who(&session.node);
+        // Twice, since one message may be lost, and the name of a live session must not go.
+        for _ in 0..2 {
+            match self.transport.request(&subject, who.clone().into(), ANSWER).await {
+                Ok(answer) => {
+                    return match Message::decode(&answer) {
+                        Ok(Message::WhoReply(reply)) => {
+                            reply.beat.incarnation == session.incarnation
+                        }
+                        // It answers, in whatever version.
+                        Ok(_) | Err(_) => true,
+                    };
+                }
+                Err(TransportError::NoResponders { .. }) => return false,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("subjects", &self.subjects).finish_non_exhaustive()
+    }
+}
+
+fn key(tenant: &str, name: &str) -> String {
+    format!("{}.{}", encode(tenant), encode(name))
+}
+
+fn fits(name: &str, shape: &Shape, held: Session) -> Result<Session, SessionError> {
+    match shape.difference(&held.shape) {
+        None => Ok(held),
+        Some((member, has)) => {
+            let (name, held) = (name.to_owned(), has.map(str::to_owned));
+            Err(SessionError::Differs { name, member, held })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::message::{Beat, WhoReply};
+    use crate::transport::memory::{MemoryNetwork, MemoryTransport};
+
+    fn run(started: u64) -> Incarnation {
+        Incarnation::new(Duration::from_secs(started), 0)
+    }
+
+    fn subjects() -> Subjects {
+        Subjects::new("test").unwrap()
+    }
+
+    fn names(transport: &Arc<MemoryTransport>) -> Sessions {
+        Sessions::new(Arc::clone(transport) as _, Arc::clone(transport) as _, subjects())
+    }
+
+    /// Answers `who` for a node, as a node does.
+    async fn live(network: &MemoryNetwork, node: &str, incarnation: Incarnation) -> JoinHandle<()> {
+        let transport = network.member(node);
+        let mut asked = transport.subscribe(&subjects().who(node)).await.unwrap();
+        let beat = Arc::new(Beat::new(node, incarnation, ""));
+        tokio::spawn(async move {
+            while let Some(asked) = asked.next().await {
+                let reply = Message::WhoReply(WhoReply { beat: Arc::clone(&beat) }).encode();
+                transport.publish(&asked.reply.unwrap(), reply.into()).await.unwrap();
+            }
+        })
+    }
+
+    fn session(lease: &str, node: &str, started: u64) -> Session {
+        Session::new(lease, node.into(), run(started), Shape::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_that_want_a_name_one_has_it_and_the_others_join() {
+        let network = MemoryNetwork::new();
+        let _a = live(&network, "a", run(1)).await;
+        let tries = (0..20).map(|n| {
+            let sessions = names(&network.member("a"));
+            let asked = session(&format!("a.{n}"), "a", 1);
+            tokio::spawn(async move { sessions.create("t", "n", &asked).await.unwrap() })
+        });
+        let mut created = 0;
+        let mut joined = Vec::new();
+        for named in futures_util::future::join_all(tries).await {
+            match named.unwrap() {
+                Named::Created(_) => created += 1,
+                Named::Join(session) => joined.push(session.lease),
+            }
+        }
+        assert_eq!(created, 1);
+        assert_eq!(joined.len(), 19);
+        joined.dedup();
+        assert_eq!(joined.len(), 1, "all join the same lease");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_profile_region_or_kind_is_told_what_differs() {
+        let network = MemoryNetwork::new();
+        let _a = live(&network, "a", run(1)).await;
+        let sessions = names(&network.member("a"));
+        let shape = Shape { profile: Some("work".into()), ..Shape::default() };
+        let held = Session { shape: shape.clone(), ..session("a.1", "a", 1) };
+        sessions.create("t", "n", &held).await.unwrap();
+        let refused = sessions.create("t", "n", &session("a.2", "a", 1)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the session n has the profile work");
+        let region = Shape { region: Some("eu".into()), ..shape.clone() };
+        let refused = sessions.find("t", "n", &region).await.unwrap_err();
+        assert!(matches!(refused, SessionError::Differs { member: "region", held: None, .. }));
+        let kind = Shape { kind: Some("shared".into()), ..shape.clone() };
+        let refused = sessions.find("t", "n", &kind).await.unwrap_err();
+        assert!(matches!(refused, SessionError::Differs { member: "kind", .. }));
+        assert_eq!(sessions.find("t", "n", &shape).await.unwrap(), Some(held));
+        // Another tenant's name is another name, also where the two would read the same.
+        assert_eq!(sessions.find("t.n", "", &shape).await.unwrap(), None);
+        assert_eq!(sessions.find("other", "n", &region).await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_name_of_a_node_that_died_or_restarted_is_free() {
+        let network = MemoryNetwork::new();
+        let first = live(&network, "a", run(1)).await;
+        let sessions = names(&network.member("b"));
+        let held = session("a.1", "a", 1);
+        let Named::Created(old) = sessions.create("t", "n", &held).await.unwrap() else {
+            panic!("the name is free");
+        };
+        first.abort();
+        assert!(first.await.is_err());
+        assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), None);
+
+        let _again = live(&network, "a", run(2)).await;
+        assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), None);
+        let newer = session("a.2", "a", 2);
+        assert!(matches!(sessions.create("t", "n", &newer).await.unwrap(), Named::Created(_)));
+        // What ends late takes nothing from the newer one.
+        sessions.remove(&old).await.unwrap();
+        assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), Some(newer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_store_a_name_is_an_error_and_not_a_second_lease() {
+        let network = MemoryNetwork::new();
+        let sessions = names(&network.member("a"));
+        network.cut("a", true);
+        let found = sessions.find("t", "n", &Shape::default()).await;
+        assert!(matches!(found, Err(SessionError::Unavailable(_))));
+        let created = sessions.create("t", "n", &session("a.1", "a", 1)).await;
+        assert!(matches!(created, Err(SessionError::Unavailable(_))));
+    }
+}
