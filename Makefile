@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux cargo-deny clean
+.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,7 +18,7 @@ help: ## Tell what there is to make
 run: chromium ## Install Chromium if there is none, build, and serve on ws://127.0.0.1:3000
 	$(CARGO) run --locked --profile $(PROFILE) -p pool-cli -- run --config $(CONFIG)
 
-test: chromium clients tmux cargo-deny ## Install what the tests need and run everything that CI runs
+test: chromium clients tmux nats cargo-deny ## Install what the tests need and run everything that CI runs
 	scripts/test
 
 faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
@@ -81,6 +81,9 @@ clients:
 
 tmux:
 	@scripts/install-tmux
+
+nats:
+	@scripts/install-nats
 
 cargo-deny:
 	@scripts/install-cargo-deny

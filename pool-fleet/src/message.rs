@@ -297,7 +297,8 @@ pub enum Outcome {
 }
 
 /// The reason for which a node cannot serve a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
 #[non_exhaustive]
 pub struct Cannot {
     /// The kind of reason.

@@ -1,0 +1,560 @@
+//! A node of the fleet at work: the engine, driven over a transport and a pool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+mod driver;
+
+use driver::{Command, Driver};
+
+use crate::engine::{Settings, Waiting};
+use crate::local::LocalPool;
+use crate::message::{Beat, Cannot, Incarnation, NodeName, Reason};
+use crate::subject::{NameError, Subjects, check_node};
+use crate::transport::{Connection, Transport, TransportError};
+
+/// What a node tells the fleet about itself.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Member {
+    fleet: String,
+    node: NodeName,
+    advertise: Arc<str>,
+    version: Arc<str>,
+    labels: BTreeMap<Arc<str>, Arc<str>>,
+    profiles: Vec<Arc<str>>,
+    any_profile: bool,
+    regions: Vec<Arc<str>>,
+    settings: Settings,
+    seed: Option<u64>,
+}
+
+impl Member {
+    /// Returns a node of a fleet, with the address at which the other nodes reach its leases; what
+    /// the address means is between the nodes.
+    pub fn new(fleet: &str, node: &str, advertise: &str) -> Self {
+        Self {
+            fleet: fleet.into(),
+            node: node.into(),
+            advertise: advertise.into(),
+            version: "".into(),
+            labels: BTreeMap::new(),
+            profiles: Vec::new(),
+            any_profile: false,
+            regions: Vec::new(),
+            settings: Settings::default(),
+            seed: None,
+        }
+    }
+
+    /// Sets the version of the program, for those who look. Default: none.
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Sets a label; nodes ask those of their own `zone` first.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the profiles that this node can serve, and whether it makes others on demand. Default:
+    /// none.
+    pub fn profiles<'a>(
+        mut self,
+        names: impl IntoIterator<Item = &'a str>,
+        on_demand: bool,
+    ) -> Self {
+        self.profiles = names.into_iter().map(Arc::from).collect();
+        self.any_profile = on_demand;
+        self
+    }
+
+    /// Sets the regions that this node can serve. Default: none.
+    pub fn regions<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.regions = names.into_iter().map(Arc::from).collect();
+        self
+    }
+
+    /// Sets the times and counts of the protocol. Default: [`Settings::default`].
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Sets the seed of the choices of nodes, for tests. Default: chance.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    fn beat(&self) -> Beat {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let incarnation = Incarnation::new(now, fastrand::u32(..));
+        let mut beat = Beat::new(Arc::clone(&self.node), incarnation, &self.advertise);
+        beat.version = Arc::clone(&self.version);
+        beat.labels.clone_from(&self.labels);
+        beat.profiles = self.profiles.iter().cloned().collect();
+        beat.any_profile = self.any_profile;
+        beat.regions = self.regions.iter().cloned().collect();
+        beat
+    }
+}
+
+/// Error returned when a node cannot join its fleet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Another live node has the name.
+    #[error("the name {} is taken: a node of that name lives at {}", other.node, other.address)]
+    NameTaken {
+        /// The last beat of that node.
+        other: Arc<Beat>,
+    },
+    /// The fleet's or the node's name cannot be used.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The transport does not let the node listen.
+    #[error("the node cannot listen to its fleet")]
+    Transport(#[from] TransportError),
+}
+
+/// A lease that a client has got.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Grant<L> {
+    /// A lease of this node's own pool.
+    Here {
+        /// Its id.
+        id: Arc<str>,
+        /// The lease.
+        lease: L,
+    },
+    /// A lease of another node, which waits for a connection for
+    /// [`Settings::connect`].
+    There(RemoteLease),
+}
+
+/// A lease at another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemoteLease {
+    /// Its id, which carries its node.
+    pub id: Arc<str>,
+    /// The node.
+    pub node: NodeName,
+    /// The node's run.
+    pub incarnation: Incarnation,
+    /// The address that the node advertises.
+    pub address: Arc<str>,
+}
+
+/// A client that waits for a lease; dropping it leaves all queues.
+pub struct Waiter<P: LocalPool> {
+    client: u64,
+    grants: mpsc::UnboundedReceiver<Result<Grant<P::Lease>, Cannot>>,
+    commands: mpsc::UnboundedSender<Command<P::Lease>>,
+    pool: Arc<P>,
+    done: bool,
+}
+
+impl<P: LocalPool> Waiter<P> {
+    /// Waits for a lease, at the request's timeout for a refusal.
+    ///
+    /// After [`Grant::There`] the caller connects and says [`connected`](Self::connected), or
+    /// [`failed`](Self::failed) and waits on.
+    ///
+    /// # Errors
+    ///
+    /// The worst reason of all the nodes that were asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// No grant is lost when the future is dropped.
+    pub async fn next(&mut self) -> Result<Grant<P::Lease>, Cannot> {
+        let answer = self.grants.recv().await.unwrap_or_else(|| Err(left()));
+        self.done = !matches!(answer, Ok(Grant::There(_)));
+        answer
+    }
+
+    /// Says that the remote lease is connected to: it is the caller's.
+    pub fn connected(mut self) {
+        self.done = true;
+        self.commands.send(Command::Connected { client: self.client }).ok();
+    }
+
+    /// Says that the remote lease could not be connected to. The client waits on, with its age.
+    pub fn failed(&mut self) {
+        self.commands.send(Command::ConnectFailed { client: self.client }).ok();
+    }
+}
+
+impl<P: LocalPool> Drop for Waiter<P> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        self.grants.close();
+        while let Ok(answer) = self.grants.try_recv() {
+            if let Ok(Grant::Here { lease, .. }) = answer {
+                self.pool.return_untouched(lease);
+            }
+        }
+        self.commands.send(Command::GiveUp { client: self.client }).ok();
+    }
+}
+
+impl<P: LocalPool> fmt::Debug for Waiter<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+fn left() -> Cannot {
+    Cannot::new(Reason::Draining, "draining", "this node has left the fleet")
+}
+
+/// The fleet as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The connection to the server.
+    pub connection: Connection,
+    /// This node.
+    pub own: Beat,
+    /// The other nodes that are heard, by name.
+    pub nodes: Vec<Arc<Beat>>,
+    /// Clients that wait at this node.
+    pub clients: usize,
+    /// Requests of other nodes that stand in this node's queue.
+    pub remote: usize,
+    /// Totals of this node.
+    pub counters: Counters,
+}
+
+/// Totals of a node since it joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Clients that got a lease of this node.
+    pub granted_here: u64,
+    /// Clients that got a lease of another node and connected to it.
+    pub granted_there: u64,
+    /// Remote leases that could not be connected to.
+    pub connections_failed: u64,
+    /// Clients that were refused.
+    pub refused: u64,
+    /// Asks that were sent to other nodes.
+    pub asks: u64,
+    /// Offers made to other nodes.
+    pub offers: u64,
+    /// Those that were accepted.
+    pub offers_accepted: u64,
+    /// Those that were declined.
+    pub offers_declined: u64,
+    /// Those that were not answered.
+    pub offers_unanswered: u64,
+    /// Leases of this node that other nodes connected to.
+    pub taken: u64,
+    /// Messages that this node could not send.
+    pub unsent: u64,
+    /// Messages that this node could not read.
+    pub unreadable: u64,
+}
+
+/// A node's part in its fleet; a handle that is cheap to clone.
+///
+/// Without a connection the node goes on alone with what it has. When the last handle is dropped,
+/// the node leaves without a word, and the others notice when they no longer hear it; say
+/// [`leave`](Self::leave) to tell them.
+///
+/// # Examples
+///
+/// Two nodes with one resource each:
+///
+/// ```
+/// use pool_core::{Driver, Meta, Pool, Reporter, async_trait};
+/// use pool_fleet::engine::Waiting;
+/// use pool_fleet::{Fleet, Grant, Member, MemoryNetwork, Wanted};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// struct Greeters(&'static str);
+///
+/// #[async_trait]
+/// impl Driver for Greeters {
+///     type Spec = ();
+///     type Resource = String;
+///     type Error = std::io::Error;
+///
+///     async fn create(&self, _: &(), _: &Meta, _: Reporter) -> Result<String, Self::Error> {
+///         Ok(format!("hello from {}", self.0))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // `NatsTransport::connect` in real life.
+/// let network = MemoryNetwork::new();
+/// let pool = |node| Pool::builder(Greeters(node)).max_size(1).build();
+/// let a = Fleet::join(Member::new("demo", "a", "a:1"), pool("a")?, network.member("a")).await?;
+/// let b = Fleet::join(Member::new("demo", "b", "b:1"), pool("b")?, network.member("b")).await?;
+/// tokio::time::sleep(Duration::from_secs(1)).await;
+///
+/// let request = Arc::new(Wanted { class: "default".into(), ..Wanted::default() });
+/// let wanted = || Waiting::new(Arc::clone(&request), Duration::from_secs(5));
+/// let mut first = a.acquire(wanted());
+/// let Grant::Here { lease, .. } = first.next().await? else { panic!("its own comes first") };
+/// assert_eq!(*lease, "hello from a");
+///
+/// let mut second = a.acquire(wanted());
+/// let Grant::There(remote) = second.next().await? else { panic!("its own is leased") };
+/// assert_eq!((&*remote.node, &*remote.address), ("b", "b:1"));
+/// // The connection is the program's own affair; at its other end stands:
+/// let lease = b.take(&remote.id).await.expect("it waits for two seconds");
+/// second.connected();
+/// assert_eq!(*lease, "hello from b");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Fleet<P: LocalPool> {
+    shared: Arc<Shared<P>>,
+}
+
+struct Shared<P: LocalPool> {
+    pool: Arc<P>,
+    node: NodeName,
+    incarnation: Incarnation,
+    subjects: Subjects,
+    transport: Arc<dyn Transport>,
+    clients: AtomicU64,
+    commands: mpsc::UnboundedSender<Command<P::Lease>>,
+    namesake: watch::Receiver<Option<Arc<Beat>>>,
+    nodes: watch::Receiver<Arc<[NodeName]>>,
+    driver: AbortHandle,
+}
+
+impl<P: LocalPool> Drop for Shared<P> {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl<P: LocalPool> Fleet<P> {
+    /// Joins a fleet: asks whether the name is free, which takes a second, then listens and beats.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::NameTaken`] if a live node has the name.
+    pub async fn join(
+        member: Member,
+        pool: P,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, JoinError> {
+        let subjects = Subjects::new(&member.fleet)?;
+        check_node(&member.node)?;
+        let beat = member.beat();
+        let (node, incarnation) = (Arc::clone(&beat.node), beat.incarnation);
+        let pool = Arc::new(pool);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (joined, joining) = oneshot::channel();
+        let (told, namesake) = watch::channel(None);
+        let (listed, nodes) = watch::channel(Arc::from([]));
+        let driver = Driver::new(driver::Parts {
+            beat,
+            settings: member.settings,
+            seed: member.seed.unwrap_or_else(|| fastrand::u64(..)),
+            pool: Arc::clone(&pool),
+            transport: Arc::clone(&transport),
+            subjects: subjects.clone(),
+            commands: inbox,
+            joined,
+            namesake: told,
+            nodes: listed,
+        });
+        let driver = driver.start().await?.abort_handle();
+        let shared = Shared {
+            pool,
+            node,
+            incarnation,
+            subjects,
+            transport,
+            clients: AtomicU64::new(0),
+            commands,
+            namesake,
+            nodes,
+            driver,
+        };
+        // Before the wait, so that a join that is dropped ends the driver.
+        let fleet = Self { shared: Arc::new(shared) };
+        match joining.await {
+            Ok(Ok(())) => Ok(fleet),
+            Ok(Err(other)) => Err(JoinError::NameTaken { other }),
+            Err(_) => Err(JoinError::Transport(TransportError::Disconnected)),
+        }
+    }
+
+    /// Asks for a lease, here and elsewhere.
+    pub fn acquire(&self, waiting: Waiting) -> Waiter<P> {
+        let client = self.shared.clients.fetch_add(1, Ordering::Relaxed);
+        let (answers, grants) = mpsc::unbounded_channel();
+        let commands = self.shared.commands.clone();
+        commands.send(Command::Acquire { client, waiting, answers }).ok();
+        Waiter { client, grants, commands, pool: Arc::clone(&self.shared.pool), done: false }
+    }
+
+    /// Asks for a lease and connects to it where it is at another node, until a connection stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Waiter::next`]; what `connect` returns is logged, and the client waits on.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the client leaves all queues.
+    pub async fn acquire_with<C, E: fmt::Display>(
+        &self,
+        waiting: Waiting,
+        mut connect: impl AsyncFnMut(&RemoteLease) -> Result<C, E>,
+    ) -> Result<Acquired<P::Lease, C>, Cannot> {
+        let mut waiter = self.acquire(waiting);
+        loop {
+            match waiter.next().await? {
+                Grant::Here { id, lease } => return Ok(Acquired::Here { id, lease }),
+                Grant::There(remote) => match connect(&remote).await {
+                    Ok(connection) => {
+                        waiter.connected();
+                        return Ok(Acquired::There { remote, connection });
+                    }
+                    Err(error) => {
+                        tracing::debug!(
+                            node = &*remote.node, %error, "a remote lease was not connected to"
+                        );
+                        waiter.failed();
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes the lease of this node that another node connects to, once. `None` if there is no such
+    /// lease, or if the connection comes too late: nobody else's resource is ever returned.
+    pub async fn take(&self, id: &str) -> Option<P::Lease> {
+        let (answer, taken) = oneshot::channel();
+        self.shared.commands.send(Command::Take { id: id.into(), answer }).ok()?;
+        taken.await.ok().flatten()
+    }
+
+    /// Offers nothing more to other nodes, and tells them. Clients of this node wait on.
+    pub fn drain(&self) {
+        self.shared.commands.send(Command::Drain).ok();
+    }
+
+    /// Serves other nodes again after [`drain`](Self::drain).
+    pub fn undrain(&self) {
+        self.shared.commands.send(Command::Undrain).ok();
+    }
+
+    /// Leaves the fleet: refuses the clients that wait here, and says goodbye.
+    pub async fn leave(&self) {
+        let (answer, left) = oneshot::channel();
+        if self.shared.commands.send(Command::Leave { answer }).is_ok() {
+            left.await.ok();
+        }
+    }
+
+    /// Returns the fleet as this node sees it, or `None` after it has left.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (answer, snapshot) = oneshot::channel();
+        self.shared.commands.send(Command::Snapshot { answer }).ok()?;
+        snapshot.await.ok()
+    }
+
+    /// Returns the name of this node.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.shared.node
+    }
+
+    /// Returns the run of this node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.shared.incarnation
+    }
+
+    /// Returns the subjects of the fleet.
+    #[must_use]
+    pub fn subjects(&self) -> &Subjects {
+        &self.shared.subjects
+    }
+
+    /// Returns the transport.
+    #[must_use]
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.shared.transport
+    }
+
+    /// Returns the pool of this node.
+    #[must_use]
+    pub fn pool(&self) -> &P {
+        &self.shared.pool
+    }
+
+    /// Returns the names of the other nodes that are heard, to read and to wait on.
+    #[must_use]
+    pub fn nodes(&self) -> watch::Receiver<Arc<[NodeName]>> {
+        self.shared.nodes.clone()
+    }
+
+    /// Returns the older node of this node's name once one is met, after which this one has begun
+    /// to drain.
+    #[must_use]
+    pub fn namesake(&self) -> watch::Receiver<Option<Arc<Beat>>> {
+        self.shared.namesake.clone()
+    }
+}
+
+/// A lease that is ready to be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Acquired<L, C> {
+    /// A lease of this node.
+    Here {
+        /// Its id.
+        id: Arc<str>,
+        /// The lease.
+        lease: L,
+    },
+    /// A lease of another node, and the connection to it.
+    There {
+        /// The lease.
+        remote: RemoteLease,
+        /// What was made to use it.
+        connection: C,
+    },
+}
+
+impl<P: LocalPool> Clone for Fleet<P> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<P: LocalPool> fmt::Debug for Fleet<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet")
+            .field("node", &self.shared.node)
+            .field("incarnation", &self.shared.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bound on the time for a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
