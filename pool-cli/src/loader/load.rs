@@ -95,8 +95,8 @@ impl Load {
         }
     }
 
-    /// An empty document is one like any other, since it was asked for.
-    pub(crate) fn write_over(&mut self) {
+    /// Takes an empty document for one like any other, since it was asked for.
+    pub(crate) fn expect_empty(&mut self) {
         self.written = true;
     }
 
@@ -110,8 +110,8 @@ impl Load {
         &self.frame
     }
 
-    /// The document of the page is about to be written over.
-    pub(crate) fn write(&mut self) {
+    /// Waits for the document that is about to be written over the present one.
+    pub(crate) fn begin_writing(&mut self) {
         self.written = true;
         self.committed = false;
     }
@@ -131,13 +131,7 @@ impl Load {
             }
             "Network.loadingFailed" if self.is_of_document(params) && !self.committed => {
                 let error = params["errorText"].as_str().unwrap_or("net::ERR_FAILED");
-                // The status says more than that there is nothing to show with it.
-                let has_status = error == EMPTY_ERROR && self.answer.is_some();
-                self.end = Some(if has_status {
-                    LoadEnd::Loaded
-                } else {
-                    LoadEnd::Failed(error.to_owned())
-                });
+                self.end = Some(self.failure(error));
             }
             "Page.frameNavigated" if params["frame"]["id"].as_str() == Some(&self.frame) => {
                 let frame = &params["frame"];
@@ -161,12 +155,18 @@ impl Load {
         }
     }
 
-    /// It does not begin to load.
+    /// Takes Chromium's word that it does not begin to load.
     pub(crate) fn failed(&mut self, error: &str) {
+        let failure = self.failure(error);
+        self.end.get_or_insert(failure);
+    }
+
+    fn failure(&self, error: &str) -> LoadEnd {
         // The status says more than that there is nothing to show with it.
-        let has_status = error == EMPTY_ERROR && self.answer.is_some();
-        let failed = || LoadEnd::Failed(error.to_owned());
-        self.end.get_or_insert_with(|| if has_status { LoadEnd::Loaded } else { failed() });
+        if error == EMPTY_ERROR && self.answer.is_some() {
+            return LoadEnd::Loaded;
+        }
+        LoadEnd::Failed(error.to_owned())
     }
 
     /// It shows this document, as the answer to the command that sent it there says.
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn a_document_that_is_written_begins_when_it_is_opened() {
         let mut load = Load::new("F", &[Wait::Load]);
-        load.write();
+        load.begin_writing();
         loaded(&mut load);
         assert_eq!(load.end(), None, "that was the empty page before it");
         lifecycle(&mut load, "init", "1");

@@ -5,19 +5,17 @@
 //! and a page that goes elsewhere is followed. Each thing that goes wrong is a [`Trouble`]. `visit`
 //! and the routes of one-shot work load by this, and by nothing else.
 
-mod filter;
+mod capture;
 mod furniture;
 mod load;
 mod notes;
 mod page;
-mod pdf;
-mod picture;
 mod trouble;
 
-pub(crate) use filter::{Filter, Interceptor, ResourceType};
-pub(crate) use furniture::{Cookie, Credentials, Furniture, UserAgent, Viewport};
+pub(crate) use capture::{Encoding, Pdf, PdfOptions, Picture, PictureFormat, PictureOptions};
+pub(crate) use furniture::{
+    Cookie, Credentials, Filter, Furniture, Interceptor, ResourceType, UserAgent, Viewport,
+};
 pub(crate) use load::{Answer, Load, Wait};
 pub(crate) use page::Page;
-pub(crate) use pdf::{Pdf, PdfOptions};
-pub(crate) use picture::{Encoding, Picture, PictureFormat, PictureOptions};
 pub(crate) use trouble::{Blame, Trouble};

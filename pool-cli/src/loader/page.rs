@@ -11,8 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{sleep, timeout};
 
-use super::filter::Asked;
-use super::furniture::Fitting;
+use super::furniture::{Asked, Fitting};
 use super::load::LoadEnd;
 use super::notes::Notes;
 use super::{Answer, Furniture, Load, Trouble, Wait};
@@ -175,7 +174,7 @@ impl Page {
         let answer = self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
         self.load = Load::new(fresh.frame(), &[Wait::Load]);
         self.load.shows(answer["loaderId"].as_str());
-        self.load.write_over();
+        self.load.expect_empty();
         self.loaded().await?;
         self.load = fresh;
         Ok(())
@@ -246,7 +245,7 @@ impl Page {
                 }
             }
             Start::Written(html) => {
-                self.load.write();
+                self.load.begin_writing();
                 let params = json!({ "frameId": self.load.frame(), "html": html });
                 self.call("Page.setDocumentContent", params).await?;
             }

@@ -6,14 +6,16 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use url::Url;
 
+use super::Options;
 use crate::exit::Failure;
+use crate::loader::{Page, PdfOptions, Trouble};
 
 /// Number of characters of a URL in the names of its files.
 const READABLE: usize = 60;
 
 /// Files stored of a page besides its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FileKind {
+enum FileKind {
     /// An image of it, as PNG.
     Screenshot,
     /// A print of it.
@@ -43,7 +45,7 @@ impl FileKind {
     }
 
     /// Its name for people.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Screenshot => "screenshot",
             Self::Pdf => "PDF",
@@ -68,7 +70,7 @@ impl Files {
     }
 
     /// Where files of a kind go, if they are wanted.
-    pub(crate) fn directory(&self, kind: FileKind) -> Option<&Path> {
+    fn directory(&self, kind: FileKind) -> Option<&Path> {
         match kind {
             FileKind::Screenshot => self.screenshots.as_deref(),
             FileKind::Pdf => self.pdf.as_deref(),
@@ -82,7 +84,7 @@ impl Files {
     /// # Errors
     ///
     /// Those of the operating system.
-    pub(crate) fn store(
+    fn store(
         directory: &Path,
         kind: FileKind,
         url: &str,
@@ -128,11 +130,54 @@ fn file_name(url: &str, extension: &str) -> String {
     format!("{name}{dash}{hash}.{extension}")
 }
 
+/// Files that were stored of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Captured {
+    pub(crate) screenshot: Option<String>,
+    pub(crate) pdf: Option<String>,
+    pub(crate) html: Option<String>,
+}
+
+/// Stores what is wanted of a page that is loaded.
+pub(crate) async fn capture(
+    page: &mut Page,
+    url: &str,
+    options: &Options,
+) -> Result<Captured, Trouble> {
+    let mut captured = Captured::default();
+    for (kind, slot) in [
+        (FileKind::Html, &mut captured.html),
+        (FileKind::Screenshot, &mut captured.screenshot),
+        (FileKind::Pdf, &mut captured.pdf),
+    ] {
+        let Some(directory) = options.files.directory(kind) else { continue };
+        let failed = |why: String| Trouble::Capture { what: kind.name(), why };
+        let bytes = take(page, kind, options).await.map_err(|trouble| match trouble {
+            Trouble::Protocol(error) => failed(error.to_string()),
+            trouble => trouble,
+        })?;
+        let (directory, url) = (directory.to_owned(), url.to_owned());
+        let store = move || Files::store(&directory, kind, &url, &bytes);
+        // A disk may take its time, and other pages load meanwhile.
+        let stored = tokio::task::spawn_blocking(store).await;
+        let stored = stored.map_err(|error| failed(error.to_string()))?;
+        *slot = Some(stored.map_err(|error| failed(error.to_string()))?);
+    }
+    Ok(captured)
+}
+
+async fn take(page: &mut Page, kind: FileKind, options: &Options) -> Result<Vec<u8>, Trouble> {
+    match kind {
+        FileKind::Html => Ok(page.html().await?.into_bytes()),
+        FileKind::Screenshot => Ok(page.picture(&options.picture(), None).await?.bytes),
+        FileKind::Pdf => page.whole_pdf(&PdfOptions::as_styled()).await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn files_are_named_after_their_url() {

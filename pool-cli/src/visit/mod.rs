@@ -13,35 +13,19 @@
 //! a window is never drawn, so that scripts that wait for a frame, screenshots and PDFs would fail.
 
 mod browsers;
-mod capture;
 mod crew;
 mod files;
-mod job;
-mod journal;
-mod options;
-mod output;
-mod progress;
 mod queue;
 mod record;
+mod results;
 mod run;
-mod summary;
-mod table;
-mod taken;
 mod url_list;
-mod visitor;
 
 pub(crate) use browsers::Browsers;
 pub(crate) use crew::Crew;
-pub(crate) use files::{FileKind, Files};
-pub(crate) use job::Job;
-pub(crate) use journal::Journal;
-pub(crate) use options::Options;
-pub(crate) use output::{Output, Results};
-pub(crate) use progress::Progress;
-pub(crate) use queue::{Manners, Queue};
-pub(crate) use record::{Record, RecordError};
-pub(crate) use run::Run;
-pub(crate) use summary::Summary;
-pub(crate) use table::Table;
-pub(crate) use taken::{Extract, Take, Taken};
+pub(crate) use files::Files;
+pub(crate) use queue::{Job, Manners, Queue};
+pub(crate) use record::{Extract, Record, RecordError, Take};
+pub(crate) use results::{Journal, Output, Results, Table};
+pub(crate) use run::{Options, Run};
 pub(crate) use url_list::{BadLine, UrlList};

@@ -1,7 +1,11 @@
-use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+use std::time::Duration;
 
-use super::{Job, Taken};
-use crate::loader::Trouble;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Job;
+use crate::loader::{Page, Trouble};
 
 /// Result of a URL: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,5 +66,168 @@ impl Record {
         let mut line = serde_json::to_string(self).expect("a record is made of texts and numbers");
         line.push('\n');
         line
+    }
+}
+
+/// Links of a page that are taken.
+const LINKS: usize = 10_000;
+
+/// Data to take of each page besides files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Take {
+    /// A selector that must match something first.
+    pub(crate) wait_for: Option<String>,
+    /// A script to run.
+    pub(crate) script: Option<String>,
+    /// What stands in some elements.
+    pub(crate) extracts: Vec<Extract>,
+    /// Where it links to.
+    pub(crate) links: bool,
+    /// The text that is shown.
+    pub(crate) text: bool,
+}
+
+/// One value that is taken of a page: `NAME=SELECTOR[@ATTR]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extract {
+    /// Without the `[]` that asks for a list of all there are.
+    pub(crate) name: String,
+    all: bool,
+    selector: String,
+    attribute: Option<String>,
+}
+
+/// Data taken of a page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    /// The value of the script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) script: Option<Value>,
+    /// The values that were extracted, by their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) extract: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) links: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+}
+
+impl FromStr for Extract {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "it must be NAME=SELECTOR or NAME=SELECTOR@ATTRIBUTE".to_owned();
+        let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+        let (name, all) = match name.strip_suffix("[]") {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let is_name = |part: &str| {
+            !part.is_empty()
+                && part.chars().all(|char| char.is_alphanumeric() || "-_:".contains(char))
+        };
+        // What follows an @ within quotes or brackets is part of a selector.
+        let (selector, attribute) = match rest.rsplit_once('@') {
+            Some((selector, attribute)) if is_name(attribute) => (selector, Some(attribute)),
+            _ => (rest, None),
+        };
+        if !is_name(name) || selector.trim().is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            all,
+            selector: selector.to_owned(),
+            attribute: attribute.map(str::to_owned),
+        })
+    }
+}
+
+impl Extract {
+    fn expression(&self) -> String {
+        let selector = json!(self.selector);
+        let value = match &self.attribute {
+            Some(attribute) => format!("element.getAttribute({})", json!(attribute)),
+            None => "(element.innerText ?? element.textContent).trim()".to_owned(),
+        };
+        if self.all {
+            format!("[...document.querySelectorAll({selector})].map(element => {value})")
+        } else {
+            format!(
+                "(element => element === null ? null : {value})(document.querySelector({selector}))"
+            )
+        }
+    }
+}
+
+impl Take {
+    /// Waits for what must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Script`] if the page does not understand the selector.
+    pub(crate) async fn wait(&self, page: &mut Page) -> Result<(), Trouble> {
+        let Some(selector) = &self.wait_for else { return Ok(()) };
+        page.until(&format!("document.querySelector({}) !== null", json!(selector))).await
+    }
+
+    /// The trouble of a page on which that did not come.
+    pub(crate) fn missing(&self, waited: Duration) -> Trouble {
+        let selector = self.wait_for.as_deref().unwrap_or_default();
+        Trouble::Wait { what: format!("nothing matched {selector:?}"), waited }
+    }
+
+    /// Takes what is asked for of a page that is loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Script`] if the script throws, or the page does not understand a selector.
+    pub(crate) async fn take(&self, page: &mut Page) -> Result<Taken, Trouble> {
+        let mut taken = Taken::default();
+        if let Some(script) = &self.script {
+            taken.script = Some(page.evaluate(script).await?);
+        }
+        if !self.extracts.is_empty() {
+            let mut values = Map::new();
+            for extract in &self.extracts {
+                let value = page.evaluate(&extract.expression()).await?;
+                values.insert(extract.name.clone(), value);
+            }
+            taken.extract = Some(values);
+        }
+        if self.links {
+            let links = format!(
+                "[...new Set(Array.from(document.links, link => link.href))].slice(0, {LINKS})"
+            );
+            let links = page.evaluate(&links).await?;
+            taken.links = Some(serde_json::from_value(links).unwrap_or_default());
+        }
+        if self.text {
+            let text = page.evaluate("document.body ? document.body.innerText : ''").await?;
+            taken.text = Some(text.as_str().unwrap_or_default().to_owned());
+        }
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_extracted_has_a_name_a_selector_and_maybe_an_attribute() {
+        let extract = |text: &str| {
+            let Extract { name, all, selector, attribute } = text.parse().ok()?;
+            Some((name, all, selector, attribute))
+        };
+        let of = |name: &str, all, selector: &str, attribute: Option<&str>| {
+            Some((name.to_owned(), all, selector.to_owned(), attribute.map(str::to_owned)))
+        };
+        assert_eq!(extract("a=h1"), of("a", false, "h1", None));
+        assert_eq!(extract("a[]=a.b@href"), of("a", true, "a.b", Some("href")));
+        assert_eq!(extract("a=[x='@y']"), of("a", false, "[x='@y']", None));
+        for wrong in ["a", "=h1", "a=", "a b=h1"] {
+            assert_eq!(extract(wrong), None, "{wrong}");
+        }
     }
 }

@@ -1,18 +1,93 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pool_chrome::egress::Pattern;
+use pool_chrome::mux::LeaseTerms;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
 use super::crew::NoBrowsers;
 use super::{
-    BadLine, Browsers, Crew, Job, Options, Output, Progress, Queue, Record, RecordError, Results,
-    Summary, UrlList,
+    BadLine, Browsers, Crew, Files, Job, Manners, Output, Queue, Record, RecordError, Results,
+    Take, UrlList,
 };
-use crate::config::Config;
+use crate::config::{Config, LeaseKind};
 use crate::exit::{FAILURE, Failure};
+use crate::loader::{Furniture, PictureOptions};
 use crate::signals::{self, Signals};
+
+/// Options of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Pages that load at the same time.
+    pub(crate) concurrency: usize,
+    /// Number of retries of a URL.
+    pub(crate) retries: u32,
+    /// Limits for the sake of the hosts that are visited.
+    pub(crate) manners: Manners,
+    /// Timeout of an attempt.
+    pub(crate) timeout: Duration,
+    /// What holds in each page before its first request.
+    pub(crate) furniture: Arc<Furniture>,
+    /// Data to take of each page for its record.
+    pub(crate) take: Take,
+    /// Files stored of each page.
+    pub(crate) files: Files,
+    /// Screenshots show the whole page, not only what is in view.
+    pub(crate) full_page: bool,
+    /// Kind of lease of each page.
+    pub(crate) lease: LeaseKind,
+    /// The profile that pages are visited with.
+    pub(crate) profile: Option<String>,
+    /// The region that pages are visited from.
+    pub(crate) region: Option<String>,
+    /// Domains that pages may reach, if not all that the configuration allows.
+    pub(crate) allow_domains: Option<Vec<Pattern>>,
+}
+
+impl Options {
+    /// Returns the terms of each lease: its page is made with its address.
+    pub(crate) fn terms(&self) -> LeaseTerms {
+        LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
+    }
+
+    /// Returns the options of pictures.
+    pub(crate) fn picture(&self) -> PictureOptions {
+        PictureOptions { full_page: self.full_page, ..PictureOptions::default() }
+    }
+
+    /// Returns how long an attempt may take: what is waited for on the page says by itself that it did not
+    /// come in time.
+    pub(crate) fn patience(&self) -> Duration {
+        match self.take.wait_for {
+            Some(_) => self.timeout + Duration::from_secs(1),
+            None => self.timeout,
+        }
+    }
+
+    /// Number of pages made ready while others load.
+    ///
+    /// Half as many as load: making one takes about half of what loading a plain page does. With
+    /// whole browsers one must do, each of them costs more than it saves.
+    pub(crate) fn ahead(&self) -> usize {
+        if self.has_browsers_of_its_own() { 1 } else { self.concurrency.div_ceil(2) }
+    }
+
+    /// Number of URLs in work: those that load, and those that are made ready.
+    pub(crate) fn workers(&self) -> usize {
+        self.concurrency + self.ahead()
+    }
+
+    /// Each page has a Chromium to itself anyway.
+    pub(crate) fn has_browsers_of_its_own(&self) -> bool {
+        self.lease == LeaseKind::Exclusive || self.profile.is_some()
+    }
+}
 
 /// Time that browsers have to close. What is not gone by then dies with its pipe, when this process
 /// ends.
@@ -168,5 +243,161 @@ impl Run {
             }
             _ => failure.hint("look at all it needs: pool-cli doctor"),
         }
+    }
+}
+
+/// Progress display: a bar on a terminal, and a line for each failure.
+#[derive(Debug)]
+struct Progress {
+    bar: ProgressBar,
+    failed: usize,
+}
+
+impl Progress {
+    /// Of so many URLs, of which some were done before.
+    fn new(total: usize, done: usize) -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(8))
+        } else {
+            ProgressBar::hidden()
+        };
+        let template = "{bar:30} {pos}/{len}  {per_sec}  {msg}  {elapsed} (left: {eta})";
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        Self { bar, failed: 0 }
+    }
+
+    /// One more is done.
+    fn count(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Shows a record.
+    fn add(&mut self, record: &Record) {
+        self.count();
+        if let Some(RecordError { code, message }) = &record.error {
+            self.failed += 1;
+            self.bar.set_message(format!("{} failed", self.failed));
+            self.line(&format!("{}: {code}: {message}", shown(&record.url)));
+        }
+    }
+
+    /// Writes a line above the bar.
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{text}"));
+    }
+
+    /// Takes the bar away.
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A URL for a line of a terminal: no control characters, and not a whole document in `data:`.
+fn shown(url: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut text: String = url.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
+    if text.len() < url.len() && url.chars().count() > LONGEST {
+        text.push('…');
+    }
+    text
+}
+
+/// Totals of a run.
+#[derive(Clone, Debug, Default)]
+struct Summary {
+    visited: usize,
+    /// Failures by their code.
+    failed: BTreeMap<String, usize>,
+    retried: usize,
+    /// Done by an earlier run.
+    before: usize,
+    /// Lines that name a URL for the second time.
+    repeated: usize,
+    took: Duration,
+}
+
+impl Summary {
+    /// Of a run that leaves out what was done before, and what was given for the second time.
+    fn new(before: usize, repeated: usize) -> Self {
+        Self { before, repeated, ..Self::default() }
+    }
+
+    /// The run took this long.
+    fn ended(&mut self, took: Duration) {
+        self.took = took;
+    }
+
+    /// Counts a record.
+    fn add(&mut self, record: &Record) {
+        self.visited += 1;
+        if let Some(error) = &record.error {
+            *self.failed.entry(error.code.clone()).or_default() += 1;
+        }
+        if record.attempts > 1 {
+            self.retried += 1;
+        }
+    }
+
+    /// Number of URLs with a record of this run.
+    fn visited(&self) -> usize {
+        self.visited
+    }
+
+    /// Number of URLs that failed.
+    fn failed(&self) -> usize {
+        self.failed.values().sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pages = if self.visited == 1 { "URL" } else { "URLs" };
+        write!(f, "{} {pages} in {:.1} s", self.visited, self.took.as_secs_f64())?;
+        if self.visited > 1 && !self.took.is_zero() {
+            write!(f, " ({:.1}/s)", self.visited as f64 / self.took.as_secs_f64())?;
+        }
+        if self.failed() > 0 {
+            let kinds = self.failed.iter().map(|(code, count)| format!("{count} {code}"));
+            write!(f, ", {} failed ({})", self.failed(), kinds.collect::<Vec<_>>().join(", "))?;
+        }
+        for (count, what) in [
+            (self.retried, "tried again"),
+            (self.before, "done before"),
+            (self.repeated, "given twice"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_cannot_steer_the_terminal() {
+        assert_eq!(shown("http://a/\u{1b}[2J\u{7}"), "http://a/[2J");
+        assert_eq!(shown(&"x".repeat(1000)).chars().count(), 201);
+    }
+
+    #[test]
+    fn the_summary_counts_what_failed_and_why() {
+        let mut summary = Summary::new(3, 0);
+        summary.ended(Duration::from_secs(2));
+        let good = Record { attempts: 2, ..Record::default() };
+        let error = RecordError { code: "timeout".to_owned(), message: String::new() };
+        let bad = Record { error: Some(error), attempts: 1, ..Record::default() };
+        for record in [&good, &bad, &bad] {
+            summary.add(record);
+        }
+        assert_eq!(
+            summary.to_string(),
+            "3 URLs in 2.0 s (1.5/s), 2 failed (2 timeout), 1 tried again, 3 done before"
+        );
     }
 }

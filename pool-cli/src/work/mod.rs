@@ -5,14 +5,10 @@
 //! [carried out](Order::carry_out) on the page that a lease begins with, and gives a [`Product`].
 //! Nothing here knows of HTTP: the routes are in the gateway.
 
-mod kind;
 mod members;
 mod order;
 mod product;
-mod scrape;
-mod wait;
 
-pub(crate) use kind::WorkKind;
 pub(crate) use members::BadOrder;
 pub(crate) use order::Order;
-pub(crate) use product::{Done, Product};
+pub(crate) use product::{Done, Product, WorkKind};

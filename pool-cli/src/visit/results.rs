@@ -1,0 +1,341 @@
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::Record;
+use crate::exit::Failure;
+
+/// The file of results: one record a line, each written at once and in whole.
+///
+/// A run that was stopped, whatever stopped it, leaves whole lines and at most one that was cut
+/// off, which the next run removes.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// The URLs that it holds; whether the last record of each tells of success.
+    done: HashMap<String, bool>,
+}
+
+impl Journal {
+    /// Opens the file, or makes it, and reads what is in it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be used, another visit writes to it, or it holds something else than results.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let name = path.display();
+        let cannot = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::new(format!("cannot {what} {name}: {error}"))
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(|error| cannot("open", &error))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Failure::new(format!("another visit writes its results to {name}"))
+                .hint("wait for it, or take another file: --out FILE")
+        })?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(|error| cannot("read", &error))?;
+        let (done, whole) = read(&text).map_err(|line| {
+            Failure::new(format!("{name}:{line} is not a result of a visit"))
+                .hint("take another file: --out FILE")
+        })?;
+        if whole < text.len() {
+            file.set_len(whole as u64).map_err(|error| cannot("write", &error))?;
+            file.seek(SeekFrom::End(0)).map_err(|error| cannot("write", &error))?;
+        }
+        Ok(Self { path: path.to_owned(), file, done })
+    }
+
+    /// Returns the outcome that the file records for this URL, if it has one.
+    pub(crate) fn done(&self, url: &str) -> Option<bool> {
+        self.done.get(url).copied()
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system: a full disk above all.
+    pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
+        // One write to a file that is open for appending: nothing comes between its bytes.
+        self.file.write_all(record.line().as_bytes())
+    }
+}
+
+/// Reads the records, and how many bytes of whole ones there are. `Err` with the number of the line
+/// that is none.
+fn read(text: &[u8]) -> Result<(HashMap<String, bool>, usize), usize> {
+    let mut done = HashMap::new();
+    let mut whole = 0;
+    for (i, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
+            // Cut off while it was written. What is no record at all is somebody else's.
+            return if line.starts_with(b"{\"url\":") || line.len() < 7 {
+                Ok((done, whole))
+            } else {
+                Err(i + 1)
+            };
+        }
+        whole += line.len();
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let record: Record = serde_json::from_slice(line).map_err(|_| i + 1)?;
+        done.insert(record.url, record.error.is_none());
+    }
+    Ok((done, whole))
+}
+
+/// The results once more, as a table: a line of names, and a line for each record.
+#[derive(Debug)]
+pub(crate) struct Table {
+    path: PathBuf,
+    file: File,
+    /// What was extracted has columns of its own.
+    extracts: Vec<String>,
+}
+
+/// The columns that every table has.
+const COLUMNS: [&str; 7] = ["url", "final_url", "status", "title", "ms", "error", "attempts"];
+
+impl Table {
+    /// Opens the file, or makes it with its first line.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be used, or is another table.
+    pub(crate) fn open(path: &Path, extracts: Vec<String>) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::new(format!("cannot write {}: {error}", path.display()))
+        };
+        let names = COLUMNS.into_iter().chain(extracts.iter().map(String::as_str));
+        let head = line(names);
+        let held = match std::fs::read_to_string(path) {
+            Ok(held) => held,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        if !held.is_empty() && !held.starts_with(&head) {
+            return Err(Failure::new(format!("{} is another table", path.display()))
+                .hint("take another file: --csv FILE"));
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        if held.is_empty() {
+            file.write_all(head.as_bytes()).map_err(failed)?;
+        } else if !held.ends_with('\n') {
+            // A run that was killed had begun a line.
+            file.write_all(b"\n").map_err(failed)?;
+        }
+        Ok(Self { path: path.to_owned(), file, extracts })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let fields = [
+            Some(record.url.clone()),
+            record.final_url.clone(),
+            number(record.status.map(u64::from)),
+            record.title.clone(),
+            number(Some(record.ms)),
+            record.error.as_ref().map(|error| error.code.clone()),
+            number(Some(u64::from(record.attempts))),
+        ];
+        let extracted = self.extracts.iter().map(|name| {
+            let value = record.taken.extract.as_ref()?.get(name)?;
+            match value {
+                serde_json::Value::Null => None,
+                serde_json::Value::String(text) => Some(text.clone()),
+                value => Some(value.to_string()),
+            }
+        });
+        let fields: Vec<String> =
+            fields.into_iter().chain(extracted).map(Option::unwrap_or_default).collect();
+        self.file.write_all(line(fields.iter().map(String::as_str)).as_bytes())
+    }
+}
+
+/// A line of a table, with its end.
+fn line<'a>(fields: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = fields.map(quoted).collect();
+    format!("{}\r\n", quoted.join(","))
+}
+
+/// A field as RFC 4180 has it. What a spreadsheet would take for a formula is only text.
+fn quoted(field: &str) -> String {
+    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let field = if formula { format!("'{field}") } else { field.to_owned() };
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field
+    }
+}
+
+/// Where records go, and once more as a table if that is asked for.
+#[derive(Debug)]
+pub(crate) struct Results {
+    output: Output,
+    table: Option<Table>,
+}
+
+impl Results {
+    pub(crate) fn new(output: Output, table: Option<Table>) -> Self {
+        Self { output, table }
+    }
+
+    /// The first of the two.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Writes a record.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::write`].
+    pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
+        // What is in the file is done, so that it is the last to be written.
+        if let Some(table) = &mut self.table {
+            table.write(record)?;
+        }
+        self.output.write(record)
+    }
+
+    /// Returns the message for when it cannot be written.
+    pub(crate) fn broken(&self, error: &std::io::Error) -> String {
+        match &self.table {
+            Some(table) if matches!(self.output, Output::Stdout) => {
+                format!("cannot write to stdout or {}: {error}", table.path().display())
+            }
+            _ => self.output.broken(error),
+        }
+    }
+}
+
+/// Where records go.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// A file, from which a later run resumes.
+    File(Journal),
+    /// Standard output.
+    Stdout,
+}
+
+impl Output {
+    /// Writes a record, in whole.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system. A reader of stdout that has gone is one, too: what it does
+    /// not read would be lost.
+    pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
+        match self {
+            Self::File(journal) => journal.write(record),
+            Self::Stdout => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(record.line().as_bytes())?;
+                stdout.flush()
+            }
+        }
+    }
+
+    /// Returns the message for when it cannot be written.
+    pub(crate) fn broken(&self, error: &std::io::Error) -> String {
+        match self {
+            Self::File(journal) => format!("cannot write to {}: {error}", journal.path().display()),
+            Self::Stdout if error.kind() == ErrorKind::BrokenPipe => {
+                "nobody reads the results any more".to_owned()
+            }
+            Self::Stdout => format!("cannot write to stdout: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(url: &str) -> Record {
+        Record { url: url.to_owned(), attempts: 1, ..Record::default() }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_removed_and_the_others_are_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.jsonl");
+        let whole = record("http://a/").line();
+        std::fs::write(&path, format!("{whole}{}", &record("http://b/").line()[..20])).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.done("http://a/"), Some(true));
+        assert_eq!(journal.done("http://b/"), None);
+        journal.write(&record("http://b/")).unwrap();
+        let expected = format!("{whole}{}", record("http://b/").line());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        for text in ["precious\n", "precious", "{\"url\":1}\n"] {
+            let path = directory.path().join("notes.txt");
+            std::fs::write(&path, text).unwrap();
+            let failure = Journal::open(&path).unwrap_err().to_string();
+            assert!(failure.contains("notes.txt:1 is not a result of a visit"), "{failure}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn two_visits_do_not_write_to_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.jsonl");
+        let _first = Journal::open(&path).unwrap();
+        assert!(Journal::open(&path).unwrap_err().to_string().contains("another visit"));
+    }
+
+    #[test]
+    fn fields_are_quoted_where_they_must_be_and_are_never_formulas() {
+        let fields = ["a", "b,c", "say \"x\"", "=1+1", "two\nlines"];
+        assert_eq!(
+            line(fields.into_iter()),
+            "a,\"b,c\",\"say \"\"x\"\"\",'=1+1,\"two\nlines\"\r\n",
+        );
+    }
+
+    #[test]
+    fn a_table_goes_on_where_it_was_and_leaves_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let record = Record { url: "http://a/".into(), attempts: 1, ..Record::default() };
+        for _ in 0..2 {
+            Table::open(&path, vec!["price".into()]).unwrap().write(&record).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let head = "url,final_url,status,title,ms,error,attempts,price\r\n";
+        assert_eq!(text, format!("{head}{}", "http://a/,,,,0,,1,\r\n".repeat(2)));
+        assert!(Table::open(&path, Vec::new()).is_err());
+    }
+}
