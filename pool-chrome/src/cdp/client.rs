@@ -2,10 +2,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::CdpError;
@@ -13,6 +15,31 @@ use crate::mux::{Connection, ConnectionReceiver, ConnectionSender, EndReason, Se
 
 /// Events that a slow subscriber may lag behind before it loses the oldest.
 const EVENTS: usize = 1024;
+
+/// The way of a [`Client`]'s messages to a browser that is not in this process, such as a WebSocket.
+#[async_trait]
+pub trait Outgoing: std::fmt::Debug + Send + Sync + 'static {
+    /// Hands over one message.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection has ended.
+    async fn send(&self, message: &str) -> Result<(), EndReason>;
+
+    /// Returns why the connection has ended, if it has.
+    fn end_reason(&self) -> Option<EndReason>;
+}
+
+#[async_trait]
+impl Outgoing for ConnectionSender {
+    async fn send(&self, message: &str) -> Result<(), EndReason> {
+        Self::send(self, message).await
+    }
+
+    fn end_reason(&self) -> Option<EndReason> {
+        Self::end_reason(self)
+    }
+}
 
 /// A small client of the raw protocol over one connection. Clones share the connection, which
 /// closes with the last of them.
@@ -40,11 +67,26 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    sender: ConnectionSender,
+    sender: Box<dyn Outgoing>,
     next_id: AtomicI32,
     pending: Arc<Mutex<Waiting>>,
     events: broadcast::Sender<Event>,
     task: JoinHandle<()>,
+}
+
+/// Where messages of the browser come from.
+enum Source {
+    Connection(ConnectionReceiver),
+    Carried(mpsc::Receiver<Bytes>),
+}
+
+impl Source {
+    async fn recv(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Connection(receiver) => receiver.recv().await,
+            Self::Carried(incoming) => incoming.recv().await,
+        }
+    }
 }
 
 /// Callers by the id of the answer that they wait for; `None` when the connection has ended.
@@ -87,11 +129,28 @@ impl Client {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let (sender, receiver) = connection.split();
+        Self::start(Box::new(sender), Source::Connection(receiver))
+    }
+
+    /// Speaks over a connection that the caller carries: what it receives of the browser goes into
+    /// `incoming`, which ends with it.
+    #[must_use]
+    pub fn over(outgoing: impl Outgoing, incoming: mpsc::Receiver<Bytes>) -> Self {
+        Self::start(Box::new(outgoing), Source::Carried(incoming))
+    }
+
+    fn start(sender: Box<dyn Outgoing>, source: Source) -> Self {
         let (events, _) = broadcast::channel(EVENTS);
         let pending = Arc::new(Mutex::new(Some(HashMap::new())));
-        let task = tokio::spawn(receive(receiver, Arc::clone(&pending), events.clone()));
+        let task = tokio::spawn(receive(source, Arc::clone(&pending), events.clone()));
         let shared = Shared { sender, next_id: AtomicI32::new(1), pending, events, task };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns why the connection has ended, if it has.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.shared.sender.end_reason()
     }
 
     /// Returns the session of the browser itself.
@@ -253,11 +312,11 @@ impl Session {
 
 /// Hands answers and events to those who wait for them, until the connection ends.
 async fn receive(
-    mut receiver: ConnectionReceiver,
+    mut source: Source,
     pending: Arc<Mutex<Waiting>>,
     events: broadcast::Sender<Event>,
 ) {
-    while let Some(message) = receiver.recv().await {
+    while let Some(message) = source.recv().await {
         let Ok(incoming) = serde_json::from_slice::<Incoming<'_>>(&message) else { continue };
         if let Some(id) = incoming.id {
             let answer = match (incoming.result, incoming.error) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::mux::EndReason;
 
-pub use client::{Client, Event, Session};
+pub use client::{Client, Event, Outgoing, Session};
 
 /// Reasons why a command over the Chrome DevTools Protocol has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
