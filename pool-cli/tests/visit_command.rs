@@ -2,19 +2,16 @@
 
 mod gateway_support;
 
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use axum::response::Html;
+use axum::response::{Html, Redirect};
 use axum::routing::get;
-use gateway_support::{command, processes_below};
+use gateway_support::{Visit, end};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 const ENGINES: [&str; 2] = ["shell", "chromium"];
@@ -32,6 +29,15 @@ const SHOP: &str = "<title>shop</title><link rel=stylesheet href=/style.css>\
     <a href=/page/1>one</a><a href=/page/2 class=next>two</a><script>setTimeout(() => \
     document.body.insertAdjacentHTML('beforeend', '<b id=price data-unit=EUR>9, 90</b>'), 300)</script>";
 
+/// Has what becomes Markdown, and loads an image that is not there.
+const ARTICLE: &str = "<title>An article</title><script>document.cookie = 'read=1'</script>\
+    <style>p { color: red }</style><h1>Heading</h1><p>Some <b>bold</b> text, \
+    <a href=/page/1>a link</a>.</p><ul><li>one</li></ul><img src=/nothing.png alt=picture>";
+
+/// Keeps some pages from all, and others from those of one name.
+const ROBOTS: &str = "User-agent: *\nDisallow: /page/1\nCrawl-delay: 1\n\n\
+    User-agent: ours\nDisallow: /shop\n";
+
 /// The address of a site whose pages do what their name says.
 async fn site() -> String {
     let router = Router::new()
@@ -42,74 +48,16 @@ async fn site() -> String {
             "/style.css",
             get(|| async { ([("content-type", "text/css")], "b { color: rgb(7, 7, 7) }") }),
         )
+        .route("/article", get(|| async { Html(ARTICLE) }))
+        .route("/tall", get(|| async { Html("<title>tall</title><p style='height: 20000px'>x") }))
+        .route("/moved", get(|| async { Redirect::to("/article?from=moved") }))
+        .route("/robots.txt", get(|| async { ROBOTS }))
         .route("/silence", get(|| async { std::future::pending::<()>().await }))
         .fallback(|| async { (StatusCode::NOT_FOUND, Html("<title>none</title>")) });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}")
-}
-
-/// A folder with what one visit reads and writes.
-struct Visit {
-    folder: TempDir,
-    engine: &'static str,
-}
-
-impl Visit {
-    fn new(engine: &'static str) -> Self {
-        Self { folder: tempfile::tempdir().expect("a directory"), engine }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self, urls: &[String], arguments: &[&str]) -> Child {
-        std::fs::write(self.path("urls.txt"), urls.join("\n")).expect("it can be written");
-        command()
-            .args(["visit", "--set"])
-            .arg(format!("chrome.engine={}", self.engine))
-            .arg("--out")
-            .arg(self.path("out.jsonl"))
-            .args(arguments)
-            .arg(self.path("urls.txt"))
-            .env("XDG_STATE_HOME", self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary is built")
-    }
-
-    /// Runs it to its end: the exit code, and what it told people.
-    async fn run(&self, urls: &[String], arguments: &[&str]) -> (Option<i32>, String) {
-        end(self.start(urls, arguments)).await
-    }
-
-    /// What is known of each URL that is done.
-    fn records(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.path("out.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
-    }
-
-    fn record(&self, url: &str) -> Value {
-        let found = self.records().into_iter().filter(|record| record["url"] == url);
-        let found: Vec<Value> = found.collect();
-        assert_eq!(found.len(), 1, "{url} stands there {} times", found.len());
-        found[0].clone()
-    }
-
-    /// The Chromium processes of this visit.
-    fn processes(&self) -> Vec<u32> {
-        processes_below(&self.path("browser-pool"))
-    }
-}
-
-async fn end(child: Child) -> (Option<i32>, String) {
-    let output = tokio::task::spawn_blocking(|| child.wait_with_output());
-    let output = output.await.expect("it waits").expect("it is ours");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 fn pages(site: &str, count: u32) -> Vec<String> {
@@ -297,5 +245,188 @@ async fn pages_reach_only_the_domains_that_are_allowed() {
         let refused = visit.record(&elsewhere);
         assert_eq!(refused["status"], 403, "{refused}");
         assert_ne!(refused["title"], "clean", "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_becomes_markdown_with_whole_links() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let url = format!("{site}/article");
+        let (code, told) = visit.run(std::slice::from_ref(&url), &["--markdown"]).await;
+        assert_eq!(code, Some(0), "{engine}: {told}");
+        let markdown = visit.record(&url)["markdown"].as_str().expect("text").to_owned();
+        for part in [
+            "# Heading",
+            "Some **bold** text",
+            &format!("[a link]({site}/page/1)"),
+            "one",
+            "/nothing.png)",
+        ] {
+            assert!(markdown.contains(part), "{engine}: no {part} in {markdown}");
+        }
+        assert!(!markdown.contains("color: red") && !markdown.contains("cookie"), "{markdown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_each_page_is_as_har_1_2_has_it() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let folder = visit.path("archives");
+        let (url, gone) = (format!("{site}/moved"), format!("{site}/page/7"));
+        let arguments = ["--har", folder.to_str().expect("it is text")];
+        let (code, told) = visit.run(&[url.clone(), gone.clone()], &arguments).await;
+        assert_eq!(code, Some(0), "{engine}: {told}");
+        let read = |url: &str| -> Value {
+            let record = visit.record(url);
+            let text = std::fs::read(record["har"].as_str().expect("a path")).expect("it is there");
+            serde_json::from_slice(&text).expect("it is JSON")
+        };
+        let archive = read(&url);
+        check_har(&archive);
+        check_har(&read(&gone));
+        let entries = archive["log"]["entries"].as_array().expect("a list");
+        let steps: Vec<(u64, String)> = entries
+            .iter()
+            .map(|entry| {
+                let url = entry["request"]["url"].as_str().expect("text").replace(&site, "");
+                (entry["response"]["status"].as_u64().expect("a number"), url)
+            })
+            .filter(|(_, url)| url != "/favicon.ico")
+            .collect();
+        let wanted = [(303, "/moved"), (200, "/article?from=moved"), (404, "/nothing.png")];
+        assert_eq!(steps, wanted.map(|(status, url)| (status, url.to_owned())), "{engine}");
+        assert_eq!(entries[0]["response"]["redirectURL"], "/article?from=moved");
+        assert_eq!(entries[1]["request"]["queryString"][0]["value"], "moved");
+        assert_eq!(archive["log"]["pages"][0]["title"], "An article");
+        let size = entries[1]["response"]["content"]["size"].as_u64();
+        assert_eq!(size, Some(ARTICLE.len() as u64), "{engine}");
+    }
+}
+
+/// Checks every member that HAR 1.2 asks for, and its kind.
+#[track_caller]
+fn check_har(archive: &Value) {
+    let has = |object: &Value, texts: &[&str], numbers: &[&str], lists: &[&str]| {
+        for name in texts {
+            assert!(object[name].is_string(), "{name}: {object}");
+        }
+        for name in numbers {
+            assert!(object[name].is_number(), "{name}: {object}");
+        }
+        for name in lists {
+            for pair in object[name].as_array().unwrap_or_else(|| panic!("{name}: {object}")) {
+                assert!(pair["name"].is_string() && pair["value"].is_string(), "{name}: {pair}");
+            }
+        }
+    };
+    let log = &archive["log"];
+    assert_eq!(log["version"], "1.2");
+    has(&log["creator"], &["name", "version"], &[], &[]);
+    let page = &log["pages"][0];
+    has(page, &["startedDateTime", "id", "title"], &[], &[]);
+    has(&page["pageTimings"], &[], &["onContentLoad", "onLoad"], &[]);
+    assert!(page["pageTimings"]["onLoad"].as_f64() > Some(0.0), "{page}");
+    for entry in log["entries"].as_array().expect("a list") {
+        has(entry, &["pageref", "startedDateTime"], &["time"], &[]);
+        assert_eq!(entry["pageref"], page["id"]);
+        let began = entry["startedDateTime"].as_str().expect("text");
+        assert!(humantime::parse_rfc3339(began).is_ok(), "{began}");
+        let sizes = ["headersSize", "bodySize"];
+        let lists = ["cookies", "headers", "queryString"];
+        has(&entry["request"], &["method", "url", "httpVersion"], &sizes, &lists);
+        let texts = ["statusText", "httpVersion", "redirectURL"];
+        let numbers = ["status", "headersSize", "bodySize"];
+        has(&entry["response"], &texts, &numbers, &lists[..2]);
+        has(&entry["response"]["content"], &["mimeType"], &["size"], &[]);
+        assert!(entry["cache"].is_object(), "{entry}");
+        let timings = &entry["timings"];
+        let parts = ["blocked", "dns", "connect", "send", "wait", "receive"];
+        has(timings, &[], &[&parts[..], &["ssl"]].concat(), &[]);
+        let spent = parts.iter().filter_map(|part| timings[part].as_f64());
+        let spent: f64 = spent.filter(|time| *time > 0.0).sum();
+        let time = entry["time"].as_f64().expect("a number");
+        assert!((time - spent).abs() < 0.01, "{time} is not {spent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_robots_txt_allows_is_visited_and_at_its_pace() {
+    for engine in ENGINES {
+        let site = site().await;
+        let urls = [0, 1, 2].map(|n| format!("{site}/page/{n}"));
+        let visit = Visit::new(engine);
+        let began = Instant::now();
+        let (code, told) = visit.run(&urls, &["--robots", "-n", "3"]).await;
+        assert_eq!(code, Some(1), "{engine}: {told}");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{engine}: {:?}", began.elapsed());
+        assert_eq!(visit.record(&urls[1])["error"]["code"], "robots_denied", "{told}");
+        for url in [&urls[0], &urls[2]] {
+            assert_eq!(visit.record(url)["title"], "clean", "{engine}: {told}");
+        }
+        let visit = Visit::new(engine);
+        let urls = [urls[1].clone(), format!("{site}/shop"), "data:text/html,<title>d".to_owned()];
+        let (code, told) = visit.run(&urls, &["--robots=ours"]).await;
+        assert_eq!(code, Some(1), "{engine}: {told}");
+        assert_eq!(visit.record(&urls[0])["title"], "clean", "{told}");
+        assert_eq!(visit.record(&urls[1])["error"]["code"], "robots_denied", "{told}");
+        assert_eq!(visit.record(&urls[2])["title"], "d", "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_too_tall_for_a_picture_is_told_by_its_size_and_not_drawn_wrongly() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let url = format!("{site}/tall");
+        let folder = visit.path("shots");
+        let shots = ["--screenshots", folder.to_str().expect("it is text")];
+        let whole = [&shots[..], &["--full-page"]].concat();
+        let (code, told) = visit.run(std::slice::from_ref(&url), &whole).await;
+        assert_eq!(code, Some(1), "{engine}: {told}");
+        let record = visit.record(&url);
+        assert_eq!(record["error"]["code"], "picture_too_large", "{record}");
+        assert_eq!(record["attempts"], 1, "another attempt would go the same way");
+        let message = record["error"]["message"].as_str().expect("text");
+        assert!(message.contains(" by 20") && message.contains("16384"), "{message}");
+        assert_eq!(std::fs::read_dir(&folder).expect("it was made").count(), 0);
+        let again = [&shots[..], &["--retry-failed"]].concat();
+        let (code, told) = visit.run(&[url], &again).await;
+        assert_eq!(code, Some(0), "{engine}: what is in view is drawn: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice() {
+    for isolation in ["context", "wiped", "none"] {
+        let (site, visit) = (site().await, Visit::new("shell"));
+        let urls = pages(&site, 60);
+        let csv = visit.path("out.csv");
+        let csv = ["--csv", csv.to_str().expect("it is text"), "--isolation", isolation];
+        let lines = || std::fs::read(visit.path("out.jsonl")).unwrap_or_default();
+        let lines = || lines().iter().filter(|byte| **byte == b'\n').count();
+        for _ in 0..3 {
+            let before = lines();
+            let mut child = visit.start(&urls, &csv);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while lines() < before + 5 {
+                assert!(Instant::now() < deadline, "{isolation}: nothing was visited");
+                assert_eq!(child.try_wait().expect("it is ours"), None, "{isolation}: too early");
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..30))).await;
+            }
+            child.kill().expect("it runs");
+            let _ = end(child).await;
+        }
+        let (code, told) = visit.run(&urls, &csv).await;
+        assert_eq!(code, Some(0), "{isolation}: {told}");
+        assert_eq!(visit.records().len(), urls.len(), "{isolation}");
+        let table = std::fs::read_to_string(visit.path("out.csv")).expect("it is there");
+        assert_eq!(table.lines().count(), urls.len() + 1, "{isolation}: {table}");
+        for url in &urls {
+            assert_eq!(visit.record(url)["status"], 200, "{isolation}: {told}");
+            let rows = table.lines().filter(|row| row.starts_with(&format!("{url},"))).count();
+            assert_eq!(rows, 1, "{isolation}: {url}");
+        }
     }
 }

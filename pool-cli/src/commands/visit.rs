@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use pool_chrome::egress::Pattern;
 
+use crate::client::Client;
 use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
 use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
 use crate::logging;
 use crate::visit::{
-    Extract, Files, Journal, Manners, Options, Output, Results, Run, Table, Take, UrlList,
+    Extract, Files, Isolation, Journal, Manners, Options, Output, Place, Results, Run, Table, Take,
+    UrlList, size_of,
 };
 
 /// Arguments of `visit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Results are JSON lines: url, final_url, status, title, ms, error (code and message), attempts, and \
-the files of the page, and what --script, --extract, --links and --text take of it. A page with an HTTP error is a result, not a failure: look at its status.
+the files of the page, and what --script, --extract, --links, --text and --markdown take of it. A page with an HTTP error is a result, not a failure: look at its status.
 
 Run again with the same --out, it goes on where it was stopped.
 
@@ -42,6 +44,9 @@ pub struct Args {
     /// Store the HTML of each page after loading.
     #[arg(long, value_name = "DIR")]
     html: Option<PathBuf>,
+    /// Store an HTTP archive (HAR 1.2, without bodies) of what each page loads.
+    #[arg(long, value_name = "DIR")]
+    har: Option<PathBuf>,
     /// Write the results to this file as well, as a table in CSV.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -65,18 +70,28 @@ pub struct Args {
     /// Put the text that a page shows into the result as `text`.
     #[arg(long)]
     text: bool,
+    /// Put the page into the result as `markdown`.
+    #[arg(long)]
+    markdown: bool,
     /// Take screenshots of whole pages, not only of what is in view.
     #[arg(long)]
     full_page: bool,
     /// Pages that load at the same time; by default the pool's maximum number of browsers.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
+    /// How far pages are kept apart: a context each; one that is wiped between two pages of an
+    /// origin; or none, where all share one context with its cookies and storage.
+    #[arg(long, value_name = "HOW", default_value = "context")]
+    isolation: Isolation,
     /// Pages of one host that may be in work at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     per_host: Option<u16>,
     /// Time between two pages of one host, such as 500ms.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
+    /// Visit only what the robots.txt of each host allows to this name, and keep its crawl-delay.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "browser-pool")]
+    robots: Option<String>,
     /// Number of retries of a URL that failed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
@@ -99,11 +114,23 @@ pub struct Args {
     /// [egress].
     #[arg(long, value_name = "DOMAINS")]
     allow_domains: Option<String>,
+    /// Use the running pool at this address; by default one is started.
+    #[arg(long, value_name = "URL", env = "POOL_URL", help_heading = "Pool")]
+    url: Option<String>,
+    /// Token of that pool.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "POOL_TOKEN",
+        hide_env_values = true,
+        help_heading = "Pool"
+    )]
+    token: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-/// Visits many URLs, each in a virtual browser of its own.
+/// Visits many URLs, as far apart from each other as is asked for.
 ///
 /// # Errors
 ///
@@ -113,32 +140,56 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     logging::init(&logging::quiet(&config.log, "error"))?;
     let given = given(&args.urls)?;
     let list = UrlList::read(&given)?;
-    let options = args.options(&config)?;
+    let pool =
+        args.url.as_deref().map(|url| Client::new(url, args.token.as_deref())).transpose()?;
+    let options = args.options(&config, pool.as_ref())?;
     options.files.prepare()?;
     let output = match &args.out {
         Some(path) => Output::File(Journal::open(path)?),
         None => Output::Stdout,
     };
     let names = args.extract.iter().map(|extract| extract.name.clone()).collect();
-    let table = args.csv.as_deref().map(|path| Table::open(path, names)).transpose()?;
+    let is_done = |url: &str| match &output {
+        Output::File(journal) => journal.done(url).is_some(),
+        Output::Stdout => true,
+    };
+    let table = args.csv.as_deref().map(|path| Table::open(path, names, is_done)).transpose()?;
     let results = Results::new(output, table);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(Run::new(&list, results, args.retry_failed).go(config, options));
+    let place = pool.map_or_else(|| Place::Own(Box::new(config)), Place::Far);
+    let outcome = runtime.block_on(Run::new(list, results, args.retry_failed).go(place, options));
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
 }
 
 impl Args {
-    fn options(&self, config: &Config) -> Result<Options, Failure> {
+    fn options(&self, config: &Config, pool: Option<&Client>) -> Result<Options, Failure> {
+        if self.isolation == Isolation::Wiped && self.profile.is_some() {
+            return Err(Failure::new("--isolation wiped would clear what the profile is for")
+                .hint("leave one of them out: pages of a profile see its logins")
+                .code(USAGE));
+        }
+        let concurrency = match (self.concurrency, pool) {
+            (Some(concurrency), _) => usize::from(concurrency),
+            (None, Some(pool)) => size_of(pool)?,
+            (None, None) => config.pool.max_size,
+        };
         // What the file says of leases is about the clients of the gateway.
         let lease = match self.config.lease.as_deref() {
             Some("exclusive") => LeaseKind::Exclusive,
             _ => LeaseKind::Shared,
         };
         Ok(Options {
-            concurrency: self.concurrency.map_or(config.pool.max_size, usize::from),
+            concurrency,
             retries: self.retries,
-            manners: Manners { per_host: self.per_host.map(usize::from), delay: self.delay },
+            isolation: self.isolation,
+            manners: Manners {
+                per_host: self.per_host.map(usize::from),
+                delay: self.delay,
+                robots: self.robots.is_some(),
+                sites: self.isolation == Isolation::Wiped,
+            },
+            robots: self.robots.clone(),
             timeout: self.timeout,
             furniture: Arc::new(self.furniture(config)?),
             take: Take {
@@ -147,23 +198,27 @@ impl Args {
                 extracts: self.extract.clone(),
                 links: self.links,
                 text: self.text,
+                markdown: self.markdown,
             },
             files: Files {
                 screenshots: self.screenshots.clone(),
                 pdf: self.pdf.clone(),
                 html: self.html.clone(),
+                har: self.har.clone(),
             },
             full_page: self.full_page,
             lease,
             profile: self.profile.clone(),
             region: self.region.clone(),
             allow_domains: self.allow_domains(config)?,
+            far: pool.is_some(),
         })
     }
 
     fn allow_domains(&self, config: &Config) -> Result<Option<Vec<Pattern>>, Failure> {
         let Some(domains) = &self.allow_domains else { return Ok(None) };
-        if config.egress.is_none() {
+        // A pool that runs says by itself that it has none.
+        if config.egress.is_none() && self.url.is_none() {
             let message = "--allow-domains needs a configuration with a section [egress]";
             return Err(Failure::new(message)
                 .hint("add one, if only with: --set egress.private=allow")
@@ -186,6 +241,8 @@ impl Args {
             waits: vec![self.wait],
             viewport: Viewport::new(width, height),
             user_agent: config.warming.user_agent.clone().map(UserAgent::new),
+            har: self.har.is_some(),
+            blank: (self.isolation == Isolation::Wiped).then(blank_path),
             ..Furniture::default()
         })
     }
@@ -207,6 +264,13 @@ impl Args {
         }
         Ok(filter)
     }
+}
+
+/// Returns a path that no server has a page at, and no page knows.
+fn blank_path() -> String {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    format!("/.well-known/blank-{:016x}", u64::from_ne_bytes(bytes))
 }
 
 fn script(path: &Path) -> Result<String, Failure> {

@@ -333,7 +333,7 @@ async fn failed(
     let (outcome, code) = match &trouble {
         Trouble::Timeout { .. } => (WorkOutcome::Timeout, Code::GotoTimeout),
         Trouble::Wait { .. } => (WorkOutcome::Timeout, Code::WaitTimeout),
-        Trouble::Unfit { .. } => (WorkOutcome::Invalid, Code::BadBody),
+        Trouble::Unfit { .. } | Trouble::TooLarge { .. } => (WorkOutcome::Invalid, Code::BadBody),
         Trouble::Net { .. } => (WorkOutcome::Failed, Code::PageUnreachable),
         Trouble::PageCrashed => (WorkOutcome::Failed, Code::PageCrashed),
         Trouble::PageClosed => (WorkOutcome::Failed, Code::PageClosed),
@@ -346,6 +346,7 @@ async fn failed(
     };
     let detail = match &trouble {
         Trouble::Timeout { .. } => format!("{trouble} (gotoOptions.timeout)"),
+        Trouble::TooLarge { member, .. } => format!("the member {member:?}: {trouble}"),
         _ => trouble.to_string(),
     };
     Fault(outcome, Problem::new(code, detail))

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{Page, Trouble};
 
 /// The longest side of a picture in its own pixels: beyond it Chromium repeats what it has drawn.
-const SIDE: f64 = 16_384.0;
+pub(super) const SIDE: f64 = 16_384.0;
 
 /// The largest area of a picture, 4,096 by 16,384: what a shared lease may take.
-const AREA: f64 = 67_108_864.0;
+pub(super) const AREA: f64 = 67_108_864.0;
 
 /// Options for a picture of a page, as Puppeteer has them.
 #[derive(Clone, Debug, Deserialize)]
@@ -290,11 +290,7 @@ impl Page {
 fn check_area(width: f64, height: f64, member: &'static str) -> Result<(), Trouble> {
     let (width, height) = (width.round(), height.round());
     if width.max(height) > SIDE || width * height > AREA {
-        let why = format!(
-            "asks for a picture of {width} by {height} pixels, and Chromium draws no more than \
-             {SIDE} a side and {AREA} in all: take parts of it by options.clip, or a PDF"
-        );
-        return unfit(member, why);
+        return Err(Trouble::TooLarge { member, width, height });
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod load;
 mod notes;
 mod page;
 mod trouble;
+mod wipe;
 
 pub(crate) use capture::{Encoding, Pdf, PdfOptions, Picture, PictureFormat, PictureOptions};
 pub(crate) use furniture::{
@@ -18,4 +19,5 @@ pub(crate) use furniture::{
 };
 pub(crate) use load::{Answer, Load, Wait};
 pub(crate) use page::Page;
-pub(crate) use trouble::{Blame, Trouble};
+pub(crate) use trouble::{Blame, NoBrowser, Outlook, Trouble};
+pub(crate) use wipe::Wiped;

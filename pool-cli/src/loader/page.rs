@@ -2,18 +2,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use pool_chrome::VirtualBrowser;
 use pool_chrome::cdp::{CdpError, Client, Event, Session};
-use pool_chrome::mux::{LeaseTerms, SessionId};
-use pool_chrome::process::Engine;
+use pool_chrome::mux::SessionId;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{sleep, timeout};
 
 use super::furniture::{Asked, Fitting};
 use super::load::LoadEnd;
-use super::notes::Notes;
+use super::notes::{Har, Notes};
+use super::wipe::{Trace, never_granted};
 use super::{Answer, Furniture, Load, Trouble, Wait};
 
 /// A page that says nothing for so long is asked whether it is loaded: the event that tells so may
@@ -27,17 +26,25 @@ const OFTEN: Duration = Duration::from_millis(50);
 const HTML: &str = "[...document.childNodes].map(node => node === document.documentElement \
     ? node.outerHTML : new XMLSerializer().serializeToString(node)).join('')";
 
-/// A page of a browser of its own, ready to go to its address.
+/// More windows that a page opened are not kept in mind.
+const POPUPS: usize = 1_000;
+
+/// A page, ready to go to its address.
 #[derive(Debug)]
 pub(crate) struct Page {
-    session: Session,
+    pub(super) session: Session,
     start: Start,
     id: SessionId,
     events: Receiver<Event>,
-    load: Load,
-    furniture: Arc<Furniture>,
+    pub(super) load: Load,
+    pub(super) furniture: Arc<Furniture>,
     asked: Asked,
     notes: Option<Notes>,
+    har: Option<Har>,
+    /// Kept where the page is to be wiped.
+    pub(super) trace: Trace,
+    /// Windows that it opened, where it shares its context with other pages.
+    popups: Vec<String>,
     /// The page, or its browser, is gone.
     gone: Option<Trouble>,
 }
@@ -65,26 +72,30 @@ impl Page {
     /// Makes a page for an address. One round trip: everything is sent at once, and nothing is
     /// asked of any server until [`load`](Self::load) lets it go.
     ///
-    /// The shell makes it with its address, and holds it. The whole browser does not hold a page
-    /// that is made with an address: it asks for it before anybody can be attached to the page.
+    /// With `held` it is made with its address, and held, as the shell can. The whole browser does
+    /// not hold a page that is made with an address: it asks for it before anybody can be attached
+    /// to the page.
     pub(crate) async fn stage(
-        browser: &VirtualBrowser,
+        client: &Client,
+        held: bool,
         url: &str,
         furniture: &Arc<Furniture>,
     ) -> Result<Self, Trouble> {
         const METHOD: &str = "Target.createTarget";
-        // Its page is made with its address.
-        browser.begin(&LeaseTerms::new().first_page(false)).await?;
-        let client = Client::new(browser.connect().await?);
         let mut events = client.events();
         let root = client.browser();
-        let start = match browser.engine() {
-            Engine::Shell => Start::Held,
-            _ => Start::Empty(url.to_owned()),
-        };
-        let held = start == Start::Held;
-        root.send("Target.setAutoAttach", auto_attach(held, &["page"])).await?;
+        let start = if held { Start::Held } else { Start::Empty(url.to_owned()) };
+        // Where the context is used again, nothing in it may go unseen.
+        let kinds: &[&str] = if furniture.blank.is_some() { &[] } else { &["page"] };
+        root.send("Target.setAutoAttach", auto_attach(held, kinds)).await?;
         root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
+        if furniture.blank.is_some() {
+            for permission in never_granted() {
+                let setting = json!({ "permission": permission, "setting": "prompt" });
+                // One that this Chromium does not know is none that a page could ask for.
+                root.send("Browser.setPermission", setting).await?;
+            }
+        }
         let first = if held { url } else { "about:blank" };
         let made = root.call(METHOD, json!({ "url": first })).await?;
         let target = made["targetId"].as_str().ok_or_else(|| odd(METHOD, "no targetId"))?;
@@ -92,18 +103,90 @@ impl Page {
             attached(&mut events, target).ok_or_else(|| odd(METHOD, "it was not attached to"))?;
         if held {
             // A popup must not stand still: its opener would with it.
-            root.send("Target.setAutoAttach", auto_attach(false, &["page"])).await?;
+            root.send("Target.setAutoAttach", auto_attach(false, kinds)).await?;
         }
-        let page = Self::new(&client, id, target, events, start, furniture);
-        page.reach_frames().await?;
-        for Fitting { method, params, .. } in furniture.fittings() {
-            page.session.send(method, params).await?;
-        }
+        let page = Self::new(client, id, target, events, start, furniture);
+        page.furnish().await?;
         if !held {
             // A page that goes elsewhere before this is answered does not tell that it went.
             page.session.call("Page.enable", json!({})).await?;
         }
         Ok(page)
+    }
+
+    /// Makes an empty page beside others of its context, for one address after another.
+    pub(crate) async fn open(
+        client: &Client,
+        url: &str,
+        furniture: &Arc<Furniture>,
+    ) -> Result<Self, Trouble> {
+        const METHOD: &str = "Target.createTarget";
+        let events = client.events();
+        let root = client.browser();
+        root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
+        let pages = json!([{ "type": "page" }, { "exclude": true }]);
+        let discover = json!({ "discover": true, "filter": pages });
+        root.send("Target.setDiscoverTargets", discover).await?;
+        let made = root.call(METHOD, json!({ "url": "about:blank" })).await?;
+        let target = made["targetId"].as_str().ok_or_else(|| odd(METHOD, "no targetId"))?;
+        let session = client.attach(target).await?;
+        let id = session.id().ok_or_else(|| odd(METHOD, "no session"))?;
+        let start = Start::Empty(url.to_owned());
+        let page = Self::new(client, id, target, events, start, furniture);
+        page.furnish().await?;
+        page.session.call("Page.enable", json!({})).await?;
+        Ok(page)
+    }
+
+    /// Makes the page ready for another address, once it was loaded.
+    ///
+    /// # Errors
+    ///
+    /// If the page or its browser has gone since.
+    pub(crate) async fn again(&mut self, url: &str) -> Result<(), Trouble> {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.take(Ok(event)).await?,
+                Err(TryRecvError::Lagged(lost)) => self.take(Err(RecvError::Lagged(lost))).await?,
+                Err(TryRecvError::Closed) => self.take(Err(RecvError::Closed)).await?,
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
+        }
+        self.close_popups().await?;
+        self.start = Start::Empty(url.to_owned());
+        self.load = Load::new(self.load.frame(), &self.furniture.waits);
+        self.asked.clear();
+        self.har = self.furniture.har.then(Har::new);
+        Ok(())
+    }
+
+    /// Closes the page, and what it opened.
+    pub(crate) async fn close(mut self) {
+        let root = self.session.client().browser();
+        let target = json!({ "targetId": self.load.frame() });
+        // What is gone needs no closing.
+        let _ = self.close_popups().await;
+        let _ = root.send("Target.closeTarget", target).await;
+    }
+
+    async fn close_popups(&mut self) -> Result<(), Trouble> {
+        let root = self.session.client().browser();
+        for popup in std::mem::take(&mut self.popups) {
+            root.send("Target.closeTarget", json!({ "targetId": popup })).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what must hold before the first request.
+    async fn furnish(&self) -> Result<(), CdpError> {
+        self.reach_frames().await?;
+        for Fitting { method, params, .. } in self.furniture.fittings() {
+            self.session.send(method, params).await?;
+        }
+        Ok(())
     }
 
     /// Takes the page that a lease begins with, for an address or, with `written`, a document.
@@ -164,6 +247,9 @@ impl Page {
             furniture: Arc::clone(furniture),
             asked: Asked::new(),
             notes: None,
+            har: furniture.har.then(Har::new),
+            trace: Trace::default(),
+            popups: Vec::new(),
             gone: None,
         }
     }
@@ -199,6 +285,11 @@ impl Page {
         self.notes.take().unwrap_or_default()
     }
 
+    /// Returns what the page has loaded so far, as an archive, if that was to be kept.
+    pub(crate) fn har(&mut self, title: &str) -> Option<Value> {
+        self.har.take().map(|har| har.archive(title))
+    }
+
     /// Asks to be told of frames and workers with a process of their own, where what holds for the
     /// page must hold for them.
     async fn reach_frames(&self) -> Result<(), CdpError> {
@@ -210,6 +301,12 @@ impl Page {
         if self.furniture.reaches_frames() {
             let frames = auto_attach(true, &["iframe", "worker"]);
             self.session.send("Target.setAutoAttach", frames).await?;
+        } else if self.furniture.blank.is_some() {
+            self.session.send("Target.setAutoAttach", auto_attach(false, &[])).await?;
+        }
+        if self.furniture.blank.is_some() {
+            // What is loaded ahead is loaded where nobody looks.
+            self.session.send("Preload.enable", json!({})).await?;
         }
         Ok(())
     }
@@ -233,17 +330,7 @@ impl Page {
         const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
         match self.start.clone() {
             Start::Held => self.session.send("Runtime.runIfWaitingForDebugger", json!({})).await?,
-            Start::Empty(url) => {
-                let mut params = json!({ "url": url });
-                if let Some(referrer) = &self.furniture.referrer {
-                    params["referrer"] = json!(referrer);
-                }
-                let answer = self.call("Page.navigate", params).await?;
-                match answer["errorText"].as_str() {
-                    Some(error) => self.load.failed(error),
-                    None => self.load.shows(answer["loaderId"].as_str()),
-                }
-            }
+            Start::Empty(url) => self.navigate(&url).await?,
             Start::Written(html) => {
                 self.load.begin_writing();
                 let params = json!({ "frameId": self.load.frame(), "html": html });
@@ -254,6 +341,20 @@ impl Page {
         let details = self.evaluate(DETAILS).await?;
         let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
         Ok(Details { status: self.load.status(), title: text(0), final_url: text(1) })
+    }
+
+    /// Sends the page to an address.
+    pub(super) async fn navigate(&mut self, url: &str) -> Result<(), Trouble> {
+        let mut params = json!({ "url": url });
+        if let Some(referrer) = &self.furniture.referrer {
+            params["referrer"] = json!(referrer);
+        }
+        let answer = self.call("Page.navigate", params).await?;
+        match answer["errorText"].as_str() {
+            Some(error) => self.load.failed(error),
+            None => self.load.shows(answer["loaderId"].as_str()),
+        }
+        Ok(())
     }
 
     /// The answer that its document came with; none for one that was written.
@@ -339,7 +440,7 @@ impl Page {
     }
 
     /// Waits until the page is loaded.
-    async fn loaded(&mut self) -> Result<(), Trouble> {
+    pub(super) async fn loaded(&mut self) -> Result<(), Trouble> {
         loop {
             if let Some(trouble) = self.trouble() {
                 return Err(trouble);
@@ -387,7 +488,10 @@ impl Page {
             Err(RecvError::Lagged(_)) if !self.furniture.filter.is_empty() => {
                 return Err(Trouble::Flooded);
             }
-            Err(RecvError::Lagged(_)) => return Ok(()),
+            Err(RecvError::Lagged(_)) => {
+                self.trace.lost();
+                return Ok(());
+            }
             Err(RecvError::Closed) => {
                 // Says why.
                 let ended = self.session.send("Page.enable", json!({})).await;
@@ -395,10 +499,7 @@ impl Page {
             }
         };
         let Some(session) = event.session else {
-            let session = event.params["sessionId"].as_str();
-            if &*event.method == "Target.detachedFromTarget" && session == Some(self.id.as_str()) {
-                self.gone = Some(Trouble::PageClosed);
-            }
+            self.take_of_browser(&event.method, &event.params);
             return Ok(());
         };
         if let Some(notes) = &mut self.notes {
@@ -406,6 +507,12 @@ impl Page {
         }
         if session == self.id {
             self.load.event(&event.method, &event.params);
+            if self.furniture.blank.is_some() {
+                self.trace.event(&event.method, &event.params);
+            }
+        }
+        if let Some(har) = &mut self.har {
+            har.take(&event.method, &event.params);
         }
         let of_session = || self.session.client().session(session);
         match &*event.method {
@@ -415,7 +522,7 @@ impl Page {
                 of_session().send("Page.handleJavaScriptDialog", accept).await?;
             }
             "Fetch.requestPaused" => {
-                let (method, params) = self.furniture.filter.judge(&event.params);
+                let (method, params) = self.furniture.judge(&event.params);
                 of_session().send(method, params).await?;
             }
             "Fetch.authRequired" => {
@@ -423,7 +530,7 @@ impl Page {
                 let (method, params) = filter.authenticate(&mut self.asked, &event.params);
                 of_session().send(method, params).await?;
             }
-            "Target.attachedToTarget" => {
+            "Target.attachedToTarget" if self.furniture.reaches_frames() => {
                 if let Some(id) = event.params["sessionId"].as_str().and_then(SessionId::parse) {
                     self.furnish_frame(id).await?;
                 }
@@ -431,6 +538,23 @@ impl Page {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Takes an event of the browser's own session.
+    fn take_of_browser(&mut self, method: &str, params: &Value) {
+        let own = params["sessionId"].as_str() == Some(self.id.as_str());
+        let info = &params["targetInfo"];
+        match method {
+            "Target.detachedFromTarget" if own => self.gone = Some(Trouble::PageClosed),
+            "Target.attachedToTarget" if !own => self.trace.attached(info),
+            "Target.targetCreated"
+                if info["openerId"].as_str() == Some(self.load.frame())
+                    && self.popups.len() < POPUPS =>
+            {
+                self.popups.extend(info["targetId"].as_str().map(str::to_owned));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -457,15 +581,15 @@ fn odd(method: &str, what: &str) -> CdpError {
     CdpError::Unexpected { method: method.to_owned(), message: what.to_owned() }
 }
 
+/// To targets of some kinds; to all but browsers and tabs where none are named.
 fn auto_attach(hold: bool, kinds: &[&str]) -> Value {
-    let mut filter: Vec<Value> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
-    filter.push(json!({ "exclude": true }));
-    json!({
-        "autoAttach": true,
-        "waitForDebuggerOnStart": hold,
-        "flatten": true,
-        "filter": filter,
-    })
+    let mut params = json!({ "autoAttach": true, "waitForDebuggerOnStart": hold, "flatten": true });
+    if !kinds.is_empty() {
+        let mut filter: Vec<Value> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
+        filter.push(json!({ "exclude": true }));
+        params["filter"] = filter.into();
+    }
+    params
 }
 
 /// The session that Chromium has attached to a page, which it tells before it answers that the page

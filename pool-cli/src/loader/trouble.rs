@@ -5,6 +5,9 @@ use pool_chrome::cdp::CdpError;
 use pool_chrome::mux::EndReason;
 use pool_core::AcquireError;
 
+use super::capture::{AREA, SIDE};
+use crate::exit::chain;
+
 /// Reason why a page could not be loaded, or gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
@@ -30,6 +33,17 @@ pub(crate) enum Trouble {
         /// The reason, as the rest of a sentence.
         why: String,
     },
+    /// The picture that was asked for is larger than Chromium draws.
+    #[error(
+        "a picture of {width} by {height} pixels is too large: Chromium draws no more than {SIDE} \
+         a side and {AREA} in all; take parts of the page, or a PDF"
+    )]
+    TooLarge {
+        /// The part of the request that asks for it.
+        member: &'static str,
+        width: f64,
+        height: f64,
+    },
     /// A script that was given threw an error.
     #[error("a script failed in the page: {error}")]
     Script {
@@ -54,9 +68,9 @@ pub(crate) enum Trouble {
     /// The browser is gone.
     #[error("{0}")]
     Browser(EndReason),
-    /// No browser was free in time.
+    /// There was no browser for it.
     #[error("{0}")]
-    NoBrowser(AcquireError),
+    NoBrowser(NoBrowser),
     /// The browser would not do what it was told.
     #[error("{0}")]
     Protocol(CdpError),
@@ -68,6 +82,35 @@ pub(crate) enum Trouble {
         /// The reason.
         why: String,
     },
+}
+
+/// Reason why there is no browser.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct NoBrowser {
+    pub(crate) why: String,
+    pub(crate) outlook: Outlook,
+}
+
+/// Chance of a browser for the next one that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Others have them all: it is worth waiting, however long.
+    Busy,
+    /// Another attempt may go better.
+    Uncertain,
+    /// None.
+    Hopeless,
+}
+
+impl From<AcquireError> for NoBrowser {
+    fn from(error: AcquireError) -> Self {
+        let outlook = match error {
+            AcquireError::Timeout { .. } | AcquireError::QueueFull { .. } => Outlook::Uncertain,
+            _ => Outlook::Hopeless,
+        };
+        Self { why: chain(&error), outlook }
+    }
 }
 
 /// Consequence of a failed attempt.
@@ -105,6 +148,7 @@ impl Trouble {
         Cow::Borrowed(match self {
             Self::Timeout { .. } | Self::Wait { .. } => "timeout",
             Self::Unfit { .. } => "bad_body",
+            Self::TooLarge { .. } => "picture_too_large",
             Self::Script { .. } => "script_failed",
             Self::Flooded => "flooded",
             Self::Net { error } if error == "net::ERR_ABORTED" => "no_page",
@@ -126,7 +170,9 @@ impl Trouble {
         match self {
             Self::Net { error } if error.starts_with("net::ERR_CERT_") => Blame::Permanent,
             Self::Net { error } if PERMANENT.contains(&error.as_str()) => Blame::Permanent,
-            Self::PageClosed | Self::Unfit { .. } | Self::Script { .. } => Blame::Permanent,
+            Self::PageClosed | Self::Unfit { .. } | Self::TooLarge { .. } | Self::Script { .. } => {
+                Blame::Permanent
+            }
             Self::Browser(reason) if reason.is_fatal() => Blame::Unknown,
             _ => Blame::Retry,
         }

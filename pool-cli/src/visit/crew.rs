@@ -1,17 +1,43 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use pool_core::AcquireError;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use url::Url;
 
+use super::browsers::Browser;
 use super::files::capture;
+use super::robots::{Asked, LONGEST, Robots, Verdict};
 use super::{Browsers, Job, Options, Queue, Record};
-use crate::loader::{Page, Trouble};
+use crate::loader::{Furniture, NoBrowser, Outlook, Page, Trouble, Wiped};
 
 /// The wait before the first retry of a URL; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// The wait for a pool that has no browser at present.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Maximum time a page may take to be wiped. To make a new context takes a fraction of it.
+const WIPING: Duration = Duration::from_secs(2);
+
+/// Pages that use the same context, or page, before it is made anew: what a renderer does not give
+/// back is bounded by it.
+const USES: u32 = 100;
+
+/// Isolation of the pages of a run from each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Isolation {
+    /// Each page has a context of its own.
+    #[default]
+    Context,
+    /// Pages of one origin use a context one after another; between two pages everything is cleared
+    /// and proven to be, or the context is made anew.
+    Wiped,
+    /// All pages share one context: they see each other's cookies and storage.
+    None,
+}
 
 /// The workers that visit what is in a queue.
 #[derive(Debug)]
@@ -21,17 +47,58 @@ pub(crate) struct Crew {
     options: Options,
     /// Pages may load at the same time only as many as there are turns.
     turns: Semaphore,
+    robots: Option<Robots>,
+    /// The browser that all pages share, if they do.
+    common: Mutex<Option<Arc<Browser>>>,
+    /// Pages that found a context wiped for them.
+    wiped: AtomicUsize,
+}
+
+/// One worker, and what it keeps between two URLs.
+#[derive(Debug)]
+struct Worker {
+    crew: Arc<Crew>,
+    held: Option<Held>,
+}
+
+/// A page, and the browser that it is in. It goes before its browser.
+#[derive(Debug)]
+struct Held {
+    page: Page,
+    browser: Arc<Browser>,
+    /// The URL that it was loaded for last.
+    job: Job,
+    uses: u32,
 }
 
 /// Reason for which the crew stops before everything is done.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("there are no browsers to visit with: {0}")]
-pub(crate) struct NoBrowsers(#[from] AcquireError);
+pub(crate) struct NoBrowsers(NoBrowser);
+
+/// An attempt at a URL that failed.
+#[derive(Debug)]
+struct Attempt {
+    trouble: Trouble,
+    /// It had its Chromium to itself.
+    alone: bool,
+    /// It had begun to load.
+    begun: bool,
+    /// Time it took.
+    ms: u64,
+}
 
 impl Crew {
     pub(crate) fn new(queue: Queue, browsers: Arc<Browsers>, options: Options) -> Arc<Self> {
-        let turns = Semaphore::new(options.concurrency);
-        Arc::new(Self { queue, browsers, options, turns })
+        Arc::new(Self {
+            queue,
+            browsers,
+            turns: Semaphore::new(options.concurrency),
+            robots: options.robots.clone().map(Robots::new),
+            options,
+            common: Mutex::default(),
+            wiped: AtomicUsize::new(0),
+        })
     }
 
     /// Visits everything in the queue and sends a record of each URL.
@@ -49,7 +116,8 @@ impl Crew {
     ) -> Result<(), NoBrowsers> {
         let mut workers = JoinSet::new();
         for _ in 0..self.options.workers() {
-            workers.spawn(Arc::clone(&self).worker(records.clone()));
+            let worker = Worker { crew: Arc::clone(&self), held: None };
+            workers.spawn(worker.work(records.clone()));
         }
         drop(records);
         while let Some(ended) = workers.join_next().await {
@@ -61,27 +129,98 @@ impl Crew {
         Ok(())
     }
 
-    async fn worker(self: Arc<Self>, records: mpsc::Sender<Record>) -> Result<(), NoBrowsers> {
-        while let Some(mut job) = self.queue.take().await {
-            let is_last = || self.queue.waiting() == 0;
-            let visited =
-                visit(&mut job, &self.browsers, &self.turns, &self.options, is_last).await;
-            let record = match visited {
-                Ok(record) => record,
-                Err(Attempt { trouble: Trouble::NoBrowser(error), .. }) if is_final(&error) => {
-                    return Err(error.into());
+    /// Returns how many pages found a context wiped for them.
+    pub(crate) fn wiped(&self) -> usize {
+        self.wiped.load(Relaxed)
+    }
+
+    /// Leases a browser for one page; `alone` for one that has its Chromium to itself.
+    async fn lease(&self, alone: bool) -> Result<Browser, Trouble> {
+        let browser = self.browsers.lease(alone).await.map_err(Trouble::NoBrowser)?;
+        browser.begin(&self.options).await?;
+        Ok(browser)
+    }
+
+    /// Returns the browser that all pages share.
+    async fn common(&self) -> Result<Arc<Browser>, Trouble> {
+        let mut common = self.common.lock().await;
+        match &*common {
+            Some(browser) if !browser.is_over() => Ok(Arc::clone(browser)),
+            _ => {
+                let browser = Arc::new(self.lease(false).await?);
+                *common = Some(Arc::clone(&browser));
+                Ok(browser)
+            }
+        }
+    }
+
+    /// Gets the `robots.txt` at an address, in a browser: it goes the way that pages go.
+    async fn ask_for_robots(&self, address: &str) -> Result<Asked, Trouble> {
+        let browser = self.lease(false).await?;
+        let client = browser.connect().await?;
+        let furniture = Arc::new(Furniture {
+            user_agent: self.options.furniture.user_agent.clone(),
+            ..Furniture::default()
+        });
+        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
+        let ask = async {
+            let held = browser.holds_pages();
+            let mut page = Page::stage(&client, held, address, &furniture).await?;
+            let status = page.load().await?.status;
+            let text = format!("document.documentElement.textContent.slice(0, {LONGEST})");
+            let text = page.evaluate(&text).await?;
+            Ok((status, text.as_str().unwrap_or_default().to_owned()))
+        };
+        let waited = self.options.timeout;
+        let answer = timeout(waited, ask).await.unwrap_or(Err(Trouble::Timeout { waited }));
+        let asked = match answer {
+            Ok((Some(200..=299), text)) => Asked::Text(text),
+            Ok((Some(status @ 500..), _)) => {
+                Asked::Unreachable(format!("its robots.txt has status {status}"))
+            }
+            Ok(_) => Asked::Nothing,
+            // It is no page: a download, or without content.
+            Err(Trouble::Net { error }) if error == "net::ERR_ABORTED" => Asked::Nothing,
+            Err(trouble @ (Trouble::Browser(_) | Trouble::Protocol(_))) => return Err(trouble),
+            Err(trouble) => Asked::Unreachable(format!("its robots.txt: {trouble}")),
+        };
+        browser.discard();
+        Ok(asked)
+    }
+}
+
+impl Worker {
+    async fn work(mut self, records: mpsc::Sender<Record>) -> Result<(), NoBrowsers> {
+        let crew = Arc::clone(&self.crew);
+        while let Some(mut job) = crew.queue.take(self.held.as_ref().map(|held| &held.job)).await {
+            let mut visited = None;
+            let record = match self.visit(&mut job).await {
+                Ok((record, held)) => {
+                    visited = held;
+                    record
+                }
+                Err(Attempt { trouble: Trouble::NoBrowser(error), .. })
+                    if error.outlook == Outlook::Hopeless =>
+                {
+                    return Err(NoBrowsers(error));
+                }
+                Err(Attempt { trouble: Trouble::NoBrowser(error), .. })
+                    if error.outlook == Outlook::Busy =>
+                {
+                    crew.queue.put_back(job, BUSY);
+                    continue;
                 }
                 Err(attempt) => {
                     // Where it had not begun to load, the browser's death cannot be its doing.
                     let alone = attempt.alone && attempt.begun;
-                    if job.try_again(attempt.trouble.blame(), alone, self.options.retries) {
+                    if job.try_again(attempt.trouble.blame(), alone, crew.options.retries) {
                         let doublings = job.failures().saturating_sub(1).min(6);
                         let pause = if job.failures() == 0 {
                             Duration::ZERO
                         } else {
                             PAUSE * (1 << doublings)
                         };
-                        self.queue.put_back(job, pause);
+                        crew.queue.put_back(job, pause);
                         continue;
                     }
                     Record::failed(&job, attempt.ms, &attempt.trouble)
@@ -91,95 +230,220 @@ impl Crew {
                 // Nobody takes them any more: the run is over.
                 return Ok(());
             }
-            self.queue.done(&job);
+            crew.queue.done(&job);
+            if let Some(held) = visited {
+                self.keep(held).await;
+            }
         }
         Ok(())
     }
-}
 
-/// Returns `true` if the next URL would get no browser, either.
-fn is_final(error: &AcquireError) -> bool {
-    !matches!(error, AcquireError::Timeout { .. } | AcquireError::QueueFull { .. })
-}
-
-/// An attempt at a URL that failed.
-#[derive(Debug)]
-struct Attempt {
-    trouble: Trouble,
-    /// It had its Chromium to itself.
-    alone: bool,
-    /// It had begun to load.
-    begun: bool,
-    /// Time it took.
-    ms: u64,
-}
-
-/// Visits a URL once: leases a browser, makes its page ready, waits for its turn, loads it.
-async fn visit(
-    job: &mut Job,
-    browsers: &Browsers,
-    turns: &Semaphore,
-    options: &Options,
-    is_last: impl FnOnce() -> bool,
-) -> Result<Record, Attempt> {
-    let alone = options.is_alone(job.suspect);
-    let before = |trouble| Attempt { trouble, alone, begun: false, ms: 0 };
-    let browser =
-        browsers.lease(job.suspect).await.map_err(|error| before(Trouble::NoBrowser(error)))?;
-    let stage = async {
-        // The terms that count are those that are set first.
-        browser.begin(&options.terms()).await?;
-        Page::stage(&browser, &job.url, &options.furniture).await
-    };
-    let staged = timeout(options.timeout, stage).await;
-    let mut page = match staged.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
-        Ok(page) => page,
-        Err(trouble) => {
-            browser.discard();
-            return Err(before(trouble));
+    /// Visits a URL once, if its host lets it.
+    async fn visit(&mut self, job: &mut Job) -> Result<(Record, Option<Held>), Attempt> {
+        if let Some(verdict) = self.judge(job).await? {
+            let delay = match &verdict {
+                Verdict::Allowed(delay) => *delay,
+                Verdict::Denied | Verdict::Unknown(_) => None,
+            };
+            self.crew.queue.settle(job, delay);
+            let denied = |code, why: &str| Ok((Record::refused(job, code, why), None));
+            match verdict {
+                Verdict::Allowed(_) => {}
+                Verdict::Denied => {
+                    return denied("robots_denied", "the host's robots.txt does not allow it");
+                }
+                Verdict::Unknown(why) => {
+                    let why = format!("nobody knows whether the host allows it: {why}");
+                    return denied("robots_unknown", &why);
+                }
+            }
         }
-    };
-    let turn = turns.acquire().await.expect("the semaphore is never closed");
-    job.attempts += 1;
-    let began = Instant::now();
-    let elapsed = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let url = job.url.clone();
-    let load = async {
-        let details = page.load().await?;
-        let waited = options.timeout.saturating_sub(began.elapsed());
-        let come = timeout(waited, options.take.wait(&mut page)).await;
-        come.unwrap_or_else(|_| Err(options.take.missing(options.timeout)))?;
-        let ms = elapsed();
-        let taken = options.take.take(&mut page).await?;
-        let captured = capture(&mut page, &url, options).await?;
-        Ok((details, ms, taken, captured))
-    };
-    let loaded = timeout(options.patience(), load).await;
-    drop(turn);
-    match loaded.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
-        Ok((details, ms, taken, captured)) => {
-            if is_last() {
-                // Nobody needs it clean again.
+        self.load(job).await.map(|(record, held)| (record, Some(held)))
+    }
+
+    /// Asks what the host of a URL says of it, if that is to be asked.
+    async fn judge(&mut self, job: &Job) -> Result<Option<Verdict>, Attempt> {
+        let crew = &self.crew;
+        let Some(robots) = &crew.robots else { return Ok(None) };
+        let Some(address) = Robots::address(&job.url) else {
+            return Ok(Some(Verdict::Allowed(None)));
+        };
+        if !robots.knows(&address) {
+            // What asks may need its place.
+            self.held = None;
+        }
+        let verdict = robots.judge(&job.url, &address, crew.ask_for_robots(&address)).await;
+        let before = |trouble| Attempt { trouble, alone: false, begun: false, ms: 0 };
+        verdict.map(Some).map_err(before)
+    }
+
+    /// Makes a page ready, waits for its turn, loads it, and takes of it what is asked for.
+    async fn load(&mut self, job: &mut Job) -> Result<(Record, Held), Attempt> {
+        let crew = Arc::clone(&self.crew);
+        let options = &crew.options;
+        let alone = options.is_alone(job.suspect);
+        let before = |trouble| Attempt { trouble, alone, begun: false, ms: 0 };
+        let mut held = self.stage(job).await.map_err(before)?;
+        let turn = crew.turns.acquire().await.expect("the semaphore is never closed");
+        job.attempts += 1;
+        let began = Instant::now();
+        let elapsed = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let url = job.url.clone();
+        let page = &mut held.page;
+        let load = async {
+            let details = page.load().await?;
+            let waited = options.timeout.saturating_sub(began.elapsed());
+            let come = timeout(waited, options.take.wait(page)).await;
+            come.unwrap_or_else(|_| Err(options.take.missing(options.timeout)))?;
+            let ms = elapsed();
+            let taken = options.take.take(page).await?;
+            let captured = capture(page, &url, &details.title, options).await?;
+            Ok((details, ms, taken, captured))
+        };
+        let loaded = timeout(options.patience(), load).await;
+        drop(turn);
+        match loaded.unwrap_or(Err(Trouble::Timeout { waited: options.timeout })) {
+            Ok((details, ms, taken, captured)) => {
+                if held.uses > 0 && options.isolation == Isolation::Wiped {
+                    crew.wiped.fetch_add(1, Relaxed);
+                }
+                held.uses += 1;
+                let record = Record {
+                    url,
+                    final_url: Some(details.final_url),
+                    status: details.status,
+                    title: Some(details.title),
+                    ms,
+                    error: None,
+                    attempts: job.attempts,
+                    screenshot: captured.screenshot,
+                    pdf: captured.pdf,
+                    html: captured.html,
+                    har: captured.har,
+                    taken,
+                };
+                Ok((record, held))
+            }
+            Err(trouble) => {
+                // Whatever still runs in there, and whatever state it is in.
+                held.give_up().await;
+                Err(Attempt { trouble, alone, begun: true, ms: elapsed() })
+            }
+        }
+    }
+
+    /// Takes the page that is held, if it will do, or makes one.
+    async fn stage(&mut self, job: &Job) -> Result<Held, Trouble> {
+        if let Some(mut held) = self.held.take() {
+            let fits = match self.crew.options.isolation {
+                Isolation::Context => false,
+                Isolation::Wiped => is_of_one_origin(&held.job.url, &job.url),
+                Isolation::None => true,
+            };
+            if fits && !job.suspect && held.page.again(&job.url).await.is_ok() {
+                held.job = job.clone();
+                return Ok(held);
+            }
+            held.let_go().await;
+        }
+        let crew = &self.crew;
+        let waited = crew.options.timeout;
+        let shared = crew.options.isolation == Isolation::None && !job.suspect;
+        let browser =
+            if shared { crew.common().await? } else { Arc::new(crew.lease(job.suspect).await?) };
+        let furniture = &crew.options.furniture;
+        let stage = async {
+            let client = browser.connect().await?;
+            if shared {
+                return Page::open(&client, &job.url, furniture).await;
+            }
+            Page::stage(&client, browser.holds_pages(), &job.url, furniture).await
+        };
+        match timeout(waited, stage).await.unwrap_or(Err(Trouble::Timeout { waited })) {
+            Ok(page) => Ok(Held { page, browser, job: job.clone(), uses: 0 }),
+            Err(trouble) => {
+                discard(browser);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Keeps the page for the next URL, if it may have it.
+    async fn keep(&mut self, mut held: Held) {
+        let crew = &self.crew;
+        let is_last = crew.queue.waiting() == 0;
+        let is_shared = crew.options.isolation == Isolation::None && !held.job.suspect;
+        if held.uses >= USES || (is_last && is_shared) {
+            return held.let_go().await;
+        }
+        if is_shared {
+            self.held = Some(held);
+        } else if is_last {
+            // Nobody needs it clean again.
+            held.give_up().await;
+        } else if crew.options.isolation == Isolation::Wiped && !held.job.suspect {
+            match timeout(WIPING, held.page.wipe()).await {
+                Ok(Ok(Wiped::Clean)) => self.held = Some(held),
+                Ok(Ok(Wiped::Stained(by))) => {
+                    tracing::debug!(url = held.job.url, %by, "a context is not used again");
+                    held.let_go().await;
+                }
+                Ok(Err(_)) | Err(_) => held.give_up().await,
+            }
+        } else {
+            held.let_go().await;
+        }
+    }
+}
+
+impl Held {
+    /// Lets the page go with all that is in it; its browser is cleaned for the next one.
+    async fn let_go(self) {
+        let Self { page, browser, .. } = self;
+        match Arc::try_unwrap(browser) {
+            // It goes with its page.
+            Ok(browser) => drop((page, browser)),
+            Err(_shared) => page.close().await,
+        }
+    }
+
+    /// Gives the page up, whatever state it is in, and its browser, if it was its own.
+    async fn give_up(self) {
+        let Self { page, browser, .. } = self;
+        match Arc::try_unwrap(browser) {
+            Ok(browser) => {
+                drop(page);
                 browser.discard();
             }
-            Ok(Record {
-                url,
-                final_url: Some(details.final_url),
-                status: details.status,
-                title: Some(details.title),
-                ms,
-                error: None,
-                attempts: job.attempts,
-                screenshot: captured.screenshot,
-                pdf: captured.pdf,
-                html: captured.html,
-                taken,
-            })
+            Err(_shared) => page.close().await,
         }
-        Err(trouble) => {
-            // Whatever still runs in there, and whatever state it is in.
-            browser.discard();
-            Err(Attempt { trouble, alone, begun: true, ms: elapsed() })
+    }
+}
+
+/// Gives a browser up, if nobody shares it.
+fn discard(browser: Arc<Browser>) {
+    if let Ok(browser) = Arc::try_unwrap(browser) {
+        browser.discard();
+    }
+}
+
+fn is_of_one_origin(one: &str, other: &str) -> bool {
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.origin() == other.origin() && one.origin().is_tuple(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_for_one_origin() {
+        assert!(is_of_one_origin("http://a/1", "http://a:80/2"));
+        for other in ["https://a/1", "http://a:81/1", "http://b/1", "data:,a", "nonsense"] {
+            assert!(!is_of_one_origin("http://a/1", other), "{other}");
         }
+        assert!(!is_of_one_origin("data:,a", "data:,a"));
     }
 }

@@ -22,6 +22,8 @@ enum FileKind {
     Pdf,
     /// Its document as it was after loading.
     Html,
+    /// An archive of what it loaded.
+    Har,
 }
 
 /// The directories that files go to.
@@ -33,6 +35,8 @@ pub(crate) struct Files {
     pub(crate) pdf: Option<PathBuf>,
     /// Where HTML goes, if it is wanted.
     pub(crate) html: Option<PathBuf>,
+    /// Where archives of what pages load go, if they are wanted.
+    pub(crate) har: Option<PathBuf>,
 }
 
 impl FileKind {
@@ -41,6 +45,7 @@ impl FileKind {
             Self::Screenshot => "png",
             Self::Pdf => "pdf",
             Self::Html => "html",
+            Self::Har => "har",
         }
     }
 
@@ -50,6 +55,7 @@ impl FileKind {
             Self::Screenshot => "screenshot",
             Self::Pdf => "PDF",
             Self::Html => "HTML",
+            Self::Har => "HAR",
         }
     }
 }
@@ -61,7 +67,8 @@ impl Files {
     ///
     /// If one cannot be made.
     pub(crate) fn prepare(&self) -> Result<(), Failure> {
-        for directory in [&self.screenshots, &self.pdf, &self.html].into_iter().flatten() {
+        for directory in [&self.screenshots, &self.pdf, &self.html, &self.har].into_iter().flatten()
+        {
             fs::create_dir_all(directory).map_err(|error| {
                 Failure::new(format!("cannot create {}: {error}", directory.display()))
             })?;
@@ -75,6 +82,7 @@ impl Files {
             FileKind::Screenshot => self.screenshots.as_deref(),
             FileKind::Pdf => self.pdf.as_deref(),
             FileKind::Html => self.html.as_deref(),
+            FileKind::Har => self.har.as_deref(),
         }
     }
 
@@ -84,12 +92,7 @@ impl Files {
     /// # Errors
     ///
     /// Those of the operating system.
-    fn store(
-        directory: &Path,
-        kind: FileKind,
-        url: &str,
-        bytes: &[u8],
-    ) -> std::io::Result<String> {
+    fn store(directory: &Path, kind: FileKind, url: &str, bytes: &[u8]) -> std::io::Result<String> {
         let path = directory.join(file_name(url, kind.extension()));
         let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(bytes)?;
@@ -136,12 +139,14 @@ pub(crate) struct Captured {
     pub(crate) screenshot: Option<String>,
     pub(crate) pdf: Option<String>,
     pub(crate) html: Option<String>,
+    pub(crate) har: Option<String>,
 }
 
 /// Stores what is wanted of a page that is loaded.
 pub(crate) async fn capture(
     page: &mut Page,
     url: &str,
+    title: &str,
     options: &Options,
 ) -> Result<Captured, Trouble> {
     let mut captured = Captured::default();
@@ -149,10 +154,11 @@ pub(crate) async fn capture(
         (FileKind::Html, &mut captured.html),
         (FileKind::Screenshot, &mut captured.screenshot),
         (FileKind::Pdf, &mut captured.pdf),
+        (FileKind::Har, &mut captured.har),
     ] {
         let Some(directory) = options.files.directory(kind) else { continue };
         let failed = |why: String| Trouble::Capture { what: kind.name(), why };
-        let bytes = take(page, kind, options).await.map_err(|trouble| match trouble {
+        let bytes = take(page, kind, title, options).await.map_err(|trouble| match trouble {
             Trouble::Protocol(error) => failed(error.to_string()),
             trouble => trouble,
         })?;
@@ -166,11 +172,17 @@ pub(crate) async fn capture(
     Ok(captured)
 }
 
-async fn take(page: &mut Page, kind: FileKind, options: &Options) -> Result<Vec<u8>, Trouble> {
+async fn take(
+    page: &mut Page,
+    kind: FileKind,
+    title: &str,
+    options: &Options,
+) -> Result<Vec<u8>, Trouble> {
     match kind {
         FileKind::Html => Ok(page.html().await?.into_bytes()),
         FileKind::Screenshot => Ok(page.picture(&options.picture(), None).await?.bytes),
         FileKind::Pdf => page.whole_pdf(&PdfOptions::as_styled()).await,
+        FileKind::Har => Ok(page.har(title).unwrap_or_default().to_string().into_bytes()),
     }
 }
 

@@ -18,14 +18,15 @@ mod files;
 mod queue;
 mod record;
 mod results;
+mod robots;
 mod run;
 mod url_list;
 
-pub(crate) use browsers::Browsers;
-pub(crate) use crew::Crew;
+pub(crate) use browsers::{Browsers, size_of};
+pub(crate) use crew::{Crew, Isolation};
 pub(crate) use files::Files;
 pub(crate) use queue::{Job, Manners, Queue};
 pub(crate) use record::{Extract, Record, RecordError, Take};
 pub(crate) use results::{Journal, Output, Results, Table};
-pub(crate) use run::{Options, Run};
+pub(crate) use run::{Options, Place, Run};
 pub(crate) use url_list::{BadLine, UrlList};

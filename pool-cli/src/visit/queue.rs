@@ -51,6 +51,11 @@ pub(crate) struct Manners {
     pub(crate) per_host: Option<usize>,
     /// Time between two pages of one host.
     pub(crate) delay: Duration,
+    /// The first page of a host waits alone for what its `robots.txt` says: see
+    /// [`settle`](Queue::settle).
+    pub(crate) robots: bool,
+    /// Workers stay with a host, whose pages share something.
+    pub(crate) sites: bool,
 }
 
 /// The jobs that are still to be done. Workers take from it and say what became of what they took.
@@ -80,6 +85,12 @@ struct Host {
     in_hand: usize,
     /// When the next one may be taken.
     free_at: Option<Instant>,
+    /// Its own wish for the time between two of its pages.
+    delay: Option<Duration>,
+    /// It stands among the turns. One that a worker stays with may stand there without a job.
+    has_turn: bool,
+    /// What it says of visits is known.
+    settled: bool,
 }
 
 impl Manners {
@@ -90,6 +101,19 @@ impl Manners {
         }
         let url = Url::parse(&job.url).ok();
         url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Tells whether a job of this host may be taken now; `Err` with when it may, if time alone makes
+    /// it so.
+    fn allow(self, host: &Host, now: Instant) -> Result<(), Option<Instant>> {
+        let most = if self.robots && !host.settled { Some(1) } else { self.per_host };
+        if most.is_some_and(|most| host.in_hand >= most) {
+            return Err(None);
+        }
+        match host.free_at.filter(|at| *at > now) {
+            Some(later) => Err(Some(later)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -102,13 +126,14 @@ impl Queue {
         Self { manners, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Takes the next job; waits for one that is put back for later, or whose host has had enough
-    /// for now. `None` when all are done.
+    /// Takes the next job, of the host of `stay` if it has one; waits for one that is put back for
+    /// later, or whose host has had enough for now. `None` when all are done.
     ///
     /// # Cancel safety
     ///
     /// Safe.
-    pub(crate) async fn take(&self) -> Option<Job> {
+    pub(crate) async fn take(&self, stay: Option<&Job>) -> Option<Job> {
+        let stay = stay.map(|job| self.manners.host(job));
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -116,7 +141,7 @@ impl Queue {
             changed.as_mut().enable();
             let next_try = {
                 let mut state = self.lock();
-                match state.take(self.manners, Instant::now()) {
+                match state.take(self.manners, stay.as_deref(), Instant::now()) {
                     Ok(job) => return Some(job),
                     Err(_) if state.is_done() => return None,
                     Err(next_try) => next_try,
@@ -142,6 +167,19 @@ impl Queue {
         });
     }
 
+    /// Takes what the host of a job says of visits: from now on more than one of its pages may be
+    /// in work, and its own delay holds where it is longer.
+    pub(crate) fn settle(&self, job: &Job, delay: Option<Duration>) {
+        self.change(|state| {
+            let host = state.hosts.get_mut(&self.manners.host(job)).expect("a job of it was taken");
+            if !host.settled {
+                host.settled = true;
+                host.delay = delay;
+                host.free_at = host.free_at.max(delay.map(|delay| Instant::now() + delay));
+            }
+        });
+    }
+
     /// Returns the number of jobs that nobody has taken.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.lock();
@@ -161,7 +199,8 @@ impl Queue {
 impl State {
     fn add(&mut self, host: String, job: Job) {
         let jobs = self.hosts.entry(host.clone()).or_default();
-        if jobs.ready.is_empty() {
+        if !jobs.has_turn {
+            jobs.has_turn = true;
             self.turns.push_back(host);
         }
         jobs.ready.push_back(job);
@@ -170,7 +209,12 @@ impl State {
 
     /// Takes the job whose turn it is. `Err` with when it is worth another look, if time alone
     /// makes it so.
-    fn take(&mut self, manners: Manners, now: Instant) -> Result<Job, Option<Instant>> {
+    fn take(
+        &mut self,
+        manners: Manners,
+        stay: Option<&str>,
+        now: Instant,
+    ) -> Result<Job, Option<Instant>> {
         if let Some(due) = self.later.iter().position(|(at, _)| *at <= now) {
             let (_, job) = self.later.swap_remove(due);
             let host = manners.host(&job);
@@ -179,22 +223,31 @@ impl State {
             let jobs = self.hosts.get_mut(&host).expect("it was added to this moment");
             jobs.ready.rotate_right(1);
         }
+        if let Some(host) = stay.and_then(|host| self.hosts.get_mut(host))
+            && manners.allow(host, now).is_ok()
+            && let Some(job) = host.take(manners, now)
+        {
+            self.ready -= 1;
+            self.in_hand += 1;
+            return Ok(job);
+        }
         let mut next_try = self.later.iter().map(|(at, _)| *at).min();
         for _ in 0..self.turns.len() {
-            let host = self.turns.pop_front().expect("it was not looked at yet");
-            let jobs = self.hosts.get_mut(&host).expect("who has a turn has jobs");
-            let is_full = manners.per_host.is_some_and(|most| jobs.in_hand >= most);
-            let later = jobs.free_at.filter(|at| *at > now);
-            if is_full || later.is_some() {
-                next_try = next_try.into_iter().chain(later).min();
-                self.turns.push_back(host);
+            let name = self.turns.pop_front().expect("it was not looked at yet");
+            let host = self.hosts.get_mut(&name).expect("a host with a turn is known");
+            if host.ready.is_empty() {
+                host.has_turn = false;
                 continue;
             }
-            let job = jobs.ready.pop_front().expect("who has a turn has jobs");
-            jobs.in_hand += 1;
-            jobs.free_at = (!manners.delay.is_zero()).then(|| now + manners.delay);
-            if !jobs.ready.is_empty() {
-                self.turns.push_back(host);
+            if let Err(later) = manners.allow(host, now) {
+                next_try = next_try.into_iter().chain(later).min();
+                self.turns.push_back(name);
+                continue;
+            }
+            let job = host.take(manners, now).expect("it has one that is ready");
+            host.has_turn = !host.ready.is_empty();
+            if host.has_turn {
+                self.turns.push_back(name);
             }
             self.ready -= 1;
             self.in_hand += 1;
@@ -211,6 +264,16 @@ impl State {
 
     fn is_done(&self) -> bool {
         self.ready == 0 && self.later.is_empty() && self.in_hand == 0
+    }
+}
+
+impl Host {
+    fn take(&mut self, manners: Manners, now: Instant) -> Option<Job> {
+        let job = self.ready.pop_front()?;
+        self.in_hand += 1;
+        let delay = self.delay.unwrap_or_default().max(manners.delay);
+        self.free_at = (!delay.is_zero()).then(|| now + delay);
+        Some(job)
     }
 }
 
@@ -245,8 +308,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_queue_ends_when_the_last_job_in_hand_is_done() {
         let queue = queue(&["a"]);
-        let job = queue.take().await.unwrap();
-        let other = queue.take();
+        let job = queue.take(None).await.unwrap();
+        let other = queue.take(None);
         tokio::pin!(other);
         assert!(futures_util::poll!(&mut other).is_pending(), "the job may come back");
         queue.done(&job);
@@ -256,27 +319,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_job_that_was_put_back_comes_again_when_it_is_due_and_not_before() {
         let queue = queue(&["a", "b"]);
-        let first = queue.take().await.unwrap();
+        let first = queue.take(None).await.unwrap();
         queue.put_back(first, Duration::from_secs(3));
-        let second = queue.take().await.unwrap();
+        let second = queue.take(None).await.unwrap();
         assert_eq!(second.url, "b");
         queue.done(&second);
         let began = Instant::now();
-        let again = queue.take().await.unwrap();
+        let again = queue.take(None).await.unwrap();
         assert_eq!(again.url, "a");
         assert_eq!(began.elapsed(), Duration::from_secs(3));
         queue.done(&again);
-        assert_eq!(queue.take().await, None);
+        assert_eq!(queue.take(None).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_has_had_enough_lets_others_pass() {
         let urls = ["http://a/1", "http://a/2", "http://b/1"];
-        let manners = Manners { per_host: Some(1), delay: Duration::ZERO };
+        let manners = Manners { per_host: Some(1), ..Manners::default() };
         let queue = Queue::new(urls.into_iter().map(Job::new), manners);
-        let (first, second) = (queue.take().await.unwrap(), queue.take().await.unwrap());
+        let (first, second) = (queue.take(None).await.unwrap(), queue.take(None).await.unwrap());
         assert_eq!((&*first.url, &*second.url), ("http://a/1", "http://b/1"));
-        let third = queue.take();
+        let third = queue.take(None);
         tokio::pin!(third);
         assert!(futures_util::poll!(&mut third).is_pending(), "a has one in work");
         queue.done(&second);
@@ -288,15 +351,51 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pages_of_one_host_keep_their_distance() {
         let urls = ["http://a/1", "http://a/2", "http://a/3", "http://b/1"];
-        let manners = Manners { per_host: None, delay: Duration::from_secs(2) };
+        let manners = Manners { delay: Duration::from_secs(2), ..Manners::default() };
         let queue = Queue::new(urls.into_iter().map(Job::new), manners);
         let began = Instant::now();
         let mut taken = Vec::new();
         for _ in urls {
-            taken.push((queue.take().await.unwrap().url, began.elapsed().as_secs()));
+            taken.push((queue.take(None).await.unwrap().url, began.elapsed().as_secs()));
         }
         let taken: Vec<(&str, u64)> = taken.iter().map(|(url, at)| (&**url, *at)).collect();
         let wanted = [("http://a/1", 0), ("http://b/1", 0), ("http://a/2", 2), ("http://a/3", 4)];
         assert_eq!(taken, wanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_stays_with_a_host_as_long_as_that_has_jobs() {
+        let urls = ["http://a/1", "http://b/1", "http://a/2", "http://b/2", "http://c/1"];
+        let manners = Manners { sites: true, ..Manners::default() };
+        let queue = Queue::new(urls.into_iter().map(Job::new), manners);
+        let mut last: Option<Job> = None;
+        let mut taken = Vec::new();
+        for _ in urls {
+            let job = queue.take(last.as_ref()).await.unwrap();
+            queue.done(&job);
+            taken.push(job.url.clone());
+            last = Some(job);
+        }
+        assert_eq!(taken, ["http://a/1", "http://a/2", "http://b/1", "http://b/2", "http://c/1"]);
+        assert_eq!(queue.take(None).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_was_not_asked_yet_has_one_page_in_work_and_then_keeps_its_delay() {
+        let urls = ["http://a/1", "http://a/2", "http://a/3"];
+        let manners = Manners { robots: true, ..Manners::default() };
+        let queue = Queue::new(urls.into_iter().map(Job::new), manners);
+        let first = queue.take(None).await.unwrap();
+        let second = queue.take(None);
+        tokio::pin!(second);
+        assert!(futures_util::poll!(&mut second).is_pending(), "nobody knows what a says");
+        let began = Instant::now();
+        queue.settle(&first, Some(Duration::from_secs(5)));
+        let second = second.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        // It is asked once.
+        queue.settle(&second, None);
+        queue.take(None).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(10));
     }
 }

@@ -34,6 +34,9 @@ pub(crate) struct Record {
     /// The file with its HTML, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) html: Option<String>,
+    /// The file with the archive of what it loaded, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) har: Option<String>,
     /// What was taken of it, as far as it was asked for.
     #[serde(flatten)]
     pub(crate) taken: Taken,
@@ -61,6 +64,13 @@ impl Record {
         }
     }
 
+    /// The record of a URL that is not visited, for a reason of its host's.
+    pub(crate) fn refused(job: &Job, code: &str, why: &str) -> Self {
+        let error = RecordError { code: code.to_owned(), message: why.to_owned() };
+        let (url, attempts) = (job.url.clone(), job.attempts);
+        Self { url, error: Some(error), attempts, ..Self::default() }
+    }
+
     /// The line, with its end.
     pub(crate) fn line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("a record is made of texts and numbers");
@@ -71,6 +81,24 @@ impl Record {
 
 /// Links of a page that are taken.
 const LINKS: usize = 10_000;
+
+/// The document as HTML, in which links and images have whole addresses.
+const WITH_WHOLE_LINKS: &str = "(() => { \
+    const copy = document.documentElement.cloneNode(true); \
+    for (const [selector, name] of [['a[href], area[href]', 'href'], ['img[src]', 'src']]) { \
+        const whole = [...document.documentElement.querySelectorAll(selector)]; \
+        [...copy.querySelectorAll(selector)].forEach((element, i) => \
+            element.setAttribute(name, whole[i][name])); \
+    } \
+    return copy.outerHTML; })()";
+
+/// Elements that show nothing.
+const INVISIBLE: [&str; 6] = ["head", "script", "style", "noscript", "template", "svg"];
+
+fn markdown(html: &str) -> std::io::Result<String> {
+    let converter = htmd::HtmlToMarkdown::builder().skip_tags(INVISIBLE.to_vec()).build();
+    converter.convert(html)
+}
 
 /// Data to take of each page besides files.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +113,8 @@ pub(crate) struct Take {
     pub(crate) links: bool,
     /// The text that is shown.
     pub(crate) text: bool,
+    /// The page as Markdown.
+    pub(crate) markdown: bool,
 }
 
 /// One value that is taken of a page: `NAME=SELECTOR[@ATTR]`.
@@ -110,6 +140,8 @@ pub(crate) struct Taken {
     pub(crate) links: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) markdown: Option<String>,
 }
 
 impl FromStr for Extract {
@@ -205,6 +237,15 @@ impl Take {
         if self.text {
             let text = page.evaluate("document.body ? document.body.innerText : ''").await?;
             taken.text = Some(text.as_str().unwrap_or_default().to_owned());
+        }
+        if self.markdown {
+            let html = page.evaluate(WITH_WHOLE_LINKS).await?;
+            let html = html.as_str().unwrap_or_default().to_owned();
+            // A long page takes its time, and other pages load meanwhile.
+            let text = tokio::task::spawn_blocking(move || markdown(&html)).await;
+            let failed = |why: String| Trouble::Capture { what: "Markdown", why };
+            let text = text.map_err(|error| failed(error.to_string()))?;
+            taken.markdown = Some(text.map_err(|error| failed(error.to_string()))?);
         }
         Ok(taken)
     }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -31,7 +31,7 @@ impl Journal {
         let cannot = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(format!("cannot {what} {name}: {error}"))
         };
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
@@ -41,16 +41,15 @@ impl Journal {
             Failure::new(format!("another visit writes its results to {name}"))
                 .hint("wait for it, or take another file: --out FILE")
         })?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|error| cannot("read", &error))?;
-        let (done, whole) = read(&text).map_err(|line| {
-            Failure::new(format!("{name}:{line} is not a result of a visit"))
-                .hint("take another file: --out FILE")
+        let (done, whole) = read(BufReader::new(&file)).map_err(|error| match error {
+            ReadError::File(error) => cannot("read", &error),
+            ReadError::Line(line) => {
+                Failure::new(format!("{name}:{line} is not a result of a visit"))
+                    .hint("take another file: --out FILE")
+            }
         })?;
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(|error| cannot("write", &error))?;
-            file.seek(SeekFrom::End(0)).map_err(|error| cannot("write", &error))?;
-        }
+        // What is written goes to the end, wherever that is.
+        file.set_len(whole).map_err(|error| cannot("write", &error))?;
         Ok(Self { path: path.to_owned(), file, done })
     }
 
@@ -60,8 +59,13 @@ impl Journal {
     }
 
     /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Forgets what the file held when it was opened, once nobody asks for it any more.
+    fn forget(&mut self) {
+        self.done = HashMap::new();
     }
 
     /// Adds a record.
@@ -75,25 +79,35 @@ impl Journal {
     }
 }
 
-/// Reads the records, and how many bytes of whole ones there are. `Err` with the number of the line
-/// that is none.
-fn read(text: &[u8]) -> Result<(HashMap<String, bool>, usize), usize> {
+/// Reason why a file of results cannot be read.
+enum ReadError {
+    File(std::io::Error),
+    /// The number of a line that is no record.
+    Line(usize),
+}
+
+/// Reads the records, and how many bytes of whole ones there are: line by line, since a file may
+/// hold the texts of very many pages.
+fn read(mut file: impl BufRead) -> Result<(HashMap<String, bool>, u64), ReadError> {
     let mut done = HashMap::new();
     let mut whole = 0;
-    for (i, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let read = file.read_until(b'\n', &mut line).map_err(ReadError::File)?;
         if !line.ends_with(b"\n") {
             // Cut off while it was written. What is no record at all is somebody else's.
-            return if line.starts_with(b"{\"url\":") || line.len() < 7 {
-                Ok((done, whole))
-            } else {
-                Err(i + 1)
-            };
+            if line.starts_with(b"{\"url\":") || line.len() < 7 {
+                break;
+            }
+            return Err(ReadError::Line(number));
         }
-        whole += line.len();
+        whole += read as u64;
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let record: Record = serde_json::from_slice(line).map_err(|_| i + 1)?;
+        let record = serde_json::from_slice::<Record>(&line);
+        let record = record.map_err(|_| ReadError::Line(number))?;
         done.insert(record.url, record.error.is_none());
     }
     Ok((done, whole))
@@ -117,27 +131,32 @@ impl Table {
     /// # Errors
     ///
     /// If it cannot be used, or is another table.
-    pub(crate) fn open(path: &Path, extracts: Vec<String>) -> Result<Self, Failure> {
+    ///
+    /// A run that was killed may have begun a line, or ended one of a URL that the file of results
+    /// does not have: that one is visited again, and the line goes. `is_done` knows the URLs.
+    pub(crate) fn open(
+        path: &Path,
+        extracts: Vec<String>,
+        is_done: impl Fn(&str) -> bool,
+    ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::new(format!("cannot write {}: {error}", path.display()))
         };
         let names = COLUMNS.into_iter().chain(extracts.iter().map(String::as_str));
         let head = line(names);
-        let held = match std::fs::read_to_string(path) {
-            Ok(held) => held,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(failed(error)),
-        };
-        if !held.is_empty() && !held.starts_with(&head) {
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let rows = Rows::read(BufReader::new(&file)).map_err(failed)?;
+        if rows.count == 0 && head.as_bytes().starts_with(&rows.rest) {
+            // Nothing, or a head that was cut off.
+            file.set_len(0).map_err(failed)?;
+            file.write_all(head.as_bytes()).map_err(failed)?;
+        } else if rows.first != head.as_bytes() {
             return Err(Failure::new(format!("{} is another table", path.display()))
                 .hint("take another file: --csv FILE"));
-        }
-        let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
-        if held.is_empty() {
-            file.write_all(head.as_bytes()).map_err(failed)?;
-        } else if !held.ends_with('\n') {
-            // A run that was killed had begun a line.
-            file.write_all(b"\n").map_err(failed)?;
+        } else {
+            let keeps = rows.count == 1 || rows.last_url().is_none_or(|url| is_done(&url));
+            file.set_len(if keeps { rows.whole } else { rows.before_last }).map_err(failed)?;
         }
         Ok(Self { path: path.to_owned(), file, extracts })
     }
@@ -177,6 +196,53 @@ impl Table {
     }
 }
 
+/// The rows that a file of a table holds, as far as it matters for going on.
+#[derive(Debug, Default)]
+struct Rows {
+    count: usize,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    /// Bytes of all whole rows, and of those without the last.
+    whole: u64,
+    before_last: u64,
+    /// What stands after them, cut off.
+    rest: Vec<u8>,
+}
+
+impl Rows {
+    fn read(mut file: impl BufRead) -> std::io::Result<Self> {
+        let mut rows = Self::default();
+        let mut row = Vec::new();
+        // A field in quotes may have lines.
+        while file.read_until(b'\n', &mut row)? > 0 {
+            let quotes = row.iter().filter(|byte| **byte == b'"').count();
+            if !row.ends_with(b"\n") || quotes % 2 == 1 {
+                continue;
+            }
+            rows.before_last = rows.whole;
+            rows.whole += row.len() as u64;
+            if rows.count == 0 {
+                rows.first = row.clone();
+            }
+            rows.count += 1;
+            rows.last = std::mem::take(&mut row);
+        }
+        rows.rest = row;
+        Ok(rows)
+    }
+
+    /// The first field of the last row.
+    fn last_url(&self) -> Option<String> {
+        let row = String::from_utf8_lossy(&self.last);
+        let Some(quoted) = row.strip_prefix('"') else {
+            return row.split(',').next().map(str::to_owned);
+        };
+        // Quotes within it are doubled.
+        let field = quoted.replace("\"\"", "\0");
+        field.split('"').next().map(|field| field.replace('\0', "\""))
+    }
+}
+
 /// A line of a table, with its end.
 fn line<'a>(fields: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = fields.map(quoted).collect();
@@ -209,6 +275,14 @@ impl Results {
     /// The first of the two.
     pub(crate) fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Forgets what an earlier run has done, once nobody asks for it any more.
+    pub(crate) fn forget(&mut self) {
+        match &mut self.output {
+            Output::File(journal) => journal.forget(),
+            Output::Stdout => {}
+        }
     }
 
     /// Writes a record.
@@ -331,11 +405,41 @@ mod tests {
         let path = folder.path().join("a.csv");
         let record = Record { url: "http://a/".into(), attempts: 1, ..Record::default() };
         for _ in 0..2 {
-            Table::open(&path, vec!["price".into()]).unwrap().write(&record).unwrap();
+            let mut table = Table::open(&path, vec!["price".into()], |_| true).unwrap();
+            table.write(&record).unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let head = "url,final_url,status,title,ms,error,attempts,price\r\n";
         assert_eq!(text, format!("{head}{}", "http://a/,,,,0,,1,\r\n".repeat(2)));
-        assert!(Table::open(&path, Vec::new()).is_err());
+        assert!(Table::open(&path, Vec::new(), |_| true).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_row_that_was_cut_off_or_is_not_in_the_results_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let record = |url: &str| Record { url: url.into(), attempts: 1, ..Record::default() };
+        let open = |done: &[&str]| Table::open(&path, Vec::new(), |url| done.contains(&url));
+        let odd = "http://b/?\"x\",\ny";
+        let mut table = open(&[]).unwrap();
+        for url in ["http://a/", odd] {
+            table.write(&record(url)).unwrap();
+        }
+        let whole = std::fs::read_to_string(&path).unwrap();
+        drop(open(&["http://a/", odd]).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        std::fs::write(&path, format!("{whole}\"http://c/?\ncut")).unwrap();
+        drop(open(&["http://a/", odd]).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole, "the rest was cut off");
+        drop(open(&["http://a/"]).unwrap());
+        let first = std::fs::read_to_string(&path).unwrap();
+        assert!(whole.starts_with(&first) && first.ends_with("http://a/,,,,0,,1\r\n"), "{first}");
+        std::fs::write(&path, &whole[..9]).unwrap();
+        drop(open(&[]).unwrap());
+        assert!(first.starts_with(&std::fs::read_to_string(&path).unwrap()));
+        std::fs::write(&path, "precious").unwrap();
+        assert!(open(&[]).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::crew::NoBrowsers;
 use super::{
-    BadLine, Browsers, Crew, Files, Job, Manners, Output, Queue, Record, RecordError, Results,
-    Take, UrlList,
+    BadLine, Browsers, Crew, Files, Isolation, Job, Manners, Output, Queue, Record, RecordError,
+    Results, Take, UrlList,
 };
+use crate::client::Client;
 use crate::config::{Config, LeaseKind};
 use crate::exit::{FAILURE, Failure};
 use crate::loader::{Furniture, PictureOptions};
@@ -28,8 +29,12 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// Number of retries of a URL.
     pub(crate) retries: u32,
+    /// How far pages are kept apart.
+    pub(crate) isolation: Isolation,
     /// Limits for the sake of the hosts that are visited.
     pub(crate) manners: Manners,
+    /// The name under which the `robots.txt` of hosts is read, if it is to be.
+    pub(crate) robots: Option<String>,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
     /// What holds in each page before its first request.
@@ -48,6 +53,17 @@ pub(crate) struct Options {
     pub(crate) region: Option<String>,
     /// Domains that pages may reach, if not all that the configuration allows.
     pub(crate) allow_domains: Option<Vec<Pattern>>,
+    /// Browsers are those of a pool that runs, where others wait for them as well.
+    pub(crate) far: bool,
+}
+
+/// Source of the browsers of a run.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A pool of its own, by this configuration.
+    Own(Box<Config>),
+    /// A pool that runs.
+    Far(Client),
 }
 
 impl Options {
@@ -73,9 +89,16 @@ impl Options {
     /// Number of pages made ready while others load.
     ///
     /// Half as many as load: making one takes about half of what loading a plain page does. With
-    /// whole browsers one must do, each of them costs more than it saves.
+    /// whole browsers one must do, each of them costs more than it saves. Pages that share a context
+    /// are there already, and of a pool that others use no more is taken than is asked for.
     pub(crate) fn ahead(&self) -> usize {
-        if self.has_browsers_of_its_own() { 1 } else { self.concurrency.div_ceil(2) }
+        if self.far || self.isolation == Isolation::None {
+            0
+        } else if self.has_browsers_of_its_own() {
+            1
+        } else {
+            self.concurrency.div_ceil(2)
+        }
     }
 
     /// Number of URLs in work: those that load, and those that are made ready.
@@ -86,6 +109,12 @@ impl Options {
     /// Each page has a Chromium to itself anyway.
     pub(crate) fn has_browsers_of_its_own(&self) -> bool {
         self.lease == LeaseKind::Exclusive || self.profile.is_some()
+    }
+
+    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must have.
+    pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
+        let shares = self.isolation == Isolation::None;
+        asked_alone || (self.has_browsers_of_its_own() && !shares)
     }
 }
 
@@ -101,6 +130,8 @@ pub(crate) struct Run {
     results: Results,
     progress: Progress,
     summary: Summary,
+    /// Its browsers are of a pool that runs.
+    is_far: bool,
     began: Instant,
 }
 
@@ -116,20 +147,22 @@ enum End {
 
 impl Run {
     /// Leaves out what the output has already; what has failed only if it is not to be tried again.
-    pub(crate) fn new(list: &UrlList, results: Results, retry_failed: bool) -> Self {
+    pub(crate) fn new(list: UrlList, mut results: Results, retry_failed: bool) -> Self {
         let is_done = |url: &str| match results.output() {
             Output::File(journal) => journal.done(url).is_some_and(|good| good || !retry_failed),
             Output::Stdout => false,
         };
-        let urls = list.urls().iter().filter(|url| !is_done(url));
-        let jobs: Vec<Job> = urls.map(|url| Job::new(url.as_str())).collect();
-        let bad: Vec<BadLine> =
-            list.bad().iter().filter(|bad| !is_done(&bad.text)).cloned().collect();
-        let total = list.urls().len() + list.bad().len();
+        let repeated = list.repeated();
+        let (urls, mut bad) = list.into_parts();
+        let total = urls.len() + bad.len();
+        let urls = urls.into_iter().filter(|url| !is_done(url));
+        let jobs: Vec<Job> = urls.map(Job::new).collect();
+        bad.retain(|bad| !is_done(&bad.text));
         let before = total - jobs.len() - bad.len();
-        let summary = Summary::new(before, list.repeated());
+        results.forget();
+        let summary = Summary::new(before, repeated);
         let progress = Progress::new(total, before);
-        Self { jobs, bad, results, progress, summary, began: Instant::now() }
+        Self { jobs, bad, results, progress, summary, is_far: false, began: Instant::now() }
     }
 
     /// Visits all there is to visit.
@@ -137,24 +170,31 @@ impl Run {
     /// # Errors
     ///
     /// The message to print, and the exit code: 1 if a URL failed, 128 and the number of a signal.
-    pub(crate) async fn go(mut self, config: Config, options: Options) -> Result<(), Failure> {
+    pub(crate) async fn go(mut self, place: Place, options: Options) -> Result<(), Failure> {
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;
+        self.is_far = options.far;
         let refused = self.refuse_bad_lines();
         refused.map_err(|error| Failure::new(self.results.broken(&error)))?;
         let jobs = std::mem::take(&mut self.jobs);
         let mut end = End::Done;
         if !jobs.is_empty() {
-            let browsers = Arc::new(Browsers::open(config, &options).await?);
+            let browsers = Arc::new(match place {
+                Place::Own(config) => Browsers::open(*config, &options).await?,
+                Place::Far(client) => Browsers::of(client, &options),
+            });
             // Room for a few, so that no page waits for a disk.
             let (records, mut taken) = mpsc::channel(64);
             let crew = Crew::new(Queue::new(jobs, options.manners), Arc::clone(&browsers), options);
-            let work = tokio::spawn(crew.work(records));
+            let work = tokio::spawn(Arc::clone(&crew).work(records));
             end = self.take(&mut taken, &mut signals).await;
             if !matches!(end, End::Done) {
                 work.abort();
             }
             let worked = work.await;
+            self.summary.wiped(crew.wiped());
+            // What it holds goes back now.
+            drop(crew);
             self.progress.finish();
             // A second signal, or a browser that does not end, must not keep anybody waiting.
             tokio::select! {
@@ -241,6 +281,7 @@ impl Run {
                 anstream::eprintln!("stopped after {}", self.summary);
                 failure.hint("what was visited is kept; run the same command again to go on")
             }
+            _ if self.is_far => failure.hint("look at that pool: pool-cli status --url URL"),
             _ => failure.hint("look at all it needs: pool-cli doctor"),
         }
     }
@@ -315,6 +356,8 @@ struct Summary {
     before: usize,
     /// Lines that name a URL for the second time.
     repeated: usize,
+    /// Pages that found a context wiped for them.
+    wiped: usize,
     took: Duration,
 }
 
@@ -322,6 +365,11 @@ impl Summary {
     /// Of a run that leaves out what was done before, and what was given for the second time.
     fn new(before: usize, repeated: usize) -> Self {
         Self { before, repeated, ..Self::default() }
+    }
+
+    /// So many pages found a context wiped for them.
+    fn wiped(&mut self, wiped: usize) {
+        self.wiped = wiped;
     }
 
     /// The run took this long.
@@ -363,6 +411,7 @@ impl fmt::Display for Summary {
             write!(f, ", {} failed ({})", self.failed(), kinds.collect::<Vec<_>>().join(", "))?;
         }
         for (count, what) in [
+            (self.wiped, "in a wiped context"),
             (self.retried, "tried again"),
             (self.before, "done before"),
             (self.repeated, "given twice"),

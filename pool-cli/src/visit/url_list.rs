@@ -36,7 +36,7 @@ impl UrlList {
     /// # Errors
     ///
     /// If a file cannot be read. Lines that are no URLs are no error here: see
-    /// [`bad`](Self::bad).
+    /// [`into_parts`](Self::into_parts).
     pub(crate) fn read(given: &[String]) -> Result<Self, Failure> {
         let mut list = Self::default();
         for (i, text) in given.iter().enumerate() {
@@ -70,14 +70,9 @@ impl UrlList {
         }
     }
 
-    /// The URLs, as they were written.
-    pub(crate) fn urls(&self) -> &[String] {
-        &self.urls
-    }
-
-    /// The lines that are no URLs, in order.
-    pub(crate) fn bad(&self) -> &[BadLine] {
-        &self.bad
+    /// Returns the URLs, as they were written, and the lines that are none, in order.
+    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<BadLine>) {
+        (self.urls, self.bad)
     }
 
     /// Number of lines with a URL that an earlier line has.
@@ -149,16 +144,18 @@ mod tests {
     #[test]
     fn comments_blank_lines_and_repeated_urls_are_left_out() {
         let list = list("\u{feff}# pages\n\n http://a/ \r\nhttp://b/\nhttp://a/\n");
-        assert_eq!(list.urls(), ["http://a/", "http://b/"]);
         assert_eq!(list.repeated(), 1);
-        assert!(list.bad().is_empty());
+        let (urls, bad) = list.into_parts();
+        assert_eq!(urls, ["http://a/", "http://b/"]);
+        assert!(bad.is_empty());
     }
 
     #[test]
     fn lines_that_are_no_urls_are_named_with_their_number() {
         let list = list("http://a/\nexample.org\n\nfile:///etc/passwd\nlocalhost:80/x\nhttp://\n");
-        assert_eq!(list.urls(), ["http://a/"]);
-        let lines: Vec<String> = list.bad().iter().map(ToString::to_string).collect();
+        let (urls, bad) = list.into_parts();
+        assert_eq!(urls, ["http://a/"]);
+        let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[0].starts_with("urls.txt:2: ") && lines[0].contains("https://example.org"));
         assert!(lines[1].starts_with("urls.txt:4: file: cannot be visited"), "{lines:?}");

@@ -365,6 +365,8 @@ fn furniture(
         without_javascript: members.javascript == Some(false),
         filter,
         console,
+        har: false,
+        blank: None,
     })
 }
 

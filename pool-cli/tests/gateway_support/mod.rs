@@ -7,6 +7,7 @@ mod hooks;
 mod http;
 mod service;
 mod site;
+mod visit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use hooks::{Call, Hooks};
 pub(crate) use http::{Answer, request};
 pub(crate) use service::{Cdp, Service, command, processes_below};
 pub(crate) use site::Site;
+pub(crate) use visit::{Visit, end};
 
 /// Longer than anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,390 @@
+//! `pool-cli visit --isolation`: what one page leaves for the next, store by store, on both engines.
+
+mod gateway_support;
+
+use std::path::Path;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, Request};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use gateway_support::{Service, Visit};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+const ENGINES: [&str; 2] = ["shell", "chromium"];
+
+/// The stores of fault test F27 that a page can write and that are cleared between two pages.
+const CLEARED: [&str; 9] = [
+    "cookie",
+    "httpOnlyCookie",
+    "localStorage",
+    "sessionStorage",
+    "indexedDB",
+    "cacheStorage",
+    "opfs",
+    "httpCache",
+    "windowName",
+];
+
+/// Those whose writing costs the context.
+const COSTLY: [&str; 3] = ["serviceWorker", "sharedWorker", "authCache"];
+
+/// Serves the pages of the suites' site, and what their stores need of a server. `/with/NAME` is a
+/// page whose answer has the header of that name.
+async fn site() -> String {
+    let router = Router::new()
+        .route("/cookie", get(cookie))
+        .route("/auth", get(auth))
+        .route("/auth/seen", get(auth_seen))
+        .route("/cached", get(cached))
+        .route("/echo", get(|| async { axum::Json(json!({ "path": "/echo" })) }))
+        .route("/with/{name}", get(with_header))
+        .route("/frame", get(frame))
+        .route(
+            "/popup",
+            get(|| async { Html("<title>page</title><script>open('/page')</script>") }),
+        )
+        .route("/keepalive", get(|| async { Html(KEEPALIVE) }))
+        .route("/late", get(late))
+        .route("/page", get(|| async { Html("<title>page</title>") }))
+        .fallback(page);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+/// Leaves a request behind whose answer sets a cookie, some time after the page has gone.
+const KEEPALIVE: &str = "<title>page</title><script>addEventListener('pagehide', () => \
+    fetch('/late', { keepalive: true })); fetch('/late', { keepalive: true })</script>";
+
+async fn late() -> Response {
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    ([(header::SET_COOKIE, "late=left; Path=/")], "late").into_response()
+}
+
+async fn cookie(uri: Uri, headers: HeaderMap) -> Response {
+    let came = headers.get(header::COOKIE).map(|came| came.to_str().expect("text").to_owned());
+    let answer = axum::Json(json!({ "cookie": came.unwrap_or_default() }));
+    // `?name=httpOnly&value=…`
+    let value = uri.query().and_then(|query| query.split("value=").nth(1)?.split('&').next());
+    match value {
+        Some(value) => {
+            let cookie = format!("httpOnly={value}; Path=/; HttpOnly; Max-Age=86400");
+            ([(header::SET_COOKIE, cookie)], answer).into_response()
+        }
+        None => answer.into_response(),
+    }
+}
+
+/// `user` and `secret` in base64.
+const CREDENTIALS: &str = "Basic dXNlcjpzZWNyZXQ=";
+
+fn is_known(headers: &HeaderMap) -> bool {
+    headers.get(header::AUTHORIZATION).is_some_and(|value| value == CREDENTIALS)
+}
+
+async fn auth(headers: HeaderMap) -> Response {
+    if is_known(&headers) {
+        return Html("<title>Welcome</title>").into_response();
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"browser-pool\"")];
+    (StatusCode::UNAUTHORIZED, challenge, "credentials needed").into_response()
+}
+
+async fn auth_seen(headers: HeaderMap) -> Response {
+    axum::Json(json!({ "authorized": is_known(&headers) })).into_response()
+}
+
+async fn cached() -> Response {
+    ([(header::CACHE_CONTROL, "max-age=3600")], fastrand::u64(..).to_string()).into_response()
+}
+
+async fn with_header(UrlPath(name): UrlPath<String>) -> Response {
+    let name: HeaderName = name.parse().expect("a test names a header");
+    ([(name, "max-age=31536000")], Html("<title>page</title>")).into_response()
+}
+
+/// A page with a page of another origin in a frame.
+async fn frame(request: Request) -> Html<String> {
+    let host = request.headers()["host"].to_str().expect("it is text").to_owned();
+    let other = host.replace("127.0.0.1", "localhost");
+    Html(format!("<title>page</title><iframe src=http://{other}/page></iframe>"))
+}
+
+async fn page(request: Request) -> Response {
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/site/pages");
+    let kind = match name.rsplit('.').next() {
+        Some("html") => "text/html",
+        Some("js") => "text/javascript",
+        _ => return (StatusCode::NOT_FOUND, Html("<title>none</title>")).into_response(),
+    };
+    match tokio::fs::read(Path::new(folder).join(name)).await {
+        Ok(bytes) => {
+            let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
+            (headers, bytes).into_response()
+        }
+        Err(_) => (StatusCode::NOT_FOUND, Html("<title>none</title>")).into_response(),
+    }
+}
+
+/// Visits a page so many times, one at a time, and runs a script in it each time: what the script
+/// found, in the order of the visits, and how many visits found a wiped context.
+async fn run(visit: &Visit, urls: &[String], how: &str, script: &str) -> (Vec<Value>, usize) {
+    let path = visit.path("script.js");
+    std::fs::write(&path, script).expect("it can be written");
+    let path = path.to_str().expect("it is text");
+    let _ = std::fs::remove_file(visit.path("out.jsonl"));
+    let arguments =
+        ["--isolation", how, "-n", "1", "--per-host", "1", "--retries", "0", "--script", path];
+    let (code, told) = visit.run(urls, &arguments).await;
+    let records = visit.records();
+    assert_eq!(code, Some(0), "{} {how}: {told}\n{records:?}", visit.engine);
+    assert_eq!(records.len(), urls.len());
+    let wiped = told.trim().split(", ").find_map(|part| part.strip_suffix(" in a wiped context"));
+    let wiped = wiped.map_or(0, |count| count.parse().expect("a number"));
+    (records.into_iter().map(|mut record| record["script"].take()).collect(), wiped)
+}
+
+fn visits(site: &str, page: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{site}/{page}?{n}")).collect()
+}
+
+/// Says what the page finds in every store, and writes some of them.
+fn read_and_write(stores: &[&str]) -> String {
+    // To look for a shared worker is to start one.
+    let looks = [&CLEARED[..], &COSTLY[..]].concat().into_iter();
+    let looks: Vec<&str> =
+        looks.filter(|store| *store != "sharedWorker" || stores.contains(store)).collect();
+    format!(
+        "(async () => {{ \
+         const look = async () => {{ const found = {{}}; \
+           for (const name of {}) found[name] = (await stores[name].read()) || null; \
+           return found; }}; \
+         const found = await look(); \
+         for (const [name, look] of Object.entries(readOnly)) found[name] = (await look()) || null; \
+         for (const name of {}) await stores[name].write('left-behind'); \
+         found.written = await look(); \
+         found.states = []; \
+         for (const name of ['geolocation', 'notifications', 'camera', 'clipboard-read', 'midi']) \
+           found.states.push((await navigator.permissions.query({{ name }})).state); \
+         found.entries = globalThis.navigation?.entries().length > 2; \
+         return found; }})()",
+        json!(looks),
+        json!(stores)
+    )
+}
+
+/// Splits what was found from what was written then.
+fn found(script: &Value) -> (Value, Value) {
+    let mut found = script.clone();
+    let written = found["written"].take();
+    (found, written)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_store_is_empty_for_the_page_after_a_wipe() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let urls = visits(&site, "storage.html", 6);
+        let (scripts, wiped) = run(&visit, &urls, "wiped", &read_and_write(&CLEARED)).await;
+        let (first, _) = found(&scripts[0]);
+        for script in &scripts {
+            let (now, written) = found(script);
+            assert_eq!(now, first, "{engine}");
+            for store in CLEARED {
+                assert!(now[store].is_null(), "{engine}: {store} is there: {now}");
+                assert!(!written[store].is_null(), "{engine}: {store} was not written: {written}");
+            }
+        }
+        // Two workers, and each one's first page has a new context.
+        assert!(wiped >= 4, "{engine}: only {wiped} pages used a wiped context");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_cleared_costs_its_context() {
+    for engine in ENGINES {
+        let site = site().await;
+        for store in COSTLY {
+            let visit = Visit::new(engine);
+            let urls = visits(&site, "storage.html", 3);
+            let script = read_and_write(&[store]);
+            let (scripts, wiped) = run(&visit, &urls, "wiped", &script).await;
+            for script in &scripts {
+                let (now, written) = found(script);
+                assert!(now[store].is_null(), "{engine}: {store} is there: {now}");
+                assert!(!written[store].is_null(), "{engine}: {store} was not written: {written}");
+            }
+            assert_eq!(wiped, 0, "{engine}: {store}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_leaves_more_than_storage_costs_its_context() {
+    for engine in ENGINES {
+        let site = site().await;
+        let visit = Visit::new(engine);
+        let (_, wiped) = run(&visit, &visits(&site, "page", 4), "wiped", "document.cookie").await;
+        assert!(
+            wiped >= 2,
+            "{engine}: a plain page costs nothing, and {wiped} used a wiped context"
+        );
+        for page in [
+            "with/strict-transport-security",
+            "with/alt-svc",
+            "with/accept-ch",
+            "frame",
+            "popup",
+            "keepalive",
+        ] {
+            let urls = visits(&site, page, 3);
+            let (scripts, wiped) = run(&visit, &urls, "wiped", "document.cookie").await;
+            assert_eq!(wiped, 0, "{engine}: {page}");
+            assert!(scripts.iter().all(|cookie| cookie == ""), "{engine}: {page}: {scripts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_page_of_an_earlier_visit_is_drawn_as_a_new_one() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let shots = visit.path("shots");
+        let mut urls = Vec::new();
+        for n in 0..3 {
+            urls.push(format!("{site}/visited.html?{n}"));
+            urls.push(format!("{site}/title.html{}", ["", "?1", "?2"][n]));
+        }
+        let shots = shots.to_str().expect("it is text");
+        let arguments =
+            ["--isolation", "wiped", "-n", "1", "--per-host", "1", "--screenshots", shots];
+        let (code, told) = visit.run(&urls, &arguments).await;
+        assert_eq!(code, Some(0), "{engine}: {told}");
+        assert!(told.contains("in a wiped context"), "{engine}: {told}");
+        let drawn = |n: usize| {
+            let record = visit.record(&urls[n]);
+            std::fs::read(record["screenshot"].as_str().expect("a path")).expect("it is there")
+        };
+        let first = drawn(0);
+        for n in [2, 4] {
+            assert!(drawn(n) == first, "{engine}: the link is drawn as one that was visited");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permissions_that_pages_ask_for_are_as_new_after_a_wipe() {
+    const ASK: &str = "(async () => { \
+        const before = []; \
+        for (const name of ['geolocation', 'notifications', 'camera', 'clipboard-read', 'midi']) \
+            before.push((await navigator.permissions.query({ name })).state); \
+        navigator.geolocation.getCurrentPosition(() => 0, () => 0); \
+        Notification.requestPermission(); navigator.requestMIDIAccess().catch(() => 0); \
+        navigator.clipboard.writeText('left').catch(() => 0); \
+        await new Promise(resolve => setTimeout(resolve, 100)); \
+        return before; })()";
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let urls = visits(&site, "page", 12);
+        let (states, wiped) = run(&visit, &urls, "wiped", ASK).await;
+        assert!(wiped >= 8, "{engine}: only {wiped} pages used a wiped context");
+        assert!(states.iter().all(|state| *state == states[0]), "{engine}: {states:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_share_a_context_find_what_others_left() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let urls = visits(&site, "storage.html", 3);
+        let stores = [&CLEARED[..], &COSTLY[..]].concat();
+        let (scripts, _) = run(&visit, &urls, "none", &read_and_write(&stores)).await;
+        let (nothing, _) = found(&scripts[0]);
+        for store in &stores {
+            assert!(nothing[store].is_null(), "{engine}: {store} is there at first: {nothing}");
+        }
+        let (last, _) = found(&scripts[2]);
+        for store in stores {
+            // It lives as long as a page that uses it.
+            let kept = store != "sharedWorker";
+            assert_eq!(!last[store].is_null(), kept, "{engine}: {store} {last}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_share_a_context_are_several_at_a_time_and_a_bad_one_costs_itself() {
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        let mut urls = visits(&site, "popup", 6);
+        urls.extend(visits(&site, "loop.html", 1));
+        urls.extend(visits(&site, "page", 6));
+        let arguments = ["--isolation", "none", "-n", "3", "--timeout", "5s", "--retries", "0"];
+        let (code, told) = visit.run(&urls, &arguments).await;
+        assert_eq!(code, Some(1), "{engine}: {told}");
+        for url in urls.iter().filter(|url| !url.contains("loop")) {
+            assert_eq!(visit.record(url)["title"], "page", "{engine}: {told}");
+        }
+        assert_eq!(visit.record(&urls[6])["error"]["code"], "timeout", "{engine}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_through_a_pool_that_runs_is_as_far_apart_as_one_of_its_own() {
+    let config = "[pool]\nmin_size = 0\nmax_size = 3\nlease = \"shared\"\n";
+    for engine in ENGINES {
+        let site = site().await;
+        let token = "s3cret-of-this-test";
+        let config =
+            format!("[gateway]\ntoken = \"{token}\"\n{config}[chrome]\nengine = \"{engine}\"\n");
+        let service = Service::start(&config);
+        let url = format!("http://{}", service.address);
+        for (how, kept) in [("context", false), ("wiped", false), ("none", true)] {
+            let visit = Visit::new(engine);
+            let urls = visits(&site, "storage.html", 4);
+            let path = visit.path("script.js");
+            let script = read_and_write(&["cookie", "localStorage"]);
+            std::fs::write(&path, script).expect("it can be written");
+            let path = path.to_str().expect("it is text");
+            let through = ["--url", &url, "--token", token, "--isolation", how, "--script", path];
+            let one = ["-n", "1", "--retries", "0"];
+            let (code, told) = visit.run(&urls, &[&through[..], &one[..]].concat()).await;
+            assert_eq!(code, Some(0), "{engine} {how}: {told}");
+            let last = visit.record(&urls[3]);
+            for store in ["cookie", "localStorage"] {
+                let is_there = !last["script"][store].is_null();
+                assert_eq!(is_there, kept, "{engine} {how}: {store} {last}");
+            }
+            assert_eq!(told.contains("in a wiped context"), how == "wiped", "{engine}: {told}");
+            assert_eq!(visit.processes(), [] as [u32; 0], "no browser of its own");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_is_not_there_or_says_no_is_told_in_a_sentence() {
+    let site = site().await;
+    let urls = visits(&site, "page", 1);
+    let visit = Visit::new("auto");
+    let away = ["--url", "http://127.0.0.1:9", "-n", "1", "--retries", "0"];
+    let (code, told) = visit.run(&urls, &away).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("no pool answers at http://127.0.0.1:9"), "{told}");
+    let service = Service::start("[gateway]\ntoken = \"s3cret\"\n[pool]\nmin_size = 0\n");
+    let visit = Visit::new("auto");
+    let url = format!("http://{}", service.address);
+    let wrong = ["--url", &url, "--token", "wrong", "-n", "1"];
+    let (code, told) = visit.run(&urls, &wrong).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("token"), "{told}");
+    assert_eq!(visit.records(), [] as [Value; 0]);
+    let mixed = ["--isolation", "wiped", "--profile", "work"];
+    let (code, told) = visit.run(&urls, &mixed).await;
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("--isolation wiped"), "{told}");
+}
