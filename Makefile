@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
+.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,10 +48,14 @@ bench: chromium ## pool-core beside its peers, and leases beside launching a Chr
 	  target/release/pool-cli bench --engine $$engine --lease $$lease || exit; \
 	done; done
 
-bench-visit: chromium ## Many URLs: pool-cli visit beside puppeteer-cluster and Crawlee's browser-pool
+bench-visit: chromium ## Many URLs: each --isolation of pool-cli visit beside puppeteer-cluster and Crawlee's browser-pool
 	scripts/install-clients bench-visit
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-visit/run.mjs --pool-cli target/release/pool-cli
+
+long-visit: chromium ## A visit of thousands of pages that is killed again and again: memory, and nothing lost or twice
+	$(CARGO) build --locked --release -p pool-cli
+	node tests/bench-visit/long.mjs --pool-cli target/release/pool-cli
 
 bench-work: chromium clients ## PDFs by request, beside launching a Chromium for each with Puppeteer, and under load
 	$(CARGO) build --locked --release -p pool-cli

@@ -1,12 +1,16 @@
 // `pool-cli visit` beside puppeteer-cluster and Crawlee's browser-pool: the same 200 local pages, the same
-// Chromium, the same condition, each page isolated from the others, one after the other in one run.
+// Chromium, the same condition, one after the other in one run.
 //
 //   node tests/bench-visit/run.mjs [--pool-cli target/release/pool-cli] [--urls 200] [--concurrency 4]
-//        [--rounds 3] [--engines shell,chromium] [--only pool-cli,puppeteer-cluster,...]
+//        [--rounds 3] [--engines shell,chromium] [--only pool-cli,puppeteer-cluster,...] [--check]
+//
+// Each `--isolation` of ours stands beside what it replaces: `context`, the default, and `wiped` beside a context for
+// every page, `none` beside puppeteer-cluster's CONCURRENCY_PAGE, where all pages share one. Pages are isolated from each other
+// but in those two, and say so in their titles.
 //
 // A time is that of the whole command, from its start to its exit, with what it launches. For the peers
 // `work` leaves out the start of Node and its imports. Prints a table for each engine, and at the end one
-// JSON line for each figure.
+// JSON line for each figure. With `--check` a ratio above its bound ends it with 1.
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -24,6 +28,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     engines: { type: 'string', default: 'shell,chromium' },
     only: { type: 'string' },
+    check: { type: 'boolean', default: false },
   },
 });
 const count = Number(values.urls);
@@ -35,17 +40,33 @@ const out = join(folder, 'results.jsonl');
 const peer = (script, ...more) => (engine) => [
   process.execPath, [`${here}${script}`, list, '--out', out, '--engine', engine, '--concurrency', values.concurrency, ...more],
 ];
-const visit = (more = '') => (engine) => {
+const own = (isolation, more = '') => (engine) => {
   const config = join(folder, `${engine}.toml`);
   writeFileSync(config, `[chrome]\nengine = "${engine}"\n${more}`);
-  return [values['pool-cli'], ['visit', '--config', config, list, '--out', out, '--concurrency', values.concurrency]];
+  return [values['pool-cli'], [
+    'visit', '--config', config, list, '--out', out, '--concurrency', values.concurrency, '--isolation', isolation,
+  ]];
 };
 const CONTENDERS = {
-  'pool-cli': visit(),
-  'pool-cli guarded': visit('[egress]\nprivate = "deny"\nallow = ["127.0.0.1"]\n'),
+  'pool-cli': own('context'),
+  'pool-cli guarded': own('context', '[egress]\nprivate = "deny"\nallow = ["127.0.0.1"]\n'),
+  'pool-cli wiped': own('wiped'),
+  'pool-cli none': own('none'),
   'puppeteer-cluster': peer('puppeteer-cluster.mjs'),
+  'cluster, pages': peer('puppeteer-cluster.mjs', '--model', 'page'),
   'crawlee (puppeteer)': peer('crawlee.mjs'),
   'crawlee (playwright)': peer('crawlee.mjs', '--library', 'playwright'),
+};
+
+/** Those whose pages share a context, so that they find what others left. */
+const SHARING = ['pool-cli none', 'cluster, pages'];
+
+/** What each of ours is measured against, and the part of its time that it may take, where there is a bound. */
+const BOUNDS = {
+  'pool-cli': ['puppeteer-cluster', 0.72],
+  'pool-cli guarded': ['pool-cli'],
+  'pool-cli wiped': ['puppeteer-cluster', 0.55],
+  'pool-cli none': ['cluster, pages', 0.45],
 };
 
 /** Runs one contender once: `{ ms, work }`, after its results have been checked. */
@@ -66,7 +87,7 @@ async function measure(name, engine) {
   return { ms, work: work ? Number(work[1]) : ms };
 }
 
-/** Every page was visited once, was found, and saw nothing of another visit (it would say so in its title). */
+/** Every page was visited once, was found, and saw nothing of another visit, where it may not (its title tells). */
 function check(name, text) {
   const titles = new Map();
   for (const line of text.split('\n').filter(Boolean)) {
@@ -75,7 +96,9 @@ function check(name, text) {
     titles.set(url.split('/').pop(), title);
   }
   for (let n = 1; n <= count; n += 1) {
-    if (titles.get(String(n)) !== `Visit ${n}`) throw new Error(`${name}: visit ${n} has the title ${titles.get(String(n))}`);
+    const title = titles.get(String(n));
+    if (title?.startsWith('LEAK') && SHARING.includes(name)) continue;
+    if (title !== `Visit ${n}`) throw new Error(`${name}: visit ${n} has the title ${title}`);
   }
 }
 
@@ -85,6 +108,7 @@ const site = await serve();
 writeFileSync(list, Array.from({ length: count }, (_, i) => `${site.url}/visit/${i + 1}\n`).join(''));
 const names = Object.keys(CONTENDERS).filter((name) => !values.only || values.only.split(',').includes(name));
 const figures = [];
+let failed = false;
 try {
   for (const engine of values.engines.split(',').filter(executable)) {
     const runs = new Map(names.map((name) => [name, []]));
@@ -96,19 +120,20 @@ try {
       }
     }
     console.log(`\n${engine}: ${count} pages, ${values.concurrency} at a time, median of ${values.rounds}`);
-    console.log(`${''.padEnd(22)}${'s'.padStart(8)}${'work s'.padStart(8)}${'pages/s'.padStart(9)}${'pool-cli is'.padStart(13)}${'of its work'.padStart(13)}`);
-    const own = runs.has('pool-cli') ? median(runs.get('pool-cli').map(({ ms }) => ms)) : undefined;
-    for (const [name, times] of runs) {
-      const ms = median(times.map((time) => time.ms));
-      const work = median(times.map((time) => time.work));
-      const ratio = own && own / ms;
-      const ofWork = own && own / work;
-      const shown = (value) => (value === undefined ? '' : `${value.toFixed(2)} x`);
+    console.log(`${''.padEnd(22)}${'s'.padStart(8)}${'work s'.padStart(8)}${'pages/s'.padStart(9)}   beside`);
+    const middle = (name, of) => median(runs.get(name).map((time) => time[of]));
+    for (const name of runs.keys()) {
+      const [ms, work] = [middle(name, 'ms'), middle(name, 'work')];
+      const [against, bound] = BOUNDS[name] ?? [];
+      const measured = against !== undefined && runs.has(against);
+      const [ratio, ofWork] = measured ? [ms / middle(against, 'ms'), ms / middle(against, 'work')] : [];
+      const beside = measured ? `   ${ratio.toFixed(2)} x ${against}${bound ? ` (bound ${bound})` : ''}, ${ofWork.toFixed(2)} x its work` : '';
       console.log(
         name.padEnd(22) + (ms / 1000).toFixed(2).padStart(8) + (work / 1000).toFixed(2).padStart(8) +
-        ((count / ms) * 1000).toFixed(1).padStart(9) + shown(ratio).padStart(13) + shown(ofWork).padStart(13),
+        ((count / ms) * 1000).toFixed(1).padStart(9) + beside,
       );
-      figures.push({ bench: 'visit', engine, contender: name, ms: Math.round(ms), work_ms: Math.round(work), pool_cli_ratio: ratio, pool_cli_ratio_of_work: ofWork });
+      failed ||= measured && ratio > (bound ?? Infinity);
+      figures.push({ bench: 'visit', engine, contender: name, ms: Math.round(ms), work_ms: Math.round(work), against, bound, ratio, ratio_of_work: ofWork });
     }
   }
 } finally {
@@ -117,3 +142,4 @@ try {
 }
 console.log('');
 for (const figure of figures) console.log(JSON.stringify(figure));
+if (failed && values.check) process.exitCode = 1;
