@@ -1,4 +1,4 @@
-//! A pool with its gateway, from a configuration: what `run` and `exec` start.
+//! A pool with its gateway, made from a configuration, as `run` and `exec` start it.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -114,7 +114,7 @@ impl Service {
     }
 }
 
-/// Keeps what tenants use, where there are any.
+/// Records the usage of tenants, where there are any.
 pub(crate) fn keep_usage(gateway: &Gateway, config: &Config) -> std::io::Result<()> {
     if config.tenants.is_empty() {
         return Ok(());

@@ -101,8 +101,8 @@ impl Run {
         })
     }
 
-    /// A session of each that is not counted: the first of anything takes longer. Says which kind
-    /// of lease the pool gives.
+    /// Runs a session of each that is not counted: the first of anything takes longer. Returns the
+    /// kind of lease that the pool gives.
     async fn warm_up(&self, url: &str) -> Result<String, Failure> {
         let (mut leased, _) = self.pool.session(url).await?;
         let (mut launched, _) = self.launcher.session(url).await?;

@@ -208,3 +208,19 @@ impl Default for LogConfig {
         Self { format: LogFormat::Auto, filter: "info".to_owned() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_webhook_has_its_subject() {
+        let config = serde_json::to_value(AlertsConfig::default()).expect("it is plain data");
+        let keys = config.as_object().expect("a section is an object").keys();
+        let urls: BTreeSet<_> = keys.filter(|key| key.ends_with("_url")).cloned().collect();
+        let known = AlertKind::ALL.map(|kind| format!("{}_url", kind.code()));
+        assert_eq!(urls, BTreeSet::from(known));
+    }
+}

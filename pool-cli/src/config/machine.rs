@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Resource, getrlimit};
 use schemars::Schema;
 
-/// Returns what the schema, which is the same everywhere, says instead of a default.
+/// Removes the default from the schema, which is the same on every machine.
 pub(super) fn computed(schema: &mut Schema) {
     schema.remove("default");
 }
@@ -53,7 +53,7 @@ pub(super) fn state_dir() -> PathBuf {
         .join("browser-pool")
 }
 
-/// Says why a directory and its contents cannot be made at a path. Nothing is made or locked: a
+/// Returns the obstacle to making a directory and its contents at a path, if there is one. Nothing is made or locked: a
 /// pool may be running on it.
 pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
     // The last ancestor of a relative path is empty, and stands for the current directory.
@@ -73,7 +73,7 @@ pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
     }
 }
 
-/// Says why nothing can ever listen on an address here. One that somebody else has at the moment
+/// Returns the error that keeps anything from ever listening on an address here. One that somebody else has at the moment
 /// is free some day.
 pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

@@ -152,7 +152,7 @@ impl Drop for Unmet<'_> {
     }
 }
 
-/// Answers 101, which says how to find the lease again, and serves the connection from then on.
+/// Answers 101, with headers by which the lease is found again, and serves the connection.
 fn welcome(
     gateway: &Arc<Gateway>,
     handshake: Handshake,

@@ -73,8 +73,8 @@ impl Settings {
         Err(if shown().next().is_some() { NoToken::Wrong } else { NoToken::Missing })
     }
 
-    /// Refuses a request that changes something, or spends a lease, and that any web page could
-    /// have made.
+    /// Refuses a request that changes state, or spends a lease, and that any web page could have
+    /// sent.
     ///
     /// With a token this cannot be: a page does not know it. Without one, a page can send GET, HEAD
     /// and the POST of a form to every address, by images, frames, popups and redirects, and

@@ -38,7 +38,7 @@ impl History {
         inner.points.iter().skip(skip).copied().collect()
     }
 
-    /// Returns how busy the machine was in the last second.
+    /// Returns the load of the machine in the last second.
     #[must_use]
     pub(super) fn machine(&self) -> Machine {
         self.lock().machine
@@ -57,7 +57,7 @@ impl History {
         if seconds == 0 { 0.0 } else { released as f64 / seconds as f64 }
     }
 
-    /// By how much a count has grown in the last minute, and how many seconds of it there are.
+    /// Returns the growth of a count in the last minute, and the number of seconds that it covers.
     fn growth(&self, of: impl Fn(&Point) -> u64) -> (u64, usize) {
         let inner = self.lock();
         let Some(last) = inner.points.back() else { return (0, 0) };

@@ -203,7 +203,7 @@ impl ClientLease {
         self.leased.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lets go of the browser.
+    /// Gives the browser back.
     pub(super) fn give_back(&self) {
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Outside of the lock: the drop of a lease does the pool's work.
@@ -418,7 +418,7 @@ impl Traffic {
         self.heard_at(session.began.elapsed());
     }
 
-    /// Counts messages to a client.
+    /// Counts messages sent to a client.
     pub(super) fn told(&self, messages: u64, bytes: u64) {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);
         self.bytes_out.fetch_add(bytes, Ordering::Relaxed);

@@ -162,7 +162,7 @@ impl Gateway {
         Ok(session)
     }
 
-    /// Writes down that a client which may expect its browser gets another one.
+    /// Records that a client which may expect its old browser gets another one.
     fn note_renewed(&self, span: &Span, name: &str, last: LeaseEnd) {
         let last = last.code();
         info!(parent: span, session = name, last, "the session begins anew");
@@ -354,7 +354,7 @@ async fn watch(session: &ClientLease) -> LeaseEnd {
     }
 }
 
-/// One line for each lease: who, what, how long, and how it ended.
+/// Logs one line for each lease: its client, its kind, its duration and its end.
 fn audit(session: &ClientLease, end: LeaseEnd, held: Duration) {
     let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
     info!(

@@ -214,35 +214,35 @@ impl Problem {
         }
     }
 
-    /// Says that the body is too long, rather than wrong.
+    /// Changes the status to 413: the body is too long, rather than wrong.
     pub(super) fn too_long(mut self) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         (self.title, self.status) = (title(status), status.as_u16());
         self
     }
 
-    /// Says when it is worth asking again; rounded up to whole seconds.
+    /// Adds the time after which it is worth asking again, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some((after.as_millis().div_ceil(1000) as u64).max(1));
         self
     }
 
-    /// Says which place in the queue the request had, or would have had.
+    /// Adds the place in the queue that the request had, or would have had.
     #[must_use]
     pub fn queue_position(mut self, position: usize) -> Self {
         self.queue_position = Some(position);
         self
     }
 
-    /// Says how long the request has waited.
+    /// Adds the time that the request has waited.
     #[must_use]
     pub fn waited(mut self, waited: Duration) -> Self {
         self.waited_ms = Some(waited.as_millis() as u64);
         self
     }
 
-    /// Says what the tenant has and may have, and which place in its queue the request had.
+    /// Adds the leases and limits of the tenant, and the place in its queue that the request had.
     pub(super) fn of_group(mut self, group: &GroupStats) -> Self {
         let (held, limit, queue_limit) = (group.leased, group.max_leases, group.max_waiting);
         self.tenant = Some(Box::new(Limited { held, limit, queue_limit }));

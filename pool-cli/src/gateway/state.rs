@@ -82,7 +82,7 @@ impl Gateway {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Swaps the settings: requests from now on go by the new ones.
+    /// Replaces the settings: requests from now on use the new ones.
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }

@@ -134,7 +134,7 @@ impl Usage {
         self.lock().totals.get(tenant.unwrap_or_default()).copied().unwrap_or_default()
     }
 
-    /// Writes down what is new, and lets go of days that are over. Blocks.
+    /// Writes new records to disk, and drops days that are over. Blocks.
     pub(super) fn write(&self) -> io::Result<()> {
         let today = hour_now() / HOURS;
         let (directory, hours) = {

@@ -227,7 +227,7 @@ impl Metrics {
         }
     }
 
-    /// Takes in what the pool tells; the counters that [`Stats`] has are set from there.
+    /// Counts an event; the counters that [`Stats`] has are set from there.
     pub fn observe(&self, event: &Event) {
         match event {
             Event::Created { took, .. } | Event::CreateFailed { took, .. } => {

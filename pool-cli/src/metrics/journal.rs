@@ -13,7 +13,7 @@ use crate::exit::chain;
 const KEPT: usize = 256;
 const ERRORS_KEPT: usize = 64;
 
-/// The latest that happened in a pool, for people to read: dashboard, `status`, `top`.
+/// The latest events of a pool, for people to read: dashboard, `status`, `top`.
 ///
 /// It is a memory of the last few hundred events, not a log; the log has them all.
 #[derive(Debug, Default)]
@@ -27,14 +27,14 @@ struct Kept {
 }
 
 impl Journal {
-    /// Writes down an event.
+    /// Records an event.
     pub fn record(&self, event: &Event) {
         let entry = Entry::of(event);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(entry);
     }
 
-    /// Writes down something that is no event of the pool.
+    /// Records something that is not an event of the pool.
     pub fn note(&self, event: &'static str, severity: Severity, reason: impl Into<String>) {
         let entry = Entry { reason: Some(reason.into()), severity, ..Entry::new(event) };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use super::journal::{is_failure, most, why};
 use super::{Journal, Metrics, Waits};
 use crate::alerts::Alerts;
 
-/// A policy that decides nothing: it counts, remembers, logs and passes on what the pool tells.
+/// A policy that decides nothing: it counts, remembers, logs and passes on the events of the pool.
 ///
 /// It is a policy rather than a reader of [`Pool::events`](pool_core::Pool::events), because a
 /// reader that is too slow misses events and the counts would be wrong.

@@ -108,7 +108,7 @@ pub trait Commands: Send {
     /// The end of the connection.
     async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd>;
 
-    /// Says how much has come in of a large message that the client is sending, so that it counts
+    /// Reports the bytes received of a large message that the client is sending, so that they count
     /// as waiting; 0 when it is whole and about to be sent.
     fn receiving(&mut self, bytes: usize) {
         let _ = bytes;

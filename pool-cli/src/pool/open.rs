@@ -165,8 +165,8 @@ impl Opened {
         Ok(())
     }
 
-    /// Tells the pool the limits of the classes that it knows, and closes the browsers that are
-    /// not any more what their name stands for.
+    /// Updates the limits of the classes that the pool knows, and closes the browsers whose profile or
+    /// region has changed or gone.
     fn limit_anew(&self, old: &Config, new: &Config) {
         let gone = |class: &Class| {
             let profile =

@@ -275,7 +275,7 @@ fn warming(config: &WarmingConfig) -> Warming {
     Warming::new(warm_up).keep(config.min_idle)
 }
 
-/// A policy whose place another one can take while the pool runs.
+/// A policy that can be replaced while the pool runs.
 ///
 /// A pool keeps the policies that it was built with; this one passes every question on to the one
 /// that is in it now. Clones are handles to the same place.
