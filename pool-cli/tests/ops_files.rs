@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use gateway_support::start;
+use pool_cli::config::{Secret, TenantConfig};
 use serde_json::Value;
 
 const PREFIX: &str = "browserpool_";
@@ -81,8 +82,16 @@ fn asked_by_dashboard() -> Vec<Series> {
 
 #[tokio::test]
 async fn alerts_and_dashboard_ask_only_for_what_is_exposed() {
-    let pool = start(|_| ()).await;
-    let exposed = series(&pool.get("/metrics").await.body);
+    // The series of tenants are there where tenants are.
+    let pool = start(|config| {
+        config.gateway.token = Some(Secret::new("operator"));
+        for name in ["ada", "ben"] {
+            let tenant = TenantConfig { token: Some(Secret::new(name)), ..TenantConfig::default() };
+            config.tenants.insert(name.to_owned(), tenant);
+        }
+    })
+    .await;
+    let exposed = series(&pool.get("/metrics?token=operator").await.body);
     let alerts = series(&read("ops/prometheus/alerts.yml"));
     let alert_tests = series(&read("ops/prometheus/alerts.test.yml"));
     for (file, asked) in

@@ -206,7 +206,7 @@ async fn top_goes_on_when_the_pool_hangs_or_is_restarted_and_restores_the_termin
     terminal.until(&["Browsers 1", "idle"]);
     let here = |screen: &str| !screen.contains("trying again") && screen.contains("idle");
     service.signal(rustix::process::Signal::STOP);
-    terminal.until(&["trying again: the pool says nothing"]);
+    terminal.until(&["trying again: no message from the pool"]);
     service.signal(rustix::process::Signal::CONT);
     terminal.until_screen("the pool awake", here);
     service.signal(rustix::process::Signal::TERM);
