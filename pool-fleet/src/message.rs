@@ -442,3 +442,106 @@ impl Message {
         Ok(serde_json::from_slice(bytes)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Ask {
+        Ask {
+            gateway: Arc::from("worker-1.example"),
+            incarnation: Incarnation::new(Duration::from_secs(1_800_000_000), 7),
+            id: 12,
+            revision: 1,
+            request: Arc::new(Wanted { class: Arc::from("profile=work"), ..Wanted::default() }),
+            waited_ms: 1500,
+            left_ms: 20_000,
+            creates: true,
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_json_object_with_its_version_and_type() {
+        let text = String::from_utf8(Message::Ask(ask()).encode()).expect("JSON is UTF-8");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!((&value["v"], &value["type"]), (&1.into(), &"ask".into()));
+        assert_eq!(value["gateway"], "worker-1.example");
+        assert_eq!(value["request"]["class"], "profile=work");
+        assert_eq!(value["incarnation"].as_str().map(str::len), Some(16));
+    }
+
+    #[test]
+    fn every_message_reads_back_as_it_was_written() {
+        let incarnation = Incarnation::new(Duration::from_secs(1), 1);
+        let node: NodeName = Arc::from("n");
+        let beat = Arc::new(Beat::new(Arc::clone(&node), incarnation, "ws://n"));
+        let cannot = Cannot::new(Reason::Full, "queue_full", "the queue is full");
+        let answer = |outcome| Answer {
+            node: Arc::clone(&node),
+            incarnation,
+            asked_by: incarnation,
+            id: 1,
+            outcome,
+        };
+        let gateway = || Arc::clone(&node);
+        for message in [
+            Message::Beat(Arc::clone(&beat)),
+            Message::Ask(ask()),
+            Message::Asks(Asks {
+                gateway: gateway(),
+                incarnation,
+                sequence: 1,
+                up_to: 9,
+                ids: vec![1, 9],
+            }),
+            Message::Cancel(Cancel { gateway: gateway(), incarnation, ids: vec![1] }),
+            Message::Answer(answer(Outcome::Queued)),
+            Message::Answer(answer(Outcome::Launching)),
+            Message::Answer(answer(Outcome::Unknown)),
+            Message::Answer(answer(Outcome::Cannot(cannot))),
+            Message::Offer(Offer {
+                offer: 1,
+                ask: 2,
+                asked_by: incarnation,
+                node: Arc::clone(&node),
+                incarnation,
+                lease: Arc::from("n.76a6"),
+                address: Arc::from("ws://n"),
+            }),
+            Message::OfferReply(OfferReply::Accept),
+            Message::OfferReply(OfferReply::Decline),
+            Message::Who(Who { node: Arc::clone(&node), starting: Some(incarnation) }),
+            Message::WhoReply(WhoReply { beat }),
+        ] {
+            assert_eq!(Message::decode(&message.encode()).expect("it is ours"), message);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_missing_optional_ones_have_defaults() {
+        let text = r#"{"v":1,"type":"cancel","gateway":"n","incarnation":"0000000000000001",
+                       "ids":[3],"because":"of a later version"}"#;
+        let Ok(Message::Cancel(cancel)) = Message::decode(text.as_bytes()) else {
+            panic!("it is a cancel");
+        };
+        assert_eq!(cancel.ids, [3]);
+    }
+
+    #[test]
+    fn a_version_that_is_too_new_is_refused_by_itself() {
+        let error = Message::decode(br#"{"v":2,"type":"a later kind"}"#).expect_err("too new");
+        assert!(matches!(error, DecodeError::TooNew { found: 2 }), "{error}");
+        for text in ["", "{}", "[]", r#"{"v":1}"#, r#"{"v":1,"type":"ask"}"#] {
+            let error = Message::decode(text.as_bytes()).expect_err("malformed");
+            assert!(matches!(error, DecodeError::Malformed(_)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_later_start_is_a_greater_incarnation() {
+        let at = |seconds, random| Incarnation::new(Duration::from_secs(seconds), random);
+        assert!(at(2, 0) > at(1, u32::MAX));
+        assert_ne!(at(1, 1), at(1, 2));
+        assert_eq!(at(5, 9).to_string().parse(), Ok(at(5, 9)));
+    }
+}

@@ -448,3 +448,180 @@ impl Scope {
         listen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ClassLoad, Incarnation};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn run(of: u32) -> Incarnation {
+        Incarnation::new(SECOND, of)
+    }
+
+    fn running(name: &str, of: u32, sequence: u64) -> Beat {
+        let mut beat = Beat::new(name, run(of), "ws://there");
+        (beat.phase, beat.sequence) = (Phase::Running, sequence);
+        beat.load.places = 2;
+        beat
+    }
+
+    fn members(zone: Option<&str>) -> Membership {
+        let mut own = Beat::new("own", run(5), "ws://own");
+        if let Some(zone) = zone {
+            own.labels.insert(Arc::from("zone"), Arc::from(zone));
+        }
+        Membership::new(own, Settings::default(), fastrand::Rng::with_seed(1))
+    }
+
+    fn joined(now: Instant) -> Membership {
+        let (mut members, mut fx) = (members(None), Effects::new());
+        members.start(&mut fx);
+        members.who_answered(None, now, &mut fx);
+        members.who_answered(None, now, &mut fx);
+        assert!(fx.drain().any(|effect| effect == Effect::Joined));
+        members
+    }
+
+    fn free(idle: u32) -> Load {
+        let class = ClassLoad { idle, ..ClassLoad::default() };
+        Load { places: 2, room: 0, classes: [(Arc::from("default"), class)].into() }
+    }
+
+    fn beats(fx: &mut Effects) -> usize {
+        fx.drain().filter(|effect| matches!(effect, Effect::Publish(Topic::Beat { .. }, _))).count()
+    }
+
+    #[test]
+    fn a_name_that_is_answered_for_is_taken() {
+        let (mut members, mut fx) = (members(None), Effects::new());
+        members.start(&mut fx);
+        let beat = Arc::new(running("own", 1, 9));
+        members.who_answered(Some(&WhoReply { beat: Arc::clone(&beat) }), Instant::now(), &mut fx);
+        assert_eq!(fx.drain().last(), Some(Effect::NameTaken(beat)));
+        assert_eq!(members.own().phase, Phase::Starting);
+    }
+
+    #[test]
+    fn of_two_that_start_together_the_older_one_answers() {
+        let members = members(None);
+        let who = |of| Who { node: Arc::from("own"), starting: Some(run(of)) };
+        assert!(members.who(&who(6)).is_some(), "the other one is younger");
+        assert!(members.who(&who(4)).is_none(), "the other one is older");
+        assert!(members.who(&who(5)).is_none(), "it is its own question");
+    }
+
+    #[test]
+    fn changes_are_told_at_once_but_four_times_a_second_at_most() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (joined(now), Effects::new());
+        let mut told = 0;
+        for step in 1..100 {
+            let now = now + Duration::from_millis(10 * step);
+            members.load(free(u32::from(step % 2 == 0)), now);
+            members.tick(now, &mut fx);
+            told += beats(&mut fx);
+        }
+        assert_eq!(told, 3, "and the first one, in this second");
+        members.load(free(2), now + SECOND * 5);
+        members.load(free(3), now + SECOND * 5);
+        members.tick(now + SECOND * 5, &mut fx);
+        assert_eq!(beats(&mut fx), 1, "one more of what is free anyway is no news");
+    }
+
+    #[test]
+    fn a_node_is_gone_after_three_missed_beats() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (joined(now), Effects::new());
+        members.beat(&Arc::new(running("there", 1, 1)), now, &mut fx);
+        assert!(members.tick(now + SECOND * 3, &mut fx).is_empty());
+        assert_eq!(members.tick(now + SECOND * 5, &mut fx), [Arc::from("there")]);
+    }
+
+    #[test]
+    fn a_late_beat_of_one_that_has_left_does_not_bring_it_back() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (joined(now), Effects::new());
+        let mut bye = running("there", 1, 3);
+        bye.phase = Phase::Gone;
+        members.beat(&Arc::new(running("there", 1, 1)), now, &mut fx);
+        assert_eq!(members.beat(&Arc::new(bye), now, &mut fx), Heard::Gone);
+        let late = Arc::new(running("there", 1, 2));
+        assert_eq!(members.beat(&late, now, &mut fx), Heard::Nothing);
+        assert!(members.get("there").is_none());
+        let again = Arc::new(running("there", 2, 1));
+        assert_eq!(members.beat(&again, now, &mut fx), Heard::Gone, "another run");
+        assert!(members.get("there").is_some());
+    }
+
+    #[test]
+    fn the_younger_of_two_with_one_name_is_told() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (joined(now), Effects::new());
+        fx.drain().count();
+        let older = Arc::new(running("own", 1, 1));
+        assert_eq!(members.beat(&older, now, &mut fx), Heard::Namesake);
+        assert_eq!(fx.drain().next(), Some(Effect::NameTaken(older)));
+        assert_eq!(members.beat(&Arc::new(running("own", 9, 1)), now, &mut fx), Heard::Nothing);
+        assert_eq!(members.beat(&Arc::new(running("own", 5, 1)), now, &mut fx), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_node_serves_the_profiles_and_regions_that_it_has() {
+        let mut beat = running("there", 1, 1);
+        let mut wanted = Wanted::default();
+        assert!(can_serve(&beat, &wanted));
+        wanted.labels.insert(Arc::from("profile"), Arc::from("work"));
+        assert!(!can_serve(&beat, &wanted));
+        beat.any_profile = true;
+        assert!(can_serve(&beat, &wanted));
+        wanted.labels.insert(Arc::from("region"), Arc::from("eu"));
+        assert!(!can_serve(&beat, &wanted));
+        beat.regions.insert(Arc::from("eu"));
+        assert!(can_serve(&beat, &wanted));
+        beat.phase = Phase::Draining;
+        assert!(!can_serve(&beat, &wanted));
+    }
+
+    #[test]
+    fn asks_since_a_beat_count_against_what_it_says_is_free() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (joined(now), Effects::new());
+        let mut beat = running("there", 1, 1);
+        beat.load = free(2);
+        members.beat(&Arc::new(beat.clone()), now, &mut fx);
+        let wanted = Wanted { class: Arc::from("default"), ..Wanted::default() };
+        let free = |members: &Membership| members.candidate("there", &wanted).map(|it| it.free);
+        members.claim("there");
+        assert_eq!(free(&members), Some(1));
+        beat.sequence = 2;
+        members.beat(&Arc::new(beat), now, &mut fx);
+        assert_eq!(free(&members), Some(2));
+    }
+
+    #[test]
+    fn of_a_large_fleet_a_part_is_heard_half_of_it_near() {
+        let now = Instant::now();
+        let (mut members, mut fx) = (members(Some("a")), Effects::new());
+        let mut listen = members.scope.listen();
+        assert_eq!(listen.len(), 1, "a small fleet is heard whole");
+        for round in 1..4 {
+            for index in 0..5000 {
+                let mut beat = running(&format!("n{index}"), 1, round);
+                let zone = if index % 4 == 0 { "a" } else { "b" };
+                beat.labels.insert(Arc::from("zone"), Arc::from(zone));
+                members.beat(&Arc::new(beat), now, &mut fx);
+            }
+        }
+        for effect in fx.drain() {
+            if let Effect::Listen(changed) = effect {
+                listen = changed;
+            }
+        }
+        assert!((100..=200).contains(&members.nodes().count()), "{}", members.nodes().count());
+        let near = members.nodes().filter(|beat| beat.zone().is_some_and(|zone| **zone == *"a"));
+        assert!(near.count() > members.nodes().count() / 3);
+        assert!(listen.contains(&Listen { zone: None, shard: Some(shard("own")) }), "its own name");
+    }
+}
