@@ -20,6 +20,7 @@
 mod asker;
 mod holder;
 mod membership;
+mod waiter;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,0 +1,91 @@
+use std::time::Instant;
+
+use super::{Settings, Waiting};
+use crate::message::{Cannot, NodeName, Reason};
+
+/// Messages of an offer: itself and the reply.
+pub(super) const OFFER: u32 = 2;
+/// Messages that are kept back for what crosses a change, such as an answer to an earlier ask.
+const LATE: u32 = 2;
+
+/// A client that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) waiting: Waiting,
+    pub(super) since: Instant,
+    pub(super) deadline: Instant,
+    /// Number of its asks at other nodes. It gets another one if a lease cannot be connected to.
+    pub(super) ask: u64,
+    pub(super) revision: u32,
+    pub(super) own: Own,
+    /// Where else it stands.
+    pub(super) asked: Vec<NodeName>,
+    /// Nodes that have said that they cannot, and until when they are not asked again.
+    pub(super) refused_by: Vec<(NodeName, Instant)>,
+    /// The worst reason so far.
+    pub(super) worst: Option<Cannot>,
+    pub(super) creator: Option<Creator>,
+    /// Whether a resource is being created for it, as far as is known.
+    pub(super) launching: bool,
+    /// Messages that it has cost.
+    pub(super) spent: u32,
+    /// Whether more than one node was asked.
+    pub(super) spread: bool,
+    /// When others are asked, if one was.
+    pub(super) spread_at: Option<Instant>,
+    /// When another node may create, if the one that may does not answer.
+    pub(super) silence_at: Option<Instant>,
+    /// It has accepted an offer, and is being connected.
+    pub(super) connecting: bool,
+}
+
+/// How a waiter stands in the pool of its own node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// It does not stand there: another node was named.
+    Barred,
+    /// It waits for the pool's answer, or in its queue.
+    Waits { ticket: u64, creates: bool },
+    /// The pool has refused it.
+    Refused(Reason),
+}
+
+/// The one place that may create a resource for a waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Creator {
+    Own,
+    Node(NodeName),
+}
+
+impl Waiter {
+    /// The rank by which the queues of all nodes order it.
+    pub(super) fn rank(&self) -> Instant {
+        self.since + self.waiting.handicap
+    }
+
+    pub(super) fn stands_at(&self, node: &str) -> bool {
+        self.asked.iter().any(|asked| **asked == *node)
+    }
+
+    pub(super) fn was_refused_by(&self, node: &str, now: Instant) -> bool {
+        self.refused_by.iter().any(|(refused, until)| **refused == *node && *until > now)
+    }
+
+    pub(super) fn may_ask(&self, node: &str) -> bool {
+        self.waiting.only.as_deref().is_none_or(|only| only == node)
+    }
+
+    /// Says whether so many more messages fit into those that a client may cost. Each node at which
+    /// it stands may still offer and get a reply, and the one that may create still answers.
+    pub(super) fn can_afford(&self, more: u32, settings: &Settings) -> bool {
+        let standing = u32::try_from(self.asked.len()).unwrap_or(u32::MAX);
+        let open = standing * OFFER + u32::from(self.silence_at.is_some());
+        self.spent + open + more + LATE <= settings.messages
+    }
+
+    pub(super) fn note(&mut self, cannot: Cannot) {
+        if self.worst.as_ref().is_none_or(|worst| worst.reason < cannot.reason) {
+            self.worst = Some(cannot);
+        }
+    }
+}
