@@ -53,20 +53,20 @@ const CONTENDERS = {
   'pool-cli wiped': own('wiped'),
   'pool-cli none': own('none'),
   'puppeteer-cluster': peer('puppeteer-cluster.mjs'),
-  'cluster, pages': peer('puppeteer-cluster.mjs', '--model', 'page'),
+  'puppeteer-cluster page': peer('puppeteer-cluster.mjs', '--model', 'page'),
   'crawlee (puppeteer)': peer('crawlee.mjs'),
   'crawlee (playwright)': peer('crawlee.mjs', '--library', 'playwright'),
 };
 
 /** Those whose pages share a context, so that they find what others left. */
-const SHARING = ['pool-cli none', 'cluster, pages'];
+const SHARING = ['pool-cli none', 'puppeteer-cluster page'];
 
 /** What each of ours is measured against, and the part of its time that it may take, where there is a bound. */
 const BOUNDS = {
   'pool-cli': ['puppeteer-cluster', 0.72],
   'pool-cli guarded': ['pool-cli'],
   'pool-cli wiped': ['puppeteer-cluster', 0.55],
-  'pool-cli none': ['cluster, pages', 0.45],
+  'pool-cli none': ['puppeteer-cluster page', 0.45],
 };
 
 /** Runs one contender once: `{ ms, work }`, after its results have been checked. */
