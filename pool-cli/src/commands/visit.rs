@@ -202,11 +202,11 @@ impl Args {
             },
             files: Files {
                 screenshots: self.screenshots.clone(),
+                full_page: self.full_page,
                 pdf: self.pdf.clone(),
                 html: self.html.clone(),
                 har: self.har.clone(),
             },
-            full_page: self.full_page,
             lease,
             profile: self.profile.clone(),
             region: self.region.clone(),

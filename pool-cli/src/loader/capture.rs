@@ -4,13 +4,8 @@ use pool_chrome::cdp::CdpError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::trouble::{AREA, SIDE};
 use super::{Page, Trouble};
-
-/// The longest side of a picture in its own pixels: beyond it Chromium repeats what it has drawn.
-pub(super) const SIDE: f64 = 16_384.0;
-
-/// The largest area of a picture, 4,096 by 16,384: what a shared lease may take.
-pub(super) const AREA: f64 = 67_108_864.0;
 
 /// Options for a picture of a page, as Puppeteer has them.
 #[derive(Clone, Debug, Deserialize)]

@@ -460,6 +460,42 @@ impl Interceptor {
     }
 }
 
+/// Permissions that pages may ask people for. Where nobody answers, Chromium counts how often, and
+/// denies them to the origin in the end: nothing clears that. So it must not come to be asked.
+const ASKED_FOR: [&str; 21] = [
+    "camera",
+    "captured-surface-control",
+    "clipboard-read",
+    "display-capture",
+    "geolocation",
+    "idle-detection",
+    "keyboard-lock",
+    "local-fonts",
+    "local-network",
+    "local-network-access",
+    "loopback-network",
+    "microphone",
+    "midi",
+    "nfc",
+    "notifications",
+    "persistent-storage",
+    "pointer-lock",
+    "speaker-selection",
+    "storage-access",
+    "top-level-storage-access",
+    "window-management",
+];
+
+/// Returns the descriptors of permissions that stay as they are, whatever a page does.
+pub(super) fn never_granted() -> impl Iterator<Item = Value> {
+    let more = [
+        json!({ "name": "midi", "sysex": true }),
+        json!({ "name": "camera", "panTiltZoom": true }),
+        json!({ "name": "push", "userVisibleOnly": true }),
+    ];
+    ASKED_FOR.into_iter().map(|name| json!({ "name": name })).chain(more)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

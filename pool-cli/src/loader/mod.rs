@@ -10,6 +10,7 @@ mod furniture;
 mod load;
 mod notes;
 mod page;
+mod trace;
 mod trouble;
 mod wipe;
 

@@ -9,10 +9,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{sleep, timeout};
 
-use super::furniture::{Asked, Fitting};
+use super::furniture::{Asked, Fitting, never_granted};
 use super::load::LoadEnd;
 use super::notes::{Har, Notes};
-use super::wipe::{Trace, never_granted};
+use super::trace::Trace;
 use super::{Answer, Furniture, Load, Trouble, Wait};
 
 /// A page that says nothing for so long is asked whether it is loaded: the event that tells so may

@@ -5,8 +5,13 @@ use pool_chrome::cdp::CdpError;
 use pool_chrome::mux::EndReason;
 use pool_core::AcquireError;
 
-use super::capture::{AREA, SIDE};
 use crate::exit::chain;
+
+/// The longest side of a picture in its own pixels: beyond it Chromium repeats what it has drawn.
+pub(super) const SIDE: f64 = 16_384.0;
+
+/// The largest area of a picture, 4,096 by 16,384: what a shared lease may take.
+pub(super) const AREA: f64 = 67_108_864.0;
 
 /// Reason why a page could not be loaded, or gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -8,9 +8,8 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::browsers::Browser;
-use super::files::capture;
 use super::robots::{Asked, LONGEST, Robots, Verdict};
-use super::{Browsers, Job, Options, Queue, Record};
+use super::{Browsers, Isolation, Job, Options, Queue, Record};
 use crate::loader::{Furniture, NoBrowser, Outlook, Page, Trouble, Wiped};
 
 /// The wait before the first retry of a URL; it doubles with each further one.
@@ -25,19 +24,6 @@ const WIPING: Duration = Duration::from_secs(2);
 /// Pages that use the same context, or page, before it is made anew: what a renderer does not give
 /// back is bounded by it.
 const USES: u32 = 100;
-
-/// Isolation of the pages of a run from each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Isolation {
-    /// Each page has a context of its own.
-    #[default]
-    Context,
-    /// Pages of one origin use a context one after another; between two pages everything is cleared
-    /// and proven to be, or the context is made anew.
-    Wiped,
-    /// All pages share one context: they see each other's cookies and storage.
-    None,
-}
 
 /// The workers that visit what is in a queue.
 #[derive(Debug)]
@@ -297,7 +283,7 @@ impl Worker {
             come.unwrap_or_else(|_| Err(options.take.missing(options.timeout)))?;
             let ms = elapsed();
             let taken = options.take.take(page).await?;
-            let captured = capture(page, &url, &details.title, options).await?;
+            let captured = options.files.capture(page, &url, &details.title).await?;
             Ok((details, ms, taken, captured))
         };
         let loaded = timeout(options.patience(), load).await;

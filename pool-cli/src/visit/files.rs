@@ -6,9 +6,8 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use url::Url;
 
-use super::Options;
 use crate::exit::Failure;
-use crate::loader::{Page, PdfOptions, Trouble};
+use crate::loader::{Page, PdfOptions, PictureOptions, Trouble};
 
 /// Number of characters of a URL in the names of its files.
 const READABLE: usize = 60;
@@ -31,12 +30,23 @@ enum FileKind {
 pub(crate) struct Files {
     /// Where screenshots go, if they are wanted.
     pub(crate) screenshots: Option<PathBuf>,
+    /// Screenshots show the whole page, not only what is in view.
+    pub(crate) full_page: bool,
     /// Where PDFs go, if they are wanted.
     pub(crate) pdf: Option<PathBuf>,
     /// Where HTML goes, if it is wanted.
     pub(crate) html: Option<PathBuf>,
     /// Where archives of what pages load go, if they are wanted.
     pub(crate) har: Option<PathBuf>,
+}
+
+/// Files that were stored of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Captured {
+    pub(crate) screenshot: Option<String>,
+    pub(crate) pdf: Option<String>,
+    pub(crate) html: Option<String>,
+    pub(crate) har: Option<String>,
 }
 
 impl FileKind {
@@ -86,6 +96,49 @@ impl Files {
         }
     }
 
+    /// Stores what is wanted of a page that is loaded.
+    pub(crate) async fn capture(
+        &self,
+        page: &mut Page,
+        url: &str,
+        title: &str,
+    ) -> Result<Captured, Trouble> {
+        let mut captured = Captured::default();
+        for (kind, slot) in [
+            (FileKind::Html, &mut captured.html),
+            (FileKind::Screenshot, &mut captured.screenshot),
+            (FileKind::Pdf, &mut captured.pdf),
+            (FileKind::Har, &mut captured.har),
+        ] {
+            let Some(directory) = self.directory(kind) else { continue };
+            let failed = |why: String| Trouble::Capture { what: kind.name(), why };
+            let bytes = self.take(page, kind, title).await.map_err(|trouble| match trouble {
+                Trouble::Protocol(error) => failed(error.to_string()),
+                trouble => trouble,
+            })?;
+            let (directory, url) = (directory.to_owned(), url.to_owned());
+            let store = move || Self::store(&directory, kind, &url, &bytes);
+            // A disk may take its time, and other pages load meanwhile.
+            let stored = tokio::task::spawn_blocking(store).await;
+            let stored = stored.map_err(|error| failed(error.to_string()))?;
+            *slot = Some(stored.map_err(|error| failed(error.to_string()))?);
+        }
+        Ok(captured)
+    }
+
+    async fn take(&self, page: &mut Page, kind: FileKind, title: &str) -> Result<Vec<u8>, Trouble> {
+        match kind {
+            FileKind::Html => Ok(page.html().await?.into_bytes()),
+            FileKind::Screenshot => {
+                let options =
+                    PictureOptions { full_page: self.full_page, ..PictureOptions::default() };
+                Ok(page.picture(&options, None).await?.bytes)
+            }
+            FileKind::Pdf => page.whole_pdf(&PdfOptions::as_styled()).await,
+            FileKind::Har => Ok(page.har(title).unwrap_or_default().to_string().into_bytes()),
+        }
+    }
+
     /// Stores a file of a page and says where it is. It is there in whole or not at all; one of an
     /// earlier run is replaced.
     ///
@@ -131,59 +184,6 @@ fn file_name(url: &str, extension: &str) -> String {
     let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let dash = if name.is_empty() { "" } else { "-" };
     format!("{name}{dash}{hash}.{extension}")
-}
-
-/// Files that were stored of a page.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Captured {
-    pub(crate) screenshot: Option<String>,
-    pub(crate) pdf: Option<String>,
-    pub(crate) html: Option<String>,
-    pub(crate) har: Option<String>,
-}
-
-/// Stores what is wanted of a page that is loaded.
-pub(crate) async fn capture(
-    page: &mut Page,
-    url: &str,
-    title: &str,
-    options: &Options,
-) -> Result<Captured, Trouble> {
-    let mut captured = Captured::default();
-    for (kind, slot) in [
-        (FileKind::Html, &mut captured.html),
-        (FileKind::Screenshot, &mut captured.screenshot),
-        (FileKind::Pdf, &mut captured.pdf),
-        (FileKind::Har, &mut captured.har),
-    ] {
-        let Some(directory) = options.files.directory(kind) else { continue };
-        let failed = |why: String| Trouble::Capture { what: kind.name(), why };
-        let bytes = take(page, kind, title, options).await.map_err(|trouble| match trouble {
-            Trouble::Protocol(error) => failed(error.to_string()),
-            trouble => trouble,
-        })?;
-        let (directory, url) = (directory.to_owned(), url.to_owned());
-        let store = move || Files::store(&directory, kind, &url, &bytes);
-        // A disk may take its time, and other pages load meanwhile.
-        let stored = tokio::task::spawn_blocking(store).await;
-        let stored = stored.map_err(|error| failed(error.to_string()))?;
-        *slot = Some(stored.map_err(|error| failed(error.to_string()))?);
-    }
-    Ok(captured)
-}
-
-async fn take(
-    page: &mut Page,
-    kind: FileKind,
-    title: &str,
-    options: &Options,
-) -> Result<Vec<u8>, Trouble> {
-    match kind {
-        FileKind::Html => Ok(page.html().await?.into_bytes()),
-        FileKind::Screenshot => Ok(page.picture(&options.picture(), None).await?.bytes),
-        FileKind::Pdf => page.whole_pdf(&PdfOptions::as_styled()).await,
-        FileKind::Har => Ok(page.har(title).unwrap_or_default().to_string().into_bytes()),
-    }
 }
 
 #[cfg(test)]

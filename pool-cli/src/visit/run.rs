@@ -5,57 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pool_chrome::egress::Pattern;
-use pool_chrome::mux::LeaseTerms;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
 use super::crew::NoBrowsers;
 use super::{
-    BadLine, Browsers, Crew, Files, Isolation, Job, Manners, Output, Queue, Record, RecordError,
-    Results, Take, UrlList,
+    BadLine, Browsers, Crew, Job, Options, Output, Queue, Record, RecordError, Results, UrlList,
 };
 use crate::client::Client;
-use crate::config::{Config, LeaseKind};
+use crate::config::Config;
 use crate::exit::{FAILURE, Failure};
-use crate::loader::{Furniture, PictureOptions};
 use crate::signals::{self, Signals};
-
-/// Options of a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// Pages that load at the same time.
-    pub(crate) concurrency: usize,
-    /// Number of retries of a URL.
-    pub(crate) retries: u32,
-    /// How far pages are kept apart.
-    pub(crate) isolation: Isolation,
-    /// Limits for the sake of the hosts that are visited.
-    pub(crate) manners: Manners,
-    /// The name under which the `robots.txt` of hosts is read, if it is to be.
-    pub(crate) robots: Option<String>,
-    /// Timeout of an attempt.
-    pub(crate) timeout: Duration,
-    /// What holds in each page before its first request.
-    pub(crate) furniture: Arc<Furniture>,
-    /// Data to take of each page for its record.
-    pub(crate) take: Take,
-    /// Files stored of each page.
-    pub(crate) files: Files,
-    /// Screenshots show the whole page, not only what is in view.
-    pub(crate) full_page: bool,
-    /// Kind of lease of each page.
-    pub(crate) lease: LeaseKind,
-    /// The profile that pages are visited with.
-    pub(crate) profile: Option<String>,
-    /// The region that pages are visited from.
-    pub(crate) region: Option<String>,
-    /// Domains that pages may reach, if not all that the configuration allows.
-    pub(crate) allow_domains: Option<Vec<Pattern>>,
-    /// Browsers are those of a pool that runs, where others wait for them as well.
-    pub(crate) far: bool,
-}
 
 /// Source of the browsers of a run.
 #[derive(Debug)]
@@ -64,58 +25,6 @@ pub(crate) enum Place {
     Own(Box<Config>),
     /// A pool that runs.
     Far(Client),
-}
-
-impl Options {
-    /// Returns the terms of each lease: its page is made with its address.
-    pub(crate) fn terms(&self) -> LeaseTerms {
-        LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
-    }
-
-    /// Returns the options of pictures.
-    pub(crate) fn picture(&self) -> PictureOptions {
-        PictureOptions { full_page: self.full_page, ..PictureOptions::default() }
-    }
-
-    /// Returns how long an attempt may take: what is waited for on the page says by itself that it did not
-    /// come in time.
-    pub(crate) fn patience(&self) -> Duration {
-        match self.take.wait_for {
-            Some(_) => self.timeout + Duration::from_secs(1),
-            None => self.timeout,
-        }
-    }
-
-    /// Number of pages made ready while others load.
-    ///
-    /// Half as many as load: making one takes about half of what loading a plain page does. With
-    /// whole browsers one must do, each of them costs more than it saves. Pages that share a context
-    /// are there already, and of a pool that others use no more is taken than is asked for.
-    pub(crate) fn ahead(&self) -> usize {
-        if self.far || self.isolation == Isolation::None {
-            0
-        } else if self.has_browsers_of_its_own() {
-            1
-        } else {
-            self.concurrency.div_ceil(2)
-        }
-    }
-
-    /// Number of URLs in work: those that load, and those that are made ready.
-    pub(crate) fn workers(&self) -> usize {
-        self.concurrency + self.ahead()
-    }
-
-    /// Each page has a Chromium to itself anyway.
-    pub(crate) fn has_browsers_of_its_own(&self) -> bool {
-        self.lease == LeaseKind::Exclusive || self.profile.is_some()
-    }
-
-    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must have.
-    pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
-        let shares = self.isolation == Isolation::None;
-        asked_alone || (self.has_browsers_of_its_own() && !shares)
-    }
 }
 
 /// Time that browsers have to close. What is not gone by then dies with its pipe, when this process

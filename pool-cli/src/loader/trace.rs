@@ -1,0 +1,239 @@
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde_json::Value;
+use url::Url;
+
+/// Headers by which a server leaves something in a browser that no command clears for one context:
+/// rules for its host, ways to reach it, where to report to, hints that it is to be told.
+const LASTING: [&str; 22] = [
+    "accept-ch",
+    "alt-svc",
+    "attribution-reporting-register-source",
+    "attribution-reporting-register-trigger",
+    "critical-ch",
+    "expect-ct",
+    "nel",
+    "observe-browsing-topics",
+    "origin-agent-cluster",
+    "origin-trial",
+    "proxy-authenticate",
+    "public-key-pins",
+    "report-to",
+    "reporting-endpoints",
+    "sec-session-challenge",
+    "sec-session-registration",
+    "secure-session-challenge",
+    "secure-session-registration",
+    "set-login",
+    "strict-transport-security",
+    "use-as-dictionary",
+    "www-authenticate",
+];
+
+/// Requests that a page may have open at the same time before nobody counts them any more.
+const OPEN: usize = 10_000;
+
+/// What a page leaves behind, as far as its events tell: a context is only used again where all of
+/// it is of one origin and of a kind that can be cleared.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    /// The origin of all its documents.
+    pub(super) origin: Option<String>,
+    /// Requests without an answer: one that outlives its page may still store a cookie.
+    pub(super) open: HashSet<String>,
+    pub(super) stain: Option<Cow<'static, str>>,
+}
+
+impl Trace {
+    /// Takes an event of the page's session.
+    pub(super) fn event(&mut self, method: &str, params: &Value) {
+        match method {
+            "Page.frameNavigated" => self.document(&params["frame"]),
+            "Network.requestWillBeSent" => {
+                self.headers(&params["redirectResponse"]["headers"]);
+                self.request(&params["request"]["url"]);
+                if self.open.len() < OPEN {
+                    self.open.insert(id(params));
+                } else {
+                    self.stain("more requests than can be followed");
+                }
+            }
+            "Network.requestWillBeSentExtraInfo" => {
+                let names = ["authorization", "proxy-authorization"];
+                if has(&params["headers"], &names).is_some() {
+                    self.stain("credentials that a server asked for");
+                }
+            }
+            "Network.responseReceived" => {
+                // Its body may never be read, and then it is not told to have ended.
+                self.open.remove(&id(params));
+                let response = &params["response"];
+                self.headers(&response["headers"]);
+                if response["fromServiceWorker"] == true {
+                    self.stain("a service worker");
+                }
+                // Of http, too, but there it says nothing.
+                let secure = response["url"].as_str().is_some_and(|url| url.starts_with("https:"));
+                let state = response["securityState"].as_str().unwrap_or_default();
+                if secure && state.starts_with("insecure") {
+                    self.stain("a certificate whose error was ignored");
+                }
+            }
+            "Network.responseReceivedExtraInfo" => {
+                self.headers(&params["headers"]);
+                if matches!(params["statusCode"].as_u64(), Some(401 | 407)) {
+                    self.stain("an answer that asked for credentials");
+                }
+            }
+            "Network.webSocketHandshakeResponseReceived" => {
+                self.headers(&params["response"]["headers"]);
+            }
+            "Network.loadingFinished" | "Network.loadingFailed" => {
+                self.open.remove(&id(params));
+            }
+            "Network.webTransportCreated" => self.stain("a connection of WebTransport"),
+            "Network.trustTokenOperationDone" => self.stain("a trust token"),
+            "Preload.ruleSetUpdated" => self.stain("pages that it had loaded ahead"),
+            "Target.attachedToTarget" => self.attached(&params["targetInfo"]),
+            _ => {}
+        }
+    }
+
+    /// Takes that something runs in its context besides the page's own documents.
+    pub(super) fn attached(&mut self, target: &Value) {
+        let kind = target["type"].as_str().unwrap_or("target");
+        self.stain(format!("a {} of its own", kind.replace('_', " ")));
+    }
+
+    /// Takes that its events were not all seen.
+    pub(super) fn lost(&mut self) {
+        self.stain("more than could be followed");
+    }
+
+    fn document(&mut self, frame: &Value) {
+        let url = frame["url"].as_str().and_then(|url| Url::parse(url).ok());
+        let Some(url) = url else { return self.stain("a document without an address") };
+        // They have the origin of the document that they are in, or none that could store.
+        if matches!(url.scheme(), "about" | "data") {
+            return;
+        }
+        let origin = url.origin();
+        if !origin.is_tuple() {
+            return self.stain("a document of no server");
+        }
+        let origin = origin.ascii_serialization();
+        match &self.origin {
+            None => self.origin = Some(origin),
+            Some(known) if *known == origin => {}
+            Some(_) => self.stain("documents of several origins"),
+        }
+    }
+
+    fn request(&mut self, url: &Value) {
+        // An `@` before the path names a user.
+        let text = url.as_str().unwrap_or_default();
+        let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+        if authority.split(['/', '?', '#']).next().is_some_and(|part| part.contains('@')) {
+            self.stain("an address with credentials");
+        }
+    }
+
+    fn headers(&mut self, headers: &Value) {
+        if let Some(name) = has(headers, &LASTING) {
+            self.stain(format!("what the header {name} says"));
+        }
+    }
+
+    /// The first one stands.
+    fn stain(&mut self, what: impl Into<Cow<'static, str>>) {
+        self.stain.get_or_insert_with(|| what.into());
+    }
+}
+
+fn id(params: &Value) -> String {
+    params["requestId"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Returns the first of some names, in small letters, that the headers have.
+fn has(headers: &Value, names: &[&'static str]) -> Option<&'static str> {
+    let headers = headers.as_object()?;
+    let known = |header: &String| names.iter().find(|name| header.eq_ignore_ascii_case(name));
+    headers.keys().find_map(known).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(trace: &mut Trace, url: &str) {
+        trace.event("Page.frameNavigated", &json!({ "frame": { "url": url } }));
+    }
+
+    fn stain(events: &[(&str, Value)]) -> Option<String> {
+        let mut trace = Trace::default();
+        document(&mut trace, "http://a/");
+        for (method, params) in events {
+            trace.event(method, params);
+        }
+        trace.stain.map(Cow::into_owned)
+    }
+
+    #[test]
+    fn documents_of_one_origin_leave_no_stain_and_others_do() {
+        let mut trace = Trace::default();
+        for url in ["about:blank", "http://a/x", "about:srcdoc", "blob:http://a/1", "http://a/y"] {
+            document(&mut trace, url);
+            assert_eq!(trace.stain, None, "{url}");
+        }
+        for url in ["http://a:81/", "https://a/", "http://b/", "chrome-error://chromewebdata/"] {
+            let mut trace = Trace::default();
+            document(&mut trace, "http://a/");
+            document(&mut trace, url);
+            assert!(trace.stain.is_some(), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_no_command_clears_is_a_stain() {
+        let answer = |name: &str| json!({ "headers": { name: "x" }, "statusCode": 200 });
+        let info = "Network.responseReceivedExtraInfo";
+        assert_eq!(stain(&[(info, answer("Content-Type"))]), None);
+        for name in ["Strict-Transport-Security", "alt-svc", "NEL", "Accept-CH"] {
+            assert!(stain(&[(info, answer(name))]).is_some(), "{name}");
+        }
+        for (method, params) in [
+            (info, json!({ "headers": {}, "statusCode": 401 })),
+            ("Network.requestWillBeSent", json!({ "request": { "url": "http://u:p@a/" } })),
+            (
+                "Network.requestWillBeSent",
+                json!({ "request": { "url": "http://a/" }, "redirectResponse": { "headers": { "nel": "" } } }),
+            ),
+            ("Network.requestWillBeSentExtraInfo", json!({ "headers": { "Authorization": "x" } })),
+            (
+                "Network.responseReceived",
+                json!({ "response": { "url": "https://a/", "securityState": "insecure" } }),
+            ),
+            ("Target.attachedToTarget", json!({ "targetInfo": { "type": "worker" } })),
+            ("Preload.ruleSetUpdated", json!({})),
+        ] {
+            assert!(stain(&[(method, params.clone())]).is_some(), "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_open_until_it_is_answered_or_has_failed() {
+        for end in ["Network.responseReceived", "Network.loadingFailed"] {
+            let mut trace = Trace::default();
+            let request = json!({ "requestId": "1", "request": { "url": "http://a/" } });
+            trace.event("Network.requestWillBeSent", &request);
+            // That of a step of a redirect is not the last.
+            trace.event("Network.responseReceivedExtraInfo", &json!({ "requestId": "1" }));
+            assert_eq!(trace.open.len(), 1);
+            trace.event(end, &json!({ "requestId": "1" }));
+            assert!(trace.open.is_empty());
+        }
+    }
+}
