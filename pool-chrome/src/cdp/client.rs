@@ -23,7 +23,7 @@ pub trait Outgoing: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
+    /// The reason for which the connection has ended.
     async fn send(&self, message: &str) -> Result<(), EndReason>;
 
     /// Returns why the connection has ended, if it has.

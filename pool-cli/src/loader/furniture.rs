@@ -14,7 +14,7 @@ use super::Wait;
 pub(crate) struct Furniture {
     /// Events after which it counts as loaded, all of them.
     pub(crate) waits: Vec<Wait>,
-    /// What its first request says where it comes from.
+    /// Referrer of its first request.
     pub(crate) referrer: Option<String>,
     /// `screen` or `print`, if not what it is by itself.
     pub(crate) media: Option<String>,
@@ -25,11 +25,11 @@ pub(crate) struct Furniture {
     pub(crate) headers: BTreeMap<String, String>,
     /// Scripts of the page do not run.
     pub(crate) without_javascript: bool,
-    /// What becomes of its requests.
+    /// Filter of its requests.
     pub(crate) filter: Filter,
-    /// What is on its console is kept.
+    /// Keeps the messages on its console.
     pub(crate) console: bool,
-    /// What it loads is kept, as an archive.
+    /// Keeps an archive of its requests.
     pub(crate) har: bool,
     /// The path of the empty document that it shows while it is wiped; none for a page that is not.
     pub(crate) blank: Option<String>,

@@ -98,7 +98,7 @@ fn cut(text: &str) -> String {
 /// Requests of a page that an archive has.
 const ENTRIES: usize = 10_000;
 
-/// What a page loads, to become an HTTP archive (HAR 1.2), without the bodies.
+/// Requests of a page, to become an HTTP archive (HAR 1.2) without bodies.
 #[derive(Debug, Default)]
 pub(super) struct Har {
     entries: Vec<Entry>,

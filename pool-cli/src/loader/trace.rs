@@ -34,7 +34,7 @@ const LASTING: [&str; 22] = [
 /// Requests that a page may have open at the same time before nobody counts them any more.
 const OPEN: usize = 10_000;
 
-/// What a page leaves behind, as far as its events tell: a context is only used again where all of
+/// Remains of a page, as far as its events tell: a context is only used again where all of
 /// it is of one origin and of a kind that can be cleared.
 #[derive(Debug, Default)]
 pub(super) struct Trace {

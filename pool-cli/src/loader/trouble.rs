@@ -22,7 +22,7 @@ pub(crate) enum Trouble {
         /// Time it had.
         waited: Duration,
     },
-    /// What was waited for on the page did not come in time.
+    /// Something on the page did not come in time.
     #[error("{what} within {waited:?}")]
     Wait {
         /// A sentence without its end, such as "nothing matched the selector".
@@ -82,7 +82,7 @@ pub(crate) enum Trouble {
     /// A screenshot, a PDF or the HTML of the page could not be had.
     #[error("the {what} could not be made: {why}")]
     Capture {
-        /// What was asked for.
+        /// Name of the product.
         what: &'static str,
         /// The reason.
         why: String,

@@ -28,7 +28,7 @@ pub(crate) struct Options {
     pub(crate) concurrency: usize,
     /// Number of retries of a URL.
     pub(crate) retries: u32,
-    /// How far pages are kept apart.
+    /// Isolation of pages from each other.
     pub(crate) isolation: Isolation,
     /// Limits for the sake of the hosts that are visited.
     pub(crate) manners: Manners,
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     pub(crate) robots: Option<String>,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
-    /// What holds in each page before its first request.
+    /// State of each page before its first request.
     pub(crate) furniture: Arc<Furniture>,
     /// Data to take of each page for its record.
     pub(crate) take: Take,

@@ -89,7 +89,7 @@ struct Host {
     delay: Option<Duration>,
     /// It stands among the turns. One that a worker stays with may stand there without a job.
     has_turn: bool,
-    /// What it says of visits is known.
+    /// Its word on visits is known.
     settled: bool,
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Record {
     /// The file with the archive of what it loaded, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) har: Option<String>,
-    /// What was taken of it, as far as it was asked for.
+    /// Data taken of it, as far as it was asked for.
     #[serde(flatten)]
     pub(crate) taken: Taken,
 }
@@ -107,7 +107,7 @@ pub(crate) struct Take {
     pub(crate) wait_for: Option<String>,
     /// A script to run.
     pub(crate) script: Option<String>,
-    /// What stands in some elements.
+    /// Values of some elements.
     pub(crate) extracts: Vec<Extract>,
     /// Where it links to.
     pub(crate) links: bool,

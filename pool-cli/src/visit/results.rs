@@ -118,7 +118,7 @@ fn read(mut file: impl BufRead) -> Result<(HashMap<String, bool>, u64), ReadErro
 pub(crate) struct Table {
     path: PathBuf,
     file: File,
-    /// What was extracted has columns of its own.
+    /// Extracted values, which have columns of their own.
     extracts: Vec<String>,
 }
 
@@ -205,7 +205,7 @@ struct Rows {
     /// Bytes of all whole rows, and of those without the last.
     whole: u64,
     before_last: u64,
-    /// What stands after them, cut off.
+    /// Bytes after them: a row that was cut off.
     rest: Vec<u8>,
 }
 

@@ -17,7 +17,7 @@ const HOSTS: usize = 4_096;
 /// The longest delay that a host may ask for: one that asks for a day would keep a run for ever.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
-/// What the `robots.txt` of each host allows.
+/// Rules of hosts, as their `robots.txt` has them.
 #[derive(Debug)]
 pub(crate) struct Robots {
     /// The name under which the rules are read.
@@ -25,7 +25,7 @@ pub(crate) struct Robots {
     known: Mutex<HashMap<String, Arc<OnceCell<Rules>>>>,
 }
 
-/// What a host answered when it was asked for its `robots.txt`.
+/// Answer of a host to the request for its `robots.txt`.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// A file.
@@ -36,7 +36,7 @@ pub(crate) enum Asked {
     Unreachable(String),
 }
 
-/// What a host says about an address.
+/// Word of a host on an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It may be visited, so long after the page before it.

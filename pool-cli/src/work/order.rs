@@ -48,7 +48,7 @@ enum Content {
     Html(String),
 }
 
-/// What is taken of the page, and how.
+/// Product to take of the page, with its options.
 #[derive(Debug)]
 enum Task {
     Content,

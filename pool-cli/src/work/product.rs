@@ -17,7 +17,7 @@ pub(crate) enum WorkKind {
     Screenshot,
     /// A PDF.
     Pdf,
-    /// What stands in some of its elements.
+    /// Text and attributes of some of its elements.
     Scrape,
 }
 
@@ -40,7 +40,7 @@ impl WorkKind {
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) product: Product,
-    /// What the page's server answered.
+    /// Answer of the page's server.
     pub(crate) answer: Option<Answer>,
 }
 
@@ -79,7 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Interval at which the page is asked for those that are missing.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// What is taken of the elements of a page.
+/// Elements to take of a page.
 #[derive(Debug)]
 pub(super) struct Scrape {
     elements: Vec<Element>,
