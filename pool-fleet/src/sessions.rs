@@ -10,7 +10,7 @@ use crate::message::{Incarnation, Message, NodeName, Who};
 use crate::subject::{Subjects, encode};
 use crate::transport::{Store, Transport, TransportError};
 
-/// How long the node of a session has to say that it lives.
+/// Time that the node of a session has to say that it lives.
 const ANSWER: Duration = Duration::from_millis(500);
 
 /// The lease that has a name, as the store keeps it.
@@ -23,7 +23,7 @@ pub struct Session {
     pub node: NodeName,
     /// The node's run.
     pub incarnation: Incarnation,
-    /// What it is a lease of.
+    /// Profile, region and kind of the lease.
     #[serde(flatten)]
     pub shape: Shape,
 }
@@ -36,7 +36,7 @@ impl Session {
     }
 }
 
-/// What all who join a session must agree on.
+/// Profile, region and kind, on which all that join a session must agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Shape {
@@ -73,7 +73,7 @@ pub enum SessionError {
         name: String,
         /// `profile`, `region` or `kind`.
         member: &'static str,
-        /// What the held lease has there.
+        /// The held lease's own.
         held: Option<String>,
     },
     /// The store cannot be reached (503).
@@ -81,7 +81,7 @@ pub enum SessionError {
     Unavailable(#[source] TransportError),
 }
 
-/// What became of an attempt to give a lease a name.
+/// Result of an attempt to give a lease a name.
 #[derive(Debug)]
 pub enum Named {
     /// The name is this lease's until [`Sessions::remove`].

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time between two lines in the log about messages that cannot be read.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// What the handles of a node ask of its driver.
+/// A command of a node's handles to its driver.
 pub(super) enum Command<L> {
     Acquire {
         client: u64,
@@ -62,7 +62,7 @@ pub(super) enum Command<L> {
     },
 }
 
-/// What a task of the driver reports to it.
+/// A report of one of the driver's tasks to it.
 enum Report<L> {
     Pooled(Ticket, Result<L, Cannot>),
     OfferAnswered(u64, Option<OfferReply>),
@@ -116,7 +116,7 @@ pub(super) struct Driver<P: LocalPool> {
     complained: Option<Instant>,
 }
 
-/// What the driver has under a ticket.
+/// A wait in the pool, or a lease of it.
 enum Held<L> {
     Waiting(AbortHandle),
     Leased { id: Arc<str>, lease: L },

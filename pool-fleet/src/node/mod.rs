@@ -19,7 +19,7 @@ use crate::message::{Beat, Cannot, Incarnation, NodeName, Reason};
 use crate::subject::{NameError, Subjects, check_node};
 use crate::transport::{Connection, Transport, TransportError};
 
-/// What a node tells the fleet about itself.
+/// Describes a node to its fleet: names, address, labels.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Member {
@@ -536,7 +536,7 @@ pub enum Acquired<L, C> {
     There {
         /// The lease.
         remote: RemoteLease,
-        /// What was made to use it.
+        /// The connection to it.
         connection: C,
     },
 }

@@ -84,7 +84,7 @@ impl Default for ClaimTimes {
     }
 }
 
-/// What one that wants a profile does next.
+/// The next step of a claimant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write this record over the revision.
@@ -97,10 +97,10 @@ pub(super) enum Step {
     Search { expected: Option<u64> },
 }
 
-/// Wants a profile, and decides by what stands in the store. No clock and no I/O.
+/// Decides how to get a profile by what stands in the store. Has no clock and no I/O.
 ///
-/// How long another's claim has not been renewed is judged by how long its entry has not changed
-/// under the eyes of this one, since clocks differ.
+/// Another's claim is taken to be as old as its entry has stood unchanged under the eyes of this
+/// one, since clocks differ.
 #[derive(Debug)]
 pub(super) struct Claimant {
     me: Holder,
@@ -155,7 +155,7 @@ impl Claimant {
     }
 }
 
-/// What a holder finds when the store refuses its renewal.
+/// A holder's standing after the store has refused its write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// The claim stands; an earlier write had come through.

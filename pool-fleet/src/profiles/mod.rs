@@ -34,7 +34,7 @@ use crate::message::{Incarnation, NodeName};
 use crate::subject::Subjects;
 use crate::transport::{Store, Transport, TransportError};
 
-/// How long a node has to say which copy it has.
+/// Time that a node has to say which copy it has.
 const ANSWER: Duration = Duration::from_millis(500);
 
 /// Directory, contents and times of the profiles of a node.
@@ -137,7 +137,7 @@ struct CopyAnswer {
     held: bool,
 }
 
-/// What the nodes of the fleet have of a profile that the store has not.
+/// The whereabouts of a profile that the store does not have.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     /// One of them uses it.
@@ -389,7 +389,7 @@ impl fmt::Debug for Profiles {
     }
 }
 
-/// What is done with an instance on this node.
+/// The use of an instance on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// It is claimed, or its copy is put into the store: it may be in use elsewhere.

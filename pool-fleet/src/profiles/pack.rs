@@ -8,7 +8,7 @@ const LEVEL: i32 = 1;
 
 /// Packs directories into files, and back: tar, compressed by zstd.
 ///
-/// What is packed is regular files and directories with their modes and times. Sockets, pipes and
+/// Regular files and directories are packed with their modes and times. Sockets, pipes and
 /// devices belong to a running program and are left out, as are symbolic links, which could lead
 /// out of the directory on the other machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
