@@ -85,7 +85,7 @@ async fn alerts_and_dashboard_ask_only_for_what_is_exposed() {
     // The series of tenants are there where tenants are.
     let pool = start(|config| {
         config.gateway.token = Some(Secret::new("operator"));
-        for name in ["ada", "ben"] {
+        for name in ["ada", "ben", "eve"] {
             let tenant = TenantConfig { token: Some(Secret::new(name)), ..TenantConfig::default() };
             config.tenants.insert(name.to_owned(), tenant);
         }
