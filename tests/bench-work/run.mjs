@@ -1,7 +1,7 @@
 // `/pdf` of a small local page, beside launching a Chromium for each PDF with Puppeteer, and under load.
 //
-//   node tests/bench-work/run.mjs [--pool-cli target/release/pool-cli] [--calls 50] [--launches 20]
-//        [--clients 16] [--seconds 120] [--engine shell]
+//   node tests/bench-work/run.mjs [--pool-cli target/release/pool-cli] [--calls 30] [--clients 16]
+//        [--seconds 120] [--engine shell]
 //
 // Prints what each takes at its median, what a call takes more than the page's own load, and, of the load: calls,
 // errors, median, 99th percentile, the first and the last thousand, and the memory of the pool and its browsers.
@@ -17,8 +17,7 @@ import { executable } from '../clients/lib/chromium.mjs';
 const { values } = parseArgs({
   options: {
     'pool-cli': { type: 'string', default: 'target/release/pool-cli' },
-    calls: { type: 'string', default: '50' },
-    launches: { type: 'string', default: '20' },
+    calls: { type: 'string', default: '30' },
     clients: { type: 'string', default: '16' },
     seconds: { type: 'string', default: '120' },
     engine: { type: 'string', default: 'shell' },
@@ -40,9 +39,19 @@ const timed = async (work) => {
   await work();
   return performance.now() - begun;
 };
-const several = async (count, work) => {
-  const times = [];
-  for (let i = 0; i < count; i += 1) times.push(await timed(work));
+/** Time between one call and the next, in ms: several times what a lease takes to be cleaned and made anew. */
+const REST = 400;
+
+/** Times each of several works once, in turn, so that a machine that changes its speed changes it for all; `count` times. */
+const turns = async (count, works) => {
+  const times = works.map(() => []);
+  for (let i = 0; i < count; i += 1) {
+    for (const [n, work] of works.entries()) {
+      // What the one before left to be ended or made ready is not this one's to pay for.
+      await new Promise((resolve) => setTimeout(resolve, REST));
+      times[n].push(await timed(work));
+    }
+  }
   return times;
 };
 const args = process.getuid() === 0 ? ['--no-sandbox'] : [];
@@ -61,23 +70,25 @@ const pdf = async () => {
   assert.equal(bytes.subarray(0, 5).toString(), '%PDF-');
 };
 
-await several(5, pdf);
-const calls = await several(Number(values.calls), pdf);
-const launches = await several(Number(values.launches), async () => {
-  const browser = await launch();
-  const page = await browser.newPage();
-  await page.goto(url);
-  await page.pdf();
-  await browser.close();
-});
 const browser = await launch();
-const loads = await several(Number(values.calls), async () => {
-  const page = await browser.newPage();
-  await page.goto(url);
-  await page.close();
-});
+await turns(5, [pdf]);
+const measured = await turns(Number(values.calls), [
+  pdf,
+  async () => {
+    const own = await launch();
+    const page = await own.newPage();
+    await page.goto(url);
+    await page.pdf();
+    await own.close();
+  },
+  async () => {
+    const page = await browser.newPage();
+    await page.goto(url);
+    await page.close();
+  },
+]);
 await browser.close();
-const [call, direct, load] = [calls, launches, loads].map((times) => quantile(times, 0.5));
+const [call, direct, load] = measured.map((times) => quantile(times, 0.5));
 console.log(`/pdf                              ${ms(call)}`);
 console.log(`Chromium launched for each PDF    ${ms(direct)}   ${(call / direct).toFixed(2)} of it`);
 console.log(`a new page and its load           ${ms(load)}   ${ms(call - load)} more`);
