@@ -62,7 +62,8 @@ export const pages = {
     // Time to make the page ahead, or to fetch it.
     await new Promise((done) => { setTimeout(done, 700); });
     await Promise.all([page.waitForNavigation({ timeout: 10_000 }), page.click('#link')]);
-    return { title: await page.title(), url: page.url() };
+    // Where it is by its own account: `page.url()` stays behind where Chromium swaps a page in that was made ahead.
+    return { title: await page.title(), url: await page.evaluate(() => location.href) };
   },
 
   async form({ newPage, site }) {
