@@ -27,6 +27,30 @@ pub struct ClientArgs {
     pub token: Option<String>,
 }
 
+/// The pool that runs, if there is one to use; flattened into the arguments of each command that
+/// otherwise starts one of its own.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Pool")]
+pub struct RunningPoolArgs {
+    /// Use the running pool at this address; by default one is started.
+    #[arg(long, value_name = "URL", env = "POOL_URL")]
+    url: Option<String>,
+    /// The token of that pool; better given in the environment, where `ps` does not show it.
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+impl RunningPoolArgs {
+    /// The client of that pool, if there is one; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not one.
+    pub fn client(&self) -> Result<Option<Client>, Failure> {
+        self.url.as_deref().map(|url| Client::new(url, self.token.as_deref())).transpose()
+    }
+}
+
 /// A pool that runs.
 #[derive(Debug)]
 pub struct Client {

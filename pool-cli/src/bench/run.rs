@@ -45,12 +45,11 @@ impl Run {
     /// # Errors
     ///
     /// The message to print: no pool answers, or it refuses the token; no Chromium (exit code 78).
-    pub(crate) async fn open(config: Config, options: Options) -> Result<Self, Failure> {
+    pub(crate) async fn open(config: Config, mut options: Options) -> Result<Self, Failure> {
         let launcher = Launcher::new(&config).await?;
         let site = Site::start().await?;
-        let (pool, own) = match &options.pool {
-            Some((url, token)) => {
-                let client = Client::new(url, token.as_deref())?;
+        let (pool, own) = match options.pool.take() {
+            Some(client) => {
                 let pool = Pool::new(client, options.lease.as_deref());
                 pool.greet().await?;
                 (pool, None)
@@ -160,14 +159,14 @@ impl Own {
 }
 
 /// Options of a measurement.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Options {
     /// Sessions of each contestant.
     pub(crate) sessions: usize,
     /// Sessions at the same time.
     pub(crate) concurrency: usize,
-    /// The address and the token of the pool that is measured; `None` for one of its own.
-    pub(crate) pool: Option<(String, Option<String>)>,
+    /// The pool that is measured; `None` for one of its own.
+    pub(crate) pool: Option<Client>,
     /// The kind of lease to ask that pool for; `None` for what it gives.
     pub(crate) lease: Option<String>,
 }

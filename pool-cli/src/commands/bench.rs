@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::{Options, Run};
+use crate::client::RunningPoolArgs;
 use crate::config::ConfigArgs;
 use crate::exit::Failure;
 use crate::signals::{self, Signals};
@@ -28,12 +29,6 @@ further client takes and that of a Chromium of its own.
 Tables come first, then a line of JSON for each figure. Ratios are the pool's share of the other: \
 only they mean something on another machine.")]
 pub struct Args {
-    /// Measure the running pool at this address; by default one is started.
-    #[arg(long, value_name = "URL", env = "POOL_URL")]
-    url: Option<String>,
-    /// Token of that pool.
-    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
-    token: Option<String>,
     /// Number of sessions, and of launches to compare them with.
     #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sessions: u16,
@@ -43,6 +38,8 @@ pub struct Args {
     /// Print JSON only.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pool: RunningPoolArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -55,7 +52,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = args.config.load()?;
     logging::init(&logging::quiet(&config.log, "error"))?;
-    let options = args.options();
+    let options = args.options()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         // Before anything is launched: a signal must not leave browsers behind.
@@ -77,12 +74,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> Result<Options, Failure> {
+        Ok(Options {
             sessions: self.sessions.into(),
             concurrency: self.concurrency.into(),
-            pool: self.url.clone().map(|url| (url, self.token.clone())),
+            pool: self.pool.client()?,
             lease: self.config.lease.clone(),
-        }
+        })
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::client::Client;
+use crate::client::{Client, RunningPoolArgs};
 use crate::config::{ConfigArgs, LogConfig, LogFormat};
 use crate::exit::Failure;
 use crate::logging;
@@ -19,12 +19,8 @@ use crate::service::Service;
 /// Arguments of `exec`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Lease the browser from the running pool at this address; by default one is started.
-    #[arg(long, value_name = "URL", env = "POOL_URL")]
-    url: Option<String>,
-    /// Token of that pool.
-    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    pool: RunningPoolArgs,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
@@ -92,11 +88,8 @@ const PATIENCE: Duration = Duration::from_secs(3700);
 /// If there is no browser, the command cannot be started, or it fails.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let status = match &args.url {
-        Some(url) => {
-            let client = Client::new(url, args.token.as_deref())?;
-            runtime.block_on(with_lease(client, args))?
-        }
+    let status = match args.pool.client()? {
+        Some(client) => runtime.block_on(with_lease(client, args))?,
         None => {
             let config = args.config.load()?;
             logging::init(&quiet(&config.log))?;

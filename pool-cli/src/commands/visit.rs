@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pool_chrome::egress::Pattern;
 
-use crate::client::Client;
+use crate::client::{Client, RunningPoolArgs};
 use crate::config::{Config, ConfigArgs, LeaseKind};
 use crate::exit::{Failure, USAGE};
 use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
@@ -114,18 +114,8 @@ pub struct Args {
     /// [egress].
     #[arg(long, value_name = "DOMAINS")]
     allow_domains: Option<String>,
-    /// Use the running pool at this address; by default one is started.
-    #[arg(long, value_name = "URL", env = "POOL_URL", help_heading = "Pool")]
-    url: Option<String>,
-    /// Token of that pool.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "POOL_TOKEN",
-        hide_env_values = true,
-        help_heading = "Pool"
-    )]
-    token: Option<String>,
+    #[command(flatten)]
+    pool: RunningPoolArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -140,8 +130,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     logging::init(&logging::quiet(&config.log, "error"))?;
     let given = given(&args.urls)?;
     let list = UrlList::read(&given)?;
-    let pool =
-        args.url.as_deref().map(|url| Client::new(url, args.token.as_deref())).transpose()?;
+    let pool = args.pool.client()?;
     let options = args.options(&config, pool.as_ref())?;
     options.files.prepare()?;
     let output = match &args.out {
@@ -210,15 +199,15 @@ impl Args {
             lease,
             profile: self.profile.clone(),
             region: self.region.clone(),
-            allow_domains: self.allow_domains(config)?,
+            allow_domains: self.allow_domains(config, pool.is_some())?,
             far: pool.is_some(),
         })
     }
 
-    fn allow_domains(&self, config: &Config) -> Result<Option<Vec<Pattern>>, Failure> {
+    fn allow_domains(&self, config: &Config, far: bool) -> Result<Option<Vec<Pattern>>, Failure> {
         let Some(domains) = &self.allow_domains else { return Ok(None) };
         // A pool that runs says by itself that it has none.
-        if config.egress.is_none() && self.url.is_none() {
+        if config.egress.is_none() && !far {
             let message = "--allow-domains needs a configuration with a section [egress]";
             return Err(Failure::new(message)
                 .hint("add one, if only with: --set egress.private=allow")

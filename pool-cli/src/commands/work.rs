@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
-use crate::client::Client;
+use crate::client::{Client, RunningPoolArgs};
 use crate::config::ConfigArgs;
 use crate::exit::{Failure, USAGE};
 use crate::logging;
@@ -47,18 +47,8 @@ struct Common {
     /// Region of the browser.
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
-    /// Use the running pool at this address; by default one is started.
-    #[arg(long, value_name = "URL", env = "POOL_URL", help_heading = "Pool")]
-    url: Option<String>,
-    /// Token of that pool.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "POOL_TOKEN",
-        hide_env_values = true,
-        help_heading = "Pool"
-    )]
-    token: Option<String>,
+    #[command(flatten)]
+    pool: RunningPoolArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -191,11 +181,8 @@ impl Common {
         let body = self.body(body)?;
         let path = self.path(kind);
         let runtime = tokio::runtime::Runtime::new()?;
-        let outcome = match &self.url {
-            Some(url) => {
-                let client = Client::new(url, self.token.as_deref())?;
-                self.call(&client, &path, &body)
-            }
+        let outcome = match self.pool.client()? {
+            Some(client) => self.call(&client, &path, &body),
             None => runtime.block_on(self.call_own(path, body)),
         };
         runtime.shutdown_timeout(Duration::from_millis(200));
