@@ -35,7 +35,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
+    /// The reason of the connection's end.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
         self.sender.send(message).await
     }
@@ -74,7 +74,7 @@ impl ConnectionSender {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
+    /// The reason of the connection's end.
     ///
     /// # Cancel safety
     ///
@@ -90,7 +90,7 @@ impl ConnectionSender {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
+    /// The reason of the connection's end.
     ///
     /// # Cancel safety
     ///

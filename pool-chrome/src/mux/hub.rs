@@ -178,8 +178,8 @@ impl Hub {
         *self.took.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
-    /// Whether the end has come.
+    /// Moves what is to be written to `batch`, up to `limit` bytes. Returns the large frame behind
+    /// it, and `true` once the end has come.
     pub(super) fn take_batch(
         &self,
         batch: &mut Vec<u8>,

@@ -170,7 +170,7 @@ impl LeaseOptions {
 
 /// Proxies that the clients of a lease may give to the contexts that they make.
 ///
-/// What goes through a proxy of the pool's, a region's or the guard's, must not be led round it:
+/// Requests that go through a proxy of the pool's, a region's or the guard's, must not be led round it:
 /// `direct://`, an empty name, and any bypass list would do that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

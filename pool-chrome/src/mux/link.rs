@@ -224,7 +224,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// Why the connection has ended.
+    /// The reason of the connection's end.
     pub(super) async fn room(&self) -> Result<(), EndReason> {
         loop {
             let room = self.room.notified();

@@ -6,7 +6,7 @@
 //! bounded in `parameters.rs`, judged by the rule of their command, or stand here with the reason
 //! why they are harmless. One that a new Chromium brings fails the test until somebody has looked.
 //!
-//! What the envelope's reader has understood is what Chromium would have understood: the same text
+//! The envelope's reader understands each text as Chromium does: the same text
 //! goes to a real Chromium as it is and as it is written anew, and the answers are the same.
 
 use std::collections::HashSet;

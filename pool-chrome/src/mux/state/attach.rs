@@ -4,7 +4,7 @@
 //! gets that very session if one of its clients asked for it; otherwise the target is resumed and
 //! left alone. Two clients cannot share a session, so further ones get one by a command of ours.
 //!
-//! What a browser session sees of the targets, its discovery, is told out of the registry.
+//! The discovery of a browser session, its view of the targets, is answered out of the registry.
 
 use serde::Deserialize;
 use serde_json::json;

@@ -192,8 +192,8 @@ impl Pending {
 /// Work for the shell once the state's lock is released, in this order: whom to wake, what to
 /// answer.
 ///
-/// What others may see at once, as the reason of an end, is set under the lock; only those who wait
-/// for it are told later.
+/// State that others may read at once, such as the reason of an end, is set under the lock; only the
+/// waiters for it are woken later.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     list: Vec<Effect>,
