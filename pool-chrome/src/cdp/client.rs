@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +24,10 @@ pub trait Outgoing: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// The reason for which the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// An implementation that is dropped before it is ready must not have sent anything.
     async fn send(&self, message: &str) -> Result<(), EndReason>;
 
     /// Returns why the connection has ended, if it has.
@@ -244,11 +248,11 @@ impl Session {
         let shared = &self.client.shared;
         let id = shared.next_id.fetch_add(1, Relaxed);
         let (reply, answer) = oneshot::channel();
-        {
-            let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(pending) = pending.as_mut() else { return Err(self.client.ended()) };
-            pending.insert(id, reply);
+        match lock(&shared.pending).as_mut() {
+            Some(pending) => drop(pending.insert(id, reply)),
+            None => return Err(self.client.ended()),
         }
+        let _call = Call { pending: &shared.pending, id };
         self.write(id, method, &params).await?;
         let result = match answer.await {
             Ok(Ok(result)) => result,
@@ -324,8 +328,9 @@ async fn receive(
                 (Some(result), None) => Ok(result.to_owned()),
                 (None, None) => continue,
             };
-            let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(reply) = pending.as_mut().and_then(|pending| pending.remove(&id)) {
+            // Woken outside of the lock.
+            let reply = lock(&pending).as_mut().and_then(|pending| pending.remove(&id));
+            if let Some(reply) = reply {
                 let _ = reply.send(answer);
             }
         } else if let Some(method) = incoming.method {
@@ -338,5 +343,24 @@ async fn receive(
         }
     }
     // Drops all who wait, and lets nobody wait any more.
-    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let waiting = lock(&pending).take();
+    drop(waiting);
+}
+
+fn lock(pending: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A call that waits for its answer. Dropped, it no longer does, so that calls that are given up
+/// leave nothing.
+struct Call<'a> {
+    pending: &'a Mutex<Waiting>,
+    id: i32,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let reply = lock(self.pending).as_mut().and_then(|pending| pending.remove(&self.id));
+        drop(reply);
+    }
 }

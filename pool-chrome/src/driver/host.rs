@@ -283,7 +283,7 @@ impl Host {
         self.memory.store(memory, Relaxed);
     }
 
-    /// Returns `true` if the proxy, if there is one, worked at the last request.
+    /// Checks that the proxy, if there is one, worked at the last request.
     pub(super) fn check_proxy(&self) -> Result<(), ChromeError> {
         let error = self.forwarder.as_ref().and_then(|forwarder| forwarder.last_error());
         match error.filter(crate::egress::ProxyError::blames_proxy) {

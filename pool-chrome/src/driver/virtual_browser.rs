@@ -182,7 +182,7 @@ impl VirtualBrowser {
         &self.seat().place.version
     }
 
-    /// Returns `true` if it has its Chromium to itself.
+    /// Returns the kind of the lease: with others in its Chromium, or alone.
     #[must_use]
     pub fn kind(&self) -> LeaseKind {
         self.seat().place.kind

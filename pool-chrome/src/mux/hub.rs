@@ -21,7 +21,7 @@ pub(crate) struct Hub {
     ending: Arc<Ending>,
     gate: Arc<Gate>,
     budget: Budget,
-    /// Where pages are told that are to be sent to their addresses.
+    /// Takes the pages that are to be sent to their addresses.
     departing: UnboundedSender<Id>,
     /// There is something to write.
     wake: Notify,
@@ -67,7 +67,7 @@ impl Hub {
         &self.ending
     }
 
-    /// Returns whether what Chromium says is read.
+    /// Returns the valve in front of what Chromium says.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }

@@ -27,6 +27,7 @@ const GHOST: Duration = Duration::from_millis(100);
 pub struct MuxLease {
     mux: Multiplexer,
     id: LeaseId,
+    kind: LeaseKind,
     /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
     /// it asks.
     over: Arc<Ending>,
@@ -62,7 +63,7 @@ impl Multiplexer {
     pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
         let (kind, warm_page) = (options.kind, options.warm_page);
         let (id, over) = self.hub().update(|state| state.new_lease(options));
-        let lease = MuxLease::new(self.clone(), id, over);
+        let lease = MuxLease::new(self.clone(), id, kind, over);
         let base = self.browser_session(id).await?;
         let (made, spare) = tokio::join!(
             self.hub().ask(|state, reply| state.make_default_context(id, base, reply)),
@@ -82,8 +83,8 @@ impl Multiplexer {
 }
 
 impl MuxLease {
-    fn new(mux: Multiplexer, id: LeaseId, over: Arc<Ending>) -> Self {
-        Self { mux, id, over, remains: OnceLock::new() }
+    fn new(mux: Multiplexer, id: LeaseId, kind: LeaseKind, over: Arc<Ending>) -> Self {
+        Self { mux, id, kind, over, remains: OnceLock::new() }
     }
 
     /// Sets the terms of the lease, before its first connection. Only the first call counts;
@@ -314,10 +315,10 @@ impl MuxLease {
         self.over.reason()
     }
 
-    /// Returns `true` if the lease has its Chromium to itself.
+    /// Returns the kind of the lease: with others in its Chromium, or alone.
     #[must_use]
     pub fn kind(&self) -> LeaseKind {
-        self.mux.hub().look(|state| state.kind_of(self.id)).unwrap_or_default()
+        self.kind
     }
 
     /// Returns `true` if a client used a command whose effects outlive the lease, so that this

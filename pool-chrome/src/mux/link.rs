@@ -241,8 +241,9 @@ impl Link {
     /// The writer has taken this much.
     pub(crate) fn taken(&self, bytes: usize) {
         self.account.sub(bytes);
-        self.unsent.fetch_sub(bytes, Relaxed);
-        if self.has_room() {
+        let before = self.unsent.fetch_sub(bytes, Relaxed);
+        // Nobody waits as long as there is room.
+        if before >= UNSENT_LIMIT && before - bytes < UNSENT_LIMIT {
             self.room.notify_waiters();
         }
     }

@@ -1,6 +1,5 @@
-//! Events that change the registry, from the root session and from sessions of clients.
-//!
-//! Pages that nobody asked for.
+//! Events that change the registry, from the root session and from sessions of clients; and pages
+//! that nobody asked for.
 //!
 //! In `chromium` the keys that a client presses reach the window as well: Ctrl+N opens a page in
 //! the real profile, Ctrl+T the new tab page, F12 the developer tools. What is in no lease is

@@ -82,7 +82,7 @@ impl Warm {
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
             Self::Ready { session, .. } => Some(*session),
-            _ => None,
+            Self::None | Self::Creating | Self::Attached { .. } => None,
         }
     }
 

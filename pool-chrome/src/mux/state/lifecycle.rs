@@ -13,9 +13,7 @@ use super::{
 };
 use crate::cdp::CdpError;
 use crate::mux::end::{EndReason, Ending};
-use crate::mux::lease_options::{
-    DefaultContext, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms,
-};
+use crate::mux::lease_options::{DefaultContext, HolderCommands, LeaseOptions, LeaseTerms};
 use crate::mux::link::Link;
 use crate::mux::target::{Id, SessionId, Target};
 
@@ -57,11 +55,6 @@ impl State {
     /// Returns the session of a lease's warm page, if there is one that is ready.
     pub(crate) fn warm_session(&self, id: LeaseId) -> Option<SessionId> {
         self.leases.get(id)?.warm.session()
-    }
-
-    /// Returns the kind of a lease that has not ended.
-    pub(crate) fn kind_of(&self, id: LeaseId) -> Option<LeaseKind> {
-        self.leases.get(id).map(|lease| lease.options.kind)
     }
 
     /// Returns `true` if a lease used a command whose effects outlive it.
@@ -198,6 +191,8 @@ impl State {
     ) -> Option<ConnectionId> {
         let Some(held) = self.leases.get_mut(lease) else {
             self.detach(root);
+            // Dropped outside of the lock: it may be the last of the holder's.
+            self.effects.closed(link, None, commands);
             return None;
         };
         held.made.remove(&root);

@@ -189,8 +189,8 @@ impl Pending {
     }
 }
 
-/// Work for the shell once the state's lock is released, in this order: whom to wake, what to
-/// answer.
+/// Work for the shell once the state's lock is released: whom to wake, what to answer. It is done in
+/// the order in which it came, but that the first reader is woken last.
 ///
 /// State that others may read at once, such as the reason of an end, is set under the lock; only the
 /// waiters for it are woken later.

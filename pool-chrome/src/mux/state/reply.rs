@@ -32,9 +32,14 @@ struct Named {
     window_id: Option<i64>,
 }
 
+/// The error for an answer that has neither a result nor an error.
+const NO_ANSWER: (i32, &str) = (-32603, "The browser's answer could not be read");
+
 impl State {
     pub(super) fn own_reply(&mut self, pending: Unanswered, message: &Bytes) {
-        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
+        let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else {
+            return self.unanswered(pending, NO_ANSWER);
+        };
         let result = match (parsed.result, parsed.error) {
             (Some(result), _) => Ok(result),
             (None, Some(error)) => {
@@ -47,7 +52,7 @@ impl State {
                 }
                 Err((error, body))
             }
-            (None, None) => return,
+            (None, None) => return self.unanswered(pending, NO_ANSWER),
         };
         let Unanswered { method, reply, .. } = pending;
         let refused = |body: ErrorBody| CdpError::Refused {
@@ -105,13 +110,17 @@ impl State {
         }
     }
 
-    /// Returns what waits for an answer on a session that is gone.
+    /// Fails a command whose session is gone.
     pub(super) fn orphaned(&mut self, pending: Unanswered) {
-        let ended = || CdpError::unexpected(&pending.method, "its session has ended");
+        self.unanswered(pending, (-32001, "Session with given id not found."));
+    }
+
+    /// Fails a command that will have no answer.
+    fn unanswered(&mut self, pending: Unanswered, (code, message): (i32, &str)) {
+        let ended = || CdpError::unexpected(&pending.method, message);
         match pending.reply {
             Reply::Relay(relay, _) => {
-                let message = "Session with given id not found.";
-                let frame = envelope::error(Some(relay.id), -32001, message, relay.session);
+                let frame = envelope::error(Some(relay.id), code, message, relay.session);
                 self.deliver(relay.connection, frame);
             }
             Reply::AutoAttached { browser, target } => self.auto_attached(browser, &target),
@@ -234,12 +243,11 @@ impl State {
         let Some(held) = self.leases.get_mut(lease) else { return };
         held.warm = match std::mem::take(&mut held.warm) {
             Warm::Attached { target, session, waiting } => Warm::Ready { target, session, waiting },
-            other => {
-                if matches!(other, Warm::Creating) {
-                    self.assumptions.page_not_attached();
-                }
+            Warm::Creating => {
+                self.assumptions.page_not_attached();
                 Warm::None
             }
+            Warm::None | Warm::Ready { .. } => Warm::None,
         };
         self.show_first_page(lease);
         let Some(held) = self.leases.get_mut(lease) else { return };

@@ -230,6 +230,25 @@ mod tests {
         assert_eq!(stage.state.census().pending, 0);
     }
 
+    #[test]
+    fn an_answer_with_neither_result_nor_error_is_one_that_failed() {
+        let mut stage = Stage::new();
+        let mut mine = stage.actor("mine");
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        stage.state.call(None, "Browser.getVersion", &json!({}), reply);
+        let ask = json!({ "id": 7, "method": "Runtime.evaluate", "sessionId": mine.session,
+            "params": { "expression": "1" } });
+        stage.hear(&mine, &ask.to_string());
+        let waited = stage.state.census().pending;
+        let written = stage.written();
+        mine.heard();
+        for command in &written {
+            stage.say(&json!({ "id": command["id"], "sessionId": command["sessionId"] }));
+        }
+        assert!(stage.state.census().pending < waited, "{written:?}");
+        assert!(matches!(answer.try_recv(), Ok(Err(_))), "whoever awaits it learns nothing");
+    }
+
     /// On a loaded machine the look at a worker that never began can be over before it is attached.
     #[test]
     fn an_attach_that_comes_after_its_worker_was_forgotten_leaves_nothing() {
