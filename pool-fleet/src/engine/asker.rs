@@ -108,6 +108,7 @@ impl Asker {
         now: Instant,
         fx: &mut Effects,
     ) -> WaiterId {
+        let waiting = waiting.bounded();
         let ask = self.number();
         let id = WaiterId(ask);
         let barred = waiting.only.as_ref().is_some_and(|only| *only != self.node);
@@ -825,7 +826,9 @@ impl Asker {
     /// ask once more if that was lost; then another one may.
     fn silence(&mut self, id: WaiterId, members: &mut Membership, now: Instant, fx: &mut Effects) {
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
-        let Some(Creator::Node(node)) = waiter.creator.take() else { return };
+        // The right may have moved here meanwhile.
+        let Some(Creator::Node(node)) = waiter.creator.clone() else { return };
+        waiter.creator = None;
         if waiter.stands_at(&node) {
             self.demote(id, &node, members, now, fx);
         }
@@ -1079,6 +1082,34 @@ mod tests {
 
     fn cannot(reason: Reason) -> Outcome {
         Outcome::Cannot(Cannot::new(reason, "code", "a sentence"))
+    }
+
+    #[test]
+    fn a_client_may_wait_for_ever_and_rank_behind_all() {
+        let mut rig = Rig::new();
+        let request = Wanted { class: Arc::from("default"), ..Wanted::default() };
+        let mut waiting = Waiting::new(Arc::new(request), Duration::MAX);
+        waiting.handicap = Duration::MAX;
+        rig.asker.acquire(waiting, &mut rig.members, rig.now, &mut rig.fx);
+        assert_eq!(rig.asker.waiting(), 1);
+        assert_eq!(refusal(&rig.effects()), None);
+    }
+
+    #[test]
+    fn the_right_to_create_stays_here_when_the_node_that_had_it_goes_on_to_say_nothing() {
+        let mut rig = Rig::new();
+        rig.node("a", 0, 1);
+        let (id, _) = rig.wait();
+        assert_eq!(rig.asker.waiters[&id].creator, Some(Creator::Node(Arc::from("a"))));
+        let class = ClassLoad { room: 1, ..ClassLoad::default() };
+        let classes = [(Arc::from("default"), class)].into();
+        rig.members.load(Load { places: 8, room: 1, classes }, rig.now);
+        rig.node("a", 0, 0);
+        rig.node("b", 0, 1);
+        rig.pass(MILLISECOND * 20);
+        assert_eq!(rig.asker.waiters[&id].creator, Some(Creator::Own));
+        rig.pass(MILLISECOND * 480);
+        assert_eq!(rig.asker.waiters[&id].creator, Some(Creator::Own));
     }
 
     #[test]

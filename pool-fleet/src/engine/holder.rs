@@ -369,7 +369,7 @@ impl Holder {
             None => {
                 self.tickets.remove(&ticket);
                 // Set aside first: what comes back is for others.
-                self.set_aside((&gateway, asked_by), ask, fx);
+                self.set_aside((&gateway, asked_by), (ask, ticket), fx);
                 fx.push(Effect::GiveBack(Ticket::Remote(ticket)));
             }
         }
@@ -377,10 +377,18 @@ impl Holder {
 
     /// Takes all asks of a gateway out of the queue until it is heard again: one that has stopped
     /// would cost every resource that comes free the time of an offer.
-    fn set_aside(&mut self, gateway: (&str, Incarnation), unanswered: u64, fx: &mut Effects) {
+    fn set_aside(
+        &mut self,
+        gateway: (&str, Incarnation),
+        (ask, ticket): (u64, u64),
+        fx: &mut Effects,
+    ) {
         let Some(known) = run(&mut self.gateways, gateway) else { return };
         known.aside = true;
-        if let Some(standing) = known.asks.get_mut(&unanswered) {
+        // The ask may have been called off meanwhile, and have come again: then it has another.
+        if let Some(standing) = known.asks.get_mut(&ask)
+            && standing.ticket == Some(ticket)
+        {
             standing.ticket = None;
         }
         let tickets = &mut self.tickets;
@@ -694,6 +702,23 @@ mod tests {
         assert_eq!(rig.holder.waiting(), 0);
         rig.ask(1, 1, false);
         assert_eq!(rig.effects(), [], "a late copy of the ask does not bring it back");
+    }
+
+    #[test]
+    fn an_ask_that_came_again_beside_an_unanswered_offer_leaves_no_ticket() {
+        let mut rig = Rig::new();
+        rig.ask(1, 1, false);
+        rig.effects();
+        let offer = rig.grant(1);
+        rig.list(1, &[]);
+        rig.ask(1, 2, false);
+        rig.effects();
+        assert_eq!(rig.reply(offer, None), [Effect::Abandon(Ticket::Remote(2)), BACK]);
+        // The gateway is heard again; the ask stands once, and can be granted.
+        rig.list(2, &[1]);
+        let effects = rig.effects();
+        assert!(matches!(effects[..], [Effect::Acquire(Ticket::Remote(3), _)]), "{effects:?}");
+        rig.grant(3);
     }
 
     #[test]

@@ -261,7 +261,18 @@ pub struct Waiting {
     pub only: Option<NodeName>,
 }
 
+/// Longer than anything waits, and short enough that no clock overflows when it is added.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 impl Waiting {
+    /// Shortens its times so that they can be added to any moment: `Duration::MAX` is a fair way to
+    /// say "never".
+    fn bounded(mut self) -> Self {
+        self.timeout = self.timeout.min(FOREVER);
+        self.handicap = self.handicap.min(FOREVER);
+        self
+    }
+
     /// Creates a request that any node may serve.
     #[must_use]
     pub fn new(request: Arc<Wanted>, timeout: Duration) -> Self {
