@@ -5,13 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use crate::message::{Incarnation, Message, NodeName, Who};
 use crate::subject::{Subjects, encode};
 use crate::transport::{Store, Transport, TransportError};
 
-/// Time that the node of a session has to say that it lives.
+/// Time that an answer of the node of a session may take.
 const ANSWER: Duration = Duration::from_millis(500);
+
+/// Time that the node has to say that it lives: three beats, as elsewhere in the fleet, and some more,
+/// since after a restart of the server nodes come back one after another.
+const GONE: Duration = Duration::from_millis(3500);
+
+/// Time between two questions, where the server knows of nobody to ask.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The lease that has a name, as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +131,7 @@ impl Sessions {
         shape: &Shape,
     ) -> Result<Option<Session>, SessionError> {
         match self.read(&key(tenant, name)).await? {
-            Some((_, held)) if self.is_alive(&held).await => fits(name, shape, held).map(Some),
+            Some((_, held)) if self.is_alive(&held).await? => fits(name, shape, held).map(Some),
             Some(_) | None => Ok(None),
         }
     }
@@ -149,7 +157,7 @@ impl Sessions {
                 Some((revision, held)) if held == *session => {
                     return Ok(Named::Created(SessionEntry { key, revision }));
                 }
-                Some((_, held)) if self.is_alive(&held).await => {
+                Some((_, held)) if self.is_alive(&held).await? => {
                     return fits(name, &session.shape, held).map(Named::Join);
                 }
                 Some((revision, _)) => Some(revision),
@@ -192,27 +200,33 @@ impl Sessions {
         }
     }
 
-    /// Returns true if the run of the node that has a session still lives.
-    async fn is_alive(&self, session: &Session) -> bool {
+    /// Returns `true` if the run of the node that has a session still lives. No answer is none for
+    /// certain only after [`GONE`]: the name of a lease that lives must not go to another.
+    async fn is_alive(&self, session: &Session) -> Result<bool, SessionError> {
         let who = Message::Who(Who { node: Arc::clone(&session.node), starting: None }).encode();
         let subject = self.subjects.who(&session.node);
-        // Twice, since one message may be lost, and the name of a live session must not go.
-        for _ in 0..2 {
+        let until = Instant::now() + GONE;
+        loop {
             match self.transport.request(&subject, who.clone().into(), ANSWER).await {
                 Ok(answer) => {
                     return match Message::decode(&answer) {
                         Ok(Message::WhoReply(reply)) => {
-                            reply.beat.incarnation == session.incarnation
+                            Ok(reply.beat.incarnation == session.incarnation)
                         }
                         // It answers, in whatever version.
-                        Ok(_) | Err(_) => true,
+                        Ok(_) | Err(_) => Ok(true),
                     };
                 }
-                Err(TransportError::NoResponders { .. }) => return false,
+                Err(error @ TransportError::Disconnected) => {
+                    return Err(SessionError::Unavailable(error));
+                }
+                Err(TransportError::NoResponders { .. }) => sleep(PAUSE).await,
                 Err(_) => {}
             }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
         }
-        false
     }
 }
 
@@ -338,6 +352,26 @@ mod tests {
         // What ends late takes nothing from the newer one.
         sessions.remove(&old).await.unwrap();
         assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), Some(newer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_name_of_a_node_that_is_silent_for_a_moment_stays_its_own() {
+        let network = MemoryNetwork::new();
+        let first = live(&network, "a", run(1)).await;
+        let sessions = names(&network.member("b"));
+        let held = session("a.1", "a", 1);
+        sessions.create("t", "n", &held).await.unwrap();
+        // As after a restart of the server, to which it comes back later than others do.
+        first.abort();
+        assert!(first.await.is_err());
+        let back = network.clone();
+        let back = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            live(&back, "a", run(1)).await
+        });
+        let named = sessions.create("t", "n", &session("b.1", "b", 5)).await.unwrap();
+        assert!(matches!(named, Named::Join(session) if session == held));
+        back.await.unwrap().abort();
     }
 
     #[tokio::test(start_paused = true)]

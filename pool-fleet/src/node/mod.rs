@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 mod driver;
 
@@ -335,6 +336,8 @@ struct Shared<P: LocalPool> {
     subjects: Subjects,
     transport: Arc<dyn Transport>,
     clients: AtomicU64,
+    /// Maximum time to connect to a lease of another node.
+    connect: Duration,
     commands: mpsc::UnboundedSender<Command<P::Lease>>,
     namesake: watch::Receiver<Option<Arc<Beat>>>,
     nodes: watch::Receiver<Arc<[NodeName]>>,
@@ -362,6 +365,7 @@ impl<P: LocalPool> Fleet<P> {
         check_node(&member.node)?;
         let beat = member.beat();
         let (node, incarnation) = (Arc::clone(&beat.node), beat.incarnation);
+        let connect = member.settings.connect;
         let pool = Arc::new(pool);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (joined, joining) = oneshot::channel();
@@ -387,6 +391,7 @@ impl<P: LocalPool> Fleet<P> {
             subjects,
             transport,
             clients: AtomicU64::new(0),
+            connect,
             commands,
             namesake,
             nodes,
@@ -414,7 +419,8 @@ impl<P: LocalPool> Fleet<P> {
     ///
     /// # Errors
     ///
-    /// As [`Waiter::next`]; what `connect` returns is logged, and the client waits on.
+    /// As [`Waiter::next`]; what `connect` returns is logged, and the client waits on, as it does
+    /// where `connect` takes longer than [`Settings::connect`].
     ///
     /// # Cancel safety
     ///
@@ -428,18 +434,27 @@ impl<P: LocalPool> Fleet<P> {
         loop {
             match waiter.next().await? {
                 Grant::Here { id, lease } => return Ok(Acquired::Here { id, lease }),
-                Grant::There(remote) => match connect(&remote).await {
-                    Ok(connection) => {
-                        waiter.connected();
-                        return Ok(Acquired::There { remote, connection });
+                Grant::There(remote) => {
+                    match timeout(self.shared.connect, connect(&remote)).await {
+                        Ok(Ok(connection)) => {
+                            waiter.connected();
+                            return Ok(Acquired::There { remote, connection });
+                        }
+                        Ok(Err(error)) => {
+                            tracing::debug!(
+                                node = &*remote.node, %error, "a remote lease was not connected to"
+                            );
+                            waiter.failed();
+                        }
+                        Err(_) => {
+                            tracing::debug!(
+                                node = &*remote.node,
+                                "a remote lease was not connected to in time"
+                            );
+                            waiter.failed();
+                        }
                     }
-                    Err(error) => {
-                        tracing::debug!(
-                            node = &*remote.node, %error, "a remote lease was not connected to"
-                        );
-                        waiter.failed();
-                    }
-                },
+                }
             }
         }
     }
