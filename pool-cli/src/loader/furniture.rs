@@ -238,27 +238,28 @@ impl Furniture {
             let disabled = json!({ "value": true });
             fit("setJavaScriptEnabled", "Emulation.setScriptExecutionDisabled", disabled);
         }
-        if let Some(interception) = self.filter.interception(None) {
+        if let Some(interception) = self.filter.interception() {
             fit("rejectRequestPattern", "Fetch.enable", interception);
         }
     }
 
-    /// The command that answers `Fetch.requestPaused`.
-    pub(super) fn judge(&self, paused: &Value) -> (&'static str, Value) {
+    /// The command that answers `Fetch.requestPaused` while a page is left for its empty document.
+    pub(super) fn judge_of_leaving(&self, paused: &Value) -> (&'static str, Value) {
+        let id = &paused["requestId"];
         let url = paused["request"]["url"].as_str().unwrap_or_default();
         match &self.blank {
             Some(path) if url.ends_with(path.as_str()) => {
                 let headers = json!([{ "name": "content-type", "value": "text/html" }]);
                 let empty = BASE64_STANDARD.encode("<!doctype html>");
                 let answer = json!({
-                    "requestId": paused["requestId"],
+                    "requestId": id,
                     "responseCode": 200,
                     "responseHeaders": headers,
                     "body": empty,
                 });
                 ("Fetch.fulfillRequest", answer)
             }
-            _ => self.filter.judge(paused),
+            _ => ("Fetch.failRequest", json!({ "requestId": id, "errorReason": "Aborted" })),
         }
     }
 
@@ -372,15 +373,14 @@ pub(super) type Asked = HashSet<String>;
 
 impl Filter {
     pub(crate) fn is_empty(&self) -> bool {
-        self.interception(None).is_none()
+        self.interception().is_none()
     }
 
-    /// The params of `Fetch.enable`, if it is needed. Requests that need no look are not paused;
-    /// those for a path that is given are.
-    pub(super) fn interception(&self, path: Option<&str>) -> Option<Value> {
+    /// The params of `Fetch.enable`, if it is needed. Requests that need no look are not paused.
+    pub(super) fn interception(&self) -> Option<Value> {
         let asks = self.credentials.is_some();
         let all = asks || !self.patterns.is_empty() || !self.interceptors.is_empty();
-        let mut patterns: Vec<Value> = if all {
+        let patterns: Vec<Value> = if all {
             vec![json!({ "urlPattern": "*" })]
         } else {
             let of =
@@ -396,9 +396,6 @@ impl Filter {
             };
             self.types.iter().map(of).chain(self.hosts.iter().flat_map(at)).collect()
         };
-        if !all {
-            patterns.extend(path.map(|path| json!({ "urlPattern": format!("*{path}") })));
-        }
         (!patterns.is_empty()).then(|| json!({ "patterns": patterns, "handleAuthRequests": asks }))
     }
 
@@ -508,7 +505,7 @@ mod tests {
     fn only_what_must_be_looked_at_is_paused() {
         let images = Filter { types: vec![ResourceType::Image], ..Filter::default() };
         let only = json!([{ "urlPattern": "*", "resourceType": "Image" }]);
-        assert_eq!(images.interception(None).expect("it filters")["patterns"], only);
+        assert_eq!(images.interception().expect("it filters")["patterns"], only);
         assert!(Filter::default().is_empty());
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Page {
     har: Option<Har>,
     /// Kept where the page is to be wiped.
     pub(super) trace: Trace,
+    /// It is being left for its empty document, and may ask for nothing more.
+    pub(super) leaving: bool,
     /// Windows that it opened, where it shares its context with other pages.
     popups: Vec<String>,
     /// The page, or its browser, is gone.
@@ -138,20 +140,26 @@ impl Page {
         Ok(page)
     }
 
-    /// Makes the page ready for another address, once it was loaded.
-    ///
-    /// # Errors
-    ///
-    /// If the page or its browser has gone since.
-    pub(crate) async fn again(&mut self, url: &str) -> Result<(), Trouble> {
+    /// Takes the events that have come already.
+    pub(super) async fn catch_up(&mut self) -> Result<(), Trouble> {
         loop {
             match self.events.try_recv() {
                 Ok(event) => self.take(Ok(event)).await?,
                 Err(TryRecvError::Lagged(lost)) => self.take(Err(RecvError::Lagged(lost))).await?,
                 Err(TryRecvError::Closed) => self.take(Err(RecvError::Closed)).await?,
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) => return Ok(()),
             }
         }
+    }
+
+    /// Makes the page ready for another address, once it was loaded. Returns `false` if it is not to
+    /// be used again: since it was wiped, more has come of what it showed before.
+    ///
+    /// # Errors
+    ///
+    /// If the page or its browser has gone since.
+    pub(crate) async fn again(&mut self, url: &str) -> Result<bool, Trouble> {
+        self.catch_up().await?;
         if let Some(trouble) = self.trouble() {
             return Err(trouble);
         }
@@ -160,7 +168,7 @@ impl Page {
         self.load = Load::new(self.load.frame(), &self.furniture.waits);
         self.asked.clear();
         self.har = self.furniture.har.then(Har::new);
-        Ok(())
+        Ok(self.furniture.blank.is_none() || self.trace.left().is_none())
     }
 
     /// Closes the page, and what it opened.
@@ -249,6 +257,7 @@ impl Page {
             notes: None,
             har: furniture.har.then(Har::new),
             trace: Trace::default(),
+            leaving: false,
             popups: Vec::new(),
             gone: None,
         }
@@ -522,7 +531,11 @@ impl Page {
                 of_session().send("Page.handleJavaScriptDialog", accept).await?;
             }
             "Fetch.requestPaused" => {
-                let (method, params) = self.furniture.judge(&event.params);
+                let (method, params) = if self.leaving {
+                    self.furniture.judge_of_leaving(&event.params)
+                } else {
+                    self.furniture.filter.judge(&event.params)
+                };
                 of_session().send(method, params).await?;
             }
             "Fetch.authRequired" => {

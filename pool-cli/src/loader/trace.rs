@@ -6,9 +6,11 @@ use url::Url;
 
 /// Headers by which a server leaves something in a browser that no command clears for one context:
 /// rules for its host, ways to reach it, where to report to, hints that it is to be told.
-const LASTING: [&str; 22] = [
+const LASTING: [&str; 25] = [
     "accept-ch",
     "alt-svc",
+    "attribution-reporting-register-os-source",
+    "attribution-reporting-register-os-trigger",
     "attribution-reporting-register-source",
     "attribution-reporting-register-trigger",
     "critical-ch",
@@ -26,6 +28,7 @@ const LASTING: [&str; 22] = [
     "secure-session-challenge",
     "secure-session-registration",
     "set-login",
+    "shared-storage-write",
     "strict-transport-security",
     "use-as-dictionary",
     "www-authenticate",
@@ -41,7 +44,7 @@ pub(super) struct Trace {
     /// The origin of all its documents.
     pub(super) origin: Option<String>,
     /// Requests without an answer: one that outlives its page may still store a cookie.
-    pub(super) open: HashSet<String>,
+    open: HashSet<String>,
     pub(super) stain: Option<Cow<'static, str>>,
 }
 
@@ -86,18 +89,23 @@ impl Trace {
                     self.stain("an answer that asked for credentials");
                 }
             }
-            "Network.webSocketHandshakeResponseReceived" => {
-                self.headers(&params["response"]["headers"]);
-            }
             "Network.loadingFinished" | "Network.loadingFailed" => {
                 self.open.remove(&id(params));
             }
+            // A handshake that is refused says nothing of its headers.
+            "Network.webSocketCreated" => self.stain("a WebSocket"),
             "Network.webTransportCreated" => self.stain("a connection of WebTransport"),
             "Network.trustTokenOperationDone" => self.stain("a trust token"),
             "Preload.ruleSetUpdated" => self.stain("pages that it had loaded ahead"),
             "Target.attachedToTarget" => self.attached(&params["targetInfo"]),
             _ => {}
         }
+    }
+
+    /// Returns what is left, or may be, once the page has gone.
+    pub(super) fn left(&self) -> Option<Cow<'static, str>> {
+        let open = || (!self.open.is_empty()).then_some("a request that outlived it".into());
+        self.stain.clone().or_else(open)
     }
 
     /// Takes that something runs in its context besides the page's own documents.

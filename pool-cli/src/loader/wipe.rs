@@ -57,26 +57,39 @@ impl Page {
             (None, None) => return Ok(stained("a page of no origin")),
             (None, Some(origin)) => origin.clone(),
         };
-        let interception = self.furniture.filter.interception(Some(&path));
-        self.call("Fetch.enable", interception.unwrap_or_default()).await?;
+        // A page that is left may still ask for something, and that is told of nowhere but here.
+        self.leaving = true;
+        let all = json!({ "patterns": [{ "urlPattern": "*" }] });
+        self.call("Fetch.enable", all).await?;
         self.load = Load::new(self.load.frame(), &[Wait::DomContentLoaded]);
         self.navigate(&format!("{origin}{path}")).await?;
         self.loaded().await?;
         self.clear(&origin).await?;
+        // Of all that a document can say, this is what no script can change.
+        if self.evaluate("location.pathname").await? != path {
+            return Ok(stained("a document that stayed"));
+        }
         let left = self.evaluate(LEFT).await?;
         let cookies = self.cookies().await?;
         if let Some(store) = left.as_array().and_then(|left| left.first()) {
             return Ok(stained(format!("something in {}", store.as_str().unwrap_or("a store"))));
         }
-        if !left.is_array() || cookies != 0 {
+        if !left.is_array() {
+            return Ok(stained("stores that could not be looked at"));
+        }
+        if cookies != 0 {
             return Ok(stained("cookies"));
         }
-        // Only now: what comes late shows as well.
-        if let Some(stain) = &self.trace.stain {
-            return Ok(Wiped::Stained(stain.clone()));
-        }
-        if !self.trace.open.is_empty() {
-            return Ok(stained("a request that outlived it"));
+        let interception = match self.furniture.filter.interception() {
+            Some(own) => ("Fetch.enable", own),
+            None => ("Fetch.disable", json!({})),
+        };
+        // Only now: what comes late was caught, and shows as well.
+        self.call(interception.0, interception.1).await?;
+        self.leaving = false;
+        self.catch_up().await?;
+        if let Some(stain) = self.trace.left() {
+            return Ok(Wiped::Stained(stain));
         }
         self.trace = Trace::default();
         Ok(Wiped::Clean)
@@ -85,12 +98,7 @@ impl Page {
     /// Clears what the protocol clears: storage of the origin, cookies and caches of the context,
     /// the history of the page, and what its renderer keeps in memory of what it loaded.
     async fn clear(&mut self, origin: &str) -> Result<(), Trouble> {
-        let restore = match self.furniture.filter.interception(None) {
-            Some(own) => ("Fetch.enable", own),
-            None => ("Fetch.disable", json!({})),
-        };
         let commands = [
-            restore,
             ("Storage.clearDataForOrigin", json!({ "origin": origin, "storageTypes": "all" })),
             ("Network.clearBrowserCookies", json!({})),
             ("Network.clearBrowserCache", json!({})),

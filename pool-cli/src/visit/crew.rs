@@ -326,7 +326,7 @@ impl Worker {
                 Isolation::Wiped => is_of_one_origin(&held.job.url, &job.url),
                 Isolation::None => true,
             };
-            if fits && !job.suspect && held.page.again(&job.url).await.is_ok() {
+            if fits && !job.suspect && matches!(held.page.again(&job.url).await, Ok(true)) {
                 held.job = job.clone();
                 return Ok(held);
             }
