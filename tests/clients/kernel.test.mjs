@@ -1,4 +1,4 @@
-// Kernel's own client, as it comes from npm, against a pool: each member that the pool has, and its errors.
+// Kernel's own clients, as they come from npm and PyPI, against a pool: each member that the pool has, and its errors.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -7,6 +7,7 @@ import Kernel from '@onkernel/sdk';
 import { chromium } from 'playwright-core';
 import { serve } from '../site/server.mjs';
 import { startPool } from './lib/pool.mjs';
+import { script } from './lib/script.mjs';
 
 const TOKEN = 'kernel-test-token';
 const KINDS = process.env.LEASES ? [process.env.LEASES] : ['exclusive', 'shared'];
@@ -168,6 +169,11 @@ for (const lease of KINDS) {
       }
       assert.deepEqual(await refused(() => kernel.browsers.list({ wrong: 1 }).then(all)), ['BadRequestError', 400, 'unknown_parameter']);
       await release(held[2]);
+    });
+
+    test('its client for Python does the same jobs', async () => {
+      const { code, lines, stderr } = await script('kernel_sdk.py', [kernel.baseURL, new URL(site.url).origin, '--token', TOKEN]);
+      assert.deepEqual([code, lines.length], [0, 5], stderr);
     });
 
     test('what is wrong or not offered is refused by a sentence', async () => {
