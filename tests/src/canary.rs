@@ -1,4 +1,5 @@
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -15,7 +16,26 @@ pub struct Canary {
     _directory: TempDir,
 }
 
+/// The one beside all cases that run at this moment; the last of them ends it.
+static SHARED: Mutex<Weak<Canary>> = Mutex::new(Weak::new());
+
 impl Canary {
+    /// Returns the one that all cases of this program share, started if none lives.
+    ///
+    /// # Panics
+    ///
+    /// If there is no Chromium.
+    pub(crate) fn shared() -> Arc<Self> {
+        // A case that failed here has left nothing half done.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(canary) = shared.upgrade().filter(|canary| canary.is_alive()) {
+            return canary;
+        }
+        let canary = Arc::new(Self::start());
+        *shared = Arc::downgrade(&canary);
+        canary
+    }
+
     /// Starts one.
     ///
     /// # Panics

@@ -20,6 +20,7 @@ mod litter;
 mod ours;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -50,7 +51,7 @@ const SLACK: i64 = 4;
 pub struct Oracle {
     /// The processes of this case.
     pub ours: Ours,
-    canary: Canary,
+    canary: Arc<Canary>,
     shared_memory: SharedMemory,
     min_size: usize,
     rest: Option<Rest>,
@@ -95,7 +96,7 @@ impl Oracle {
     pub(crate) fn new(home: &Home, min_size: usize) -> Self {
         Self {
             ours: Ours::of(home),
-            canary: Canary::start(),
+            canary: Canary::shared(),
             shared_memory: SharedMemory::now(),
             min_size,
             rest: None,
