@@ -56,6 +56,17 @@ async fn an_exclusive_browser_is_used_again_without_a_trace() {
 }
 
 #[tokio::test]
+async fn a_browser_that_closes_its_pipe_before_it_ends_still_says_how_it_ended() {
+    let fake = env!("CARGO_BIN_EXE_fake-chromium").into();
+    let lingers = |config: ChromeConfig| config.executable(Some(fake)).args(["--fake-mode=linger"]);
+    let (driver, _root) = driver(Engine::Auto, lingers).await;
+    let pool = Pool::builder(driver).max_size(1).acquire_timeout(Some(LONG)).build().unwrap();
+    let error = format!("{:?}", pool.acquire().await.unwrap_err());
+    assert!(error.contains("Exited("), "{error}");
+    pool.close().await;
+}
+
+#[tokio::test]
 async fn whoever_looks_at_a_browser_does_not_keep_it_from_being_closed() {
     for kind in KINDS {
         let (driver, root) = driver(ENGINES[0], |config| config.lease(kind)).await;

@@ -125,20 +125,23 @@ impl Host {
         }
         let launched_at = Instant::now();
         let (chromium, pipe) = Chromium::launch(options, state_dir).await?;
-        let ready = async {
+        let answer = async {
             let mux = Multiplexer::start_within(budget.clone(), pipe.reader, pipe.writer).await?;
             let version = mux.call(None, "Browser.getVersion", &json!({})).await?;
             Ok::<_, ChromeError>((mux, version))
         };
-        let ready = match timeout(config.launch_timeout, ready).await {
-            Ok(Ok((mux, version))) => Some((mux, version)),
-            // The pipe is closed before the process is reaped: let it say how it ended.
-            Ok(Err(_)) => {
-                let _ = timeout(Duration::from_secs(1), chromium.exited()).await;
-                None
+        let ready = async {
+            match answer.await {
+                Ok(ready) => Some(ready),
+                // The pipe is closed before the process has ended: let it say how it does, which
+                // takes one with a profile that it cannot open some seconds.
+                Err(_) => {
+                    chromium.exited().await;
+                    None
+                }
             }
-            Err(_) => None,
         };
+        let ready = timeout(config.launch_timeout, ready).await.ok().flatten();
         let Some((mux, version)) = ready else {
             let error = chromium.not_ready();
             chromium.close(Duration::ZERO).await;

@@ -6,6 +6,7 @@
 //! | argument | what it does |
 //! |---|---|
 //! | `--fake-mode=exit` | writes a reason to stderr and exits with 21 at once |
+//! | `--fake-mode=linger` | closes its pipe at once, and exits with 21 two seconds later |
 //! | `--fake-mode=silent` | never answers anything |
 //! | `--fake-mode=flood` | writes to stderr without end, and answers |
 //! | `--fake-mode=stubborn` | does not exit when the pipe closes or on `Browser.close` |
@@ -25,6 +26,8 @@ mod mode;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +39,10 @@ fn main() -> io::Result<()> {
     let modes = Modes::from_args(std::env::args().skip(1));
     if modes.has(&Mode::Exit) {
         exit_with_a_reason();
+    }
+    if modes.has(&Mode::Linger) {
+        // The descriptors are closed by a program that may: taking a number for one is unsafe.
+        return Err(Command::new("sh").args(["-c", "exec 3<&- 4>&-; sleep 2; exit 21"]).exec());
     }
     if modes.has(&Mode::Flood) {
         thread::spawn(flood);

@@ -4,6 +4,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Exit,
+    Linger,
     Silent,
     Flood,
     Stubborn,
@@ -20,6 +21,7 @@ impl Mode {
         let (name, value) = text.split_once(':').unwrap_or((text, ""));
         Some(match name {
             "exit" => Self::Exit,
+            "linger" => Self::Linger,
             "silent" => Self::Silent,
             "flood" => Self::Flood,
             "stubborn" => Self::Stubborn,
