@@ -8,7 +8,11 @@ use crate::message::{Incarnation, NodeName};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
-    /// Counts the saves of the profile.
+    /// Generation of the profile, which grows each time that it is made new: microseconds since
+    /// 1970, or one more than the last generation that was known, if that is greater.
+    #[serde(default)]
+    pub generation: u64,
+    /// Number of saves in this generation.
     pub content: u64,
     /// The object that has this content. None for a profile that is new, and where the store was
     /// emptied while the profile was held.
@@ -25,14 +29,18 @@ pub struct Record {
 impl Record {
     /// Returns the record of a profile that has nothing yet.
     #[must_use]
-    pub fn new() -> Self {
-        Self { content: 0, object: None, holder: None, renewals: 0 }
+    pub fn new(generation: u64) -> Self {
+        Self { generation, content: 0, object: None, holder: None, renewals: 0 }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        Version { generation: self.generation, content: self.content }
     }
 
     /// Returns true if two records differ in nothing but the number of renewals.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let Self { content, object, holder, renewals: _ } = self;
-        (content, object, holder) == (&other.content, &other.object, &other.holder)
+        let Self { generation: _, content: _, object, holder, renewals: _ } = self;
+        (self.version(), object, holder) == (other.version(), &other.object, &other.holder)
     }
 
     /// Returns true if the content that the record counts is nowhere in the store.
@@ -42,10 +50,13 @@ impl Record {
     }
 }
 
-impl Default for Record {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Version of what was saved of a profile. Of two, the greater one is newer: a profile that was made
+/// new is newer than everything that was saved of the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Version {
+    #[serde(default)]
+    pub(super) generation: u64,
+    pub(super) content: u64,
 }
 
 /// The one node that may use a profile and save it.
@@ -93,8 +104,9 @@ pub(super) enum Step {
     Claimed { record: Record, revision: u64 },
     /// Another holds it: look again.
     Wait,
-    /// The store has no such profile, or not its content: search the nodes for a copy.
-    Search { expected: Option<u64> },
+    /// The store has no such profile, or not its content: search the nodes for a copy of this
+    /// generation or of a later one.
+    Search { expected: Option<u64>, generation: u64 },
 }
 
 /// Decides how to get a profile by what stands in the store. Has no clock and no I/O.
@@ -124,7 +136,7 @@ impl Claimant {
     pub(super) fn look(&mut self, entry: Option<(u64, Record)>, now: Duration) -> Step {
         let Some((revision, record)) = entry else {
             self.seen = None;
-            return Step::Search { expected: None };
+            return Step::Search { expected: None, generation: 0 };
         };
         match &record.holder {
             Some(holder) if *holder == self.me => return Step::Claimed { record, revision },
@@ -132,7 +144,7 @@ impl Claimant {
             Some(_) | None => {}
         }
         if record.lacks_object() {
-            return Step::Search { expected: Some(revision) };
+            return Step::Search { expected: Some(revision), generation: record.generation };
         }
         Step::Claim { record: self.claimed(record), expected: revision }
     }
@@ -242,7 +254,7 @@ impl Hold {
             }
             // The store was emptied, and an older copy of another node stands there now.
             Some((revision, record))
-                if record.holder.is_none() && record.content < self.record.content =>
+                if record.holder.is_none() && record.version() < self.record.version() =>
             {
                 self.revision = Some(revision);
                 self.record.object = None;
@@ -282,7 +294,7 @@ mod tests {
 
     fn held(node: &str, content: u64) -> Record {
         let object = (content > 0).then(|| format!("object-{content}"));
-        Record { content, object, holder: Some(holder(node, 1)), renewals: 0 }
+        Record { object, content, holder: Some(holder(node, 1)), ..Record::new(1) }
     }
 
     fn claimant() -> Claimant {
@@ -301,9 +313,11 @@ mod tests {
 
     #[test]
     fn an_absent_profile_is_not_a_new_one() {
-        assert_eq!(claimant().look(None, at(0)), Step::Search { expected: None });
+        let anywhere = Step::Search { expected: None, generation: 0 };
+        assert_eq!(claimant().look(None, at(0)), anywhere);
         let lost = Record { object: None, holder: None, ..held("b", 3) };
-        assert_eq!(claimant().look(Some((7, lost)), at(0)), Step::Search { expected: Some(7) });
+        let content = Step::Search { expected: Some(7), generation: 1 };
+        assert_eq!(claimant().look(Some((7, lost)), at(0)), content);
     }
 
     #[test]
@@ -354,7 +368,13 @@ mod tests {
         assert!(!mine.is_lost(at(101)));
         assert!(mine.is_lost(at(107)), "the time of the last confirmed renewal stands");
 
-        for entry in [held("b", 3), Record { holder: None, ..held("b", 4) }] {
+        for entry in [
+            held("b", 3),
+            Record { holder: None, ..held("b", 4) },
+            // Made new meanwhile: there is less in it, and all of it is newer.
+            Record::new(2),
+            Record { generation: 2, holder: None, ..held("b", 1) },
+        ] {
             let mut taken = hold();
             assert_eq!(taken.refused(Some((9, entry))), Standing::Taken);
             assert!(taken.is_lost(at(100)));
@@ -387,14 +407,15 @@ mod tests {
 
     #[test]
     fn a_holder_has_newer_content_than_a_copy_that_came_back_before_it() {
-        let mut hold = hold();
         let older = Record { holder: None, ..held("b", 2) };
-        assert_eq!(hold.refused(Some((90, older))), Standing::Held);
-        assert_eq!(hold.revision(), Some(90));
-        let renewal = hold.renewal();
-        assert_eq!(
-            (renewal.content, renewal.object, renewal.holder),
-            (3, None, Some(holder("a", 1)))
-        );
+        let before = Record { generation: 0, holder: None, ..held("b", 9) };
+        for older in [older, before] {
+            let mut hold = hold();
+            assert_eq!(hold.refused(Some((90, older))), Standing::Held);
+            assert_eq!(hold.revision(), Some(90));
+            let renewal = hold.renewal();
+            assert_eq!(renewal.version(), Version { generation: 1, content: 3 });
+            assert_eq!((renewal.object, renewal.holder), (None, Some(holder("a", 1))));
+        }
     }
 }

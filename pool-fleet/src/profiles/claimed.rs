@@ -62,7 +62,7 @@ impl ClaimedProfile {
         self.shared.inner.copies.directory(&self.shared.id)
     }
 
-    /// Returns how often the profile was saved so far.
+    /// Returns how often the profile was saved so far, since it was made new.
     #[must_use]
     pub fn content(&self) -> u64 {
         lock(&self.shared.hold).record().content
@@ -112,8 +112,9 @@ impl ClaimedProfile {
         self.renewal.abort();
         let shared = &self.shared;
         let record = lock(&shared.hold).record().clone();
-        if let Some(object) = record.object {
-            shared.inner.copies.set_mark(&shared.id, &Mark { content: record.content, object })?;
+        if let Some(object) = record.object.clone() {
+            let version = record.version();
+            shared.inner.copies.set_mark(&shared.id, &Mark { version, object })?;
         }
         shared.write(|hold| hold.release(None)).await
     }
@@ -251,9 +252,9 @@ impl Claimed {
             };
             match stored.await {
                 Ok(object) => {
-                    let content = lock(&self.hold).record().content;
-                    inner.copies.set_mark(&self.id, &Mark { content, object })?;
-                    return Ok(content);
+                    let version = lock(&self.hold).record().version();
+                    inner.copies.set_mark(&self.id, &Mark { version, object })?;
+                    return Ok(version.content);
                 }
                 Err(ProfileError::Unavailable(error)) if Instant::now() < deadline => {
                     tracing::warn!(

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::claim::Version;
 use super::pack::{remove_dir, remove_file};
 use crate::subject::{decode, encode};
 
@@ -51,7 +52,8 @@ impl ProfileId {
 /// a directory that was in use when its node died is never taken for anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    pub(super) content: u64,
+    #[serde(flatten)]
+    pub(super) version: Version,
     pub(super) object: String,
 }
 
@@ -181,7 +183,7 @@ mod tests {
         let copies = Copies::new(dir.path().join("profiles"));
         assert_eq!(copies.list().unwrap(), []);
         let (a, b) = (ProfileId::new("crm@x:1+y.z", 0), ProfileId::new("b", 12));
-        let mark = Mark { content: 3, object: "o".into() };
+        let mark = Mark { version: Version { generation: 1, content: 3 }, object: "o".into() };
         for id in [&a, &b] {
             copies.prepare(id).unwrap();
             copies.replace(id, None).unwrap();

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -25,7 +25,7 @@ pub use claimed::ClaimedProfile;
 pub use copies::ProfileId;
 pub use pack::{Packing, unpack};
 
-use claim::{Claimant, Hold, Step};
+use claim::{Claimant, Hold, Step, Version};
 use copies::{Copies, Mark};
 use pack::Scratch;
 use sweep::Sweeper;
@@ -131,8 +131,8 @@ struct CopyQuestion {
 /// Answer to a [`CopyQuestion`].
 #[derive(Debug, Serialize, Deserialize)]
 struct CopyAnswer {
-    /// Content of its copy, if it has one.
-    content: Option<u64>,
+    /// Version of its copy, if it has one.
+    copy: Option<Version>,
     /// The profile is in use there.
     held: bool,
 }
@@ -143,7 +143,7 @@ enum Found {
     /// One of them uses it.
     Held,
     /// This node has the newest copy.
-    Here(u64),
+    Here,
     /// That node has the newest copy.
     There(NodeName),
     /// Nobody has a copy.
@@ -262,7 +262,7 @@ impl Profiles {
     /// Whatever the file system returns.
     pub fn copies(&self) -> io::Result<Vec<(ProfileId, u64)>> {
         let copies = self.inner.copies.list()?;
-        Ok(copies.into_iter().map(|(id, mark)| (id, mark.content)).collect())
+        Ok(copies.into_iter().map(|(id, mark)| (id, mark.version.content)).collect())
     }
 
     /// Claims an instance of a profile and brings its directory to the saved content.
@@ -298,16 +298,36 @@ impl Profiles {
 
     /// Makes a profile new although its content may only be out of reach: by command.
     ///
+    /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. Where
+    /// neither the store nor a node that answers knows of the earlier one, the clock of this node
+    /// decides which of the two is newer.
+    ///
     /// # Errors
     ///
-    /// [`ProfileError::Busy`] if somebody holds it, [`ProfileError::Unavailable`].
+    /// [`ProfileError::Busy`] if somebody holds it, [`ProfileError::Unavailable`], and
+    /// [`ProfileError::Io`].
     pub async fn make_new(&self, id: &ProfileId) -> Result<(), ProfileError> {
-        let entry = self.inner.read(id).await?;
+        let inner = &self.inner;
+        let entry = inner.read(id).await?;
         if let Some((_, Record { holder: Some(holder), .. })) = entry {
             return Err(ProfileError::Busy { holder: Some(holder) });
         }
+        let mut known = inner.copies.mark(id)?.map_or(0, |mark| mark.version.generation);
+        for (_, answer) in inner.ask_all(id).await {
+            match answer {
+                Some(CopyAnswer { held: true, .. }) => {
+                    return Err(ProfileError::Busy { holder: None });
+                }
+                Some(CopyAnswer { copy: Some(copy), .. }) => known = known.max(copy.generation),
+                Some(CopyAnswer { copy: None, .. }) | None => {}
+            }
+        }
+        if let Some((_, record)) = &entry {
+            known = known.max(record.generation);
+        }
+        let record = Record::new(generation_after(known));
         let expected = entry.map(|(revision, _)| revision);
-        self.inner.write(id, &Record::new(), expected).await.map_err(ProfileError::Unavailable)?;
+        inner.write(id, &record, expected).await.map_err(ProfileError::Unavailable)?;
         Ok(())
     }
 
@@ -317,9 +337,9 @@ impl Profiles {
             Err(error) => return tracing::debug!(%error, "not a question about a profile"),
         };
         let inner = &self.inner;
-        let content = inner.copies.mark(&question.id).ok().flatten().map(|mark| mark.content);
+        let copy = inner.copies.mark(&question.id).ok().flatten().map(|mark| mark.version);
         let held = lock(&inner.busy).get(&question.id) == Some(&Use::Held);
-        let answer = json(&CopyAnswer { content, held });
+        let answer = json(&CopyAnswer { copy, held });
         if let Err(error) = inner.transport.publish(reply, answer).await {
             tracing::debug!(%error, "a question about a profile was not answered");
         }
@@ -343,14 +363,14 @@ impl Profiles {
         for (id, mark) in copies {
             let behind = match inner.read(&id).await {
                 Ok(None) => true,
-                Ok(Some((_, record))) => record.holder.is_none() && record.content < mark.content,
+                Ok(Some((_, record))) => record.holder.is_none() && record.version() < mark.version,
                 Err(_) => return false,
             };
             if !behind {
                 continue;
             }
-            match inner.search(&id).await {
-                Found::Here(_) => inner.publish(&id).await,
+            match inner.search(&id, 0).await {
+                Found::Here => inner.publish(&id).await,
                 Found::Silent(_) => complete = false,
                 // Theirs is newer, and they put it back.
                 Found::Held | Found::There(_) | Found::Nowhere => {}
@@ -481,14 +501,16 @@ impl Inner {
                     self.pause(deadline, || ProfileError::Busy { holder }).await?;
                     continue;
                 }
-                Step::Search { expected } => match self.search(id).await {
+                Step::Search { expected, generation } => match self.search(id, generation).await {
                     Found::Nowhere if expected.is_some() => return Err(ProfileError::ContentLost),
-                    Found::Nowhere if self.has_settled() => (claimant.claimed(Record::new()), None),
+                    Found::Nowhere if self.has_settled() => {
+                        (claimant.claimed(Record::new(generation_after(0))), None)
+                    }
                     Found::Silent(nodes) => {
                         self.pause(deadline, || ProfileError::Unknown { nodes }).await?;
                         continue;
                     }
-                    Found::Here(_) => {
+                    Found::Here => {
                         self.publish_copy(id, expected).await?;
                         continue;
                     }
@@ -537,14 +559,25 @@ impl Inner {
         serde_json::from_slice(&answer).ok()
     }
 
-    /// Looks for copies of a profile that the store does not have.
-    async fn search(&self, id: &ProfileId) -> Found {
+    /// Asks all other nodes for their copies of a profile.
+    async fn ask_all(&self, id: &ProfileId) -> Vec<(NodeName, Option<CopyAnswer>)> {
         let others = (self.members)();
-        let answers = join_all(others.iter().map(|node| self.ask(node, id, false))).await;
-        let own = self.copies.mark(id).ok().flatten().map(|mark| mark.content);
-        let mut newest = own.map(|content| (content, None));
+        let asked = others.into_iter().map(|node| async move {
+            let answer = self.ask(&node, id, false).await;
+            (node, answer)
+        });
+        join_all(asked).await
+    }
+
+    /// Looks for copies of a profile that the store does not have. Those of a generation before
+    /// `generation` are of a profile that is no more.
+    async fn search(&self, id: &ProfileId, generation: u64) -> Found {
+        let answers = self.ask_all(id).await;
+        let own = self.copies.mark(id).ok().flatten().map(|mark| mark.version);
+        let own = own.filter(|copy| copy.generation >= generation);
+        let mut newest = own.map(|copy| (copy, None));
         let mut silent = Vec::new();
-        for (node, answer) in others.iter().zip(answers) {
+        for (node, answer) in answers {
             let Some(answer) = answer else {
                 silent.push(node.to_string());
                 continue;
@@ -553,20 +586,23 @@ impl Inner {
                 return Found::Held;
             }
             // Of equal copies, the node with the first name puts its own into the store.
-            let better = |content: u64| match &newest {
+            let better = |copy: Version| match &newest {
                 None => true,
-                Some((held, None)) => content > *held || content == *held && **node < *self.node,
-                Some((held, Some(other))) => content > *held || content == *held && *node < *other,
+                Some((held, other)) => {
+                    let holder = other.as_ref().unwrap_or(&self.node);
+                    copy > *held || copy == *held && node < *holder
+                }
             };
-            if let Some(content) = answer.content.filter(|content| better(*content)) {
-                newest = Some((content, Some(Arc::clone(node))));
+            let copy = answer.copy.filter(|copy| copy.generation >= generation && better(*copy));
+            if let Some(copy) = copy {
+                newest = Some((copy, Some(node)));
             }
         }
         match newest {
             // One that is silent may use the profile, or have a newer copy. It is soon heard, or
             // gone from the fleet.
             _ if !silent.is_empty() => Found::Silent(silent),
-            Some((content, None)) => Found::Here(content),
+            Some((_, None)) => Found::Here,
             Some((_, Some(node))) => Found::There(node),
             None => Found::Nowhere,
         }
@@ -578,11 +614,13 @@ impl Inner {
         let Some(_busy) = Busy::enter(self, id) else { return };
         let published = async {
             let entry = self.read(id).await?;
-            let own = self.copies.mark(id)?.map_or(0, |mark| mark.content);
+            let Some(own) = self.copies.mark(id)?.map(|mark| mark.version) else { return Ok(()) };
             let expected = match entry {
-                Some((_, record)) if record.content >= own && !record.lacks_object() => {
+                Some((_, record)) if record.version() >= own && !record.lacks_object() => {
                     return Ok(());
                 }
+                // A copy of a profile that is no more.
+                Some((_, record)) if record.generation > own.generation => return Ok(()),
                 Some((_, Record { holder: Some(_), .. })) => return Ok(()),
                 Some((revision, _)) => Some(revision),
                 None => None,
@@ -607,15 +645,15 @@ impl Inner {
     ) -> Result<(), ProfileError> {
         let Some(mark) = self.copies.mark(id)? else { return Ok(()) };
         let object = self.upload(id).await?;
-        let record =
-            Record { content: mark.content, object: Some(object.clone()), ..Record::new() };
+        let Version { generation, content } = mark.version;
+        let record = Record { content, object: Some(object.clone()), ..Record::new(generation) };
         match self.write(id, &record, expected).await {
             Ok(_) => {
                 let mark = Mark { object, ..mark };
                 self.copies.set_mark(id, &mark)?;
                 tracing::info!(
                     profile = id.profile,
-                    content = mark.content,
+                    content,
                     "the copy of a profile was put back into the store"
                 );
                 Ok(())
@@ -651,6 +689,13 @@ fn boot_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Returns a generation that is later than another one, and later than those of nodes of which
+/// nothing is known, as far as the clocks agree.
+fn generation_after(known: u64) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(known.saturating_add(1))
+}
+
 /// Returns an error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -670,3 +715,6 @@ async fn blocking<T: Send + 'static>(
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests;

@@ -301,3 +301,30 @@ async fn a_profile_is_not_new_while_a_node_that_may_have_it_is_silent() {
     .await;
     assert_eq!(b.claim("work").await.content(), 0);
 }
+
+#[tokio::test]
+async fn a_node_that_was_away_does_not_overwrite_a_profile_that_was_made_new() {
+    let nats = Nats::start();
+    let b = node("b", &nats, &FLEET[..2]).await;
+    let cable = Cable::to(nats.port()).await;
+    let a = node_at("a", cable.url(), &FLEET[..2], tempfile::tempdir().unwrap()).await;
+    for words in ["old", "older by count"] {
+        let on_a = a.claim("work").await;
+        write(&on_a, "login", words);
+        on_a.release(LONG).await.unwrap();
+    }
+    let mut connection = a.transport.connection();
+    cable.cut(true);
+    connection.wait_for(|connection| !connection.is_connected()).await.unwrap();
+    b.profiles.make_new(&ProfileId::new("work", 0)).await.unwrap();
+    cable.cut(false);
+    connection.wait_for(pool_fleet::Connection::is_connected).await.unwrap();
+    // More than the 300 ms after which it compares its copies with the store.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let on_b = b.claim("work").await;
+    assert_eq!((files(&on_b.directory()), on_b.content()), (BTreeMap::new(), 0));
+    write(&on_b, "login", "new");
+    on_b.release(LONG).await.unwrap();
+    let on_a = a.claim("work").await;
+    assert_eq!((files(&on_a.directory()), on_a.content()), (login("new"), 1));
+}

@@ -1,0 +1,126 @@
+use super::*;
+use crate::transport::memory::{MemoryNetwork, MemoryTransport};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A node that has profiles and nothing else, and knows the nodes a and b.
+struct Node {
+    profiles: Profiles,
+    transport: Arc<MemoryTransport>,
+    _dir: tempfile::TempDir,
+}
+
+fn node(network: &MemoryNetwork, name: &'static str) -> Node {
+    let transport = network.member(name);
+    let dir = tempfile::tempdir().unwrap();
+    let others = move || -> Vec<NodeName> {
+        ["a", "b"].into_iter().filter(|other| *other != name).map(Arc::from).collect()
+    };
+    let profiles = Profiles::new(
+        ProfileSettings::new(dir.path().join("profiles")),
+        Arc::clone(&transport) as _,
+        Arc::clone(&transport) as _,
+        Subjects::new("test").unwrap(),
+        (name.into(), Incarnation::new(Duration::from_secs(1), 0)),
+        Arc::new(others),
+    );
+    let served = profiles.clone();
+    tokio::spawn(async move { served.serve().await });
+    Node { profiles, transport, _dir: dir }
+}
+
+fn work() -> ProfileId {
+    ProfileId::new("work", 0)
+}
+
+impl Node {
+    async fn claim(&self) -> ClaimedProfile {
+        self.profiles.claim(&work(), LONG).await.unwrap()
+    }
+
+    async fn save(&self, login: &str) -> u64 {
+        let claimed = self.claim().await;
+        std::fs::write(claimed.directory().join("login"), login).unwrap();
+        claimed.release(LONG).await.unwrap()
+    }
+
+    /// Returns the saved content, and how often it was saved.
+    async fn saved(&self) -> (Option<String>, u64) {
+        let claimed = self.claim().await;
+        let login = std::fs::read_to_string(claimed.directory().join("login")).ok();
+        let content = claimed.content();
+        claimed.release_untouched().await.unwrap();
+        (login, content)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_from_before_a_profile_was_made_new_does_not_overwrite_it() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("old").await;
+    a.save("older by count").await;
+    network.cut("a", true);
+    b.profiles.make_new(&work()).await.unwrap();
+    // It comes back, and compares its copies with the store.
+    network.cut("a", false);
+    sleep(LONG).await;
+    assert_eq!(b.saved().await, (None, 0));
+    assert_eq!(b.save("new").await, 1);
+    assert_eq!(a.saved().await, (Some("new".into()), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_copies_from_before_and_after_a_profile_was_made_new_the_new_one_comes_back() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("old").await;
+    a.save("older by count").await;
+    network.cut("a", true);
+    b.profiles.make_new(&work()).await.unwrap();
+    assert_eq!(b.save("new").await, 1);
+    network.wipe();
+    network.cut("a", false);
+    assert_eq!(a.saved().await, (Some("new".into()), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_from_before_a_profile_was_made_new_cannot_save() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("old").await;
+    let held = a.claim().await;
+    let busy = b.profiles.make_new(&work()).await;
+    assert!(matches!(busy, Err(ProfileError::Busy { holder: Some(_) })), "{busy:?}");
+    network.wipe();
+    // The store knows of nothing; the node that has it does.
+    let busy = b.profiles.make_new(&work()).await;
+    assert!(matches!(busy, Err(ProfileError::Busy { .. })), "{busy:?}");
+    network.cut("a", true);
+    network.wipe();
+    b.profiles.make_new(&work()).await.unwrap();
+    network.cut("a", false);
+    let refused = held.release(LONG).await;
+    assert!(matches!(refused, Err(ProfileError::Lost)), "{refused:?}");
+    assert_eq!(b.saved().await, (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_is_lost_is_not_found_in_a_copy_from_before_the_profile_was_made_new() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("old").await;
+    network.cut("a", true);
+    b.profiles.make_new(&work()).await.unwrap();
+    // Its holder made the entry again in a store that was emptied, and died.
+    let (revision, record) = b.profiles.inner.read(&work()).await.unwrap().unwrap();
+    let lost = Record { content: 1, ..record };
+    b.profiles.inner.write(&work(), &lost, Some(revision)).await.unwrap();
+    network.cut("a", false);
+    let refused = b.profiles.claim(&work(), LONG).await;
+    assert!(matches!(refused, Err(ProfileError::ContentLost)), "{refused:?}");
+    assert!(
+        b.transport.objects("bp-test-profiles").await.unwrap().len() == 1,
+        "nothing is put back"
+    );
+}
