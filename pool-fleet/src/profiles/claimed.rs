@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::transport::TransportError;
 
 /// A profile in this node's hands, renewed in the background.
 ///
-/// [`release`](Self::release) saves it. Dropped without, it is given up as it was: what was done
-/// since is lost.
+/// [`release`](Self::release) saves it. Dropped without, it is given up as it was, by a task: what
+/// was done since is lost.
 #[derive(Debug)]
 pub struct ClaimedProfile {
     pub(super) shared: Arc<Claimed>,
@@ -91,32 +92,40 @@ impl ClaimedProfile {
     ///
     /// [`ProfileError::Lost`] if another has taken it, [`ProfileError::Io`], and
     /// [`ProfileError::Unavailable`] after `patience`. The copy is discarded then.
-    pub async fn release(mut self, patience: Duration) -> Result<u64, ProfileError> {
-        self.released = true;
-        let shared = Arc::clone(&self.shared);
-        let released = shared.save(Instant::now() + patience).await;
-        self.renewal.abort();
-        if released.is_err() {
-            self.released = false;
-        }
-        released
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, a task goes on saving the profile and gives it up.
+    pub async fn release(self, patience: Duration) -> Result<u64, ProfileError> {
+        let deadline = Instant::now() + patience;
+        let releasing = tokio::spawn(async move {
+            // All of it, which gives the profile up when it is dropped.
+            let mut claimed = self;
+            let released = claimed.shared.save(deadline).await;
+            claimed.released = released.is_ok();
+            released
+        });
+        releasing.await.map_err(io::Error::other)?
     }
 
     /// Gives the profile up as it was: the directory was not used.
     ///
     /// # Errors
     ///
-    /// [`ProfileError::Lost`] and [`ProfileError::Unavailable`].
-    pub async fn release_untouched(mut self) -> Result<(), ProfileError> {
-        self.released = true;
-        self.renewal.abort();
-        let shared = &self.shared;
-        let record = lock(&shared.hold).record().clone();
-        if let Some(object) = record.object.clone() {
-            let version = record.version();
-            shared.inner.copies.set_mark(&shared.id, &Mark { version, object })?;
-        }
-        shared.write(|hold| hold.release(None)).await
+    /// [`ProfileError::Lost`], [`ProfileError::Unavailable`] and [`ProfileError::Io`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, a task goes on giving the profile up.
+    pub async fn release_untouched(self) -> Result<(), ProfileError> {
+        let releasing = tokio::spawn(async move {
+            let mut claimed = self;
+            claimed.renewal.abort();
+            let released = claimed.shared.release_untouched().await;
+            claimed.released = released.is_ok();
+            released
+        });
+        releasing.await.map_err(io::Error::other)?
     }
 }
 
@@ -231,6 +240,16 @@ impl Claimed {
         })
         .await?;
         Ok(copies.replace(&self.id, Some(&unpacked))?)
+    }
+
+    /// Marks the directory as a copy again, and gives the profile up as it was.
+    async fn release_untouched(&self) -> Result<(), ProfileError> {
+        let record = lock(&self.hold).record().clone();
+        let version = record.version();
+        if let Some(object) = record.object {
+            self.inner.copies.set_mark(&self.id, &Mark { version, object })?;
+        }
+        self.write(|hold| hold.release(None)).await
     }
 
     /// Packs and stores the directory, and gives the profile up with it.

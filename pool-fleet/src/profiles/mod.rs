@@ -273,7 +273,9 @@ impl Profiles {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, a claim that had been made is given up.
+    /// When the future is dropped, a claim that was made, or that comes through late, is given up by
+    /// a task of its own. Where the runtime or the store is gone, the claim ends
+    /// [`ClaimTimes::takeover`] later.
     pub async fn claim(
         &self,
         id: &ProfileId,
@@ -289,8 +291,8 @@ impl Profiles {
                 None => sleep(self.inner.settings.times.look).await,
             }
         };
-        let (me, hold) = self.inner.claim(id, deadline).await?;
-        tracing::debug!(profile = id.profile, instance = id.instance, claim = me.claim, "claimed");
+        let hold = self.inner.claim(id, deadline).await?;
+        tracing::debug!(profile = id.profile, instance = id.instance, "claimed");
         let claimed = ClaimedProfile::start(Arc::clone(&self.inner), id.clone(), hold, busy);
         claimed.shared.fetch().await?;
         Ok(claimed)
@@ -446,6 +448,62 @@ impl Drop for Busy {
     }
 }
 
+/// A claim in the making. Dropped while it may have come through, it is withdrawn.
+struct Attempt {
+    inner: Arc<Inner>,
+    id: ProfileId,
+    me: Holder,
+    /// A write was sent of which it is not known whether it has come through.
+    in_doubt: bool,
+    /// The revision that it replaces.
+    expected: Option<u64>,
+    /// When the first write was sent: one that comes through unheard is at least that old.
+    first_sent: Option<Duration>,
+}
+
+impl Attempt {
+    /// Writes the claim over a revision. Returns `None` if it was refused, or not heard of.
+    async fn write(
+        &mut self,
+        record: Record,
+        expected: Option<u64>,
+    ) -> Result<Option<Hold>, ProfileError> {
+        let sent = boot_time();
+        self.first_sent.get_or_insert(sent);
+        let doubted = std::mem::replace(&mut self.in_doubt, true);
+        self.expected = expected;
+        match self.inner.write(&self.id, &record, expected).await {
+            Ok(revision) => Ok(Some(self.hold(record, revision, sent))),
+            Err(TransportError::Conflict { .. }) => {
+                // It may be the write before that has come through.
+                self.in_doubt = doubted;
+                Ok(None)
+            }
+            Err(TransportError::TimedOut) => Ok(None),
+            Err(error) => Err(ProfileError::Unavailable(error)),
+        }
+    }
+
+    fn hold(&mut self, record: Record, revision: u64, sent: Duration) -> Hold {
+        self.in_doubt = false;
+        Hold::new(self.me.clone(), self.inner.settings.times, record, revision, sent)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.in_doubt {
+            return;
+        }
+        // Without a runtime, the claim ends by not being renewed.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (inner, id, me) = (Arc::clone(&self.inner), self.id.clone(), self.me.clone());
+            let expected = self.expected;
+            runtime.spawn(async move { inner.withdraw(&id, &me, expected).await });
+        }
+    }
+}
+
 impl Inner {
     fn bucket(&self) -> String {
         self.subjects.bucket("profiles")
@@ -474,27 +532,32 @@ impl Inner {
 
     /// Claims an instance in the store.
     async fn claim(
-        &self,
+        self: &Arc<Self>,
         id: &ProfileId,
         deadline: Instant,
-    ) -> Result<(Holder, Hold), ProfileError> {
+    ) -> Result<Hold, ProfileError> {
         let me = Holder {
             node: Arc::clone(&self.node),
             incarnation: self.incarnation,
             claim: self.claims.fetch_add(1, Ordering::Relaxed) + 1,
         };
-        let times = self.settings.times;
-        let mut claimant = Claimant::new(me.clone(), times);
-        // When the first write was sent: one that comes through unheard is at least that old.
-        let mut first_sent = None;
+        let mut claimant = Claimant::new(me.clone(), self.settings.times);
+        let mut attempt = Attempt {
+            inner: Arc::clone(self),
+            id: id.clone(),
+            me,
+            in_doubt: false,
+            expected: None,
+            first_sent: None,
+        };
         loop {
             let entry = self.read(id).await?;
             let holder = entry.as_ref().and_then(|(_, record)| record.holder.clone());
             let now = boot_time();
             let (record, expected) = match claimant.look(entry, now) {
                 Step::Claimed { record, revision } => {
-                    let sent = first_sent.unwrap_or(now);
-                    return Ok((me.clone(), Hold::new(me, times, record, revision, sent)));
+                    let sent = attempt.first_sent.unwrap_or(now);
+                    return Ok(attempt.hold(record, revision, sent));
                 }
                 Step::Claim { record, expected } => (record, Some(expected)),
                 Step::Wait => {
@@ -525,14 +588,31 @@ impl Inner {
                     }
                 },
             };
-            first_sent.get_or_insert(now);
-            match self.write(id, &record, expected).await {
-                Ok(revision) => {
-                    return Ok((me.clone(), Hold::new(me, times, record, revision, now)));
-                }
-                Err(TransportError::Conflict { .. } | TransportError::TimedOut) => {}
-                Err(error) => return Err(ProfileError::Unavailable(error)),
+            if let Some(hold) = attempt.write(record, expected).await? {
+                return Ok(hold);
             }
+        }
+    }
+
+    /// Gives up a claim of which nothing was heard, until it is certain that it does not stand. One
+    /// that comes through after that ends by not being renewed.
+    async fn withdraw(&self, id: &ProfileId, me: &Holder, expected: Option<u64>) {
+        let times = self.settings.times;
+        let until = Instant::now() + times.takeover;
+        let mut pause = times.look;
+        while Instant::now() < until {
+            match self.read(id).await {
+                Ok(Some((revision, record))) if record.holder.as_ref() == Some(me) => {
+                    let free = Record { holder: None, renewals: record.renewals + 1, ..record };
+                    if self.write(id, &free, Some(revision)).await.is_ok() {
+                        return;
+                    }
+                }
+                Ok(entry) if entry.as_ref().map(|(revision, _)| *revision) != expected => return,
+                // The write may still be on its way.
+                Ok(_) | Err(_) => {}
+            }
+            sleep(std::mem::replace(&mut pause, times.renew)).await;
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::transport::memory::{MemoryNetwork, MemoryTransport};
+use crate::transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -123,4 +123,76 @@ async fn content_that_is_lost_is_not_found_in_a_copy_from_before_the_profile_was
         b.transport.objects("bp-test-profiles").await.unwrap().len() == 1,
         "nothing is put back"
     );
+}
+
+/// Time that the store takes for an answer in the tests that cancel something.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// Begins something with a profile and drops it after each time in which something of it may be under
+/// way. Returns what is saved then, after the other node has got the profile.
+async fn cancelled<F: Future>(begin: impl Fn(ClaimedProfile) -> F) -> Vec<(Option<String>, u64)> {
+    let mut saved = Vec::new();
+    for steps in 1..10 {
+        let network = MemoryNetwork::new();
+        let (a, b) = (node(&network, "a"), node(&network, "b"));
+        a.save("saved").await;
+        let claimed = a.claim().await;
+        std::fs::write(claimed.directory().join("login"), "last").unwrap();
+        network.set_faults(Faults::none().store_delay(SLOW), 1);
+        tokio::time::timeout(SLOW * steps / 2, begin(claimed)).await.map(drop).ok();
+        saved.push(b.free_soon(steps).await);
+    }
+    saved
+}
+
+impl Node {
+    /// Returns what is saved of a profile that another node does not hold for long any more.
+    async fn free_soon(&self, steps: u32) -> (Option<String>, u64) {
+        // Time stands still but for what waits, so no claim grows old enough to be taken over.
+        let claimed = self.profiles.claim(&work(), Duration::from_secs(5)).await;
+        let claimed = claimed.unwrap_or_else(|error| panic!("cancelled after {steps}: {error}"));
+        claimed.release_untouched().await.unwrap();
+        self.saved().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_cancelled_at_any_moment_is_free_at_once() {
+    for steps in 1..14 {
+        let network = MemoryNetwork::new();
+        let (a, b) = (node(&network, "a"), node(&network, "b"));
+        a.save("saved").await;
+        network.set_faults(Faults::none().store_delay(SLOW), 1);
+        let id = work();
+        let claiming = a.profiles.claim(&id, LONG);
+        tokio::time::timeout(SLOW * steps / 2, claiming).await.map(drop).ok();
+        assert_eq!(b.free_soon(steps).await, (Some("saved".into()), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_cancelled_at_any_moment_is_saved_and_free_at_once() {
+    for saved in cancelled(|claimed| claimed.release(LONG)).await {
+        assert_eq!(saved, (Some("last".into()), 2));
+    }
+    for saved in cancelled(ClaimedProfile::release_untouched).await {
+        assert_eq!(saved, (Some("saved".into()), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_free_once_the_store_is_back() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("saved").await;
+    network.set_faults(Faults::none().store_delay(SLOW), 1);
+    let profiles = a.profiles.clone();
+    let claiming = tokio::spawn(async move { profiles.claim(&work(), LONG).await });
+    // The first answer has come by then, and the claim is written.
+    sleep(SLOW * 3 / 2).await;
+    network.cut("a", true);
+    let refused = claiming.await.unwrap();
+    assert!(matches!(refused, Err(ProfileError::Unavailable(_))), "{refused:?}");
+    network.cut("a", false);
+    b.profiles.claim(&work(), Duration::from_secs(5)).await.unwrap();
 }

@@ -55,6 +55,8 @@ pub struct Faults {
     pub doubling: f64,
     /// Shortest and longest delay of a delivery.
     pub delay: (Duration, Duration),
+    /// Time that each answer of the store takes.
+    pub store_delay: Duration,
 }
 
 impl Faults {
@@ -82,6 +84,14 @@ impl Faults {
     #[must_use]
     pub fn delay(mut self, shortest: Duration, longest: Duration) -> Self {
         self.delay = (shortest, longest);
+        self
+    }
+
+    /// Sets the time between what the store does and its answer, which is lost if its member is cut
+    /// off meanwhile.
+    #[must_use]
+    pub fn store_delay(mut self, delay: Duration) -> Self {
+        self.store_delay = delay;
         self
     }
 }
@@ -253,6 +263,15 @@ impl MemoryTransport {
         let state = self.network.lock();
         if state.cut.contains(&self.name) { Err(TransportError::Disconnected) } else { Ok(state) }
     }
+
+    /// Waits for an answer of the store.
+    async fn answered(&self) -> Result<(), TransportError> {
+        let delay = self.connected()?.faults.store_delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        self.connected().map(|_| ())
+    }
 }
 
 #[async_trait]
@@ -312,8 +331,12 @@ impl Transport for MemoryTransport {
 #[async_trait]
 impl Store for MemoryTransport {
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Entry>, TransportError> {
-        let state = self.connected()?;
-        Ok(state.entries.get(bucket).and_then(|entries| entries.get(key)).cloned())
+        let entry = {
+            let state = self.connected()?;
+            state.entries.get(bucket).and_then(|entries| entries.get(key)).cloned()
+        };
+        self.answered().await?;
+        Ok(entry)
     }
 
     async fn put(
@@ -323,30 +346,44 @@ impl Store for MemoryTransport {
         value: Bytes,
         expected: Option<u64>,
     ) -> Result<u64, TransportError> {
-        let mut state = self.connected()?;
-        let held = state.entries.get(bucket).and_then(|entries| entries.get(key));
-        if held.map(|entry| entry.revision) != expected {
-            return Err(TransportError::Conflict { key: key.to_owned() });
-        }
-        let revision = state.next_revision();
-        let entries = state.entries.entry(bucket.to_owned()).or_default();
-        entries.insert(key.to_owned(), Entry { value, revision });
-        Ok(revision)
+        let written = {
+            let mut state = self.connected()?;
+            let held = state.entries.get(bucket).and_then(|entries| entries.get(key));
+            if held.map(|entry| entry.revision) == expected {
+                let revision = state.next_revision();
+                let entries = state.entries.entry(bucket.to_owned()).or_default();
+                entries.insert(key.to_owned(), Entry { value, revision });
+                Ok(revision)
+            } else {
+                Err(TransportError::Conflict { key: key.to_owned() })
+            }
+        };
+        self.answered().await?;
+        written
     }
 
     async fn delete(&self, bucket: &str, key: &str, expected: u64) -> Result<(), TransportError> {
-        let mut state = self.connected()?;
-        let entries = state.entries.entry(bucket.to_owned()).or_default();
-        if entries.get(key).map(|entry| entry.revision) != Some(expected) {
-            return Err(TransportError::Conflict { key: key.to_owned() });
-        }
-        entries.remove(key);
-        Ok(())
+        let removed = {
+            let mut state = self.connected()?;
+            let entries = state.entries.entry(bucket.to_owned()).or_default();
+            if entries.get(key).map(|entry| entry.revision) == Some(expected) {
+                entries.remove(key);
+                Ok(())
+            } else {
+                Err(TransportError::Conflict { key: key.to_owned() })
+            }
+        };
+        self.answered().await?;
+        removed
     }
 
     async fn keys(&self, bucket: &str) -> Result<Vec<String>, TransportError> {
-        let state = self.connected()?;
-        Ok(state.entries.get(bucket).map_or_else(Vec::new, |held| held.keys().cloned().collect()))
+        let keys = {
+            let state = self.connected()?;
+            state.entries.get(bucket).map_or_else(Vec::new, |held| held.keys().cloned().collect())
+        };
+        self.answered().await?;
+        Ok(keys)
     }
 
     async fn put_object(
@@ -358,29 +395,38 @@ impl Store for MemoryTransport {
         let mut bytes = Vec::new();
         source.read_to_end(&mut bytes).await?;
         let size = bytes.len() as u64;
-        let mut state = self.connected()?;
-        let objects = state.objects.entry(bucket.to_owned()).or_default();
-        objects.insert(name.to_owned(), bytes.into());
+        {
+            let mut state = self.connected()?;
+            let objects = state.objects.entry(bucket.to_owned()).or_default();
+            objects.insert(name.to_owned(), bytes.into());
+        }
+        self.answered().await?;
         Ok(size)
     }
 
     async fn object(&self, bucket: &str, name: &str) -> Result<Option<Source>, TransportError> {
-        let state = self.connected()?;
-        let held = state.objects.get(bucket).and_then(|objects| objects.get(name)).cloned();
+        let held = {
+            let state = self.connected()?;
+            state.objects.get(bucket).and_then(|objects| objects.get(name)).cloned()
+        };
+        self.answered().await?;
         Ok(held.map(|bytes| Box::pin(Cursor::new(bytes)) as Source))
     }
 
     async fn objects(&self, bucket: &str) -> Result<Vec<String>, TransportError> {
-        let state = self.connected()?;
-        Ok(state.objects.get(bucket).map_or_else(Vec::new, |held| held.keys().cloned().collect()))
+        let names = {
+            let state = self.connected()?;
+            state.objects.get(bucket).map_or_else(Vec::new, |held| held.keys().cloned().collect())
+        };
+        self.answered().await?;
+        Ok(names)
     }
 
     async fn delete_object(&self, bucket: &str, name: &str) -> Result<(), TransportError> {
-        let mut state = self.connected()?;
-        if let Some(objects) = state.objects.get_mut(bucket) {
+        if let Some(objects) = self.connected()?.objects.get_mut(bucket) {
             objects.remove(name);
         }
-        Ok(())
+        self.answered().await
     }
 }
 
