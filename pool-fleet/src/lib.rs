@@ -99,5 +99,6 @@ pub use transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 #[cfg(feature = "nats")]
 pub use transport::nats::{NatsAuth, NatsOptions, NatsTransport};
 pub use transport::{
-    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport, TransportError,
+    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport,
+    TransportError, Upload,
 };

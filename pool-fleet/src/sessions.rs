@@ -1,11 +1,13 @@
 //! Names of sessions over the fleet: a name belongs to one lease of one tenant.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::message::{Incarnation, Message, NodeName, Who};
 use crate::subject::{Subjects, encode};
@@ -20,6 +22,14 @@ const GONE: Duration = Duration::from_millis(3500);
 
 /// Time between two questions, where the server knows of nobody to ask.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// Time between a change of the fleet and the sweep for it, and so between any two sweeps: nodes
+/// come and go together.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Longest time between two sweeps: a run that another one of its name follows at once is no change
+/// of the fleet.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 /// The lease that has a name, as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +129,50 @@ impl Sessions {
         Self { transport, store, subjects }
     }
 
+    /// Removes the names that dead nodes have left: at the start, when the fleet changes and once an
+    /// hour, one after another and at most every 10 s. Of the nodes that hear each other, the first
+    /// by name does it. Ends when the sender of `nodes`, the other nodes, is dropped.
+    ///
+    /// Takes the name of this node and [`Fleet::nodes`](crate::Fleet::nodes).
+    pub async fn serve(&self, node: &NodeName, mut nodes: watch::Receiver<Arc<[NodeName]>>) {
+        loop {
+            sleep(SETTLE).await;
+            let first = nodes.borrow_and_update().iter().all(|other| node < other);
+            if first && let Err(error) = self.sweep().await {
+                tracing::debug!(%error, "names of sessions of dead nodes were not looked for");
+            }
+            if let Ok(Err(_)) = timeout(SWEEP, nodes.changed()).await {
+                return;
+            }
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), SessionError> {
+        let keys = self.store.keys(&self.bucket()).await.map_err(SessionError::Unavailable)?;
+        let mut runs = HashMap::new();
+        for key in keys {
+            // One that cannot be read must not keep the others.
+            let Ok(Some((revision, session))) = self.read(&key).await else { continue };
+            let run = (Arc::clone(&session.node), session.incarnation);
+            let alive = match runs.get(&run) {
+                Some(alive) => *alive,
+                None => {
+                    let alive = self.is_alive(&session).await?;
+                    runs.insert(run, alive);
+                    alive
+                }
+            };
+            if !alive {
+                tracing::debug!(
+                    node = &*session.node,
+                    "a name of a dead node's session is removed"
+                );
+                self.remove(&SessionEntry { key, revision }).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the session of a name, if a node that lives has it.
     ///
     /// # Errors
@@ -176,7 +230,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Unavailable`]; the name is then free when this node's run ends.
+    /// [`SessionError::Unavailable`]; the name is then free when this node's run ends, and swept
+    /// by [`serve`](Self::serve).
     pub async fn remove(&self, entry: &SessionEntry) -> Result<(), SessionError> {
         match self.store.delete(&self.bucket(), &entry.key, entry.revision).await {
             Ok(()) | Err(TransportError::Conflict { .. }) => Ok(()),
@@ -373,6 +428,49 @@ mod tests {
         let named = sessions.create("t", "n", &session("b.1", "b", 5)).await.unwrap();
         assert!(matches!(named, Named::Join(session) if session == held));
         back.abort();
+    }
+
+    /// Returns the names of the leases that have one.
+    async fn held(transport: &MemoryTransport) -> Vec<String> {
+        let bucket = subjects().bucket("sessions");
+        let mut leases = Vec::new();
+        for key in transport.keys(&bucket).await.unwrap() {
+            let entry = transport.get(&bucket, &key).await.unwrap().unwrap();
+            let session: Session = serde_json::from_slice(&entry.value).unwrap();
+            leases.push(session.lease.to_string());
+        }
+        leases.sort();
+        leases
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_of_dead_nodes_and_runs_are_removed_and_those_of_live_ones_stay() {
+        let network = MemoryNetwork::new();
+        let _a = live(&network, "a", run(1)).await;
+        let b = live(&network, "b", run(1)).await;
+        let store = network.member("a");
+        let sessions = names(&store);
+        for (lease, node, started) in
+            [("a.1", "a", 1), ("a.0", "a", 0), ("b.1", "b", 1), ("b.2", "b", 1)]
+        {
+            sessions.create("t", lease, &session(lease, node, started)).await.unwrap();
+        }
+        let (heard, nodes) = watch::channel(Arc::from([NodeName::from("b")]));
+        let of_b = names(&network.member("b"));
+        let (told, also) = (sessions.clone(), nodes.clone());
+        tokio::spawn(async move { told.serve(&"a".into(), nodes).await });
+        // The second by name leaves it to the first.
+        tokio::spawn(async move { of_b.serve(&"c".into(), also).await });
+        sleep(SETTLE * 2).await;
+        assert_eq!(held(&store).await, ["a.1", "b.1", "b.2"], "the run before is over");
+
+        b.abort();
+        assert!(b.await.is_err());
+        sleep(SETTLE * 2).await;
+        assert_eq!(held(&store).await, ["a.1", "b.1", "b.2"], "nothing has changed yet");
+        heard.send_replace(Arc::from([]));
+        sleep(SETTLE * 2).await;
+        assert_eq!(held(&store).await, ["a.1"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,7 +79,9 @@ impl ProfileSettings {
         self
     }
 
-    /// Sets after which time an object is removed to which no profile refers. Default: an hour.
+    /// Sets after which time an object is removed to which no profile refers, and what a failed
+    /// upload has left: at most a hundred of each at a time, six times in that time. Default: an
+    /// hour.
     pub fn unused(mut self, unused: Duration) -> Self {
         self.unused = unused;
         self
@@ -208,7 +210,8 @@ impl Profiles {
     }
 
     /// Answers other nodes about this node's copies, puts copies back into a store that has lost
-    /// them, and removes objects that nobody refers to. Ends only if the transport does.
+    /// them, and removes objects that nobody refers to and what failed uploads have left. Ends only
+    /// if the transport does.
     ///
     /// # Errors
     ///
@@ -389,14 +392,23 @@ impl Profiles {
         let mut current = HashMap::new();
         for key in inner.store.keys(&bucket).await? {
             let Some(entry) = inner.store.get(&bucket, &key).await? else { continue };
-            if let Ok(Record { object: Some(object), .. }) = serde_json::from_slice(&entry.value) {
-                current.insert(key, object);
+            match serde_json::from_slice::<Record>(&entry.value) {
+                // Its object may come back with a copy of it.
+                Ok(record) if record.lacks_object() => {}
+                Ok(record) => {
+                    current.insert(key, record.object);
+                }
+                Err(error) => tracing::debug!(key, %error, "not an entry of a profile"),
             }
         }
-        let unused = inner.settings.unused;
-        for object in sweeper.unused(objects, &current, boot_time(), unused) {
+        let (now, unused) = (boot_time(), inner.settings.unused);
+        for object in sweeper.unused(objects, &current, now, unused) {
             tracing::debug!(object, "an object is removed to which no profile refers");
             inner.store.delete_object(&bucket, &object).await?;
+        }
+        for upload in sweeper.failed(inner.store.uploads(&bucket).await?, now, unused) {
+            tracing::debug!(id = upload.id, "what a failed upload has left is removed");
+            inner.store.delete_upload(&bucket, &upload.id).await?;
         }
         Ok(())
     }

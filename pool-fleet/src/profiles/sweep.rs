@@ -1,40 +1,73 @@
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 use super::copies::ProfileId;
+use crate::transport::Upload;
 
-/// Finds the objects that another one of their profile has replaced for long, by this node's own
-/// clock: the times on objects are those of the nodes that made them, whose clocks may be a day off.
-///
-/// An object whose profile has no entry stays: the entry may have been lost.
+/// Largest number of objects, and of uploads, that are removed in one sweep.
+const SWEPT: usize = 100;
+
+/// Finds what can be removed from the store, by this node's own clock: the times on objects are
+/// those of the nodes that made them, whose clocks may be a day off.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
-    since: HashMap<String, Duration>,
+    objects: Idle<String>,
+    uploads: Idle<Upload>,
 }
 
 impl Sweeper {
+    /// Returns the objects that their profiles have not referred to for long. `current` has the
+    /// object of each entry, or `None` for a profile that is new.
+    ///
+    /// An object whose profile has no entry stays: the entry may have been lost.
     pub(super) fn unused(
         &mut self,
         objects: Vec<String>,
-        current: &HashMap<String, String>,
+        current: &HashMap<String, Option<String>>,
         now: Duration,
         after: Duration,
     ) -> Vec<String> {
         let replaced = |object: &String| {
             let id = ProfileId::of_object(object);
             let stands = id.and_then(|id| current.get(&id.key()));
-            stands.is_some_and(|stands| stands != object)
+            stands.is_some_and(|stands| stands.as_ref() != Some(object))
         };
-        let idle: HashSet<String> = objects.into_iter().filter(replaced).collect();
-        self.since.retain(|object, _| idle.contains(object));
-        let mut unused = Vec::new();
-        for object in idle {
-            let since = *self.since.entry(object.clone()).or_insert(now);
-            if now.saturating_sub(since) >= after {
-                unused.push(object);
-            }
+        self.objects.lasting(objects.into_iter().filter(replaced).collect(), now, after)
+    }
+
+    /// Returns the uploads that have not grown for long.
+    pub(super) fn failed(
+        &mut self,
+        uploads: Vec<Upload>,
+        now: Duration,
+        after: Duration,
+    ) -> Vec<Upload> {
+        self.uploads.lasting(uploads.into_iter().collect(), now, after)
+    }
+}
+
+/// Remembers since when each of several things is seen to be idle.
+#[derive(Debug)]
+struct Idle<T> {
+    since: HashMap<T, Duration>,
+}
+
+impl<T> Default for Idle<T> {
+    fn default() -> Self {
+        Self { since: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Idle<T> {
+    /// Returns at most [`SWEPT`] of those that have been idle for so long, of those that are now.
+    fn lasting(&mut self, idle: HashSet<T>, now: Duration, after: Duration) -> Vec<T> {
+        self.since.retain(|thing, _| idle.contains(thing));
+        for thing in idle {
+            self.since.entry(thing).or_insert(now);
         }
-        unused
+        let lasting = self.since.iter().filter(|(_, since)| now.saturating_sub(**since) >= after);
+        lasting.map(|(thing, _)| thing.clone()).take(SWEPT).collect()
     }
 }
 
@@ -51,8 +84,10 @@ mod tests {
         current: &[(&str, &str)],
     ) -> Vec<String> {
         let objects = objects.iter().map(|object| (*object).to_owned()).collect();
-        let current =
-            current.iter().map(|(key, object)| ((*key).to_owned(), (*object).to_owned())).collect();
+        let current = current
+            .iter()
+            .map(|(key, object)| ((*key).to_owned(), Some((*object).to_owned())))
+            .collect();
         sweeper.unused(objects, &current, Duration::from_secs(minutes * 60), HOUR)
     }
 
@@ -79,5 +114,37 @@ mod tests {
         for minutes in [0, 60, 600] {
             assert_eq!(at(&mut sweeper, minutes, &objects, &other), [""; 0]);
         }
+    }
+    #[test]
+    fn what_was_saved_before_a_profile_was_made_new_is_removed() {
+        let mut sweeper = Sweeper::default();
+        let (objects, new) =
+            (vec!["work/0/a".to_owned()], HashMap::from([("work.0".into(), None)]));
+        assert_eq!(sweeper.unused(objects.clone(), &new, Duration::ZERO, HOUR), [""; 0]);
+        assert_eq!(sweeper.unused(objects, &new, HOUR, HOUR), ["work/0/a"]);
+    }
+
+    #[test]
+    fn an_upload_is_removed_when_it_has_not_grown_for_an_hour() {
+        let mut sweeper = Sweeper::default();
+        let mut at = |minutes: u64, parts| {
+            let now = Duration::from_secs(minutes * 60);
+            sweeper.failed(vec![Upload::new("u".into(), parts)], now, HOUR)
+        };
+        assert_eq!(at(0, 1), []);
+        assert_eq!(at(59, 2), []);
+        assert_eq!(at(118, 2), []);
+        assert_eq!(at(119, 2), [Upload::new("u".into(), 2)]);
+    }
+
+    #[test]
+    fn one_sweep_removes_no_more_than_its_bound_and_the_next_goes_on() {
+        let mut sweeper = Sweeper::default();
+        let mut left: Vec<Upload> = (0..SWEPT + 1).map(|n| Upload::new(n.to_string(), 1)).collect();
+        assert_eq!(sweeper.failed(left.clone(), Duration::ZERO, HOUR), []);
+        let first = sweeper.failed(left.clone(), HOUR, HOUR);
+        assert_eq!(first.len(), SWEPT);
+        left.retain(|upload| !first.contains(upload));
+        assert_eq!(sweeper.failed(left.clone(), HOUR, HOUR), left);
     }
 }

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::transport::{
-    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport, TransportError,
+    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport,
+    TransportError, Upload,
 };
 
 /// Messages that a listener may leave unread before the next ones are lost to it.
@@ -426,6 +427,16 @@ impl Store for MemoryTransport {
         if let Some(objects) = self.connected()?.objects.get_mut(bucket) {
             objects.remove(name);
         }
+        self.answered().await
+    }
+
+    /// Returns none: an object is stored as a whole.
+    async fn uploads(&self, _: &str) -> Result<Vec<Upload>, TransportError> {
+        self.answered().await?;
+        Ok(Vec::new())
+    }
+
+    async fn delete_upload(&self, _: &str, _: &str) -> Result<(), TransportError> {
         self.answered().await
     }
 }

@@ -138,10 +138,43 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As [`get`](Self::get).
     async fn delete_object(&self, bucket: &str, name: &str) -> Result<(), TransportError>;
+
+    /// Returns the uploads that have stored parts and no object yet: those under way, and those
+    /// that have failed. A store in which a failed upload leaves nothing has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    async fn uploads(&self, bucket: &str) -> Result<Vec<Upload>, TransportError>;
+
+    /// Removes the parts of an upload; one that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    async fn delete_upload(&self, bucket: &str, id: &str) -> Result<(), TransportError>;
 }
 
 /// The bytes of an object.
 pub type Source = Pin<Box<dyn AsyncRead + Send>>;
+
+/// The stored parts of something that is no object of a [`Store`] yet, or never will be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Upload {
+    /// Id of the upload.
+    pub id: String,
+    /// Number of parts that are stored so far.
+    pub parts: u64,
+}
+
+impl Upload {
+    /// Returns an upload, for stores of one's own.
+    #[must_use]
+    pub fn new(id: String, parts: u64) -> Self {
+        Self { id, parts }
+    }
+}
 
 /// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]

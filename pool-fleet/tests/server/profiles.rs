@@ -12,7 +12,7 @@ use pool_fleet::{
 };
 use tempfile::TempDir;
 
-use crate::support::{Cable, Nats, until};
+use crate::support::{Cable, Failing, Nats, until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -46,8 +46,19 @@ async fn node_at(
     known: &'static [&'static str],
     dir: TempDir,
 ) -> Node {
+    let settings = ProfileSettings::new(dir.path().join("profiles"));
+    node_with(name, url, known, dir, settings).await
+}
+
+async fn node_with(
+    name: &'static str,
+    url: String,
+    known: &'static [&'static str],
+    dir: TempDir,
+    settings: ProfileSettings,
+) -> Node {
     let transport = NatsTransport::connect(NatsOptions::new([url])).await.unwrap();
-    let settings = ProfileSettings::new(dir.path().join("profiles"))
+    let settings = settings
         .packing(Packing::new().without(["Cache"]))
         .times(times())
         .settle(Duration::from_millis(300));
@@ -327,4 +338,28 @@ async fn a_node_that_was_away_does_not_overwrite_a_profile_that_was_made_new() {
     on_b.release(LONG).await.unwrap();
     let on_a = a.claim("work").await;
     assert_eq!((files(&on_a.directory()), on_a.content()), (login("new"), 1));
+}
+
+#[tokio::test]
+async fn what_failed_uploads_and_replaced_saves_have_left_is_removed_in_time() {
+    let nats = Nats::start();
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        ProfileSettings::new(dir.path().join("profiles")).unused(Duration::from_millis(600));
+    let a = node_with("a", nats.url(), &FLEET[..1], dir, settings).await;
+    for words in ["first", "last"] {
+        let on_a = a.claim("work").await;
+        write(&on_a, "login", words);
+        on_a.release(LONG).await.unwrap();
+    }
+    let bucket = Subjects::new("test").unwrap().bucket("profiles");
+    let failing = Box::pin(Failing::after(&[7; 300_000]));
+    a.transport.put_object(&bucket, "work/0/failed", failing).await.unwrap_err();
+    assert_eq!(a.transport.uploads(&bucket).await.unwrap().len(), 1);
+    until("both are removed", LONG, async || {
+        let uploads = a.transport.uploads(&bucket).await.unwrap();
+        uploads.is_empty() && a.transport.objects(&bucket).await.unwrap().len() == 1
+    })
+    .await;
+    assert_eq!(files(&a.claim("work").await.directory()), login("last"));
 }

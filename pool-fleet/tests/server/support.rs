@@ -157,6 +157,33 @@ impl Cable {
     }
 }
 
+/// Bytes that end in an error, as those of a broken disk.
+pub(crate) struct Failing {
+    rest: &'static [u8],
+}
+
+impl Failing {
+    pub(crate) fn after(read: &'static [u8]) -> Self {
+        Self { rest: read }
+    }
+}
+
+impl tokio::io::AsyncRead for Failing {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        if self.rest.is_empty() {
+            return std::task::Poll::Ready(Err(std::io::Error::other("broken")));
+        }
+        let (read, rest) = self.rest.split_at(buffer.remaining().min(self.rest.len()));
+        buffer.put_slice(read);
+        self.rest = rest;
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
 /// Makes numbers, each of which is held by one at a time.
 pub(crate) struct Numbers {
     pub(crate) node: &'static str,

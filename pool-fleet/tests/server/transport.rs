@@ -9,7 +9,7 @@ use pool_fleet::{
 };
 use tokio::io::AsyncReadExt as _;
 
-use crate::support::{Nats, server, until};
+use crate::support::{Failing, Nats, server, until};
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -87,6 +87,24 @@ async fn objects(ann: &NatsTransport, bob: &NatsTransport) {
     bob.delete_object("o", "never was").await.unwrap();
     assert!(ann.object("o", "crm@x:1/0/1").await.unwrap().is_none());
     assert_eq!(ann.objects("o").await.unwrap(), ["empty"]);
+
+    // An upload that fails leaves its parts, which are no object's.
+    assert_eq!(ann.uploads("o").await.unwrap(), []);
+    let failing = Failing::after(&[7; 300_000]);
+    ann.put_object("o", "failed", Box::pin(failing)).await.unwrap_err();
+    let uploads = bob.uploads("o").await.unwrap();
+    assert!(uploads.len() == 1 && uploads[0].parts > 0, "{uploads:?}");
+    bob.delete_upload("o", &uploads[0].id).await.unwrap();
+    assert_eq!(ann.uploads("o").await.unwrap(), []);
+    ann.delete_object("o", "empty").await.unwrap();
+    assert_eq!(stored(ann, "OBJ_o").await, 0, "nothing is left of what was removed");
+}
+
+/// Returns how many messages a stream of the server has.
+async fn stored(transport: &NatsTransport, stream: &str) -> u64 {
+    let asked = transport.request(&format!("$JS.API.STREAM.INFO.{stream}"), "".into(), SOON).await;
+    let answer: serde_json::Value = serde_json::from_slice(&asked.unwrap()).unwrap();
+    answer["state"]["messages"].as_u64().unwrap()
 }
 
 /// Returns the refusal of a server that is too old.

@@ -1,6 +1,6 @@
 //! The transport and the store over a NATS server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use async_nats::jetstream::stream::{self, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectErrorKind, Event, PublishErrorKind, RequestErrorKind};
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::{Mutex, Notify, watch};
@@ -25,7 +27,8 @@ pub use options::{NatsAuth, NatsOptions};
 use options::{Version, parse, too_old};
 
 use crate::transport::{
-    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport, TransportError,
+    Connection, Entry, Incoming, ServerInfo, Source, Store, Subscription, Transport,
+    TransportError, Upload,
 };
 
 /// Longest time that an operation of the store may take, and that a message may stand in the
@@ -205,6 +208,18 @@ impl NatsTransport {
             Err(_) => self.context.get_object_store(name).await.map_err(failed),
         }
     }
+
+    /// Removes the messages of an object or of an upload from the stream of a bucket.
+    async fn purge_objects(&self, bucket: &str, what: &str) -> Result<(), TransportError> {
+        let stream = bounded(self.context.get_stream(objects_stream(bucket))).await?;
+        let purge = stream.purge().filter(format!("$O.{bucket}.{what}"));
+        bounded(purge.into_future()).await.map(|_| ())
+    }
+}
+
+/// Returns the name of the stream that keeps the objects of a bucket.
+fn objects_stream(bucket: &str) -> String {
+    format!("OBJ_{bucket}")
 }
 
 impl Drop for NatsTransport {
@@ -500,12 +515,42 @@ impl Store for NatsTransport {
     async fn delete_object(&self, bucket: &str, name: &str) -> Result<(), TransportError> {
         let store = self.object_store(bucket).await?;
         match timeout(PATIENCE * 5, store.delete(name)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => match error.kind() {
-                object_store::DeleteErrorKind::NotFound => Ok(()),
-                _ => Err(failed(error)),
+                object_store::DeleteErrorKind::NotFound => {}
+                _ => return Err(failed(error)),
             },
+            Err(_) => return Err(TransportError::TimedOut),
+        }
+        // The client leaves a marker, of which there would be one for every save.
+        self.purge_objects(bucket, &format!("M.{}", BASE64_URL_SAFE.encode(name))).await
+    }
+
+    async fn uploads(&self, bucket: &str) -> Result<Vec<Upload>, TransportError> {
+        let store = self.object_store(bucket).await?;
+        let prefix = format!("$O.{bucket}.C.");
+        let listed = async {
+            // In this order: an upload that ends meanwhile is seen as an object.
+            let stream = self.context.get_stream(objects_stream(bucket)).await.map_err(failed)?;
+            let chunks = stream.info_with_subjects(format!("{prefix}>")).await.map_err(failed)?;
+            let chunks: Vec<(String, usize)> = chunks.try_collect().await.map_err(failed)?;
+            let objects = store.list().await.map_err(failed)?;
+            let objects: HashSet<String> =
+                objects.map_ok(|object| object.nuid).try_collect().await.map_err(failed)?;
+            let uploads = chunks.into_iter().filter_map(|(subject, parts)| {
+                let id = subject.strip_prefix(&prefix)?;
+                (!objects.contains(id)).then(|| Upload::new(id.to_owned(), parts as u64))
+            });
+            Ok(uploads.collect())
+        };
+        match timeout(PATIENCE * 5, listed).await {
+            Ok(uploads) => uploads,
             Err(_) => Err(TransportError::TimedOut),
         }
+    }
+
+    async fn delete_upload(&self, bucket: &str, id: &str) -> Result<(), TransportError> {
+        self.connected()?;
+        self.purge_objects(bucket, &format!("C.{id}")).await
     }
 }
