@@ -100,6 +100,7 @@ pub(super) struct Driver<P: LocalPool> {
     inbox: mpsc::Sender<Incoming>,
     received: mpsc::Receiver<Incoming>,
     outbox: mpsc::Sender<(String, Vec<u8>)>,
+    sender: JoinHandle<()>,
     /// Waits in the pool and leases of it, by ticket.
     tickets: FxHashMap<Ticket, Held<P::Lease>>,
     /// Tickets of leases that other nodes may connect to, by the id of the lease.
@@ -150,12 +151,13 @@ impl<P: LocalPool> Driver<P> {
             inbox,
             received,
             outbox,
+            sender,
             tickets: FxHashMap::default(),
             offered: HashMap::new(),
             clients: FxHashMap::default(),
             waiters: FxHashMap::default(),
             listening: HashMap::new(),
-            tasks: vec![sender.abort_handle()],
+            tasks: Vec::new(),
             joined: Some(parts.joined),
             namesake: parts.namesake,
             nodes: parts.nodes,
@@ -569,13 +571,15 @@ impl<P: LocalPool> Driver<P> {
     async fn leave(&mut self) {
         self.engine.leave(now(), &mut self.fx);
         self.carry_out();
-        // The beat that says so is in the outbox; it is gone when all places there are free.
-        timeout(GOODBYE, self.outbox.reserve_many(OUTBOX)).await.ok();
+        // The beat that says so is in the outbox, which ends behind it.
+        self.outbox = mpsc::channel(1).0;
+        timeout(GOODBYE, &mut self.sender).await.ok();
     }
 }
 
 impl<P: LocalPool> Drop for Driver<P> {
     fn drop(&mut self) {
+        self.sender.abort();
         for task in self.tasks.iter().chain(self.listening.values()) {
             task.abort();
         }
@@ -588,7 +592,7 @@ impl<P: LocalPool> Drop for Driver<P> {
     }
 }
 
-/// Sends what is in the outbox, in order.
+/// Sends what is in the outbox, in order. Once that has ended, the server has it all.
 async fn send<L>(
     transport: Arc<dyn Transport>,
     mut outgoing: mpsc::Receiver<(String, Vec<u8>)>,
@@ -599,6 +603,9 @@ async fn send<L>(
             tracing::debug!(subject, %error, "a message of the fleet was not sent");
             reports.send(Report::Unsent).ok();
         }
+    }
+    if let Err(error) = transport.flush().await {
+        tracing::debug!(%error, "the last messages of the fleet may not have been sent");
     }
 }
 

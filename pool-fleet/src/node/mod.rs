@@ -477,7 +477,12 @@ impl<P: LocalPool> Fleet<P> {
         self.shared.commands.send(Command::Undrain).ok();
     }
 
-    /// Leaves the fleet: refuses the clients that wait here, and says goodbye.
+    /// Leaves the fleet: refuses the clients that wait here, and says goodbye. Returns once the
+    /// server has the goodbye, after 500 ms at most.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the node leaves all the same.
     pub async fn leave(&self) {
         let (answer, left) = oneshot::channel();
         if self.shared.commands.send(Command::Leave { answer }).is_ok() {

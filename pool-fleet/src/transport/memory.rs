@@ -282,6 +282,10 @@ impl Transport for MemoryTransport {
         self.network.send(&self.name, &message).map(|_| ())
     }
 
+    async fn flush(&self) -> Result<(), TransportError> {
+        self.connected().map(|_| ())
+    }
+
     async fn request(
         &self,
         subject: &str,

@@ -32,6 +32,14 @@ pub trait Transport: Send + Sync + 'static {
     /// does not say that somebody has it.
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), TransportError>;
 
+    /// Waits until the server has everything that was published before: what a program has to do
+    /// before it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Disconnected`] and [`TransportError::TimedOut`].
+    async fn flush(&self) -> Result<(), TransportError>;
+
     /// Sends a message and waits for the first answer.
     ///
     /// # Errors

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pool_fleet::{
-    Faults, Grant, JoinError, Member, MemoryNetwork, NatsOptions, NatsTransport, Reason,
+    Faults, Grant, JoinError, Member, MemoryNetwork, Message, NatsOptions, NatsTransport, Phase,
+    Reason, Transport,
 };
 
 use crate::support::{Cable, Nats, NumberFleet, acquainted, join, until, wanted};
@@ -203,6 +204,41 @@ async fn a_name_that_is_taken_is_refused_and_free_again_after_a_goodbye() {
     let again = second(nats.connect().await).await.unwrap();
     assert!(again.incarnation() > a.incarnation());
     assert!(again.take("a.0123").await.is_none(), "a lease of the run before is nobody's");
+}
+
+#[tokio::test]
+async fn a_goodbye_is_heard_from_a_program_that_ends_at_once() {
+    let nats = Nats::start();
+    let watcher = nats.connect().await;
+    let mut beats = watcher.subscribe("bp.test.beat.>").await.unwrap();
+    for round in 0..30 {
+        let options = NatsOptions::new([nats.url()]);
+        let program = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let run = runtime.block_on(async {
+                let node = join("a", 1, NatsTransport::connect(options).await.unwrap()).await;
+                node.leave().await;
+                node.incarnation()
+            });
+            // As the end of a process: nothing more is done.
+            runtime.shutdown_background();
+            run
+        });
+        let run = program.await.unwrap();
+        let goodbye = async {
+            loop {
+                let heard = beats.next().await.unwrap();
+                match Message::decode(&heard.payload) {
+                    Ok(Message::Beat(beat)) if beat.incarnation != run => {}
+                    Ok(Message::Beat(beat)) if beat.phase == Phase::Gone => return,
+                    Ok(_) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        assert!(heard.is_ok(), "no goodbye in round {round}");
+    }
 }
 
 #[tokio::test]

@@ -146,6 +146,20 @@ impl NatsTransport {
         }
     }
 
+    /// Sends the server a message that comes back, after all that was published before.
+    async fn round_trip(&self) -> Result<Duration, TransportError> {
+        self.connected()?;
+        let inbox = self.client.new_inbox();
+        let mut echo = self.subscribe(&inbox).await?;
+        let started = Instant::now();
+        self.publish(&inbox, Bytes::new()).await?;
+        match timeout(PATIENCE, echo.next()).await {
+            Ok(Some(_)) => Ok(started.elapsed()),
+            Ok(None) => Err(TransportError::Disconnected),
+            Err(_) => Err(TransportError::TimedOut),
+        }
+    }
+
     /// Returns a bucket, which is made where there is none.
     async fn bucket(&self, name: &str) -> Result<kv::Store, TransportError> {
         self.connected()?;
@@ -334,6 +348,12 @@ impl Transport for NatsTransport {
         }
     }
 
+    async fn flush(&self) -> Result<(), TransportError> {
+        // Bytes that the kernel has taken are lost where it resets the connection of a program that
+        // ends with something unread; what the server has sent back it has taken.
+        self.round_trip().await.map(|_| ())
+    }
+
     async fn request(
         &self,
         subject: &str,
@@ -378,21 +398,12 @@ impl Transport for NatsTransport {
     }
 
     async fn server(&self) -> Result<ServerInfo, TransportError> {
-        self.connected()?;
-        let inbox = self.client.new_inbox();
-        let mut echo = self.subscribe(&inbox).await?;
-        let started = Instant::now();
-        self.publish(&inbox, Bytes::new()).await?;
-        match timeout(PATIENCE, echo.next()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Err(TransportError::Disconnected),
-            Err(_) => return Err(TransportError::TimedOut),
-        }
+        let round_trip = self.round_trip().await?;
         let info = self.client.server_info();
         Ok(ServerInfo {
             name: info.server_name,
             version: info.version,
-            round_trip: started.elapsed(),
+            round_trip,
             stores: info.jetstream,
         })
     }
