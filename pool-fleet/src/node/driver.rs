@@ -291,10 +291,12 @@ impl<P: LocalPool> Driver<P> {
 
     fn snapshot(&self) -> Snapshot {
         let membership = self.engine.membership();
+        let mut nodes: Vec<Arc<Beat>> = membership.nodes().cloned().collect();
+        nodes.sort_unstable_by(|a, b| a.node.cmp(&b.node));
         Snapshot {
             connection: self.transport.connection().borrow().clone(),
             own: membership.own().clone(),
-            nodes: membership.nodes().cloned().collect(),
+            nodes,
             clients: self.clients.len(),
             remote: self.engine.holder().waiting(),
             counters: self.counters,
@@ -369,10 +371,12 @@ impl<P: LocalPool> Driver<P> {
 
     fn look(&mut self) {
         self.engine.load(self.pool.load(), now());
-        let heard = || self.engine.membership().nodes().map(|beat| &beat.node);
-        let same = heard().eq(self.nodes.borrow().iter());
+        let nodes = self.engine.membership().nodes();
+        let mut heard: Vec<&NodeName> = nodes.map(|beat| &beat.node).collect();
+        heard.sort_unstable();
+        let same = heard.iter().copied().eq(self.nodes.borrow().iter());
         if !same {
-            self.nodes.send_replace(heard().cloned().collect());
+            self.nodes.send_replace(heard.into_iter().cloned().collect());
         }
     }
 

@@ -230,7 +230,7 @@ pub struct Snapshot {
     pub connection: Connection,
     /// This node.
     pub own: Beat,
-    /// The other nodes that are heard, by name.
+    /// Last beats of the other nodes that are heard, sorted by the nodes' names.
     pub nodes: Vec<Arc<Beat>>,
     /// Clients that wait at this node.
     pub clients: usize,
@@ -527,7 +527,7 @@ impl<P: LocalPool> Fleet<P> {
         &self.shared.pool
     }
 
-    /// Returns the names of the other nodes that are heard, to read and to wait on.
+    /// Returns the sorted names of the other nodes that are heard, to read and to wait on.
     #[must_use]
     pub fn nodes(&self) -> watch::Receiver<Arc<[NodeName]>> {
         self.shared.nodes.clone()
@@ -578,3 +578,6 @@ impl<P: LocalPool> fmt::Debug for Fleet<P> {
 
 /// Bound on the time for a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;
