@@ -235,12 +235,6 @@ impl Subjects {
         self.of("offer", gateway)
     }
 
-    /// Returns the subject of commands to a node.
-    #[must_use]
-    pub fn ctl(&self, node: &str) -> String {
-        self.of("ctl", node)
-    }
-
     /// Returns the subject that asks a node for its copy of a profile.
     #[must_use]
     pub fn copy(&self, node: &str) -> String {
@@ -352,6 +346,6 @@ mod tests {
         assert_eq!(subjects.beats(&some), "bp.production.beat.=2A.*");
         let all = Listen { zone: None, shard: Some(7) };
         assert_eq!(subjects.beats(&all), "bp.production.beat.*.7");
-        assert_eq!(subjects.ctl("a b").split('.').count(), 4);
+        assert_eq!(subjects.copy("a b").split('.').count(), 4);
     }
 }

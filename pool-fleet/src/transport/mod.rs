@@ -336,19 +336,3 @@ pub enum TransportError {
     #[error("{0}")]
     Refused(Arc<str>),
 }
-
-impl TransportError {
-    /// Returns true if the write that failed so may have happened.
-    #[must_use]
-    pub fn is_ambiguous(&self) -> bool {
-        match self {
-            Self::TimedOut | Self::Store { .. } | Self::Disconnected | Self::Io(_) => true,
-            Self::NoResponders { .. }
-            | Self::TooLarge { .. }
-            | Self::Conflict { .. }
-            | Self::Name { .. }
-            | Self::Configuration(_)
-            | Self::Refused(_) => false,
-        }
-    }
-}
