@@ -107,6 +107,29 @@ async fn stored(transport: &NatsTransport, stream: &str) -> u64 {
     answer["state"]["messages"].as_u64().unwrap()
 }
 
+#[tokio::test]
+async fn a_bucket_that_the_server_does_not_answer_for_holds_up_no_other() {
+    let denied = r#"publish: { deny: ["$JS.API.STREAM.INFO.KV_denied", "$JS.API.STREAM.CREATE.KV_denied"] }"#;
+    let config = format!(
+        "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {denied} }} }} ] }}"
+    );
+    let nats = Nats::start_with("current", &config);
+    let auth = NatsAuth::UserPassword { user: "u".into(), password: "p".into() };
+    let ann = NatsTransport::connect(NatsOptions::new([nats.url()]).auth(auth)).await.unwrap();
+    let kept = ann.put("b", "k", "1".into(), None).await.unwrap();
+    let mut looking = std::pin::pin!(ann.get("denied", "k"));
+    let waiting = tokio::time::timeout(SOON / 10, &mut looking).await;
+    assert!(waiting.is_err(), "the server says nothing, and it is given time");
+    let others = async {
+        assert_eq!(ann.get("b", "k").await.unwrap().unwrap().revision, kept);
+        assert_eq!(ann.get("new", "k").await.unwrap(), None);
+    };
+    tokio::select! {
+        answer = looking => panic!("before the others: {answer:?}"),
+        () = others => {}
+    }
+}
+
 /// Returns the refusal of a server that is too old.
 async fn refused_by(url: String) -> String {
     let refused = NatsTransport::connect(NatsOptions::new([url])).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -46,7 +46,8 @@ pub struct NatsTransport {
     client: Client,
     context: Context,
     connection: Arc<watch::Sender<Connection>>,
-    buckets: Mutex<HashMap<String, kv::Store>>,
+    /// Locked only to look into it: each bucket is looked up outside, once at a time.
+    buckets: Mutex<HashMap<String, Arc<OnceCell<kv::Store>>>>,
     replicas: usize,
     watcher: AbortHandle,
 }
@@ -163,19 +164,21 @@ impl NatsTransport {
     /// Returns a bucket, which is made where there is none.
     async fn bucket(&self, name: &str) -> Result<kv::Store, TransportError> {
         self.connected()?;
-        let mut buckets = self.buckets.lock().await;
-        if let Some(store) = buckets.get(name) {
-            return Ok(store.clone());
-        }
-        let store = match self.context.get_key_value(name).await {
-            Ok(store) => store,
-            Err(_) => {
-                self.make_bucket(name).await;
-                self.context.get_key_value(name).await.map_err(failed)?
+        let bucket = Arc::clone(self.buckets().entry(name.to_owned()).or_default());
+        let looked_up = bucket.get_or_try_init(|| async {
+            match self.context.get_key_value(name).await {
+                Ok(store) => Ok(store),
+                Err(_) => {
+                    self.make_bucket(name).await;
+                    self.context.get_key_value(name).await.map_err(failed)
+                }
             }
-        };
-        buckets.insert(name.to_owned(), store.clone());
-        Ok(store)
+        });
+        looked_up.await.cloned()
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<kv::Store>>>> {
+        self.buckets.lock().expect("nothing panics while it holds the buckets")
     }
 
     /// Makes a bucket whose revisions no earlier one of its name has had.
@@ -203,8 +206,8 @@ impl NatsTransport {
     }
 
     /// Forgets a bucket with which something went wrong: the server may have lost it.
-    async fn forget(&self, name: &str) {
-        self.buckets.lock().await.remove(name);
+    fn forget(&self, name: &str) {
+        self.buckets().remove(name);
     }
 
     async fn object_store(&self, name: &str) -> Result<ObjectStore, TransportError> {
@@ -417,7 +420,7 @@ impl Store for NatsTransport {
             Ok(entry) => entry,
             Err(first) => {
                 tracing::debug!(bucket, %first, "the bucket is looked up again");
-                self.forget(bucket).await;
+                self.forget(bucket);
                 let store = self.bucket(bucket).await?;
                 bounded(store.entry(key)).await?
             }
@@ -444,7 +447,7 @@ impl Store for NatsTransport {
                 }
                 UpdateErrorKind::TimedOut => TransportError::TimedOut,
                 UpdateErrorKind::Other => {
-                    self.forget(bucket).await;
+                    self.forget(bucket);
                     failed(error)
                 }
             }),
@@ -464,7 +467,7 @@ impl Store for NatsTransport {
             }
             Ok(_) => Ok(()),
             Err(error) => {
-                self.forget(bucket).await;
+                self.forget(bucket);
                 Err(error)
             }
         }
@@ -477,7 +480,7 @@ impl Store for NatsTransport {
         match timeout(PATIENCE * 5, listed).await {
             Ok(Ok(keys)) => Ok(keys),
             Ok(Err(error)) => {
-                self.forget(bucket).await;
+                self.forget(bucket);
                 Err(error)
             }
             Err(_) => Err(TransportError::TimedOut),
