@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::claim::{Hold, Record, Standing};
+use super::claim::{Hold, Record, Standing, Version};
 use super::copies::{Mark, ProfileId, private_dir};
 use super::pack::{Scratch, unpack};
-use super::{Busy, Inner, ProfileError, blocking, boot_time, chain, lock};
+use super::{Busy, Inner, ProfileError, boot_time, chain, lock};
 use crate::transport::TransportError;
 
 /// A profile in this node's hands, renewed in the background.
@@ -26,25 +26,21 @@ pub struct ClaimedProfile {
 }
 
 pub(super) struct Claimed {
-    inner: Arc<Inner>,
-    id: ProfileId,
+    busy: Arc<Busy>,
     hold: Mutex<Hold>,
     /// One write at a time: each names the revision of the one before.
     writing: tokio::sync::Mutex<()>,
     lost: watch::Sender<bool>,
-    _busy: Busy,
 }
 
 impl ClaimedProfile {
-    pub(super) fn start(inner: Arc<Inner>, id: ProfileId, hold: Hold, busy: Busy) -> Self {
+    pub(super) fn start(hold: Hold, busy: Arc<Busy>) -> Self {
         busy.hold();
         let shared = Arc::new(Claimed {
-            inner,
-            id,
+            busy,
             hold: Mutex::new(hold),
             writing: tokio::sync::Mutex::default(),
             lost: watch::Sender::new(false),
-            _busy: busy,
         });
         let renewing = Arc::clone(&shared);
         let renewal = tokio::spawn(async move { renewing.renew().await }).abort_handle();
@@ -54,13 +50,13 @@ impl ClaimedProfile {
     /// Returns the instance.
     #[must_use]
     pub fn id(&self) -> &ProfileId {
-        &self.shared.id
+        self.shared.id()
     }
 
     /// Returns the directory, for as long as the profile is held.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        self.shared.inner.copies.directory(&self.shared.id)
+        self.shared.inner().copies.directory(self.shared.id())
     }
 
     /// Returns how often the profile was saved so far, since it was made new.
@@ -144,6 +140,14 @@ impl Drop for ClaimedProfile {
 }
 
 impl Claimed {
+    fn inner(&self) -> &Arc<Inner> {
+        &self.busy.inner
+    }
+
+    fn id(&self) -> &ProfileId {
+        &self.busy.id
+    }
+
     fn is_lost(&self) -> bool {
         let lost = lock(&self.hold).is_lost(boot_time());
         if lost {
@@ -154,7 +158,7 @@ impl Claimed {
 
     /// Renews the claim until another has it.
     async fn renew(&self) {
-        let times = self.inner.settings.times;
+        let times = self.inner().settings.times;
         loop {
             let left = lock(&self.hold).time_left(boot_time());
             let pause = if self.is_lost() { times.renew } else { times.renew.min(left) };
@@ -166,7 +170,7 @@ impl Claimed {
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(ProfileError::Lost)) => return,
                 Ok(Err(error)) => tracing::debug!(
-                    profile = self.id.profile,
+                    profile = self.id().profile,
                     error = chain(&error),
                     "the claim of a profile was not renewed"
                 ),
@@ -185,7 +189,7 @@ impl Claimed {
                 let hold = lock(&self.hold);
                 (make(&hold), hold.revision())
             };
-            match self.inner.write(&self.id, &record, expected).await {
+            match self.inner().write(self.id(), &record, expected).await {
                 Ok(revision) => {
                     lock(&self.hold).written(record, revision, sent);
                     return Ok(());
@@ -193,7 +197,7 @@ impl Claimed {
                 Err(TransportError::Conflict { .. }) if refused < 3 => refused += 1,
                 Err(error) => return Err(ProfileError::Unavailable(error)),
             }
-            let entry = self.inner.read(&self.id).await?;
+            let entry = self.inner().read(self.id()).await?;
             if let Some((revision, stands)) = &entry
                 && stands.is_like(&record)
                 && record.holder.is_none()
@@ -213,33 +217,43 @@ impl Claimed {
 
     /// Brings the directory to the content that is claimed.
     pub(super) async fn fetch(&self) -> Result<(), ProfileError> {
-        let record = lock(&self.hold).record().clone();
-        let copies = &self.inner.copies;
-        copies.prepare(&self.id)?;
-        let Some(object) = record.object else {
-            return Ok(copies.replace(&self.id, None)?);
-        };
-        if copies.mark(&self.id)?.is_some_and(|mark| mark.object == object) {
-            return Ok(copies.unmark(&self.id)?);
-        }
-        let bucket = self.inner.bucket();
-        let source = self.inner.store.object(&bucket, &object).await;
+        let object = lock(&self.hold).record().object.clone();
+        let claimed = object.clone();
+        let missing = self.busy.on_disk(move |copies, id| {
+            copies.prepare(id)?;
+            let Some(object) = claimed else {
+                return copies.replace(id, None).map(|()| false);
+            };
+            if copies.mark(id)?.is_some_and(|mark| mark.object == object) {
+                return copies.unmark(id).map(|()| false);
+            }
+            Ok(true)
+        });
+        let missing = missing.await?;
+        let Some(object) = object.filter(|_| missing) else { return Ok(()) };
+        let inner = self.inner();
+        let source = inner.store.object(&inner.bucket(), &object).await;
         let Some(mut source) = source.map_err(ProfileError::Unavailable)? else {
             return Err(ProfileError::ContentLost);
         };
-        let packed = Scratch(copies.scratch(&self.id, "fetched"));
+        let packed = Scratch(inner.copies.scratch(self.id(), "fetched"));
         let mut file = tokio::fs::File::create(&packed.0).await?;
         tokio::io::copy(&mut source, &mut file).await?;
         file.sync_all().await?;
         drop(file);
-        let (from, to) = (packed.0.clone(), copies.scratch(&self.id, "unpacked"));
-        let unpacked = to.clone();
-        blocking(move || {
-            private_dir(&to)?;
-            unpack(&from, &to)
-        })
-        .await?;
-        Ok(copies.replace(&self.id, Some(&unpacked))?)
+        let from = packed.0.clone();
+        let unpacking = self.busy.on_disk(move |copies, id| {
+            let unpacked = copies.scratch(id, "unpacked");
+            private_dir(&unpacked)?;
+            unpack(&from, &unpacked)?;
+            copies.replace(id, Some(&unpacked))
+        });
+        Ok(unpacking.await?)
+    }
+
+    async fn mark(&self, version: Version, object: String) -> io::Result<()> {
+        let mark = Mark { version, object };
+        self.busy.on_disk(move |copies, id| copies.set_mark(id, &mark)).await
     }
 
     /// Marks the directory as a copy again, and gives the profile up as it was.
@@ -247,24 +261,21 @@ impl Claimed {
         let record = lock(&self.hold).record().clone();
         let version = record.version();
         if let Some(object) = record.object {
-            self.inner.copies.set_mark(&self.id, &Mark { version, object })?;
+            self.mark(version, object).await?;
         }
         self.write(|hold| hold.release(None)).await
     }
 
     /// Packs and stores the directory, and gives the profile up with it.
     async fn save(&self, deadline: Instant) -> Result<u64, ProfileError> {
-        let inner = &self.inner;
-        let packed = Scratch(inner.copies.scratch(&self.id, "packed"));
-        let (packing, from) = (inner.settings.packing.clone(), inner.copies.directory(&self.id));
-        let to = packed.0.clone();
-        blocking(move || packing.pack(&from, &to)).await?;
+        let inner = self.inner();
+        let packed = inner.pack(&self.busy).await?;
         let mut object = None;
         loop {
             let stored = async {
                 let name = match &object {
                     Some(name) => String::clone(name),
-                    None => object.insert(inner.store_packed(&self.id, &packed.0).await?).clone(),
+                    None => object.insert(inner.store_packed(self.id(), &packed.0).await?).clone(),
                 };
                 self.write(|hold| hold.release(Some(name.clone()))).await?;
                 Ok(name)
@@ -272,12 +283,12 @@ impl Claimed {
             match stored.await {
                 Ok(object) => {
                     let version = lock(&self.hold).record().version();
-                    inner.copies.set_mark(&self.id, &Mark { version, object })?;
+                    self.mark(version, object).await?;
                     return Ok(version.content);
                 }
                 Err(ProfileError::Unavailable(error)) if Instant::now() < deadline => {
                     tracing::warn!(
-                        profile = self.id.profile,
+                        profile = self.id().profile,
                         error = chain(&error),
                         "a profile is not saved yet"
                     );
@@ -298,7 +309,7 @@ impl Claimed {
 impl fmt::Debug for Claimed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claimed")
-            .field("id", &self.id)
+            .field("id", self.id())
             .field("hold", &self.hold)
             .finish_non_exhaustive()
     }

@@ -175,7 +175,7 @@ struct Inner {
     incarnation: Incarnation,
     members: Members,
     settings: ProfileSettings,
-    copies: Copies,
+    copies: Arc<Copies>,
     claims: AtomicU64,
     /// Instances with which something is done here.
     busy: Mutex<HashMap<ProfileId, Use>>,
@@ -194,7 +194,7 @@ impl Profiles {
         members: Members,
     ) -> Self {
         let inner = Inner {
-            copies: Copies::new(settings.root.clone()),
+            copies: Arc::new(Copies::new(settings.root.clone())),
             store,
             transport,
             subjects,
@@ -263,8 +263,8 @@ impl Profiles {
     /// # Errors
     ///
     /// Whatever the file system returns.
-    pub fn copies(&self) -> io::Result<Vec<(ProfileId, u64)>> {
-        let copies = self.inner.copies.list()?;
+    pub async fn copies(&self) -> io::Result<Vec<(ProfileId, u64)>> {
+        let copies = self.inner.list().await?;
         Ok(copies.into_iter().map(|(id, mark)| (id, mark.version.content)).collect())
     }
 
@@ -294,9 +294,9 @@ impl Profiles {
                 None => sleep(self.inner.settings.times.look).await,
             }
         };
-        let hold = self.inner.claim(id, deadline).await?;
+        let hold = self.inner.claim(&busy, deadline).await?;
         tracing::debug!(profile = id.profile, instance = id.instance, "claimed");
-        let claimed = ClaimedProfile::start(Arc::clone(&self.inner), id.clone(), hold, busy);
+        let claimed = ClaimedProfile::start(hold, busy);
         claimed.shared.fetch().await?;
         Ok(claimed)
     }
@@ -317,7 +317,7 @@ impl Profiles {
         if let Some((_, Record { holder: Some(holder), .. })) = entry {
             return Err(ProfileError::Busy { holder: Some(holder) });
         }
-        let mut known = inner.copies.mark(id)?.map_or(0, |mark| mark.version.generation);
+        let mut known = inner.mark(id).await?.map_or(0, |mark| mark.version.generation);
         for (_, answer) in inner.ask_all(id).await {
             match answer {
                 Some(CopyAnswer { held: true, .. }) => {
@@ -342,7 +342,7 @@ impl Profiles {
             Err(error) => return tracing::debug!(%error, "not a question about a profile"),
         };
         let inner = &self.inner;
-        let copy = inner.copies.mark(&question.id).ok().flatten().map(|mark| mark.version);
+        let copy = inner.mark(&question.id).await.ok().flatten().map(|mark| mark.version);
         let held = lock(&inner.busy).get(&question.id) == Some(&Use::Held);
         let answer = json(&CopyAnswer { copy, held });
         if let Err(error) = inner.transport.publish(reply, answer).await {
@@ -357,7 +357,7 @@ impl Profiles {
     /// be tried again.
     async fn put_back(&self) -> bool {
         let inner = &self.inner;
-        let copies = match inner.copies.list() {
+        let copies = match inner.list().await {
             Ok(copies) => copies,
             Err(error) => {
                 tracing::warn!(%error, "copies of profiles cannot be listed");
@@ -432,25 +432,35 @@ enum Use {
     Held,
 }
 
-/// Keeps an instance from being used twice on this node.
+/// Keeps an instance from being used twice on this node, until its last clone is dropped.
 struct Busy {
     inner: Arc<Inner>,
     id: ProfileId,
 }
 
 impl Busy {
-    fn enter(inner: &Arc<Inner>, id: &ProfileId) -> Option<Self> {
+    fn enter(inner: &Arc<Inner>, id: &ProfileId) -> Option<Arc<Self>> {
         let mut busy = lock(&inner.busy);
         if busy.contains_key(id) {
             return None;
         }
         busy.insert(id.clone(), Use::Wanted);
-        Some(Self { inner: Arc::clone(inner), id: id.clone() })
+        Some(Arc::new(Self { inner: Arc::clone(inner), id: id.clone() }))
     }
 
     /// Tells other nodes, if they ask, that the instance is in use here.
     fn hold(&self) {
         lock(&self.inner.busy).insert(self.id.clone(), Use::Held);
+    }
+
+    /// Does something with the copy of the instance, which stays busy until that has ended, whoever
+    /// waits for it: nobody else may find the directory half replaced, or marked too late.
+    async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Copies, &ProfileId) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let this = Arc::clone(self);
+        blocking(move || work(&this.inner.copies, &this.id)).await
     }
 }
 
@@ -521,6 +531,18 @@ impl Inner {
         self.subjects.bucket("profiles")
     }
 
+    /// Returns the mark of this node's copy of an instance.
+    async fn mark(&self, id: &ProfileId) -> io::Result<Option<Mark>> {
+        let (copies, id) = (Arc::clone(&self.copies), id.clone());
+        blocking(move || copies.mark(&id)).await
+    }
+
+    /// Lists the marked copies of this node.
+    async fn list(&self) -> io::Result<Vec<(ProfileId, Mark)>> {
+        let copies = Arc::clone(&self.copies);
+        blocking(move || copies.list()).await
+    }
+
     async fn read(&self, id: &ProfileId) -> Result<Option<(u64, Record)>, ProfileError> {
         let entry = self.store.get(&self.bucket(), &id.key()).await;
         let Some(entry) = entry.map_err(ProfileError::Unavailable)? else { return Ok(None) };
@@ -545,9 +567,10 @@ impl Inner {
     /// Claims an instance in the store.
     async fn claim(
         self: &Arc<Self>,
-        id: &ProfileId,
+        busy: &Arc<Busy>,
         deadline: Instant,
     ) -> Result<Hold, ProfileError> {
+        let id = &busy.id;
         let me = Holder {
             node: Arc::clone(&self.node),
             incarnation: self.incarnation,
@@ -586,7 +609,7 @@ impl Inner {
                         continue;
                     }
                     Found::Here => {
-                        self.publish_copy(id, expected).await?;
+                        self.publish_copy(busy, expected).await?;
                         continue;
                     }
                     Found::There(node) => {
@@ -665,7 +688,7 @@ impl Inner {
     /// `generation` are of a profile that is no more.
     async fn search(&self, id: &ProfileId, generation: u64) -> Found {
         let answers = self.ask_all(id).await;
-        let own = self.copies.mark(id).ok().flatten().map(|mark| mark.version);
+        let own = self.mark(id).await.ok().flatten().map(|mark| mark.version);
         let own = own.filter(|copy| copy.generation >= generation);
         let mut newest = own.map(|copy| (copy, None));
         let mut silent = Vec::new();
@@ -703,10 +726,10 @@ impl Inner {
     /// Puts this node's copy into the store, unless the profile is in use here or what stands there
     /// is as new.
     async fn publish(self: &Arc<Self>, id: &ProfileId) {
-        let Some(_busy) = Busy::enter(self, id) else { return };
+        let Some(busy) = Busy::enter(self, id) else { return };
         let published = async {
             let entry = self.read(id).await?;
-            let Some(own) = self.copies.mark(id)?.map(|mark| mark.version) else { return Ok(()) };
+            let Some(own) = self.mark(id).await?.map(|mark| mark.version) else { return Ok(()) };
             let expected = match entry {
                 Some((_, record)) if record.version() >= own && !record.lacks_object() => {
                     return Ok(());
@@ -717,7 +740,7 @@ impl Inner {
                 Some((revision, _)) => Some(revision),
                 None => None,
             };
-            self.publish_copy(id, expected).await
+            self.publish_copy(&busy, expected).await
         };
         match published.await {
             Ok(()) => {}
@@ -732,17 +755,19 @@ impl Inner {
     /// Packs the marked copy and stores it as the profile's content.
     async fn publish_copy(
         &self,
-        id: &ProfileId,
+        busy: &Arc<Busy>,
         expected: Option<u64>,
     ) -> Result<(), ProfileError> {
-        let Some(mark) = self.copies.mark(id)? else { return Ok(()) };
-        let object = self.upload(id).await?;
+        let id = &busy.id;
+        let Some(mark) = self.mark(id).await? else { return Ok(()) };
+        let packed = self.pack(busy).await?;
+        let object = self.store_packed(id, &packed.0).await?;
         let Version { generation, content } = mark.version;
         let record = Record { content, object: Some(object.clone()), ..Record::new(generation) };
         match self.write(id, &record, expected).await {
             Ok(_) => {
                 let mark = Mark { object, ..mark };
-                self.copies.set_mark(id, &mark)?;
+                busy.on_disk(move |copies, id| copies.set_mark(id, &mark)).await?;
                 tracing::info!(
                     profile = id.profile,
                     content,
@@ -756,15 +781,15 @@ impl Inner {
         }
     }
 
-    /// Packs the directory of an instance and stores it as a new object. Returns its name.
-    async fn upload(&self, id: &ProfileId) -> Result<String, ProfileError> {
-        let packed = Scratch(self.copies.scratch(id, "packed"));
-        let (packing, from) = (self.settings.packing.clone(), self.copies.directory(id));
-        let to = packed.0.clone();
-        blocking(move || packing.pack(&from, &to)).await?;
-        self.store_packed(id, &packed.0).await
+    /// Packs the directory of an instance.
+    async fn pack(&self, busy: &Arc<Busy>) -> io::Result<Scratch> {
+        let packed = Scratch(self.copies.scratch(&busy.id, "packed"));
+        let (packing, to) = (self.settings.packing.clone(), packed.0.clone());
+        busy.on_disk(move |copies, id| packing.pack(&copies.directory(id), &to)).await?;
+        Ok(packed)
     }
 
+    /// Stores a packed directory as a new object. Returns its name.
     async fn store_packed(&self, id: &ProfileId, file: &Path) -> Result<String, ProfileError> {
         let object = id.new_object();
         let source = Box::pin(tokio::fs::File::open(file).await?);
@@ -802,6 +827,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it holds this")
 }
 
+/// Waits for the disk on a thread that may wait.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -157,8 +157,16 @@ pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = remove_file(&self.0) {
-            tracing::warn!(file = %self.0.display(), %error, "a packed profile was not removed");
+        let file = std::mem::take(&mut self.0);
+        let remove = move || {
+            if let Err(error) = remove_file(&file) {
+                tracing::warn!(file = %file.display(), %error, "a packed profile was not removed");
+            }
+        };
+        // To free the blocks of a large file takes a while.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

@@ -11,13 +11,23 @@ struct Node {
 }
 
 fn node(network: &MemoryNetwork, name: &'static str) -> Node {
-    let transport = network.member(name);
     let dir = tempfile::tempdir().unwrap();
+    let settings = ProfileSettings::new(dir.path().join("profiles"));
+    node_with(network, name, dir, settings)
+}
+
+fn node_with(
+    network: &MemoryNetwork,
+    name: &'static str,
+    dir: tempfile::TempDir,
+    settings: ProfileSettings,
+) -> Node {
+    let transport = network.member(name);
     let others = move || -> Vec<NodeName> {
         ["a", "b"].into_iter().filter(|other| *other != name).map(Arc::from).collect()
     };
     let profiles = Profiles::new(
-        ProfileSettings::new(dir.path().join("profiles")),
+        settings,
         Arc::clone(&transport) as _,
         Arc::clone(&transport) as _,
         Subjects::new("test").unwrap(),
@@ -195,4 +205,39 @@ async fn a_claim_whose_answer_is_lost_is_free_once_the_store_is_back() {
     assert!(matches!(refused, Err(ProfileError::Unavailable(_))), "{refused:?}");
     network.cut("a", false);
     b.profiles.claim(&work(), Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_slow_holds_up_no_other_task() {
+    for claims in [false, true] {
+        let network = MemoryNetwork::new();
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("profiles/work.0");
+        std::fs::create_dir_all(&place).unwrap();
+        // The mark is a pipe: it is read when somebody has written it, and not before.
+        let mark = place.join("mark");
+        assert!(std::process::Command::new("mkfifo").arg(&mark).status().unwrap().success());
+        let (ran, others) = std::sync::mpsc::channel();
+        let disk = std::thread::spawn(move || {
+            let ran = others.recv_timeout(Duration::from_secs(5)).is_ok();
+            std::fs::write(mark, "no mark").unwrap();
+            ran
+        });
+        // Its own look at the copies comes later than the end of this test.
+        let settings = ProfileSettings::new(dir.path().join("profiles")).settle(LONG);
+        let a = node_with(&network, "a", dir, settings);
+        let profiles = a.profiles.clone();
+        let reading = tokio::spawn(async move {
+            if claims {
+                let claimed = profiles.claim(&work(), Duration::ZERO).await;
+                assert!(matches!(claimed, Err(ProfileError::Unknown { .. })), "{claimed:?}");
+            } else {
+                assert_eq!(profiles.copies().await.unwrap(), []);
+            }
+        });
+        sleep(Duration::from_millis(100)).await;
+        ran.send(()).unwrap();
+        reading.await.unwrap();
+        assert!(disk.join().unwrap(), "nothing else ran while the disk was slow");
+    }
 }

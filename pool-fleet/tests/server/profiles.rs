@@ -133,7 +133,7 @@ async fn a_profile_leased_on_a_then_b_then_a_keeps_its_content() {
     assert_eq!(files(&on_a.directory()), login("bob"));
     on_a.release_untouched().await.unwrap();
     // Now its copy is the newest and nothing has to travel.
-    let copies = a.profiles.copies().unwrap();
+    let copies = a.profiles.copies().await.unwrap();
     assert_eq!(copies, [(ProfileId::new("crm@example.com:1+x", 0), 2)]);
     assert_eq!(files(&a.claim("crm@example.com:1+x").await.directory()), login("bob"));
 }
@@ -170,7 +170,7 @@ async fn a_node_killed_with_a_profile_loses_only_what_its_lease_did() {
 
     // A comes back with its disk as it was and does not believe it.
     let a = node_at("a", nats.url(), &FLEET[..2], disk).await;
-    assert!(a.profiles.copies().unwrap().is_empty(), "what was in use is no copy");
+    assert!(a.profiles.copies().await.unwrap().is_empty(), "what was in use is no copy");
     assert_eq!(files(&a.claim("work").await.directory()), login("by b"));
 }
 
@@ -225,7 +225,7 @@ async fn a_holder_cut_off_ends_its_lease_before_another_has_it_and_cannot_save()
     assert!(matches!(refused, Err(ProfileError::Lost)), "{refused:?}");
     assert_eq!(files(&on_b.directory()), login("saved"));
     on_b.release(LONG).await.unwrap();
-    assert!(a.profiles.copies().unwrap().is_empty(), "its copy is discarded");
+    assert!(a.profiles.copies().await.unwrap().is_empty(), "its copy is discarded");
     assert_eq!(files(&a.claim("work").await.directory()), login("saved"));
 }
 
