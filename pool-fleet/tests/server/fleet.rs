@@ -1,6 +1,6 @@
 //! Nodes that lease to each other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pool_fleet::{
@@ -347,28 +347,45 @@ async fn a_node_cut_from_the_server_goes_on_alone_and_comes_back() {
         join("b", 1, far).await
     },);
     acquainted(&[&a, &b]).await;
-    let clients = async {
-        let clients = (0..200_u32).map(|client| {
-            let (a, b) = (&a, &b);
-            async move {
-                tokio::time::sleep(Duration::from_millis(20) * client).await;
+    let over = AtomicBool::new(false);
+    let clients = (0..8).map(|client| {
+        let (a, b, over) = (&a, &b, &over);
+        async move {
+            while !over.load(Ordering::Relaxed) {
                 let (through, other) = if client % 2 == 0 { (a, b) } else { (b, a) };
                 lease_once(through, other, Duration::from_millis(10)).await;
             }
-        });
-        futures_util::future::join_all(clients).await;
-    };
+        }
+    });
     let cutting = async {
         for _ in 0..2 {
-            tokio::time::sleep(Duration::from_millis(600)).await;
             cable.cut(true);
-            tokio::time::sleep(Duration::from_millis(900)).await;
+            for node in [&a, &b] {
+                let mut heard = node.nodes();
+                within("it hears nobody", heard.wait_for(|names| names.is_empty())).await.unwrap();
+            }
+            assert!(!b.transport().connection().borrow().is_connected());
+            for (node, other) in [(&a, &b), (&b, &a)] {
+                let own = lease_once(node, other, Duration::ZERO);
+                assert!(within("it serves its clients alone", own).await);
+            }
             cable.cut(false);
+            within("they hear each other again", acquainted(&[&a, &b])).await;
+            // With eight clients for two places, some are served by the other node.
+            let there = async { while lease_once(&a, &b, Duration::ZERO).await {} };
+            within("they lease to each other again", there).await;
         }
+        over.store(true, Ordering::Relaxed);
     };
-    tokio::join!(clients, cutting);
+    tokio::join!(futures_util::future::join_all(clients), cutting);
     all_is_back(&[&a, &b]).await;
-    acquainted(&[&a, &b]).await;
+}
+
+/// Waits for something that takes a few seconds at most.
+async fn within<T>(what: &str, something: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(15);
+    let in_time = tokio::time::timeout(limit, something).await;
+    in_time.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
 }
 
 #[tokio::test]
