@@ -22,7 +22,7 @@ use tokio::process::{Child, Command};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is pooled: slow to make, and of use to one job at a time.
+/// The pooled resource: slow to make, and of use to one job at a time.
 struct Lathe {
     name: String,
 }

@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Incarnation {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Message {
-    /// A node tells how it is.
+    /// A node reports its state.
     Beat(Arc<Beat>),
     /// A gateway has a request stand in a node's queue, or changes one that stands there.
     Ask(Ask),
@@ -113,7 +113,7 @@ pub enum Phase {
     Gone,
 }
 
-/// What a node tells of itself, once a second and when something changes.
+/// Reports the state of a node, once a second and when something changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Beat {
@@ -123,7 +123,7 @@ pub struct Beat {
     pub incarnation: Incarnation,
     /// Counts this incarnation's beats, so that one that comes late is recognised.
     pub sequence: u64,
-    /// Where the other nodes reach it (`ws://10.0.1.7:3000`).
+    /// Address at which the other nodes reach it (`ws://10.0.1.7:3000`).
     pub address: Arc<str>,
     /// Version of its program.
     pub version: Arc<str>,
@@ -132,12 +132,12 @@ pub struct Beat {
     /// Labels of the node (`zone`), from its configuration.
     #[serde(default)]
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// What its pool has.
+    /// State of its pool.
     pub load: Load,
     /// Profiles that it can serve.
     #[serde(default)]
     pub profiles: BTreeSet<Arc<str>>,
-    /// Whether it makes profiles that it does not know. Default: no.
+    /// It makes profiles that it does not know. Default: `false`.
     #[serde(default)]
     pub any_profile: bool,
     /// Regions that it can serve.
@@ -171,7 +171,7 @@ impl Beat {
     }
 }
 
-/// How many of what a node's pool has.
+/// Numbers of resources and requests in a node's pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     /// Resources that may exist at once, in any state.
@@ -179,28 +179,28 @@ pub struct Load {
     /// Resources that could be created now for a class that is not listed: free places, as far
     /// as limits and the breaker allow.
     pub room: u32,
-    /// By class, named as `pool_core::Class` displays itself (`default`, `profile=work`).
+    /// Numbers by class, named as `pool_core::Class` displays itself (`default`, `profile=work`).
     #[serde(default)]
     pub classes: BTreeMap<Arc<str>, ClassLoad>,
 }
 
-/// How many of one class a node's pool has.
+/// Numbers of resources and requests of one class in a node's pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClassLoad {
-    /// Ready to be leased.
+    /// Resources that are ready to be leased.
     pub idle: u32,
-    /// Leased.
+    /// Resources that are leased.
     pub leased: u32,
-    /// Being created.
+    /// Resources that are being created.
     pub creating: u32,
     /// Requests that wait for one, of this node's clients and of others.
     pub waiting: u32,
-    /// How many more could be created now, as far as the class's limit allows.
+    /// Resources that could be created now, as far as the class's limit allows.
     pub room: u32,
 }
 
-/// What a client requires of a lease, the same at each node that is asked.
+/// A client's request for a lease, the same at each node that is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Class of the resource, as the gateway's policies have it.
@@ -208,7 +208,7 @@ pub struct Wanted {
     /// The request's labels (`profile`, `region`, `tenant`).
     #[serde(default)]
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// 1 (most urgent) to 10. Default: the node's.
+    /// Priority, from 1 (most urgent) to 10. Default: the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
     /// The trace that the lease belongs to, as `traceparent` writes it.
@@ -228,13 +228,13 @@ pub struct Ask {
     pub id: u64,
     /// Counts the changes to it; a lower one that comes late is ignored.
     pub revision: u32,
-    /// What it asks for.
+    /// The client's request.
     pub request: Arc<Wanted>,
-    /// How long the client has waited so far.
+    /// Time that the client has waited so far, in milliseconds.
     pub waited_ms: u64,
-    /// How long it will go on waiting.
+    /// Time that it will go on waiting, in milliseconds.
     pub left_ms: u64,
-    /// Whether the node may create a resource for it. One node of all that are asked may.
+    /// The node may create a resource for it. One node of all that are asked may.
     pub creates: bool,
 }
 
@@ -278,11 +278,11 @@ pub struct Answer {
     pub asked_by: Incarnation,
     /// Number of the ask.
     pub id: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What became of an ask, short of an offer.
+/// Outcome of an ask, short of an offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -307,7 +307,7 @@ pub struct Cannot {
     pub code: Arc<str>,
     /// A sentence for people, with the last error if there is one.
     pub message: Arc<str>,
-    /// How long until it is worth another try, if it is.
+    /// Time until another try is worthwhile, in milliseconds, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
@@ -360,7 +360,7 @@ pub struct Offer {
     pub incarnation: Incarnation,
     /// Id of the lease (`worker-7.76a6…`).
     pub lease: Arc<str>,
-    /// Where the node is reached.
+    /// Address at which the node is reached.
     pub address: Arc<str>,
 }
 
@@ -389,7 +389,7 @@ pub struct Who {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WhoReply {
-    /// How the node is.
+    /// Last beat of the node.
     pub beat: Arc<Beat>,
 }
 

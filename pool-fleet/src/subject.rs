@@ -29,7 +29,7 @@ pub enum NameError {
     /// An encoded name is not one that [`encode`] has made.
     #[error("{token:?} is not an encoded name")]
     Encoding {
-        /// What was to be decoded.
+        /// The token that was to be decoded.
         token: String,
     },
 }

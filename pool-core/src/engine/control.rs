@@ -1,4 +1,4 @@
-//! What operators change, and what they see.
+//! Changes and views of operators.
 
 use std::time::Duration;
 

@@ -52,8 +52,8 @@ pub(crate) struct SlotRef {
 
 /// One resource in whatever state. As long as a slot exists it counts towards `max_size`.
 ///
-/// What every lease changes stands in its first cache line, what every lease reads in the second,
-/// and the rest behind them.
+/// The fields that every lease changes stand in its first cache line, those that every lease reads
+/// in the second, and the rest behind them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Slot<R> {

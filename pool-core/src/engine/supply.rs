@@ -1,4 +1,4 @@
-//! What is made, for whom, and what becomes of the jobs that are done on resources.
+//! Supply of resources: what is made, for whom, and what becomes of the jobs done on resources.
 
 use std::time::Duration;
 

@@ -40,7 +40,7 @@ pub struct Asker {
     /// Free places of other nodes that are about to be asked for.
     draws: BTreeSet<(NodeName, Arc<str>)>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// Whether the next lists of asks have their timer.
+    /// The timer of the next lists of asks is set.
     refreshing: bool,
     last_number: u64,
     last_list: u64,
@@ -500,7 +500,7 @@ fn standing(candidate: &Candidate<'_>) -> (bool, bool, bool) {
     (!free, !free && candidate.room == 0, !candidate.near)
 }
 
-/// What other nodes say.
+/// Answers, offers and losses of other nodes.
 impl Asker {
     pub(super) fn answer(
         &mut self,

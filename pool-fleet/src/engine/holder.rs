@@ -19,7 +19,7 @@ pub struct Holder {
     incarnation: Incarnation,
     address: Arc<str>,
     settings: Settings,
-    /// Whether asks are taken: the node has joined and does not drain.
+    /// Asks are taken: the node has joined and does not drain.
     open: bool,
     gateways: BTreeMap<NodeName, Gateway>,
     /// Asks that wait in the pool or hold a lease of it, by the number of their ticket.
@@ -63,7 +63,7 @@ struct Standing {
     answered: bool,
 }
 
-/// What a ticket is for.
+/// The ask that a ticket belongs to.
 #[derive(Debug)]
 struct Held {
     gateway: NodeName,

@@ -13,7 +13,8 @@ pub const SHARDS: u16 = 256;
 /// Number of nodes that a node listens to, where there are more: enough to always know free places
 /// at 97 % use, and few enough for less than 500 messages a second.
 const HEARD: usize = 160;
-/// How often `who` is sent at the start before no answer counts as one: a message may be lost.
+/// Number of times that `who` is sent at the start before silence means that the name is free: a
+/// message may be lost.
 const WHO_ATTEMPTS: u32 = 2;
 
 /// Returns the shard of a node's beats, by the FNV-1a hash of its name.
@@ -36,7 +37,7 @@ pub struct Membership {
     /// beat that comes late does not bring them back.
     nodes: FxHashMap<NodeName, Known>,
     scope: Scope,
-    /// `who` was sent so often, while the node starts.
+    /// Number of times that `who` was sent while the node starts.
     asked: u32,
     /// The last beats, at most as many as there may be in a second.
     beats: VecDeque<Instant>,
@@ -54,7 +55,7 @@ struct Known {
     claimed: u32,
 }
 
-/// What has happened to another node.
+/// A change of another node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// Nothing that others need to know.
@@ -308,11 +309,11 @@ pub(super) struct Candidate<'a> {
     pub(super) beat: &'a Beat,
     /// Of the class: idle, less those that wait and those that were sent there since the beat.
     pub(super) free: u32,
-    /// How many could be created for it.
+    /// Number of resources that could be created for it.
     pub(super) room: u32,
     /// Requests that wait for each place.
     pub(super) crowd: f32,
-    /// Whether it is in the zone of the node that asks.
+    /// It is in the zone of the node that asks.
     pub(super) near: bool,
 }
 

@@ -49,34 +49,34 @@ pub enum Ticket {
     Remote(u64),
 }
 
-/// What the engine requires of the pool of its node.
+/// A request of the engine to the pool of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acquire {
-    /// What the client requires.
+    /// The client's request.
     pub request: Arc<Wanted>,
-    /// How long it has waited so far (`Request::waited`).
+    /// Time that the client has waited so far (`Request::waited`).
     pub waited: Duration,
-    /// How long it will go on waiting.
+    /// Time that it will go on waiting.
     pub left: Duration,
-    /// Whether a resource may be created for it (`Request::without_creating`).
+    /// A resource may be created for it; if not, `Request::without_creating`.
     pub creates: bool,
 }
 
-/// What the pool of the node says to an [`Effect::Acquire`].
+/// Answer of the pool of the node to an [`Effect::Acquire`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pooled {
     /// A resource is leased. The driver holds it under the ticket; the id names it in the fleet.
     Granted(Arc<str>),
     /// The request waits.
     Queued {
-        /// Whether a resource is being created for it, as far as can be told.
+        /// A resource is being created for it, as far as can be told.
         launching: bool,
     },
     /// The request is refused, at once or after it had waited.
     Refused(Cannot),
 }
 
-/// Where a message is published.
+/// Subject on which a message is published.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// Beats of the nodes of a zone (empty: none) that hash into a shard.
@@ -105,12 +105,12 @@ pub struct Listen {
     pub shard: Option<u16>,
 }
 
-/// Where a client's lease is.
+/// Place of a client's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the pool of this node.
     Here {
-        /// Under which the driver holds the lease.
+        /// Ticket under which the driver holds the lease.
         ticket: Ticket,
         /// Id of the lease.
         lease: Arc<str>,
@@ -124,7 +124,7 @@ pub enum Place {
         incarnation: Incarnation,
         /// Id of the lease.
         lease: Arc<str>,
-        /// Where the node is reached.
+        /// Address at which the node is reached.
         address: Arc<str>,
     },
 }
@@ -160,7 +160,7 @@ pub enum Effect {
     NameTaken(Arc<Beat>),
 }
 
-/// What an engine has to be done, in order.
+/// Things that the driver of an engine is to do, in order.
 #[derive(Debug, Default)]
 pub struct Effects(Vec<Effect>);
 
@@ -194,31 +194,32 @@ impl Effects {
 pub struct Settings {
     /// Time between two beats of a node. Default: 1 s.
     pub beat: Duration,
-    /// Most beats in a second, those for changes included. Default: 4.
+    /// Maximum number of beats in a second, those for changes included. Default: 4.
     pub beats: usize,
-    /// A node that was not heard for so long is gone. Default: 3 s.
+    /// Time without a beat after which a node is gone. Default: 3 s.
     pub gone: Duration,
     /// Time between two lists of standing asks. Default: 1 s.
     pub refresh: Duration,
-    /// Asks of a gateway that was not heard for so long are over. Default: 3 s.
+    /// Time without a list after which all asks of a gateway are over. Default: 3 s.
     pub asks_expire: Duration,
     /// Nodes that are asked for one client at the same time, besides its own. Default: 6, which
     /// waits no longer than 8 in the simulation and leaves messages for places that come free.
     pub width: usize,
-    /// How long the first node has before others are asked too. Default: 30 ms.
+    /// Time that the first node has before others are asked too. Default: 30 ms.
     pub first: Duration,
-    /// How long the node that may create has to answer before another one may. Default: 500 ms.
+    /// Time that the node that may create has to answer before another one may. Default: 500 ms.
     pub creator: Duration,
-    /// How long a gateway has to answer an offer, and a node to answer `who`. Default: 500 ms.
+    /// Time that a gateway has to answer an offer, and a node to answer `who`. Default: 500 ms.
     pub offer: Duration,
-    /// How long a gateway has to connect after it has accepted. Default: 2 s.
+    /// Time that a gateway has to connect after it has accepted. Default: 2 s.
     pub connect: Duration,
-    /// Asks for free places that were heard of are spread over so long. Default: 20 ms.
+    /// Time over which the asks of several gateways for one free place are spread. Default: 20 ms.
     pub jitter: Duration,
-    /// An ask that is over is called off after so long: a node that has offered by then needs no
+    /// Time after which an ask that is over is called off: a node that has offered by then needs no
     /// cancel. Default: 5 ms.
     pub call_off: Duration,
-    /// Messages (asks, answers, offers and their replies, cancels) for one client. Default: 25.
+    /// Maximum number of messages (asks, answers, offers and their replies, cancels) for one client.
+    /// Default: 25.
     pub messages: u32,
 }
 
@@ -246,18 +247,18 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// What it requires.
+    /// The request.
     pub request: Arc<Wanted>,
-    /// How long it may wait.
+    /// Time that it may wait. `Duration::MAX` is for ever.
     pub timeout: Duration,
-    /// How long it has waited so far, elsewhere. Default: none.
+    /// Time that it has waited so far, elsewhere. Default: zero.
     pub waited: Duration,
     /// Handicap added to its arrival when waiters are ranked, as the node's policies have it: the
-    /// asker ranks its own waiters by it. Default: none.
+    /// asker ranks its own waiters by it. Default: zero.
     pub handicap: Duration,
-    /// Nodes to ask first, such as those that have the newest copy of its profile.
+    /// Nodes to ask first, such as those that have the newest copy of its profile. Default: none.
     pub prefer: Vec<NodeName>,
-    /// The one node that may serve it, if only one may: the home of its profile.
+    /// The one node that may serve it, if only one may: the home of its profile. Default: any node.
     pub only: Option<NodeName>,
 }
 

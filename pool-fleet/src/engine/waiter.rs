@@ -18,18 +18,18 @@ pub(super) struct Waiter {
     pub(super) ask: u64,
     pub(super) revision: u32,
     pub(super) own: Own,
-    /// Where else it stands.
+    /// Other nodes in whose queues it stands.
     pub(super) asked: Vec<NodeName>,
     /// Nodes that have said that they cannot, and until when they are not asked again.
     pub(super) refused_by: Vec<(NodeName, Instant)>,
     /// The worst reason so far.
     pub(super) worst: Option<Cannot>,
     pub(super) creator: Option<Creator>,
-    /// Whether a resource is being created for it, as far as is known.
+    /// A resource is being created for it, as far as is known.
     pub(super) launching: bool,
     /// Messages that it has cost.
     pub(super) spent: u32,
-    /// Whether more than one node was asked.
+    /// More than one node was asked.
     pub(super) spread: bool,
     /// When others are asked, if one was.
     pub(super) spread_at: Option<Instant>,
@@ -39,7 +39,7 @@ pub(super) struct Waiter {
     pub(super) connecting: bool,
 }
 
-/// How a waiter stands in the pool of its own node.
+/// Standing of a waiter in the pool of its own node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     /// It does not stand there: another node was named.

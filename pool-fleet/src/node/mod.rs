@@ -167,7 +167,7 @@ pub struct Waiter<P: LocalPool> {
 }
 
 impl<P: LocalPool> Waiter<P> {
-    /// Waits for a lease, at the request's timeout for a refusal.
+    /// Waits for a lease or a refusal, which comes at the request's timeout at the latest.
     ///
     /// After [`Grant::There`] the caller connects and says [`connected`](Self::connected), or
     /// [`failed`](Self::failed) and waits on.
@@ -355,7 +355,12 @@ impl<P: LocalPool> Fleet<P> {
     ///
     /// # Errors
     ///
-    /// [`JoinError::NameTaken`] if a live node has the name.
+    /// [`JoinError::NameTaken`] if a live node has the name, [`JoinError::Name`] if a name cannot
+    /// be used, and [`JoinError::Transport`] if the node cannot listen.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the node does not join.
     pub async fn join(
         member: Member,
         pool: P,
@@ -459,8 +464,12 @@ impl<P: LocalPool> Fleet<P> {
         }
     }
 
-    /// Takes the lease of this node that another node connects to, once. `None` if there is no such
-    /// lease, or if the connection comes too late: nobody else's resource is ever returned.
+    /// Takes the lease of this node that another node connects to, once. Returns `None` if there is
+    /// no such lease, or if the connection comes too late: nobody else's resource is ever returned.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the lease goes back to the pool.
     pub async fn take(&self, id: &str) -> Option<P::Lease> {
         let (answer, taken) = oneshot::channel();
         self.shared.commands.send(Command::Take { id: id.into(), answer }).ok()?;

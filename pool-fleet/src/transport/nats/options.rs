@@ -39,25 +39,25 @@ pub struct NatsOptions {
     pub(super) replicas: usize,
 }
 
-/// How a node proves to the NATS server who it is.
+/// Credentials of a node at the NATS server.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum NatsAuth {
-    /// Not at all, or only by its TLS certificate. The default.
+    /// No credentials, or only a TLS certificate. The default.
     #[default]
     Anonymous,
-    /// With a user and a password.
+    /// A user and a password.
     UserPassword {
         /// The user.
         user: String,
         /// The password.
         password: SecretString,
     },
-    /// With a token.
+    /// A token.
     Token(SecretString),
-    /// With the seed of an nkey, `SU…`.
+    /// The seed of an nkey, `SU…`.
     Nkey(SecretString),
-    /// With the content of a `.creds` file.
+    /// The content of a `.creds` file.
     Credentials(SecretString),
 }
 

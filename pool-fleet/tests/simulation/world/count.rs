@@ -1,4 +1,4 @@
-//! What is counted in a run.
+//! Counts of a run.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -24,7 +24,7 @@ pub(crate) use count::Counts;
 use oracle::Oracle;
 use pool::{CLASS, LocalPool};
 
-/// What a world is made of.
+/// Sizes, times and faults of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
@@ -44,9 +44,9 @@ pub(crate) struct Plan {
     /// Share of leases whose resource is closed afterwards.
     pub(crate) worn: f64,
     pub(crate) max_waiting: usize,
-    /// Whether every place has a resource from the start.
+    /// Every place has a resource from the start.
     pub(crate) warm: bool,
-    /// Whether the invariants are checked after every step.
+    /// The invariants are checked after every step.
     pub(crate) checked: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Visit {
     pub(crate) priority: u8,
 }
 
-/// What became of a client.
+/// Outcome for a client.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fate {
     Waits,
@@ -129,7 +129,7 @@ struct Node {
     stopped: bool,
     /// When it went on after it had been stopped.
     continued: Option<Instant>,
-    /// What has arrived while it was stopped.
+    /// Messages and events that have arrived while it was stopped.
     backlog: Vec<What>,
     listen: BTreeSet<Listen>,
     zone: Arc<str>,

@@ -1,4 +1,4 @@
-//! How things travel: messages, which may be lost, doubled and late, and connections to leases.
+//! The network: messages, which may be lost, doubled and late, and connections to leases.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What must hold after every step.
+//! Invariants that hold after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use pool_fleet::{Incarnation, NodeName};
 
 use super::{Run, What, World};
 
-/// What a look is taken at later.
+/// Something to look at later.
 #[derive(Clone, Debug)]
 pub(crate) enum Look {
     /// An ask that has ended stands there no more.

@@ -27,7 +27,7 @@ pub(crate) struct LocalPool {
     resources: BTreeMap<u64, Resource>,
     tickets: BTreeMap<Ticket, Waiting>,
     queue: BTreeSet<(Instant, Ticket)>,
-    /// What is to be told to the engine.
+    /// Answers that the engine has not got yet.
     pub(crate) reports: VecDeque<(Ticket, Pooled)>,
     last: u64,
 }
