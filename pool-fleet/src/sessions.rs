@@ -20,8 +20,12 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// since after a restart of the server nodes come back one after another.
 const GONE: Duration = Duration::from_millis(3500);
 
-/// Time between two questions, where the server knows of nobody to ask.
+/// Time between two questions, where the server knows of nobody to ask, and between two looks for a
+/// name that is withdrawn.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// Largest number of looks for a name that is withdrawn: ten seconds of them.
+const WITHDRAWALS: u32 = 40;
 
 /// Time between a change of the fleet and the sweep for it, and so between any two sweeps: nodes
 /// come and go together.
@@ -115,6 +119,34 @@ pub struct SessionEntry {
     revision: u64,
 }
 
+/// A name that is being created. Dropped while it may have been written, it is withdrawn.
+struct Attempt<'a> {
+    sessions: &'a Sessions,
+    key: &'a str,
+    session: &'a Session,
+    in_doubt: bool,
+}
+
+impl Attempt<'_> {
+    fn created(&mut self, revision: u64) -> SessionEntry {
+        self.in_doubt = false;
+        SessionEntry { key: self.key.to_owned(), revision }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.in_doubt {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (sessions, key) = (self.sessions.clone(), self.key.to_owned());
+            let session = self.session.clone();
+            runtime.spawn(async move { sessions.withdraw(&key, &session).await });
+        }
+    }
+}
+
 /// The names of sessions in the store. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
@@ -198,6 +230,11 @@ impl Sessions {
     /// # Errors
     ///
     /// As [`find`](Self::find).
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, or fails, while the name may have been written, a task removes it
+    /// again: give the lease back, and do not try again with the same one. Where the runtime or the store is gone, the name is free when this node's run ends.
     pub async fn create(
         &self,
         tenant: &str,
@@ -205,11 +242,12 @@ impl Sessions {
         session: &Session,
     ) -> Result<Named, SessionError> {
         let (bucket, key) = (self.bucket(), key(tenant, name));
+        let mut attempt = Attempt { sessions: self, key: &key, session, in_doubt: false };
         loop {
             let expected = match self.read(&key).await? {
                 // An earlier write, of which nothing was heard, has come through.
                 Some((revision, held)) if held == *session => {
-                    return Ok(Named::Created(SessionEntry { key, revision }));
+                    return Ok(Named::Created(attempt.created(revision)));
                 }
                 Some((_, held)) if self.is_alive(&held).await? => {
                     return fits(name, &session.shape, held).map(Named::Join);
@@ -218,9 +256,10 @@ impl Sessions {
                 None => None,
             };
             let value = serde_json::to_vec(session).expect("a session has only text and numbers");
+            let doubted = std::mem::replace(&mut attempt.in_doubt, true);
             match self.store.put(&bucket, &key, value.into(), expected).await {
-                Ok(revision) => return Ok(Named::Created(SessionEntry { key, revision })),
-                Err(TransportError::Conflict { .. }) => {}
+                Ok(revision) => return Ok(Named::Created(attempt.created(revision))),
+                Err(TransportError::Conflict { .. }) => attempt.in_doubt = doubted,
                 Err(error) => return Err(SessionError::Unavailable(error)),
             }
         }
@@ -236,6 +275,22 @@ impl Sessions {
         match self.store.delete(&self.bucket(), &entry.key, entry.revision).await {
             Ok(()) | Err(TransportError::Conflict { .. }) => Ok(()),
             Err(error) => Err(SessionError::Unavailable(error)),
+        }
+    }
+
+    /// Removes the name of a lease if it has been written, or still is within a moment.
+    async fn withdraw(&self, key: &str, session: &Session) {
+        for _ in 0..WITHDRAWALS {
+            if let Ok(Some((revision, held))) = self.read(key).await {
+                if held != *session {
+                    return;
+                }
+                let entry = SessionEntry { key: key.to_owned(), revision };
+                if self.remove(&entry).await.is_ok() {
+                    return;
+                }
+            }
+            sleep(PAUSE).await;
         }
     }
 
@@ -311,7 +366,7 @@ mod tests {
 
     use super::*;
     use crate::message::{Beat, WhoReply};
-    use crate::transport::memory::{MemoryNetwork, MemoryTransport};
+    use crate::transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 
     fn run(started: u64) -> Incarnation {
         Incarnation::new(Duration::from_secs(started), 0)
@@ -471,6 +526,27 @@ mod tests {
         heard.send_replace(Arc::from([]));
         sleep(SETTLE * 2).await;
         assert_eq!(held(&store).await, ["a.1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_whose_creation_is_cancelled_at_any_moment_is_free() {
+        for steps in 1..6 {
+            let network = MemoryNetwork::new();
+            let _a = live(&network, "a", run(1)).await;
+            let store = network.member("a");
+            let sessions = names(&store);
+            let slow = Duration::from_millis(100);
+            network.set_faults(Faults::none().store_delay(slow), 1);
+            let cancelled = session("a.1", "a", 1);
+            let creating = sessions.create("t", "n", &cancelled);
+            let ended = tokio::time::timeout(slow * steps / 2, creating).await;
+            network.set_faults(Faults::none(), 1);
+            sleep(Duration::from_secs(1)).await;
+            match ended {
+                Ok(named) => assert!(matches!(named, Ok(Named::Created(_))), "{named:?}"),
+                Err(_) => assert_eq!(held(&store).await, [""; 0], "cancelled after {steps}"),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
