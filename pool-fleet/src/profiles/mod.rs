@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+mod attempt;
 mod claim;
 mod claimed;
 mod copies;
@@ -25,7 +26,8 @@ pub use claimed::ClaimedProfile;
 pub use copies::ProfileId;
 pub use pack::{Packing, unpack};
 
-use claim::{Claimant, Hold, Step, Version};
+use attempt::Attempt;
+use claim::Version;
 use copies::{Copies, Mark};
 use pack::Scratch;
 use sweep::Sweeper;
@@ -294,7 +296,7 @@ impl Profiles {
                 None => sleep(self.inner.settings.times.look).await,
             }
         };
-        let hold = self.inner.claim(&busy, deadline).await?;
+        let hold = Attempt::new(&busy).claim(&busy, deadline).await?;
         tracing::debug!(profile = id.profile, instance = id.instance, "claimed");
         let claimed = ClaimedProfile::start(hold, busy);
         claimed.shared.fetch().await?;
@@ -470,62 +472,6 @@ impl Drop for Busy {
     }
 }
 
-/// A claim in the making. Dropped while it may have come through, it is withdrawn.
-struct Attempt {
-    inner: Arc<Inner>,
-    id: ProfileId,
-    me: Holder,
-    /// A write was sent of which it is not known whether it has come through.
-    in_doubt: bool,
-    /// The revision that it replaces.
-    expected: Option<u64>,
-    /// When the first write was sent: one that comes through unheard is at least that old.
-    first_sent: Option<Duration>,
-}
-
-impl Attempt {
-    /// Writes the claim over a revision. Returns `None` if it was refused, or not heard of.
-    async fn write(
-        &mut self,
-        record: Record,
-        expected: Option<u64>,
-    ) -> Result<Option<Hold>, ProfileError> {
-        let sent = boot_time();
-        self.first_sent.get_or_insert(sent);
-        let doubted = std::mem::replace(&mut self.in_doubt, true);
-        self.expected = expected;
-        match self.inner.write(&self.id, &record, expected).await {
-            Ok(revision) => Ok(Some(self.hold(record, revision, sent))),
-            Err(TransportError::Conflict { .. }) => {
-                // It may be the write before that has come through.
-                self.in_doubt = doubted;
-                Ok(None)
-            }
-            Err(TransportError::TimedOut) => Ok(None),
-            Err(error) => Err(ProfileError::Unavailable(error)),
-        }
-    }
-
-    fn hold(&mut self, record: Record, revision: u64, sent: Duration) -> Hold {
-        self.in_doubt = false;
-        Hold::new(self.me.clone(), self.inner.settings.times, record, revision, sent)
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.in_doubt {
-            return;
-        }
-        // Without a runtime, the claim ends by not being renewed.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (inner, id, me) = (Arc::clone(&self.inner), self.id.clone(), self.me.clone());
-            let expected = self.expected;
-            runtime.spawn(async move { inner.withdraw(&id, &me, expected).await });
-        }
-    }
-}
-
 impl Inner {
     fn bucket(&self) -> String {
         self.subjects.bucket("profiles")
@@ -562,105 +508,6 @@ impl Inner {
         expected: Option<u64>,
     ) -> Result<u64, TransportError> {
         self.store.put(&self.bucket(), &id.key(), json(record), expected).await
-    }
-
-    /// Claims an instance in the store.
-    async fn claim(
-        self: &Arc<Self>,
-        busy: &Arc<Busy>,
-        deadline: Instant,
-    ) -> Result<Hold, ProfileError> {
-        let id = &busy.id;
-        let me = Holder {
-            node: Arc::clone(&self.node),
-            incarnation: self.incarnation,
-            claim: self.claims.fetch_add(1, Ordering::Relaxed) + 1,
-        };
-        let mut claimant = Claimant::new(me.clone(), self.settings.times);
-        let mut attempt = Attempt {
-            inner: Arc::clone(self),
-            id: id.clone(),
-            me,
-            in_doubt: false,
-            expected: None,
-            first_sent: None,
-        };
-        loop {
-            let entry = self.read(id).await?;
-            let holder = entry.as_ref().and_then(|(_, record)| record.holder.clone());
-            let now = boot_time();
-            let (record, expected) = match claimant.look(entry, now) {
-                Step::Claimed { record, revision } => {
-                    let sent = attempt.first_sent.unwrap_or(now);
-                    return Ok(attempt.hold(record, revision, sent));
-                }
-                Step::Claim { record, expected } => (record, Some(expected)),
-                Step::Wait => {
-                    self.pause(deadline, || ProfileError::Busy { holder }).await?;
-                    continue;
-                }
-                Step::Search { expected, generation } => match self.search(id, generation).await {
-                    Found::Nowhere if expected.is_some() => return Err(ProfileError::ContentLost),
-                    Found::Nowhere if self.has_settled() => {
-                        (claimant.claimed(Record::new(generation_after(0))), None)
-                    }
-                    Found::Silent(nodes) => {
-                        self.pause(deadline, || ProfileError::Unknown { nodes }).await?;
-                        continue;
-                    }
-                    Found::Here => {
-                        self.publish_copy(busy, expected).await?;
-                        continue;
-                    }
-                    Found::There(node) => {
-                        self.ask(&node, id, true).await;
-                        self.pause(deadline, || ProfileError::Busy { holder }).await?;
-                        continue;
-                    }
-                    Found::Held | Found::Nowhere => {
-                        self.pause(deadline, || ProfileError::Busy { holder }).await?;
-                        continue;
-                    }
-                },
-            };
-            if let Some(hold) = attempt.write(record, expected).await? {
-                return Ok(hold);
-            }
-        }
-    }
-
-    /// Gives up a claim of which nothing was heard, until it is certain that it does not stand. One
-    /// that comes through after that ends by not being renewed.
-    async fn withdraw(&self, id: &ProfileId, me: &Holder, expected: Option<u64>) {
-        let times = self.settings.times;
-        let until = Instant::now() + times.takeover;
-        let mut pause = times.look;
-        while Instant::now() < until {
-            match self.read(id).await {
-                Ok(Some((revision, record))) if record.holder.as_ref() == Some(me) => {
-                    let free = Record { holder: None, renewals: record.renewals + 1, ..record };
-                    if self.write(id, &free, Some(revision)).await.is_ok() {
-                        return;
-                    }
-                }
-                Ok(entry) if entry.as_ref().map(|(revision, _)| *revision) != expected => return,
-                // The write may still be on its way.
-                Ok(_) | Err(_) => {}
-            }
-            sleep(std::mem::replace(&mut pause, times.renew)).await;
-        }
-    }
-
-    async fn pause(
-        &self,
-        deadline: Instant,
-        error: impl FnOnce() -> ProfileError,
-    ) -> Result<(), ProfileError> {
-        if Instant::now() >= deadline {
-            return Err(error());
-        }
-        sleep(self.settings.times.look).await;
-        Ok(())
     }
 
     fn has_settled(&self) -> bool {
