@@ -30,7 +30,7 @@ pub trait LocalPool: Send + Sync + 'static {
     /// Dropping the future must leave the queue, and must not lose a resource.
     async fn acquire(&self, asked: &Acquire) -> Result<Self::Lease, Cannot>;
 
-    /// Gives a resource back that nobody has touched: it goes to the next one as it is.
+    /// Gives back a resource that nobody has touched: it goes to the next request as it is.
     fn return_untouched(&self, lease: Self::Lease);
 
     /// Returns true if a resource is being created for this request, which waits by now, as far as

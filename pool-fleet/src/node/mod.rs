@@ -54,7 +54,7 @@ impl Member {
         }
     }
 
-    /// Sets the version of the program, for those who look. Default: none.
+    /// Sets the version of the program, which the other nodes show. Default: empty.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.into();
         self
@@ -169,8 +169,8 @@ pub struct Waiter<P: LocalPool> {
 impl<P: LocalPool> Waiter<P> {
     /// Waits for a lease or a refusal, which comes at the request's timeout at the latest.
     ///
-    /// After [`Grant::There`] the caller connects and says [`connected`](Self::connected), or
-    /// [`failed`](Self::failed) and waits on.
+    /// After [`Grant::There`] the caller connects and calls [`connected`](Self::connected), or
+    /// calls [`failed`](Self::failed) and waits on.
     ///
     /// # Errors
     ///
@@ -185,13 +185,13 @@ impl<P: LocalPool> Waiter<P> {
         answer
     }
 
-    /// Says that the remote lease is connected to: it is the caller's.
+    /// Reports that the remote lease is connected to: it is the caller's.
     pub fn connected(mut self) {
         self.done = true;
         self.commands.send(Command::Connected { client: self.client }).ok();
     }
 
-    /// Says that the remote lease could not be connected to. The client waits on, with its age.
+    /// Reports that the remote lease could not be connected to. The client waits on, with its age.
     pub fn failed(&mut self) {
         self.commands.send(Command::ConnectFailed { client: self.client }).ok();
     }
@@ -256,11 +256,11 @@ pub struct Counters {
     pub asks: u64,
     /// Offers made to other nodes.
     pub offers: u64,
-    /// Those that were accepted.
+    /// Offers that were accepted.
     pub offers_accepted: u64,
-    /// Those that were declined.
+    /// Offers that were declined.
     pub offers_declined: u64,
-    /// Those that were not answered.
+    /// Offers that were not answered in time.
     pub offers_unanswered: u64,
     /// Leases of this node that other nodes connected to.
     pub taken: u64,
@@ -273,7 +273,7 @@ pub struct Counters {
 /// A node's part in its fleet; a handle that is cheap to clone.
 ///
 /// Without a connection the node goes on alone with what it has. When the last handle is dropped,
-/// the node leaves without a word, and the others notice when they no longer hear it; say
+/// the node leaves without a word, and the others notice when they no longer hear it; call
 /// [`leave`](Self::leave) to tell them.
 ///
 /// # Examples

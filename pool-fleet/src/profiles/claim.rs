@@ -76,9 +76,9 @@ pub struct Holder {
 pub struct ClaimTimes {
     /// Time between two renewals of a holder. Default: 2 s.
     pub renew: Duration,
-    /// A holder that could not renew for so long ends its lease. Default: 7 s.
+    /// Time without a renewal after which a holder ends its lease. Default: 7 s.
     pub lost: Duration,
-    /// A claim that was not renewed for so long may be taken over. Default: 10 s.
+    /// Time without a renewal after which another may take the claim over. Default: 10 s.
     pub takeover: Duration,
     /// Time between two looks at a profile that another holds. Default: 250 ms.
     pub look: Duration,

@@ -68,22 +68,23 @@ impl ProfileSettings {
         self
     }
 
-    /// Sets the times of a claim; they must be the same on all nodes.
+    /// Sets the times of a claim, which must be the same on all nodes. Default:
+    /// [`ClaimTimes::default`].
     pub fn times(mut self, times: ClaimTimes) -> Self {
         self.times = times;
         self
     }
 
-    /// Sets how long after a start or a return of the store a profile that is absent is not yet
+    /// Sets the time after a start or a return of the store in which an absent profile is not yet
     /// taken for a new one: the other nodes must have been heard. Default: 5 s.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
         self
     }
 
-    /// Sets after which time an object is removed to which no profile refers, and what a failed
-    /// upload has left: at most a hundred of each at a time, six times in that time. Default: an
-    /// hour.
+    /// Sets the time after which an object that no profile refers to is removed, as are the parts of
+    /// a failed upload: at most a hundred of each in one sweep, and six sweeps in that time.
+    /// Default: an hour.
     pub fn unused(mut self, unused: Duration) -> Self {
         self.unused = unused;
         self
@@ -106,7 +107,7 @@ pub enum ProfileError {
     /// The store has no such profile, and nodes that may have a copy do not answer.
     #[error("the store has no such profile, and {} did not say whether they have", nodes.join(", "))]
     Unknown {
-        /// Those nodes.
+        /// The nodes that did not answer.
         nodes: Vec<String>,
     },
     /// The saved content is gone from the store, and no node has a copy.
@@ -274,7 +275,8 @@ impl Profiles {
     ///
     /// # Errors
     ///
-    /// [`ProfileError::Busy`] if it was in use for all of `patience`, and the others at once.
+    /// [`ProfileError::Busy`] and [`ProfileError::Unknown`] if that was so for all of `patience`, and
+    /// the others at once.
     ///
     /// # Cancel safety
     ///

@@ -14,7 +14,7 @@ pub(crate) mod memory;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 
-/// Carries the messages of a fleet: subjects, to which anybody may listen, and no memory.
+/// Carries the messages of a fleet by their subjects, and keeps none.
 ///
 /// A message may be lost, doubled or late; the engines above live with all three. What an
 /// implementer owes them is that nothing is kept for later: a message that cannot go out now is an
@@ -24,7 +24,7 @@ pub(crate) mod nats;
 /// and reconnect by themselves, for ever, with the subscriptions as they were.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a message to everybody who listens.
+    /// Sends a message to all that listen to its subject.
     ///
     /// # Errors
     ///
@@ -114,7 +114,8 @@ pub trait Store: Send + Sync + 'static {
     /// As [`get`](Self::get).
     async fn keys(&self, bucket: &str) -> Result<Vec<String>, TransportError>;
 
-    /// Stores an object under a name that none has had before. Returns its size.
+    /// Stores an object under a name that none has had before. Returns its size in bytes. One that
+    /// fails may leave parts, which [`uploads`](Self::uploads) lists.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::PATIENCE;
 use crate::transport::TransportError;
 
-/// Servers and credentials of a [`NatsTransport`].
+/// Servers and credentials of a [`NatsTransport`](super::NatsTransport).
 ///
 /// # Examples
 ///
