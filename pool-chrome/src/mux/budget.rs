@@ -38,8 +38,11 @@ pub(crate) trait Holder: fmt::Debug + Send + Sync {
     /// Returns how much of its right to its bytes it has left.
     fn standing(&self) -> Standing;
 
-    /// Gives up what it can at once, and the rest soon.
+    /// Gives up what it can at once, and the rest soon. Wakes nobody, since others are locked.
     fn give_way(&self);
+
+    /// Wakes whoever waits for what has given way. Called without any lock.
+    fn tell(&self);
 }
 
 /// Claim of a [`Holder`] to the bytes that it holds.
@@ -109,31 +112,43 @@ impl Budget {
         self.0.connections.fetch_sub(1, Relaxed);
     }
 
-    /// Asks whoever holds the most to give way, until what the others hold is within the limit.
-    fn make_room(&self) {
-        // Nothing below takes this lock again: neither a holder that gives way nor one whose last
-        // handle is dropped here.
-        let holders = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let mut leaving = 0;
-            let mut worst: Option<(Standing, usize, Arc<dyn Holder>)> = None;
-            for holder in holders.iter().filter_map(Weak::upgrade) {
-                let (standing, held) = (holder.standing(), holder.account().held());
-                if standing == Standing::Leaving {
-                    leaving += held;
-                } else if held >= STEP
-                    && worst.as_ref().is_none_or(|worst| (standing, held) > (worst.0, worst.1))
-                {
-                    worst = Some((standing, held, holder));
-                }
-            }
-            if self.used().saturating_sub(leaving) <= self.limit() {
-                return;
-            }
-            let Some((standing, held, holder)) = worst else { return };
-            tracing::debug!(held, ?standing, "the budget for what waits is spent");
-            holder.give_way();
+    /// Has whoever holds the most give way, until what the others hold is within the limit.
+    ///
+    /// Not to be called under any lock: those who wait for what has given way are woken.
+    pub(crate) fn make_room(&self) {
+        // One caller at a time: two would have two holders give way where one is enough.
+        let known = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
+        let mut gave_way = Vec::new();
+        while let Some(worst) = self.worst_of(&holders) {
+            worst.give_way();
+            gave_way.push(worst);
         }
+        // The last handle of a holder may go here as well.
+        drop(known);
+        for holder in gave_way {
+            holder.tell();
+        }
+    }
+
+    /// Returns the holder that is to give way next, if any has to.
+    fn worst_of<'a>(&self, holders: &'a [Arc<dyn Holder>]) -> Option<&'a Arc<dyn Holder>> {
+        let mut leaving = 0;
+        let mut worst = None;
+        for holder in holders {
+            let (standing, held) = (holder.standing(), holder.account().held());
+            if standing == Standing::Leaving {
+                leaving += held;
+            } else if held >= STEP && worst.is_none_or(|(s, h, _)| (standing, held) > (s, h)) {
+                worst = Some((standing, held, holder));
+            }
+        }
+        let (standing, held, holder) = worst?;
+        if self.used().saturating_sub(leaving) <= self.limit() {
+            return None;
+        }
+        tracing::debug!(held, ?standing, "the budget for what waits is spent");
+        Some(holder)
     }
 }
 
@@ -163,18 +178,20 @@ impl Account {
         self.held.load(Relaxed)
     }
 
-    /// Takes bytes out of the budget. If it is spent by this, the worst holder has given way
-    /// before this returns; that may be this account's own.
-    ///
-    /// Not to be called under a lock that a holder needs to give way.
-    pub(crate) fn add(&self, bytes: usize) {
+    /// Takes bytes out of the budget. Returns `true` if it is spent by this:
+    /// [room](Budget::make_room) is to be made as soon as no lock is held.
+    #[must_use = "room must be made once no lock is held"]
+    pub(crate) fn add(&self, bytes: usize) -> bool {
         let before = self.held.fetch_add(bytes, Relaxed);
         let steps = whole_steps(before + bytes) - whole_steps(before);
-        if steps > 0 {
-            let used = self.budget.0.used.fetch_add(steps, Relaxed) + steps;
-            if used > self.budget.limit() {
-                self.budget.make_room();
-            }
+        steps > 0 && self.budget.0.used.fetch_add(steps, Relaxed) + steps > self.budget.limit()
+    }
+
+    /// Takes bytes out of the budget, and makes room if it is spent. That may be this account's
+    /// own.
+    pub(crate) fn add_with_room(&self, bytes: usize) {
+        if self.add(bytes) {
+            self.budget.make_room();
         }
     }
 
@@ -259,9 +276,9 @@ impl Gate {
         self.over.fetch_add(1, SeqCst);
     }
 
+    /// One has taken enough, of which the reader is to be [told](Self::tell).
     pub(crate) fn one_less(&self) {
         self.over.fetch_sub(1, SeqCst);
-        self.changed.notify_waiters();
     }
 }
 
@@ -295,6 +312,7 @@ mod tests {
         loose: AtomicUsize,
         cut: AtomicBool,
         leaving: AtomicBool,
+        told: AtomicUsize,
     }
 
     impl Hoard {
@@ -304,10 +322,11 @@ mod tests {
                 loose: AtomicUsize::new(loose),
                 cut: AtomicBool::new(false),
                 leaving: AtomicBool::new(false),
+                told: AtomicUsize::new(0),
             });
             let weak: Weak<dyn Holder> = Arc::downgrade(&hoard) as _;
             budget.join(weak);
-            hoard.account.add(loose + rest);
+            hoard.account.add_with_room(loose + rest);
             hoard
         }
     }
@@ -332,6 +351,11 @@ mod tests {
                 self.account.sub(self.loose.swap(0, Relaxed));
             }
         }
+
+        fn tell(&self) {
+            assert!(self.account.budget().0.holders.try_lock().is_ok(), "the budget is locked");
+            self.told.fetch_add(1, Relaxed);
+        }
     }
 
     #[test]
@@ -343,22 +367,29 @@ mod tests {
         let other = Hoard::new(&budget, 3 * STEP, 0);
         assert_eq!((large.standing(), large.account.held()), (Standing::Cut, 2 * STEP));
         // What is left of the one that was cut goes before anybody else is.
-        other.account.add(4 * STEP);
+        other.account.add_with_room(4 * STEP);
         assert_eq!(large.standing(), Standing::Leaving);
         assert_eq!((small.standing(), other.standing()), (Standing::Open, Standing::Open));
+    }
+
+    #[test]
+    fn those_who_wait_are_told_once_the_budget_is_unlocked() {
+        let budget = Budget::new(2 * STEP);
+        let hoards = [3, 4].map(|steps| Hoard::new(&budget, steps * STEP, 0));
+        assert_eq!(hoards.map(|hoard| hoard.told.load(Relaxed)), [1, 1]);
     }
 
     #[test]
     fn little_is_not_counted_and_everything_comes_back() {
         let budget = Budget::new(STEP);
         let account = Account::new(budget.clone());
-        account.add(STEP - 1);
+        assert!(!account.add(STEP - 1));
         assert_eq!(budget.used(), 0);
-        account.add(STEP);
+        assert!(!account.add(STEP));
         assert_eq!(budget.used(), STEP);
         account.sub(STEP);
         assert_eq!(budget.used(), 0);
-        account.add(9 * STEP);
+        assert!(account.add(9 * STEP));
         drop(account);
         assert_eq!(budget.used(), 0);
     }
@@ -403,6 +434,7 @@ mod tests {
         let taken = async {
             tokio::task::yield_now().await;
             gate.one_less();
+            gate.tell();
         };
         tokio::join!(gate.opened(), taken);
     }

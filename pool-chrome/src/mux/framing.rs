@@ -63,12 +63,14 @@ struct Hold {
 }
 
 impl Hold {
-    /// Counts what is in the buffer; a reader that waits for small frames does not count.
+    /// Counts what is in the buffer; a reader that waits for small frames does not count. If the
+    /// budget is spent by it, the worst holder has given way before this returns; that may be this
+    /// one.
     fn set(&self, bytes: usize) {
         let bytes = if bytes < CHUNK { 0 } else { bytes };
         let before = self.counted.swap(bytes, Relaxed);
         if bytes > before {
-            self.account.add(bytes - before);
+            self.account.add_with_room(bytes - before);
         } else {
             self.account.sub(before - bytes);
         }
@@ -87,6 +89,9 @@ impl Holder for Hold {
     fn give_way(&self) {
         self.must_drop.store(true, Relaxed);
     }
+
+    /// The reader looks by itself at what it was told.
+    fn tell(&self) {}
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -102,10 +107,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { reader, buffer, searched: 0, hold, dropping: false }
     }
 
-    /// Waits for bytes. `false` at the end of the stream.
+    /// Waits for bytes, once all frames in the buffer are taken. `false` at the end of the stream.
+    ///
+    /// Not to be called under a lock: what is left in the buffer may spend the budget.
     ///
     /// Cancel safe: bytes are either in the buffer or still in the pipe.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
+        self.keep_part();
         if self.buffer.len() >= LARGE && self.buffer.capacity() < ROOM {
             self.renew(0, ROOM);
         }
@@ -115,10 +123,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Returns the next whole frame in the buffer.
     pub(crate) fn next_frame(&mut self) -> Option<Taken> {
-        let Some(offset) = memchr::memchr(0, &self.buffer[self.searched..]) else {
-            self.keep_part();
-            return None;
-        };
+        let offset = memchr::memchr(0, &self.buffer[self.searched..])?;
         let end = self.searched + offset;
         self.searched = 0;
         if std::mem::take(&mut self.dropping) {

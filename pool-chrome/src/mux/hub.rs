@@ -95,8 +95,8 @@ impl Hub {
         look(&self.lock())
     }
 
-    /// Changes the state. Once the lock is released, wakes and answers whom that concerns, and
-    /// wakes the writer if there is something to write by now.
+    /// Changes the state. Once the lock is released, wakes and answers those whom that concerns,
+    /// and wakes the writer if there is something to write by now.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -187,7 +187,11 @@ impl Hub {
     ) -> (Option<LargeFrame>, bool) {
         let mut state = self.lock();
         let large = state.take_output(batch, limit);
-        (large, state.end_reason().is_some())
+        let is_over = state.end_reason().is_some();
+        let effects = state.take_effects();
+        drop(state);
+        effects.run(&self.departing);
+        (large, is_over)
     }
 
     /// Waits until there is something to write, or the end has come.

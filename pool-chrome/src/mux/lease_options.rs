@@ -238,7 +238,8 @@ pub trait HolderCommands: fmt::Debug + Send + Sync {
     /// Learns that a client of a shared lease has named a file outside of the lease's
     /// [directories](super::LeaseOptions::directories): once for each use and path.
     ///
-    /// It is called as [`call`](Self::call) is.
+    /// It is called without a lock, on whichever task has noticed it, and must return at once. Its
+    /// panic is reported, and concerns nobody else.
     fn file_refused(&self, file: FileUse, path: &str) {
         let _ = (file, path);
     }

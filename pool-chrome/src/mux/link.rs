@@ -53,6 +53,15 @@ struct Queue {
     reader: Option<Waker>,
 }
 
+/// Work that a message leaves for the release of the locks.
+#[derive(Debug, Default)]
+pub(crate) struct Pushed {
+    /// Whoever waits for it, to be woken.
+    pub(crate) reader: Option<Waker>,
+    /// The budget is spent by it: [room](Budget::make_room) is to be made.
+    pub(crate) spent: bool,
+}
+
 /// The connection takes no more messages.
 pub(crate) struct Closed;
 
@@ -78,18 +87,17 @@ impl Link {
     /// Ends the connection; the first reason counts. What waits for a client that does not read is
     /// forgotten.
     pub(crate) fn end(&self, reason: EndReason) {
-        let reader = self.close(reason);
-        self.wake(reader);
+        self.close(reason);
+        self.tell();
     }
 
-    /// Ends the connection as [`end`](Self::end) does, but wakes nobody. Returns whoever waits for
-    /// a message, to be [woken](Self::wake) with the others.
-    pub(crate) fn close(&self, reason: EndReason) -> Option<Waker> {
+    /// Ends the connection as [`end`](Self::end) does, but wakes nobody: those who wait are to be
+    /// [told](Holder::tell) once no lock is held.
+    pub(crate) fn close(&self, reason: EndReason) {
         let reason = *self.reason.get_or_init(|| reason);
         let mut queue = self.queue();
         let first = !std::mem::replace(&mut queue.closed, true);
         let was_over = std::mem::take(&mut queue.over);
-        let reader = queue.reader.take();
         drop(queue);
         if first {
             self.account.budget().disconnected();
@@ -102,15 +110,6 @@ impl Link {
         if reason == EndReason::SlowReader {
             self.forget();
         }
-        reader
-    }
-
-    /// Wakes both ends of a connection that has ended.
-    pub(crate) fn wake(&self, reader: Option<Waker>) {
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-        self.room.notify_waiters();
     }
 
     /// Returns why it has ended, if it has.
@@ -118,24 +117,22 @@ impl Link {
         self.reason.get().copied()
     }
 
-    /// Queues a message for the client. Returns whoever waits for it, to be woken. Where the budget
-    /// is spent by it, this connection may be the one that is cut.
-    pub(crate) fn push(&self, message: Bytes) -> Result<Option<Waker>, Closed> {
+    /// Queues a message for the client.
+    pub(crate) fn push(&self, message: Bytes) -> Result<Pushed, Closed> {
         let bytes = message.len() + OVERHEAD;
-        self.account.add(bytes);
         let mut queue = self.queue();
         if queue.closed {
-            drop(queue);
-            self.account.sub(bytes);
             return Err(Closed);
         }
         queue.messages.push_back(message);
         queue.waiting += bytes;
+        // Before the client can take it.
+        let spent = self.account.add(bytes);
         if !queue.over && queue.waiting >= LARGE && queue.waiting > self.account.budget().share() {
             queue.over = true;
             self.gate.one_over();
         }
-        Ok(queue.reader.take())
+        Ok(Pushed { reader: queue.reader.take(), spent })
     }
 
     /// Gives messages out until they have `limit` bytes; how many bytes count for them.
@@ -188,6 +185,7 @@ impl Link {
         self.account.sub(bytes);
         if less {
             self.gate.one_less();
+            self.gate.tell();
         }
     }
 
@@ -204,17 +202,17 @@ impl Link {
         self.delivered(bytes);
     }
 
-    /// The client has sent this much.
-    pub(crate) fn sent(&self, bytes: usize) {
+    /// The client has sent this much. Returns `true` if the budget is spent by it.
+    fn sent(&self, bytes: usize) -> bool {
         self.unsent.fetch_add(bytes, Relaxed);
-        self.account.add(bytes);
+        self.account.add(bytes)
     }
 
     /// Says how much has come in of the message that the client is sending.
     pub(super) fn receiving(&self, bytes: usize) {
         let before = self.receiving.swap(bytes, Relaxed);
         if bytes > before {
-            self.account.add(bytes - before);
+            self.account.add_with_room(bytes - before);
         } else {
             self.account.sub(before - bytes);
         }
@@ -238,14 +236,17 @@ impl Link {
         }
     }
 
-    /// The writer has taken this much.
-    pub(crate) fn taken(&self, bytes: usize) {
+    /// The writer has taken this much. Returns `true` if there is room again, which is to be
+    /// [told](Self::tell_room) once no lock is held: nobody waits as long as there is.
+    fn taken(&self, bytes: usize) -> bool {
         self.account.sub(bytes);
         let before = self.unsent.fetch_sub(bytes, Relaxed);
-        // Nobody waits as long as there is room.
-        if before >= UNSENT_LIMIT && before - bytes < UNSENT_LIMIT {
-            self.room.notify_waiters();
-        }
+        before >= UNSENT_LIMIT && before - bytes < UNSENT_LIMIT
+    }
+
+    /// Wakes those who wait to send more.
+    pub(crate) fn tell_room(&self) {
+        self.room.notify_waiters();
     }
 
     fn has_room(&self) -> bool {
@@ -259,8 +260,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // For one that no connection was made of.
-        self.end(EndReason::Released);
+        // For one that no connection was made of. Nobody waits for what nobody holds.
+        self.close(EndReason::Released);
     }
 }
 
@@ -281,10 +282,19 @@ impl Holder for Link {
 
     fn give_way(&self) {
         if self.standing() == Standing::Open {
-            self.end(EndReason::SlowReader);
+            self.close(EndReason::SlowReader);
         } else {
             self.leaving.store(true, Relaxed);
         }
+    }
+
+    fn tell(&self) {
+        let reader = self.queue().reader.take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        self.room.notify_waiters();
+        self.gate.tell();
     }
 }
 
@@ -356,7 +366,9 @@ impl Drop for LargeFrame {
             let bytes = frame.len();
             // Gone before it is said to be.
             drop(frame);
-            self.link.taken(bytes);
+            if self.link.taken(bytes) {
+                self.link.tell_room();
+            }
         }
     }
 }
@@ -366,10 +378,13 @@ impl Outbox {
         self.own.push_back(frame);
     }
 
-    /// Queues a client's frame, whose bytes count as unsent until the writer takes them.
-    pub(crate) fn push_client(&mut self, link: &Arc<Link>, frame: Frame) {
-        link.sent(frame.len());
+    /// Queues a client's frame, whose bytes count as unsent until the writer takes them. Returns
+    /// `true` if the budget is spent by it.
+    #[must_use = "room must be made once no lock is held"]
+    pub(crate) fn push_client(&mut self, link: &Arc<Link>, frame: Frame) -> bool {
+        let spent = link.sent(frame.len());
         self.clients.push_back((Arc::clone(link), frame));
+        spent
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -379,8 +394,14 @@ impl Outbox {
     /// Moves frames to `batch` until it holds `limit` bytes: all of ours, then clients' in the
     /// order they came. Small batches keep ours from waiting behind a client's flood.
     ///
-    /// A large frame ends the batch and is returned, to be written behind it.
-    pub(crate) fn take(&mut self, batch: &mut Vec<u8>, limit: usize) -> Option<LargeFrame> {
+    /// A large frame ends the batch and is returned, to be written behind it. `roomy` is called
+    /// with each link that has [room](Link::tell_room) again.
+    pub(crate) fn take(
+        &mut self,
+        batch: &mut Vec<u8>,
+        limit: usize,
+        mut roomy: impl FnMut(Arc<Link>),
+    ) -> Option<LargeFrame> {
         for frame in self.own.drain(..) {
             batch.extend_from_slice(&frame);
         }
@@ -392,7 +413,9 @@ impl Outbox {
             for part in frame.parts() {
                 batch.extend_from_slice(part);
             }
-            link.taken(frame.len());
+            if link.taken(frame.len()) {
+                roomy(link);
+            }
         }
         if self.clients.is_empty() && self.clients.capacity() > ROOM {
             self.clients = VecDeque::new();
@@ -409,13 +432,13 @@ mod tests {
     fn our_frames_overtake_those_of_clients() {
         let mut outbox = Outbox::default();
         let link = Link::new(&Arc::default(), &crate::mux::Budget::default());
-        outbox.push_client(&link, b"client 1,".to_vec().into());
+        let _ = outbox.push_client(&link, b"client 1,".to_vec().into());
         outbox.push_own(b"own,".to_vec());
-        outbox.push_client(&link, b"client 2,".to_vec().into());
+        let _ = outbox.push_client(&link, b"client 2,".to_vec().into());
         let mut batch = Vec::new();
-        outbox.take(&mut batch, 10);
+        outbox.take(&mut batch, 10, drop);
         assert_eq!(batch, b"own,client 1,");
-        outbox.take(&mut batch, 100);
+        outbox.take(&mut batch, 100, drop);
         assert!(batch.ends_with(b"client 2,") && outbox.is_empty());
     }
 
@@ -425,16 +448,16 @@ mod tests {
         let link = Link::new(&Arc::default(), &crate::mux::Budget::default());
         let body = Bytes::from(vec![b'x'; LARGE]);
         let at = body.as_ptr();
-        outbox.push_client(&link, b"first,".to_vec().into());
-        outbox.push_client(&link, Frame::around(b"<".to_vec(), body, b">".to_vec()));
-        outbox.push_client(&link, b"last".to_vec().into());
+        let _ = outbox.push_client(&link, b"first,".to_vec().into());
+        let _ = outbox.push_client(&link, Frame::around(b"<".to_vec(), body, b">".to_vec()));
+        let _ = outbox.push_client(&link, b"last".to_vec().into());
         let mut batch = Vec::new();
-        let large = outbox.take(&mut batch, usize::MAX).expect("it is large");
+        let large = outbox.take(&mut batch, usize::MAX, drop).expect("it is large");
         assert_eq!(batch, b"first,");
         assert_eq!(large.parts()[1].as_ptr(), at);
         assert_eq!(large.parts().map(<[u8]>::len), [1, LARGE, 1]);
         drop(large);
-        assert!(outbox.take(&mut batch, usize::MAX).is_none());
+        assert!(outbox.take(&mut batch, usize::MAX, drop).is_none());
         assert_eq!(batch, b"first,last");
     }
 }

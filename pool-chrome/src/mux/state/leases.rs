@@ -210,8 +210,8 @@ impl Client {
 
     /// Ends the connection, and lets go of whoever answered for its lease.
     pub(super) fn close(self, reason: EndReason, effects: &mut Effects) {
-        let reader = self.link.close(reason);
-        effects.closed(self.link, reader, self.commands);
+        self.link.close(reason);
+        effects.closed(self.link, self.commands);
     }
 }
 

@@ -192,7 +192,7 @@ impl State {
         let Some(held) = self.leases.get_mut(lease) else {
             self.detach(root);
             // Dropped outside of the lock: it may be the last of the holder's.
-            self.effects.closed(link, None, commands);
+            self.effects.closed(link, commands);
             return None;
         };
         held.made.remove(&root);

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 use super::budget::{Budget, Gate};
 use super::end::{EndReason, Ending};
-use super::link::{Closed, Frame, LargeFrame, Outbox};
+use super::link::{Closed, Frame, LargeFrame, Outbox, Pushed};
 use super::target::{Id, Message, SessionId, Target};
 use super::{envelope, framing};
 use crate::cdp::CdpError;
@@ -114,7 +114,7 @@ impl State {
 
     /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
     pub(crate) fn take_output(&mut self, batch: &mut Vec<u8>, limit: usize) -> Option<LargeFrame> {
-        self.outbox.take(batch, limit)
+        self.outbox.take(batch, limit, |link| self.effects.room(link))
     }
 
     /// Takes one message from Chromium.
@@ -322,8 +322,10 @@ impl State {
     }
 
     fn push_client(&mut self, connection: ConnectionId, frame: impl Into<Frame>) {
-        if let Some(client) = self.leases.client(connection) {
-            self.outbox.push_client(&client.link, frame.into());
+        if let Some(client) = self.leases.client(connection)
+            && self.outbox.push_client(&client.link, frame.into())
+        {
+            self.effects.make_room(&self.budget);
         }
     }
 
@@ -333,9 +335,16 @@ impl State {
         let Some(client) = self.leases.client(connection) else { return };
         let message = message.into();
         let message = if client.nests { self.wrapped(message) } else { Ok(Some(message)) };
-        let push = |message: Option<Bytes>| message.map_or(Ok(None), |it| client.link.push(it));
+        let push = |message: Option<Bytes>| {
+            message.map_or_else(|| Ok(Pushed::default()), |it| client.link.push(it))
+        };
         match message.and_then(push) {
-            Ok(reader) => self.effects.wake(reader),
+            Ok(Pushed { reader, spent }) => {
+                self.effects.wake(reader);
+                if spent {
+                    self.effects.make_room(&self.budget);
+                }
+            }
             Err(Closed) => self.close_connection(connection, EndReason::SlowReader),
         }
     }

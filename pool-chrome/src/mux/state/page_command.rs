@@ -80,9 +80,8 @@ impl State {
         if told.len() >= MOST_REFUSED || !told.insert((file, path.clone())) {
             return;
         }
-        let holder = self.leases.holder_of(lease);
-        if let Some(holder) = holder {
-            holder.file_refused(file, &path);
+        if let Some(holder) = self.leases.holder_of(lease) {
+            self.effects.file_refused(holder, file, path);
         }
     }
 

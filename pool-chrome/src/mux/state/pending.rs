@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -12,10 +13,10 @@ use tokio::sync::oneshot;
 
 use super::{ConnectionId, LeaseId};
 use crate::cdp::CdpError;
-use crate::mux::budget::Gate;
+use crate::mux::budget::{Budget, Gate, Holder};
 use crate::mux::end::Ending;
 use crate::mux::framing::OWN_IDS_FROM;
-use crate::mux::lease_options::HolderCommands;
+use crate::mux::lease_options::{FileUse, HolderCommands};
 use crate::mux::link::Link;
 use crate::mux::target::{Id, SessionId};
 
@@ -199,13 +200,17 @@ pub(crate) struct Effects {
     list: Vec<Effect>,
     /// Whoever waits for a message, of which there is seldom more than one.
     reader: Option<Waker>,
+    /// Room is to be made in it.
+    spent: Option<Budget>,
 }
 
 #[derive(Debug)]
 enum Effect {
     Wake(Waker),
     /// A connection has ended. Whoever answered for its client goes with it.
-    Closed(Arc<Link>, Option<Waker>, Option<Arc<dyn HolderCommands>>),
+    Closed(Arc<Link>, Option<Arc<dyn HolderCommands>>),
+    /// A client may send more.
+    Room(Arc<Link>),
     /// A lease, or the whole Chromium, has ended.
     Ended(Arc<Ending>),
     /// Perhaps the pipe is to be read again.
@@ -215,6 +220,8 @@ enum Effect {
     Done(oneshot::Sender<Result<(), CdpError>>, Result<(), CdpError>),
     /// Nobody answers this any more.
     Forget(Reply),
+    /// A client has named a file that it may not.
+    FileRefused(Arc<dyn HolderCommands>, FileUse, String),
     /// This page is to be sent to its address.
     Depart(Id),
 }
@@ -229,19 +236,24 @@ impl Effects {
         }
     }
 
-    /// Wakes both ends of a connection that has ended.
-    pub(super) fn closed(
-        &mut self,
-        link: Arc<Link>,
-        reader: Option<Waker>,
-        commands: Option<Arc<dyn HolderCommands>>,
-    ) {
-        self.list.push(Effect::Closed(link, reader, commands));
+    /// Tells those who wait on a connection that has ended.
+    pub(super) fn closed(&mut self, link: Arc<Link>, commands: Option<Arc<dyn HolderCommands>>) {
+        self.list.push(Effect::Closed(link, commands));
+    }
+
+    /// Tells those who wait to send more on a connection.
+    pub(super) fn room(&mut self, link: Arc<Link>) {
+        self.list.push(Effect::Room(link));
     }
 
     /// Tells those who wait for an end.
     pub(super) fn ended(&mut self, ending: &Arc<Ending>) {
         self.list.push(Effect::Ended(Arc::clone(ending)));
+    }
+
+    /// Has whoever holds the most of the budget give way.
+    pub(super) fn make_room(&mut self, budget: &Budget) {
+        self.spent.get_or_insert_with(|| budget.clone());
     }
 
     /// Tells the reader of the pipe that the gate has changed.
@@ -274,6 +286,16 @@ impl Effects {
         self.list.push(Effect::Forget(reply));
     }
 
+    /// Tells the holder of a lease that a client named a file that it may not.
+    pub(super) fn file_refused(
+        &mut self,
+        holder: Arc<dyn HolderCommands>,
+        file: FileUse,
+        path: String,
+    ) {
+        self.list.push(Effect::FileRefused(holder, file, path));
+    }
+
     pub(super) fn depart(&mut self, page: &Id) {
         self.list.push(Effect::Depart(page.clone()));
     }
@@ -290,18 +312,30 @@ impl Effects {
         for effect in self.list {
             match effect {
                 Effect::Wake(waker) => waker.wake(),
-                Effect::Closed(link, reader, commands) => {
-                    link.wake(reader);
+                Effect::Closed(link, commands) => {
+                    link.tell();
                     drop(commands);
                 }
+                Effect::Room(link) => link.tell_room(),
                 Effect::Ended(ending) => ending.tell(),
                 Effect::Gate(gate) => gate.tell(),
                 Effect::Call(reply, result) => drop(reply.send(result)),
                 Effect::Session(reply, session) => drop(reply.send(session)),
                 Effect::Done(reply, result) => drop(reply.send(result)),
                 Effect::Forget(reply) => drop(reply),
+                Effect::FileRefused(holder, file, path) => {
+                    // The task that reads the pipe runs this as well. Neither it nor what is still
+                    // to be done may end by what a holder does.
+                    let call = AssertUnwindSafe(|| holder.file_refused(file, &path));
+                    if catch_unwind(call).is_err() {
+                        tracing::error!(path, "a holder panicked as it was told of a refused file");
+                    }
+                }
                 Effect::Depart(page) => drop(departing.send(page)),
             }
+        }
+        if let Some(budget) = self.spent {
+            budget.make_room();
         }
         if let Some(reader) = self.reader {
             reader.wake();
@@ -311,21 +345,10 @@ impl Effects {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    use std::task::Wake;
-
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
+    use crate::mux::state::stage::Woken;
 
     fn command(session: Option<SessionId>) -> Unanswered {
         Unanswered::new(session, "X.y", Reply::Nothing)
@@ -381,10 +404,10 @@ mod tests {
         effects.done(reply, Ok(()));
         effects.forget(Reply::Call(lost));
         effects.depart(&"p".into());
-        assert_eq!(readers.0.load(Relaxed), 0);
+        assert_eq!(readers.times(), 0);
         assert!(answer.try_recv().is_err() && pages.try_recv().is_err());
         effects.run(&departing);
-        assert_eq!(readers.0.load(Relaxed), 2);
+        assert_eq!(readers.times(), 2);
         assert!(answer.try_recv().is_ok());
         assert_eq!(never.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
         assert_eq!(pages.try_recv().as_deref(), Ok("p"));

@@ -17,6 +17,7 @@ use crate::mux::target::Id;
 pub(crate) struct Stage {
     pub(super) state: State,
     gate: Arc<Gate>,
+    budget: Budget,
     departing: UnboundedSender<Id>,
     next_session: u32,
 }
@@ -32,9 +33,13 @@ pub(crate) struct Actor {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::within(Budget::default())
+    }
+
+    fn within(budget: Budget) -> Self {
         let (gate, (departing, _)) = (Arc::default(), unbounded_channel());
-        let state = State::new(Budget::default(), Arc::clone(&gate), Arc::default());
-        Self { state, gate, departing, next_session: 0 }
+        let state = State::new(budget.clone(), Arc::clone(&gate), Arc::default());
+        Self { state, gate, budget, departing, next_session: 0 }
     }
 
     pub(crate) fn say(&mut self, message: &Value) {
@@ -130,7 +135,7 @@ impl Stage {
         self.answer(&json!({ "browserContextId": context }));
         made.try_recv().expect("answered").expect("a context");
         let root = self.browser_session(lease);
-        let link = Link::new(&self.gate, &Budget::default());
+        let link = Link::new(&self.gate, &self.budget);
         let connection = self.state.open_connection(lease, root, Arc::clone(&link), None);
         let connection = connection.expect("a lease");
         let on = json!({ "id": 1, "method": "Target.setAutoAttach", "params": {
@@ -187,12 +192,39 @@ fn naming(method: &str) -> &'static [&'static str] {
     }
 }
 
+/// Counts how often it is woken.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Woken(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl Woken {
+    pub(super) fn times(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Waker};
+
     use bytes::Bytes;
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mux::EndReason;
+    use crate::mux::lease_options::{FileUse, HolderCommands};
+    use crate::mux::state::client::Params;
 
     #[test]
     fn a_page_is_attached_for_its_own_client_only() {
@@ -450,7 +482,85 @@ mod tests {
     fn a_link_outlives_its_connection() {
         let mut stage = Stage::new();
         let mine = stage.actor("mine");
-        stage.state.close_connection(mine.connection, crate::mux::EndReason::Revoked);
-        assert_eq!(mine.link.reason(), Some(crate::mux::EndReason::Revoked));
+        stage.state.close_connection(mine.connection, EndReason::Revoked);
+        assert_eq!(mine.link.reason(), Some(EndReason::Revoked));
+    }
+
+    #[test]
+    fn a_client_that_is_cut_for_room_is_woken_once_the_state_is_left() {
+        let budget = Budget::new(1 << 20);
+        let mut stage = Stage::within(budget.clone());
+        let mine = stage.actor("mine");
+        let greedy = Link::new(&Arc::default(), &budget);
+        greedy.receiving(1 << 20);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let nothing = greedy.poll_take(&mut Context::from_waker(&waker), 1, drop);
+        assert!(nothing.is_pending());
+        let text = "x".repeat(100_000);
+        let event =
+            format!(r#"{{"method":"X.y","params":["{text}"],"sessionId":"{}"}}"#, mine.session);
+        stage.state.browser_message(event.into());
+        assert_eq!((greedy.reason(), woken.times()), (None, 0));
+        stage.run();
+        assert_eq!((greedy.reason(), woken.times()), (Some(EndReason::SlowReader), 1));
+    }
+
+    #[test]
+    fn a_client_that_may_send_again_is_woken_once_the_state_is_left() {
+        let mut stage = Stage::new();
+        let mine = stage.actor("mine");
+        let text = "x".repeat(30_000);
+        let command = json!({ "id": 7, "method": "Runtime.evaluate", "sessionId": mine.session,
+            "params": { "expression": text } });
+        while mine.link.room().now_or_never().is_some() {
+            stage.hear(&mine, &command.to_string());
+        }
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut room = pin!(mine.link.room());
+        assert!(room.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        stage.written();
+        assert_eq!(woken.times(), 0);
+        stage.run();
+        assert_eq!(woken.times(), 1);
+        assert!(room.now_or_never().is_some_and(|room| room.is_ok()));
+    }
+
+    /// Takes note of what it is told, and panics.
+    #[derive(Debug, Default)]
+    struct Startled(Mutex<Vec<String>>);
+
+    impl HolderCommands for Startled {
+        fn call(&self, _: &str, _: &Params) -> Option<Result<Value, String>> {
+            None
+        }
+
+        fn file_refused(&self, _: FileUse, path: &str) {
+            self.0.lock().expect("it is not held in a panic").push(path.to_owned());
+            panic!("it cannot bear {path}");
+        }
+    }
+
+    #[test]
+    fn a_holder_is_told_of_a_refused_file_outside_the_state_and_may_panic() {
+        let mut stage = Stage::new();
+        let mut mine = stage.actor("mine");
+        mine.heard();
+        let holder = Arc::new(Startled::default());
+        let client = stage.state.leases.client_mut(mine.connection).expect("it is connected");
+        client.commands = Some(holder.clone());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let nothing = mine.link.poll_take(&mut Context::from_waker(&waker), 1, drop);
+        assert!(nothing.is_pending());
+        let upload = json!({ "id": 7, "method": "DOM.setFileInputFiles", "sessionId": mine.session,
+            "params": { "files": ["/etc/passwd"] } });
+        stage.state.client_message(mine.connection, &upload.to_string(), None);
+        assert!(holder.0.lock().unwrap().is_empty(), "the state is locked");
+        stage.run();
+        assert_eq!(*holder.0.lock().unwrap(), ["/etc/passwd"]);
+        assert_eq!(woken.times(), 1);
+        assert!(mine.heard().concat().contains("outside of the directories"));
     }
 }
