@@ -12,10 +12,7 @@ use super::hosts::{Hosts, Oxide, Seat};
 use super::spec::BrowserSpec;
 use crate::ChromeError;
 use crate::cdp::CdpError;
-use crate::mux::{
-    Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms, Multiplexer,
-    SessionId,
-};
+use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms};
 use crate::process::Engine;
 
 /// Maximum time a screenshot may take. A page that shows a dialog does not paint.
@@ -52,6 +49,10 @@ impl VirtualBrowser {
     /// # Errors
     ///
     /// [`CdpError::Ended`] with the reason if the browser is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the terms hold all the same, and the first page is still made.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
         self.seat().let_out(terms);
         self.seat().lease.begin(terms).await
@@ -63,6 +64,10 @@ impl VirtualBrowser {
     /// # Errors
     ///
     /// [`CdpError::Ended`] with the reason if the browser is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, there is no connection. The lease has begun all the same.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
         self.seat().let_out(&LeaseTerms::new());
         self.seat().lease.connect().await
@@ -74,6 +79,10 @@ impl VirtualBrowser {
     /// # Errors
     ///
     /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`connect`](Self::connect).
     pub async fn connect_with(
         &self,
         commands: Arc<dyn HolderCommands>,
@@ -87,6 +96,10 @@ impl VirtualBrowser {
     /// # Errors
     ///
     /// As [`MuxLease::connect_page`](crate::mux::MuxLease::connect_page).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`connect`](Self::connect). A page that is being made for it stays in the lease.
     pub async fn connect_page(
         &self,
         page: Option<&str>,
@@ -131,6 +144,10 @@ impl VirtualBrowser {
     /// # Errors
     ///
     /// [`ChromeError::Client`] if the browser or the navigation failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the page may have been made. It stays in the lease.
     pub async fn new_page(&self, url: &str) -> Result<chromiumoxide::Page, ChromeError> {
         // The warm page is handed out for an empty one only; going there takes no longer.
         let page =
@@ -164,6 +181,10 @@ impl VirtualBrowser {
     }
 
     /// Returns the proportional set size of the whole process tree in bytes, measured now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn memory(&self) -> u64 {
         let host = &self.seat().place;
         host.measure(Duration::ZERO).await;
@@ -206,6 +227,10 @@ impl VirtualBrowser {
     ///
     /// Chromium does not announce every new title, so it is asked; what it announced last is told
     /// if it does not answer within a second.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn pages(&self) -> Vec<LeaseTarget> {
         let mut pages: Vec<_> = self.targets();
         pages.retain(|target| target.kind == "page");
@@ -231,6 +256,10 @@ impl VirtualBrowser {
     ///
     /// [`CdpError::Refused`] if there is no such page, [`CdpError::Timeout`] if it does not paint
     /// within 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the page is left again.
     pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
         const METHOD: &str = "Page.captureScreenshot";
         let page = match target {
@@ -245,8 +274,8 @@ impl VirtualBrowser {
         let mux = &self.seat().place.mux;
         let params = json!({ "format": "png", "optimizeForSpeed": true });
         let shot = async {
-            let look = Look { mux, session: mux.attach(&page.id).await? };
-            mux.call(Some(look.session), METHOD, &params).await
+            let look = mux.look_at(&page.id).await?;
+            mux.call(Some(look.session()), METHOD, &params).await
         };
         let shot = timeout(SCREENSHOT, shot).await;
         let shot =
@@ -255,19 +284,6 @@ impl VirtualBrowser {
         BASE64_STANDARD
             .decode(data)
             .map_err(|error| CdpError::unexpected(METHOD, error.to_string()))
-    }
-}
-
-/// A session of ours on a page, which its drop leaves: whoever looks may be gone before the page
-/// answers.
-struct Look<'a> {
-    mux: &'a Multiplexer,
-    session: SessionId,
-}
-
-impl Drop for Look<'_> {
-    fn drop(&mut self) {
-        self.mux.detach(self.session);
     }
 }
 

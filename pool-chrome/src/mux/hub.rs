@@ -1,4 +1,5 @@
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
@@ -39,6 +40,28 @@ struct OutOfMemory(Box<dyn Fn() -> bool + Send + Sync>);
 impl fmt::Debug for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OutOfMemory")
+    }
+}
+
+/// Something made in Chromium that is undone unless it is kept.
+#[derive(Debug)]
+struct Made<T> {
+    hub: Arc<Hub>,
+    what: Option<T>,
+    undo: fn(&mut State, &T),
+}
+
+impl<T> Made<T> {
+    fn keep(mut self) -> T {
+        self.what.take().expect("it is taken out once, here")
+    }
+}
+
+impl<T> Drop for Made<T> {
+    fn drop(&mut self) {
+        if let Some(what) = self.what.take() {
+            self.hub.update(|state| (self.undo)(state, &what));
+        }
     }
 }
 
@@ -145,17 +168,41 @@ impl Hub {
     }
 
     /// See [`Multiplexer::attach`](super::Multiplexer::attach).
-    pub(super) async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
+    pub(super) async fn attach(self: &Arc<Self>, target: &str) -> Result<SessionId, CdpError> {
         const METHOD: &str = "Target.attachToTarget";
-        self.update(|state| state.expect_attach(target));
-        let params = json!({ "targetId": target, "flatten": true });
-        let result = self.call(None, METHOD, &params).await;
-        // One that succeeded was told of before it was answered.
-        if result.is_err() {
-            self.update(|state| state.forget_attach(target));
+        let (hub, target) = (Arc::clone(self), target.to_owned());
+        let attach = async move {
+            hub.update(|state| state.expect_attach(&target));
+            let params = json!({ "targetId": target, "flatten": true });
+            let result = hub.call(None, METHOD, &params).await;
+            // One that succeeded was told of before it was answered.
+            if result.is_err() {
+                hub.update(|state| state.forget_attach(&target));
+            }
+            let session = result?["sessionId"].as_str().and_then(SessionId::parse);
+            session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
+        };
+        self.make(attach, |state, session| state.detach_own(*session)).await
+    }
+
+    /// Makes something in Chromium, to the end even if the caller gives up meanwhile. Then it is
+    /// undone: Chromium makes it however little anybody waits for the answer.
+    pub(super) async fn make<T: Send + 'static>(
+        self: &Arc<Self>,
+        making: impl Future<Output = Result<T, CdpError>> + Send + 'static,
+        undo: fn(&mut State, &T),
+    ) -> Result<T, CdpError> {
+        let hub = Arc::clone(self);
+        let made = tokio::spawn(async move {
+            let what = making.await?;
+            Ok(Made { hub, what: Some(what), undo })
+        });
+        match made.await {
+            Ok(made) => made.map(Made::keep),
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            // The runtime ends, and the pipe with it.
+            Err(_) => Err(CdpError::Ended(EndReason::Closed)),
         }
-        let session = result?["sessionId"].as_str().and_then(SessionId::parse);
-        session.ok_or_else(|| CdpError::unexpected(METHOD, "no sessionId"))
     }
 
     /// Returns when Chromium was last heard.

@@ -93,6 +93,10 @@ impl MuxLease {
     /// # Errors
     ///
     /// Whatever kept the first page from being made, if it was not made ahead.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the terms hold all the same, and the first page is still made.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
         if self.mux.hub().update(|state| state.begin_lease(self.id, terms)) {
             self.warm_up().await?;
@@ -106,6 +110,11 @@ impl MuxLease {
     /// # Errors
     ///
     /// [`CdpError::Ended`] if the lease is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, there is no connection. The lease has begun all the same, and a
+    /// browser session that was being made for the connection goes with the lease.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
         self.open(None).await
     }
@@ -116,6 +125,10 @@ impl MuxLease {
     /// # Errors
     ///
     /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`connect`](Self::connect).
     pub async fn connect_with(
         &self,
         commands: Arc<dyn HolderCommands>,
@@ -131,6 +144,10 @@ impl MuxLease {
     /// # Errors
     ///
     /// [`CdpError::Unexpected`] if the lease has no such page, [`CdpError::Ended`] if it is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`connect`](Self::connect). A page that is being made for it stays in the lease.
     pub async fn connect_page(
         &self,
         page: Option<&str>,
@@ -182,6 +199,10 @@ impl MuxLease {
     /// # Errors
     ///
     /// Whatever kept the page from being made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the page is made all the same.
     pub async fn warm_up(&self) -> Result<(), CdpError> {
         self.mux.hub().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
     }
@@ -219,6 +240,10 @@ impl MuxLease {
     /// # Errors
     ///
     /// As [`end`](Self::end).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`end`](Self::end).
     pub async fn end_with(&self, reason: EndReason) -> Result<(), CdpError> {
         let remains = self.close(reason);
         if let Some(gone) = self.mux.end_reason() {
@@ -262,11 +287,9 @@ impl MuxLease {
         let workers = self.mux.hub().look(|state| state.workers_outside(contexts));
         let looks = workers.into_iter().map(async |worker| {
             let look = async {
-                let session = self.mux.attach(&worker).await?;
+                let look = self.mux.look_at(&worker).await?;
                 let params = json!({ "expression": "1" });
-                let answer = self.mux.call(Some(session), "Runtime.evaluate", &params).await;
-                self.mux.detach(session);
-                answer
+                self.mux.call(Some(look.session()), "Runtime.evaluate", &params).await
             };
             if tokio::time::timeout(GHOST, look).await.is_err() {
                 tracing::debug!(%worker, "a worker that never began is left in a list");
@@ -305,6 +328,10 @@ impl MuxLease {
 
     /// Waits until the lease is over, and says why: its client sent `Browser.close`, it was ended,
     /// or its Chromium is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn ended(&self) -> EndReason {
         self.over.wait().await
     }

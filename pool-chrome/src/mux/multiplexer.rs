@@ -45,6 +45,10 @@ impl Multiplexer {
     /// # Errors
     ///
     /// [`CdpError`] if Chromium does not answer as the protocol has it, or ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the pipe is closed, at which Chromium exits by itself.
     pub async fn start<R, W>(reader: R, writer: W) -> Result<Self, CdpError>
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -58,6 +62,10 @@ impl Multiplexer {
     /// # Errors
     ///
     /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`start`](Self::start).
     pub async fn start_within<R, W>(budget: Budget, reader: R, writer: W) -> Result<Self, CdpError>
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -114,6 +122,11 @@ impl Multiplexer {
     /// # Errors
     ///
     /// [`CdpError::Refused`] with Chromium's error, [`CdpError::Ended`] if it is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// The command is sent at the first poll, and is not taken back: dropped after that, Chromium
+    /// carries it out, what it makes stays, and its answer is forgotten.
     pub async fn call(
         &self,
         session: Option<SessionId>,
@@ -128,8 +141,17 @@ impl Multiplexer {
     /// # Errors
     ///
     /// As [`call`](Self::call); a target that is gone is refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the session is left again as soon as it is there.
     pub async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
         self.hub.attach(target).await
+    }
+
+    /// Attaches to a target as [`attach`](Self::attach) does, until the result is dropped.
+    pub(crate) async fn look_at(&self, target: &str) -> Result<Look<'_>, CdpError> {
+        Ok(Look { mux: self, session: self.attach(target).await? })
     }
 
     /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
@@ -139,6 +161,10 @@ impl Multiplexer {
 
     /// Makes a context for pages of our own, behind a proxy or where the Chromium's own requests
     /// go.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the context is disposed as soon as it is made.
     pub(crate) async fn own_context(&self, proxy: Option<&str>) -> Result<String, CdpError> {
         const METHOD: &str = "Target.createBrowserContext";
         let mut params = json!({ "disposeOnDetach": true });
@@ -146,11 +172,16 @@ impl Multiplexer {
             params["proxyServer"] = json!(proxy);
             params["proxyBypassList"] = json!("<-loopback>");
         }
-        let made = self.call(None, METHOD, &params).await?;
-        let context = made["browserContextId"].as_str();
-        let context = context.ok_or_else(|| CdpError::unexpected(METHOD, "no browserContextId"))?;
-        self.hub.update(|state| state.adopt_context(context));
-        Ok(context.to_owned())
+        let hub = Arc::clone(&self.hub);
+        let make = async move {
+            let made = hub.call(None, METHOD, &params).await?;
+            let context = made["browserContextId"].as_str();
+            let context =
+                context.ok_or_else(|| CdpError::unexpected(METHOD, "no browserContextId"))?;
+            hub.update(|state| state.adopt_context(context));
+            Ok(context.to_owned())
+        };
+        self.hub.make(make, |state, context| state.dispose_context_now(context)).await
     }
 
     /// Disposes a context of our own, without waiting.
@@ -169,6 +200,10 @@ impl Multiplexer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn context_ids(&self) -> Result<Vec<String>, CdpError> {
         Ok(self.contexts().await?.browser_context_ids)
     }
@@ -217,6 +252,10 @@ impl Multiplexer {
     }
 
     /// Waits until the Chromium is gone, and says why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn ended(&self) -> EndReason {
         self.hub.ending().wait().await
     }
@@ -233,6 +272,26 @@ impl Multiplexer {
 
     pub(super) async fn browser_session(&self, lease: LeaseId) -> Result<SessionId, CdpError> {
         self.hub.ask(|state, reply| state.make_browser_session(lease, reply)).await?
+    }
+}
+
+/// A session of ours on a target, which its drop leaves: the caller may be gone before the target
+/// answers.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    mux: &'a Multiplexer,
+    session: SessionId,
+}
+
+impl Look<'_> {
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.mux.detach(self.session);
     }
 }
 
@@ -419,4 +478,60 @@ async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> 
         sleep(LOOK).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::process::{Chromium, Engine, LaunchOptions, StateDir};
+
+    /// Asks a Chromium for something that its caller gives up halfway: it stands still meanwhile.
+    async fn give_up<T>(chromium: &Chromium, asked: impl Future<Output = T>) {
+        let pid = chromium.pid().try_into().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        assert!(
+            timeout(Duration::from_millis(100), asked).await.is_err(),
+            "it did not stand still"
+        );
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+
+    /// Waits until one context is all that there is of ours.
+    async fn settled(mux: &Multiplexer) {
+        let is_so = |census: Census| census.sessions == 0 && census.pending == 0;
+        let look = async {
+            while mux.context_ids().await.unwrap().len() != 1 || !is_so(mux.census()) {
+                sleep(LOOK).await;
+            }
+        };
+        let late = timeout(Duration::from_secs(10), look).await.is_err();
+        assert!(!late, "{:?}, {:?}", mux.context_ids().await, mux.census());
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_by_a_caller_that_gave_up_goes_again() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path().join("s")).unwrap();
+        for engine in [Engine::Shell, Engine::Chromium] {
+            let options = LaunchOptions::new().engine(engine);
+            let (chromium, pipe) = Chromium::launch(options, &state).await.unwrap();
+            let mux = Multiplexer::start(pipe.reader, pipe.writer).await.unwrap();
+            let context = mux.own_context(None).await.unwrap();
+            let params = json!({ "url": "about:blank", "browserContextId": context });
+            let made = mux.call(None, "Target.createTarget", &params).await.unwrap();
+            let target = made["targetId"].as_str().unwrap();
+            // The session that came by itself is left as soon as the page has been resumed.
+            settled(&mux).await;
+
+            give_up(&chromium, mux.attach(target)).await;
+            give_up(&chromium, mux.own_context(None)).await;
+            // Answers come in order: behind this one, both were made.
+            mux.call(None, "Browser.getVersion", &json!({})).await.unwrap();
+            settled(&mux).await;
+            chromium.close(Duration::from_secs(5)).await;
+        }
+    }
 }
