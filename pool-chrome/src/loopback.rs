@@ -45,6 +45,10 @@ impl LoopbackServer {
     /// # Errors
     ///
     /// Those of the operating system.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing listens.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

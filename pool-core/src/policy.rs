@@ -102,6 +102,10 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
     /// # Errors
     ///
     /// An error counts as a failed creation: the resource is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// The pool drops the future when the time is up or the pool drains, and closes the resource.
     async fn prepare(&self, resource: &mut D::Resource, meta: &Meta) -> Result<(), BoxError> {
         let _ = (resource, meta);
         Ok(())

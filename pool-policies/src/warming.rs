@@ -37,6 +37,10 @@ use crate::part::Announce;
 #[async_trait]
 pub trait Warm: Send {
     /// Goes once through what a holder will do.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the time is up or the pool drains; then the resource is closed.
     async fn warm(&mut self, how: &WarmUp) -> Result<(), BoxError>;
 }
 

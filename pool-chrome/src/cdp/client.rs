@@ -174,6 +174,11 @@ impl Client {
     /// # Errors
     ///
     /// As [`Session::call`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the page may have been made. It stays as any other page of its
+    /// browser does.
     pub async fn new_page(&self, url: &str) -> Result<Session, CdpError> {
         const METHOD: &str = "Target.createTarget";
         let made = self.browser().call(METHOD, json!({ "url": url })).await?;
@@ -186,6 +191,11 @@ impl Client {
     /// # Errors
     ///
     /// As [`Session::call`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the session may have been made. It stays until the connection
+    /// ends, or its target is gone.
     pub async fn attach(&self, target: &str) -> Result<Session, CdpError> {
         const METHOD: &str = "Target.attachToTarget";
         let params = json!({ "targetId": target, "flatten": true });
@@ -294,6 +304,11 @@ impl Session {
     ///
     /// [`CdpError::Ended`] if the connection has ended, [`CdpError::Unexpected`] if events were
     /// lost because nobody took them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing is lost but the events that it has passed over: the next
+    /// call goes on behind them.
     pub async fn wait_for(
         &self,
         events: &mut broadcast::Receiver<Event>,

@@ -73,6 +73,11 @@ impl ChromeDriver {
     ///
     /// [`ChromeError::StateDirBusy`] if another pool has it, [`ChromeError::File`] if it cannot be
     /// used, [`ChromeError::NoCgroup`] if the kernel cannot hold limits that are required.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, what an earlier run has left is still removed, in the
+    /// background; then the state directory is free again.
     pub async fn start(config: ChromeConfig) -> Result<Self, ChromeError> {
         let path = config.state_dir.clone().or_else(StateDir::default_path).ok_or_else(|| {
             let missing = std::io::Error::other("neither XDG_STATE_HOME nor HOME is set");
@@ -121,6 +126,10 @@ impl ChromeDriver {
     }
 
     /// Measures the memory of every Chromium that was not measured within `age`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, what has been measured by then counts.
     pub async fn measure(&self, age: Duration) {
         self.hosts.measure(age).await;
     }

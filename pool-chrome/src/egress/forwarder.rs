@@ -76,6 +76,10 @@ impl Forwarder {
     ///
     /// [`ProxyError::Listen`] if there is no port to be had, [`ProxyError::BadUrl`] for
     /// credentials that the protocol cannot carry.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing listens.
     pub async fn start(upstream: Upstream) -> Result<Self, ProxyError> {
         let forwarder = Self::guarded(Guard::new(Rules::new()), upstream).await?;
         forwarder.open(Pass::new());
@@ -88,6 +92,10 @@ impl Forwarder {
     /// # Errors
     ///
     /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`start`](Self::start).
     pub async fn guarded(
         guard: Arc<Guard>,
         upstream: impl Into<Option<Upstream>>,
@@ -101,6 +109,10 @@ impl Forwarder {
     /// # Errors
     ///
     /// [`ProxyError::Listen`] if there is no port to be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`start`](Self::start).
     pub async fn another(&self) -> Result<Self, ProxyError> {
         Self::listen(Arc::clone(&self.door.exit)).await
     }
@@ -165,6 +177,10 @@ impl Forwarder {
     /// # Errors
     ///
     /// A [`ProxyError`] that blames the proxy.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the connection is closed, and the last error stays as it was.
     pub async fn probe(&self, timeout: Duration) -> Result<(), ProxyError> {
         let Some(upstream) = self.upstream() else { return Ok(()) };
         let probed = upstream.probe(timeout).await;

@@ -36,11 +36,19 @@ impl Connection {
     /// # Errors
     ///
     /// The reason of the connection's end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was sent.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
         self.sender.send(message).await
     }
 
     /// Returns the next message for the client. See [`ConnectionReceiver::recv`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, no message is lost.
     pub async fn recv(&mut self) -> Option<Bytes> {
         self.receiver.recv().await
     }

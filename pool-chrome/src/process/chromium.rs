@@ -194,6 +194,10 @@ impl Chromium {
 
     /// Returns the memory of the whole tree, in bytes: the sum of the proportional set sizes, which
     /// counts what processes share once. Takes some milliseconds, on the blocking pool.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing has changed.
     pub async fn memory(&self) -> u64 {
         let tree = self.tree.clone();
         let measured = tokio::task::spawn_blocking(move || proportional_set_size(&tree.members()));

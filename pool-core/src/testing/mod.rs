@@ -92,6 +92,10 @@ impl Report for Reports {
 
 /// Lets every task of a current-thread runtime run until all of them wait for something. Paused
 /// time stands still meanwhile.
+///
+/// # Cancel safety
+///
+/// Dropped before it is ready, nothing has changed.
 pub async fn settle() {
     // Each turn runs every task that is ready; a chain of tasks that start each other needs a
     // turn per link, and the pool's chains are shorter than this.
@@ -105,6 +109,10 @@ pub async fn settle() {
 /// # Panics
 ///
 /// If it does not hold within 30 s.
+///
+/// # Cancel safety
+///
+/// Dropped before it is ready, nothing has changed.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     settle().await;
     let patience = Instant::now() + PATIENCE;

@@ -413,6 +413,11 @@ impl GeoProxyBuilder {
 #[async_trait]
 pub trait ProxyProbe: Send + Sync + 'static {
     /// Proves that the proxy works, or says why it does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// The policy drops the future when the time for a probe is up, and the pool does when it
+    /// drains: whatever was opened must go with it.
     async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), BoxError>;
 }
 
