@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mux_support::{Client, ENGINES, KINDS, LONG, eventually};
 use pool_chrome::mux::{EndReason, LeaseKind};
 use pool_chrome::process::Engine;
@@ -83,6 +84,20 @@ async fn whoever_looks_at_a_browser_does_not_keep_it_from_being_closed() {
         assert_eq!(running(&root), 0, "{kind:?}");
         looking.abort();
     }
+}
+
+#[tokio::test]
+async fn a_measurement_that_its_caller_gave_up_does_not_count() {
+    let (driver, _root) = driver(ENGINES[0], |config| config).await;
+    let pool = Pool::builder(driver.clone()).max_size(1).build().unwrap();
+    let browser = pool.acquire().await.unwrap();
+    let memory = || driver.vitals(browser.meta().id).unwrap().memory;
+    assert!(driver.measure(Duration::ZERO).now_or_never().is_none());
+    assert_eq!(memory(), None);
+    driver.measure(LONG).await;
+    assert!(memory().is_some_and(|(bytes, _)| bytes > 0));
+    drop(browser);
+    pool.close().await;
 }
 
 #[tokio::test]

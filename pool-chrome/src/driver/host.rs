@@ -275,15 +275,13 @@ impl Host {
     /// Measures the memory if that was not done within `age`.
     pub(super) async fn measure(&self, age: Duration) {
         let now = Instant::now();
-        {
-            let mut state = self.state();
-            if state.measured_at.is_some_and(|at| now.duration_since(at) < age) {
-                return;
-            }
-            state.measured_at = Some(now);
+        if self.state().measured_at.is_some_and(|at| now.duration_since(at) < age) {
+            return;
         }
         let memory = self.chromium.memory().await;
         self.memory.store(memory, Relaxed);
+        // Not before: a caller that gives up meanwhile has measured nothing.
+        self.state().measured_at = Some(now);
     }
 
     /// Checks that the proxy, if there is one, worked at the last request.
