@@ -188,7 +188,17 @@ impl CloseReason {
     pub(crate) fn into_error(self) -> Option<SharedError> {
         match self {
             Self::CheckFailed(error) | Self::RecycleFailed(error) => Some(error),
-            _ => None,
+            Self::IdleTimeout
+            | Self::Lifetime
+            | Self::MaxUses
+            | Self::Broken(_)
+            | Self::Discarded
+            | Self::Policy
+            | Self::Overdue
+            | Self::Evicted
+            | Self::Surplus
+            | Self::Invalidated
+            | Self::Drained => None,
         }
     }
 

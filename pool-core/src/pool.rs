@@ -110,7 +110,10 @@ impl<D: Driver> Pool<D> {
         let now = Instant::now();
         match self.shell.apply(|state, fx| state.acquire(&asked, None, now, fx)) {
             Acquired::Granted(grant) => Some(Lease::new(&self.shell, grant, asked.labels)),
-            _ => None,
+            Acquired::Queued(_)
+            | Acquired::Refused(_)
+            | Acquired::UnknownClass
+            | Acquired::NeedsTicket => None,
         }
     }
 

@@ -214,7 +214,7 @@ impl<R> State<R> {
                 self.give_back(pooled, now, fx);
                 self.pump(now, fx);
             }
-            _ => self.leave(waiter, Refusal::Cancelled, now, fx),
+            Some(Err(_)) | None => self.leave(waiter, Refusal::Cancelled, now, fx),
         }
         None
     }

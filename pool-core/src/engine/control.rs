@@ -89,7 +89,10 @@ impl<R> State<R> {
         match self.slots[index].state {
             SlotState::Idle(_) => self.close_idle(index, reason, now, fx),
             SlotState::Closing(_) => return false,
-            _ => {
+            SlotState::Creating
+            | SlotState::Leased { .. }
+            | SlotState::Recycling
+            | SlotState::Checking => {
                 self.slots[index].doomed = Some(reason);
                 self.mark_retiring(index);
             }
@@ -129,7 +132,7 @@ impl<R> State<R> {
             Phase::Draining { deadline: Some(earlier) } => {
                 Phase::Draining { deadline: Some(deadline.map_or(earlier, |at| at.min(earlier))) }
             }
-            _ => Phase::Draining { deadline },
+            Phase::Running | Phase::Draining { deadline: None } => Phase::Draining { deadline },
         };
         let classes: Vec<ClassId> = self.classes.iter().map(|(id, _)| id).collect();
         for class in classes {

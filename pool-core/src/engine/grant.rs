@@ -53,9 +53,8 @@ impl<R> State<R> {
         class.leases.granted += 1;
         class.leases.waited += waited;
         let held = self.lease(index, None, Some(ticket), now);
-        let mut pooled = match (arrived, held) {
-            (Some(pooled), _) | (None, SlotState::Idle(pooled)) => pooled,
-            _ => unreachable!("only an idle resource is granted, or one that has arrived"),
+        let ((Some(mut pooled), _) | (None, SlotState::Idle(mut pooled))) = (arrived, held) else {
+            unreachable!("only an idle resource is granted, or one that has arrived")
         };
         let slot = &self.slots[index];
         pooled.lease(slot.uses, Some(now), waited);
@@ -115,14 +114,11 @@ impl<R> State<R> {
         let slot = &self.slots[index];
         let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state else { return false };
         let (class, ticket) = (slot.class, Arc::clone(ticket));
-        let error = if self.is_draining() {
-            AcquireError::Closed
+        let (error, outcome, counter) = if self.is_draining() {
+            (AcquireError::Closed, Refusal::Error, &mut self.counters.errors)
         } else {
-            self.timed_out(class, None, since(now, ticket.enqueued_at))
-        };
-        let (outcome, counter) = match &error {
-            AcquireError::Closed => (Refusal::Error, &mut self.counters.errors),
-            _ => (Refusal::Timeout, &mut self.counters.timeouts),
+            let error = self.timed_out(class, None, since(now, ticket.enqueued_at));
+            (error, Refusal::Timeout, &mut self.counters.timeouts)
         };
         let Some(pooled) = ticket.take_back(error) else { return false };
         *counter += 1;

@@ -227,19 +227,19 @@ impl<R> State<R> {
     /// Returns the resource of an idle slot.
     #[inline]
     fn idle(&self, index: usize) -> &Pooled<R> {
-        match &self.slots[index].state {
-            SlotState::Idle(pooled) => pooled,
-            _ => unreachable!("only idle resources are listed as idle"),
-        }
+        let SlotState::Idle(pooled) = &self.slots[index].state else {
+            unreachable!("only idle resources are listed as idle")
+        };
+        pooled
     }
 
     /// Takes the resource out of an idle slot, which gets another state.
     #[inline]
     fn take_idle(&mut self, index: usize, state: SlotState<R>, now: Instant) -> Box<Pooled<R>> {
-        match self.set_state(index, state, now) {
-            SlotState::Idle(pooled) => pooled,
-            _ => unreachable!("only idle resources are listed as idle"),
-        }
+        let SlotState::Idle(pooled) = self.set_state(index, state, now) else {
+            unreachable!("only idle resources are listed as idle")
+        };
+        pooled
     }
 
     /// Brings `tick` forward to `at` if it would come later.

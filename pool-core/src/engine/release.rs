@@ -28,10 +28,9 @@ impl<R> State<R> {
         now: Instant,
     ) -> Result<(), Box<Pooled<R>>> {
         let index = pooled.slot.index;
-        let held = match self.slot(pooled.slot) {
-            Some(held) if matches!(held.state, SlotState::Leased { .. }) => held,
-            _ => return Err(pooled),
-        };
+        let held = self.slot(pooled.slot);
+        let held = held.filter(|held| matches!(held.state, SlotState::Leased { .. }));
+        let Some(held) = held else { return Err(pooled) };
         let class = held.class;
         if held.group.is_some() || !self.is_quiet() || self.end_of(index, now).is_some() {
             return Err(pooled);
@@ -224,7 +223,17 @@ impl<R> State<R> {
         let error = match reason {
             CloseReason::Broken(why) => SharedError::from(BoxError::from(why.as_str())),
             CloseReason::CheckFailed(error) => error.clone(),
-            _ => return,
+            CloseReason::IdleTimeout
+            | CloseReason::Lifetime
+            | CloseReason::MaxUses
+            | CloseReason::RecycleFailed(_)
+            | CloseReason::Discarded
+            | CloseReason::Policy
+            | CloseReason::Overdue
+            | CloseReason::Evicted
+            | CloseReason::Surplus
+            | CloseReason::Invalidated
+            | CloseReason::Drained => return,
         };
         if slot.uses == 0 && slot.last_check.is_none() {
             let (retry_after, before) =

@@ -108,10 +108,8 @@ impl<R> SlotState<R> {
 impl<R> Slot<R> {
     /// Returns the wait of its holder, if the holder has not fetched it yet.
     pub(super) fn unfetched(&self) -> Option<Duration> {
-        match &self.state {
-            SlotState::Leased { ticket, .. } => ticket.as_ref()?.unfetched(),
-            _ => None,
-        }
+        let SlotState::Leased { ticket, .. } = &self.state else { return None };
+        ticket.as_ref()?.unfetched()
     }
 }
 
@@ -225,10 +223,8 @@ impl<R> Ticket<R> {
     /// Returns the answer, if there is one.
     pub(crate) fn fetch(&self) -> Option<Answer<R>> {
         let mut answer = self.lock();
-        match *answer {
-            Progress::Awaited(_) => None,
-            _ => Some(take(&mut answer)),
-        }
+        let awaited = matches!(*answer, Progress::Awaited(_));
+        (!awaited).then(|| take(&mut answer))
     }
 
     /// Returns the answer, as [`fetch`](Self::fetch); if there is none yet, it wakes this waker
@@ -239,16 +235,16 @@ impl<R> Ticket<R> {
             match &*answer {
                 Progress::Awaited(held) if held.will_wake(waker) => return None,
                 Progress::Awaited(_) => {}
-                _ => return Some(take(&mut answer)),
+                Progress::Granted(_) | Progress::Failed(_) | Progress::Fetched => {
+                    return Some(take(&mut answer));
+                }
             }
         }
         // Cloned before the lock is taken and dropped after: both are foreign code.
         let mut waker = waker.clone();
         let mut answer = self.lock();
-        match &mut *answer {
-            Progress::Awaited(held) => std::mem::swap(held, &mut waker),
-            _ => return Some(take(&mut answer)),
-        }
+        let Progress::Awaited(held) = &mut *answer else { return Some(take(&mut answer)) };
+        std::mem::swap(held, &mut waker);
         None
     }
 
@@ -265,7 +261,7 @@ impl<R> Ticket<R> {
     fn answer(&self, answer: Progress<R>) -> Option<Waker> {
         match std::mem::replace(&mut *self.lock(), answer) {
             Progress::Awaited(waker) => Some(waker),
-            _ => None,
+            Progress::Granted(_) | Progress::Failed(_) | Progress::Fetched => None,
         }
     }
 
@@ -288,7 +284,7 @@ impl<R> Ticket<R> {
     pub(super) fn unfetched(&self) -> Option<Duration> {
         match &*self.lock() {
             Progress::Granted(pooled) => Some(pooled.waited),
-            _ => None,
+            Progress::Awaited(_) | Progress::Failed(_) | Progress::Fetched => None,
         }
     }
 

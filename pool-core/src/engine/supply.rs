@@ -341,25 +341,23 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) {
         let Some(held) = self.slot(slot) else { return };
-        match held.state.kind() {
-            ResourceState::Creating => return self.create_failed(slot, error, now, fx),
-            ResourceState::Closing => {}
-            kind => {
-                let reason = match kind {
-                    ResourceState::Checking => {
-                        self.counters.checks += 1;
-                        self.counters.checks_failed += 1;
-                        CloseReason::CheckFailed(error)
-                    }
-                    _ => {
-                        self.counters.recycle_failed += 1;
-                        CloseReason::RecycleFailed(error)
-                    }
-                };
-                self.closing(slot.index, &reason, now, fx);
-                self.set_state(slot.index, SlotState::Closing(reason), now);
-                self.serve(self.slots[slot.index].class, now, fx);
+        let reason = match held.state {
+            SlotState::Creating => return self.create_failed(slot, error, now, fx),
+            SlotState::Checking => {
+                self.counters.checks += 1;
+                self.counters.checks_failed += 1;
+                Some(CloseReason::CheckFailed(error))
             }
+            SlotState::Recycling | SlotState::Idle(_) | SlotState::Leased { .. } => {
+                self.counters.recycle_failed += 1;
+                Some(CloseReason::RecycleFailed(error))
+            }
+            SlotState::Closing(_) => None,
+        };
+        if let Some(reason) = reason {
+            self.closing(slot.index, &reason, now, fx);
+            self.set_state(slot.index, SlotState::Closing(reason), now);
+            self.serve(self.slots[slot.index].class, now, fx);
         }
         self.closed(slot, now, fx);
     }

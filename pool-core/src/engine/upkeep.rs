@@ -73,9 +73,9 @@ impl<R> State<R> {
         let due = self
             .slots
             .iter()
-            .filter_map(|(_, slot)| match &slot.state {
-                SlotState::Idle(pooled) => Some((pooled.proven_at, pooled.slot.index, slot.class)),
-                _ => None,
+            .filter_map(|(_, slot)| {
+                let SlotState::Idle(pooled) = &slot.state else { return None };
+                Some((pooled.proven_at, pooled.slot.index, slot.class))
             })
             .filter(|(proven_at, ..)| since(now, *proven_at) >= interval)
             .min();
@@ -182,7 +182,10 @@ impl<R> State<R> {
                         consider(slot.expires_at);
                     }
                 }
-                _ => {}
+                SlotState::Creating
+                | SlotState::Recycling
+                | SlotState::Checking
+                | SlotState::Closing(_) => {}
             }
         }
         next

@@ -255,7 +255,10 @@ impl Entry {
         book.note(self.step, self.id, outcome);
         match (self.step, outcome) {
             (Step::Create, Outcome::Done) => book.made(self.id),
-            (Step::Create, _) => {
+            (
+                Step::Create,
+                Outcome::Begun | Outcome::Failed | Outcome::Dropped | Outcome::Panicked,
+            ) => {
                 // Nothing was made, so there is nothing that could have been closed.
                 if let Some(life) = book.lives.get_mut(&self.id) {
                     life.closed = true;
@@ -263,7 +266,7 @@ impl Entry {
                 book.ends(self.id);
             }
             (Step::Revoke, _) => {}
-            _ => book.use_ends(self.id),
+            (Step::Check | Step::Recycle | Step::Close, _) => book.use_ends(self.id),
         }
     }
 }
