@@ -69,7 +69,13 @@ impl ProxyError {
     /// Returns `true` if the proxy is to blame, and not the place that a page wanted to go to.
     #[must_use]
     pub fn blames_proxy(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::BadUrl(_) | Self::Listen(_))
+        match self {
+            Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::Credentials { .. }
+            | Self::Broken { .. } => true,
+            Self::Refused { .. } | Self::BadUrl(_) | Self::Listen(_) => false,
+        }
     }
 }
 

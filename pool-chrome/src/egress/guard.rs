@@ -477,10 +477,8 @@ mod tests {
     }
 
     fn refusal<T>(result: &Result<T, Failure>) -> Option<Refusal> {
-        match result {
-            Err(Failure::Refused(refusal)) => Some(*refusal),
-            _ => None,
-        }
+        let Err(Failure::Refused(refusal)) = result else { return None };
+        Some(*refusal)
     }
 
     async fn listener() -> (TcpListener, u16) {

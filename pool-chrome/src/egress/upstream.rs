@@ -110,19 +110,16 @@ impl Upstream {
         use secrecy::ExposeSecret;
         let Some(Credentials { username, password }) = &self.credentials else { return Ok(()) };
         let (username, password) = (username.expose_secret(), password.expose_secret());
-        match self.protocol {
-            Protocol::Http if username.contains(':') => {
-                Err(ProxyError::BadUrl("the user name of an HTTP proxy cannot hold a colon"))
+        let (is_bad, why) = match self.protocol {
+            Protocol::Http => {
+                (username.contains(':'), "the user name of an HTTP proxy cannot hold a colon")
             }
-            Protocol::Socks5
-                if username.is_empty() || username.len() > 255 || password.len() > 255 =>
-            {
-                Err(ProxyError::BadUrl(
-                    "SOCKS5 takes a user name of 1 to 255 bytes and a password of up to 255",
-                ))
-            }
-            _ => Ok(()),
-        }
+            Protocol::Socks5 => (
+                username.is_empty() || username.len() > 255 || password.len() > 255,
+                "SOCKS5 takes a user name of 1 to 255 bytes and a password of up to 255",
+            ),
+        };
+        if is_bad { Err(ProxyError::BadUrl(why)) } else { Ok(()) }
     }
 }
 

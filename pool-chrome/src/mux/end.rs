@@ -52,7 +52,16 @@ impl EndReason {
     /// Returns `true` if the Chromium itself is gone.
     #[must_use]
     pub const fn is_fatal(self) -> bool {
-        matches!(self, Self::Crashed | Self::OutOfMemory | Self::Hung | Self::Closed)
+        match self {
+            Self::Crashed | Self::OutOfMemory | Self::Hung | Self::Closed => true,
+            Self::ClientClosed
+            | Self::BrowserClosed
+            | Self::PageClosed
+            | Self::Released
+            | Self::Revoked
+            | Self::SlowReader
+            | Self::Protocol => false,
+        }
     }
 }
 

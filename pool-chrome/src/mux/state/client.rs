@@ -107,18 +107,17 @@ impl State {
         if nests && self.sessions.nest_of(session) != within {
             return self.no_session(connection, command.id, within);
         }
-        let on = match self.sessions.get(session).map(|held| held.owner) {
-            Some(Owner::Browser { connection: its, .. }) if its == connection => {
-                SessionKind::Browser
-            }
-            Some(Owner::Page(its)) if its == connection => {
+        let owner = self.sessions.get(session).map(|held| held.owner);
+        let on = match owner.filter(|owner| owner.connection() == Some(connection)) {
+            Some(Owner::Browser { .. }) => SessionKind::Browser,
+            Some(Owner::Page(_)) => {
                 self.note_command(session);
                 SessionKind::Page
             }
-            Some(Owner::Tab { connection: its, page }) if its == connection => {
+            Some(Owner::Tab { page, .. }) => {
                 return self.tab_command(connection, session, page, &command);
             }
-            _ => return self.no_session(connection, command.id, within),
+            Some(Owner::Own) | None => return self.no_session(connection, command.id, within),
         };
         let Some(held) = self.leases.get(lease) else { return };
         let Command { id, method, params, .. } = command;

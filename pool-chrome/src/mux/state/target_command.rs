@@ -155,14 +155,11 @@ impl State {
             _ => return self.refuse(request, INVALID_PARAMS, "Session id must be specified"),
         };
         let held = session.and_then(|session| Some((session, self.sessions.get(session)?)));
+        let held = held.filter(|(_, held)| held.owner.connection() == Some(request.connection));
         let owned = held.and_then(|(session, held)| match held.owner {
-            Owner::Tab { connection, page } if connection == request.connection => Some(page),
-            Owner::Page(connection) | Owner::Browser { connection, root: false }
-                if connection == request.connection =>
-            {
-                Some(session)
-            }
-            _ => None,
+            Owner::Tab { page, .. } => Some(page),
+            Owner::Page(_) | Owner::Browser { root: false, .. } => Some(session),
+            Owner::Browser { root: true, .. } | Owner::Own => None,
         });
         let Some(held) = owned.and_then(|session| self.sessions.get(session)) else {
             return self.refuse(request, INVALID_PARAMS, "No session with given id");
