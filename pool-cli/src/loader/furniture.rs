@@ -263,7 +263,7 @@ impl Furniture {
         }
     }
 
-    /// Tells whether frames and workers must be furnished, too.
+    /// Returns `true` if frames and workers must be furnished, too.
     pub(super) fn reaches_frames(&self) -> bool {
         self.user_agent.is_some()
             || !self.headers.is_empty()

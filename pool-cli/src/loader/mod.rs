@@ -10,6 +10,7 @@ mod furniture;
 mod load;
 mod notes;
 mod page;
+mod resource;
 mod trace;
 mod trouble;
 mod wipe;
@@ -20,5 +21,6 @@ pub(crate) use furniture::{
 };
 pub(crate) use load::{Answer, Load, Wait};
 pub(crate) use page::Page;
+pub(crate) use resource::Resource;
 pub(crate) use trouble::{Blame, NoBrowser, Outlook, Trouble};
 pub(crate) use wipe::Wiped;

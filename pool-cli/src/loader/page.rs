@@ -19,6 +19,9 @@ use super::{Answer, Furniture, Load, Trouble, Wait};
 /// have been lost among too many, or while the page moved from one renderer to another.
 const SILENCE: Duration = Duration::from_millis(500);
 
+/// Lets a page or a frame go that is held.
+const RUN: &str = "Runtime.runIfWaitingForDebugger";
+
 /// Interval at which a page is asked whether the wait is over.
 const OFTEN: Duration = Duration::from_millis(50);
 
@@ -43,8 +46,7 @@ pub(crate) struct Page {
     har: Option<Har>,
     /// Kept where the page is to be wiped.
     pub(super) trace: Trace,
-    /// It is being left for its empty document, and may ask for nothing more.
-    pub(super) leaving: bool,
+    pub(super) paused: Paused,
     /// Windows that it opened, where it shares its context with other pages.
     popups: Vec<String>,
     /// The page, or its browser, is gone.
@@ -60,6 +62,17 @@ enum Start {
     Empty(String),
     /// It is empty, and is written.
     Written(String),
+}
+
+/// Treatment of the requests of a page that are paused for it.
+#[derive(Debug)]
+pub(super) enum Paused {
+    /// Its filter judges them.
+    Judged,
+    /// It is being left for its empty document, and may ask for nothing more.
+    Left,
+    /// The answer that its document would be made of is kept, once it has come.
+    Kept(Option<Arc<Value>>),
 }
 
 /// A loaded page's own account.
@@ -257,7 +270,7 @@ impl Page {
             notes: None,
             har: furniture.har.then(Har::new),
             trace: Trace::default(),
-            leaving: false,
+            paused: Paused::Judged,
             popups: Vec::new(),
             gone: None,
         }
@@ -330,7 +343,7 @@ impl Page {
             frame.send(method, params).await?;
         }
         frame.send("Target.setAutoAttach", auto_attach(true, &["iframe", "worker"])).await?;
-        frame.send("Runtime.runIfWaitingForDebugger", json!({})).await
+        frame.send(RUN, json!({})).await
     }
 
     /// Lets the page go, waits until it is loaded, and asks it what it is.
@@ -338,7 +351,7 @@ impl Page {
         // The title cannot be taken over by an element of that name.
         const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
         match self.start.clone() {
-            Start::Held => self.session.send("Runtime.runIfWaitingForDebugger", json!({})).await?,
+            Start::Held => self.session.send(RUN, json!({})).await?,
             Start::Empty(url) => self.navigate(&url).await?,
             Start::Written(html) => {
                 self.load.begin_writing();
@@ -350,6 +363,15 @@ impl Page {
         let details = self.evaluate(DETAILS).await?;
         let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
         Ok(Details { status: self.load.status(), title: text(0), final_url: text(1) })
+    }
+
+    /// Lets the page go, and does not wait for what becomes of it.
+    pub(super) async fn depart(&self) -> Result<(), CdpError> {
+        match &self.start {
+            Start::Held => self.session.send(RUN, json!({})).await,
+            Start::Empty(url) => self.session.send("Page.navigate", json!({ "url": url })).await,
+            Start::Written(_) => Err(odd("Page.navigate", "the page has no address")),
+        }
     }
 
     /// Sends the page to an address.
@@ -448,6 +470,13 @@ impl Page {
         }
     }
 
+    /// Takes the next event.
+    pub(super) async fn next(&mut self) -> Result<(), Trouble> {
+        let event = self.events.recv().await;
+        self.take(event).await?;
+        self.trouble().map_or(Ok(()), Err)
+    }
+
     /// Waits until the page is loaded.
     pub(super) async fn loaded(&mut self) -> Result<(), Trouble> {
         loop {
@@ -486,7 +515,7 @@ impl Page {
     fn trouble(&self) -> Option<Trouble> {
         match self.load.end() {
             Some(LoadEnd::Crashed) => Some(Trouble::PageCrashed),
-            _ => self.gone.clone(),
+            Some(LoadEnd::Loaded | LoadEnd::Failed(_)) | None => self.gone.clone(),
         }
     }
 
@@ -531,10 +560,17 @@ impl Page {
                 of_session().send("Page.handleJavaScriptDialog", accept).await?;
             }
             "Fetch.requestPaused" => {
-                let (method, params) = if self.leaving {
-                    self.furniture.judge_of_leaving(&event.params)
-                } else {
-                    self.furniture.filter.judge(&event.params)
+                let (method, params) = match &mut self.paused {
+                    Paused::Judged => self.furniture.filter.judge(&event.params),
+                    Paused::Left => self.furniture.judge_of_leaving(&event.params),
+                    Paused::Kept(answer) if is_final(&event.params) => {
+                        *answer = Some(Arc::clone(&event.params));
+                        return Ok(());
+                    }
+                    Paused::Kept(_) => {
+                        let id = json!({ "requestId": event.params["requestId"] });
+                        ("Fetch.continueRequest", id)
+                    }
                 };
                 of_session().send(method, params).await?;
             }
@@ -581,6 +617,20 @@ fn thrown(answer: &Value) -> Option<String> {
     Some(said.lines().next().unwrap_or_default().chars().take(500).collect())
 }
 
+/// Returns `true` if a request is paused at its answer, and that is no redirect.
+fn is_final(paused: &Value) -> bool {
+    let names = || paused["responseHeaders"].as_array().into_iter().flatten();
+    let is_location = |header: &Value| {
+        header["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("location"))
+    };
+    match paused["responseStatusCode"].as_u64() {
+        Some(301 | 302 | 303 | 307 | 308) => !names().any(is_location),
+        Some(_) => true,
+        // It has not been answered, or has failed.
+        None => false,
+    }
+}
+
 fn unfit(member: &'static str, error: CdpError) -> Trouble {
     match error {
         CdpError::Refused { message, .. } if member != "url" => {
@@ -590,7 +640,7 @@ fn unfit(member: &'static str, error: CdpError) -> Trouble {
     }
 }
 
-fn odd(method: &str, what: &str) -> CdpError {
+pub(super) fn odd(method: &str, what: &str) -> CdpError {
     CdpError::Unexpected { method: method.to_owned(), message: what.to_owned() }
 }
 

@@ -108,13 +108,13 @@ impl Trace {
         self.stain.clone().or_else(open)
     }
 
-    /// Takes that something runs in its context besides the page's own documents.
+    /// Records that something runs in its context besides the page's own documents.
     pub(super) fn attached(&mut self, target: &Value) {
         let kind = target["type"].as_str().unwrap_or("target");
         self.stain(format!("a {} of its own", kind.replace('_', " ")));
     }
 
-    /// Takes that its events were not all seen.
+    /// Records that some of its events were not seen.
     pub(super) fn lost(&mut self) {
         self.stain("more than could be followed");
     }

@@ -179,7 +179,15 @@ impl Trouble {
                 Blame::Permanent
             }
             Self::Browser(reason) if reason.is_fatal() => Blame::Unknown,
-            _ => Blame::Retry,
+            Self::Timeout { .. }
+            | Self::Wait { .. }
+            | Self::Flooded
+            | Self::Net { .. }
+            | Self::PageCrashed
+            | Self::Browser(_)
+            | Self::NoBrowser(_)
+            | Self::Protocol(_)
+            | Self::Capture { .. } => Blame::Retry,
         }
     }
 }

@@ -4,6 +4,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use super::load::Load;
+use super::page::Paused;
 use super::trace::Trace;
 use super::{Page, Trouble, Wait};
 
@@ -58,7 +59,7 @@ impl Page {
             (None, Some(origin)) => origin.clone(),
         };
         // A page that is left may still ask for something, and that is told of nowhere but here.
-        self.leaving = true;
+        self.paused = Paused::Left;
         let all = json!({ "patterns": [{ "urlPattern": "*" }] });
         self.call("Fetch.enable", all).await?;
         self.load = Load::new(self.load.frame(), &[Wait::DomContentLoaded]);
@@ -86,7 +87,7 @@ impl Page {
         };
         // Only now: what comes late was caught, and shows as well.
         self.call(interception.0, interception.1).await?;
-        self.leaving = false;
+        self.paused = Paused::Judged;
         self.catch_up().await?;
         if let Some(stain) = self.trace.left() {
             return Ok(Wiped::Stained(stain));

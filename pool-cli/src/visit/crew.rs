@@ -10,7 +10,7 @@ use url::Url;
 use super::browsers::Browser;
 use super::robots::{Asked, LONGEST, Robots, Verdict};
 use super::{Browsers, Isolation, Job, Options, Queue, Record};
-use crate::loader::{Furniture, NoBrowser, Outlook, Page, Trouble, Wiped};
+use crate::loader::{Furniture, NoBrowser, Outlook, Page, Resource, Trouble, Wiped};
 
 /// The wait before the first retry of a URL; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -152,21 +152,17 @@ impl Crew {
         let ask = async {
             let held = browser.holds_pages();
             let mut page = Page::stage(&client, held, address, &furniture).await?;
-            let status = page.load().await?.status;
-            let text = format!("document.documentElement.textContent.slice(0, {LONGEST})");
-            let text = page.evaluate(&text).await?;
-            Ok((status, text.as_str().unwrap_or_default().to_owned()))
+            // One more, to see whether there is more than counts.
+            page.resource(LONGEST + 1).await
         };
         let waited = self.options.timeout;
         let answer = timeout(waited, ask).await.unwrap_or(Err(Trouble::Timeout { waited }));
         let asked = match answer {
-            Ok((Some(200..=299), text)) => Asked::Text(text),
-            Ok((Some(status @ 500..), _)) => {
+            Ok(Resource { status: 200..=299, bytes }) => Asked::Text(bytes),
+            Ok(Resource { status: 400..=499, .. }) => Asked::Nothing,
+            Ok(Resource { status, .. }) => {
                 Asked::Unreachable(format!("its robots.txt has status {status}"))
             }
-            Ok(_) => Asked::Nothing,
-            // It is no page: a download, or without content.
-            Err(Trouble::Net { error }) if error == "net::ERR_ABORTED" => Asked::Nothing,
             Err(trouble @ (Trouble::Browser(_) | Trouble::Protocol(_))) => return Err(trouble),
             Err(trouble) => Asked::Unreachable(format!("its robots.txt: {trouble}")),
         };
@@ -239,7 +235,7 @@ impl Worker {
                     return denied("robots_denied", "the host's robots.txt does not allow it");
                 }
                 Verdict::Unknown(why) => {
-                    let why = format!("nobody knows whether the host allows it: {why}");
+                    let why = format!("the rules of the host could not be read: {why}");
                     return denied("robots_unknown", &why);
                 }
             }

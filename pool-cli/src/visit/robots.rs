@@ -8,13 +8,13 @@ use url::Url;
 
 use crate::loader::Trouble;
 
-/// Bytes of a `robots.txt` that are read, as RFC 9309 has it.
+/// Bytes of a `robots.txt` that count, as RFC 9309 has it.
 pub(crate) const LONGEST: usize = 500 * 1024;
 
-/// Hosts whose rules are kept; past them they are asked for again.
+/// Maximum number of hosts whose rules are kept; beyond it they are asked for again.
 const HOSTS: usize = 4_096;
 
-/// The longest delay that a host may ask for: one that asks for a day would keep a run for ever.
+/// Maximum crawl-delay: a host that asks for a day would hold a run up for ever.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 /// Rules of hosts, as their `robots.txt` has them.
@@ -28,22 +28,22 @@ pub(crate) struct Robots {
 /// Answer of a host to the request for its `robots.txt`.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// A file.
-    Text(String),
-    /// That there is none.
+    /// A file, or its beginning.
+    Text(Vec<u8>),
+    /// There is none.
     Nothing,
-    /// Not at all, or that it could not: then nothing of it may be visited.
+    /// It did not answer, or failed: nothing of it may be visited.
     Unreachable(String),
 }
 
-/// Word of a host on an address.
+/// Verdict of a host on an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It may be visited, so long after the page before it.
+    /// It may be visited, this long after the page before it.
     Allowed(Option<Duration>),
     /// It may not.
     Denied,
-    /// Nobody knows, which the reason is for.
+    /// The rules could not be read, for this reason.
     Unknown(String),
 }
 
@@ -59,7 +59,7 @@ impl Robots {
         Self { agent, known: Mutex::default() }
     }
 
-    /// Returns the address of the `robots.txt` for an address, if its scheme has such.
+    /// Returns the address of the `robots.txt` for an address, if its scheme has one.
     pub(crate) fn address(url: &str) -> Option<String> {
         let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         url.join("/robots.txt").ok().map(String::from)
@@ -100,13 +100,24 @@ impl Robots {
 
     fn read(&self, asked: Asked) -> Rules {
         match asked {
-            Asked::Text(text) => match Robot::new(&self.agent, text.as_bytes()) {
+            Asked::Text(text) => match Robot::new(&self.agent, whole_lines(&text)) {
                 Ok(robot) => Rules::Of(robot),
                 Err(error) => Rules::Unreachable(format!("its robots.txt is wrong: {error}")),
             },
             Asked::Nothing => Rules::None,
             Asked::Unreachable(why) => Rules::Unreachable(why),
         }
+    }
+}
+
+/// Returns what counts of a file: a rule that is cut off could say something else.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    match text.get(..LONGEST) {
+        Some(read) if text.len() > LONGEST => {
+            let end = read.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+            &read[..end.unwrap_or_default()]
+        }
+        Some(_) | None => text,
     }
 }
 
@@ -129,7 +140,7 @@ mod tests {
     }
 
     fn text() -> Asked {
-        Asked::Text(TEXT.to_owned())
+        Asked::Text(TEXT.into())
     }
 
     #[tokio::test]
@@ -149,6 +160,23 @@ mod tests {
         assert!(matches!(judge("a", "http://a/x", failed).await, Verdict::Unknown(_)));
         assert_eq!(Robots::address("data:,x"), None);
         assert_eq!(Robots::address("http://a:8/b?c").as_deref(), Some("http://a:8/robots.txt"));
+    }
+
+    #[tokio::test]
+    async fn so_many_bytes_of_a_file_count_and_no_half_of_a_rule() {
+        let rules = |filler: usize| {
+            // Two bytes each.
+            let filler = "\u{e9}".repeat(filler / 2);
+            format!("User-agent: *\n#{filler}\nDisallow: /x\nDisallow: /y/z\n").into_bytes()
+        };
+        let within = LONGEST - rules(0).len();
+        let denied = |url, filler| judge("a", url, Asked::Text(rules(filler)));
+        assert_eq!(denied("http://a/x", within).await, Verdict::Denied);
+        assert_eq!(denied("http://a/y/z", within).await, Verdict::Denied);
+        // What is read ends with `Disallow: /y/`.
+        assert_eq!(denied("http://a/x", within + 2).await, Verdict::Denied);
+        assert_eq!(denied("http://a/y/a", within + 2).await, Verdict::Allowed(None));
+        assert_eq!(denied("http://a/x", LONGEST).await, Verdict::Allowed(None));
     }
 
     #[tokio::test]
