@@ -13,8 +13,8 @@ use crate::exit::{Failure, USAGE};
 use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
 use crate::logging;
 use crate::visit::{
-    Extract, Files, Isolation, Journal, Manners, Options, Output, Place, Results, Run, Table, Take,
-    UrlList, size_of,
+    Extract, Files, Isolation, Journal, Options, Output, Place, Results, Run, Table, Take, UrlList,
+    size_of,
 };
 
 /// Arguments of `visit`.
@@ -172,12 +172,8 @@ impl Args {
             concurrency,
             retries: self.retries,
             isolation: self.isolation,
-            manners: Manners {
-                per_host: self.per_host.map(usize::from),
-                delay: self.delay,
-                robots: self.robots.is_some(),
-                sites: self.isolation == Isolation::Wiped,
-            },
+            per_host: self.per_host.map(usize::from),
+            delay: self.delay,
             robots: self.robots.clone(),
             timeout: self.timeout,
             furniture: Arc::new(self.furniture(config)?),
@@ -200,7 +196,6 @@ impl Args {
             profile: self.profile.clone(),
             region: self.region.clone(),
             allow_domains: self.allow_domains(config, pool.is_some())?,
-            far: pool.is_some(),
         })
     }
 

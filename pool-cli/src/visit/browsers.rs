@@ -91,6 +91,15 @@ impl Browsers {
         Self::Far(FarPool::new(client, options))
     }
 
+    /// Returns the number of pages to make ready while others load. Of a pool that others use no
+    /// more is taken than was asked for.
+    pub(crate) fn ahead(&self, options: &Options) -> usize {
+        match self {
+            Self::Own(_) => options.ahead(),
+            Self::Far(_) => 0,
+        }
+    }
+
     /// Leases a browser; `alone` for one that has its Chromium to itself.
     ///
     /// # Errors
@@ -129,7 +138,7 @@ impl OwnPool {
             pool.max_size += 1;
         }
         // Every worker may wait for one.
-        pool.max_waiting = options.workers();
+        pool.max_waiting = options.concurrency + options.ahead();
         // A place in a Chromium is made in milliseconds; the limit is about launches.
         let launches = pool.max_creating;
         pool.max_creating = pool.max_creating.max(options.concurrency);

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use url::Url;
 
 use super::browsers::Browser;
 use super::robots::{Asked, LONGEST, Robots, Verdict};
-use super::{Browsers, Isolation, Job, Options, Queue, Record};
+use super::{Browsers, Isolation, Job, Options, Queue, Record, origin};
 use crate::loader::{Furniture, NoBrowser, Outlook, Page, Resource, Trouble, Wiped};
 
 /// The wait before the first retry of a URL; it doubles with each further one.
@@ -21,8 +20,8 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Maximum time a page may take to be wiped. To make a new context takes a fraction of it.
 const WIPING: Duration = Duration::from_secs(2);
 
-/// Pages that use the same context, or page, before it is made anew: what a renderer does not give
-/// back is bounded by it.
+/// Maximum number of pages in the same context before it is made anew, which bounds what a renderer
+/// does not give back.
 const USES: u32 = 100;
 
 /// The workers that visit what is in a queue.
@@ -101,7 +100,7 @@ impl Crew {
         records: mpsc::Sender<Record>,
     ) -> Result<(), NoBrowsers> {
         let mut workers = JoinSet::new();
-        for _ in 0..self.options.workers() {
+        for _ in 0..self.options.concurrency + self.browsers.ahead(&self.options) {
             let worker = Worker { crew: Arc::clone(&self), held: None };
             workers.spawn(worker.work(records.clone()));
         }
@@ -243,7 +242,7 @@ impl Worker {
         self.load(job).await.map(|(record, held)| (record, Some(held)))
     }
 
-    /// Asks what the host of a URL says of it, if that is to be asked.
+    /// Asks the host of a URL for its rules, if they are to be kept.
     async fn judge(&mut self, job: &Job) -> Result<Option<Verdict>, Attempt> {
         let crew = &self.crew;
         let Some(robots) = &crew.robots else { return Ok(None) };
@@ -259,7 +258,7 @@ impl Worker {
         verdict.map(Some).map_err(before)
     }
 
-    /// Makes a page ready, waits for its turn, loads it, and takes of it what is asked for.
+    /// Makes a page ready, waits for its turn, loads it, and takes what is asked for from it.
     async fn load(&mut self, job: &mut Job) -> Result<(Record, Held), Attempt> {
         let crew = Arc::clone(&self.crew);
         let options = &crew.options;
@@ -314,12 +313,15 @@ impl Worker {
         }
     }
 
-    /// Takes the page that is held, if it will do, or makes one.
+    /// Returns the page that is held, if it will do, or makes one.
     async fn stage(&mut self, job: &Job) -> Result<Held, Trouble> {
         if let Some(mut held) = self.held.take() {
             let fits = match self.crew.options.isolation {
                 Isolation::Context => false,
-                Isolation::Wiped => is_of_one_origin(&held.job.url, &job.url),
+                Isolation::Wiped => {
+                    let of = origin(&held.job.url);
+                    of.is_some() && of == origin(&job.url)
+                }
                 Isolation::None => true,
             };
             if fits && !job.suspect && matches!(held.page.again(&job.url).await, Ok(true)) {
@@ -406,26 +408,5 @@ impl Held {
 fn discard(browser: Arc<Browser>) {
     if let Ok(browser) = Arc::try_unwrap(browser) {
         browser.discard();
-    }
-}
-
-fn is_of_one_origin(one: &str, other: &str) -> bool {
-    match (Url::parse(one), Url::parse(other)) {
-        (Ok(one), Ok(other)) => one.origin() == other.origin() && one.origin().is_tuple(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_context_is_for_one_origin() {
-        assert!(is_of_one_origin("http://a/1", "http://a:80/2"));
-        for other in ["https://a/1", "http://a:81/1", "http://b/1", "data:,a", "nonsense"] {
-            assert!(!is_of_one_origin("http://a/1", other), "{other}");
-        }
-        assert!(!is_of_one_origin("data:,a", "data:,a"));
     }
 }

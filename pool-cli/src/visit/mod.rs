@@ -27,7 +27,7 @@ pub(crate) use browsers::{Browsers, size_of};
 pub(crate) use crew::Crew;
 pub(crate) use files::Files;
 pub(crate) use options::{Isolation, Options};
-pub(crate) use queue::{Job, Manners, Queue};
+pub(crate) use queue::{Job, Manners, Queue, origin};
 pub(crate) use record::{Extract, Record, RecordError, Take};
 pub(crate) use results::{Journal, Output, Results, Table};
 pub(crate) use run::{Place, Run};

@@ -14,8 +14,7 @@ pub(crate) enum Isolation {
     /// Each page has a context of its own.
     #[default]
     Context,
-    /// Pages of one origin use a context one after another; between two pages everything is cleared
-    /// and proven to be, or the context is made anew.
+    /// Pages of one origin reuse a context, which is cleared and verified in between or replaced.
     Wiped,
     /// All pages share one context: they see each other's cookies and storage.
     None,
@@ -30,8 +29,10 @@ pub(crate) struct Options {
     pub(crate) retries: u32,
     /// Isolation of pages from each other.
     pub(crate) isolation: Isolation,
-    /// Limits for the sake of the hosts that are visited.
-    pub(crate) manners: Manners,
+    /// Pages of one host that may be in work at the same time; any number if there is none.
+    pub(crate) per_host: Option<usize>,
+    /// Time between two pages of one host.
+    pub(crate) delay: Duration,
     /// The name under which the `robots.txt` of hosts is read, if it is to be.
     pub(crate) robots: Option<String>,
     /// Timeout of an attempt.
@@ -50,18 +51,26 @@ pub(crate) struct Options {
     pub(crate) region: Option<String>,
     /// Domains that pages may reach, if not all that the configuration allows.
     pub(crate) allow_domains: Option<Vec<Pattern>>,
-    /// Browsers are those of a pool that runs, where others wait for them as well.
-    pub(crate) far: bool,
 }
 
 impl Options {
+    /// Returns the limits for the sake of the hosts that are visited.
+    pub(crate) fn manners(&self) -> Manners {
+        Manners {
+            per_host: self.per_host,
+            delay: self.delay,
+            robots: self.robots.is_some(),
+            sites: self.isolation == Isolation::Wiped,
+        }
+    }
+
     /// Returns the terms of each lease: its page is made with its address.
     pub(crate) fn terms(&self) -> LeaseTerms {
         LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
     }
 
-    /// Returns how long an attempt may take: what is waited for on the page says by itself that it did not
-    /// come in time.
+    /// Returns the maximum time of an attempt. A page whose element does not come in time has to
+    /// report that by itself first.
     pub(crate) fn patience(&self) -> Duration {
         match self.take.wait_for {
             Some(_) => self.timeout + Duration::from_secs(1),
@@ -69,13 +78,13 @@ impl Options {
         }
     }
 
-    /// Number of pages made ready while others load.
+    /// Returns the number of pages made ready while others load, in a pool that nobody else uses.
     ///
     /// Half as many as load: making one takes about half of what loading a plain page does. With
     /// whole browsers one must do, each of them costs more than it saves. Pages that share a context
-    /// are there already, and of a pool that others use no more is taken than is asked for.
+    /// are there already.
     pub(crate) fn ahead(&self) -> usize {
-        if self.far || self.isolation == Isolation::None {
+        if self.isolation == Isolation::None {
             0
         } else if self.has_browsers_of_its_own() {
             1
@@ -84,17 +93,12 @@ impl Options {
         }
     }
 
-    /// Number of URLs in work: those that load, and those that are made ready.
-    pub(crate) fn workers(&self) -> usize {
-        self.concurrency + self.ahead()
-    }
-
-    /// Each page has a Chromium to itself anyway.
+    /// Returns `true` if each page has a Chromium to itself anyway.
     pub(crate) fn has_browsers_of_its_own(&self) -> bool {
         self.lease == LeaseKind::Exclusive || self.profile.is_some()
     }
 
-    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must have.
+    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must.
     pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
         let shares = self.isolation == Isolation::None;
         asked_alone || (self.has_browsers_of_its_own() && !shares)

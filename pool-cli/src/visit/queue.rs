@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use url::Url;
+use url::{Origin, Url};
 
 use crate::loader::Blame;
 
@@ -45,14 +45,17 @@ impl Job {
 }
 
 /// Limits of a run for the sake of the hosts that it visits.
+///
+/// A host is an origin: scheme, name and port. RFC 9309 has a `robots.txt` for each, and a context
+/// can be wiped for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manners {
     /// Pages of one host that may be in work at the same time; any number if there is none.
     pub(crate) per_host: Option<usize>,
     /// Time between two pages of one host.
     pub(crate) delay: Duration,
-    /// The first page of a host waits alone for what its `robots.txt` says: see
-    /// [`settle`](Queue::settle).
+    /// Until it is known what the `robots.txt` of a host says, only one of its pages is in work:
+    /// see [`settle`](Queue::settle).
     pub(crate) robots: bool,
     /// Workers stay with a host, whose pages share something.
     pub(crate) sites: bool,
@@ -85,26 +88,29 @@ struct Host {
     in_hand: usize,
     /// When the next one may be taken.
     free_at: Option<Instant>,
-    /// Its own wish for the time between two of its pages.
+    /// Crawl-delay that it asks for.
     delay: Option<Duration>,
-    /// It stands among the turns. One that a worker stays with may stand there without a job.
+    /// It is among the turns. One that a worker stays with may be there without a job.
     has_turn: bool,
-    /// Its word on visits is known.
+    /// Its `robots.txt` is known.
     settled: bool,
 }
 
 impl Manners {
-    /// Whose jobs stand in one line with this one.
+    /// Returns the host whose jobs stand in one line with this one; the empty one for all where
+    /// nothing is owed to any.
     fn host(self, job: &Job) -> String {
         if self == Self::default() {
             return String::new();
         }
-        let url = Url::parse(&job.url).ok();
-        url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+        origin(&job.url).map(|origin| origin.ascii_serialization()).unwrap_or_default()
     }
 
-    /// Tells whether a job of this host may be taken now; `Err` with when it may, if time alone makes
-    /// it so.
+    /// Checks that a job of this host may be taken now.
+    ///
+    /// # Errors
+    ///
+    /// The time from which it may, if it only has to pass.
     fn allow(self, host: &Host, now: Instant) -> Result<(), Option<Instant>> {
         let most = if self.robots && !host.settled { Some(1) } else { self.per_host };
         if most.is_some_and(|most| host.in_hand >= most) {
@@ -126,8 +132,8 @@ impl Queue {
         Self { manners, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Takes the next job, of the host of `stay` if it has one; waits for one that is put back for
-    /// later, or whose host has had enough for now. `None` when all are done.
+    /// Takes the next job, preferably one of the same host as `stay`. Waits while all that are left
+    /// are due later or their hosts have had enough for now. `None` when all are done.
     ///
     /// # Cancel safety
     ///
@@ -154,12 +160,12 @@ impl Queue {
         }
     }
 
-    /// A job that was taken is done.
+    /// Counts a job that was taken as done.
     pub(crate) fn done(&self, job: &Job) {
         self.change(|state| state.let_go(&self.manners.host(job)));
     }
 
-    /// A job that was taken goes back, to be tried again after a while.
+    /// Puts a job that was taken back, to be tried again after a while.
     pub(crate) fn put_back(&self, job: Job, after: Duration) {
         self.change(|state| {
             state.let_go(&self.manners.host(&job));
@@ -167,8 +173,8 @@ impl Queue {
         });
     }
 
-    /// Takes what the host of a job says of visits: from now on more than one of its pages may be
-    /// in work, and its own delay holds where it is longer.
+    /// Records what the `robots.txt` of a job's host says: from now on more than one of its pages
+    /// may be in work, and its own delay holds where it is longer.
     pub(crate) fn settle(&self, job: &Job, delay: Option<Duration>) {
         self.change(|state| {
             let host = state.hosts.get_mut(&self.manners.host(job)).expect("a job of it was taken");
@@ -207,8 +213,11 @@ impl State {
         self.ready += 1;
     }
 
-    /// Takes the job whose turn it is. `Err` with when it is worth another look, if time alone
-    /// makes it so.
+    /// Takes the job whose turn it is.
+    ///
+    /// # Errors
+    ///
+    /// The time of the next look, if one only has to wait.
     fn take(
         &mut self,
         manners: Manners,
@@ -277,9 +286,23 @@ impl Host {
     }
 }
 
+/// Returns the origin of an address, if other addresses can be of the same.
+pub(crate) fn origin(url: &str) -> Option<Origin> {
+    Url::parse(url).ok().map(|url| url.origin()).filter(Origin::is_tuple)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_is_a_scheme_a_name_and_a_port() {
+        assert_eq!(origin("http://a/1"), origin("http://u:p@a:80/2"));
+        for other in ["https://a/1", "http://a:81/1", "http://b/1", "data:,a", "nonsense"] {
+            assert_ne!(origin("http://a/1"), origin(other), "{other}");
+        }
+        assert_eq!(origin("data:,a"), None);
+    }
 
     #[test]
     fn a_job_has_its_retries_and_then_no_more() {
@@ -397,5 +420,23 @@ mod tests {
         queue.settle(&second, None);
         queue.take(None).await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_port_and_scheme_of_a_name_keeps_the_delay_of_its_own() {
+        let urls = ["http://a/1", "http://a:81/1", "https://a/1"];
+        let again = ["http://a/2", "http://a:81/2", "https://a/2"];
+        let manners = Manners { robots: true, ..Manners::default() };
+        let queue = Queue::new(urls.iter().chain(&again).map(|url| Job::new(*url)), manners);
+        for (url, delay) in urls.into_iter().zip([None, Some(5), Some(2)]) {
+            let job = queue.take(None).await.unwrap();
+            assert_eq!(job.url, url, "no other has to wait for what the first one says");
+            queue.settle(&job, delay.map(Duration::from_secs));
+        }
+        let began = Instant::now();
+        for (url, at) in [("http://a/2", 0), ("https://a/2", 2), ("http://a:81/2", 5)] {
+            assert_eq!(queue.take(None).await.unwrap().url, url);
+            assert_eq!(began.elapsed(), Duration::from_secs(at), "{url}");
+        }
     }
 }

@@ -39,8 +39,6 @@ pub(crate) struct Run {
     results: Results,
     progress: Progress,
     summary: Summary,
-    /// Its browsers are of a pool that runs.
-    is_far: bool,
     began: Instant,
 }
 
@@ -71,7 +69,7 @@ impl Run {
         results.forget();
         let summary = Summary::new(before, repeated);
         let progress = Progress::new(total, before);
-        Self { jobs, bad, results, progress, summary, is_far: false, began: Instant::now() }
+        Self { jobs, bad, results, progress, summary, began: Instant::now() }
     }
 
     /// Visits all there is to visit.
@@ -82,7 +80,6 @@ impl Run {
     pub(crate) async fn go(mut self, place: Place, options: Options) -> Result<(), Failure> {
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;
-        self.is_far = options.far;
         let refused = self.refuse_bad_lines();
         refused.map_err(|error| Failure::new(self.results.broken(&error)))?;
         let jobs = std::mem::take(&mut self.jobs);
@@ -94,7 +91,8 @@ impl Run {
             });
             // Room for a few, so that no page waits for a disk.
             let (records, mut taken) = mpsc::channel(64);
-            let crew = Crew::new(Queue::new(jobs, options.manners), Arc::clone(&browsers), options);
+            let crew =
+                Crew::new(Queue::new(jobs, options.manners()), Arc::clone(&browsers), options);
             let work = tokio::spawn(Arc::clone(&crew).work(records));
             end = self.take(&mut taken, &mut signals).await;
             if !matches!(end, End::Done) {
@@ -111,7 +109,7 @@ impl Run {
                 _ = signals.next() => {}
             }
             if let Ok(Err(no_browsers)) = worked {
-                return Err(self.no_browsers(&no_browsers));
+                return Err(self.no_browsers(&no_browsers, &browsers));
             }
         }
         self.finish(end)
@@ -171,10 +169,8 @@ impl Run {
                 let code = signals::exit_code(signal);
                 anstream::eprintln!("stopped after {}", self.summary);
                 let hint = match self.results.output() {
-                    Output::File(_) => "run the same command again to go on where it was stopped",
-                    Output::Stdout => {
-                        "to be able to go on where it was stopped, write to a file: --out results.jsonl"
-                    }
+                    Output::File(_) => "run the same command again to resume",
+                    Output::Stdout => "results in a file can be resumed: --out results.jsonl",
                 };
                 Err(Failure::silent(code).hint(hint))
             }
@@ -182,17 +178,21 @@ impl Run {
         }
     }
 
-    fn no_browsers(&mut self, error: &NoBrowsers) -> Failure {
+    fn no_browsers(&mut self, error: &NoBrowsers, browsers: &Browsers) -> Failure {
         self.summary.ended(self.began.elapsed());
         let failure = Failure::from(error.clone());
-        match self.results.output() {
-            Output::File(_) if self.summary.visited() > 0 => {
-                anstream::eprintln!("stopped after {}", self.summary);
-                failure.hint("what was visited is kept; run the same command again to go on")
-            }
-            _ if self.is_far => failure.hint("look at that pool: pool-cli status --url URL"),
-            _ => failure.hint("look at all it needs: pool-cli doctor"),
+        let is_kept = match self.results.output() {
+            Output::File(_) => self.summary.visited() > 0,
+            Output::Stdout => false,
+        };
+        if is_kept {
+            anstream::eprintln!("stopped after {}", self.summary);
+            return failure.hint("what was visited is kept; run the same command again to resume");
         }
+        failure.hint(match browsers {
+            Browsers::Far(_) => "see that pool: pool-cli status --url URL",
+            Browsers::Own(_) => "see all that it needs: pool-cli doctor",
+        })
     }
 }
 
