@@ -9,20 +9,23 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use ureq::http::Response;
-use ureq::{Agent, BodyReader};
+use ureq::{Agent, BodyReader, RequestBuilder};
 use url::Url;
 
 use crate::config::Secret;
 use crate::exit::Failure;
 
+/// Timeout of a request that may wait for a browser: longer than a pool lets anybody wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3700);
+
 /// The pool to talk to; flattened into the arguments of each command that does.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Pool")]
 pub struct ClientArgs {
-    /// The address of the pool.
+    /// Address of the pool.
     #[arg(long, value_name = "URL", env = "POOL_URL", default_value = "http://127.0.0.1:3000")]
     pub url: String,
-    /// The token of the pool; better given in the environment, where `ps` does not show it.
+    /// Token of the pool; prefer the environment, where `ps` does not show it.
     #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
@@ -35,13 +38,13 @@ pub struct RunningPoolArgs {
     /// Use the running pool at this address; by default one is started.
     #[arg(long, value_name = "URL", env = "POOL_URL")]
     url: Option<String>,
-    /// The token of that pool; better given in the environment, where `ps` does not show it.
+    /// Token of that pool; prefer the environment, where `ps` does not show it.
     #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
 impl RunningPoolArgs {
-    /// The client of that pool, if there is one; nothing is sent yet.
+    /// Returns the client of that pool, if there is one; nothing is sent yet.
     ///
     /// # Errors
     ///
@@ -60,7 +63,7 @@ pub struct Client {
 }
 
 impl ClientArgs {
-    /// The client; nothing is sent yet.
+    /// Returns the client; nothing is sent yet.
     ///
     /// # Errors
     ///
@@ -71,7 +74,7 @@ impl ClientArgs {
 }
 
 impl Client {
-    /// A client of the pool at this address: `http`, `https`, `ws` or `wss`.
+    /// Creates a client of the pool at this address: `http`, `https`, `ws` or `wss`.
     ///
     /// # Errors
     ///
@@ -112,23 +115,10 @@ impl Client {
     ///
     /// If nobody answers, or the answer is a refusal.
     pub(crate) fn stream(&self) -> Result<Stream, Failure> {
-        let mut answer = self.ask("/api/stream")?;
-        if !answer.status().is_success() {
-            let text = answer.body_mut().read_to_string().unwrap_or_default();
-            return Err(self.refused(answer.status().as_u16(), &text));
-        }
-        Ok(Stream::new(answer.into_body()))
+        Ok(Stream::new(self.ask("/api/stream")?.into_body()))
     }
 
-    fn ask(&self, path: &str) -> Result<Response<ureq::Body>, Failure> {
-        let mut request = self.agent.get(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {}", token.expose()));
-        }
-        request.call().map_err(|error| self.unreachable(&error))
-    }
-
-    /// Where the pool is, without its token.
+    /// Returns the address of the pool, without its token.
     pub(crate) fn address(&self) -> &str {
         &self.base
     }
@@ -144,12 +134,7 @@ impl Client {
         body: &impl Serialize,
         patience: Duration,
     ) -> Result<Option<T>, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        let mut request = request.config().timeout_global(Some(patience)).build();
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {}", token.expose()));
-        }
-        let answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
+        let answer = self.send(path, body, patience)?;
         self.read(answer)
     }
 
@@ -164,20 +149,51 @@ impl Client {
         body: &impl Serialize,
         patience: Duration,
     ) -> Result<BodyReader<'static>, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        let mut request = request.config().timeout_global(Some(patience)).build();
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {}", token.expose()));
-        }
-        let mut answer = request.send_json(body).map_err(|error| self.unreachable(&error))?;
-        if !answer.status().is_success() {
-            let text = answer.body_mut().read_to_string().unwrap_or_default();
-            return Err(self.refused(answer.status().as_u16(), &text));
-        }
-        Ok(answer.into_body().into_reader())
+        Ok(self.send(path, body, patience)?.into_body().into_reader())
     }
 
-    /// The request for a WebSocket, with the query of a lease.
+    fn ask(&self, path: &str) -> Result<Response<ureq::Body>, Failure> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        self.granted(self.with_token(request).call())
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Response<ureq::Body>, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let request = request.config().timeout_global(Some(patience)).build();
+        self.granted(self.with_token(request).send_json(body))
+    }
+
+    fn with_token<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match self.bearer() {
+            Some(bearer) => request.header("authorization", bearer),
+            None => request,
+        }
+    }
+
+    /// Returns the value of the header `authorization`, if there is a token.
+    fn bearer(&self) -> Option<String> {
+        self.token.as_ref().map(|token| format!("Bearer {}", token.expose()))
+    }
+
+    /// Returns the answer if it is no refusal.
+    fn granted(
+        &self,
+        answer: Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Response<ureq::Body>, Failure> {
+        let mut answer = answer.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        Err(self.refused(answer.status().as_u16(), &text))
+    }
+
+    /// Returns the request for a WebSocket, with the query of a lease.
     ///
     /// # Errors
     ///
@@ -191,9 +207,8 @@ impl Client {
             .hint("give the address of the pool itself, such as http://127.0.0.1:3000")
         })?;
         let mut request = format!("ws:{rest}/?{query}").into_client_request()?;
-        if let Some(token) = &self.token {
-            let bearer = format!("Bearer {}", token.expose()).parse()?;
-            request.headers_mut().insert("authorization", bearer);
+        if let Some(bearer) = self.bearer() {
+            request.headers_mut().insert("authorization", bearer.parse()?);
         }
         Ok(request)
     }
@@ -202,11 +217,7 @@ impl Client {
         &self,
         mut answer: Response<ureq::Body>,
     ) -> Result<Option<T>, Failure> {
-        let status = answer.status();
         let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
-        if !status.is_success() {
-            return Err(self.refused(status.as_u16(), &text));
-        }
         if text.is_empty() {
             return Ok(None);
         }
@@ -216,7 +227,7 @@ impl Client {
             .map_err(|error| Failure::new(format!("the pool's answer is not understood: {error}")))
     }
 
-    /// The failure that a refusal of the pool is, as its body tells.
+    /// Returns the failure that a refusal of the pool is, as its body tells.
     pub(crate) fn refused(&self, status: u16, text: &str) -> Failure {
         let problem: Value = serde_json::from_str(text).unwrap_or_default();
         match problem["detail"].as_str() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::client::{Client, RunningPoolArgs};
+use crate::client::{Client, PATIENCE, RunningPoolArgs};
 use crate::config::{ConfigArgs, LogConfig, LogFormat};
 use crate::exit::Failure;
 use crate::logging;
@@ -76,9 +76,6 @@ struct Acquired {
 
 /// The one pool of a service, whatever its name is.
 const POOL: &str = "/browser_pools/default";
-
-/// Longer than a pool lets anybody wait.
-const PATIENCE: Duration = Duration::from_secs(3700);
 
 /// Leases a browser, runs the command with `CDP_URL` set to its address, gives it back, and ends
 /// with the command's exit code; 128 and the signal's number if a signal ended it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
-use crate::client::{Client, RunningPoolArgs};
+use crate::client::{Client, PATIENCE, RunningPoolArgs};
 use crate::config::ConfigArgs;
 use crate::exit::{Failure, USAGE};
 use crate::logging;
@@ -110,9 +110,6 @@ pub struct ScrapeArgs {
 
 /// Time that a page and its browser have to end when the command is stopped.
 const GRACE: Duration = Duration::ZERO;
-
-/// Longer than a pool lets anybody wait.
-const PATIENCE: Duration = Duration::from_secs(3700);
 
 /// Writes the HTML of a page.
 ///

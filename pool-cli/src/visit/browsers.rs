@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketCon
 use url::form_urlencoded;
 
 use super::{Isolation, Options};
-use crate::client::Client;
+use crate::client::{Client, PATIENCE};
 use crate::config::{Config, LeaseKind};
 use crate::exit::Failure;
 use crate::loader::{NoBrowser, Outlook};
@@ -27,9 +27,6 @@ use crate::pool::{OpenError, Opened, RunDirectory, open_tuned};
 
 /// Time that a pool elsewhere has to take a connection, besides the wait for a browser.
 const REACH: Duration = Duration::from_secs(10);
-
-/// Longer than a pool lets anybody wait.
-const PATIENCE: Duration = Duration::from_secs(3700);
 
 /// Messages of a connection that wait to be carried.
 const CARRIED: usize = 64;
