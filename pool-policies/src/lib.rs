@@ -48,7 +48,7 @@ mod profiles;
 mod tenants;
 mod warming;
 
-pub use dynamic_sizing::{DynamicSizing, DynamicSizingBuilder};
+pub use dynamic_sizing::{DynamicSizing, DynamicSizingBuilder, SizingRules};
 pub use error::PolicyError;
 pub use geo_proxy::{
     ConnectProbe, GeoProxy, GeoProxyBuilder, Proxy, ProxyAssignment, ProxyProbe, ProxyResource,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pool_chrome::egress::Pattern;
 
 use crate::client::{Client, RunningPoolArgs};
-use crate::config::{Config, ConfigArgs, LeaseKind};
+use crate::config::{Config, ConfigArgs, LeaseKind, lease_kind};
 use crate::exit::{Failure, USAGE};
 use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
 use crate::logging;
@@ -164,10 +164,7 @@ impl Args {
             (None, None) => config.pool.max_size,
         };
         // What the file says of leases is about the clients of the gateway.
-        let lease = match self.config.lease.as_deref() {
-            Some("exclusive") => LeaseKind::Exclusive,
-            _ => LeaseKind::Shared,
-        };
+        let lease = self.config.lease.as_deref().and_then(lease_kind).unwrap_or(LeaseKind::Shared);
         Ok(Options {
             concurrency,
             retries: self.retries,

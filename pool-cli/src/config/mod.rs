@@ -37,6 +37,7 @@ pub use named::{
 };
 pub use pool::{
     LeaseKind, MOST_BROWSERS, PoolConfig, PriorityConfig, Reset, SizingConfig, WarmingConfig,
+    lease_kind,
 };
 pub use secret::Secret;
 

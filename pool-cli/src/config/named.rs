@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LeaseKind, Secret};
 
+pub use pool_policies::ProfileMode;
+
 /// `[profiles]`: browsers that keep their state, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[schemars(default)]
@@ -34,18 +36,6 @@ pub struct ProfileConfig {
     /// The region of leases that ask for none.
     #[schemars(example = "eu-west")]
     pub region: Option<String>,
-}
-
-/// State that the next lease of a profile finds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum ProfileMode {
-    /// Keeps what a browser stores (cookies, storage, cache) over leases and restarts.
-    #[default]
-    Persistent,
-    /// Every lease starts from a copy of the saved state and leaves no trace in it.
-    Template,
 }
 
 impl Default for ProfileConfig {

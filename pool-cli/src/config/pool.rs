@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pool_policies::SizingRules;
 use schemars::JsonSchema;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 use super::machine;
@@ -11,6 +13,12 @@ use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
 
 pub use pool_chrome::Reset;
 pub use pool_chrome::mux::LeaseKind;
+
+/// Returns the kind of lease of this name, as the configuration has it.
+#[must_use]
+pub fn lease_kind(name: &str) -> Option<LeaseKind> {
+    LeaseKind::deserialize(StrDeserializer::<ValueError>::new(name)).ok()
+}
 
 /// No machine has more browsers than this: a larger size is a mistake.
 pub const MOST_BROWSERS: usize = 1000;
@@ -168,14 +176,15 @@ pub struct SizingConfig {
 
 impl Default for SizingConfig {
     fn default() -> Self {
+        let rules = SizingRules::default();
         Self {
             enabled: true,
-            interval: Duration::from_secs(30),
-            samples: 100,
-            scale_up_wait: Duration::from_secs(5),
-            scale_up_by: 2,
-            scale_down_utilization: 0.3,
-            scale_down_by: 1,
+            interval: rules.interval,
+            samples: rules.samples,
+            scale_up_wait: rules.scale_up_wait,
+            scale_up_by: rules.scale_up_by,
+            scale_down_utilization: rules.scale_down_utilization,
+            scale_down_by: rules.scale_down_by,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::{Code, Problem};
-use crate::config::LeaseKind;
+use crate::config::{LeaseKind, lease_kind};
 
 /// A parameter of a lease's query, and member of a body by REST.
 struct Parameter {
@@ -316,11 +316,7 @@ fn domains(value: &str) -> Result<Vec<Pattern>, Problem> {
 }
 
 fn kind(value: &str) -> Result<LeaseKind, Problem> {
-    match value {
-        "exclusive" => Ok(LeaseKind::Exclusive),
-        "shared" => Ok(LeaseKind::Shared),
-        _ => Err(bad("lease", "must be exclusive or shared")),
-    }
+    lease_kind(value).ok_or_else(|| bad("lease", "must be exclusive or shared"))
 }
 
 /// Reads how many pages a lease begins with, where `true` is one.

@@ -11,13 +11,13 @@ use pool_core::{
     Rejection, RejectionKind, Request, Stats, Verdict, async_trait,
 };
 use pool_policies::{
-    DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileMode, ProfileSpec, Profiles,
-    Proxy, ProxyResource, ProxySpec, Region, Tenant, Tenants, Warm, WarmUp, Warming,
+    DynamicSizing, GeoProxy, PolicyError, Priority, Profile, ProfileSpec, Profiles, Proxy,
+    ProxyResource, ProxySpec, Region, Tenant, Tenants, Warm, WarmUp, Warming,
 };
 
 use crate::config::{
-    Config, LeaseKind, PriorityConfig, ProfileConfig, ProfileMode as Mode, ProfilesConfig,
-    RegionConfig, SizingConfig, WarmingConfig,
+    Config, LeaseKind, PriorityConfig, ProfileConfig, ProfilesConfig, RegionConfig, SizingConfig,
+    WarmingConfig, lease_kind,
 };
 use crate::metrics::Observer;
 
@@ -165,14 +165,13 @@ fn profiles(config: &ProfilesConfig, state_dir: &Path) -> Result<Profiles, Polic
 }
 
 fn profile(config: &ProfileConfig) -> Profile {
-    let mode = match config.mode {
-        Mode::Template => ProfileMode::Template,
-        Mode::Persistent => ProfileMode::Persistent,
-    };
     // Ready beyond those in use are none, whatever the anonymous browsers have: each directory is
     // a login of its own.
-    let profile =
-        Profile::new().mode(mode).min_size(config.min_size).max_size(config.max_size).warm(0);
+    let profile = Profile::new()
+        .mode(config.mode)
+        .min_size(config.min_size)
+        .max_size(config.max_size)
+        .warm(0);
     match &config.region {
         Some(region) => profile.region(region),
         None => profile,
@@ -383,14 +382,6 @@ impl Kinds {
     }
 }
 
-fn kind(word: &str) -> Option<LeaseKind> {
-    match word {
-        "exclusive" => Some(LeaseKind::Exclusive),
-        "shared" => Some(LeaseKind::Shared),
-        _ => None,
-    }
-}
-
 #[async_trait]
 impl<D> Policy<D> for Kinds
 where
@@ -399,7 +390,7 @@ where
 {
     fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
         let Some(word) = request.get(LABEL) else { return Ok(()) };
-        if kind(word).is_none() {
+        if lease_kind(word).is_none() {
             let message = "lease must be exclusive or shared";
             return Err(Rejection::new(RejectionKind::Invalid, "invalid_lease", message));
         }
@@ -409,7 +400,7 @@ where
     fn classify(&self, request: &Request, class: &mut Class) {
         // The default kind is the default class: it has the minimum, and no name of its own.
         if let Some(word) = request.get(LABEL)
-            && kind(word) != Some(self.default)
+            && lease_kind(word) != Some(self.default)
             && request.get("profile").is_none()
         {
             class.insert(LABEL, word);
@@ -417,7 +408,7 @@ where
     }
 
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
-        spec.set_kind(class.get(LABEL).and_then(kind).unwrap_or(self.default));
+        spec.set_kind(class.get(LABEL).and_then(lease_kind).unwrap_or(self.default));
         Ok(())
     }
 

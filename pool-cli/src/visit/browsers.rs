@@ -171,7 +171,7 @@ impl OwnPool {
     async fn lease(&self, alone: bool) -> Result<Lease<ChromeDriver>, NoBrowser> {
         let mut request = self.request.clone();
         if alone {
-            request.set("lease", "exclusive");
+            request.set("lease", LeaseKind::Exclusive.as_str());
         }
         Ok(self.opened.pool().acquire_with(request).await?)
     }
@@ -200,10 +200,7 @@ impl FarPool {
 
     async fn lease(&self, alone: bool) -> Result<cdp::Client, NoBrowser> {
         let kind = if alone { LeaseKind::Exclusive } else { self.kind };
-        let query = match kind {
-            LeaseKind::Shared => format!("{}&lease=shared", self.query),
-            LeaseKind::Exclusive => format!("{}&lease=exclusive", self.query),
-        };
+        let query = format!("{}&lease={}", self.query, kind.as_str());
         let hopeless = |why: String| NoBrowser { why, outlook: Outlook::Hopeless };
         let request = self.client.websocket(&query);
         let request = request.map_err(|failure| hopeless(failure.message().to_owned()))?;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pool_core::{Adjustment, Class, ClassStats, Driver, Limits, Policy, Stats};
 use rustc_hash::FxHashMap;
-use sizer::{Rules, Sizer};
+use sizer::Sizer;
 
 use crate::PolicyError;
+
+pub use sizer::SizingRules;
 
 /// Lets the number of resources that are kept follow the waits and the utilization.
 ///
@@ -68,7 +70,7 @@ use crate::PolicyError;
 /// ```
 #[derive(Debug)]
 pub struct DynamicSizing {
-    rules: Rules,
+    rules: SizingRules,
     sizers: Mutex<FxHashMap<Class, Sizer>>,
 }
 
@@ -78,7 +80,7 @@ impl DynamicSizing {
         DynamicSizingBuilder::new()
     }
 
-    fn new(rules: Rules) -> Self {
+    fn new(rules: SizingRules) -> Self {
         Self { rules, sizers: Mutex::default() }
     }
 
@@ -131,12 +133,12 @@ impl<D: Driver> Policy<D> for DynamicSizing {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct DynamicSizingBuilder {
-    rules: Rules,
+    rules: SizingRules,
 }
 
 impl DynamicSizingBuilder {
     fn new() -> Self {
-        Self { rules: Rules::default() }
+        Self { rules: SizingRules::default() }
     }
 
     /// Sets how often the size is thought over. Default: 30 s.

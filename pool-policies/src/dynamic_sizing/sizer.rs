@@ -4,19 +4,28 @@ use std::time::Duration;
 use pool_core::ClassStats;
 use tokio::time::Instant;
 
-/// The thresholds and steps of a sizer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) interval: Duration,
-    pub(super) samples: usize,
-    pub(super) scale_up_wait: Duration,
-    pub(super) scale_up_by: usize,
-    pub(super) scale_down_utilization: f64,
-    pub(super) scale_down_by: usize,
-    pub(super) cooldown: Duration,
+/// Thresholds and steps of a [`DynamicSizing`](crate::DynamicSizing) policy, whose builder sets
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SizingRules {
+    /// Interval between two decisions.
+    pub interval: Duration,
+    /// Number of samples that count, the latest ones.
+    pub samples: usize,
+    /// Mean wait above which more are kept.
+    pub scale_up_wait: Duration,
+    /// Number added at a time.
+    pub scale_up_by: usize,
+    /// Mean utilization, 0.0 to 1.0, below which fewer are kept.
+    pub scale_down_utilization: f64,
+    /// Number taken away at a time.
+    pub scale_down_by: usize,
+    /// Time for which waits must have been short before anything shrinks.
+    pub cooldown: Duration,
 }
 
-impl Default for Rules {
+impl Default for SizingRules {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(30),
@@ -59,7 +68,7 @@ pub(super) struct Sizer {
 }
 
 impl Sizer {
-    pub(super) fn new(now: Instant, class: &ClassStats, rules: &Rules) -> Self {
+    pub(super) fn new(now: Instant, class: &ClassStats, rules: &SizingRules) -> Self {
         Self {
             base: class.min,
             target: class.min,
@@ -80,7 +89,7 @@ impl Sizer {
         now: Instant,
         class: &ClassStats,
         max: usize,
-        rules: &Rules,
+        rules: &SizingRules,
     ) -> Option<usize> {
         if class.min != self.target {
             // Somebody else changed it: that is what is configured now.
@@ -103,7 +112,7 @@ impl Sizer {
         })
     }
 
-    fn decide(&mut self, now: Instant, class: &ClassStats, max: usize, rules: &Rules) {
+    fn decide(&mut self, now: Instant, class: &ClassStats, max: usize, rules: &SizingRules) {
         let current = class.load.total() - class.load.closing;
         if self.wait(now) > rules.scale_up_wait {
             self.note_busy(now, rules);
@@ -127,7 +136,7 @@ impl Sizer {
         }
     }
 
-    fn note_busy(&mut self, now: Instant, rules: &Rules) {
+    fn note_busy(&mut self, now: Instant, rules: &SizingRules) {
         if let Some(last) = self.busy_at {
             if now > last + self.cooldown(rules) * MEMORY {
                 self.regrets = 0;
@@ -139,7 +148,7 @@ impl Sizer {
         self.shrunk_since = false;
     }
 
-    fn cooldown(&self, rules: &Rules) -> Duration {
+    fn cooldown(&self, rules: &SizingRules) -> Duration {
         rules.cooldown * 2_u32.pow(self.regrets)
     }
 

@@ -27,18 +27,19 @@ pub struct Profile {
     pub(super) region: Option<String>,
 }
 
-/// Contents of the directory of a profile's resource.
+/// State that the next lease of a profile finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "config",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum ProfileMode {
-    /// State that the last resource left there, kept over restarts.
+    /// Keeps what a browser stores (cookies, storage, cache) over leases and restarts.
     #[default]
     Persistent,
-    /// A copy of the saved state, made for each lease and removed after it.
-    ///
-    /// The saved state is what [`Profiles::save_template`](crate::Profiles::save_template) stored
-    /// last; before that, what the profile's directory was left with in persistent mode; before
-    /// that, nothing.
+    /// Every lease starts from a copy of the saved state and leaves no trace in it.
     Template,
 }
 
@@ -74,6 +75,10 @@ impl Profile {
     }
 
     /// Sets what the directories hold. Default: [`ProfileMode::Persistent`].
+    ///
+    /// The saved state that [`ProfileMode::Template`] copies is what
+    /// [`Profiles::save_template`](crate::Profiles::save_template) stored last; before that, what
+    /// the profile's directory was left with in persistent mode; before that, nothing.
     #[must_use]
     pub fn mode(mut self, mode: ProfileMode) -> Self {
         self.mode = mode;
