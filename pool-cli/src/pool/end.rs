@@ -88,6 +88,11 @@ ends! {
 }
 
 impl LeaseEnd {
+    /// Returns the first end of this word.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|end| end.code() == word)
+    }
+
     /// Returns `true` if the whole lease is over, and not only the connection that has ended so.
     pub(crate) fn is_for_all(self) -> bool {
         self.scope() == Lease
@@ -121,6 +126,28 @@ impl From<EndReason> for LeaseEnd {
             | EndReason::Revoked
             | EndReason::Protocol
             | EndReason::Closed => Self::Revoked,
+        }
+    }
+}
+
+/// What a client that is told the end of its lease makes of it.
+impl From<LeaseEnd> for EndReason {
+    fn from(end: LeaseEnd) -> Self {
+        match end {
+            LeaseEnd::BrowserCrashed => Self::Crashed,
+            LeaseEnd::BrowserOutOfMemory => Self::OutOfMemory,
+            LeaseEnd::BrowserHung => Self::Hung,
+            LeaseEnd::SlowReader => Self::SlowReader,
+            LeaseEnd::NotText | LeaseEnd::TooLong | LeaseEnd::BadFrame => Self::Protocol,
+            LeaseEnd::Released
+            | LeaseEnd::PageClosed
+            | LeaseEnd::ClientGone
+            | LeaseEnd::KeepOver
+            | LeaseEnd::IdleTimeout
+            | LeaseEnd::LeaseLimit
+            | LeaseEnd::Killed
+            | LeaseEnd::Drained
+            | LeaseEnd::Revoked => Self::Revoked,
         }
     }
 }

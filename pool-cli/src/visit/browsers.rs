@@ -23,7 +23,7 @@ use crate::config::{Config, LeaseKind};
 use crate::exit::Failure;
 use crate::loader::{NoBrowser, Outlook};
 use crate::metrics::Observer;
-use crate::pool::{OpenError, Opened, RunDirectory, open_tuned};
+use crate::pool::{LeaseEnd, OpenError, Opened, RunDirectory, open_tuned};
 
 /// Time that a pool elsewhere has to take a connection, besides the wait for a browser.
 const REACH: Duration = Duration::from_secs(10);
@@ -368,13 +368,9 @@ fn carried(socket: WebSocketStream<TcpStream>, permit: OwnedSemaphorePermit) -> 
 /// Reads why a pool has closed a lease: a word, a colon, and a sentence for people.
 fn end_of(frame: Option<&CloseFrame>) -> EndReason {
     let reason = frame.map(|frame| frame.reason.as_str()).unwrap_or_default();
-    match reason.split(':').next().unwrap_or_default() {
-        "browser_crashed" => EndReason::Crashed,
-        "browser_out_of_memory" => EndReason::OutOfMemory,
-        "browser_hung" => EndReason::Hung,
-        "slow_reader" => EndReason::SlowReader,
-        _ => EndReason::Revoked,
-    }
+    let word = reason.split(':').next().unwrap_or_default();
+    // A later version may have ends of which nothing is known here.
+    LeaseEnd::named(word).map_or(EndReason::Revoked, EndReason::from)
 }
 
 #[cfg(test)]
@@ -382,19 +378,24 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
     use super::*;
-    use crate::gateway::LeaseEnd;
 
     #[test]
     fn the_end_that_a_pool_tells_is_understood() {
+        let frame = |reason: &str| {
+            let code = CloseCode::from(LeaseEnd::Revoked.close_code());
+            end_of(Some(&CloseFrame { code, reason: reason.into() }))
+        };
         for (end, reason) in [
             (LeaseEnd::BrowserCrashed, EndReason::Crashed),
             (LeaseEnd::BrowserOutOfMemory, EndReason::OutOfMemory),
             (LeaseEnd::BrowserHung, EndReason::Hung),
+            (LeaseEnd::SlowReader, EndReason::SlowReader),
+            (LeaseEnd::BadFrame, EndReason::Protocol),
             (LeaseEnd::LeaseLimit, EndReason::Revoked),
         ] {
-            let code = CloseCode::from(end.close_code());
-            let frame = CloseFrame { code, reason: end.to_string().into() };
-            assert_eq!(end_of(Some(&frame)), reason, "{end}");
+            assert_eq!(frame(&end.to_string()), reason, "{end}");
         }
+        assert_eq!(frame("of_tomorrow: nobody knows"), EndReason::Revoked);
+        assert_eq!(end_of(None), EndReason::Revoked);
     }
 }
