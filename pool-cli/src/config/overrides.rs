@@ -149,7 +149,17 @@ fn resolve<'k>(
                 other => other,
             })?
         }
-        _ => return Err(Unknown::TooDeep(name)),
+        (
+            Shape::List { .. }
+            | Shape::Switch
+            | Shape::Whole { .. }
+            | Shape::Real { .. }
+            | Shape::Choice(_)
+            | Shape::Text(_)
+            | Shape::Secret
+            | Shape::TextOr(..),
+            _,
+        ) => return Err(Unknown::TooDeep(name)),
     };
     path.insert(0, name);
     Ok((path, shape))

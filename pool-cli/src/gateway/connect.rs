@@ -318,7 +318,7 @@ impl Gateway {
         self.authorize(peer, headers, uri).await?;
         Err(match found {
             Some(Known::Over(end)) => over(end),
-            _ => unknown_lease(),
+            Some(Known::Held(_) | Known::Never) | None => unknown_lease(),
         })
     }
 

@@ -347,7 +347,17 @@ async fn failed(
     let detail = match &trouble {
         Trouble::Timeout { .. } => format!("{trouble} (gotoOptions.timeout)"),
         Trouble::TooLarge { member, .. } => format!("the member {member:?}: {trouble}"),
-        _ => trouble.to_string(),
+        Trouble::Wait { .. }
+        | Trouble::Unfit { .. }
+        | Trouble::Script { .. }
+        | Trouble::Flooded
+        | Trouble::Net { .. }
+        | Trouble::PageCrashed
+        | Trouble::PageClosed
+        | Trouble::Browser(_)
+        | Trouble::NoBrowser(_)
+        | Trouble::Protocol(_)
+        | Trouble::Capture { .. } => trouble.to_string(),
     };
     Fault(outcome, Problem::new(code, detail))
 }

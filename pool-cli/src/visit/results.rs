@@ -300,11 +300,11 @@ impl Results {
 
     /// Returns the message for when it cannot be written.
     pub(crate) fn broken(&self, error: &std::io::Error) -> String {
-        match &self.table {
-            Some(table) if matches!(self.output, Output::Stdout) => {
+        match (&self.table, &self.output) {
+            (Some(table), Output::Stdout) => {
                 format!("cannot write to stdout or {}: {error}", table.path().display())
             }
-            _ => self.output.broken(error),
+            (None, _) | (_, Output::File(_)) => self.output.broken(error),
         }
     }
 }
