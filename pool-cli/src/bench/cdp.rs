@@ -18,6 +18,9 @@ use crate::exit::Failure;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of the raw protocol that does one thing at a time, the same for both contestants.
+///
+/// It is not [`cdp::Client`](pool_chrome::cdp::Client), whose task and channels would add their own
+/// wake-ups to each round trip that is measured, and make the overhead of the gateway look smaller.
 #[derive(Debug)]
 pub(crate) struct Cdp {
     transport: Transport,
