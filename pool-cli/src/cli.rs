@@ -49,11 +49,11 @@ pub enum Command {
     Screenshot(Box<commands::work::ScreenshotArgs>),
     /// Write a PDF of a page.
     Pdf(Box<commands::work::PdfArgs>),
-    /// Write what stands in some elements of a page, as JSON.
+    /// Write the contents of elements of a page, as JSON.
     Scrape(Box<commands::work::ScrapeArgs>),
-    /// Measure the cost of a lease beside that of launching a Chromium for each client.
+    /// Measure the cost of a lease against that of launching a Chromium for each client.
     Bench(commands::bench::Args),
-    /// Check a configuration, and suggest what to write instead of mistakes.
+    /// Check a configuration, and suggest corrections.
     Check(commands::config::CheckArgs),
     /// Show the effective configuration or its schema.
     #[command(subcommand)]

@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 pub struct ShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Leave out keys that have their default.
+    /// Leave out keys that have their default value.
     #[arg(long)]
     changed: bool,
     /// Print JSON: a list of objects with section, key, value and origin.

@@ -344,7 +344,7 @@ fn processes(config: &Config) -> Diagnosis {
     }
 }
 
-/// Tells whether the kernel would hold the limits of browsers for a pool that is started as this is.
+/// Checks that the kernel would enforce the limits of browsers for a pool started as this is.
 fn limits(config: &Config) -> Diagnosis {
     const NAME: &str = "cgroups";
     let limits = config.chrome.kernel_limits();

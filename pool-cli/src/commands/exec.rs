@@ -42,7 +42,8 @@ struct Wanted {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
-    /// Domains that the browser may reach, such as example.com,*.example.org. The pool must have [egress].
+    /// Domains that the browser may reach, such as example.com,*.example.org. The pool must have
+    /// [egress].
     #[arg(long, value_name = "DOMAINS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_domains: Option<String>,
@@ -50,7 +51,7 @@ struct Wanted {
     #[arg(long, value_name = "1-10")]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u8>,
-    /// Number of pages that it begins with.
+    /// Number of pages that the lease begins with.
     #[arg(long, value_name = "0-1", value_parser = clap::value_parser!(u8).range(0..=1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<u8>,

@@ -17,7 +17,7 @@ pub struct Args {
     /// Print the JSON of /api/state.
     #[arg(long)]
     json: bool,
-    /// Show it anew every second until a signal such as Ctrl-C; with --json one line each.
+    /// Refresh every second until a signal such as Ctrl-C; with --json, print a line each time.
     #[arg(long)]
     watch: bool,
     #[command(flatten)]

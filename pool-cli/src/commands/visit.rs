@@ -20,13 +20,14 @@ use crate::visit::{
 /// Arguments of `visit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Results are JSON lines: url, final_url, status, title, ms, error (code and message), attempts, and \
-the files of the page, and what --script, --extract, --links, --text and --markdown take of it. A page with an HTTP error is a result, not a failure: look at its status.
+Results are JSON lines with url, final_url, status, title, ms, error (code and message), attempts, \
+the names of the files stored, and what --script, --extract, --links, --text and --markdown take \
+from the page. A page that answers with an HTTP error is a result, not a failure: check its status.
 
-Run again with the same --out, it goes on where it was stopped.
+Run again with the same --out, it resumes where it was stopped.
 
-Exit codes: 0 all pages were visited, 1 some failed or something went wrong, 2 wrong arguments, \
-78 wrong configuration, 130 and 143 stopped by a signal.")]
+Exit codes: 0 all pages were visited, 1 some failed or something went wrong, 2 invalid arguments, \
+78 invalid configuration, 130 and 143 stopped by a signal.")]
 pub struct Args {
     /// URLs, files with one URL per line, or - for stdin, the default.
     #[arg(value_name = "URL|FILE")]
@@ -50,8 +51,8 @@ pub struct Args {
     /// Write the results to this file as well, as a table in CSV.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Do not load these: image, media, font, stylesheet, script or another type, or a host with
-    /// all below it; separated by commas.
+    /// Do not load resources of these types (image, media, font, stylesheet, script and others),
+    /// or of these hosts and their subdomains; separated by commas.
     #[arg(long, value_name = "TYPE|HOST", value_delimiter = ',')]
     block: Vec<String>,
     /// Wait until an element matches this selector.
@@ -61,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Put the text of an element, or one of its attributes, into the result's `extract`; NAME[]
-    /// for a list of all that match.
+    /// collects all that match in a list.
     #[arg(long, value_name = "NAME=SELECTOR[@ATTR]")]
     extract: Vec<Extract>,
     /// Put the addresses that a page links to into the result as `links`.
@@ -76,26 +77,25 @@ pub struct Args {
     /// Take screenshots of whole pages, not only of what is in view.
     #[arg(long)]
     full_page: bool,
-    /// Pages that load at the same time; by default the pool's maximum number of browsers.
+    /// Number of pages that load at the same time; by default the pool's maximum number of browsers.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
-    /// How far pages are kept apart: a context each; one that is wiped between two pages of an
-    /// origin; or none, where all share one context with its cookies and storage.
+    /// Isolation of pages from each other.
     #[arg(long, value_name = "HOW", default_value = "context")]
     isolation: Isolation,
-    /// Pages of one host that may be in work at the same time.
+    /// Maximum number of pages of one host in progress at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     per_host: Option<u16>,
-    /// Time between two pages of one host, such as 500ms.
+    /// Minimum time between two pages of one host, such as 500ms.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
-    /// Visit only what the robots.txt of each host allows to this name, and keep its crawl-delay.
+    /// Visit only what each host's robots.txt allows a crawler of this name, at its crawl-delay.
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "browser-pool")]
     robots: Option<String>,
     /// Number of retries of a URL that failed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
-    /// Visit again what failed according to --out.
+    /// Visit URLs again that failed according to --out.
     #[arg(long, requires = "out")]
     retry_failed: bool,
     /// Timeout for loading a page.

@@ -25,7 +25,7 @@ struct Common {
     /// Write to this file; by default to stdout.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Further members, as the route of this name takes them.
+    /// Further members of the request, as the route of the same name accepts them.
     #[arg(long, value_name = "JSON", value_parser = object)]
     body: Option<Map<String, Value>>,
     /// Event after which the page counts as loaded: load, domcontentloaded, networkidle0 or
@@ -71,7 +71,7 @@ pub struct ScreenshotArgs {
     /// Take only the element that matches this selector.
     #[arg(long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// Format: png, jpeg or webp; by default that of the file's name.
+    /// Format: png, jpeg or webp; by default that of the file name.
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Quality of a JPEG or WebP, 0 to 100.
@@ -84,7 +84,7 @@ pub struct ScreenshotArgs {
 pub struct PdfArgs {
     #[command(flatten)]
     common: Common,
-    /// Paper, such as A4.
+    /// Paper format, such as A4.
     #[arg(long, value_name = "PAPER")]
     format: Option<String>,
     /// Print in landscape.
@@ -93,7 +93,7 @@ pub struct PdfArgs {
     /// Print backgrounds.
     #[arg(long)]
     background: bool,
-    /// Margin of all sides, such as 1cm.
+    /// Margin on all sides, such as 1cm.
     #[arg(long, value_name = "LENGTH")]
     margin: Option<String>,
 }

@@ -100,7 +100,7 @@ impl Settings {
         }
     }
 
-    /// Tells whether a `Host` is one under which this gateway is meant to be reached.
+    /// Returns `true` if a `Host` is one under which this gateway is meant to be reached.
     ///
     /// A page that rebinds its name to our address still sends its own name. Addresses are a list
     /// like names, since `0.0.0.0`, `[::ffff:127.0.0.1]` and the like lead here as well, and

@@ -305,7 +305,7 @@ impl ClientLease {
         }
     }
 
-    /// Tells whether it has a page of this id.
+    /// Returns `true` if it has a page of this id.
     pub(super) fn has_page(&self, id: &str) -> bool {
         self.leased().is_some_and(|leased| leased.browser().has_page(id))
     }

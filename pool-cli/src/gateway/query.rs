@@ -248,7 +248,7 @@ impl Form {
     }
 }
 
-/// Tells whether a query may have a parameter of this name.
+/// Returns `true` if a query may have a parameter of this name.
 pub(super) fn is_known(name: &str) -> bool {
     PARAMETERS.iter().any(|known| known.name == name)
 }

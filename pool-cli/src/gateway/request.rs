@@ -83,7 +83,7 @@ impl Refusal {
     }
 }
 
-/// Tells whether a request is the last one of its connection, unless it is answered with 101:
+/// Returns `true` if a request is the last one of its connection, unless it is answered with 101:
 /// behind an upgrade or a body of unknown length nobody looks for a head.
 pub(super) fn is_last(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT
@@ -420,7 +420,7 @@ fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<Body<T>, Problem> {
     parsed.map(Body).map_err(|error| Problem::new(Code::BadBody, error.to_string()))
 }
 
-/// Tells whether the body is declared to be JSON and nothing else.
+/// Returns `true` if the body is declared to be JSON and nothing else.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };

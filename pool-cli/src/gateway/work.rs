@@ -503,7 +503,7 @@ async fn send_piece(piece: Bytes, sender: &mpsc::Sender<io::Result<Bytes>>) -> R
     }
 }
 
-/// Tells whether a client takes a problem as JSON; one that does not say takes anything.
+/// Returns `true` if a client takes a problem as JSON; one that does not say takes anything.
 fn takes_problem(headers: &HeaderMap) -> bool {
     let mut accepts = headers.get_all(header::ACCEPT).iter().peekable();
     let known = ["application/problem+json", "application/json", "application/*", "*/*"];

@@ -55,7 +55,7 @@ pub trait Browser: Send + Sync + 'static {
     /// Returns its pages as they are now, the oldest first, without disturbing its client.
     async fn pages(&self) -> Vec<OpenPage>;
 
-    /// Tells whether it has a page of this id.
+    /// Returns `true` if it has a page of this id.
     fn has_page(&self, id: &str) -> bool;
 
     /// Returns `true` if its clients have something to wait for: a command that is not answered, or a
