@@ -45,7 +45,7 @@ pub enum Command {
     Visit(Box<commands::visit::Args>),
     /// Write the HTML of a page.
     Content(Box<commands::work::ContentArgs>),
-    /// Write a picture of a page.
+    /// Write a screenshot of a page.
     Screenshot(Box<commands::work::ScreenshotArgs>),
     /// Write a PDF of a page.
     Pdf(Box<commands::work::PdfArgs>),
@@ -146,5 +146,29 @@ pub fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_has_below_a_heading_only_what_is_about_it() {
+        let cli = Cli::command();
+        for (command, option, heading) in [
+            ("screenshot", "full_page", None),
+            ("screenshot", "url", Some("Pool")),
+            ("scrape", "selectors", None),
+            ("exec", "command", None),
+            ("exec", "priority", Some("Browser")),
+            ("exec", "token", Some("Pool")),
+            ("exec", "lease", Some("Configuration")),
+        ] {
+            let of = cli.find_subcommand(command).expect("there is such a command");
+            let option = of.get_arguments().find(|arg| arg.get_id() == option);
+            let option = option.expect("it has such an option");
+            assert_eq!(option.get_help_heading(), heading, "{command}: {option}");
+        }
     }
 }

@@ -18,28 +18,30 @@ use crate::exit::Failure;
 /// Timeout of a request that may wait for a browser: longer than a pool lets anybody wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3700);
 
+/// Heading of the options in help texts. Set on each of them: set on the struct, it would be that of
+/// whatever follows in the command.
+const HEADING: &str = "Pool";
+
 /// The pool to talk to; flattened into the arguments of each command that does.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Pool")]
 pub struct ClientArgs {
     /// Address of the pool.
-    #[arg(long, value_name = "URL", env = "POOL_URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(long, value_name = "URL", env = "POOL_URL", default_value = "http://127.0.0.1:3000", help_heading = HEADING)]
     pub url: String,
     /// Token of the pool; prefer the environment, where `ps` does not show it.
-    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true, help_heading = HEADING)]
     pub token: Option<String>,
 }
 
 /// The pool that runs, if there is one to use; flattened into the arguments of each command that
 /// otherwise starts one of its own.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Pool")]
 pub struct RunningPoolArgs {
     /// Use the running pool at this address; by default one is started.
-    #[arg(long, value_name = "URL", env = "POOL_URL")]
+    #[arg(long, value_name = "URL", env = "POOL_URL", help_heading = HEADING)]
     url: Option<String>,
     /// Token of that pool; prefer the environment, where `ps` does not show it.
-    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", env = "POOL_TOKEN", hide_env_values = true, help_heading = HEADING)]
     token: Option<String>,
 }
 

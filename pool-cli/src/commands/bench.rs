@@ -22,17 +22,17 @@ the same raw client, over the same engine with the same flags. The steps:
   release     from closing the connection until the pool has the browser back, clean and idle, or \
 until nothing is left of the one that was launched
 
-Of shared leases also: round trips of Runtime.evaluate('1') through the gateway and over a WebSocket \
+For shared leases also: round trips of Runtime.evaluate('1') through the gateway and over a WebSocket \
 to the debugging port of another Chromium; and, in a pool of its own, the memory (PSS) that each \
 further client takes and that of a Chromium of its own.
 
-Tables come first, then a line of JSON for each figure. Ratios are the pool's share of the other: \
-only they mean something on another machine.")]
+Tables come first, then a line of JSON for each figure. Ratios are the pool's \
+figure divided by the other: only they carry over to another machine.")]
 pub struct Args {
     /// Number of sessions, and of launches to compare them with.
     #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sessions: u16,
-    /// Sessions at the same time.
+    /// Number of sessions at the same time.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
     /// Print JSON only.

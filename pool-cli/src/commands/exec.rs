@@ -30,33 +30,35 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// Heading of the options about the browser in help texts.
+const HEADING: &str = "Browser";
+
 /// The requested browser.
 #[derive(Clone, Debug, Serialize, clap::Args)]
-#[command(next_help_heading = "Browser")]
 struct Wanted {
     /// Profile of the browser.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
     /// Region of the browser.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
     /// Domains that the browser may reach, such as example.com,*.example.org. The pool must have
     /// [egress].
-    #[arg(long, value_name = "DOMAINS")]
+    #[arg(long, value_name = "DOMAINS", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_domains: Option<String>,
     /// Priority of the request: 1 is served first, 10 last.
-    #[arg(long, value_name = "1-10")]
+    #[arg(long, value_name = "1-10", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<u8>,
     /// Number of pages that the lease begins with.
-    #[arg(long, value_name = "0-1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, value_name = "0-1", value_parser = clap::value_parser!(u8).range(0..=1), help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<u8>,
     /// Maximum time to wait for a browser, such as 30s.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = HEADING)]
     #[serde(rename = "acquire_timeout_seconds", serialize_with = "seconds")]
     #[serde(skip_serializing_if = "Option::is_none")]
     acquire_timeout: Option<Duration>,
