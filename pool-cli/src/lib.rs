@@ -18,7 +18,6 @@ pub mod metrics;
 pub mod pool;
 pub mod reloader;
 pub mod service;
-mod signals;
 pub mod stdout;
 mod table;
 pub mod telemetry;

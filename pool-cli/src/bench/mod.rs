@@ -16,11 +16,9 @@ mod pool;
 mod report;
 mod run;
 mod shared;
-mod steps;
 
 pub(crate) use cdp::{Cdp, Page, Transport};
 pub(crate) use launcher::{Direct, Launcher};
 pub(crate) use pool::Pool;
 pub(crate) use report::Report;
-pub(crate) use run::{Options, Run};
-pub(crate) use steps::{Step, Steps};
+pub(crate) use run::{Options, Run, Step, Steps};

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::bench::{Options, Run};
 use crate::client::RunningPoolArgs;
 use crate::config::ConfigArgs;
-use crate::exit::Failure;
-use crate::signals::{self, Signals};
+use crate::exit::{self, Failure, Signals};
 use crate::{logging, stdout};
 
 /// Arguments of `bench`.
@@ -60,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let run = Run::open(config, options).await?;
         let outcome = tokio::select! {
             outcome = run.measure() => outcome,
-            signal = signals.next() => Err(Failure::silent(signals::exit_code(signal))),
+            signal = signals.next() => Err(Failure::silent(exit::code_of(signal))),
         };
         run.close().await;
         outcome

@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use crate::api::{Browser, Holder, State, Tenant, Waiter};
 use crate::client::{Client, ClientArgs};
-use crate::exit::Failure;
-use crate::signals::Signals;
+use crate::exit::{Failure, Signals};
 use crate::stdout;
 use crate::table::{self, Table};
 

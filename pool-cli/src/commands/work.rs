@@ -9,11 +9,10 @@ use tempfile::NamedTempFile;
 
 use crate::client::{Client, PATIENCE, RunningPoolArgs};
 use crate::config::ConfigArgs;
-use crate::exit::{Failure, USAGE};
+use crate::exit::{self, Failure, Signals, USAGE};
 use crate::logging;
 use crate::pool::RunDirectory;
 use crate::service::Service;
-use crate::signals::{self, Signals};
 use crate::work::WorkKind;
 
 /// Arguments that all four have.
@@ -205,7 +204,7 @@ impl Common {
             tokio::task::spawn_blocking(move || write(&client, &address, &body, out.as_deref()));
         let outcome = tokio::select! {
             outcome = call => outcome?,
-            signal = signals.next() => Err(Failure::silent(signals::exit_code(signal))),
+            signal = signals.next() => Err(Failure::silent(exit::code_of(signal))),
         };
         service.stop(GRACE).await;
         drop(service);

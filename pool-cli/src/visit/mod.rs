@@ -15,7 +15,6 @@
 mod browsers;
 mod crew;
 mod files;
-mod options;
 mod queue;
 mod record;
 mod results;
@@ -26,9 +25,8 @@ mod url_list;
 pub(crate) use browsers::{Browsers, size_of};
 pub(crate) use crew::Crew;
 pub(crate) use files::Files;
-pub(crate) use options::{Isolation, Options};
 pub(crate) use queue::{Job, Manners, Queue, origin};
 pub(crate) use record::{Extract, Record, RecordError, Take};
 pub(crate) use results::{Journal, Output, Results, Table};
-pub(crate) use run::{Place, Run};
+pub(crate) use run::{Isolation, Options, Place, Run};
 pub(crate) use url_list::{BadLine, UrlList};

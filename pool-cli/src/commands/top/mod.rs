@@ -18,8 +18,7 @@ use self::draw::draw;
 use self::view::{Outcome, Reaction, View};
 use crate::api::{Point, State};
 use crate::client::{Client, ClientArgs};
-use crate::exit::Failure;
-use crate::signals::Signals;
+use crate::exit::{Failure, Signals};
 
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
