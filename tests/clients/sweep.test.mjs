@@ -10,6 +10,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { serve } from '../site/server.mjs';
 import { executable } from './lib/chromium.mjs';
 import { startPool } from './lib/pool.mjs';
@@ -100,7 +101,8 @@ function withNumber(domain, command, path, number, known) {
 async function witness(url, site) {
   const word = randomUUID();
   const raw = await Raw.connect(url);
-  const { targetId, sessionId } = await raw.page(`${site.url}/title.html?${word}`);
+  const address = `${site.url}/title.html?${word}`;
+  const { targetId, sessionId } = await raw.page(address);
   const { defaultBrowserContextId } = await raw.send('Target.getBrowserContexts');
   const { windowId } = await raw.send('Browser.getWindowForTarget', { targetId });
   await raw.send('Storage.setCookies', { cookies: [{ name: 'word', value: word, url: site.url }] });
@@ -114,7 +116,12 @@ async function witness(url, site) {
       Intl.DateTimeFormat().resolvedOptions().timeZone, screen.width, innerWidth, navigator.onLine, matchMedia('print').matches,
       Object.keys(window).length, (await navigator.permissions.query({ name: 'geolocation' })).state])()`),
   });
-  await evaluate(`new Promise((resolve) => { if (document.readyState === 'complete') resolve(); else onload = resolve; })`);
+  // A page that is made with an address is empty at first, and what is asked of it as it leaves there fails.
+  const shown = () => evaluate('document.readyState + location.href').catch(() => '');
+  const loaded = async () => {
+    while (await shown() !== `complete${address}`) await delay(20);
+  };
+  await within(10_000, loaded());
   const foreign = {
     targetId, sessionId, browserContextId: defaultBrowserContextId, contextId: defaultBrowserContextId, windowId, frameId: targetId,
   };
