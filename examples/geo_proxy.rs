@@ -57,7 +57,7 @@ async fn visit(pool: &Pool<ChromeDriver>, region: &str) -> Result<String, Box<dy
     Ok(page.get_title().await?.unwrap_or_default())
 }
 
-/// A proxy that wants credentials and, this being an example, is also the whole internet behind it.
+/// A proxy that requires credentials and, this being an example, is also the whole internet behind it.
 ///
 /// Chromium takes no credentials for a proxy. A forwarder of the pool's own, on loopback, adds them,
 /// so that they are on no command line.

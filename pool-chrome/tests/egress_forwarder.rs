@@ -175,7 +175,7 @@ async fn missing_credentials_are_told_apart_from_wrong_ones() {
     let (http, socks) = (HttpProxy::start(Manner::Good).await, SocksProxy::start().await);
     for proxy in [http.url(), socks.url()] {
         let probed = Upstream::parse(&proxy).unwrap().probe(SOON).await.unwrap_err();
-        assert!(probed.to_string().ends_with("wants credentials"), "{probed}");
+        assert!(probed.to_string().ends_with("requires credentials"), "{probed}");
     }
 }
 

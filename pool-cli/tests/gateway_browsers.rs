@@ -199,7 +199,7 @@ async fn the_urgent_go_first_and_the_others_in_the_order_they_came() {
     assert_eq!(*served.lock().unwrap(), [4, 0, 1, 2, 3, 5]);
 }
 
-/// A proxy that wants credentials and says in each request that it was there.
+/// A proxy that requires credentials and says in each request that it was there.
 struct Proxy {
     port: u16,
     task: tokio::task::JoinHandle<()>,

@@ -116,7 +116,7 @@ async fn a_reload_takes_what_it_can_and_a_bad_one_changes_nothing() {
 
     service.configure("[pool]\nmax_sise = 7\n");
     service.signal(Signal::HUP);
-    service.until_logged("was not taken");
+    service.until_logged("was not applied");
     assert!(service.log().contains("max_size"), "the log says what to write instead");
     assert_eq!(service.get("/api/state").await.json()["load"]["max_size"], 5);
 }

@@ -119,7 +119,7 @@ fn cannot(error: &AcquireError) -> Cannot {
         AcquireError::Closed => (Reason::Draining, "draining"),
         // The enum may grow; what it has then is no fault of the request.
         other => {
-            tracing::warn!(error = %other, "a refusal of the pool that the fleet has no word for");
+            tracing::warn!(error = %other, "a refusal by the pool for which the fleet has no reason");
             (Reason::Unavailable, "unavailable")
         }
     };

@@ -201,7 +201,7 @@ impl Tenants {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::Name`] for a name that is none or is there twice, [`PolicyError::Setting`]
+    /// [`PolicyError::Name`] for a name that is none or is given twice, [`PolicyError::Setting`]
     /// for a share or a limit that makes no sense.
     pub fn new(tenants: impl IntoIterator<Item = Tenant>) -> Result<Self, PolicyError> {
         let mut by_name = HashMap::new();
@@ -211,7 +211,7 @@ impl Tenants {
             let name = Arc::clone(&tenant.group.name);
             if by_name.insert(Arc::clone(&name), Arc::new(tenant)).is_some() {
                 let (kind, name) = ("tenant", name.to_string());
-                return Err(PolicyError::Name { kind, name, why: "it is there twice" });
+                return Err(PolicyError::Name { kind, name, why: "it is given twice" });
             }
         }
         Ok(Self { by_name })

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// An HTTP proxy that wants credentials, marks what it passes on, and fails as it is told.
+/// An HTTP proxy that requires credentials, marks what it passes on, and fails as it is told.
 #[derive(Debug)]
 pub struct Proxy {
     /// `http://127.0.0.1:PORT`.

@@ -44,7 +44,7 @@ pub enum CdpError {
     /// Something of a lease was still there after it was disposed.
     #[error("the lease left behind: {0}")]
     Leftover(String),
-    /// This Chromium does not behave as virtual browsers need it.
+    /// This Chromium does not behave as virtual browsers require.
     #[error("this Chromium does not suit shared leases: {0}")]
     Unsuited(String),
 }

@@ -121,7 +121,7 @@ impl Host {
                 Ok(())
             }
             None if self.health.doubt(took, usual, limit) => {
-                tracing::debug!(pid = self.pid, ?took, "a probe was slow, as everything is");
+                tracing::debug!(pid = self.pid, ?took, "a probe was slow, like the whole machine");
                 Ok(())
             }
             None => Err(late("a page").into()),

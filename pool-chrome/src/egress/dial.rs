@@ -203,7 +203,7 @@ const USERNAME_PASSWORD: u8 = 2;
 /// Reasons why a handshake failed.
 #[derive(Debug)]
 enum HandshakeError {
-    /// The proxy wants credentials, or others.
+    /// The proxy requires credentials, or others.
     Credentials,
     /// The proxy does not connect to the target; its reply in words.
     Refused(&'static str),

@@ -35,8 +35,8 @@ pub enum ProxyError {
         waited: Duration,
     },
 
-    /// The proxy wants credentials, or others than it got: 407, or SOCKS5's equivalent.
-    #[error("the proxy {proxy} {}", if *given { "refuses the credentials" } else { "wants credentials" })]
+    /// The proxy requires credentials, or others than it got: 407, or SOCKS5's equivalent.
+    #[error("the proxy {proxy} {}", if *given { "refuses the credentials" } else { "requires credentials" })]
     Credentials {
         /// The proxy, without credentials.
         proxy: Arc<str>,

@@ -22,7 +22,7 @@ pub(crate) enum Manner {
     Babbles,
 }
 
-/// An HTTP proxy that wants credentials and remembers what it was asked.
+/// An HTTP proxy that requires credentials and remembers what it was asked.
 pub(crate) struct HttpProxy {
     pub(crate) address: SocketAddr,
     state: Arc<State>,

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::PASSWORD;
 
-/// A SOCKS5 proxy that wants credentials and remembers the targets it was given.
+/// A SOCKS5 proxy that requires credentials and remembers the targets it was given.
 pub(crate) struct SocksProxy {
     pub(crate) address: SocketAddr,
     targets: Arc<Mutex<Vec<String>>>,

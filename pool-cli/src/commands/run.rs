@@ -117,7 +117,7 @@ async fn reload(reloader: &Reloader) {
     match outcome {
         Ok(reloaded) => info!(?reloaded, "configuration reloaded"),
         Err(problem) => {
-            error!("the new configuration was not taken, the old one stays:\n{problem}");
+            error!("the new configuration was not applied, the old one stays:\n{problem}");
         }
     }
 }

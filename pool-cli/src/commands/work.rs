@@ -170,7 +170,7 @@ impl Common {
         let to_terminal = self.out.is_none() && std::io::stdout().is_terminal();
         if to_terminal && matches!(kind, WorkKind::Screenshot | WorkKind::Pdf) {
             let name = if kind == WorkKind::Pdf { "page.pdf" } else { "page.png" };
-            return Err(Failure::new("this is not for a terminal to show")
+            return Err(Failure::new("the result is binary, and stdout is a terminal")
                 .hint(format!("name a file: -o {name}"))
                 .code(USAGE));
         }

@@ -195,10 +195,10 @@ impl Default for SizingConfig {
 pub struct WarmingConfig {
     /// Warm new browsers up. One that cannot be warmed is never leased.
     pub enabled: bool,
-    /// Width and height of the page that warms, in CSS pixels.
+    /// Width and height of the warm-up page, in CSS pixels.
     #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 16384 }))]
     pub viewport: [u32; 2],
-    /// The user agent of the page that warms, if not Chromium's own.
+    /// The user agent of the warm-up page, if not Chromium's own.
     #[schemars(example = "Mozilla/5.0 (X11; Linux x86_64) browser-pool")]
     pub user_agent: Option<String>,
     /// The page that is opened.

@@ -50,7 +50,7 @@ again; if anything in it is wrong, the old configuration stays. A key whose chan
 | name | up to 64 letters, digits, `.`, `-` and `_`, the first a letter or digit |
 | `"off"` | where it is allowed: no such limit |
 
-These variables of browserless, and that of OpenTelemetry, are understood as well; the pool's own names are stronger:
+These variables of browserless, and that of OpenTelemetry, are understood as well; the pool's own names take precedence:
 
 | variable | setting |
 |---|---|

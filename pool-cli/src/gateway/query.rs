@@ -156,7 +156,7 @@ impl LeaseQuery {
     ///
     /// # Errors
     ///
-    /// A 400 that names the parameter: an unknown one, one that is there twice, or one whose value
+    /// A 400 that names the parameter: an unknown one, one that is given twice, or one whose value
     /// means nothing.
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let mut parsed = Self::default();
@@ -167,7 +167,7 @@ impl LeaseQuery {
             // What other services call it.
             let name = if known.name == "keepAlive" { "keep" } else { known.name };
             if seen.contains(&name) {
-                return Err(bad(name, "is there twice"));
+                return Err(bad(name, "is given twice"));
             }
             seen.push(name);
             let longest = if name == "allow_domains" { MAX_DOMAINS } else { MAX_VALUE };

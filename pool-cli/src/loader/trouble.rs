@@ -56,7 +56,7 @@ pub(crate) enum Trouble {
         error: String,
     },
     /// The page did more at once than could be followed, so that its requests were not filtered.
-    #[error("the page asked for more at once than could be filtered")]
+    #[error("the page sent more requests at once than could be filtered")]
     Flooded,
     /// Chromium could not get the page.
     #[error("{}", because(error))]

@@ -118,7 +118,7 @@ fn log(event: &Event) {
         }
         Event::Draining => info!("draining: no new leases"),
         Event::PolicyPanicked { policy, hook, message } => {
-            warn!(policy, hook, message, "a policy panicked; its default was taken");
+            warn!(policy, hook, message, "a policy panicked; its default was used");
         }
         other => debug!(event = ?other, "pool"),
     }

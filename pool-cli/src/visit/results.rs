@@ -39,13 +39,13 @@ impl Journal {
             .map_err(|error| cannot("open", &error))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             Failure::new(format!("another visit writes its results to {name}"))
-                .hint("wait for it, or take another file: --out FILE")
+                .hint("wait for it, or use another file: --out FILE")
         })?;
         let (done, whole) = read(BufReader::new(&file)).map_err(|error| match error {
             ReadError::File(error) => cannot("read", &error),
             ReadError::Line(line) => {
                 Failure::new(format!("{name}:{line} is not a result of a visit"))
-                    .hint("take another file: --out FILE")
+                    .hint("use another file: --out FILE")
             }
         })?;
         // What is written goes to the end, wherever that is.
@@ -153,7 +153,7 @@ impl Table {
             file.write_all(head.as_bytes()).map_err(failed)?;
         } else if rows.first != head.as_bytes() {
             return Err(Failure::new(format!("{} is another table", path.display()))
-                .hint("take another file: --csv FILE"));
+                .hint("use another file: --csv FILE"));
         } else {
             let keeps = rows.count == 1 || rows.last_url().is_none_or(|url| is_done(&url));
             file.set_len(if keeps { rows.whole } else { rows.before_last }).map_err(failed)?;

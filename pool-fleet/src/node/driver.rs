@@ -564,7 +564,7 @@ impl<P: LocalPool> Driver<P> {
             let task = tokio::spawn(async move {
                 match transport.subscribe(&subject).await {
                     Ok(messages) => pass_on(messages, inbox).await,
-                    Err(error) => tracing::warn!(subject, %error, "beats are not listened to"),
+                    Err(error) => tracing::warn!(subject, %error, "heartbeats cannot be received"),
                 }
             });
             self.listening.insert(beats.clone(), task.abort_handle());

@@ -114,7 +114,7 @@ impl Member {
 #[non_exhaustive]
 pub enum JoinError {
     /// Another live node has the name.
-    #[error("the name {} is taken: a node of that name lives at {}", other.node, other.address)]
+    #[error("the name {} is taken by a node at {}", other.node, other.address)]
     NameTaken {
         /// The last beat of that node.
         other: Arc<Beat>,

@@ -325,7 +325,7 @@ pub enum TransportError {
     #[error("an object could not be read")]
     Io(#[from] std::io::Error),
     /// The subject or the key has characters that it must not have.
-    #[error("{name:?} is no subject or key")]
+    #[error("{name:?} is not a subject or key")]
     Name {
         /// The subject or the key.
         name: String,

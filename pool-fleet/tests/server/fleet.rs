@@ -198,7 +198,7 @@ async fn a_name_that_is_taken_is_refused_and_free_again_after_a_goodbye() {
     assert!(
         matches!(&refused, JoinError::NameTaken { other } if other.incarnation == a.incarnation())
     );
-    assert_eq!(refused.to_string(), "the name a is taken: a node of that name lives at a");
+    assert_eq!(refused.to_string(), "the name a is taken by a node at a");
     a.leave().await;
     assert!(a.acquire(wanted(LONG)).next().await.is_err(), "it has left");
     let again = second(nats.connect().await).await.unwrap();

@@ -279,7 +279,7 @@ impl State {
         self.leases.any_used()
     }
 
-    /// Returns an error that says how this Chromium does not behave as virtual browsers need it.
+    /// Returns an error that says how this Chromium does not behave as virtual browsers require.
     pub(crate) fn check_suited(&self) -> Result<(), CdpError> {
         self.assumptions.check()
     }
@@ -401,7 +401,7 @@ impl Assumptions {
 
     fn break_with(&mut self, what: &str) {
         if self.broken.is_none() {
-            tracing::warn!(what, "this Chromium does not behave as virtual browsers need it");
+            tracing::warn!(what, "this Chromium does not behave as virtual browsers require");
             self.broken = Some(what.to_owned());
         }
     }

@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// If this is no terminal, or no pool answers at first. A pool that goes away later is waited for.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
-        return Err(Failure::new("top requires a terminal, and this is none")
+        return Err(Failure::new("top requires a terminal, and stdout is not one")
             .hint("for lines that a program reads: pool-cli status --watch --json"));
     }
     let client = Arc::new(args.pool.client()?);
