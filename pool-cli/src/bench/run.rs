@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::shared::{Memory, RoundTrips};
-use super::{Cdp, Launcher, Page, Pool, Report};
+use super::{Launcher, Pool, Report, Steps};
 use crate::client::Client;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -212,101 +212,5 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// The steps of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// From nothing to the first answer of the browser.
-    Connect,
-    /// From nothing to the first answer of the page that the browser begins with: connecting is
-    /// part of it. A Chromium that is launched is launched without one, which is quicker.
-    FirstPage,
-    /// From nothing to the first answer of a page that the client opens without a look at the
-    /// first one: connecting is part of it.
-    NewPage,
-    /// From there until another page is loaded.
-    Goto,
-    /// From closing the connection until the next client could have what this one had: until the
-    /// pool has the browser back, clean and idle, or until nothing is left of the one that was
-    /// launched.
-    Release,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Connect, Self::FirstPage, Self::NewPage, Self::Goto, Self::Release];
-
-    /// Its name in figures.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::FirstPage => "first_page",
-            Self::NewPage => "new_page",
-            Self::Goto => "goto",
-            Self::Release => "release",
-        }
-    }
-}
-
-/// Durations of each step, session by session.
-#[derive(Debug, Default)]
-pub(crate) struct Steps([Vec<Duration>; 5]);
-
-impl Steps {
-    pub(crate) fn add(&mut self, step: Step, took: Duration) {
-        self.0[step as usize].push(took);
-    }
-
-    pub(crate) fn of(&self, step: Step) -> &[Duration] {
-        &self.0[step as usize]
-    }
-
-    pub(crate) fn append(&mut self, other: Self) {
-        for (all, more) in self.0.iter_mut().zip(other.0) {
-            all.extend(more);
-        }
-    }
-
-    /// Takes a client that has just connected to a lease through the steps up to the last one but
-    /// release.
-    pub(crate) async fn walk_leased(
-        &mut self,
-        began: Instant,
-        cdp: &mut Cdp,
-        url: &str,
-    ) -> Result<(), Failure> {
-        self.connected(began, cdp).await?;
-        let page = cdp.first_page().await?;
-        self.add(Step::FirstPage, began.elapsed());
-        self.go(cdp, &page, url).await
-    }
-
-    /// The same with a Chromium that was launched, where the first page is a new one.
-    pub(crate) async fn walk_launched(
-        &mut self,
-        began: Instant,
-        cdp: &mut Cdp,
-        url: &str,
-    ) -> Result<(), Failure> {
-        self.connected(began, cdp).await?;
-        let page = cdp.open_page().await?;
-        self.add(Step::FirstPage, began.elapsed());
-        self.add(Step::NewPage, began.elapsed());
-        self.go(cdp, &page, url).await
-    }
-
-    async fn connected(&mut self, began: Instant, cdp: &mut Cdp) -> Result<(), Failure> {
-        cdp.product().await?;
-        self.add(Step::Connect, began.elapsed());
-        Ok(())
-    }
-
-    async fn go(&mut self, cdp: &mut Cdp, page: &Page, url: &str) -> Result<(), Failure> {
-        let left = Instant::now();
-        cdp.goto(page, url).await?;
-        self.add(Step::Goto, left.elapsed());
-        Ok(())
     }
 }

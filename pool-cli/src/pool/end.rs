@@ -130,7 +130,7 @@ impl From<EndReason> for LeaseEnd {
     }
 }
 
-/// What a client that is told the end of its lease makes of it.
+/// Converts the end of a lease to the reason that its connections report.
 impl From<LeaseEnd> for EndReason {
     fn from(end: LeaseEnd) -> Self {
         match end {

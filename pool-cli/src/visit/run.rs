@@ -5,21 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pool_chrome::egress::Pattern;
-use pool_chrome::mux::LeaseTerms;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::timeout;
 
 use super::crew::NoBrowsers;
 use super::{
-    BadLine, Browsers, Crew, Files, Job, Manners, Output, Queue, Record, RecordError, Results,
-    Take, UrlList,
+    BadLine, Browsers, Crew, Job, Options, Output, Queue, Record, RecordError, Results, UrlList,
 };
 use crate::client::Client;
-use crate::config::{Config, LeaseKind};
+use crate::config::Config;
 use crate::exit::{self, FAILURE, Failure, Signals};
-use crate::loader::Furniture;
 
 /// Source of the browsers of a run.
 #[derive(Debug)]
@@ -28,103 +24,6 @@ pub(crate) enum Place {
     Own(Box<Config>),
     /// A pool that runs.
     Far(Client),
-}
-
-/// Isolation of the pages of a run from each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Isolation {
-    /// Each page has a context of its own.
-    #[default]
-    Context,
-    /// Pages of one origin reuse a context, which is cleared and verified in between or replaced.
-    Wiped,
-    /// All pages share one context: they see each other's cookies and storage.
-    None,
-}
-
-/// Options of a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// Pages that load at the same time.
-    pub(crate) concurrency: usize,
-    /// Number of retries of a URL.
-    pub(crate) retries: u32,
-    /// Isolation of pages from each other.
-    pub(crate) isolation: Isolation,
-    /// Pages of one host that may be in work at the same time; any number if there is none.
-    pub(crate) per_host: Option<usize>,
-    /// Time between two pages of one host.
-    pub(crate) delay: Duration,
-    /// The name under which the `robots.txt` of hosts is read, if it is to be.
-    pub(crate) robots: Option<String>,
-    /// Timeout of an attempt.
-    pub(crate) timeout: Duration,
-    /// State of each page before its first request.
-    pub(crate) furniture: Arc<Furniture>,
-    /// Data to take of each page for its record.
-    pub(crate) take: Take,
-    /// Files stored of each page.
-    pub(crate) files: Files,
-    /// Kind of lease of each page.
-    pub(crate) lease: LeaseKind,
-    /// The profile that pages are visited with.
-    pub(crate) profile: Option<String>,
-    /// The region that pages are visited from.
-    pub(crate) region: Option<String>,
-    /// Domains that pages may reach, if not all that the configuration allows.
-    pub(crate) allow_domains: Option<Vec<Pattern>>,
-}
-
-impl Options {
-    /// Returns the limits for the sake of the hosts that are visited.
-    pub(crate) fn manners(&self) -> Manners {
-        Manners {
-            per_host: self.per_host,
-            delay: self.delay,
-            robots: self.robots.is_some(),
-            sites: self.isolation == Isolation::Wiped,
-        }
-    }
-
-    /// Returns the terms of each lease: its page is made with its address.
-    pub(crate) fn terms(&self) -> LeaseTerms {
-        LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
-    }
-
-    /// Returns the maximum time of an attempt. A page whose element does not come in time has to
-    /// report that by itself first.
-    pub(crate) fn patience(&self) -> Duration {
-        match self.take.wait_for {
-            Some(_) => self.timeout + Duration::from_secs(1),
-            None => self.timeout,
-        }
-    }
-
-    /// Returns the number of pages made ready while others load, in a pool that nobody else uses.
-    ///
-    /// Half as many as load: making one takes about half of what loading a plain page does. With
-    /// whole browsers one must do, each of them costs more than it saves. Pages that share a context
-    /// are there already.
-    pub(crate) fn ahead(&self) -> usize {
-        if self.isolation == Isolation::None {
-            0
-        } else if self.has_browsers_of_its_own() {
-            1
-        } else {
-            self.concurrency.div_ceil(2)
-        }
-    }
-
-    /// Returns `true` if each page has a Chromium to itself anyway.
-    pub(crate) fn has_browsers_of_its_own(&self) -> bool {
-        self.lease == LeaseKind::Exclusive || self.profile.is_some()
-    }
-
-    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must.
-    pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
-        let shares = self.isolation == Isolation::None;
-        asked_alone || (self.has_browsers_of_its_own() && !shares)
-    }
 }
 
 /// Time that browsers have to close. What is not gone by then dies with its pipe, when this process
