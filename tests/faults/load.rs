@@ -80,7 +80,7 @@ async fn f57_resize_under_load(kind: LeaseKind) {
     case(setup, async |case| {
         let case: &Case = case;
         let before = case.service.state().await["load"].clone();
-        let clients = iter(0..rounds(50, 400)).map(|number| async move {
+        let clients = iter(0..rounds(80, 400)).map(|number| async move {
             let client = case.service.connect("/").await;
             works(&client).await.unwrap_or_else(|error| panic!("lease {number}: {error}"));
             sleep(Duration::from_millis(fastrand::u64(0..100))).await;
