@@ -16,7 +16,7 @@ pub struct Canary {
     _directory: TempDir,
 }
 
-/// The one beside all cases that run at this moment; the last of them ends it.
+/// The canary of all cases that run at this moment; the last of them ends it.
 static SHARED: Mutex<Weak<Canary>> = Mutex::new(Weak::new());
 
 impl Canary {
@@ -26,7 +26,7 @@ impl Canary {
     ///
     /// If there is no Chromium.
     pub(crate) fn shared() -> Arc<Self> {
-        // A case that failed here has left nothing half done.
+        // A case that panicked here has left nothing half done.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(canary) = shared.upgrade().filter(|canary| canary.is_alive()) {
             return canary;

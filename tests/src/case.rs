@@ -13,7 +13,7 @@ const AT_ONCE: u32 = 3;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
-/// How often a case that is to be alone looks whether it is.
+/// Interval at which a case that must be alone looks whether it is.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How much of the log a test that fails shows.
@@ -55,8 +55,8 @@ pub async fn case_in(home: Home, setup: Setup, body: impl AsyncFnOnce(&mut Case)
 
 /// Like [`case_in`], with no other case beside it: for what is promised within a second.
 ///
-/// It begins once no other case waits for its turn: to let the machine run empty in between would
-/// cost each of these cases as long as the longest that runs.
+/// It begins once no other case waits for its turn. If it queued with them, the machine would stand
+/// idle until the longest running case is over.
 ///
 /// # Panics
 ///

@@ -133,8 +133,8 @@ impl Host {
         let ready = async {
             match answer.await {
                 Ok(ready) => Some(ready),
-                // The pipe is closed before the process has ended: let it say how it does, which
-                // takes one with a profile that it cannot open some seconds.
+                // The pipe closes before the process ends, some seconds before with a profile that
+                // it cannot open: its exit says why.
                 Err(_) => {
                     chromium.exited().await;
                     None

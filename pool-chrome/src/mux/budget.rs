@@ -112,7 +112,7 @@ impl Budget {
         self.0.connections.fetch_sub(1, Relaxed);
     }
 
-    /// Has whoever holds the most give way, until what the others hold is within the limit.
+    /// Makes the largest holders give way, until what the others hold is within the limit.
     ///
     /// Not to be called under any lock: those who wait for what has given way are woken.
     pub(crate) fn make_room(&self) {

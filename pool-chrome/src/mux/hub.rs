@@ -118,7 +118,7 @@ impl Hub {
         look(&self.lock())
     }
 
-    /// Changes the state. Once the lock is released, wakes and answers those whom that concerns,
+    /// Changes the state. Once the lock is released, wakes and answers those that it concerns,
     /// and wakes the writer if there is something to write by now.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();

@@ -19,7 +19,7 @@ use super::{Answer, Furniture, Load, Trouble, Wait};
 /// have been lost among too many, or while the page moved from one renderer to another.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Lets a page or a frame go that is held.
+/// Resumes a page or a frame that was created paused.
 const RUN: &str = "Runtime.runIfWaitingForDebugger";
 
 /// Interval at which a page is asked whether the wait is over.
@@ -69,7 +69,7 @@ enum Start {
 pub(super) enum Paused {
     /// Its filter judges them.
     Judged,
-    /// It is being left for its empty document, and may ask for nothing more.
+    /// It is being left for its empty document: all other requests fail.
     Left,
     /// The answer that its document would be made of is kept, once it has come.
     Kept(Option<Arc<Value>>),

@@ -58,7 +58,7 @@ impl Page {
             (None, None) => return Ok(stained("a page of no origin")),
             (None, Some(origin)) => origin.clone(),
         };
-        // A page that is left may still ask for something, and that is told of nowhere but here.
+        // Requests that a page makes as it is left are reported by `Fetch` alone.
         self.paused = Paused::Left;
         let all = json!({ "patterns": [{ "urlPattern": "*" }] });
         self.call("Fetch.enable", all).await?;
@@ -66,7 +66,7 @@ impl Page {
         self.navigate(&format!("{origin}{path}")).await?;
         self.loaded().await?;
         self.clear(&origin).await?;
-        // Of all that a document can say, this is what no script can change.
+        // Asked for by itself: no script can change it, as it could what a promise resolves to.
         if self.evaluate("location.pathname").await? != path {
             return Ok(stained("a document that stayed"));
         }

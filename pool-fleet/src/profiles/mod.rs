@@ -583,7 +583,7 @@ impl Inner {
                 Some((_, record)) if record.version() >= own && !record.lacks_object() => {
                     return Ok(());
                 }
-                // A copy of a profile that is no more.
+                // A copy of a profile that no longer exists.
                 Some((_, record)) if record.generation > own.generation => return Ok(()),
                 Some((_, Record { holder: Some(_), .. })) => return Ok(()),
                 Some((revision, _)) => Some(revision),

@@ -64,14 +64,20 @@ impl Node {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_copy_from_before_a_profile_was_made_new_does_not_overwrite_it() {
-    let network = MemoryNetwork::new();
-    let (a, b) = (node(&network, "a"), node(&network, "b"));
+/// Saves a profile twice at `a`, cuts `a` off, and has `b` make the profile new.
+async fn made_new_while_a_is_cut_off(network: &MemoryNetwork) -> (Node, Node) {
+    let (a, b) = (node(network, "a"), node(network, "b"));
     a.save("old").await;
     a.save("older by count").await;
     network.cut("a", true);
     b.profiles.make_new(&work()).await.unwrap();
+    (a, b)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_from_before_a_profile_was_made_new_does_not_overwrite_it() {
+    let network = MemoryNetwork::new();
+    let (a, b) = made_new_while_a_is_cut_off(&network).await;
     // It comes back, and compares its copies with the store.
     network.cut("a", false);
     sleep(LONG).await;
@@ -83,11 +89,7 @@ async fn a_copy_from_before_a_profile_was_made_new_does_not_overwrite_it() {
 #[tokio::test(start_paused = true)]
 async fn of_copies_from_before_and_after_a_profile_was_made_new_the_new_one_comes_back() {
     let network = MemoryNetwork::new();
-    let (a, b) = (node(&network, "a"), node(&network, "b"));
-    a.save("old").await;
-    a.save("older by count").await;
-    network.cut("a", true);
-    b.profiles.make_new(&work()).await.unwrap();
+    let (a, b) = made_new_while_a_is_cut_off(&network).await;
     assert_eq!(b.save("new").await, 1);
     network.wipe();
     network.cut("a", false);

@@ -251,7 +251,7 @@ impl Effects {
         self.list.push(Effect::Ended(Arc::clone(ending)));
     }
 
-    /// Has whoever holds the most of the budget give way.
+    /// Makes the largest holder of the budget give way.
     pub(super) fn make_room(&mut self, budget: &Budget) {
         self.spent.get_or_insert_with(|| budget.clone());
     }
