@@ -94,10 +94,7 @@ async fn a_refused_navigation_is_told_as_one_that_fails() {
                 let params = json!({ "url": "data:text/html,<title>on</title>" });
                 let went = client.ok(Some(&page), "Page.navigate", params).await;
                 assert!(went.get("errorText").is_none(), "{went}");
-                eventually("the page goes on", async || {
-                    client.evaluate(&page, "document.title").await == json!("on")
-                })
-                .await;
+                client.evaluates_to(&page, "document.title", &json!("on")).await;
             }
         }
     }
@@ -213,13 +210,15 @@ async fn a_static_page_of_chromium_may_be_sent_to_any_other_one() {
         client.event("Page.loadEventFired", |_| true).await;
         let params = json!({ "expression": "location.href = 'chrome://version'" });
         client.ok(Some(&page), "Runtime.evaluate", params).await;
-        let reached = timeout(Duration::from_secs(1), async {
-            while client.evaluate(&page, "location.href").await != json!("chrome://version/") {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-        assert_eq!(reached.is_ok(), reaches, "{kind:?}: is the rule still needed?");
+        if reaches {
+            // Is the rule still needed?
+            let there = json!("chrome://version/");
+            client.evaluates_to(&page, "location.href", &there).await;
+        } else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let there = client.evaluate(&page, "location.href").await;
+            assert_ne!(there, json!("chrome://version/"));
+        }
     }
 }
 
@@ -275,16 +274,14 @@ async fn a_page_made_with_a_slow_address_listens_to_a_client_that_did_not_ask_to
                 // It can be sent elsewhere all the same.
                 let params = json!({ "url": site.url("/other") });
                 client.ok(Some(&page), "Page.navigate", params).await;
-                eventually("it goes on", async || {
-                    client.evaluate(&page, "document.title").await == json!("/other")
-                })
-                .await;
+                client.evaluates_to(&page, "document.title", &json!("/other")).await;
                 client.ok(None, "Target.closeTarget", json!({ "targetId": target })).await;
 
                 // One that is sent elsewhere at once never goes there.
                 let (_, page) = client.page(&site.url("/silent")).await;
                 let params = json!({ "url": site.url("/another") });
                 client.ok(Some(&page), "Page.navigate", params).await;
+                client.evaluates_to(&page, "document.title", &json!("/another")).await;
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 assert_eq!(client.evaluate(&page, "document.title").await, json!("/another"));
                 assert_eq!(site.silences(), 1);
@@ -314,11 +311,9 @@ async fn a_page_made_with_an_address_has_been_nowhere_else() {
             let late = client.ok(None, "Target.attachToTarget", params).await;
             let late = late["sessionId"].as_str().unwrap().to_owned();
             for (page, title) in [(attached, "/here"), (late, "/there")] {
-                eventually("it is there, and cannot go back", async || {
-                    let seen = client.evaluate(&page, "[document.title, history.length]").await;
-                    seen == json!([title, 1])
-                })
-                .await;
+                // It is there, and cannot go back.
+                let seen = "[document.title, history.length]";
+                client.evaluates_to(&page, seen, &json!([title, 1])).await;
             }
         }
     }

@@ -168,10 +168,8 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
     for engine in ENGINES {
         let rig = Rig::new(engine).await;
         let (_lease, mut witness) = Witness::new(&rig).await;
-        eventually("the witness has loaded", async || {
-            witness.client.evaluate(&witness.session, "document.title").await == json!("witness")
-        })
-        .await;
+        let title = json!("witness");
+        witness.client.evaluates_to(&witness.session, "document.title", &title).await;
         // A page that has no title is called by its address, a moment after it is there.
         eventually("every page of the witness has its title", async || {
             let targets = witness.state().await["targets"].clone();

@@ -146,10 +146,7 @@ async fn drop_on(client: &mut Client, page: &str, data: Value) -> Vec<Value> {
 /// Drops a file that the lease may name until the page has read it once more: a page that is still loading, or has
 /// not been painted yet, takes no drop.
 async fn drop_until_read(client: &mut Client, page: &str, own: &Path) {
-    eventually("the page is loaded", async || {
-        client.evaluate(page, "typeof reads").await == json!("object")
-    })
-    .await;
+    client.evaluates_to(page, "typeof reads", &json!("object")).await;
     let reads = client.evaluate(page, "reads.length").await;
     let data = json!({ "items": [], "files": [own], "dragOperationsMask": 1 });
     eventually("a dropped file has been read", async || {

@@ -76,10 +76,8 @@ async fn two_leases_see_nothing_of_each_other() {
         me.fails(None, "Target.createTarget", params).await;
         let events: Vec<String> = me.events.iter().map(ToString::to_string).collect();
         assert!(!events.join("").contains(&target), "{engine:?}: {events:?}");
-        eventually("the page is untouched", async || {
-            they.evaluate(&session, "document.title").await == json!("theirs")
-        })
-        .await;
+        // The page is untouched.
+        they.evaluates_to(&session, "document.title", &json!("theirs")).await;
     }
 }
 
@@ -271,10 +269,8 @@ async fn a_page_lives_on_in_its_lease_when_its_client_goes() {
                 })
                 .await;
             let session = attached["params"]["sessionId"].as_str().unwrap().to_owned();
-            eventually("the page goes on", async || {
-                second.evaluate(&session, "document.title").await == json!("kept")
-            })
-            .await;
+            // The page goes on.
+            second.evaluates_to(&session, "document.title", &json!("kept")).await;
             eventually("what was bound to the connection is gone", async || {
                 let contexts = rig.mux.context_ids().await.unwrap();
                 !contexts.iter().any(|id| *id == bound["browserContextId"].as_str().unwrap())

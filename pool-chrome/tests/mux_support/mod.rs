@@ -170,6 +170,20 @@ impl Client {
         result["result"]["value"].clone()
     }
 
+    /// Waits until an expression has a value, in a page that may still be on its way: what a navigation cuts off is
+    /// asked again.
+    pub(crate) async fn evaluates_to(&mut self, session: &str, expression: &str, value: &Value) {
+        let params =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
+        eventually(expression, async || {
+            let reply = self.ask(Some(session), "Runtime.evaluate", params.clone()).await;
+            let error = reply["error"]["message"].as_str();
+            assert!(error.is_none_or(|error| CUT_OFF.contains(&error)), "{expression}: {reply}");
+            reply["result"]["result"]["value"] == *value
+        })
+        .await;
+    }
+
     /// Waits for the end of the connection and says why.
     pub(crate) async fn end(mut self) -> EndReason {
         while self.next().await.is_some() {}
@@ -184,6 +198,13 @@ impl Client {
         self.connection
     }
 }
+
+/// Chromium's answers to an evaluation whose document goes while it is under way, or has not come yet.
+const CUT_OFF: [&str; 3] = [
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+];
 
 /// Waits until something holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
