@@ -1,6 +1,6 @@
 //! Bad configurations: each is refused at its line and column, with what to write instead.
 
-use pool_cli::config::{Finding, Loader, Place, PrivateAddresses};
+use pool_cli::config::{Finding, FleetConfig, Loader, Place, PrivateAddresses};
 
 /// One bad file: what is in it, where it is wrong, what is said, what is suggested.
 type Case = (&'static str, (usize, usize), &'static str, &'static str);
@@ -60,7 +60,7 @@ const UNKNOWN: &[Case] = &[
         (1, 2),
         "unknown section [zebra]",
         "known sections: [gateway], [pool], [chrome], [egress], [profiles], [priority], [tenants], [regions], [sizing], \
-         [warming], [alerts], [telemetry], [log]",
+         [warming], [fleet], [alerts], [telemetry], [log]",
     ),
     (
         "[profiles.work]\nmod = \"template\"",
@@ -80,17 +80,17 @@ const TYPES: &[Case] = &[
     (
         "[pool]\nmax_size = \"8\"",
         (2, 12),
-        "`max_size` must be a whole number from 1 to 1000, not \"8\"",
+        "`max_size` must be a whole number from 0 to 1000, not \"8\"",
         "write 8, without quotes",
     ),
     (
         "[pool]\nmax_size = 2.5",
         (2, 12),
-        "`max_size` must be a whole number from 1 to 1000, not a number with a fraction",
+        "`max_size` must be a whole number from 0 to 1000, not a number with a fraction",
         "",
     ),
     ("[pool]\nmin_size = -1", (2, 12), "`min_size` must be a whole number, 0 or more", ""),
-    ("[pool]\nmax_size = 0", (2, 12), "`max_size` must be a whole number from 1 to 1000", ""),
+    ("[pool]\nmax_size = 1001", (2, 12), "`max_size` must be a whole number from 0 to 1000", ""),
     ("[pool]\nmax_creating = 0", (2, 16), "`max_creating` must be a whole number from 1 to 64", ""),
     (
         "[pool]\nmax_use_count = 0",
@@ -512,6 +512,12 @@ const NAMES: &[Case] = &[
 
 const CONTRADICTIONS: &[Case] = &[
     (
+        "[pool]\nmax_size = 0",
+        (2, 12),
+        "a pool without browsers serves nobody: `max_size` is 0",
+        "set 1 or more, or name the servers of a fleet: `nats` in [fleet]",
+    ),
+    (
         "[gateway]\nlisten = \"0.0.0.0:3000\"",
         (2, 10),
         "listening on 0.0.0.0:3000 without a token",
@@ -635,9 +641,204 @@ const TENANTS: &[Case] = &[
     ),
 ];
 
+const FLEETS: &[Case] = &[
+    (
+        "[fleet]\nnats = \"nats://a:4222\"\nsecret = { env = \"LONG\" }",
+        (2, 8),
+        "`nats` must be a list, not \"nats://a:4222\"",
+        "put it in brackets: [\"…\"]",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\", \"http://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (2, 29),
+        "an address of a NATS server is not like nats://host:port",
+        "write one such as \"nats://10.0.0.5:4222\", and credentials in keys of their own",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://me:canary@127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (2, 9),
+        "an address of a NATS server holds a user or a password; set them by themselves",
+        "write one such as \"nats://10.0.0.5:4222\", and credentials in keys of their own",
+    ),
+    (
+        "[fleet]\nsecret = { env = \"LONG\" }",
+        (1, 2),
+        "[fleet] names no NATS servers",
+        "name them, nats = [\"nats://10.0.0.5:4222\"], or leave the section out",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]",
+        (1, 2),
+        "[fleet] has no `secret`",
+        "add secret = { env = \"FLEET_SECRET\" }, the same at every node",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"SECRET\" }",
+        (3, 10),
+        "`secret` has fewer than 16 characters",
+        "make one: openssl rand -hex 32",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nname = \"a.b\"",
+        (4, 8),
+        "a fleet's name has 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '-', which \"a.b\" has \
+         not",
+        "write one such as name = \"production\"",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nnode = \"a/b\"",
+        (4, 8),
+        "a node's name has 1 to 128 characters, none of them a space, a control character or one of / \
+         ? # %, which \"a/b\" has not",
+        "write one such as node = \"worker-7\"",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         labels = { \"a b\" = \"c\" }",
+        (4, 12),
+        "`a b` is not a name",
+        "use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nreplicas = 6",
+        (4, 12),
+        "`replicas` must be a whole number from 1 to 5",
+        "",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         token = { env = \"OTHER\" }\nuser = \"pool\"\npassword = { env = \"OTHER\" }",
+        (4, 1),
+        "there is more than one way to authenticate: `user`, `token`",
+        "keep one of them",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         nkey = { env = \"OTHER\" }\ncredentials = \"/dev/null\"",
+        (5, 1),
+        "there is more than one way to authenticate: `nkey`, `credentials`",
+        "keep one of them",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nuser = \"pool\"",
+        (4, 1),
+        "a `user` without a `password`",
+        "add `password`",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         password = { env = \"OTHER\" }",
+        (4, 1),
+        "a `password` without a `user`",
+        "add `user`",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         client_certificate = \"/dev/null\"",
+        (4, 1),
+        "a `client_certificate` without a `client_key`",
+        "add `client_key`",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         client_key = \"/dev/null\"",
+        (4, 1),
+        "a `client_key` without a `client_certificate`",
+        "add `client_certificate`",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         root_certificates = \"/nowhere/ca.pem\"",
+        (4, 21),
+        "cannot read /nowhere/ca.pem: no such file or directory",
+        "",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"tls://10.0.0.5:4222\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"wss://pool.example\"",
+        (4, 8),
+        "there are no credentials for the NATS server 10.0.0.5:4222, which is not on loopback: use \
+         tls:// and credentials, or set allow_insecure",
+        "",
+    ),
+    (
+        "[gateway]\nlisten = \"0.0.0.0:3000\"\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (2, 10),
+        "the other nodes cannot reach 0.0.0.0:3000",
+        "add advertise = \"wss://worker-7.example:3000\" to [fleet], with the address of this machine",
+    ),
+    (
+        "[gateway]\nlisten = \"[::]:3000\"\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (2, 10),
+        "the other nodes cannot reach [::]:3000",
+        "add advertise = \"wss://worker-7.example:3000\" to [fleet], with the address of this machine",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"http://10.0.1.7:3000\"",
+        (4, 13),
+        "`http:` is not a scheme that can be used here",
+        "use ws:// or wss://",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"wss://pool.example/node\"",
+        (4, 13),
+        "`wss://pool.example/node` must be a host and a port alone",
+        "write \"wss://pool.example\"",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"ws://0.0.0.0:3000\"",
+        (4, 13),
+        "`ws://0.0.0.0:3000` is no address that another node can reach",
+        "write that of this machine, such as \"wss://worker-7.example:3000\"",
+    ),
+    (
+        "[gateway]\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"ws://10.0.1.7:3000\"",
+        (6, 13),
+        "what nodes and clients send to ws://10.0.1.7:3000 travels without TLS",
+        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network in \
+         which nobody else reads",
+    ),
+    (
+        "[gateway]\nlisten = \"10.0.1.7:3000\"\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (2, 10),
+        "what nodes and clients send to ws://10.0.1.7:3000 travels without TLS",
+        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network in \
+         which nobody else reads",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         advertise = \"wss://pool.example\"",
+        (4, 13),
+        "wss://pool.example can be reached from elsewhere, without a token",
+        "anybody could take a browser: add token = { env = \"POOL_TOKEN\" } to [gateway]",
+    ),
+    (
+        "[pool]\nmax_size = 0\nmin_size = 1\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
+        (3, 12),
+        "`min_size` is 1, more than `max_size`, which is 0",
+        "raise `max_size` to 1 or more, or lower `min_size`",
+    ),
+    (
+        "[pool]\nmax_size = 0\n[fleet]\nnats = []",
+        (2, 12),
+        "a pool without browsers serves nobody: `max_size` is 0",
+        "set 1 or more, or name the servers of a fleet: `nats` in [fleet]",
+    ),
+];
+
 fn load(text: &str) -> Vec<Finding> {
     let loader = Loader::new().text("pool.toml", text).variable("SECRET", "s3cret");
-    let loader = loader.variable("OTHER", "an0ther");
+    let loader = loader.variable("OTHER", "an0ther").variable("LONG", "sixteen letters!");
     match loader.load() {
         Ok(loaded) => panic!("accepted, with {:?}:\n{text}", loaded.warnings),
         Err(findings) => findings.iter().cloned().collect(),
@@ -687,6 +888,7 @@ refused! {
     names_that_could_leave_their_directory_are_refused: NAMES;
     settings_that_contradict_each_other_are_refused: CONTRADICTIONS;
     tenants_that_nobody_or_anybody_could_be_are_refused: TENANTS;
+    fleets_that_could_not_work_or_that_anybody_could_read_are_refused: FLEETS;
 }
 
 #[test]
@@ -719,6 +921,15 @@ fn one_mistake_does_not_bring_forth_others() {
         "[regions.eu]\nproxies = [\"eu-1.example\"]",
         "[gateway]\nlisten = \"0.0.0.0:3000\"\ntoken = { env = \"ABSENT\" }",
         "[pool]\nmin_size = 900\nmax_size = 1001",
+        // Not also "no NATS servers", "no credentials" or "serves nobody".
+        "[fleet]\nnats = [\"nats://a b\"]\nsecret = { env = \"LONG\" }\n[pool]\nmax_size = 0",
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"ABSENT\" }",
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[fleet]\nnats = [\"tls://a\"]\n\
+         secret = { env = \"LONG\" }\ntoken = { env = \"ABSENT\" }\nadvertise = \"wss://pool.example\"",
+        "[gateway]\ntoken = { env = \"SECRET\" }\n[fleet]\nnats = [\"tls://a\"]\n\
+         secret = { env = \"LONG\" }\nuser = \"pool\"\nadvertise = \"wss://pool.example\"",
+        "[gateway]\nlisten = \"0.0.0.0:3000\"\ntoken = { env = \"SECRET\" }\n\
+         [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nadvertise = \"a\"",
     ] {
         assert_eq!(load(text).len(), 1, "{text}");
     }
@@ -750,6 +961,9 @@ fn the_message_never_shows_a_secret() {
         "[regions.eu]\nproxies = [\"http://me:canary@a:1\"]",
         "[regions.eu]\nproxies = [{ url = \"http://a:1\", usrname = \"me\", password = \"canary\" }]",
         "[regions.eu]\nproxies = [{ url = \"x\", password = \"canary\" }]",
+        "[fleet]\nnats = [\"nats://pool:canary@127.0.0.1:4222\"]",
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = \"canary\"\npassword = \"canary\"",
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nnkey = \"canary\"\ntoken = \"canary\"",
     ] {
         for finding in load(text) {
             assert!(!finding.to_string().contains("canary"), "{finding}");
@@ -806,6 +1020,100 @@ fn a_guard_is_there_as_soon_as_its_section_is() {
     assert!(!set.settings.iter().all(|setting| setting.section != "egress"));
     let none = Loader::new().load().unwrap().settings;
     assert!(none.iter().all(|setting| setting.section != "egress"), "what is printed can be read");
+}
+
+/// Returns a fleet on loopback with more lines in its section, and what is said about it.
+fn fleet(more: &str) -> (Option<FleetConfig>, String) {
+    let text = format!(
+        "[fleet]\nnats = [\"nats://127.0.0.1:4222\"]\nsecret = {{ env = \"LONG\" }}\n{more}"
+    );
+    let loader = Loader::new().text("pool.toml", text).variable("LONG", "sixteen letters!");
+    let loaded = loader.variable("OTHER", "an0ther").load().unwrap_or_else(|it| panic!("{it}"));
+    (loaded.config.fleet, loaded.warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_fleet_on_loopback_requires_its_servers_and_a_secret() {
+    let (config, warnings) = fleet("");
+    let config = config.unwrap();
+    assert_eq!(warnings, "");
+    assert_eq!((config.name.as_str(), config.replicas), ("default", 1));
+    assert_eq!(config.secret.unwrap().expose(), "sixteen letters!");
+}
+
+#[test]
+fn a_fleet_without_a_server_is_none() {
+    for text in ["[fleet]", "[fleet]\nnats = []"] {
+        let loaded = Loader::new().text("pool.toml", text).load().unwrap();
+        assert_eq!((loaded.config.fleet, loaded.warnings.len()), (None, 0), "{text}");
+    }
+    let (config, warnings) = {
+        let loader = Loader::new().text("pool.toml", "[fleet]\nnats = []\nnode = \"worker-7\"");
+        let loaded = loader.load().unwrap();
+        (loaded.config.fleet, loaded.warnings)
+    };
+    assert_eq!(config, None);
+    assert_eq!(warnings[0].message, "`nats` is empty, so that this pool is in no fleet");
+}
+
+#[test]
+fn the_environment_can_name_a_fleet() {
+    let loader = Loader::new()
+        .variable("POOL__FLEET__NATS", "[\"nats://127.0.0.1:4222\"]")
+        .variable("POOL__FLEET__SECRET", "sixteen letters!")
+        .variable("POOL__FLEET__LABELS", "{ zone = \"eu-1a\" }")
+        .flag("--set fleet.labels.rack", "fleet.labels.rack", "7")
+        .flag("--set fleet.node", "fleet.node", "worker-7");
+    let loaded = loader.load().unwrap_or_else(|findings| panic!("{findings}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let config = loaded.config.fleet.unwrap();
+    assert_eq!((config.nats.len(), config.node_name().as_str()), (1, "worker-7"));
+    let labels: Vec<_> = config.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(labels, [("rack", "7"), ("zone", "eu-1a")]);
+    let shown: String = loaded.settings.iter().map(|setting| setting.line() + "\n").collect();
+    assert!(shown.contains("secret = \"(hidden)\"\n"), "{shown}");
+    assert!(shown.contains("labels = { rack = \"7\", zone = \"eu-1a\" }\n"), "{shown}");
+}
+
+#[test]
+fn a_gateway_without_browsers_is_of_a_fleet_and_requires_no_chromium() {
+    let more = "[pool]\nmax_size = 0\nlease = \"shared\"\nleases_per_browser = 4\n\
+                [chrome]\nexecutable = \"/nonexistent/chromium\"\n";
+    let text =
+        format!("[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = {{ env = \"LONG\" }}\n{more}");
+    let loader = Loader::new().text("pool.toml", text).variable("LONG", "sixteen letters!");
+    let loader = loader.flag("--listen", "gateway.listen", "127.0.0.1:0");
+    for loader in [loader.clone(), loader.for_this_machine()] {
+        let loaded = loader.load().unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let config = loaded.config;
+        assert_eq!((config.pool.min_size, config.pool.max_size), (0, 0));
+        assert_eq!(config.warming.min_idle, 0);
+    }
+}
+
+#[test]
+fn a_fleet_that_others_could_read_is_allowed_by_name_and_warned_of() {
+    let token = "[gateway]\ntoken = { env = \"OTHER\" }";
+    let (config, warnings) =
+        fleet(&format!("advertise = \"ws://10.0.1.7:3000\"\nallow_insecure = true\n{token}"));
+    assert!(config.is_some());
+    assert!(warnings.contains("ws://10.0.1.7:3000 travels without TLS"), "{warnings}");
+    assert_eq!(fleet(&format!("advertise = \"wss://10.0.1.7:3000\"\n{token}")).1, "");
+
+    let text = "[fleet]\nnats = [\"nats://10.0.0.5:4222\"]\nsecret = { env = \"LONG\" }\n\
+                allow_insecure = true";
+    let loader = Loader::new().text("pool.toml", text).variable("LONG", "sixteen letters!");
+    let warnings = loader.load().unwrap_or_else(|findings| panic!("{findings}")).warnings;
+    let messages: Vec<&str> = warnings.iter().map(|warning| &*warning.message).collect();
+    assert_eq!(
+        messages,
+        [
+            "nodes on other machines cannot reach ws://127.0.0.1:3000",
+            "there is neither TLS nor are there credentials for the NATS server 10.0.0.5:4222: who \
+             reads the traffic can take leases",
+        ]
+    );
 }
 
 #[test]

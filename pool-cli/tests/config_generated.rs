@@ -84,7 +84,14 @@ fn every_line_of_the_generated_file_can_be_uncommented() {
         .replace("/usr/bin/chromium", &executable.display().to_string())
         .replace("/var/lib/browser-pool", &directory.path().display().to_string())
         .replace("/srv/uploads", &directory.path().display().to_string())
-        .replace("lease_choice = false", "lease_choice = true");
+        .replace("lease_choice = false", "lease_choice = true")
+        // Of the four ways to authenticate at NATS one can be used.
+        .replace("token = { env = \"NATS_TOKEN\" }    # an example\n", "")
+        .replace("nkey = { env = \"NATS_NKEY\" }    # an example\n", "")
+        .replace("credentials = \"/etc/browser-pool/nats.creds\"    # an example\n", "")
+        .replace("/etc/browser-pool/nats-ca.pem", &executable.display().to_string())
+        .replace("/etc/browser-pool/nats.pem", &executable.display().to_string())
+        .replace("/etc/browser-pool/nats.key", &executable.display().to_string());
     let text = format!("{text}\n[regions.us-east]\nproxies = [\"http://us.example:8080\"]\n");
     let loaded = Loader::new()
         .text("pool.toml", text)
@@ -92,6 +99,8 @@ fn every_line_of_the_generated_file_can_be_uncommented() {
         .variable("EU2", "password")
         .variable("SCRAPERS_TOKEN", "scrapers")
         .variable("SCRAPERS_OLD", "scrapers-old")
+        .variable("FLEET_SECRET", "sixteen letters!")
+        .variable("NATS_PASSWORD", "password")
         .variable("QUEUE_WEBHOOK", "https://hooks.example/queue")
         .variable("REJECT_WEBHOOK", "https://hooks.example/reject")
         .variable("TIMEOUT_WEBHOOK", "https://hooks.example/timeout")

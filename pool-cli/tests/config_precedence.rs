@@ -122,7 +122,7 @@ fn a_wrong_variable_is_named() {
     let place = |name: &str| Some(Place::Environment { name: name.to_owned() });
 
     let (message, hint, at) = only_finding(&Loader::new().variable("POOL__POOL__MAX_SIZE", "many"));
-    assert_eq!(message, "`max_size` must be a whole number from 1 to 1000, not \"many\"");
+    assert_eq!(message, "`max_size` must be a whole number from 0 to 1000, not \"many\"");
     assert_eq!((hint, at), (None, place("POOL__POOL__MAX_SIZE")));
 
     let (message, hint, at) = only_finding(&Loader::new().variable("POOL__POOL__MAX_SISE", "4"));
@@ -137,7 +137,7 @@ fn a_wrong_variable_is_named() {
     assert_eq!(hint.as_deref(), Some("`max_size` has no keys"));
 
     let (message, _, at) = only_finding(&Loader::new().variable("CONCURRENT", "-1"));
-    assert_eq!(message, "`max_size` must be a whole number from 1 to 1000");
+    assert_eq!(message, "`max_size` must be a whole number from 0 to 1000");
     assert_eq!(at, place("CONCURRENT"));
 }
 

@@ -158,7 +158,8 @@ fn unknown(
         [] => format!("unknown key `{shown}` outside of any section"),
         path => format!("unknown key `{shown}` in [{}]", path.join(".")),
     };
-    let elsewhere = sections_with(name);
+    // A table that is a value of a section is no place to look for another section's keys from.
+    let elsewhere = if path.len() > 2 { Vec::new() } else { sections_with(name) };
     Problem::error(span.clone(), message).hint(if !elsewhere.is_empty() {
         format!("it belongs in {}", or(&elsewhere))
     } else if let Some(near) = nearest(name, table.names()) {
@@ -333,6 +334,8 @@ fn text_hint(problem: Problem, kind: Kind, value: &DeValue<'_>) -> Problem {
         | Kind::PageUrl
         | Kind::ProxyUrl
         | Kind::CollectorUrl
+        | Kind::NatsUrl
+        | Kind::NodeUrl
         | Kind::Origin
         | Kind::HostName
         | Kind::Flag

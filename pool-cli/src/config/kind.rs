@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use pool_chrome::egress::Pattern;
+use pool_fleet::NatsOptions;
 use url::{Host, Url};
 
 use super::finding::{self, nearest, or};
@@ -25,6 +26,8 @@ pub(super) enum Kind {
     PageUrl,
     ProxyUrl,
     CollectorUrl,
+    NatsUrl,
+    NodeUrl,
     Origin,
     HostName,
     Flag,
@@ -40,7 +43,7 @@ pub(super) struct Complaint {
 }
 
 impl Kind {
-    const NAMED: [(&'static str, Self); 16] = [
+    const NAMED: [(&'static str, Self); 18] = [
         ("address", Self::Address),
         ("duration", Self::Duration),
         ("duration or off", Self::DurationOrOff),
@@ -52,6 +55,8 @@ impl Kind {
         ("page url", Self::PageUrl),
         ("proxy url", Self::ProxyUrl),
         ("collector url", Self::CollectorUrl),
+        ("nats url", Self::NatsUrl),
+        ("node url", Self::NodeUrl),
         ("origin", Self::Origin),
         ("host", Self::HostName),
         ("flag", Self::Flag),
@@ -79,6 +84,8 @@ impl Kind {
             Self::PageUrl => "a url such as \"about:blank\"",
             Self::ProxyUrl => "a url such as \"http://proxy.example:8080\"",
             Self::CollectorUrl => "a url such as \"http://127.0.0.1:4318\"",
+            Self::NatsUrl => "a url such as \"nats://10.0.0.5:4222\"",
+            Self::NodeUrl => "a url such as \"wss://worker-7.example:3000\"",
             Self::Origin => "an origin such as \"https://tools.example\"",
             Self::Flag => "a flag such as \"--lang=de\"",
             Self::HostPattern => "a pattern such as \"*.ads.example\"",
@@ -96,7 +103,12 @@ impl Kind {
             Self::SizeOrOff => "size or \"off\"",
             Self::Path => "path",
             Self::Name => "name",
-            Self::PublicUrl | Self::PageUrl | Self::ProxyUrl | Self::CollectorUrl => "url",
+            Self::PublicUrl
+            | Self::PageUrl
+            | Self::ProxyUrl
+            | Self::CollectorUrl
+            | Self::NatsUrl
+            | Self::NodeUrl => "url",
             Self::Origin => "origin",
             Self::HostName => "host name",
             Self::Flag => "flag",
@@ -125,6 +137,8 @@ impl Kind {
             Self::PageUrl => page_url(text),
             Self::ProxyUrl => proxy_url(text),
             Self::CollectorUrl => collector_url(text),
+            Self::NatsUrl => nats_url(text),
+            Self::NodeUrl => node_url(text),
             Self::Origin => origin(text),
             Self::HostName => host(text),
             Self::Flag => flag(text),
@@ -280,6 +294,38 @@ pub(super) fn proxy_url(text: &str) -> Result<(), Complaint> {
             .hint("leave out what follows the port"));
     }
     Ok(())
+}
+
+/// Checks an address as the transport reads it; whether it may be used is a rule of several keys.
+fn nats_url(text: &str) -> Result<(), Complaint> {
+    let checked = NatsOptions::new([text]).allow_insecure(true).check();
+    checked.map(drop).map_err(|error| {
+        complaint(error.to_string()).hint(
+            "write one such as \"nats://10.0.0.5:4222\", and credentials in keys of their own",
+        )
+    })
+}
+
+fn node_url(text: &str) -> Result<(), Complaint> {
+    const EXAMPLE: &str = "wss://worker-7.example:3000";
+    let url = parse(text, EXAMPLE)?;
+    scheme(&url, &["ws", "wss"])?;
+    no_credentials(&url, "nodes sign what they send each other: leave them out")?;
+    let is_nowhere = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_unspecified(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_unspecified(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    if is_nowhere {
+        return Err(complaint(format!("`{text}` is no address that another node can reach"))
+            .hint(format!("write that of this machine, such as \"{EXAMPLE}\"")));
+    }
+    let origin = url.origin().ascii_serialization();
+    if origin == text {
+        return Ok(());
+    }
+    Err(complaint(format!("`{text}` must be a host and a port alone"))
+        .hint(format!("write \"{origin}\"")))
 }
 
 pub(super) fn origin(text: &str) -> Result<(), Complaint> {

@@ -50,7 +50,7 @@ enum File {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The effective values.
+    /// The effective values. A `[fleet]` without a NATS server is left out: it is none.
     pub config: Config,
     /// Settings that are probably not as meant.
     pub warnings: Vec<Finding>,
@@ -185,6 +185,7 @@ impl Loader {
             rules::check_machine(&config, &tree, problems);
         }
         let settings = list_settings(&config, &tree, sources);
+        config.fleet = config.fleet.filter(|fleet| !fleet.nats.is_empty());
         Some((config, settings))
     }
 }

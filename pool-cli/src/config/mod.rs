@@ -7,6 +7,7 @@
 mod chrome;
 mod conform;
 mod finding;
+mod fleet;
 mod gateway;
 mod kind;
 mod load;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chrome::{ChromeConfig, EgressConfig, Engine, Limits, PrivateAddresses, Sandbox};
 pub use finding::{Finding, Findings, Place, Severity};
+pub use fleet::FleetConfig;
 pub use gateway::{AlertKind, AlertsConfig, GatewayConfig, LogConfig, LogFormat, TelemetryConfig};
 pub use load::{ConfigArgs, Loaded, Loader, Setting};
 pub use named::{
@@ -67,6 +69,14 @@ pub struct Config {
     pub sizing: SizingConfig,
     /// Preparation of a new browser before its first lease.
     pub warming: WarmingConfig,
+    /// Many machines that are one pool.
+    ///
+    /// Each of them, a node, runs this program with the same `nats`, `name` and `secret`. A client
+    /// connects to any node and gets the browser that is free first, wherever it is. While no NATS
+    /// server can be reached, every node goes on alone with its own browsers. Without a server in
+    /// `nats` the pool is in no fleet.
+    #[schemars(extend("x-reload" = false))]
+    pub fleet: Option<FleetConfig>,
     /// Webhooks that are called when clients wait, are refused, or browsers fail.
     pub alerts: AlertsConfig,
     /// Traces for an OpenTelemetry collector.

@@ -36,8 +36,10 @@ pub struct PoolConfig {
     /// Maximum number of browsers, those of all profiles and regions included.
     ///
     /// With shared leases it counts leases, not browsers: up to `leases_per_browser` of them share a
-    /// Chromium. By default 4 for each core, and no more than one for each 512 MiB of memory.
-    #[schemars(range(min = 1, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
+    /// Chromium. With 0, which is for a fleet alone, a node has no browsers, requires no Chromium, and
+    /// passes its clients on to the other nodes. By default 4 for each core, and no more than one for
+    /// each 512 MiB of memory.
+    #[schemars(range(min = 0, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// Kind of lease that clients get.
     #[schemars(extend("x-reload" = false))]

@@ -1,6 +1,8 @@
 //! The rules that no single value can break.
 
+use std::fs::File;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,12 +10,14 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use pool_chrome::ChromeError;
+use pool_fleet::subject::{Subjects, check_node};
 
 use super::finding::{did_you_mean, nearest};
+use super::secret::io_reason;
 use super::source::{self, Problem, Tree};
 use super::{
-    AlertKind, Config, Engine, LeaseKind, PoolConfig, PrivateAddresses, Reset, Sandbox, Secret,
-    TenantConfig, kind, machine,
+    AlertKind, Config, Engine, FleetConfig, LeaseKind, PoolConfig, PrivateAddresses, Reset,
+    Sandbox, Secret, TenantConfig, kind, machine,
 };
 
 /// Open files of a pool without a browser and without a client.
@@ -32,6 +36,9 @@ const IDLE_CHROMIUM: ByteSize = ByteSize::mib(235);
 
 /// The fastest launches take a tenth of a second, and those on a busy machine ten times as long.
 const SHORT_LAUNCH: Duration = Duration::from_secs(2);
+
+/// Shorter ones are guessed.
+const SECRET: usize = 16;
 
 /// Checks a configuration whose values are all right by themselves.
 ///
@@ -53,6 +60,7 @@ pub(super) fn check(
     rules.profiles();
     rules.regions();
     rules.tenants();
+    rules.fleet();
     rules.alerts();
 }
 
@@ -60,7 +68,9 @@ pub(super) fn check(
 /// every start is to be started.
 pub(super) fn check_machine(config: &Config, tree: &Tree<'_>, problems: &mut Vec<Problem>) {
     let mut rules = Rules { config, tree, refused: &[], problems };
-    rules.launch();
+    if config.pool.max_size > 0 {
+        rules.launch();
+    }
     rules.listen();
     rules.state_dir();
     rules.open_files();
@@ -120,6 +130,12 @@ impl Rules<'_> {
 
     fn sizes(&mut self) {
         let pool = &self.config.pool;
+        if pool.max_size == 0 && !self.is_in_fleet() {
+            let message = "a pool without browsers serves nobody: `max_size` is 0";
+            let hint = "set 1 or more, or name the servers of a fleet: `nats` in [fleet]";
+            let at = self.value(&["pool", "max_size"]);
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
         self.min_and_max(&["pool"], pool.min_size, pool.max_size);
         for (name, profile) in &self.config.profiles.named {
             self.min_and_max(&["profiles", name], profile.min_size, profile.max_size);
@@ -169,7 +185,7 @@ impl Rules<'_> {
         }
         let is_shared = pool.lease == LeaseKind::Shared || pool.lease_choice;
         if is_shared
-            && pool.leases_per_browser > pool.max_size
+            && (1..pool.leases_per_browser).contains(&pool.max_size)
             && !self.is_refused(&["pool", "max_size"])
             && let Some(at) = self.value(&["pool", "leases_per_browser"])
         {
@@ -209,6 +225,7 @@ impl Rules<'_> {
             self.problems.push(Problem::error(at, message).hint(hint));
         }
         if let Some(path) = &chrome.executable
+            && self.config.pool.max_size > 0
             && !is_executable(path)
         {
             let at = self.value(&["chrome", "executable"]);
@@ -445,6 +462,196 @@ impl Rules<'_> {
         }
     }
 
+    /// Returns `true` if the configuration names a NATS server, or tries to.
+    fn is_in_fleet(&self) -> bool {
+        let fleet = self.config.fleet.as_ref();
+        fleet.is_some_and(|fleet| !fleet.nats.is_empty())
+            || self.is_refused(&["fleet", "nats"])
+            || self.is_refused(&["fleet"])
+    }
+
+    fn fleet(&mut self) {
+        let Some(fleet) = &self.config.fleet else { return };
+        if !self.is_in_fleet() {
+            return self.no_fleet();
+        }
+        let names = [
+            ("name", Subjects::new(&fleet.name).err(), "write one such as name = \"production\""),
+            ("node", check_node(&fleet.node_name()).err(), "write one such as node = \"worker-7\""),
+        ];
+        for (key, error, hint) in names {
+            let Some(error) = error.filter(|_| !self.is_refused(&["fleet", key])) else { continue };
+            let at = self.value(&["fleet", key]).or_else(|| self.key(&["fleet"]));
+            self.problems.push(Problem::error(at, error.to_string()).hint(hint));
+        }
+        self.fleet_secret(fleet);
+        if self.fleet_auth(fleet) {
+            self.nats(fleet);
+        }
+        self.advertise(fleet);
+    }
+
+    /// An empty section, and an empty list of servers, say that there is no fleet; anything else
+    /// was meant for one.
+    fn no_fleet(&mut self) {
+        let section =
+            source::find(self.tree, &["fleet"]).and_then(|(_, it)| it.get_ref().as_table());
+        if section.is_none_or(|keys| keys.keys().all(|key| key.get_ref() == "nats")) {
+            return;
+        }
+        let hint = "name them, nats = [\"nats://10.0.0.5:4222\"], or leave the section out";
+        let problem = match self.value(&["fleet", "nats"]) {
+            Some(at) => Problem::warning(at, "`nats` is empty, so that this pool is in no fleet"),
+            None => Problem::error(self.key(&["fleet"]), "[fleet] names no NATS servers"),
+        };
+        self.problems.push(problem.hint(hint));
+    }
+
+    fn fleet_secret(&mut self, fleet: &FleetConfig) {
+        let path = ["fleet", "secret"];
+        let problem = match &fleet.secret {
+            None if !self.is_refused(&path) => {
+                Problem::error(self.key(&["fleet"]), "[fleet] has no `secret`")
+                    .hint("add secret = { env = \"FLEET_SECRET\" }, the same at every node")
+            }
+            Some(secret) if secret.expose().chars().count() < SECRET => {
+                let message = format!("`secret` has fewer than {SECRET} characters");
+                Problem::error(self.value(&path), message).hint("make one: openssl rand -hex 32")
+            }
+            Some(_) | None => return,
+        };
+        self.problems.push(problem);
+    }
+
+    /// Checks how a node authenticates at NATS. Returns `true` if all of that is known.
+    fn fleet_auth(&mut self, fleet: &FleetConfig) -> bool {
+        let before = self.problems.len();
+        let pair = fleet.user.is_some() || fleet.password.is_some();
+        let ways = [
+            ("user", pair),
+            ("token", fleet.token.is_some()),
+            ("nkey", fleet.nkey.is_some()),
+            ("credentials", fleet.credentials.is_some()),
+        ];
+        let ways: Vec<_> = ways.iter().filter(|(_, is_set)| *is_set).map(|(way, _)| *way).collect();
+        if let [first, .., last] = ways[..] {
+            let message =
+                format!("there is more than one way to authenticate: `{first}`, `{last}`");
+            let at = self.key(&["fleet", last]).or_else(|| self.key(&["fleet", "password"]));
+            self.problems.push(Problem::error(at, message).hint("keep one of them"));
+        }
+        let halves = [
+            ("user", fleet.user.is_some(), "password", fleet.password.is_some()),
+            (
+                "client_certificate",
+                fleet.client_certificate.is_some(),
+                "client_key",
+                fleet.client_key.is_some(),
+            ),
+        ];
+        for (one, has_one, other, has_other) in halves {
+            let (there, missing) = match (has_one, has_other) {
+                (true, false) => (one, other),
+                (false, true) => (other, one),
+                (true, true) | (false, false) => continue,
+            };
+            if !self.is_refused(&["fleet", missing]) {
+                let at = self.key(&["fleet", there]);
+                let problem = Problem::error(at, format!("a `{there}` without a `{missing}`"));
+                self.problems.push(problem.hint(format!("add `{missing}`")));
+            }
+        }
+        let files = [
+            ("credentials", &fleet.credentials),
+            ("root_certificates", &fleet.root_certificates),
+            ("client_certificate", &fleet.client_certificate),
+            ("client_key", &fleet.client_key),
+        ];
+        for (key, path) in files {
+            let Some(path) = path else { continue };
+            let Err(error) = File::open(path) else { continue };
+            let message = format!("cannot read {}: {}", path.display(), io_reason(&error));
+            self.problems.push(Problem::error(self.value(&["fleet", key]), message));
+        }
+        let keys = [
+            "user",
+            "password",
+            "token",
+            "nkey",
+            "credentials",
+            "client_certificate",
+            "client_key",
+        ];
+        self.problems.len() == before && !keys.iter().any(|key| self.is_refused(&["fleet", key]))
+    }
+
+    /// What the transport would refuse at every start.
+    fn nats(&mut self, fleet: &FleetConfig) {
+        let path = ["fleet", "nats"];
+        if self.is_refused(&path) {
+            return;
+        }
+        match fleet.nats_options().and_then(|options| options.check()) {
+            Ok(warnings) => {
+                let at = self.value(&path);
+                let hint = "use tls:// and credentials where somebody else may read";
+                self.problems.extend(
+                    warnings
+                        .into_iter()
+                        .map(|warning| Problem::warning(at.clone(), warning).hint(hint)),
+                );
+            }
+            Err(error) => self.problems.push(Problem::error(self.value(&path), error.to_string())),
+        }
+    }
+
+    /// Checks the address at which the other nodes are to reach this one.
+    fn advertise(&mut self, fleet: &FleetConfig) {
+        let (path, listen_key) = (["fleet", "advertise"], ["gateway", "listen"]);
+        let gateway = &self.config.gateway;
+        if self.is_refused(&path) || self.is_refused(&listen_key) {
+            return;
+        }
+        let at =
+            self.value(&path).or_else(|| self.value(&listen_key)).or_else(|| self.key(&["fleet"]));
+        let Some(address) = fleet.advertised(gateway.listen) else {
+            let message = format!("the other nodes cannot reach {}", gateway.listen);
+            let hint = "add advertise = \"wss://worker-7.example:3000\" to [fleet], with the address \
+                        of this machine";
+            self.problems.push(Problem::error(at, message).hint(hint));
+            return;
+        };
+        if is_loopback(&address) {
+            if !fleet.nats.iter().all(|server| is_loopback(server)) {
+                let message = format!("nodes on other machines cannot reach {address}");
+                let hint = "set `listen` in [gateway] or `advertise` in [fleet] to an address of this \
+                            machine";
+                self.problems.push(Problem::warning(at, message).hint(hint));
+            }
+            return;
+        }
+        if address.starts_with("ws:") {
+            let message = format!("what nodes and clients send to {address} travels without TLS");
+            let problem = if fleet.allow_insecure {
+                Problem::warning(at.clone(), message)
+            } else {
+                Problem::error(at.clone(), message)
+            };
+            self.problems.push(problem.hint(
+                "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a \
+                 network in which nobody else reads",
+            ));
+        }
+        let is_guarded = gateway.token.is_some() || self.is_refused(&["gateway", "token"]);
+        // Beyond loopback `listen` is refused without one already.
+        if !is_guarded && gateway.listen.ip().to_canonical().is_loopback() {
+            let message = format!("{address} can be reached from elsewhere, without a token");
+            let hint =
+                "anybody could take a browser: add token = { env = \"POOL_TOKEN\" } to [gateway]";
+            self.problems.push(Problem::error(at, message).hint(hint));
+        }
+    }
+
     /// Here and not by their kind: a secret is looked at when it is known.
     fn alerts(&mut self) {
         let alerts = &self.config.alerts;
@@ -484,6 +691,18 @@ pub(super) fn others_min(config: &Config) -> usize {
     let profiles = config.profiles.named.values().map(|profile| profile.min_size);
     let regions = config.regions.values().map(|region| region.min_size);
     profiles.chain(regions).fold(0, usize::saturating_add)
+}
+
+/// Returns `true` if an address, with a scheme or not, is of this machine alone.
+fn is_loopback(address: &str) -> bool {
+    let authority = address.split_once("://").map_or(address, |(_, authority)| authority);
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    let host = host.unwrap_or_default();
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// Returns `true` if it can be run; a bare name is looked up on `PATH` when it is.

@@ -139,7 +139,7 @@ impl Source {
 }
 
 /// Keys whose value must not be shown, whatever is wrong on their line; misspelt ones as well.
-const SECRET_KEYS: [&str; 3] = ["token", "password", "secret"];
+const SECRET_KEYS: [&str; 4] = ["token", "password", "secret", "nkey"];
 
 /// The line with a star for each character of a secret, so that columns stay as they are.
 fn conceal(line: &str) -> String {
@@ -260,6 +260,9 @@ mod tests {
             (r#"token = "hunter2"#, r#"token = "*******"#),
             (r#"tokn = "hunter2""#, r#"tokn = "*******""#),
             (r#"lang = "de""#, r#"lang = "de""#),
+            (r#"nkey = "SUA""#, r#"nkey = "***""#),
+            (r#"node = "w""#, r#"node = "w""#),
+            (r#"client_key = "k.pem""#, r#"client_key = "k.pem""#),
             (r#"error_url = "http://h/x""#, r#"error_url = "**********""#),
             (r#"external_url = "http://h""#, r#"external_url = "http://h""#),
             ("token='hunter2'", "token='*******'"),

@@ -125,6 +125,7 @@ pub(super) fn toml(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", "))
         }
+        Value::Object(table) if table.is_empty() => "{}".to_owned(),
         Value::Object(table) => {
             let pairs: Vec<String> =
                 table.iter().map(|(key, value)| format!("{key} = {}", toml(value))).collect();
