@@ -64,6 +64,14 @@ impl<'a, D: Driver> Acquire<'a, D> {
     ) -> Self {
         Self { caller: Caller { shell, acquired_at }, stage: Stage::Asking(request) }
     }
+
+    /// Asks the policies about another request, and nothing else.
+    pub(crate) fn decide(
+        &self,
+        request: &mut Request,
+    ) -> Result<(Class, Duration), Box<AcquireError>> {
+        self.caller.decide(request)
+    }
 }
 
 /// The caller: the pool that it asks, and the place in its code.

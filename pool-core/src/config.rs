@@ -18,7 +18,8 @@ pub(crate) fn bounded(duration: Duration) -> Duration {
 pub struct Config {
     /// Resources of the default class kept at least, in any state. Default: 0.
     pub min_size: usize,
-    /// Resources of all classes and states together, at most. Default: 8.
+    /// Resources of all classes and states together, at most. With 0 every request waits until the
+    /// pool is resized, as one does whose requests are served elsewhere too. Default: 8.
     pub max_size: usize,
     /// Creations at the same time, at most. Default: 2.
     pub max_creating: usize,
@@ -113,7 +114,6 @@ impl Config {
             return Err(BuildError::MinAboveMax { min: self.min_size, max: self.max_size });
         }
         let zero = [
-            ("max_size", self.max_size == 0),
             ("max_creating", self.max_creating == 0),
             ("create_timeout", self.create_timeout.is_zero()),
             ("recycle_timeout", self.recycle_timeout.is_zero()),

@@ -9,8 +9,8 @@ use crate::config::bounded;
 use crate::engine::{Acquired, Asked};
 use crate::shell::{Shell, set_limits, sleep, unless};
 use crate::{
-    Acquire, BuildError, Class, CloseReason, Driver, EventStream, Group, Labels, Lease, Limits,
-    Load, Meta, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
+    Acquire, AcquireError, BuildError, Class, CloseReason, Driver, EventStream, Group, Labels,
+    Lease, Limits, Load, Meta, Request, ResourceId, ResourceInfo, Stats, WaiterInfo,
 };
 
 /// A pool of resources; a handle that is cheap to clone.
@@ -115,6 +115,20 @@ impl<D: Driver> Pool<D> {
             | Acquired::UnknownClass
             | Acquired::NeedsTicket => None,
         }
+    }
+
+    /// Asks the policies about a request, without acquiring anything: for a caller that lets it wait elsewhere too.
+    ///
+    /// Returns its class and the handicap with which it is ranked, see
+    /// [`Policy::rank`](crate::Policy::rank). What policies add to a request, such as its group, is
+    /// in `request` then.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError::Rejected`], as an acquire would return it.
+    #[track_caller]
+    pub fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        self.acquire().decide(request).map_err(|error| *error)
     }
 
     /// Returns the driver.

@@ -139,7 +139,6 @@ async fn settings_that_contradict_each_other_are_refused() {
     };
     let zero = |setting| Zero { setting };
     assert_eq!(refused(|it| it.min_size(3).max_size(2)), MinAboveMax { min: 3, max: 2 });
-    assert_eq!(refused(|it| it.max_size(0)), zero("max_size"));
     assert_eq!(refused(|it| it.max_creating(0)), zero("max_creating"));
     assert_eq!(refused(|it| it.close_timeout(Duration::ZERO)), zero("close_timeout"));
     // With either of these the pool would do nothing but check, or create and close.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use pool_core::testing::{Outcome, Step, settle};
-use pool_core::{AcquireError, Request};
+use pool_core::testing::{FakeDriver, Outcome, Step, settle};
+use pool_core::{AcquireError, Class, Policy, Pool, Rejection, RejectionKind, Request};
 use tokio::time::advance;
 
 use crate::support::*;
@@ -108,4 +108,55 @@ async fn a_resource_returned_untouched_goes_if_its_time_has_come() {
     settle().await;
     assert_eq!((pool.load().total(), control.begun(Step::Close)), (0, 1));
     ends_clean(pool, control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_may_have_nothing_lets_requests_wait_until_it_is_resized() {
+    let pool = Pool::builder(FakeDriver::new()).max_size(0).build().unwrap();
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await.map(drop) }
+    });
+    settle().await;
+    assert_eq!((pool.load().waiting, pool.load().max_size), (1, 0));
+    assert_eq!(pool.stats().counters.created, 0);
+    pool.resize(0, 1).unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_is_that_of_an_acquire_and_takes_nothing() {
+    struct ByLabel;
+
+    impl Policy<FakeDriver> for ByLabel {
+        fn name(&self) -> &str {
+            "by label"
+        }
+
+        fn admit(&self, request: &mut Request) -> Result<(), Rejection> {
+            match request.get("class") {
+                Some("none") => Err(Rejection::new(RejectionKind::Unknown, "no_class", "no")),
+                _ => Ok(()),
+            }
+        }
+
+        fn classify(&self, request: &Request, class: &mut Class) {
+            if let Some(wanted) = request.get("class") {
+                class.insert("class", wanted);
+            }
+        }
+
+        fn rank(&self, _: &Request) -> Option<Duration> {
+            Some(Duration::from_secs(3))
+        }
+    }
+
+    let pool = Pool::builder(FakeDriver::new()).policy(ByLabel).build().unwrap();
+    let mut request = Request::new().label("class", "red");
+    let (class, handicap) = pool.decide(&mut request).unwrap();
+    assert_eq!((class.get("class"), handicap), (Some("red"), Duration::from_secs(3)));
+    let refused = pool.decide(&mut Request::new().label("class", "none")).unwrap_err();
+    assert!(matches!(refused, AcquireError::Rejected(rejection) if rejection.code == "no_class"));
+    let stats = pool.stats();
+    assert_eq!((stats.load.total(), stats.load.waiting, stats.counters.rejected), (0, 0, 1));
 }
