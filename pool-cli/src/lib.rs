@@ -11,6 +11,7 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod exit;
+pub mod fleet;
 pub mod gateway;
 mod loader;
 pub mod logging;

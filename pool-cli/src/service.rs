@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::config::{AlertsConfig, Config, Secret, TelemetryConfig};
 use crate::exit::{self, Failure};
+use crate::fleet::Fleet;
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
 use crate::metrics::Observer;
 use crate::pool::{OpenError, Opened, open};
@@ -48,6 +49,11 @@ impl Service {
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.browser_pool(), observer);
         keep_usage(&gateway, config)?;
+        if let Some(fleet) = config.fleet.as_ref().filter(|fleet| fleet.is_on()) {
+            let fleet = Fleet::join(config, fleet, opened.pool()).await?;
+            tokio::spawn(report_namesake(Arc::downgrade(&fleet)));
+            gateway.join(fleet);
+        }
         let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
@@ -63,6 +69,7 @@ impl Service {
         config.gateway.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.gateway.token = Some(Secret::new(LeaseId::random().to_string()));
         config.gateway.external_url = None;
+        config.fleet = None;
         config.alerts = AlertsConfig::default();
         config.telemetry = TelemetryConfig::default();
         config.pool.name = "default".to_owned();
@@ -112,6 +119,16 @@ impl Service {
     pub async fn stop(&self, grace: Duration) -> usize {
         self.gateway.drain(grace).await
     }
+}
+
+/// Logs that another node has the name of this one, which then gives no more leases to others.
+async fn report_namesake(fleet: Weak<Fleet>) {
+    let Some(namesake) = fleet.upgrade().map(|fleet| fleet.namesake()) else { return };
+    let address = namesake.await;
+    tracing::error!(
+        %address,
+        "an older node of the fleet has the name of this one: this one drains; give it another name"
+    );
 }
 
 /// Records the usage of tenants, where there are any.

@@ -159,6 +159,12 @@ impl FleetConfig {
         })
     }
 
+    /// Returns `true` if the pool is in a fleet at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.nats.is_empty()
+    }
+
     /// Returns the name of this node.
     #[must_use]
     pub fn node_name(&self) -> String {

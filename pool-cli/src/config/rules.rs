@@ -465,7 +465,7 @@ impl Rules<'_> {
     /// Returns `true` if the configuration names a NATS server, or tries to.
     fn is_in_fleet(&self) -> bool {
         let fleet = self.config.fleet.as_ref();
-        fleet.is_some_and(|fleet| !fleet.nats.is_empty())
+        fleet.is_some_and(FleetConfig::is_on)
             || self.is_refused(&["fleet", "nats"])
             || self.is_refused(&["fleet"])
     }

@@ -3,7 +3,6 @@
 use axum::http::Uri;
 use url::form_urlencoded;
 
-use super::LeaseId;
 use super::query::is_known;
 
 /// Where it is asked for once [`find`] has looked at the address.
@@ -76,7 +75,7 @@ fn decode(text: &str) -> String {
 pub(super) const NEW_PAGE: &str = "/devtools/page/new";
 
 /// Returns the path of a lease, `/devtools/browser/{lease}`.
-pub(super) fn lease_path(lease: LeaseId) -> String {
+pub(super) fn lease_path(lease: &str) -> String {
     format!("/devtools/browser/{lease}")
 }
 

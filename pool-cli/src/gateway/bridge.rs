@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::lease::{Attached, ClientLease};
 use super::request::Heads;
 use super::websocket::{BATCH, Fault, Reader, Received, Writer};
-use super::{Code, LeaseEnd, LeaseId, Problem, tcp};
+use super::{Code, LeaseEnd, Problem, tcp};
 use crate::metrics::Metrics;
 use crate::pool::{Commands, Events, Wire};
 
@@ -361,15 +361,16 @@ impl Handshake {
     }
 
     /// The 101, and the socket that is there once it was sent.
-    pub(super) fn accept(self, lease: LeaseId) -> (Response, Accepted) {
+    pub(super) fn accept(self, lease: &str) -> (Response, Accepted) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
-        let lease = HeaderValue::from_str(&lease.to_string()).expect("hexadecimal digits");
-        headers.insert(LEASE, lease);
+        if let Ok(lease) = HeaderValue::from_str(lease) {
+            headers.insert(LEASE, lease);
+        }
         (response, Accepted(self.upgrade))
     }
 }
@@ -378,6 +379,11 @@ impl Handshake {
 pub(super) struct Accepted(OnUpgrade);
 
 impl Accepted {
+    /// Wraps the upgrade of a request that another node answers.
+    pub(super) fn of(upgrade: OnUpgrade) -> Self {
+        Self(upgrade)
+    }
+
     /// The socket; `None` if the client went away before it had its 101.
     pub(super) async fn socket(self) -> Option<Socket> {
         let upgraded = self.0.await.ok()?;

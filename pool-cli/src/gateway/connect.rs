@@ -19,9 +19,9 @@ use super::address::NEW_PAGE;
 use super::bridge::{Accepted, Handshake, bridge};
 use super::lease::{Attached, ClientLease, NotConnected, Root};
 use super::leases::{Known, Name};
-use super::leasing::{Caller, Claimed, KEEP, Start, at_most, not_connected, over};
+use super::leasing::{Caller, Claimed, KEEP, NoLease, Start, at_most, not_connected, over};
 use super::who::Who;
-use super::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, dashboard};
+use super::{Code, Gateway, LeaseEnd, LeaseQuery, Problem, dashboard};
 use crate::api::Severity;
 use crate::pool::Wire;
 
@@ -34,7 +34,6 @@ pub(super) const ATTEMPTS: usize = 3;
 /// with it the place in the queue.
 pub(super) async fn lease(
     State(gateway): State<Arc<Gateway>>,
-    Extension(peer): Extension<SocketAddr>,
     request: Request,
 ) -> Result<Response, Problem> {
     if dashboard::is_wanted(&request) {
@@ -49,7 +48,7 @@ pub(super) async fn lease(
     // Only the page for people is served without it.
     let who = parts.extensions.get::<Who>().ok_or_else(no_websocket)?;
     gateway.settings().attribute(who, &mut asked)?;
-    let caller = Caller::new(Some(peer), &parts.headers);
+    let caller = Caller::of(&parts);
     let root = if parts.uri.path() == NEW_PAGE { Root::FirstPage } else { Root::Browser };
     let entered = enter(&gateway, asked, &caller, &parts.headers, &root).await?;
     Ok(welcome(&gateway, handshake, &parts.headers, entered))
@@ -77,7 +76,7 @@ async fn enter(
     };
     gateway.settings().check_keep(&asked)?;
     loop {
-        match gateway.claim(&name, &mut asked).await? {
+        match gateway.claim(&name, &mut asked, caller).await? {
             Claimed::Held { session, waited } => {
                 match session.connect(root, Reconnect::of(gateway, &session, headers)).await {
                     Ok((wire, attached)) => {
@@ -160,10 +159,10 @@ fn welcome(
     entered: Entered,
 ) -> Response {
     let Entered { session, wire, attached, renewed } = entered;
-    let (mut response, accepted) = handshake.accept(session.id);
+    let (mut response, accepted) = handshake.accept(&session.public_id);
     let told = [
-        ("lease-id", Some(session.id.to_string())),
-        ("lease-url", Some(gateway.settings().lease_url(headers, session.id))),
+        ("lease-id", Some(session.public_id.clone())),
+        ("lease-url", Some(gateway.settings().lease_url(headers, &session.public_id))),
         ("lease-renewed", renewed.map(|last| last.code().to_owned())),
     ];
     for (name, value) in told {
@@ -194,7 +193,7 @@ impl Reconnect {
         headers: &HeaderMap,
     ) -> Arc<Self> {
         let settings = gateway.settings();
-        let url = settings.lease_url(headers, session.id);
+        let url = settings.lease_url(headers, &session.public_id);
         Arc::new(Self {
             gateway: Arc::downgrade(gateway),
             session: Arc::downgrade(session),
@@ -274,6 +273,11 @@ pub(super) async fn page(
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let Some(session) = gateway.leases.with_page(&page) else {
+        if let Some(detour) = Caller::of(&parts).detour
+            && detour.find_page().await
+        {
+            return Err(NoLease::Elsewhere.into());
+        }
         gateway.authorize(peer, &parts.headers, &parts.uri).await?;
         return Err(not_connected(&NotConnected::NoPage));
     };
@@ -311,7 +315,7 @@ impl Gateway {
         headers: &HeaderMap,
         uri: &Uri,
     ) -> Result<Arc<ClientLease>, Problem> {
-        let found = lease.parse().ok().map(|id: LeaseId| self.leases.find(id));
+        let found = self.settings().own_id(lease).map(|id| self.leases.find(id));
         if let Some(Known::Held(session)) = found {
             return Ok(session);
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use pool_chrome::cdp::Client;
 use pool_chrome::mux::HolderCommands;
 use pool_core::{Class, Meta};
+use pool_fleet::SessionEntry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -25,6 +26,10 @@ use crate::work::WorkKind;
 #[derive(Debug)]
 pub(super) struct ClientLease {
     pub(super) id: LeaseId,
+    /// The id as others see it: in a fleet with the node that has the lease.
+    pub(super) public_id: String,
+    /// Its name in the fleet.
+    pub(super) entry: Option<SessionEntry>,
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
@@ -113,6 +118,8 @@ pub(super) struct Traffic {
 /// Terms that a lease is made with.
 pub(super) struct Terms {
     pub(super) id: LeaseId,
+    pub(super) public_id: String,
+    pub(super) entry: Option<SessionEntry>,
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
@@ -154,6 +161,8 @@ impl ClientLease {
         let left = terms.unattended.then_some(began);
         Arc::new(Self {
             id: terms.id,
+            public_id: terms.public_id,
+            entry: terms.entry,
             asked: terms.asked,
             kind: terms.kind,
             peer: terms.peer,

@@ -95,6 +95,11 @@ impl Name {
         let session = asked.session.clone()?;
         Some(Self { tenant: asked.tenant.clone(), session })
     }
+
+    /// Returns the tenant, which is empty where there is none, and the name itself.
+    pub(super) fn parts(&self) -> (&str, &str) {
+        (self.tenant.as_deref().unwrap_or_default(), &self.session)
+    }
 }
 
 impl Leases {

@@ -1,34 +1,57 @@
 //! The one way to a lease, for WebSocket and REST, and the watch over it until it ends.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
-use pool_core::AcquireError;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use pool_core::{AcquireError, Request};
+use pool_fleet::{Cannot, Named, Reason, Session, SessionEntry, SessionError, Shape};
 use tokio::time::{Instant, timeout_at};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::lease::{ClientLease, Keep, NotConnected, Terms};
 use super::leases::{Claim, Name, Reservation};
-use super::problem::{draining, refusal};
+use super::problem::{cannot, draining, refusal};
+use super::relay::Detour;
 use super::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings};
 use crate::api::Severity;
 use crate::config::LeaseKind;
+use crate::fleet::{Connect, NotPlaced, Placed, Relayed};
+use crate::pool::Leased;
 use crate::telemetry::{self, TraceParent};
 use crate::work::WorkKind;
 
 /// Client that asks for a lease, as far as it is known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Caller {
     pub(super) peer: Option<SocketAddr>,
     pub(super) trace: Option<TraceParent>,
+    /// The node that has sent the request on to this one.
+    pub(super) relayed: Option<Arc<Relayed>>,
+    /// The way to another node, in a fleet.
+    pub(super) detour: Option<Arc<Detour>>,
 }
 
 impl Caller {
-    pub(super) fn new(peer: Option<SocketAddr>, headers: &HeaderMap) -> Self {
-        Self { peer, trace: TraceParent::of(headers) }
+    pub(super) fn of(parts: &Parts) -> Self {
+        Self {
+            peer: parts.extensions.get().copied(),
+            trace: TraceParent::of(&parts.headers),
+            relayed: parts.extensions.get().cloned(),
+            detour: parts.extensions.get().cloned(),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
     }
 }
 
@@ -37,12 +60,15 @@ pub(super) enum NoLease {
     /// The wait was over before there was one.
     TimedOut(Problem),
     Refused(Problem),
+    /// It is at another node of the fleet, whose answer takes the place of any other.
+    Elsewhere,
 }
 
 impl From<NoLease> for Problem {
     fn from(no: NoLease) -> Self {
         match no {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
+            NoLease::Elsewhere => Problem::new(Code::Elsewhere, "another node has answered"),
         }
     }
 }
@@ -66,7 +92,9 @@ impl Gateway {
         &self,
         name: &Name,
         asked: &mut LeaseQuery,
+        caller: &Caller,
     ) -> Result<Claimed<'_>, NoLease> {
+        self.find_elsewhere(name, asked, caller).await?;
         let wait = asked.acquire_timeout.unwrap_or(self.settings().acquire_timeout);
         let began = Instant::now();
         let mut waited = false;
@@ -88,6 +116,72 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Has another node answer, if it has the lease of this name.
+    async fn find_elsewhere(
+        &self,
+        name: &Name,
+        asked: &LeaseQuery,
+        caller: &Caller,
+    ) -> Result<(), NoLease> {
+        // Where there is no detour, another node has found that it is here.
+        let (Some(fleet), Some(detour)) = (self.fleet(), &caller.detour) else { return Ok(()) };
+        let shape = self.shape(asked).map_err(NoLease::Refused)?;
+        let (tenant, session) = name.parts();
+        let held = fleet.sessions().find(tenant, session, &shape).await;
+        match held.map_err(|error| NoLease::Refused(unnamed(&error)))? {
+            Some(held) if *held.node != *fleet.name() => {
+                let problem = detour.go(&held.node).await;
+                Err(if problem.code() == Code::Elsewhere.word() {
+                    NoLease::Elsewhere
+                } else {
+                    NoLease::Refused(problem)
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Gives the name that is asked for to a lease that was just granted; another one may have got it meanwhile, at
+    /// another node.
+    async fn name(
+        &self,
+        asked: &LeaseQuery,
+        public_id: &str,
+        caller: &Caller,
+    ) -> Result<Option<SessionEntry>, NoLease> {
+        let (Some(fleet), Some(name)) = (self.fleet(), Name::of(asked)) else { return Ok(None) };
+        let shape = self.shape(asked).map_err(NoLease::Refused)?;
+        let (node, incarnation) = (fleet.name().into(), fleet.incarnation());
+        let session = Session::new(public_id, node, incarnation, shape);
+        let (tenant, name) = name.parts();
+        let named = fleet.sessions().create(tenant, name, &session).await;
+        match named.map_err(|error| NoLease::Refused(unnamed(&error)))? {
+            Named::Created(entry) => Ok(Some(entry)),
+            Named::Join(other) => Err(match &caller.detour {
+                Some(detour) => {
+                    detour.go(&other.node).await;
+                    NoLease::Elsewhere
+                }
+                None => {
+                    let detail = "another node has the lease of this session";
+                    let problem = Problem::new(Code::SessionElsewhere, detail);
+                    NoLease::Refused(problem.at_node(&other.node))
+                }
+            }),
+        }
+    }
+
+    /// Returns in what all that join a session must agree.
+    fn shape(&self, asked: &LeaseQuery) -> Result<Shape, Problem> {
+        let kind = self.settings().kind(asked)?;
+        let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+        Ok(Shape {
+            profile: text(&asked.profile),
+            region: text(&asked.region),
+            kind: Some(kind.as_str().into()),
+        })
     }
 
     /// Waits for a lease and starts its session. Dropping the future leaves the queue.
@@ -117,22 +211,41 @@ impl Gateway {
         }
         let span = lease_span(&asked, kind, &caller);
         let acquire = acquire_span(&span, &caller);
-        let leased = self.pool().acquire(request).instrument(acquire.clone()).await;
+        let began = Instant::now();
+        let leased = self.acquire(request, wait, &caller).instrument(acquire.clone()).await;
         acquire.record("outcome", leased.as_ref().map_or_else(outcome, |_| "granted"));
         drop(acquire);
         let leased = leased.map_err(|error| {
-            self.usage.failed(self.books_of(tenant.as_deref()), &error);
-            let problem = refusal(&error, self.history.release_rate());
-            debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
-            match error {
-                AcquireError::Timeout { .. } => NoLease::TimedOut(problem),
-                _ => NoLease::Refused(problem),
+            if let NotPlaced::Refused(error) = &error {
+                self.usage.failed(self.books_of(tenant.as_deref()), error);
             }
+            let (problem, is_late) = match &error {
+                NotPlaced::Refused(error) => (
+                    refusal(error, self.history.release_rate()),
+                    matches!(error, AcquireError::Timeout { .. }),
+                ),
+                NotPlaced::Cannot(why) => {
+                    (cannot(why, began.elapsed()), why.reason == Reason::Timeout)
+                }
+            };
+            debug!(peer = ?caller.peer, code = problem.code(), "refused: {}", problem.detail());
+            if is_late { NoLease::TimedOut(problem) } else { NoLease::Refused(problem) }
         })?;
+        let Some(leased) = leased else { return Err(NoLease::Elsewhere) };
         let id = LeaseId::random();
+        let public_id = settings.public_id(id);
+        let entry = match self.name(&asked, &public_id, &caller).await {
+            Ok(entry) => entry,
+            Err(no) => {
+                leased.return_untouched();
+                return Err(no);
+            }
+        };
         let begun = leased.browser().begin(&asked.terms().holder(id.short())).await;
         let terms = Terms {
             id,
+            public_id,
+            entry,
             asked,
             kind,
             peer: caller.peer,
@@ -162,6 +275,27 @@ impl Gateway {
         Ok(session)
     }
 
+    /// Acquires a browser here or, in a fleet, at another node: then there is none here.
+    async fn acquire(
+        &self,
+        request: Request,
+        wait: Duration,
+        caller: &Caller,
+    ) -> Result<Option<Arc<dyn Leased>>, NotPlaced> {
+        let Some(fleet) = self.fleet() else {
+            return self.pool().acquire(request).await.map(Some).map_err(NotPlaced::Refused);
+        };
+        if let Some(offer) = caller.relayed.as_ref().and_then(|relayed| relayed.offer.as_ref()) {
+            let gone = || Cannot::new(Reason::Unknown, Code::OfferOver.word(), OFFER_OVER);
+            return fleet.take(offer).await.map(Some).ok_or_else(|| NotPlaced::Cannot(gone()));
+        }
+        let elsewhere = caller.detour.as_deref().map(|detour| detour as &dyn Connect);
+        Ok(match fleet.acquire(request, wait, elsewhere).await? {
+            Placed::Here(leased) => Some(leased),
+            Placed::There => None,
+        })
+    }
+
     /// Records that a client which may expect its old browser gets another one.
     fn note_renewed(&self, span: &Span, name: &str, last: LeaseEnd) {
         let last = last.code();
@@ -170,6 +304,9 @@ impl Gateway {
         self.observer().journal().note("session_renewed", Severity::Info, reason);
     }
 }
+
+/// What a node is told that comes too late for a lease that it was offered.
+pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
 
 /// Answer to a client that asks for a name.
 pub(super) enum Claimed<'a> {
@@ -281,6 +418,17 @@ pub(super) fn at_most(
     Err(format!("{name} may be at most {} ms, the pool's {setting}", most.as_millis()))
 }
 
+/// The problem of a client whose session's name cannot be had in the fleet.
+fn unnamed(error: &SessionError) -> Problem {
+    match error {
+        SessionError::Differs { .. } => Problem::new(Code::SessionDiffers, error.to_string()),
+        _ => {
+            let problem = Problem::new(Code::SessionsUnavailable, error.to_string());
+            problem.retry_after(Duration::from_secs(1))
+        }
+    }
+}
+
 /// The problem of a client that waits for a session which somebody else acquires.
 fn still_acquired(waited: Duration) -> Problem {
     let waited_for = waited.as_secs_f64();
@@ -289,7 +437,17 @@ fn still_acquired(waited: Duration) -> Problem {
 }
 
 /// The word for a failed acquire in spans, as the metrics have it.
-fn outcome(error: &AcquireError) -> &'static str {
+fn outcome(error: &NotPlaced) -> &'static str {
+    let error = match error {
+        NotPlaced::Refused(error) => error,
+        NotPlaced::Cannot(cannot) => {
+            return match cannot.reason {
+                Reason::Timeout => "timeout",
+                Reason::Full | Reason::Exhausted | Reason::Refused => "rejected",
+                Reason::Unknown | Reason::Draining | Reason::Unavailable => "error",
+            };
+        }
+    };
     match error {
         AcquireError::Timeout { .. } | AcquireError::GroupFull { .. } => "timeout",
         AcquireError::QueueFull { .. }
@@ -335,6 +493,12 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<ClientLease>, span: Span) {
     let tenant = session.asked.tenant.as_deref();
     gateway.usage.book(gateway.books_of(tenant), &session);
     gateway.leases.remove(&session, end);
+    if let (Some(fleet), Some(entry)) = (gateway.fleet(), &session.entry)
+        && let Err(error) = fleet.sessions().remove(entry).await
+    {
+        // It is free once this node has ended, and those who ask here get a new lease.
+        tracing::warn!(%error, "the name of a session that has ended could not be freed");
+    }
     gateway.observer().metrics().lease_ended(end.code());
     audit(&session, end, held);
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `server`, `tcp`, `request`, `address`, `router`, `guard`, `who` | connections, requests, routes, and who may ask |
 //! | `connect`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
+//! | `relay` | requests that go between the nodes of a fleet |
 //! | `query`, `leasing`, `lease`, `leases`, `problem` | the lease behind it, or the refusal |
 //! | `work` | a page's HTML, picture, PDF or elements by one request |
 //! | `compat` | what clients of Chromium, browserless and Kernel know |
@@ -27,6 +28,7 @@ mod leases;
 mod leasing;
 mod problem;
 mod query;
+mod relay;
 mod request;
 mod router;
 mod server;

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pool_core::{AcquireError, GroupStats, Rejection, RejectionKind};
+use pool_fleet::{Cannot, Reason};
 use serde::Serialize;
 
 use crate::exit::chain;
@@ -64,6 +65,7 @@ codes! {
     UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease of this id or name.";
     UnknownPage: "unknown_page", NOT_FOUND, "No lease that is held has a page of this id.";
     UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser of this number.";
+    NoNode: "no_node", NOT_FOUND, "No node of the fleet has what is asked for.";
     UnknownPool: "unknown_pool", NOT_FOUND, "There is no pool of this name.";
     NotLeased: "not_leased", NOT_FOUND, "No client holds this browser, so that it has nothing to show.";
     NotOffered: "not_offered", NOT_FOUND, "Another service has this route, and this pool does not offer it.";
@@ -76,6 +78,8 @@ codes! {
     NoLease: "no_lease", CONFLICT, "`/json/new` opens pages in a lease that is held.";
     NameTaken: "name_taken", CONFLICT, "A browser that is held has this name.";
     SessionDiffers: "session_differs", CONFLICT, "The session that is held has another profile, region, kind or `allow_domains`.";
+    SessionElsewhere: "session_elsewhere", CONFLICT, "Another node of the fleet has the lease of this session; `node` says which.";
+    OfferOver: "offer_over", CONFLICT, "The lease that was offered to another node is no longer there: that node asks again.";
     LeaseOver: "lease_over", GONE, "The lease of this address has ended; the answer says how.";
     NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared so.";
     BadConfiguration: "bad_configuration", UNPROCESSABLE_ENTITY, "The new configuration is wrong; the old one stays.";
@@ -96,6 +100,9 @@ codes! {
     BrowserUnavailable: "browser_unavailable", SERVICE_UNAVAILABLE, "No browser can be launched, or one ended before it could be used.";
     Unavailable: "unavailable", SERVICE_UNAVAILABLE, "The pool cannot give a lease; the answer says why.";
     NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or not in time.";
+    NodeLost: "node_lost", SERVICE_UNAVAILABLE, "The node of the fleet that has the lease cannot be reached.";
+    Elsewhere: "elsewhere", SERVICE_UNAVAILABLE, "Another node of the fleet answers in place of this one.";
+    SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Names of sessions belong to the whole fleet, and its NATS server cannot be reached.";
     NoAnswer: "no_answer", GATEWAY_TIMEOUT, "The browser did not answer in time.";
 }
 
@@ -173,6 +180,9 @@ pub struct Problem {
     waited_ms: Option<u64>,
     #[serde(flatten)]
     tenant: Option<Box<Limited>>,
+    /// The node of the fleet that has what is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Box<str>>,
 }
 
 /// Leases and limit of the tenant for whose sake a request is refused.
@@ -211,7 +221,14 @@ impl Problem {
             queue_position: None,
             waited_ms: None,
             tenant: None,
+            node: None,
         }
+    }
+
+    /// Adds the node of the fleet that has what is asked for.
+    pub(super) fn at_node(mut self, node: &str) -> Self {
+        self.node = Some(node.into());
+        self
     }
 
     /// Changes the status to 413: the body is too long, rather than wrong.
@@ -342,6 +359,28 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
             Problem::new(Code::Unavailable, other.to_string()).retry_after(Duration::from_secs(1))
         }
     }
+}
+
+/// The answer to a request that no node of the fleet can serve.
+pub(super) fn cannot(cannot: &Cannot, waited: Duration) -> Problem {
+    if *cannot.code == *Code::OfferOver.word() {
+        return Problem::new(Code::OfferOver, &*cannot.message);
+    }
+    let after = cannot.retry_after_ms.map_or(Duration::from_secs(1), Duration::from_millis);
+    let code = match cannot.reason {
+        Reason::Timeout => {
+            let detail =
+                format!("no browser of the fleet was free within {:.1} s", waited.as_secs_f64());
+            return Problem::new(Code::AcquireTimeout, detail).waited(waited).retry_after(after);
+        }
+        Reason::Draining => Code::Draining,
+        Reason::Full => Code::QueueFull,
+        Reason::Exhausted => Code::TenantFull,
+        Reason::Unknown => Code::NoNode,
+        Reason::Unavailable => Code::BrowserUnavailable,
+        Reason::Refused => Code::Unavailable,
+    };
+    Problem::new(code, &*cannot.message).retry_after(after)
 }
 
 /// When it would be the turn of this place in the queue, if leases go on ending at this pace.

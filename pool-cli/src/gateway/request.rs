@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::relay::Detour;
 use super::{Code, Problem};
 
 /// Heads longer than this belong to no client of ours.
@@ -388,7 +389,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
+        let detour = request.extensions().get::<Arc<Detour>>().cloned();
         let bytes = collect(request.into_body(), LIMIT).await?;
+        if let Some(detour) = detour {
+            detour.keep(&bytes);
+        }
         if bytes.is_empty() {
             return parse(&Bytes::from_static(b"{}"));
         }

@@ -14,7 +14,8 @@ use super::bridge::Handshake;
 use super::compat::chromium::{self, Change};
 use super::compat::{browserless, kernel};
 use super::who::{Need, Who};
-use super::{Code, Gateway, Problem, address, api, connect, dashboard, work};
+use super::{Code, Gateway, Problem, address, api, connect, dashboard, relay, work};
+use crate::fleet::Relayed;
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
 /// been through [`address::find`] before.
@@ -94,7 +95,9 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         )
         .route("/devtools/page/{page}", get(connect::page))
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(gateway.clone(), relay::send))
         .layer(from_fn_with_state(gateway.clone(), is_ours))
+        .layer(from_fn_with_state(gateway.clone(), relay::receive))
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
@@ -113,6 +116,10 @@ where
 
 /// Not sent by a foreign web page.
 async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<Arc<Relayed>>().is_some() {
+        // The node that has sent it on has judged it.
+        return next.run(request).await;
+    }
     let peer = request.extensions().get::<SocketAddr>();
     if peer.is_some_and(|peer| gateway.pool().is_a_browser(*peer)) {
         let detail = "a browser of this pool may not reach the pool";

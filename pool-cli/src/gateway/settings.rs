@@ -2,16 +2,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
+use pool_fleet::subject::{lease_id, split_lease_id};
 use url::{Host, Url};
 
 use super::address::lease_path;
 use super::who::{Tenants, Who};
 use super::{Code, LeaseId, LeaseQuery, Problem};
-use crate::config::{Config, LeaseKind, Secret};
+use crate::config::{Config, FleetConfig, LeaseKind, Secret};
 
 /// Settings of the gateway: all of it can be swapped while it runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The name of this node in its fleet.
+    pub(super) node: Option<String>,
     pub(super) pool_name: String,
     pub(super) token: Option<Secret>,
     pub(super) tenants: Tenants,
@@ -78,6 +81,7 @@ impl Settings {
         hosts.extend(external_url.as_ref().and_then(Url::host_str).map(str::to_owned));
         hosts.extend(gateway.allowed_hosts.iter().map(|host| canonical(host)));
         Ok(Self {
+            node: config.fleet.as_ref().filter(|fleet| fleet.is_on()).map(FleetConfig::node_name),
             pool_name: pool.name.clone(),
             token: gateway.token.clone(),
             tenants: Tenants::new(config),
@@ -115,8 +119,25 @@ impl Settings {
     }
 
     /// The address of a lease that is held, which is all that is needed to use it.
-    pub(super) fn lease_url(&self, headers: &HeaderMap, lease: LeaseId) -> String {
-        self.websocket_url(headers, &lease_path(lease), "")
+    pub(super) fn lease_url(&self, headers: &HeaderMap, public_id: &str) -> String {
+        self.websocket_url(headers, &lease_path(public_id), "")
+    }
+
+    /// Returns the id of a lease as others see it: in a fleet with the node that has it.
+    pub(super) fn public_id(&self, lease: LeaseId) -> String {
+        match &self.node {
+            Some(node) => lease_id(node, &lease.to_string()),
+            None => lease.to_string(),
+        }
+    }
+
+    /// Reads the id of a lease of this node.
+    pub(super) fn own_id(&self, id: &str) -> Option<LeaseId> {
+        let own = match (&self.node, split_lease_id(id)) {
+            (Some(node), Some((of, lease))) if **node == *of => lease,
+            _ => id,
+        };
+        own.parse().ok()
     }
 
     /// The address of a path of ours, as the client that sent these headers can reach it.

@@ -203,7 +203,7 @@ fn classes(stats: &Stats) -> Vec<Class> {
 
 fn holder(session: &ClientLease) -> Holder {
     Holder {
-        id: session.id.to_string(),
+        id: session.public_id.clone(),
         peer: session.peer.map(|peer| peer.to_string()),
         tenant: session.asked.tenant.clone(),
         tracking_id: session.asked.tracking_id.clone(),
@@ -218,7 +218,7 @@ pub(super) fn lease(session: &ClientLease) -> Lease {
     let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
     let began_at = session.began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Lease {
-        id: session.id.to_string(),
+        id: session.public_id.clone(),
         browser_id: session.browser,
         tracking_id: session.asked.tracking_id.clone(),
         tenant: session.asked.tenant.clone(),

@@ -14,6 +14,7 @@ use super::request::Room;
 use super::usage::Usage;
 use super::{LeaseEnd, Settings};
 use crate::api::Reloaded;
+use crate::fleet::Fleet;
 use crate::metrics::Observer;
 use crate::pool::BrowserPool;
 
@@ -32,6 +33,7 @@ pub struct Gateway {
     pub(super) usage: Usage,
     phase: watch::Sender<Phase>,
     reload: OnceLock<Arc<dyn Reload>>,
+    fleet: OnceLock<Arc<Fleet>>,
     pub(super) started: Instant,
 }
 
@@ -72,6 +74,7 @@ impl Gateway {
             usage: Usage::default(),
             phase: watch::Sender::default(),
             reload: OnceLock::new(),
+            fleet: OnceLock::new(),
             started: Instant::now(),
         })
     }
@@ -97,6 +100,18 @@ impl Gateway {
     #[must_use]
     pub fn observer(&self) -> &Observer {
         &self.observer
+    }
+
+    /// Sets the fleet of which the pool is a node; once, before it is served.
+    pub fn join(&self, fleet: Arc<Fleet>) {
+        // A second one would be a mistake of the program that changes nothing for clients.
+        let _ = self.fleet.set(fleet);
+    }
+
+    /// Returns the fleet of which the pool is a node, if it is one.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Arc<Fleet>> {
+        self.fleet.get()
     }
 
     /// Sets what `POST /api/reload` does; once.
@@ -138,20 +153,30 @@ impl Gateway {
         self.ask_drain();
         let until = Instant::now() + grace;
         let clients = async {
-            if timeout(grace, self.leases.none()).await.is_ok() {
+            if timeout(grace, self.none()).await.is_ok() {
                 return 0;
             }
             let left = self.leases.all();
             for session in &left {
                 session.end(LeaseEnd::Drained);
             }
+            let relays = self.fleet().map_or(0, |fleet| {
+                fleet.end_relays(LeaseEnd::Drained);
+                fleet.relays()
+            });
             // Ending takes no longer than the goodbye; the pool's own deadline is behind it.
-            let _ = timeout(Duration::from_secs(2), self.leases.none()).await;
-            left.len()
+            let _ = timeout(Duration::from_secs(2), self.none()).await;
+            left.len() + relays
         };
         // At once, so that those who wait are told and idle browsers are closed.
         let drained = self.pool.drain(grace + Duration::from_secs(3));
+        if let Some(fleet) = self.fleet() {
+            fleet.drain();
+        }
         let (ended, report) = tokio::join!(clients, drained);
+        if let Some(fleet) = self.fleet() {
+            fleet.leave().await;
+        }
         self.write_usage().await;
         tracing::debug!(?report, late = ?Instant::now().checked_duration_since(until), "drained");
         ended
@@ -159,6 +184,16 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Waits until no client has a lease, here or through here.
+    async fn none(&self) {
+        let relays = async {
+            if let Some(fleet) = self.fleet() {
+                fleet.no_relays().await;
+            }
+        };
+        tokio::join!(self.leases.none(), relays);
+    }
+
     /// Returns whose books the leases of this tenant go into. Where there are no tenants in the
     /// configuration, a client may call itself anything, and names would pile up.
     pub(super) fn books_of<'a>(&self, tenant: Option<&'a str>) -> Option<&'a str> {

@@ -3,16 +3,15 @@
 //! A call is read whole before it waits for a browser, and its answer is sent in pieces. A client that goes away gives its browser back, whatever the page does at that moment.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use axum::{Extension, Router};
 use futures_util::stream;
 use pool_chrome::cdp::Client;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -59,7 +58,7 @@ pub(super) fn routes() -> Router<Arc<Gateway>> {
 
 /// The route of a kind of work.
 fn route(kind: WorkKind) -> MethodRouter<Arc<Gateway>> {
-    let call = move |State(gateway), Extension(peer), request| answer(kind, gateway, peer, request);
+    let call = move |State(gateway), request| answer(kind, gateway, request);
     match kind {
         WorkKind::Content | WorkKind::Screenshot | WorkKind::Pdf => get(call).post(call),
         WorkKind::Scrape => post(call),
@@ -86,15 +85,10 @@ impl Fault {
     }
 }
 
-async fn answer(
-    kind: WorkKind,
-    gateway: Arc<Gateway>,
-    peer: SocketAddr,
-    request: Request,
-) -> Response {
+async fn answer(kind: WorkKind, gateway: Arc<Gateway>, request: Request) -> Response {
     let readable = takes_problem(request.headers());
     let tally = Tally::new(gateway.observer().metrics(), kind);
-    match call(kind, &gateway, peer, request).await {
+    match call(kind, &gateway, request).await {
         Ok(answer) => answer.into_response(tally),
         Err(Fault(outcome, problem)) => {
             tally.end(outcome);
@@ -128,19 +122,14 @@ impl Drop for Tally {
     }
 }
 
-async fn call(
-    kind: WorkKind,
-    gateway: &Arc<Gateway>,
-    peer: SocketAddr,
-    request: Request,
-) -> Result<Ready, Fault> {
+async fn call(kind: WorkKind, gateway: &Arc<Gateway>, request: Request) -> Result<Ready, Fault> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
-    let caller = Caller::new(Some(peer), &parts.headers);
+    let caller = Caller::of(&parts);
     let (asked, order, _room) = match parts.method {
         Method::POST => {
             let asked = lease_query(query).map_err(Fault::invalid)?;
-            let (order, room) = read(kind, gateway, &parts.headers, body).await?;
+            let (order, room) = read(kind, gateway, &parts.headers, body, &caller).await?;
             (asked, order, room)
         }
         Method::GET => {
@@ -241,6 +230,7 @@ async fn read(
     gateway: &Gateway,
     headers: &HeaderMap,
     body: Body,
+    caller: &Caller,
 ) -> Result<(Order, OwnedSemaphorePermit), Fault> {
     if !is_json(headers) {
         let detail = "the body must be JSON: Content-Type: application/json";
@@ -254,6 +244,9 @@ async fn read(
         Fault::refused(problem.retry_after(Duration::from_secs(1)))
     })?;
     let bytes = collect(body, BODY).await.map_err(Fault::invalid)?;
+    if let Some(detour) = &caller.detour {
+        detour.keep(&bytes);
+    }
     Ok((Order::read(kind, &bytes).map_err(bad_body)?, room))
 }
 

@@ -75,6 +75,8 @@ ends! {
     BrowserOutOfMemory: "browser_out_of_memory", 4500, Lease, "the browser needed more memory than it may have";
     /// The browser stopped answering.
     BrowserHung: "browser_hung", 4500, Lease, "the browser stopped answering";
+    /// The node of the fleet that has the browser broke off.
+    NodeLost: "node_lost", 4500, Connection, "the node that has the browser cannot be reached";
     /// The client did not read what the browser sent.
     SlowReader: "slow_reader", 1008, Connection, "messages were not read fast enough";
     /// The client sent what is not text.
@@ -147,6 +149,7 @@ impl From<LeaseEnd> for EndReason {
             | LeaseEnd::LeaseLimit
             | LeaseEnd::Killed
             | LeaseEnd::Drained
+            | LeaseEnd::NodeLost
             | LeaseEnd::Revoked => Self::Revoked,
         }
     }

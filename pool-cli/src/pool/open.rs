@@ -69,9 +69,11 @@ pub async fn open_tuned(
     observer: &Observer,
     tune: impl FnOnce(ChromeConfig) -> ChromeConfig + Send,
 ) -> Result<Opened, OpenError> {
-    // Asked for now, since the pool would only try again and again.
     let wanted = tune(config.driver());
-    wanted.launch_options().check()?;
+    if config.pool.max_size > 0 {
+        // Asked for now, since the pool would only try again and again.
+        wanted.launch_options().check()?;
+    }
     let driver = ChromeDriver::start(wanted).await?;
     if config.gateway.listen.port() != 0 {
         // A command has a pool of its own beside the one that the configuration is of.

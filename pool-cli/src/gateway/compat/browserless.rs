@@ -14,7 +14,7 @@ use crate::gateway::leases::Known;
 use crate::gateway::leasing::over;
 use crate::gateway::snapshot::lease;
 use crate::gateway::who::Who;
-use crate::gateway::{Gateway, LeaseEnd, LeaseId, Problem};
+use crate::gateway::{Gateway, LeaseEnd, Problem};
 
 pub(in crate::gateway) async fn sessions(
     State(gateway): State<Arc<Gateway>>,
@@ -37,7 +37,7 @@ pub(in crate::gateway) async fn kill(
 
 impl Gateway {
     fn kill(&self, who: &Who, id: &str) -> Result<usize, Problem> {
-        if let Ok(lease) = id.parse::<LeaseId>() {
+        if let Some(lease) = self.settings().own_id(id) {
             return match self.leases.find(lease) {
                 Known::Held(session) if who.sees(&session) => {
                     session.end(LeaseEnd::Killed);

@@ -21,7 +21,7 @@ use crate::gateway::address::{NEW_PAGE, lease_path, split_address};
 use crate::gateway::connect::Reconnect;
 use crate::gateway::lease::{ClientLease, NotConnected, Root};
 use crate::gateway::leases::Name;
-use crate::gateway::leasing::{not_connected, over};
+use crate::gateway::leasing::{Caller, not_connected, over};
 use crate::gateway::problem::refusal;
 use crate::gateway::who::Who;
 use crate::gateway::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
@@ -307,6 +307,7 @@ pub(in crate::gateway) struct Discovery {
 /// Takes no lease: a client that only looks must not keep a browser from the others.
 pub(in crate::gateway) async fn version(
     State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
     Extension(who): Extension<Who>,
     uri: Uri,
     headers: HeaderMap,
@@ -319,6 +320,9 @@ pub(in crate::gateway) async fn version(
     let version = match gateway.pool().version() {
         Some(version) => version,
         None => {
+            if let Some(detour) = caller.detour.filter(|_| gateway.pool().load().max_size == 0) {
+                return Err(detour.anywhere().await);
+            }
             // No browser was ever launched: one is, into the pool, so that it can be asked.
             let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
             let request = asked.request().timeout(wait);
@@ -346,7 +350,7 @@ pub(in crate::gateway) async fn version_of_lease(
     let session = gateway.held(&lease, peer, &headers, &uri).await?;
     LeaseQuery::parse(query)?;
     let version = gateway.pool().version().ok_or_else(no_version)?;
-    let path = lease_path(session.id);
+    let path = lease_path(&session.public_id);
     Ok(Json(Discovery { version, url: gateway.settings().websocket_url(&headers, &path, query) }))
 }
 

@@ -2,7 +2,6 @@
 //! released, with or without a connection.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +22,7 @@ use crate::gateway::query::word;
 use crate::gateway::request::Body;
 use crate::gateway::snapshot::part;
 use crate::gateway::who::Who;
-use crate::gateway::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem};
+use crate::gateway::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
 
 /// The most that is listed at once, and what is if nothing is said.
 const MAX_LISTED: usize = 100;
@@ -117,7 +116,7 @@ fn yes() -> bool {
 pub(in crate::gateway) async fn acquire(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
-    Extension(peer): Extension<SocketAddr>,
+    caller: Caller,
     Extension(who): Extension<Who>,
     headers: HeaderMap,
     Body(mut body): Body<Acquire>,
@@ -127,13 +126,12 @@ pub(in crate::gateway) async fn acquire(
     let ignored = ignored(&body.more, &[])?;
     let label = body.label()?;
     gateway.settings().attribute(&who, &mut asked)?;
-    let caller = Caller::new(Some(peer), &headers);
     let only = label.name.as_deref();
     let _only = only.map(|name| gateway.leases.label(who.tenant(), name)).transpose()?;
     let session = match held(&gateway, asked, &caller).await {
         Ok(session) => session,
         Err(NoLease::TimedOut(_)) => return Ok(StatusCode::NO_CONTENT.into_response()),
-        Err(NoLease::Refused(problem)) => return Err(problem),
+        Err(no @ (NoLease::Refused(_) | NoLease::Elsewhere)) => return Err(no.into()),
     };
     // One that was held keeps what it was given first.
     let label = session.label.get_or_init(|| label);
@@ -175,7 +173,7 @@ async fn held(
         return gateway.lease(asked, caller.clone(), start, None).await;
     };
     gateway.settings().check_keep(&asked).map_err(NoLease::Refused)?;
-    match gateway.claim(&name, &mut asked).await? {
+    match gateway.claim(&name, &mut asked, caller).await? {
         Claimed::Held { session, .. } => {
             if let Some(keep) = asked.keep {
                 session.set_keep(keep);
@@ -194,10 +192,14 @@ async fn held(
 pub(in crate::gateway) async fn release(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
+    caller: Caller,
     Extension(who): Extension<Who>,
     Body(body): Body<Release>,
 ) -> Result<StatusCode, Problem> {
     gateway.is_pool(&pool)?;
+    if let Some(detour) = &caller.detour {
+        detour.leave_for(&body.session_id).await?;
+    }
     let session = gateway.browser(&who, &body.session_id)?;
     if !body.reuse {
         // Told while it is leased: it goes when it comes back.
@@ -309,12 +311,12 @@ pub(in crate::gateway) async fn not_offered() -> Problem {
 impl BrowserView {
     fn of(gateway: &Gateway, session: &ClientLease, headers: &HeaderMap) -> Self {
         let settings = gateway.settings();
-        let cdp_ws_url = settings.lease_url(headers, session.id);
+        let cdp_ws_url = settings.lease_url(headers, &session.public_id);
         // The same place by HTTP: ws for http, wss for https.
         let base_url = cdp_ws_url.replacen("ws", "http", 1);
         let label = session.label.get().cloned().unwrap_or_default();
         Self {
-            session_id: session.id.to_string(),
+            session_id: session.public_id.clone(),
             cdp_ws_url,
             webdriver_ws_url: None,
             base_url,
@@ -445,7 +447,7 @@ fn rfc3339(time: SystemTime) -> String {
 impl Gateway {
     /// Returns the lease of an id, or of the name that its holder gave it, if this sender may see it.
     fn browser(&self, who: &Who, id: &str) -> Result<Arc<ClientLease>, Problem> {
-        if let Ok(lease) = id.parse::<LeaseId>() {
+        if let Some(lease) = self.settings().own_id(id) {
             return match self.leases.find(lease) {
                 Known::Held(session) if who.sees(&session) => Ok(session),
                 Known::Over(end) => Err(over(end)),

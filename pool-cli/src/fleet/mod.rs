@@ -1,0 +1,376 @@
+//! The fleet: leases at other nodes, and requests that are relayed to them.
+
+mod relay;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool_chrome::ChromeDriver;
+use pool_core::{AcquireError, Pool, Request, async_trait};
+use pool_fleet::engine::Waiting;
+use pool_fleet::{
+    Cannot, Grant, JoinError, Member, NatsTransport, NodeName, RemoteLease, Sessions, Snapshot,
+    Store, TransportError, Wanted,
+};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::config::{Config, FleetConfig, Secret};
+use crate::exit::{self, Failure};
+use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased};
+
+pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
+
+/// A node's part in its fleet.
+pub struct Fleet {
+    node: Arc<dyn Node>,
+    relay: Relay,
+    sessions: Sessions,
+    /// Removes the names that dead nodes have left.
+    sweep: AbortHandle,
+    /// Connections of clients here to leases at other nodes.
+    relays: watch::Sender<usize>,
+    /// The end that they are told, once there is one.
+    end: watch::Sender<Option<LeaseEnd>>,
+}
+
+/// A client's connection to a lease at another node.
+pub(crate) struct RelayedConnection(Arc<Fleet>);
+
+impl RelayedConnection {
+    /// Waits until this node ends it.
+    pub(crate) async fn ended(&self) -> LeaseEnd {
+        let mut end = self.0.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| *end) {
+            Ok(Some(end)) => end,
+            // The sender lives as long as `self`.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for RelayedConnection {
+    fn drop(&mut self) {
+        self.0.relays.send_modify(|relays| *relays -= 1);
+    }
+}
+
+/// [`pool_fleet::Fleet`], whatever the driver of its pool is.
+#[async_trait]
+trait Node: Send + Sync {
+    async fn acquire(
+        &self,
+        request: Request,
+        wait: Duration,
+        elsewhere: Option<&dyn Connect>,
+    ) -> Result<Placed, NotPlaced>;
+    async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>>;
+    async fn snapshot(&self) -> Option<Snapshot>;
+    async fn leave(&self);
+    fn drain(&self);
+    fn undrain(&self);
+    fn name(&self) -> &NodeName;
+    fn incarnation(&self) -> pool_fleet::Incarnation;
+    fn namesake(&self) -> watch::Receiver<Option<Arc<pool_fleet::Beat>>>;
+}
+
+/// Connects to a lease of another node.
+#[async_trait]
+pub(crate) trait Connect: Send + Sync {
+    /// Returns once the connection stands, or why it does not: then the client waits on.
+    async fn connect(&self, lease: &RemoteLease) -> Result<(), String>;
+}
+
+/// The place of a client that has got a lease.
+pub(crate) enum Placed {
+    Here(Arc<dyn Leased>),
+    /// At another node, and connected to.
+    There,
+}
+
+/// Reasons why a client has got no lease.
+#[derive(Debug)]
+pub(crate) enum NotPlaced {
+    /// The policies of this node refuse it.
+    Refused(AcquireError),
+    /// No node can serve it.
+    Cannot(Cannot),
+}
+
+/// Bound on the time to connect to a lease of another node, which goes back to its node a little later.
+const CONNECT: Duration = Duration::from_millis(1900);
+
+#[async_trait]
+impl<D: BrowserDriver> Node for pool_fleet::Fleet<Pool<D>>
+where
+    D::Resource: Browser,
+{
+    async fn acquire(
+        &self,
+        mut request: Request,
+        wait: Duration,
+        elsewhere: Option<&dyn Connect>,
+    ) -> Result<Placed, NotPlaced> {
+        let (class, handicap) = self.pool().decide(&mut request).map_err(NotPlaced::Refused)?;
+        let wanted = Wanted {
+            class: class.to_string().into(),
+            labels: request
+                .labels
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            priority: request.priority,
+            trace: None,
+        };
+        let mut waiting = Waiting::new(Arc::new(wanted), wait);
+        waiting.handicap = handicap;
+        if elsewhere.is_none() {
+            waiting.only = Some(Arc::clone(self.node()));
+        }
+        let mut waiter = pool_fleet::Fleet::acquire(self, waiting);
+        loop {
+            let remote = match waiter.next().await.map_err(NotPlaced::Cannot)? {
+                Grant::Here { lease, .. } => return Ok(Placed::Here(Arc::new(lease))),
+                Grant::There(remote) => remote,
+                other => unreachable!("a grant of no known place: {other:?}"),
+            };
+            let why = match elsewhere {
+                Some(elsewhere) => match timeout(CONNECT, elsewhere.connect(&remote)).await {
+                    Ok(Ok(())) => {
+                        waiter.connected();
+                        return Ok(Placed::There);
+                    }
+                    Ok(Err(why)) => why,
+                    Err(_) => "it does not answer in time".to_owned(),
+                },
+                None => "this request can be served here only".to_owned(),
+            };
+            tracing::debug!(node = &*remote.node, why, "a lease of another node was not used");
+            waiter.failed();
+        }
+    }
+
+    async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>> {
+        let lease = Self::take(self, offer).await?;
+        Some(Arc::new(lease))
+    }
+
+    async fn snapshot(&self) -> Option<Snapshot> {
+        Self::snapshot(self).await
+    }
+
+    async fn leave(&self) {
+        Self::leave(self).await;
+    }
+
+    fn drain(&self) {
+        Self::drain(self);
+    }
+
+    fn undrain(&self) {
+        Self::undrain(self);
+    }
+
+    fn name(&self) -> &NodeName {
+        self.node()
+    }
+
+    fn incarnation(&self) -> pool_fleet::Incarnation {
+        Self::incarnation(self)
+    }
+
+    fn namesake(&self) -> watch::Receiver<Option<Arc<pool_fleet::Beat>>> {
+        Self::namesake(self)
+    }
+}
+
+impl Fleet {
+    /// Joins the fleet of a configuration with a pool, which takes a second: it asks whether the name is free.
+    ///
+    /// Without a NATS server the node goes on alone, and joins the others when there is one.
+    ///
+    /// # Errors
+    ///
+    /// The message to print: credentials that cannot be used (exit code 78), or a name that is taken.
+    pub async fn join(
+        config: &Config,
+        fleet: &FleetConfig,
+        pool: &Pool<ChromeDriver>,
+    ) -> Result<Arc<Self>, Failure> {
+        let secret = fleet.secret.as_ref().ok_or_else(|| {
+            Failure::new("a fleet requires a secret".to_owned())
+                .hint("set [fleet] secret = { env = \"FLEET_SECRET\" }")
+                .code(exit::CONFIG)
+        })?;
+        let unusable = |error: TransportError| Failure::from(error).code(exit::CONFIG);
+        let options = fleet.nats_options().map_err(unusable)?.start_without_server(true);
+        let transport = NatsTransport::connect(options).await.map_err(unusable)?;
+        let node = fleet.node_name();
+        let advertise = fleet.advertised(config.gateway.listen).ok_or_else(|| {
+            Failure::new("the other nodes do not know where to reach this one".to_owned())
+                .hint("set [fleet] advertise = \"ws://ADDRESS:PORT\"")
+                .code(exit::CONFIG)
+        })?;
+        let profiles = config.profiles.named.keys().map(String::as_str);
+        let mut member = Member::new(&fleet.name, &node, &advertise)
+            .version(env!("CARGO_PKG_VERSION"))
+            .profiles(profiles, config.profiles.on_demand)
+            .regions(config.regions.keys().map(String::as_str));
+        for (name, value) in &fleet.labels {
+            member = member.label(name, value);
+        }
+        let joined = pool_fleet::Fleet::join(member, pool.clone(), transport.clone()).await;
+        let joined = joined.map_err(|error| match &error {
+            JoinError::NameTaken { other } => {
+                let (name, address) = (&other.node, &other.address);
+                Failure::new(format!("another node at {address} is called {name:?} in this fleet"))
+                    .hint("give this one a name of its own: [fleet] node = \"…\"")
+                    .code(exit::CONFIG)
+            }
+            _ => Failure::from(error),
+        })?;
+        Ok(Self::new(joined, transport, secret))
+    }
+
+    /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and what
+    /// nodes send on to each other is signed with the secret.
+    pub fn new<D>(
+        joined: pool_fleet::Fleet<Pool<D>>,
+        store: Arc<dyn Store>,
+        secret: &Secret,
+    ) -> Arc<Self>
+    where
+        D: BrowserDriver,
+        D::Resource: Browser,
+    {
+        let transport = Arc::clone(joined.transport());
+        let sessions = Sessions::new(transport, store, joined.subjects().clone());
+        let (names, node, nodes) = (sessions.clone(), joined.node().clone(), joined.nodes());
+        let relay = Relay::new(&node, secret);
+        let sweep = tokio::spawn(async move { names.serve(&node, nodes).await }).abort_handle();
+        Arc::new(Self {
+            node: Arc::new(joined),
+            relay,
+            sessions,
+            sweep,
+            relays: watch::Sender::new(0),
+            end: watch::Sender::new(None),
+        })
+    }
+
+    /// Returns the name of this node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.node.name()
+    }
+
+    /// Returns the fleet as this node sees it, or `None` after it has left.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        self.node.snapshot().await
+    }
+
+    /// Offers nothing more to other nodes. Clients of this node are served.
+    pub fn drain(&self) {
+        self.node.drain();
+    }
+
+    /// Serves other nodes again.
+    pub fn undrain(&self) {
+        self.node.undrain();
+    }
+
+    /// Leaves the fleet, and tells the others.
+    pub async fn leave(&self) {
+        self.node.leave().await;
+    }
+
+    /// Waits until an older node with the name of this one is met, and returns its address.
+    pub fn namesake(&self) -> impl Future<Output = Arc<str>> + Send + use<> {
+        let mut namesake = self.node.namesake();
+        async move {
+            match namesake.wait_for(Option::is_some).await.map(|other| other.clone()) {
+                Ok(Some(other)) => Arc::clone(&other.address),
+                // The node has left: there is nobody to meet any more.
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Returns what carries requests to other nodes.
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// Returns the names of sessions.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Returns the run of this node.
+    pub(crate) fn incarnation(&self) -> pool_fleet::Incarnation {
+        self.node.incarnation()
+    }
+
+    /// Counts a client's connection to a lease at another node.
+    pub(crate) fn begin_relay(self: &Arc<Self>) -> RelayedConnection {
+        self.relays.send_modify(|relays| *relays += 1);
+        RelayedConnection(Arc::clone(self))
+    }
+
+    /// Returns the number of connections of clients here to leases at other nodes.
+    #[must_use]
+    pub fn relays(&self) -> usize {
+        *self.relays.borrow()
+    }
+
+    /// Waits until there is no connection to a lease at another node.
+    pub(crate) async fn no_relays(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.relays.subscribe().wait_for(|relays| *relays == 0).await;
+    }
+
+    /// Ends all connections to leases at other nodes.
+    pub(crate) fn end_relays(&self, end: LeaseEnd) {
+        self.end.send_replace(Some(end));
+    }
+
+    /// Waits for a lease, here or, if the request can be relayed, at another node.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the client leaves all queues.
+    pub(crate) async fn acquire(
+        &self,
+        request: Request,
+        wait: Duration,
+        elsewhere: Option<&dyn Connect>,
+    ) -> Result<Placed, NotPlaced> {
+        self.node.acquire(request, wait, elsewhere).await
+    }
+
+    /// Takes the lease of this node that was offered to another one, once.
+    pub(crate) async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>> {
+        self.node.take(offer).await
+    }
+
+    /// Returns the address of a node that is heard.
+    pub(crate) async fn address_of(&self, node: &str) -> Option<Arc<str>> {
+        let snapshot = self.snapshot().await?;
+        let found = snapshot.nodes.iter().find(|beat| *beat.node == *node);
+        found.map(|beat| Arc::clone(&beat.address))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.sweep.abort();
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("node", self.node.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,497 @@
+//! Requests between the nodes of a fleet: those that others send on to this one, and those of clients here that
+//! another node serves.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use pool_core::async_trait;
+use pool_fleet::RemoteLease;
+use pool_fleet::subject::split_lease_id;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::bridge::{Accepted, Socket};
+use super::leasing::OFFER_OVER;
+use super::{Code, Gateway, LeaseEnd, LeaseId, Problem, tcp};
+use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
+
+/// Time within which a node says that the lease of an offer is somebody else's by now. A call that is under way then
+/// takes as long as its page does.
+const TAKEN: Duration = Duration::from_millis(1500);
+
+/// Longest refusal that is read to learn its code.
+const REFUSAL: usize = 64 * 1024;
+
+/// Believes other nodes: a request that one of them has sent on is that of its client, and was judged there.
+pub(super) async fn receive(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(header) = request.headers_mut().remove(RELAY) else { return next.run(request).await };
+    let relayed = gateway
+        .fleet()
+        .and_then(|fleet| fleet.relay().verify(&header, request.method(), request.uri()));
+    let Some(relayed) = relayed else {
+        let detail = "the header browser-pool-relay is for the nodes of one fleet, and this one \
+                      was not made with its secret and for this node";
+        return Problem::new(Code::Unauthorized, detail).into_response();
+    };
+    request.headers_mut().remove(header::HOST);
+    if let Some(host) = relayed.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request.extensions_mut().insert(relayed.client);
+    request.extensions_mut().insert(Arc::new(relayed));
+    next.run(request).await
+}
+
+/// Sends requests about leases of other nodes there, and lets the others be served wherever a browser is free first.
+pub(super) async fn send(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(fleet) = gateway.fleet() else { return next.run(request).await };
+    if request.extensions().get::<Arc<Relayed>>().is_some() {
+        return next.run(request).await;
+    }
+    if let Some(node) = elsewhere(request.uri().path(), fleet.name()) {
+        return match Detour::of(&request, fleet).to(&node, request).await {
+            Ok(response) => response,
+            Err(problem) => problem.into_response(),
+        };
+    }
+    let upgrade = request.extensions().get::<OnUpgrade>().cloned();
+    let detour = Arc::new(Detour::of(&request, fleet));
+    request.extensions_mut().insert(Arc::clone(&detour));
+    let response = next.run(request).await;
+    match detour.answer().await {
+        None => response,
+        Some(Ok(answer)) => pass_on(&detour.fleet, answer, upgrade),
+        Some(Err(problem)) => problem.into_response(),
+    }
+}
+
+/// Returns the other node whose lease a path is about.
+fn elsewhere(path: &str, own: &str) -> Option<String> {
+    path.split('/').find_map(|part| {
+        let part = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
+        let (node, lease) = split_lease_id(&part)?;
+        (node != own && lease.parse::<LeaseId>().is_ok()).then(|| node.to_owned())
+    })
+}
+
+/// A client's request, which another node may serve in place of this one.
+pub(super) struct Detour {
+    fleet: Arc<Fleet>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    client: SocketAddr,
+    body: Mutex<Bytes>,
+    answer: Mutex<Option<Answer>>,
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+
+enum Answer {
+    Here(Response),
+    UnderWay(Sending),
+}
+
+impl Detour {
+    fn of(request: &Request, fleet: &Arc<Fleet>) -> Self {
+        let client = request.extensions().get::<SocketAddr>().copied();
+        Self {
+            fleet: Arc::clone(fleet),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+            client: client.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            body: Mutex::default(),
+            answer: Mutex::default(),
+        }
+    }
+
+    /// Keeps the body, which the request can be read of only once.
+    pub(super) fn keep(&self, body: &Bytes) {
+        *self.body.lock().unwrap_or_else(PoisonError::into_inner) = body.clone();
+    }
+
+    /// Sends a request to another node, and returns its answer.
+    async fn to(&self, node: &str, request: Request) -> Result<Response, Problem> {
+        let address = self.fleet.address_of(node).await.ok_or_else(|| node_lost(node))?;
+        let upgrade = request.extensions().get::<OnUpgrade>().cloned();
+        let sending = self.sending(address, node.into(), None, request.into_body());
+        Ok(pass_on(&self.fleet, sending.await?, upgrade))
+    }
+
+    /// Has another node answer the request, if this is the id of a lease of its.
+    ///
+    /// # Errors
+    ///
+    /// If another node answers, or cannot be reached.
+    pub(super) async fn leave_for(&self, lease: &str) -> Result<(), Problem> {
+        match elsewhere(lease, self.fleet.name()) {
+            Some(node) => Err(self.go(&node).await),
+            None => Ok(()),
+        }
+    }
+
+    /// Has any node with browsers answer the request. Returns as [`go`](Self::go).
+    pub(super) async fn anywhere(&self) -> Problem {
+        let snapshot = self.fleet.snapshot().await;
+        let nodes = snapshot.iter().flat_map(|snapshot| &snapshot.nodes);
+        match nodes.into_iter().find(|beat| beat.load.places > 0) {
+            Some(beat) => self.go(&beat.node).await,
+            None => {
+                let detail = "no node of the fleet with browsers of its own is heard";
+                Problem::new(Code::BrowserUnavailable, detail).retry_after(Duration::from_secs(1))
+            }
+        }
+    }
+
+    /// Has the node answer that has a page, if one has: the id of a page does not say where it is.
+    pub(super) async fn find_page(&self) -> bool {
+        let Some(snapshot) = self.fleet.snapshot().await else { return false };
+        for beat in snapshot.nodes {
+            let (address, node) = (Arc::clone(&beat.address), Arc::clone(&beat.node));
+            let found = self.sending(address, node, None, Body::empty()).await;
+            if let Ok(response) = found
+                && response.status() != StatusCode::NOT_FOUND
+            {
+                self.put(Answer::Here(response));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Has another node answer the request. Returns what stands for the answer until then, or that the node is lost.
+    pub(super) async fn go(&self, node: &str) -> Problem {
+        let Some(address) = self.fleet.address_of(node).await else { return node_lost(node) };
+        let sending = self.sending(address, node.into(), None, self.body().into());
+        self.put(Answer::UnderWay(Box::pin(sending)));
+        Problem::new(Code::Elsewhere, "another node answers")
+    }
+
+    fn sending(
+        &self,
+        address: Arc<str>,
+        to: Arc<str>,
+        offer: Option<Arc<str>>,
+        body: Body,
+    ) -> impl Future<Output = Result<Response, Problem>> + Send + use<> {
+        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let relayed = Relayed {
+            gateway: self.fleet.name().into(),
+            to,
+            client: self.client,
+            host: host.map(str::to_owned),
+            offer,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let fleet = Arc::clone(&self.fleet);
+        async move {
+            let answer = fleet.relay().send(&address, &relayed, request).await;
+            answer
+                .map(|answer| answer.map(Body::new))
+                .map_err(|error| unreachable(&relayed.to, &error))
+        }
+    }
+
+    fn body(&self) -> Bytes {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, answer: Answer) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+
+    /// Returns the answer of the node that has served the request, if one has.
+    async fn answer(&self) -> Option<Result<Response, Problem>> {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Some(match answer? {
+            Answer::Here(response) => Ok(response),
+            Answer::UnderWay(sending) => sending.await,
+        })
+    }
+}
+
+#[async_trait]
+impl Connect for Detour {
+    async fn connect(&self, lease: &RemoteLease) -> Result<(), String> {
+        let (address, node) = (Arc::clone(&lease.address), Arc::clone(&lease.node));
+        let offer = Some(Arc::clone(&lease.id));
+        let mut sending: Sending = Box::pin(self.sending(address, node, offer, self.body().into()));
+        let answer = match timeout(TAKEN, &mut sending).await {
+            Err(_) => Answer::UnderWay(sending),
+            Ok(Err(problem)) => return Err(problem.detail().to_owned()),
+            Ok(Ok(response)) => match taken(response).await? {
+                Taken::Answer(response) => Answer::Here(response),
+                Taken::By(node) => {
+                    self.go(&node).await;
+                    return Ok(());
+                }
+            },
+        };
+        self.put(answer);
+        Ok(())
+    }
+}
+
+/// What became of a request at the node whose lease was offered for it.
+enum Taken {
+    Answer(Response),
+    /// Another lease has got the session's name meanwhile, at this node.
+    By(String),
+}
+
+/// Reads an answer, unless it is that the offered lease is no longer there.
+async fn taken(response: Response) -> Result<Taken, String> {
+    if response.status() != StatusCode::CONFLICT {
+        return Ok(Taken::Answer(response));
+    }
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, REFUSAL).await.map_err(|error| error.to_string())?;
+    let refusal: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    if refusal["code"] == Code::OfferOver.word() {
+        return Err(OFFER_OVER.to_owned());
+    }
+    if refusal["code"] == Code::SessionElsewhere.word()
+        && let Some(node) = refusal["node"].as_str()
+    {
+        return Ok(Taken::By(node.to_owned()));
+    }
+    Ok(Taken::Answer(Response::from_parts(parts, body.into())))
+}
+
+pub(super) fn node_lost(node: &str) -> Problem {
+    let detail =
+        format!("the node {node:?} is not heard: its leases have ended, or cannot be reached");
+    Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
+}
+
+fn unreachable(node: &str, error: &Unreachable) -> Problem {
+    let detail = format!("the node {node:?} cannot be reached: {}", crate::exit::chain(error));
+    Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
+}
+
+/// Passes the answer of another node on to the client, and what follows an upgrade.
+fn pass_on(fleet: &Arc<Fleet>, mut answer: Response, upgrade: Option<OnUpgrade>) -> Response {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+            answer.headers_mut().remove(name);
+        }
+        return answer;
+    }
+    let node = hyper::upgrade::on(&mut answer);
+    let Some(client) = upgrade else {
+        let detail = "this connection cannot be upgraded";
+        return Problem::new(Code::BadHandshake, detail).into_response();
+    };
+    let relay = fleet.begin_relay();
+    tokio::spawn(async move {
+        let Some(client) = Accepted::of(client).socket().await else { return };
+        let Ok(node) = node.await else { return };
+        splice(client, TokioIo::new(node), relay.ended()).await;
+    });
+    answer
+}
+
+/// Bytes that are copied at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Time that a client has to read why its connection ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Copies bytes between a client and the node that has its browser until one of them is gone, or `ended`. A client
+/// that its node did not say goodbye to learns why.
+async fn splice<N>(client: Socket, node: N, ended: impl Future<Output = LeaseEnd>)
+where
+    N: AsyncRead + AsyncWrite + Unpin,
+{
+    let Socket { mut stream, read } = client;
+    let ends = tcp::Ends::of(&stream).ok();
+    let (mut from_client, mut to_client) = stream.split();
+    let (mut from_node, mut to_node) = tokio::io::split(node);
+    let mut frames = Frames::default();
+    let end = tokio::select! {
+        end = down(&mut from_node, &mut to_client, &mut frames, ended) => end,
+        () = up(&read, &mut from_client, &mut to_node) => None,
+        () = tcp::half_open(ends) => None,
+    };
+    if let Some(end) = end.filter(|_| frames.is_between()) {
+        let farewell = async {
+            to_client.write_all(&close_frame(end)).await?;
+            to_client.shutdown().await?;
+            // Closed with something unread, the connection would be reset, and the reason be lost.
+            tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await
+        };
+        // A client that is gone needs no reason.
+        let _ = timeout(GOODBYE, farewell).await;
+    }
+}
+
+/// Copies to the client, and returns why it ends if the node has not told the client itself.
+async fn down<R, W>(
+    node: &mut R,
+    client: &mut W,
+    frames: &mut Frames,
+    ended: impl Future<Output = LeaseEnd>,
+) -> Option<LeaseEnd>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut chunk = vec![0; CHUNK];
+    tokio::pin!(ended);
+    loop {
+        let read = tokio::select! {
+            read = node.read(&mut chunk) => read.unwrap_or(0),
+            end = &mut ended, if frames.is_between() => return Some(end),
+        };
+        if read == 0 {
+            return (!frames.closed).then_some(LeaseEnd::NodeLost);
+        }
+        frames.follow(&chunk[..read]);
+        if client.write_all(&chunk[..read]).await.is_err() {
+            return None;
+        }
+    }
+}
+
+/// Copies to the node, and returns when the client is gone.
+async fn up<R, W>(read: &[u8], client: &mut R, node: &mut W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut chunk = vec![0; CHUNK];
+    let mut written = node.write_all(read).await;
+    while written.is_ok() {
+        match client.read(&mut chunk).await {
+            Ok(0) => {
+                // It may still read.
+                written = node.shutdown().await;
+                break;
+            }
+            Ok(read) => written = node.write_all(&chunk[..read]).await,
+            Err(_) => return,
+        }
+    }
+    if let Err(error) = written {
+        tracing::trace!(%error, "the node takes no more of a relayed connection");
+    }
+    // The other direction learns how it ends.
+    std::future::pending().await
+}
+
+/// Follows the frames of a server's side of a WebSocket, to know when another one can be put between them.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The head of the next frame, as far as it has come.
+    head: Vec<u8>,
+    /// Bytes of the payload that are to come.
+    left: u64,
+    /// The server has sent a close frame.
+    closed: bool,
+}
+
+impl Frames {
+    fn is_between(&self) -> bool {
+        self.head.is_empty() && self.left == 0
+    }
+
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let taken = self.left.min(bytes.len() as u64);
+                self.left -= taken;
+                bytes = &bytes[taken as usize..];
+                continue;
+            }
+            self.head.push(bytes[0]);
+            bytes = &bytes[1..];
+            let Some(length) = payload(&self.head) else { continue };
+            self.closed |= self.head[0] & 0x0f == 8;
+            self.left = length;
+            self.head.clear();
+        }
+    }
+}
+
+/// Returns the length of a frame's payload, once its head is whole. A server masks nothing.
+fn payload(head: &[u8]) -> Option<u64> {
+    let (_, rest) = head.split_first()?;
+    let (short, rest) = rest.split_first()?;
+    match short & 0x7f {
+        126 => Some(u64::from(u16::from_be_bytes(rest.try_into().ok()?))),
+        127 => Some(u64::from_be_bytes(rest.try_into().ok()?)),
+        short => Some(u64::from(short)),
+    }
+}
+
+fn close_frame(end: LeaseEnd) -> Vec<u8> {
+    let reason = end.to_string();
+    let mut frame = vec![0x88, (reason.len() + 2) as u8];
+    frame.extend(end.close_code().to_be_bytes());
+    frame.extend(reason.as_bytes());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_followed_in_any_pieces() {
+        let long =
+            [vec![0x81, 127], 70_000_u64.to_be_bytes().to_vec(), vec![b'x'; 70_000]].concat();
+        let middle = [vec![0x01, 126, 1, 0], vec![b'x'; 256]].concat();
+        let frames =
+            [vec![0x81, 0], long, middle, vec![0x89, 2, 1, 2], close_frame(LeaseEnd::Drained)];
+        for size in [1, 3, 1000, 100_000] {
+            let mut followed = Frames::default();
+            for (index, frame) in frames.iter().enumerate() {
+                assert!(followed.is_between() && !followed.closed, "{index}");
+                for (at, piece) in frame.chunks(size).enumerate() {
+                    followed.follow(piece);
+                    let whole = (at + 1) * size >= frame.len();
+                    assert_eq!(followed.is_between(), whole, "frame {index}, piece {at} of {size}");
+                }
+            }
+            assert!(followed.closed);
+        }
+    }
+
+    #[test]
+    fn a_path_is_about_the_node_of_its_lease() {
+        let id = LeaseId::random();
+        for (path, node) in [
+            (format!("/devtools/browser/b.{id}"), Some("b")),
+            (format!("/devtools/browser/b.{id}/json/list"), Some("b")),
+            (format!("/kill/host.example.{id}"), Some("host.example")),
+            (format!("/browsers/b%2E{id}"), Some("b")),
+            (format!("/devtools/browser/a.{id}"), None),
+            (format!("/devtools/browser/{id}"), None),
+            ("/kill/all".to_owned(), None),
+            ("/kill/b.tracking".to_owned(), None),
+        ] {
+            assert_eq!(elsewhere(&path, "a").as_deref(), node, "{path}");
+        }
+    }
+}
