@@ -385,6 +385,14 @@ pub struct Who {
     pub starting: Option<Incarnation>,
 }
 
+impl Who {
+    /// Returns the question of anybody but the node itself.
+    #[must_use]
+    pub fn new(node: impl Into<NodeName>) -> Self {
+        Self { node: node.into(), starting: None }
+    }
+}
+
 /// Answers [`Who`] with the last beat of the live node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -9,12 +9,16 @@ use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
 use pool_chrome::ChromeError;
 use pool_chrome::process::{self, Chromium, LaunchOptions, NoCgroup, StateDir, delegated_cgroup};
+use pool_fleet::subject::Subjects;
+use pool_fleet::{Message, NatsTransport, Transport, TransportError, Who};
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use ureq::Agent;
 
-use crate::config::{Config, ConfigArgs, Engine, Limits, Sandbox, machine};
+use crate::config::{Config, ConfigArgs, Engine, FleetConfig, Limits, Sandbox, machine};
 use crate::exit::{self, Failure};
 use crate::stdout;
 
@@ -30,7 +34,8 @@ pub struct Args {
 
 /// Looks at everything that a pool needs of its machine, and says what to do about what is wrong.
 ///
-/// A browser is really launched, in a directory of its own, and asked for its version.
+/// A browser is really launched, in a directory of its own, and asked for its version. In a fleet the
+/// NATS server is connected to, and the node is looked for under its own address.
 ///
 /// # Errors
 ///
@@ -38,15 +43,27 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (config, configuration) = configuration(&args.config);
     let mut diagnoses = vec![configuration];
-    diagnoses.extend(examine(&config)?);
-    diagnoses.push(shared_memory(&config));
-    diagnoses.push(memory(&config));
+    if config.pool.max_size == 0 {
+        let found = "none needed: `max_size` is 0, and browsers are those of other nodes";
+        diagnoses.push(Diagnosis::ok("engine", found));
+    } else {
+        diagnoses.extend(examine(&config)?);
+        diagnoses.push(shared_memory(&config));
+        diagnoses.push(memory(&config));
+        diagnoses.push(processes(&config));
+        diagnoses.push(limits(&config));
+        diagnoses.push(fonts());
+    }
     diagnoses.push(open_files(&config));
-    diagnoses.push(processes(&config));
-    diagnoses.push(limits(&config));
-    diagnoses.push(fonts());
     diagnoses.push(state_dir(&config.pool.state_dir));
     diagnoses.push(port(config.gateway.listen));
+    if let Some(fleet) = &config.fleet {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        diagnoses.extend(runtime.block_on(nats(fleet)));
+        diagnoses.push(runtime.block_on(advertised(fleet, config.gateway.listen))?);
+        // A name of a host that is not found yet must not keep the answer.
+        runtime.shutdown_background();
+    }
 
     let is_well = diagnoses.iter().all(|diagnosis| diagnosis.verdict != Verdict::Fail);
     if args.json {
@@ -450,4 +467,121 @@ fn port(listen: SocketAddr) -> Diagnosis {
             Diagnosis::fail(NAME, format!("{listen}: {error}"), "set `listen` in [gateway]")
         }
     }
+}
+
+/// Longest time for what the servers of NATS are asked.
+const NATS: Duration = Duration::from_secs(10);
+
+/// Longest time in which a live node says that it is there.
+const WHO: Duration = Duration::from_millis(500);
+
+/// The server, and the name of this node in its fleet.
+async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
+    const NAME: &str = "nats";
+    let connected = timeout(NATS, async {
+        let transport = NatsTransport::connect(fleet.nats_options()?).await?;
+        let server = transport.server().await?;
+        Ok((transport, server))
+    });
+    let (transport, server) = match connected.await.unwrap_or(Err(TransportError::TimedOut)) {
+        Ok(connected) => connected,
+        Err(error) => {
+            let found = format!("{}: {}", fleet.nats.join(", "), exit::chain(&error));
+            let remedy = "see that a server runs there and takes these credentials, or change \
+                          [fleet]; without one a node has only its own browsers";
+            return vec![Diagnosis::fail(NAME, found, remedy)];
+        }
+    };
+    let milliseconds = server.round_trip.as_secs_f64() * 1000.0;
+    let found = format!("version {} answers after {milliseconds:.1} ms", server.version);
+    let server = if server.stores {
+        Diagnosis::ok(NAME, format!("{found}, with JetStream"))
+    } else {
+        let remedy = "start it with -js: profiles that travel and names of sessions are kept there";
+        Diagnosis::warn(NAME, format!("{found}, without JetStream"), remedy)
+    };
+    vec![server, name(fleet, &*transport).await]
+}
+
+/// Checks that no live node has the name of this one.
+async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
+    const NAME: &str = "node";
+    let node = fleet.node_name();
+    let subjects = Subjects::new(&fleet.name).expect("the configuration has been checked");
+    let question = Message::Who(Who::new(node.as_str())).encode();
+    let answer = match transport.request(&subjects.who(&node), question.into(), WHO).await {
+        Ok(answer) => answer,
+        Err(TransportError::NoResponders { .. } | TransportError::TimedOut) => {
+            let found = format!("{node} is free in the fleet {}", fleet.name);
+            return Diagnosis::ok(NAME, found);
+        }
+        Err(error) => {
+            let remedy = "let this user publish and subscribe to bp.> and _INBOX.>";
+            return Diagnosis::fail(NAME, format!("{node}: {}", exit::chain(&error)), remedy);
+        }
+    };
+    let place = match Message::decode(&answer) {
+        Ok(Message::WhoReply(reply)) => format!(" at {}", reply.beat.address),
+        // Of a version that cannot be read, but it lives.
+        Ok(_) | Err(_) => String::new(),
+    };
+    Diagnosis::fail(
+        NAME,
+        format!("{node} is a live node{place}, perhaps a pool that runs here"),
+        "set another `node` in [fleet], or end that one",
+    )
+}
+
+/// Longest time for a request to this node under its own address.
+const REACH: Duration = Duration::from_secs(3);
+
+/// Looks for this node where the others are to reach it: for a pool that runs here, else for a
+/// server that stands in for it and says a word that nobody else knows.
+async fn advertised(fleet: &FleetConfig, listen: SocketAddr) -> Result<Diagnosis, Failure> {
+    const NAME: &str = "advertise";
+    let word = format!("{:016x}", getrandom::u64()?);
+    let mut listen = listen;
+    let mut stand_in = None;
+    if let Ok(listener) = tokio::net::TcpListener::bind(listen).await {
+        listen = listener.local_addr()?;
+        stand_in = Some(tokio::spawn(say(listener, word.clone())));
+    }
+    let address = fleet.advertised(listen).expect("the configuration has been checked");
+    let url = format!("{}/livez", address.replacen("ws", "http", 1));
+    let heard = tokio::task::spawn_blocking(move || ask(&url)).await?;
+    let found = match heard {
+        Ok(heard) if stand_in.is_some() && heard == word => {
+            return Ok(Diagnosis::ok(NAME, format!("{address} leads to this node")));
+        }
+        Ok(_) if stand_in.is_none() => {
+            return Ok(Diagnosis::ok(NAME, format!("{address} answers")));
+        }
+        Ok(_) => format!("{address} does not lead to {listen}: something else answers"),
+        Err(error) => format!("{address} cannot be reached from here: {error}"),
+    };
+    let remedy = "set `advertise` in [fleet] to the address at which the other nodes reach this one, \
+                  and open its port for them";
+    Ok(Diagnosis::warn(NAME, found, remedy))
+}
+
+/// Answers every request with a word.
+async fn say(listener: tokio::net::TcpListener, word: String) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{word}",
+            word.len()
+        );
+        // By itself: a proxy may hold a connection on which it says nothing.
+        tokio::spawn(async move {
+            if client.read(&mut [0; 4096]).await.is_ok() {
+                client.write_all(answer.as_bytes()).await.ok();
+            }
+        });
+    }
+}
+
+fn ask(url: &str) -> Result<String, ureq::Error> {
+    let config = Agent::config_builder().proxy(None).timeout_global(Some(REACH));
+    let mut answer = config.build().new_agent().get(url).call()?;
+    answer.body_mut().read_to_string()
 }

@@ -161,7 +161,8 @@ impl Args {
         let concurrency = match (self.concurrency, pool) {
             (Some(concurrency), _) => usize::from(concurrency),
             (None, Some(pool)) => size_of(pool)?,
-            (None, None) => config.pool.max_size,
+            // A node without browsers has none for itself, and this one is for the call.
+            (None, None) => config.pool.max_size.max(1),
         };
         // What the file says of leases is about the clients of the gateway.
         let lease = self.config.lease.as_deref().and_then(lease_kind).unwrap_or(LeaseKind::Shared);
