@@ -13,7 +13,10 @@ use crate::telemetry::Traces;
 /// Noise of libraries below a level that matters: chromiumoxide warns of every event that it does
 /// not know, and there are many. The WebSocket's would log what clients send, passwords and
 /// cookies among it, where the operator asks for `trace` of everything.
-const QUIET: [&str; 7] = [
+///
+/// What becomes of the connection to NATS is logged once, by pool-fleet, and not at every attempt.
+const QUIET: [&str; 8] = [
+    "async_nats=off",
     "chromiumoxide=error",
     "hyper=warn",
     "rustls=warn",

@@ -50,7 +50,14 @@ impl Service {
         let gateway = Gateway::new(settings, opened.browser_pool(), observer);
         keep_usage(&gateway, config)?;
         if let Some(fleet) = config.fleet.as_ref().filter(|fleet| fleet.is_on()) {
-            let fleet = Fleet::join(config, fleet, opened.pool()).await?;
+            let fleet = match Fleet::join(config, fleet, opened.pool()).await {
+                Ok(fleet) => fleet,
+                Err(failure) => {
+                    // Browsers are being launched by now.
+                    opened.pool().close().await;
+                    return Err(failure);
+                }
+            };
             tokio::spawn(report_namesake(Arc::downgrade(&fleet)));
             gateway.join(fleet);
         }

@@ -57,16 +57,35 @@ pub struct Guard {
 struct Own {
     /// Where something of it listens. An unspecified address stands for all of the machine.
     listeners: HashMap<SocketAddr, usize>,
+    /// By which clients reach the pool.
     advertised: Vec<Advertised>,
+    /// Of machines that are one pool with this one.
+    others: Vec<Advertised>,
 }
 
-/// A name and a port by which clients reach the pool.
+impl Own {
+    fn names(&self) -> impl Iterator<Item = &Advertised> {
+        self.advertised.iter().chain(&self.others)
+    }
+}
+
+/// A name and a port at which something of the pool is reached.
 #[derive(Debug)]
 struct Advertised {
     host: Host<String>,
     port: u16,
     leads_to: Vec<IpAddr>,
     resolved_at: Option<Instant>,
+}
+
+impl Advertised {
+    fn new(host: Host<String>, port: u16) -> Self {
+        Self { host, port, leads_to: Vec::new(), resolved_at: None }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.resolved_at.is_some_and(|at| at.elapsed() < ADVERTISED_AGE)
+    }
 }
 
 /// Finds the addresses of names.
@@ -169,9 +188,19 @@ impl Guard {
     /// Keeps browsers from a name by which others reach the pool, and from where it leads. What
     /// was named before is forgotten.
     pub fn protect_name(&self, host: &Host<String>, port: u16) {
-        let advertised =
-            Advertised { host: host.clone(), port, leads_to: Vec::new(), resolved_at: None };
-        self.own().advertised = vec![advertised];
+        self.own().advertised = vec![Advertised::new(host.clone(), port)];
+    }
+
+    /// Keeps browsers from the names of other machines that are one pool with this one, and from
+    /// where they lead. Those that were named before and are not now are forgotten.
+    pub fn protect_others(&self, names: impl IntoIterator<Item = (Host<String>, u16)>) {
+        let mut own = self.own();
+        let mut held = std::mem::take(&mut own.others);
+        for (host, port) in names {
+            let known = held.iter().position(|held| held.host == host && held.port == port);
+            let other = known.map(|at| held.swap_remove(at));
+            own.others.push(other.unwrap_or_else(|| Advertised::new(host, port)));
+        }
     }
 
     /// Forgets the name that [`protect_name`](Self::protect_name) has named, if there is one.
@@ -292,7 +321,7 @@ impl Guard {
 
     fn is_advertised_name(&self, target: &Target) -> bool {
         let own = self.own();
-        own.advertised.iter().filter(|own| own.port == target.port).any(|own| {
+        own.names().filter(|own| own.port == target.port).any(|own| {
             match (&own.host, &target.host) {
                 (Host::Domain(own), Host::Domain(name)) => undotted(own) == undotted(name),
                 (own, other) => own == other,
@@ -300,30 +329,36 @@ impl Guard {
         })
     }
 
-    /// Returns `true` if the name by which clients reach the pool leads to one of the addresses.
+    /// Returns `true` if a name at which something of the pool is reached leads to one of the
+    /// addresses.
     async fn is_advertised_address(&self, addresses: &[IpAddr], port: u16) -> bool {
-        let advertised = |own: &Own| {
-            let held = own.advertised.iter().find(|own| own.port == port)?;
-            let age = held.resolved_at.map(|at| at.elapsed());
-            let fresh = age.is_some_and(|age| age < ADVERTISED_AGE);
-            Some((held.host.clone(), held.leads_to.clone(), fresh))
+        let known: Vec<_> = {
+            let own = self.own();
+            let names = own.names().filter(|own| own.port == port);
+            names.map(|own| (own.host.clone(), own.leads_to.clone(), own.is_fresh())).collect()
         };
-        let Some((host, mut leads_to, fresh)) = advertised(&self.own()) else { return false };
-        if !fresh {
-            let resolved = match literal(&host) {
-                Some(address) => Ok(vec![address]),
-                None => self.resolve(&host.to_string()).await,
-            };
-            // One that cannot be resolved is known by its name.
-            leads_to = resolved.unwrap_or(leads_to);
-            let mut own = self.own();
-            if let Some(held) = own.advertised.iter_mut().find(|own| own.host == host) {
-                held.leads_to.clone_from(&leads_to);
-                held.resolved_at = Some(Instant::now());
+        for (host, mut leads_to, is_fresh) in known {
+            if !is_fresh {
+                let resolved = match literal(&host) {
+                    Some(address) => Ok(vec![address]),
+                    None => self.resolve(&host.to_string()).await,
+                };
+                // One that cannot be resolved is known by its name.
+                leads_to = resolved.unwrap_or(leads_to);
+                let mut own = self.own();
+                let Own { advertised, others, .. } = &mut *own;
+                let names = advertised.iter_mut().chain(others);
+                for held in names.filter(|held| held.host == host && held.port == port) {
+                    held.leads_to.clone_from(&leads_to);
+                    held.resolved_at = Some(Instant::now());
+                }
+            }
+            let mut addresses = addresses.iter().flat_map(|address| readings(*address));
+            if addresses.any(|address| leads_to.iter().any(|own| own.to_canonical() == address)) {
+                return true;
             }
         }
-        let mut addresses = addresses.iter().flat_map(|address| readings(*address));
-        addresses.any(|address| leads_to.iter().any(|own| own.to_canonical() == address))
+        false
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
@@ -568,6 +603,23 @@ mod tests {
         }
         assert_eq!(refusal(&guard.admit(&target("pool.example", 443), None)), Some(Refusal::Pool));
         assert_eq!(refusal(&guard.admit(&target("pool.example", 444), None)), None);
+    }
+
+    #[tokio::test]
+    async fn other_machines_of_the_pool_are_not_reached_either_until_they_have_left() {
+        let resolver = Rebinding { answers: vec![vec!["192.0.2.8"]], ..Rebinding::default() };
+        let guard = Guard::resolving(Rules::new(), resolver);
+        guard.protect_name(&Host::parse("192.0.2.1").unwrap(), 443);
+        let others = || ["192.0.2.9", "node.example"].map(|host| Host::parse(host).unwrap());
+        guard.protect_others(others().map(|host| (host, 443)));
+        for host in ["192.0.2.1", "192.0.2.8", "192.0.2.9", "node.example", "alias.example"] {
+            let refused = guard.connect(&target(host, 443), None).await;
+            assert_eq!(refusal(&refused), Some(Refusal::Pool), "{host}");
+        }
+        guard.protect_others([]);
+        assert_eq!(refusal(&guard.admit(&target("node.example", 443), None)), None);
+        let own = guard.connect(&target("192.0.2.1", 443), None).await;
+        assert_eq!(refusal(&own), Some(Refusal::Pool));
     }
 
     #[tokio::test]

@@ -3,10 +3,11 @@
 mod relay;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pool_chrome::ChromeDriver;
+use pool_chrome::egress::Guard;
 use pool_core::{AcquireError, Pool, Request, async_trait};
 use pool_fleet::engine::Waiting;
 use pool_fleet::{
@@ -16,6 +17,7 @@ use pool_fleet::{
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use url::{Host, Url};
 
 use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
@@ -126,6 +128,7 @@ where
         };
         let mut waiting = Waiting::new(Arc::new(wanted), wait);
         waiting.handicap = handicap;
+        waiting.waited = request.waited;
         if elsewhere.is_none() {
             waiting.only = Some(Arc::clone(self.node()));
         }
@@ -196,29 +199,29 @@ impl Fleet {
     /// The message to print: credentials that cannot be used (exit code 78), or a name that is taken.
     pub async fn join(
         config: &Config,
-        fleet: &FleetConfig,
+        settings: &FleetConfig,
         pool: &Pool<ChromeDriver>,
     ) -> Result<Arc<Self>, Failure> {
-        let secret = fleet.secret.as_ref().ok_or_else(|| {
+        let secret = settings.secret.as_ref().ok_or_else(|| {
             Failure::new("a fleet requires a secret".to_owned())
                 .hint("set [fleet] secret = { env = \"FLEET_SECRET\" }")
                 .code(exit::CONFIG)
         })?;
         let unusable = |error: TransportError| Failure::from(error).code(exit::CONFIG);
-        let options = fleet.nats_options().map_err(unusable)?.start_without_server(true);
+        let options = settings.nats_options().map_err(unusable)?.start_without_server(true);
         let transport = NatsTransport::connect(options).await.map_err(unusable)?;
-        let node = fleet.node_name();
-        let advertise = fleet.advertised(config.gateway.listen).ok_or_else(|| {
+        let node = settings.node_name();
+        let advertise = settings.advertised(config.gateway.listen).ok_or_else(|| {
             Failure::new("the other nodes do not know where to reach this one".to_owned())
                 .hint("set [fleet] advertise = \"ws://ADDRESS:PORT\"")
                 .code(exit::CONFIG)
         })?;
         let profiles = config.profiles.named.keys().map(String::as_str);
-        let mut member = Member::new(&fleet.name, &node, &advertise)
+        let mut member = Member::new(&settings.name, &node, &advertise)
             .version(env!("CARGO_PKG_VERSION"))
             .profiles(profiles, config.profiles.on_demand)
             .regions(config.regions.keys().map(String::as_str));
-        for (name, value) in &fleet.labels {
+        for (name, value) in &settings.labels {
             member = member.label(name, value);
         }
         let joined = pool_fleet::Fleet::join(member, pool.clone(), transport.clone()).await;
@@ -231,7 +234,12 @@ impl Fleet {
             }
             _ => Failure::from(error),
         })?;
-        Ok(Self::new(joined, transport, secret))
+        let (guard, nodes) = (Arc::clone(pool.driver().guard()), joined.nodes());
+        let fleet = Self::new(joined, transport, secret);
+        let servers =
+            settings.nats.iter().filter_map(|server| host_and_port(server, NATS)).collect();
+        tokio::spawn(protect(guard, servers, nodes, Arc::downgrade(&fleet)));
+        Ok(fleet)
     }
 
     /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and what
@@ -361,6 +369,40 @@ impl Fleet {
         let found = snapshot.nodes.iter().find(|beat| *beat.node == *node);
         found.map(|beat| Arc::clone(&beat.address))
     }
+}
+
+/// The port of a NATS server that names none.
+const NATS: u16 = 4222;
+
+/// Time between two looks at the addresses of the nodes, which a restart may change.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Keeps guarded browsers from the other nodes and from the servers of the fleet, which are as much the pool as this
+/// node is.
+async fn protect(
+    guard: Arc<Guard>,
+    servers: Vec<(Host<String>, u16)>,
+    mut nodes: watch::Receiver<Arc<[NodeName]>>,
+    fleet: Weak<Fleet>,
+) {
+    while let Some(fleet) = fleet.upgrade() {
+        let Some(snapshot) = fleet.snapshot().await else { return };
+        let own = std::iter::once(&snapshot.own.address);
+        let addresses = own.chain(snapshot.nodes.iter().map(|beat| &beat.address));
+        let nodes_at = addresses.filter_map(|address| host_and_port(address, 80));
+        guard.protect_others(servers.iter().cloned().chain(nodes_at));
+        drop(fleet);
+        // The sender is gone when the node has left.
+        if matches!(timeout(LOOK, nodes.changed()).await, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+fn host_and_port(address: &str, usual: u16) -> Option<(Host<String>, u16)> {
+    let url = Url::parse(address).ok()?;
+    let host = url.host()?.to_string();
+    Some((Host::parse(&host).ok()?, url.port_or_known_default().unwrap_or(usual)))
 }
 
 impl Drop for Fleet {

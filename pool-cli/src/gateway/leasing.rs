@@ -289,7 +289,10 @@ impl Gateway {
             let gone = || Cannot::new(Reason::Unknown, Code::OfferOver.word(), OFFER_OVER);
             return fleet.take(offer).await.map(Some).ok_or_else(|| NotPlaced::Cannot(gone()));
         }
-        let elsewhere = caller.detour.as_deref().map(|detour| detour as &dyn Connect);
+        let detour = caller.detour.as_deref();
+        let waited = detour.map_or(Duration::ZERO, Detour::waited);
+        let (request, wait) = (request.waited(waited), wait.saturating_sub(waited));
+        let elsewhere = detour.map(|detour| detour as &dyn Connect);
         Ok(match fleet.acquire(request, wait, elsewhere).await? {
             Placed::Here(leased) => Some(leased),
             Placed::There => None,

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use pool_core::async_trait;
 use pool_fleet::RemoteLease;
 use pool_fleet::subject::split_lease_id;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::bridge::{Accepted, Socket};
 use super::leasing::OFFER_OVER;
@@ -74,11 +75,14 @@ pub(super) async fn send(
     let upgrade = request.extensions().get::<OnUpgrade>().cloned();
     let detour = Arc::new(Detour::of(&request, fleet));
     request.extensions_mut().insert(Arc::clone(&detour));
-    let response = next.run(request).await;
-    match detour.answer().await {
-        None => response,
-        Some(Ok(answer)) => pass_on(&detour.fleet, answer, upgrade),
-        Some(Err(problem)) => problem.into_response(),
+    loop {
+        let response = next.clone().run(request).await;
+        match detour.answer().await {
+            None => return response,
+            Some(Ok(Taken::Answer(answer))) => return pass_on(&detour.fleet, answer, upgrade),
+            Some(Ok(Taken::By(_) | Taken::Gone)) => request = detour.again(),
+            Some(Err(problem)) => return problem.into_response(),
+        }
     }
 }
 
@@ -100,6 +104,9 @@ pub(super) struct Detour {
     client: SocketAddr,
     body: Mutex<Bytes>,
     answer: Mutex<Option<Answer>>,
+    began: Instant,
+    /// It was carried out before, and the lease that was offered for it was gone.
+    is_late: AtomicBool,
 }
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
@@ -120,7 +127,31 @@ impl Detour {
             client: client.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             body: Mutex::default(),
             answer: Mutex::default(),
+            began: Instant::now(),
+            is_late: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the request once more, as it came.
+    fn again(self: &Arc<Self>) -> Request {
+        self.is_late.store(true, Ordering::Relaxed);
+        let mut request = self.request(self.body().into());
+        request.extensions_mut().insert(self.client);
+        request.extensions_mut().insert(Arc::clone(self));
+        request
+    }
+
+    /// Returns how long the request has waited before it is carried out again.
+    pub(super) fn waited(&self) -> Duration {
+        if self.is_late.load(Ordering::Relaxed) { self.began.elapsed() } else { Duration::ZERO }
+    }
+
+    fn request(&self, body: Body) -> Request {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
     }
 
     /// Keeps the body, which the request can be read of only once.
@@ -200,10 +231,7 @@ impl Detour {
             host: host.map(str::to_owned),
             offer,
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
+        let request = self.request(body);
         let fleet = Arc::clone(&self.fleet);
         async move {
             let answer = fleet.relay().send(&address, &relayed, request).await;
@@ -222,11 +250,14 @@ impl Detour {
     }
 
     /// Returns the answer of the node that has served the request, if one has.
-    async fn answer(&self) -> Option<Result<Response, Problem>> {
+    async fn answer(&self) -> Option<Result<Taken, Problem>> {
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         Some(match answer? {
-            Answer::Here(response) => Ok(response),
-            Answer::UnderWay(sending) => sending.await,
+            Answer::Here(response) => Ok(Taken::Answer(response)),
+            Answer::UnderWay(sending) => match sending.await {
+                Ok(response) => Ok(taken(response).await),
+                Err(problem) => Err(problem),
+            },
         })
     }
 }
@@ -238,10 +269,15 @@ impl Connect for Detour {
         let offer = Some(Arc::clone(&lease.id));
         let mut sending: Sending = Box::pin(self.sending(address, node, offer, self.body().into()));
         let answer = match timeout(TAKEN, &mut sending).await {
+            // The answer to a handshake comes at once.
+            Err(_) if self.headers.contains_key(header::UPGRADE) => {
+                return Err("it does not answer in time".to_owned());
+            }
             Err(_) => Answer::UnderWay(sending),
             Ok(Err(problem)) => return Err(problem.detail().to_owned()),
-            Ok(Ok(response)) => match taken(response).await? {
+            Ok(Ok(response)) => match taken(response).await {
                 Taken::Answer(response) => Answer::Here(response),
+                Taken::Gone => return Err(OFFER_OVER.to_owned()),
                 Taken::By(node) => {
                     self.go(&node).await;
                     return Ok(());
@@ -256,27 +292,28 @@ impl Connect for Detour {
 /// What became of a request at the node whose lease was offered for it.
 enum Taken {
     Answer(Response),
+    /// The lease was no longer there.
+    Gone,
     /// Another lease has got the session's name meanwhile, at this node.
     By(String),
 }
 
-/// Reads an answer, unless it is that the offered lease is no longer there.
-async fn taken(response: Response) -> Result<Taken, String> {
+async fn taken(response: Response) -> Taken {
     if response.status() != StatusCode::CONFLICT {
-        return Ok(Taken::Answer(response));
+        return Taken::Answer(response);
     }
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, REFUSAL).await.map_err(|error| error.to_string())?;
+    let Ok(body) = to_bytes(body, REFUSAL).await else { return Taken::Gone };
     let refusal: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     if refusal["code"] == Code::OfferOver.word() {
-        return Err(OFFER_OVER.to_owned());
+        return Taken::Gone;
     }
     if refusal["code"] == Code::SessionElsewhere.word()
         && let Some(node) = refusal["node"].as_str()
     {
-        return Ok(Taken::By(node.to_owned()));
+        return Taken::By(node.to_owned());
     }
-    Ok(Taken::Answer(Response::from_parts(parts, body.into())))
+    Taken::Answer(Response::from_parts(parts, body.into()))
 }
 
 pub(super) fn node_lost(node: &str) -> Problem {
