@@ -132,7 +132,7 @@ where
         if elsewhere.is_none() {
             waiting.only = Some(Arc::clone(self.node()));
         }
-        let mut waiter = pool_fleet::Fleet::acquire(self, waiting);
+        let mut waiter = Self::acquire(self, waiting);
         loop {
             let remote = match waiter.next().await.map_err(NotPlaced::Cannot)? {
                 Grant::Here { lease, .. } => return Ok(Placed::Here(Arc::new(lease))),

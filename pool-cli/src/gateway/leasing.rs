@@ -68,7 +68,7 @@ impl From<NoLease> for Problem {
     fn from(no: NoLease) -> Self {
         match no {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
-            NoLease::Elsewhere => Problem::new(Code::Elsewhere, "another node has answered"),
+            NoLease::Elsewhere => Self::new(Code::Elsewhere, "another node has answered"),
         }
     }
 }
@@ -119,7 +119,7 @@ impl Gateway {
     }
 
     /// Has another node answer, if it has the lease of this name.
-    async fn find_elsewhere(
+    pub(super) async fn find_elsewhere(
         &self,
         name: &Name,
         asked: &LeaseQuery,

@@ -179,22 +179,23 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ms: Option<u64>,
     #[serde(flatten)]
-    tenant: Option<Box<Limited>>,
-    /// The node of the fleet that has what is asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<Box<str>>,
+    more: Option<Box<More>>,
 }
 
-/// Leases and limit of the tenant for whose sake a request is refused.
-#[derive(Clone, Debug, Serialize)]
-struct Limited {
-    /// Leases that it has, and may have.
-    held: usize,
+/// Facts that few refusals have.
+#[derive(Clone, Debug, Default, Serialize)]
+struct More {
+    /// Leases that the tenant has for whose sake a request is refused, and may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
     /// Clients of it that may wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_limit: Option<usize>,
+    /// The node of the fleet that has what is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 impl Problem {
@@ -220,14 +221,13 @@ impl Problem {
             retry_after: None,
             queue_position: None,
             waited_ms: None,
-            tenant: None,
-            node: None,
+            more: None,
         }
     }
 
     /// Adds the node of the fleet that has what is asked for.
     pub(super) fn at_node(mut self, node: &str) -> Self {
-        self.node = Some(node.into());
+        self.more.get_or_insert_default().node = Some(node.to_owned());
         self
     }
 
@@ -261,8 +261,9 @@ impl Problem {
 
     /// Adds the leases and limits of the tenant, and the place in its queue that the request had.
     pub(super) fn of_group(mut self, group: &GroupStats) -> Self {
-        let (held, limit, queue_limit) = (group.leased, group.max_leases, group.max_waiting);
-        self.tenant = Some(Box::new(Limited { held, limit, queue_limit }));
+        let more = self.more.get_or_insert_default();
+        more.held = Some(group.leased);
+        (more.limit, more.queue_limit) = (group.max_leases, group.max_waiting);
         self.queue_position(group.waiting + 1)
     }
 

@@ -275,6 +275,10 @@ impl Connect for Detour {
             }
             Err(_) => Answer::UnderWay(sending),
             Ok(Err(problem)) => return Err(problem.detail().to_owned()),
+            // The nodes have different tokens, as while they are being changed.
+            Ok(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => {
+                return Err("it refuses the token".to_owned());
+            }
             Ok(Ok(response)) => match taken(response).await {
                 Taken::Answer(response) => Answer::Here(response),
                 Taken::Gone => return Err(OFFER_OVER.to_owned()),
@@ -434,7 +438,7 @@ where
         tracing::trace!(%error, "the node takes no more of a relayed connection");
     }
     // The other direction learns how it ends.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Follows the frames of a server's side of a WebSocket, to know when another one can be put between them.

@@ -21,7 +21,7 @@ use crate::gateway::address::{NEW_PAGE, lease_path, split_address};
 use crate::gateway::connect::Reconnect;
 use crate::gateway::lease::{ClientLease, NotConnected, Root};
 use crate::gateway::leases::Name;
-use crate::gateway::leasing::{Caller, not_connected, over};
+use crate::gateway::leasing::{Caller, NoLease, not_connected, over};
 use crate::gateway::problem::refusal;
 use crate::gateway::who::Who;
 use crate::gateway::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
@@ -56,13 +56,14 @@ struct Asked<'a> {
 /// `/json/list`: the pages of the session that is asked for, or else the one that leases.
 pub(in crate::gateway) async fn list(
     State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
     Extension(who): Extension<Who>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<Vec<Entry>>, Problem> {
     let query = query.unwrap_or_default();
     let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
-    Ok(Json(match asked.session(&who)? {
+    Ok(Json(match asked.session(&who, &caller).await? {
         Some(session) => asked.entries(&session).await,
         None => {
             let (id, url) = ("new".to_owned(), "about:blank".to_owned());
@@ -89,6 +90,7 @@ pub(in crate::gateway) async fn list_of_lease(
 /// `PUT /json/new?session=NAME&ADDRESS`: opens a page in the session that is held.
 pub(in crate::gateway) async fn new(
     State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
     Extension(who): Extension<Who>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -96,7 +98,7 @@ pub(in crate::gateway) async fn new(
     let query = query.unwrap_or_default();
     let (query, address) = split_address(&query);
     let asked = Asked { gateway: &gateway, headers: &headers, query };
-    let session = asked.session(&who)?.ok_or_else(no_lease)?;
+    let session = asked.session(&who, &caller).await?.ok_or_else(no_lease)?;
     asked.open(&session, &address).await.map(Json)
 }
 
@@ -117,6 +119,7 @@ pub(in crate::gateway) async fn new_in_lease(
 /// `PUT /json/activate/{page}` and `PUT /json/close/{page}`.
 pub(in crate::gateway) async fn change(
     State(gateway): State<Arc<Gateway>>,
+    caller: Caller,
     Extension(change): Extension<Change>,
     Extension(who): Extension<Who>,
     Path(page): Path<String>,
@@ -125,7 +128,8 @@ pub(in crate::gateway) async fn change(
 ) -> Result<&'static str, Problem> {
     let query = query.unwrap_or_default();
     let asked = Asked { gateway: &gateway, headers: &headers, query: &query };
-    asked.change(&asked.holder(&who, &page)?, &page, change).await
+    let holder = asked.holder(&who, &caller, &page).await?;
+    asked.change(&holder, &page, change).await
 }
 
 /// The same below the address of a lease, `/devtools/browser/{lease}`.
@@ -160,25 +164,41 @@ impl Change {
 
 impl Asked<'_> {
     /// Returns the lease that the query names, if it is held.
-    fn session(&self, who: &Who) -> Result<Option<Arc<ClientLease>>, Problem> {
+    async fn session(
+        &self,
+        who: &Who,
+        caller: &Caller,
+    ) -> Result<Option<Arc<ClientLease>>, Problem> {
         let asked = self.parse(who)?;
         match Name::of(&asked) {
-            Some(name) => self.gateway.leases.named(&name, &asked),
+            Some(name) => {
+                self.gateway.find_elsewhere(&name, &asked, caller).await?;
+                self.gateway.leases.named(&name, &asked)
+            }
             None => Ok(None),
         }
     }
 
     /// Returns the lease that the query names, or else the one that has this page.
-    fn holder(&self, who: &Who, page: &str) -> Result<Arc<ClientLease>, Problem> {
-        let asked = self.parse(who)?;
-        let held = match Name::of(&asked) {
-            Some(name) => self.gateway.leases.named(&name, &asked)?,
+    async fn holder(
+        &self,
+        who: &Who,
+        caller: &Caller,
+        page: &str,
+    ) -> Result<Arc<ClientLease>, Problem> {
+        let held = match self.session(who, caller).await? {
+            Some(session) => Some(session),
+            None if Name::of(&self.parse(who)?).is_some() => None,
             None => {
                 let session = self.gateway.leases.with_page(page);
                 session.filter(|session| who.sees(session))
             }
         };
-        held.ok_or_else(|| not_connected(&NotConnected::NoPage))
+        match (held, &caller.detour) {
+            (Some(session), _) => Ok(session),
+            (None, Some(detour)) if detour.find_page().await => Err(NoLease::Elsewhere.into()),
+            (None, _) => Err(not_connected(&NotConnected::NoPage)),
+        }
     }
 
     fn parse(&self, who: &Who) -> Result<LeaseQuery, Problem> {
