@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
+.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +60,10 @@ long-visit: chromium ## A visit of thousands of pages that is killed again and a
 bench-work: chromium clients ## PDFs by request, beside launching a Chromium for each with Puppeteer, and under load
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-work/run.mjs --pool-cli target/release/pool-cli
+
+bench-fleet: chromium clients nats ## Leases of another node of a fleet, beside leases of one's own
+	$(CARGO) build --locked --release -p pool-cli
+	node tests/bench-fleet/run.mjs --pool-cli target/release/pool-cli
 
 bench-dashboard: chromium clients ## Leases with ten dashboards open and with none, and the pool's CPU with one
 	$(CARGO) build --locked --release -p pool-cli

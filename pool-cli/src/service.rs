@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::config::{AlertsConfig, Config, Secret, TelemetryConfig};
 use crate::exit::{self, Failure};
-use crate::fleet::Fleet;
+use crate::fleet::{Entry, Fleet};
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
 use crate::metrics::Observer;
 use crate::pool::{OpenError, Opened, open};
@@ -41,6 +41,10 @@ impl Service {
                 .code(exit::CONFIG)
         })?;
         let listener = bind(config.gateway.listen).await?;
+        let entry = match config.fleet.as_ref().filter(|fleet| fleet.is_on()) {
+            Some(fleet) => Some(Entry::of(fleet).await?),
+            None => None,
+        };
         let observer = Observer::new(&config.pool.name);
         let opened = open(config, &observer).await.map_err(OpenError::failure)?;
         opened.protect(listener.local_addr()?, config);
@@ -49,15 +53,8 @@ impl Service {
         let alerts = observer.alerts().run();
         let gateway = Gateway::new(settings, opened.browser_pool(), observer);
         keep_usage(&gateway, config)?;
-        if let Some(fleet) = config.fleet.as_ref().filter(|fleet| fleet.is_on()) {
-            let fleet = match Fleet::join(config, fleet, opened.pool()).await {
-                Ok(fleet) => fleet,
-                Err(failure) => {
-                    // Browsers are being launched by now.
-                    opened.pool().close().await;
-                    return Err(failure);
-                }
-            };
+        if let Some(entry) = entry {
+            let fleet = entry.join(config, opened.pool()).await?;
             tokio::spawn(report_namesake(Arc::downgrade(&fleet)));
             gateway.join(fleet);
         }

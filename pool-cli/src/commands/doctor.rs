@@ -9,8 +9,7 @@ use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
 use pool_chrome::ChromeError;
 use pool_chrome::process::{self, Chromium, LaunchOptions, NoCgroup, StateDir, delegated_cgroup};
-use pool_fleet::subject::Subjects;
-use pool_fleet::{Message, NatsTransport, Transport, TransportError, Who};
+use pool_fleet::{NatsTransport, Transport, TransportError};
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
@@ -20,6 +19,7 @@ use ureq::Agent;
 
 use crate::config::{Config, ConfigArgs, Engine, FleetConfig, Limits, Sandbox, machine};
 use crate::exit::{self, Failure};
+use crate::fleet::namesake;
 use crate::stdout;
 
 /// Arguments of `doctor`.
@@ -472,9 +472,6 @@ fn port(listen: SocketAddr) -> Diagnosis {
 /// Longest time for what the servers of NATS are asked.
 const NATS: Duration = Duration::from_secs(10);
 
-/// Longest time in which a live node says that it is there.
-const WHO: Duration = Duration::from_millis(500);
-
 /// The server, and the name of this node in its fleet.
 async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
     const NAME: &str = "nats";
@@ -507,23 +504,16 @@ async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
 async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
     const NAME: &str = "node";
     let node = fleet.node_name();
-    let subjects = Subjects::new(&fleet.name).expect("the configuration has been checked");
-    let question = Message::Who(Who::new(node.as_str())).encode();
-    let answer = match transport.request(&subjects.who(&node), question.into(), WHO).await {
-        Ok(answer) => answer,
-        Err(TransportError::NoResponders { .. } | TransportError::TimedOut) => {
-            let found = format!("{node} is free in the fleet {}", fleet.name);
-            return Diagnosis::ok(NAME, found);
+    let place = match namesake(fleet, transport).await {
+        Ok(None) => {
+            return Diagnosis::ok(NAME, format!("{node} is free in the fleet {}", fleet.name));
         }
+        Ok(Some(address)) if address.is_empty() => String::new(),
+        Ok(Some(address)) => format!(" at {address}"),
         Err(error) => {
             let remedy = "let this user publish and subscribe to bp.> and _INBOX.>";
             return Diagnosis::fail(NAME, format!("{node}: {}", exit::chain(&error)), remedy);
         }
-    };
-    let place = match Message::decode(&answer) {
-        Ok(Message::WhoReply(reply)) => format!(" at {}", reply.beat.address),
-        // Of a version that cannot be read, but it lives.
-        Ok(_) | Err(_) => String::new(),
     };
     Diagnosis::fail(
         NAME,

@@ -10,9 +10,10 @@ use pool_chrome::ChromeDriver;
 use pool_chrome::egress::Guard;
 use pool_core::{AcquireError, Pool, Request, async_trait};
 use pool_fleet::engine::Waiting;
+use pool_fleet::subject::Subjects;
 use pool_fleet::{
-    Cannot, Grant, JoinError, Member, NatsTransport, NodeName, RemoteLease, Sessions, Snapshot,
-    Store, TransportError, Wanted,
+    Cannot, Grant, JoinError, Member, Message, NatsTransport, NodeName, RemoteLease, Sessions,
+    Snapshot, Store, Transport, TransportError, Wanted, Who,
 };
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -189,20 +190,26 @@ where
     }
 }
 
-impl Fleet {
-    /// Joins the fleet of a configuration with a pool, which takes a second: it asks whether the name is free.
+/// A way into a fleet: a connection to its servers, and a name that no live node has.
+pub(crate) struct Entry {
+    settings: FleetConfig,
+    secret: Secret,
+    transport: Arc<NatsTransport>,
+}
+
+/// Bound on the time that a live node has to say that it has a name.
+const WHO: Duration = Duration::from_secs(1);
+
+impl Entry {
+    /// Connects, and asks whether the name is free; before anything is launched.
     ///
     /// Without a NATS server the node goes on alone, and joins the others when there is one.
     ///
     /// # Errors
     ///
-    /// The message to print: credentials that cannot be used (exit code 78), or a name that is taken.
-    pub async fn join(
-        config: &Config,
-        settings: &FleetConfig,
-        pool: &Pool<ChromeDriver>,
-    ) -> Result<Arc<Self>, Failure> {
-        let secret = settings.secret.as_ref().ok_or_else(|| {
+    /// The message to print: credentials that cannot be used, or a name that is taken (exit code 78).
+    pub(crate) async fn of(settings: &FleetConfig) -> Result<Self, Failure> {
+        let secret = settings.secret.clone().ok_or_else(|| {
             Failure::new("a fleet requires a secret".to_owned())
                 .hint("set [fleet] secret = { env = \"FLEET_SECRET\" }")
                 .code(exit::CONFIG)
@@ -210,6 +217,24 @@ impl Fleet {
         let unusable = |error: TransportError| Failure::from(error).code(exit::CONFIG);
         let options = settings.nats_options().map_err(unusable)?.start_without_server(true);
         let transport = NatsTransport::connect(options).await.map_err(unusable)?;
+        // Whoever cannot be asked is met when the connection stands, and the younger node drains.
+        match namesake(settings, &*transport).await {
+            Ok(Some(address)) => Err(taken(&settings.node_name(), &address)),
+            Ok(None) | Err(_) => Ok(Self { settings: settings.clone(), secret, transport }),
+        }
+    }
+
+    /// Joins the fleet with a pool, which takes up to a second.
+    ///
+    /// # Errors
+    ///
+    /// The message to print, as [`of`](Self::of).
+    pub(crate) async fn join(
+        self,
+        config: &Config,
+        pool: &Pool<ChromeDriver>,
+    ) -> Result<Arc<Fleet>, Failure> {
+        let Self { settings, secret, transport } = self;
         let node = settings.node_name();
         let advertise = settings.advertised(config.gateway.listen).ok_or_else(|| {
             Failure::new("the other nodes do not know where to reach this one".to_owned())
@@ -226,22 +251,49 @@ impl Fleet {
         }
         let joined = pool_fleet::Fleet::join(member, pool.clone(), transport.clone()).await;
         let joined = joined.map_err(|error| match &error {
-            JoinError::NameTaken { other } => {
-                let (name, address) = (&other.node, &other.address);
-                Failure::new(format!("another node at {address} is called {name:?} in this fleet"))
-                    .hint("give this one a name of its own: [fleet] node = \"…\"")
-                    .code(exit::CONFIG)
-            }
+            JoinError::NameTaken { other } => taken(&other.node, &other.address),
             _ => Failure::from(error),
         })?;
         let (guard, nodes) = (Arc::clone(pool.driver().guard()), joined.nodes());
-        let fleet = Self::new(joined, transport, secret);
-        let servers =
-            settings.nats.iter().filter_map(|server| host_and_port(server, NATS)).collect();
+        let fleet = Fleet::new(joined, transport, &secret);
+        let servers = settings.nats.iter();
+        let servers = servers.filter_map(|server| host_and_port(server, NATS)).collect();
         tokio::spawn(protect(guard, servers, nodes, Arc::downgrade(&fleet)));
         Ok(fleet)
     }
+}
 
+/// Returns where the live node is that has the configured name, if there is one: an empty address where its version
+/// cannot be read.
+///
+/// # Errors
+///
+/// If nobody can be asked.
+pub(crate) async fn namesake(
+    settings: &FleetConfig,
+    transport: &dyn Transport,
+) -> Result<Option<Arc<str>>, TransportError> {
+    let node = settings.node_name();
+    let subjects = Subjects::new(&settings.name)
+        .map_err(|error| TransportError::Configuration(error.to_string()))?;
+    let question = Message::Who(Who::new(node.as_str())).encode();
+    match transport.request(&subjects.who(&node), question.into(), WHO).await {
+        Ok(answer) => Ok(Some(match Message::decode(&answer) {
+            Ok(Message::WhoReply(reply)) => Arc::clone(&reply.beat.address),
+            Ok(_) | Err(_) => "".into(),
+        })),
+        Err(TransportError::NoResponders { .. } | TransportError::TimedOut) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn taken(name: &str, address: &str) -> Failure {
+    Failure::new(format!("another node at {address} is called {name:?} in this fleet"))
+        .hint("give this one a name of its own: [fleet] node = \"…\"")
+        .code(exit::CONFIG)
+}
+
+impl Fleet {
     /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and what
     /// nodes send on to each other is signed with the secret.
     pub fn new<D>(

@@ -77,9 +77,15 @@ export async function startPool(settings = {}, { port, directory: given, env } =
   });
 }
 
+/** A value of TOML: as JSON has it, but for the keys of tables. */
+function inline(value) {
+  if (typeof value !== 'object' || Array.isArray(value)) return JSON.stringify(value);
+  return `{ ${Object.entries(value).map(([key, one]) => `${key} = ${inline(one)}`).join(', ')} }`;
+}
+
 function toml(sections) {
   const lines = Object.entries(sections).map(([name, keys]) => {
-    const values = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+    const values = Object.entries(keys).map(([key, value]) => `${key} = ${inline(value)}`);
     return [`[${name}]`, ...values].join('\n');
   });
   return `${lines.join('\n\n')}\n`;

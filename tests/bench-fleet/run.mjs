@@ -1,0 +1,135 @@
+// Leases of another node beside leases of one's own: two nodes on one machine, one of them a gateway without browsers.
+//
+//   node tests/bench-fleet/run.mjs [--pool-cli target/release/pool-cli] [--rounds 100] [--engine shell]
+//
+// Prints, at the node that has the browsers and through the gateway in turn: the median time to a connected lease, the
+// median round trip of a command, and how fast large answers arrive.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { WebSocket } from '../clients/node_modules/ws/wrapper.mjs';
+
+const { values } = parseArgs({
+  options: {
+    'pool-cli': { type: 'string', default: 'target/release/pool-cli' },
+    rounds: { type: 'string', default: '100' },
+    engine: { type: 'string', default: 'shell' },
+  },
+});
+process.env.POOL_CLI = values['pool-cli'];
+const { freePort, startPool } = await import('../clients/lib/pool.mjs');
+const rounds = Number(values.rounds);
+
+/** Commands in a row, so that a machine that changes its speed changes it for both. */
+const COMMANDS = 100;
+/** Bytes of a large answer. */
+const LARGE = 8 * 2 ** 20;
+
+execFileSync('scripts/install-nats', ['current']);
+const store = mkdtempSync(join(tmpdir(), 'browser-pool-bench-'));
+const natsPort = await freePort();
+const nats = spawn('target/nats/current/nats-server', ['-a', '127.0.0.1', '-p', String(natsPort), '-js', '-sd', store], {
+  stdio: 'ignore',
+});
+const fleet = (node) => ({ nats: [`nats://127.0.0.1:${natsPort}`], node, secret: { env: 'FLEET_SECRET' } });
+const env = { FLEET_SECRET: 'a secret of this benchmark' };
+const chrome = { engine: values.engine };
+const alone = await startPool({ pool: { min_size: 2, max_size: 2 }, chrome });
+const home = await startPool({ pool: { min_size: 2, max_size: 2 }, chrome, fleet: fleet('home') }, { env });
+const front = await startPool({ pool: { min_size: 0, max_size: 0 }, fleet: fleet('front') }, { env });
+const pools = [alone, home, front];
+
+const connect = async (pool) => {
+  const socket = new WebSocket(pool.url, { perMessageDeflate: false });
+  await once(socket, 'open');
+  return socket;
+};
+let last = 0;
+const call = async (socket, method, params = {}) => {
+  last += 1;
+  const id = last;
+  socket.send(JSON.stringify({ id, method, params }));
+  for (;;) {
+    const [message] = await once(socket, 'message');
+    // The beginning is enough: what is measured is not the parser of this script.
+    if (message.subarray(0, 20).toString().startsWith(`{"id":${id},`)) return message;
+  }
+};
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
+const timed = async (work) => {
+  const begun = performance.now();
+  const result = await work();
+  return [performance.now() - begun, result];
+};
+/** Measures each pool once a round, in turn. */
+const turns = async (count, measure) => {
+  const times = pools.map(() => []);
+  for (let round = 0; round < count; round += 1) {
+    for (const [n, pool] of pools.entries()) times[n].push(await measure(pool, n));
+  }
+  return times.map(median);
+};
+const print = (what, [by, own, other], unit) => {
+  const figures = [by, own, other].map((figure) => figure.toFixed(unit === 'ms' ? 3 : 0));
+  console.log(`${what.padEnd(22)} ${figures.join(` ${unit}, `)} ${unit}`);
+};
+
+console.log('                       in no fleet, at the node that has the browser, through a gateway');
+const grants = await turns(rounds, async (pool) => {
+  const [took, socket] = await timed(() => connect(pool));
+  socket.close();
+  await once(socket, 'close');
+  // The browser is made anew meanwhile.
+  await delay(150);
+  return took;
+});
+print('a connected lease', grants, 'ms');
+
+const sockets = await Promise.all(pools.map(connect));
+const trips = await turns(rounds, async (_, n) => {
+  const [took] = await timed(async () => {
+    for (let i = 0; i < COMMANDS; i += 1) await call(sockets[n], 'Browser.getVersion');
+  });
+  return took / COMMANDS;
+});
+print('a round trip', trips, 'ms');
+
+const pages = await Promise.all(sockets.map(async (socket) => {
+  const { result } = JSON.parse(await call(socket, 'Target.getTargets'));
+  const { targetId } = result.targetInfos.find((target) => target.type === 'page');
+  const attached = JSON.parse(await call(socket, 'Target.attachToTarget', { targetId, flatten: true }));
+  return attached.result.sessionId;
+}));
+const large = async (socket, sessionId) => {
+  last += 1;
+  const id = last;
+  const params = { expression: `'x'.repeat(${LARGE})`, returnByValue: true };
+  socket.send(JSON.stringify({ id, sessionId, method: 'Runtime.evaluate', params }));
+  for (;;) {
+    const [message] = await once(socket, 'message');
+    if (message.length > LARGE) return;
+  }
+};
+const larges = await turns(Math.ceil(rounds / 3), async (_, n) => (await timed(() => large(sockets[n], pages[n])))[0]);
+print('large answers', larges.map((took) => LARGE / 2 ** 20 / took * 1000), 'MiB/s');
+for (const socket of sockets) socket.close();
+
+const result = {
+  grant_more_ms: grants[2] - grants[1],
+  grant_in_fleet_more_ms: grants[1] - grants[0],
+  round_trip: trips[2] / trips[1],
+  round_trip_in_fleet: trips[1] / trips[0],
+  throughput: larges[1] / larges[2],
+};
+for (const figure of Object.values(result)) assert.ok(Number.isFinite(figure));
+console.log(JSON.stringify(result));
+for (const pool of [front, home, alone]) await pool.stop();
+nats.kill();
+await once(nats, 'exit');
+rmSync(store, { recursive: true, force: true });
