@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::config::{AlertsConfig, Config, Secret, TelemetryConfig};
 use crate::exit::{self, Failure};
-use crate::fleet::{Entry, Fleet};
+use crate::fleet::{self, Entry, Fleet};
 use crate::gateway::{Gateway, LeaseId, Server, Settings};
 use crate::metrics::Observer;
 use crate::pool::{OpenError, Opened, open};
@@ -58,8 +58,12 @@ impl Service {
             tokio::spawn(report_namesake(Arc::downgrade(&fleet)));
             gateway.join(fleet);
         }
-        let server = Server::start_on(&gateway, listener)?;
         let opened = Arc::new(opened);
+        if let (Some(fleet), Some(settings)) = (gateway.fleet(), &config.fleet) {
+            let servers = settings.nats.clone();
+            tokio::spawn(fleet::follow(Arc::downgrade(fleet), Arc::downgrade(&opened), servers));
+        }
+        let server = Server::start_on(&gateway, listener)?;
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
     }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pool_chrome::ChromeDriver;
-use pool_chrome::egress::Guard;
 use pool_core::{AcquireError, Pool, Request, async_trait};
 use pool_fleet::engine::Waiting;
 use pool_fleet::subject::Subjects;
@@ -22,7 +21,7 @@ use url::{Host, Url};
 
 use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
-use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased};
+use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
 
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
 
@@ -75,6 +74,7 @@ trait Node: Send + Sync {
     fn drain(&self);
     fn undrain(&self);
     fn name(&self) -> &NodeName;
+    fn nodes(&self) -> watch::Receiver<Arc<[NodeName]>>;
     fn incarnation(&self) -> pool_fleet::Incarnation;
     fn namesake(&self) -> watch::Receiver<Option<Arc<pool_fleet::Beat>>>;
 }
@@ -181,6 +181,10 @@ where
         self.node()
     }
 
+    fn nodes(&self) -> watch::Receiver<Arc<[NodeName]>> {
+        Self::nodes(self)
+    }
+
     fn incarnation(&self) -> pool_fleet::Incarnation {
         Self::incarnation(self)
     }
@@ -254,12 +258,7 @@ impl Entry {
             JoinError::NameTaken { other } => taken(&other.node, &other.address),
             _ => Failure::from(error),
         })?;
-        let (guard, nodes) = (Arc::clone(pool.driver().guard()), joined.nodes());
-        let fleet = Fleet::new(joined, transport, &secret);
-        let servers = settings.nats.iter();
-        let servers = servers.filter_map(|server| host_and_port(server, NATS)).collect();
-        tokio::spawn(protect(guard, servers, nodes, Arc::downgrade(&fleet)));
-        Ok(fleet)
+        Ok(Fleet::new(joined, transport, &secret))
     }
 }
 
@@ -429,21 +428,23 @@ const NATS: u16 = 4222;
 /// Time between two looks at the addresses of the nodes, which a restart may change.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Keeps guarded browsers from the other nodes and from the servers of the fleet, which are as much the pool as this
-/// node is.
-async fn protect(
-    guard: Arc<Guard>,
-    servers: Vec<(Host<String>, u16)>,
-    mut nodes: watch::Receiver<Arc<[NodeName]>>,
-    fleet: Weak<Fleet>,
-) {
-    while let Some(fleet) = fleet.upgrade() {
+/// Goes by who is in the fleet for as long as this node is: guarded browsers are kept from the other nodes and from the
+/// servers, which are as much the pool as this node is, and the limits of tenants are parted among those with browsers.
+pub(crate) async fn follow(fleet: Weak<Fleet>, opened: Weak<Opened>, servers: Vec<String>) {
+    let Some(mut nodes) = fleet.upgrade().map(|fleet| fleet.node.nodes()) else { return };
+    let servers = servers.iter().filter_map(|server| host_and_port(server, NATS));
+    let servers: Vec<_> = servers.collect();
+    while let (Some(fleet), Some(opened)) = (fleet.upgrade(), opened.upgrade()) {
         let Some(snapshot) = fleet.snapshot().await else { return };
-        let own = std::iter::once(&snapshot.own.address);
-        let addresses = own.chain(snapshot.nodes.iter().map(|beat| &beat.address));
-        let nodes_at = addresses.filter_map(|address| host_and_port(address, 80));
-        guard.protect_others(servers.iter().cloned().chain(nodes_at));
-        drop(fleet);
+        let beats =
+            || std::iter::once(&snapshot.own).chain(snapshot.nodes.iter().map(|beat| &**beat));
+        let nodes_at = beats().filter_map(|beat| host_and_port(&beat.address, 80));
+        opened.pool().driver().guard().protect_others(servers.iter().cloned().chain(nodes_at));
+        let with_browsers = beats().filter(|beat| beat.load.places > 0).count();
+        if let Err(error) = opened.part_among(with_browsers) {
+            tracing::warn!(%error, "the limits of tenants could not be parted among the nodes");
+        }
+        drop((fleet, opened));
         // The sender is gone when the node has left.
         if matches!(timeout(LOOK, nodes.changed()).await, Ok(Err(_))) {
             return;

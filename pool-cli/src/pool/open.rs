@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pool_chrome::egress::Guard;
@@ -21,6 +21,15 @@ use crate::metrics::Observer;
 pub struct Opened {
     pool: Pool<ChromeDriver>,
     policies: Policies<ChromeDriver>,
+    terms: Mutex<Terms>,
+}
+
+/// The terms on which a pool goes on.
+struct Terms {
+    config: Config,
+    /// Nodes of the fleet that have browsers, this one among them: each lets a tenant have its part
+    /// of the leases that it may have. 1 in no fleet.
+    nodes: usize,
 }
 
 /// Reasons why a pool could not be opened.
@@ -100,7 +109,18 @@ pub async fn open_tuned(
         // The gateway ends its leases itself; this is for one that it has lost.
         .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
     let (builder, policies) = Policies::add_to(builder, config, observer)?;
-    Ok(Opened { pool: builder.build()?, policies })
+    let terms = Mutex::new(Terms { config: config.clone(), nodes: 1 });
+    Ok(Opened { pool: builder.build()?, policies, terms })
+}
+
+/// Returns a configuration with the part of each tenant's limit that one of so many nodes may give.
+/// Rounded up, so that a tenant may have a lease at all: together they give up to `nodes - 1` more.
+fn parted(config: &Config, nodes: usize) -> Config {
+    let mut config = config.clone();
+    for tenant in config.tenants.values_mut() {
+        tenant.max_leases = tenant.max_leases.map(|limit| limit.div_ceil(nodes));
+    }
+    config
 }
 
 fn protect_name(guard: &Guard, config: &Config) {
@@ -147,6 +167,27 @@ impl Opened {
     ///
     /// If a policy or the pool does not take it; then nothing was changed.
     pub fn change(&self, old: &Config, new: &Config) -> Result<(), OpenError> {
+        let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        self.apply(&parted(old, terms.nodes), &parted(new, terms.nodes))?;
+        terms.config = new.clone();
+        Ok(())
+    }
+
+    /// Parts the limits of tenants among so many nodes of a fleet.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
+    pub(crate) fn part_among(&self, nodes: usize) -> Result<(), OpenError> {
+        let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut terms.nodes, nodes.max(1));
+        if before == terms.nodes {
+            return Ok(());
+        }
+        self.apply(&parted(&terms.config, before), &parted(&terms.config, terms.nodes))
+    }
+
+    fn apply(&self, old: &Config, new: &Config) -> Result<(), OpenError> {
         let (min, max) = (new.pool.min_size, new.pool.max_size);
         if min > max {
             return Err(BuildError::MinAboveMax { min, max }.into());
@@ -234,5 +275,25 @@ impl Drop for RunDirectory {
     fn drop(&mut self) {
         // What is left of it is swept away by the next run.
         let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TenantConfig;
+
+    #[test]
+    fn each_node_gives_its_part_of_a_tenants_limit_and_at_least_one_lease() {
+        let mut config = Config::default();
+        for (name, max_leases) in [("ada", Some(10)), ("ben", Some(1)), ("eve", None)] {
+            let tenant = TenantConfig { max_leases, ..TenantConfig::default() };
+            config.tenants.insert(name.to_owned(), tenant);
+        }
+        for (nodes, expected) in [(1, [Some(10), Some(1), None]), (3, [Some(4), Some(1), None])] {
+            let parts = parted(&config, nodes);
+            let limits = parts.tenants.values().map(|tenant| tenant.max_leases);
+            assert!(limits.eq(expected), "{nodes}");
+        }
     }
 }
