@@ -9,7 +9,7 @@ use crate::{Exit, Home, Service, Setup, Site};
 
 /// So many cases at once, however many threads the tests have. Most of a case is waiting, but each
 /// has Chromiums of its own, and what is promised in seconds needs a machine that has time for it.
-const AT_ONCE: u32 = 3;
+const AT_ONCE: u32 = 4;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
