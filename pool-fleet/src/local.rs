@@ -82,7 +82,12 @@ impl<D: Driver> LocalPool for Pool<D> {
             };
             classes.insert(Arc::from(held.class.to_string()), counted);
         }
-        Load { places: count(stats.load.max_size), room: count(free + idle), classes }
+        Load {
+            places: count(stats.load.max_size),
+            room: count(free + idle),
+            kept: count(stats.classes.iter().map(|class| class.min).sum()),
+            classes,
+        }
     }
 }
 

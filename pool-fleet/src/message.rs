@@ -134,6 +134,12 @@ pub struct Beat {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// State of its pool.
     pub load: Load,
+    /// Clients that wait at it, wherever they are asked for.
+    #[serde(default)]
+    pub clients: u32,
+    /// Time that the first of them has waited, in milliseconds.
+    #[serde(default)]
+    pub oldest_wait_ms: u64,
     /// Profiles that it can serve.
     #[serde(default)]
     pub profiles: BTreeSet<Arc<str>>,
@@ -158,6 +164,8 @@ impl Beat {
             phase: Phase::Starting,
             labels: BTreeMap::new(),
             load: Load::default(),
+            clients: 0,
+            oldest_wait_ms: 0,
             profiles: BTreeSet::new(),
             any_profile: false,
             regions: BTreeSet::new(),
@@ -179,6 +187,9 @@ pub struct Load {
     /// Resources that could be created now for a class that is not listed: free places, as far
     /// as limits and the breaker allow.
     pub room: u32,
+    /// Resources that the pool keeps, whether they are asked for or not.
+    #[serde(default)]
+    pub kept: u32,
     /// Numbers by class, named as `pool_core::Class` displays itself (`default`, `profile=work`).
     #[serde(default)]
     pub classes: BTreeMap<Arc<str>, ClassLoad>,

@@ -948,6 +948,14 @@ impl Asker {
         self.waiters.len()
     }
 
+    /// Returns how many clients wait, and for how long the first of them has.
+    pub(super) fn demand(&self, now: Instant) -> (u32, Duration) {
+        let waiting = || self.waiters.values().filter(|waiter| !waiter.connecting);
+        let first = waiting().map(|waiter| waiter.since).min().unwrap_or(now);
+        let clients = u32::try_from(waiting().count()).unwrap_or(u32::MAX);
+        (clients, now.saturating_duration_since(first))
+    }
+
     /// Says whether an ask of this number still waits for an offer.
     #[must_use]
     pub fn stands(&self, ask: u64) -> bool {

@@ -191,6 +191,13 @@ impl Membership {
         }
     }
 
+    /// Takes in how many clients wait here, and for how long the first of them has. No reason to
+    /// beat earlier: it is for people and for scalers.
+    pub(super) fn demand(&mut self, clients: u32, oldest: Duration) {
+        self.own.clients = clients;
+        self.own.oldest_wait_ms = u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX);
+    }
+
     pub(super) fn phase(&mut self, phase: Phase, now: Instant, fx: &mut Effects) {
         if self.own.phase == phase || matches!(self.own.phase, Phase::Starting | Phase::Gone) {
             return;
@@ -487,7 +494,7 @@ mod tests {
 
     fn free(idle: u32) -> Load {
         let class = ClassLoad { idle, ..ClassLoad::default() };
-        Load { places: 2, room: 0, classes: [(Arc::from("default"), class)].into() }
+        Load { places: 2, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() }
     }
 
     fn beats(fx: &mut Effects) -> usize {

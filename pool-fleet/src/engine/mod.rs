@@ -456,6 +456,10 @@ impl Engine {
 
     /// Does what is due. To be called at [`alarm`](Self::alarm), or later.
     pub fn tick(&mut self, now: Instant, fx: &mut Effects) {
+        if self.membership.alarm().is_some_and(|next| next <= now) {
+            let (clients, oldest) = self.asker.demand(now);
+            self.membership.demand(clients, oldest);
+        }
         for gone in self.membership.tick(now, fx) {
             self.asker.lost(&gone, &mut self.membership, now, fx);
         }

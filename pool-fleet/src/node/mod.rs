@@ -631,6 +631,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_everywhere_is_counted_at_its_own_node() {
+        let network = MemoryNetwork::new();
+        let (a, b) = (join(&network, "a").await, join(&network, "b").await);
+        a.nodes().wait_for(|names| names.len() == 1).await.unwrap();
+        let Ok(Grant::Here { lease: _held, .. }) = a.acquire(waiting()).next().await else {
+            panic!("its own comes first");
+        };
+        let Ok(Grant::Here { lease: _also, .. }) = b.acquire(waiting()).next().await else {
+            panic!("its own comes first");
+        };
+        let mut waiter = a.acquire(waiting());
+        let third = tokio::spawn(async move { waiter.next().await.is_ok() });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let seen = b.snapshot().await.unwrap();
+        let queue = |beat: &Beat| beat.load.classes["default"].waiting;
+        assert_eq!((queue(&seen.own), queue(&seen.nodes[0])), (1, 1), "it stands in both");
+        assert_eq!((seen.own.clients, seen.nodes[0].clients), (0, 1));
+        let oldest = seen.nodes[0].oldest_wait_ms;
+        assert!((3000..=5000).contains(&oldest), "{oldest}");
+        third.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_takes_too_long_is_given_up_and_the_client_waits_on() {
         let network = MemoryNetwork::new();
         let (a, b) = (join(&network, "a").await, join(&network, "b").await);

@@ -35,7 +35,8 @@ impl Rig {
         let mut beat = Beat::new(name, run(2), "ws://there");
         (beat.phase, beat.sequence) = (Phase::Running, self.beats);
         let class = ClassLoad { idle, room, ..ClassLoad::default() };
-        beat.load = Load { places: 8, room, classes: [(Arc::from("default"), class)].into() };
+        beat.load =
+            Load { places: 8, room, kept: 0, classes: [(Arc::from("default"), class)].into() };
         let beat = Arc::new(beat);
         self.members.beat(&beat, self.now, &mut self.fx);
         self.asker.heard(&beat, self.now);
@@ -133,7 +134,7 @@ fn the_right_to_create_stays_here_when_the_node_that_had_it_goes_on_to_say_nothi
     assert_eq!(rig.asker.waiters[&id].creator, Some(Creator::Node(Arc::from("a"))));
     let class = ClassLoad { room: 1, ..ClassLoad::default() };
     let classes = [(Arc::from("default"), class)].into();
-    rig.members.load(Load { places: 8, room: 1, classes }, rig.now);
+    rig.members.load(Load { places: 8, room: 1, kept: 0, classes }, rig.now);
     rig.node("a", 0, 0);
     rig.node("b", 0, 1);
     rig.pass(MILLISECOND * 20);
