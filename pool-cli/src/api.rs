@@ -5,6 +5,7 @@
 //! another version.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub(crate) struct State {
     pub(crate) waiters: Vec<Waiter>,
     #[serde(default)]
     pub(crate) tenants: Vec<Tenant>,
+    /// The fleet, if the pool is in one.
+    #[serde(default)]
+    pub(crate) fleet: Option<Fleet>,
     #[serde(default)]
     pub(crate) sessions: Vec<Lease>,
     #[serde(default)]
@@ -203,11 +207,105 @@ pub struct Tenant {
     pub browser_seconds: f64,
 }
 
+/// The fleet of a pool, as one of its nodes sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fleet {
+    /// The node that sees it.
+    pub node: String,
+    /// The node is connected to NATS. One that is not goes on with its own browsers.
+    pub connected: bool,
+    /// `connected`, `disconnected`, `closed`, or why NATS is of no use.
+    pub connection: String,
+    /// The nodes that are heard, itself included, by name.
+    pub nodes: Vec<Node>,
+    /// Connections of clients here whose browser is at another node.
+    pub relayed: usize,
+    /// Totals of the node that answers.
+    pub counters: FleetCounters,
+}
+
+/// A node of a fleet, at its last beat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// It is the node that answers.
+    pub own: bool,
+    /// The address at which the others reach it.
+    pub address: String,
+    /// The version of its program.
+    pub version: String,
+    /// `starting`, `running` or `draining`.
+    pub phase: Cow<'static, str>,
+    /// Labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+    /// Browsers that it may have.
+    pub places: usize,
+    /// Browsers that it keeps ready.
+    pub kept: usize,
+    /// Leased browsers.
+    pub leased: usize,
+    /// Idle browsers.
+    pub idle: usize,
+    /// Browsers that are being launched.
+    pub creating: usize,
+    /// Browsers that it could launch now.
+    pub room: usize,
+    /// Clients that came to it and wait, wherever they are asked for.
+    pub waiting: usize,
+    /// Requests in its queue, of its own clients and of others.
+    pub queued: usize,
+    /// Time that the first of its clients has waited.
+    pub oldest_wait_ms: u64,
+}
+
+/// Totals of a node since it joined its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetCounters {
+    /// Clients that got a lease of this node.
+    pub granted_here: u64,
+    /// Clients that got a lease of another node.
+    pub granted_there: u64,
+    /// Leases of other nodes that could not be reached.
+    pub connections_failed: u64,
+    /// Clients that were refused.
+    pub refused: u64,
+    /// Requests sent to other nodes.
+    pub asks: u64,
+    /// Offers of this node that another one accepted.
+    pub offers_accepted: u64,
+    /// Offers that were declined.
+    pub offers_declined: u64,
+    /// Offers that were not answered in time.
+    pub offers_unanswered: u64,
+    /// Leases of this node that other nodes have reached.
+    pub taken: u64,
+}
+
+/// Figures for a scaler: of the whole fleet, or of a pool that is in none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Autoscale {
+    pub(crate) nodes: usize,
+    pub(crate) places: usize,
+    pub(crate) leased: usize,
+    pub(crate) waiting: usize,
+    pub(crate) oldest_wait_seconds: f64,
+    /// Places that would serve all: leased, waiting, and what is kept ready.
+    pub(crate) wanted_places: usize,
+}
+
 /// A lease of a client, as `/sessions` and [`State`] list it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Lease {
     pub(crate) id: String,
+    /// The node that has it, in a fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
     pub(crate) browser_id: u64,
     pub(crate) tracking_id: Option<String>,
     pub(crate) tenant: Option<String>,
@@ -365,6 +463,25 @@ impl Holder {
             self.peer.as_deref(),
         ];
         names.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Fleet {
+    /// Returns the node that sees it.
+    pub(crate) fn own(&self) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.own)
+    }
+}
+
+impl Node {
+    /// Returns true if it was drained, or ends.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase == "draining"
+    }
+
+    /// Returns true if it offers browsers to others.
+    pub(crate) fn is_running(&self) -> bool {
+        self.phase == "running"
     }
 }
 

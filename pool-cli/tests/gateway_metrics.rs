@@ -51,6 +51,28 @@ async fn every_series_is_there_from_the_start() {
 }
 
 #[tokio::test]
+async fn a_fleet_has_its_series_from_the_start_and_no_other_pool_has_them() {
+    let pool = start(|_| ()).await;
+    assert!(!pool.get("/metrics").await.body.contains("browserpool_fleet_"));
+    pool.gateway.observer().metrics().join_fleet();
+    let text = pool.get("/metrics").await.body;
+    for name in [
+        r#"nodes{pool="default",phase="running"} 0"#,
+        r#"nodes{pool="default",phase="draining"} 0"#,
+        r#"connected{pool="default"} 0"#,
+        r#"asks_total{pool="default"} 0"#,
+        r#"offers_total{pool="default",outcome="unanswered"} 0"#,
+        r#"grants_total{pool="default",where="local"} 0"#,
+        r#"grants_total{pool="default",where="remote"} 0"#,
+        r#"relayed_connections{pool="default"} 0"#,
+        r#"grant_seconds_count{pool="default",where="remote"} 0"#,
+    ] {
+        let line = format!("browserpool_fleet_{name}");
+        assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn clients_add_no_series_whatever_they_send() {
     let pool = start(|_| ()).await;
     let before = series(&pool.get("/metrics").await.body);

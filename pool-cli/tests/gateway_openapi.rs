@@ -4,8 +4,9 @@ mod gateway_support;
 
 use std::collections::BTreeSet;
 
-use gateway_support::{request, start};
+use gateway_support::{request, start, start_node};
 use pool_cli::config::Secret;
+use pool_fleet::MemoryNetwork;
 use serde_json::{Map, Value};
 
 const ROUTER: &str = include_str!("../src/gateway/router.rs");
@@ -103,4 +104,10 @@ async fn what_is_answered_has_the_shape_in_the_document() {
     );
     check("Pool", &resized.await.json());
     check("Killed", &pool.post("/kill/all", "").await.json());
+    check("Autoscale", &pool.get("/api/autoscale").await.json());
+    let node = start_node(&MemoryNetwork::new(), "a", |_| ()).await;
+    check("Fleet", &node.get("/api/fleet").await.json());
+    check("Node", &node.post("/api/fleet/a/drain", "{}").await.json());
+    let _client = node.connect("/").await;
+    check("Session", &node.get("/sessions").await.json()[0]);
 }

@@ -34,6 +34,7 @@ pub(super) async fn state(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
 ) -> Json<PoolState> {
+    gateway.see_fleet().await;
     Json(gateway.snapshot(&who))
 }
 
@@ -47,6 +48,7 @@ pub(super) async fn stream(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    gateway.see_fleet().await;
     let first = text(&gateway, &who);
     let watcher = gateway.watchers.join();
     // Holds no handle to the gateway: a dashboard that stays open must not keep it alive.

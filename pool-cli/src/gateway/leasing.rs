@@ -293,10 +293,13 @@ impl Gateway {
         let waited = detour.map_or(Duration::ZERO, Detour::waited);
         let (request, wait) = (request.waited(waited), wait.saturating_sub(waited));
         let elsewhere = detour.map(|detour| detour as &dyn Connect);
-        Ok(match fleet.acquire(request, wait, elsewhere).await? {
+        let began = Instant::now();
+        let leased = match fleet.acquire(request, wait, elsewhere).await? {
             Placed::Here(leased) => Some(leased),
             Placed::There => None,
-        })
+        };
+        self.observer().metrics().fleet_granted(leased.is_some(), waited + began.elapsed());
+        Ok(leased)
     }
 
     /// Records that a client which may expect its old browser gets another one.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `server`, `tcp`, `request`, `address`, `router`, `guard`, `who` | connections, requests, routes, and who may ask |
 //! | `connect`, `bridge`, `websocket` | a WebSocket from its handshake to its end |
-//! | `relay` | requests that go between the nodes of a fleet |
+//! | `relay`, `fleet` | requests that go between the nodes of a fleet, and what it shows of itself |
 //! | `query`, `leasing`, `lease`, `leases`, `problem` | the lease behind it, or the refusal |
 //! | `work` | a page's HTML, picture, PDF or elements by one request |
 //! | `compat` | what clients of Chromium, browserless and Kernel know |
@@ -21,6 +21,7 @@ mod bridge;
 mod compat;
 mod connect;
 mod dashboard;
+mod fleet;
 mod guard;
 mod history;
 mod lease;

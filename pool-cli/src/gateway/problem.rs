@@ -65,6 +65,7 @@ codes! {
     UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease of this id or name.";
     UnknownPage: "unknown_page", NOT_FOUND, "No lease that is held has a page of this id.";
     UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser of this number.";
+    NoFleet: "no_fleet", NOT_FOUND, "This pool is in no fleet.";
     NoNode: "no_node", NOT_FOUND, "No node of the fleet has what is asked for.";
     UnknownPool: "unknown_pool", NOT_FOUND, "There is no pool of this name.";
     NotLeased: "not_leased", NOT_FOUND, "No client holds this browser, so that it has nothing to show.";
@@ -100,6 +101,7 @@ codes! {
     BrowserUnavailable: "browser_unavailable", SERVICE_UNAVAILABLE, "No browser can be launched, or one ended before it could be used.";
     Unavailable: "unavailable", SERVICE_UNAVAILABLE, "The pool cannot give a lease; the answer says why.";
     NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or not in time.";
+    FleetUnavailable: "fleet_unavailable", SERVICE_UNAVAILABLE, "This node is cut off from its fleet, and cannot speak for it.";
     NodeLost: "node_lost", SERVICE_UNAVAILABLE, "The node of the fleet that has the lease cannot be reached.";
     Elsewhere: "elsewhere", SERVICE_UNAVAILABLE, "Another node of the fleet answers in place of this one.";
     SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Names of sessions belong to the whole fleet, and its NATS server cannot be reached.";

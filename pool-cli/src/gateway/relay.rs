@@ -23,11 +23,16 @@ use tokio::time::{Instant, timeout};
 use super::bridge::{Accepted, Socket};
 use super::leasing::OFFER_OVER;
 use super::{Code, Gateway, LeaseEnd, LeaseId, Problem, tcp};
+use crate::api::Node;
 use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 
 /// Time within which a node says that the lease of an offer is somebody else's by now. A call that is under way then
 /// takes as long as its page does.
 const TAKEN: Duration = Duration::from_millis(1500);
+
+/// Time within which a node answers for itself, and the longest such answer.
+const ANSWERED: Duration = Duration::from_secs(3);
+const ANSWER: usize = 16 * 1024 * 1024;
 
 /// Longest refusal that is read to learn its code.
 const REFUSAL: usize = 64 * 1024;
@@ -86,8 +91,13 @@ pub(super) async fn send(
     }
 }
 
-/// Returns the other node whose lease a path is about.
+/// Returns the other node that a path is about, or whose lease it is about.
 fn elsewhere(path: &str, own: &str) -> Option<String> {
+    if let Some(of) = path.strip_prefix("/api/fleet/") {
+        let node = of.split('/').next().unwrap_or_default();
+        let node = percent_encoding::percent_decode_str(node).decode_utf8().ok()?;
+        return (node != own).then(|| node.into_owned());
+    }
     path.split('/').find_map(|part| {
         let part = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
         let (node, lease) = split_lease_id(&part)?;
@@ -165,6 +175,30 @@ impl Detour {
         let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let sending = self.sending(address, node.into(), None, request.into_body());
         Ok(pass_on(&self.fleet, sending.await?, upgrade))
+    }
+
+    /// Asks another node as the client has asked this one, with an address of that node's own.
+    pub(super) async fn ask(&self, node: &Node, uri: &Uri) -> Result<Bytes, Problem> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let relayed = Relayed {
+            gateway: self.fleet.name().into(),
+            to: node.name.as_str().into(),
+            client: self.client,
+            host: host.map(str::to_owned),
+            offer: None,
+        };
+        let asked = async {
+            let address = node.address.as_str().into();
+            let answer = self.fleet.relay().send(&address, &relayed, request).await;
+            let answer = answer.map_err(|error| unreachable(&node.name, &error))?;
+            let status = answer.status();
+            let body = to_bytes(Body::new(answer), ANSWER).await.ok();
+            body.filter(|_| status.is_success()).ok_or_else(|| node_lost(&node.name))
+        };
+        timeout(ANSWERED, asked).await.unwrap_or_else(|_| Err(node_lost(&node.name)))
     }
 
     /// Has another node answer the request, if this is the id of a lease of its.
@@ -530,6 +564,9 @@ mod tests {
             (format!("/devtools/browser/a.{id}"), None),
             (format!("/devtools/browser/{id}"), None),
             ("/kill/all".to_owned(), None),
+            ("/api/fleet/host%2Eexample/drain".to_owned(), Some("host.example")),
+            ("/api/fleet/a/undrain".to_owned(), None),
+            ("/api/fleet".to_owned(), None),
             ("/kill/b.tracking".to_owned(), None),
         ] {
             assert_eq!(elsewhere(&path, "a").as_deref(), node, "{path}");

@@ -14,7 +14,8 @@ use super::bridge::Handshake;
 use super::compat::chromium::{self, Change};
 use super::compat::{browserless, kernel};
 use super::who::{Need, Who};
-use super::{Code, Gateway, Problem, address, api, connect, dashboard, relay, work};
+use super::{Code, Gateway, Problem, address, api, connect, dashboard, fleet, relay, work};
+use crate::api::{Fleet, Node};
 use crate::fleet::Relayed;
 
 /// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
@@ -45,6 +46,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/api/history", get(api::history))
         .route("/api/usage", get(api::usage))
         .route("/api/stream", get(api::stream))
+        .route("/api/autoscale", get(fleet::autoscale))
+        .route("/api/fleet", get(fleet::fleet))
         .route("/api/browsers/{id}/page", get(api::page))
         .route("/api/browsers/{id}/screenshot", get(api::screenshot))
         .fallback(unknown_route)
@@ -71,6 +74,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/api/flush", post(api::flush))
         .route("/api/drain", post(api::drain))
         .route("/api/reload", post(api::reload))
+        .route("/api/fleet/{node}/drain", post(fleet::drain))
+        .route("/api/fleet/{node}/undrain", post(fleet::undrain))
         .merge(work::routes())
         .route_layer(from_fn_with_state(gateway.clone(), may_change));
     Router::new()
@@ -184,8 +189,10 @@ async fn as_it_is(mut response: Response) -> Response {
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let stats = gateway.pool().stats();
     let tenants = gateway.tenant_numbers(&stats);
+    let fleet = gateway.see_fleet().await;
+    let (memory, requests) = (gateway.memory(), gateway.pool().requests());
     let metrics = gateway.observer().metrics();
-    let text = metrics.render(&stats, gateway.memory(), gateway.pool().requests(), &tenants);
+    let text = metrics.render(&stats, memory, requests, &tenants, fleet.as_ref());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
@@ -215,10 +222,19 @@ pub(super) async fn readyz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, 
     if gateway.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
+    let fleet = gateway.see_fleet().await;
+    if fleet.as_ref().and_then(Fleet::own).is_some_and(Node::is_draining) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this node of the fleet was drained\n");
+    }
+    let mut others = fleet.iter().flat_map(|fleet| &fleet.nodes).filter(|node| !node.own);
+    let is_served = others.any(|node| node.is_running() && node.places > 0);
     let stats = gateway.pool().stats();
+    if stats.load.max_size == 0 && !is_served {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no node with browsers is heard\n");
+    }
     let usable = stats.load.total() - stats.load.closing - stats.load.creating;
     let failing = stats.classes.iter().any(|class| class.class.is_default() && class.failing);
-    if failing && usable == 0 {
+    if failing && usable == 0 && !is_served {
         return (StatusCode::SERVICE_UNAVAILABLE, "no browser can be launched\n");
     }
     (StatusCode::OK, "ok\n")

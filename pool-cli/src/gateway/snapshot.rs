@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use pool_core::{Class as BrowserClass, GroupStats, ResourceState, Stats};
+use pool_fleet::subject::split_lease_id;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Gateway;
@@ -50,6 +51,7 @@ impl Gateway {
             browsers: self.browsers(who, &holders),
             waiters: self.waiters(who),
             tenants: self.tenants(who, &stats),
+            fleet: self.seen_fleet().filter(|_| is_operator),
             sessions: sessions.iter().map(|session| lease(session)).collect(),
             events: self.observer().journal().latest(if is_operator { EVENTS } else { 0 }),
             errors: self.observer().journal().errors(if is_operator { ERRORS } else { 0 }),
@@ -219,6 +221,7 @@ pub(super) fn lease(session: &ClientLease) -> Lease {
     let began_at = session.began_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Lease {
         id: session.public_id.clone(),
+        node: split_lease_id(&session.public_id).map(|(node, _)| node.to_owned()),
         browser_id: session.browser,
         tracking_id: session.asked.tracking_id.clone(),
         tenant: session.asked.tenant.clone(),
@@ -309,6 +312,7 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
             let pool = Arc::clone(gateway.pool());
             tokio::spawn(async move { pool.measure().await });
         }
+        gateway.see_fleet().await;
         gateway.watchers.publish(|| snapshot(&gateway));
         second = second.wrapping_add(1);
     }

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -13,7 +13,7 @@ use super::leases::Leases;
 use super::request::Room;
 use super::usage::Usage;
 use super::{LeaseEnd, Settings};
-use crate::api::Reloaded;
+use crate::api::{Fleet as FleetView, Reloaded};
 use crate::fleet::Fleet;
 use crate::metrics::Observer;
 use crate::pool::BrowserPool;
@@ -30,6 +30,8 @@ pub struct Gateway {
     pub(super) history: History,
     pub(super) watchers: Watchers,
     pub(super) room: Room,
+    /// The fleet as it was last looked at.
+    seen: Mutex<Option<FleetView>>,
     pub(super) usage: Usage,
     phase: watch::Sender<Phase>,
     reload: OnceLock<Arc<dyn Reload>>,
@@ -71,6 +73,7 @@ impl Gateway {
             history: History::default(),
             watchers: Watchers::default(),
             room: Room::default(),
+            seen: Mutex::default(),
             usage: Usage::default(),
             phase: watch::Sender::default(),
             reload: OnceLock::new(),
@@ -104,6 +107,7 @@ impl Gateway {
 
     /// Sets the fleet of which the pool is a node; once, before it is served.
     pub fn join(&self, fleet: Arc<Fleet>) {
+        self.observer.metrics().join_fleet();
         // A second one would be a mistake of the program that changes nothing for clients.
         let _ = self.fleet.set(fleet);
     }
@@ -184,6 +188,15 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Returns the fleet as it was last looked at: a second ago, while somebody watches.
+    pub(super) fn seen_fleet(&self) -> Option<FleetView> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn remember_fleet(&self, fleet: FleetView) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet);
+    }
+
     /// Waits until no client has a lease, here or through here.
     async fn none(&self) {
         let relays = async {

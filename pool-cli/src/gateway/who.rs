@@ -141,13 +141,16 @@ impl Need {
             | "/api/usage"
             | "/api/browsers/{id}/page"
             | "/api/browsers/{id}/screenshot" => Self::Scope(Scope::View),
-            "/metrics" => Self::Scope(Scope::Metrics),
+            "/metrics" | "/api/autoscale" => Self::Scope(Scope::Metrics),
             "/browser_pools/{name}/flush"
             | "/api/browsers/{id}/retire"
             | "/api/resize"
             | "/api/flush"
             | "/api/drain"
-            | "/api/reload" => Self::Scope(Scope::Operate),
+            | "/api/reload"
+            | "/api/fleet"
+            | "/api/fleet/{node}/drain"
+            | "/api/fleet/{node}/undrain" => Self::Scope(Scope::Operate),
             _ => Self::Operator,
         }
     }

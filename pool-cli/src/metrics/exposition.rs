@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
@@ -10,7 +10,8 @@ use metrics_exporter_prometheus::{
 use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
 
-use crate::api::Tenant;
+use super::fleet::FleetSeries;
+use crate::api::{Fleet, Tenant};
 use crate::pool::LeaseEnd;
 use crate::work::WorkKind;
 
@@ -107,6 +108,7 @@ pub struct Metrics {
     messages: Family<Counter>,
     bytes: Family<Counter>,
     tenants: TenantSeries,
+    fleet: OnceLock<FleetSeries>,
 }
 
 impl Metrics {
@@ -123,6 +125,7 @@ impl Metrics {
         let builder = buckets(builder, "browser_launch_duration_seconds", &WORK);
         let builder = buckets(builder, "browser_reset_duration_seconds", &WORK);
         let builder = buckets(builder, "work_duration_seconds", &LEASES);
+        let builder = buckets(builder, "fleet_grant_seconds", &WAITS);
         let recorder = builder.build_recorder();
         let make = Maker(&recorder);
         let version = [env!("CARGO_PKG_VERSION")];
@@ -224,6 +227,7 @@ impl Metrics {
             ),
             handle: recorder.handle(),
             tenants: TenantSeries::new(recorder),
+            fleet: OnceLock::new(),
         }
     }
 
@@ -252,6 +256,18 @@ impl Metrics {
         self.work_duration.of(kind.word()).record(took.as_secs_f64());
     }
 
+    /// Adds the series of a pool that is in a fleet, at 0.
+    pub fn join_fleet(&self) {
+        self.fleet.get_or_init(|| FleetSeries::new(&Maker(&self.tenants.recorder)));
+    }
+
+    /// Counts a lease that a client got here, or at another node of the fleet.
+    pub(crate) fn fleet_granted(&self, is_local: bool, took: Duration) {
+        if let Some(fleet) = self.fleet.get() {
+            fleet.granted(is_local, took);
+        }
+    }
+
     /// Counts a message from a client.
     pub(crate) fn message_in(&self, bytes: usize) {
         self.messages.of("in").increment(1);
@@ -273,8 +289,12 @@ impl Metrics {
         memory: u64,
         requests: Requests,
         tenants: &[Tenant],
+        fleet: Option<&Fleet>,
     ) -> String {
         self.tenants.set(tenants);
+        if let (Some(series), Some(fleet)) = (self.fleet.get(), fleet) {
+            series.set(fleet);
+        }
         let load = &stats.load;
         let states =
             [load.creating, load.idle, load.leased, load.recycling, load.checking, load.closing];
@@ -335,6 +355,11 @@ impl Maker<'_> {
     pub(super) fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
         self.0.describe_gauge(KeyName::from(name), None, help.into());
         self.0.register_gauge(&Key::from_name(name), &METADATA)
+    }
+
+    pub(super) fn counter(&self, name: &'static str, help: &'static str) -> Counter {
+        self.0.describe_counter(KeyName::from(name), None, help.into());
+        self.0.register_counter(&Key::from_name(name), &METADATA)
     }
 
     /// A histogram of seconds.

@@ -4,6 +4,7 @@
 //! process, as in tests, do not count together.
 
 mod exposition;
+mod fleet;
 mod journal;
 mod observer;
 

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use pool_cli::config::Config;
+use pool_cli::config::{Config, FleetConfig, Secret};
+use pool_cli::fleet::Fleet;
 use pool_cli::gateway::{Gateway, Server, Settings};
 use pool_cli::metrics::Observer;
 use pool_cli::pool::tenants;
 use pool_core::Pool;
+use pool_fleet::{Member, MemoryNetwork};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -50,6 +52,28 @@ pub(crate) struct Running {
 
 /// Starts a gateway with these settings: two browsers at most, none kept ready.
 pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Running {
+    start_in(None, change).await
+}
+
+/// Starts such a gateway as a node of a fleet, which is ready when it has joined.
+pub(crate) async fn start_node(
+    network: &MemoryNetwork,
+    name: &str,
+    change: impl FnOnce(&mut Config),
+) -> Running {
+    let node = |config: &mut Config| {
+        config.fleet = Some(FleetConfig {
+            nats: vec!["nats://127.0.0.1:4222".to_owned()],
+            node: Some(name.to_owned()),
+            secret: Some(Secret::new("the secret of a fleet in a test")),
+            ..FleetConfig::default()
+        });
+        change(config);
+    };
+    start_in(Some(network), node).await
+}
+
+async fn start_in(network: Option<&MemoryNetwork>, change: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config::default();
     config.pool.min_size = 0;
     config.pool.max_size = 2;
@@ -72,9 +96,18 @@ pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Running {
     observer.alerts().set_tenants(config.tenants.keys());
     let alerts = observer.alerts().run();
     let settings = Settings::new(&config).expect("the settings are right");
-    let gateway = Gateway::new(settings, Arc::new(pool), observer);
+    let gateway = Gateway::new(settings, Arc::new(pool.clone()), observer);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::start(&gateway, listen).await.expect("a port is free");
+    if let (Some(network), Some(fleet)) = (network, &config.fleet) {
+        let (node, address) = (fleet.node_name(), format!("ws://{}", server.address()));
+        let member = Member::new("test", &node, &address).version("1.2.3").label("zone", "here");
+        let transport = network.member(&node);
+        let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
+        let joined = joined.expect("the name is free");
+        let secret = fleet.secret.as_ref().expect("it is set");
+        gateway.join(Fleet::new(joined, transport, secret));
+    }
     Running { gateway, server, browsers, _alerts: alerts }
 }
 

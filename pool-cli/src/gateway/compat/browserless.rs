@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 
-use crate::api::{Killed, Lease, unix_ms};
+use crate::api::{Autoscale, Killed, Lease, unix_ms};
 use crate::gateway::connect::unknown_lease;
+use crate::gateway::fleet::{Scope, with_others};
 use crate::gateway::leases::Known;
 use crate::gateway::leasing::over;
+use crate::gateway::relay::Detour;
 use crate::gateway::snapshot::lease;
 use crate::gateway::who::Who;
 use crate::gateway::{Gateway, LeaseEnd, Problem};
@@ -19,10 +21,18 @@ use crate::gateway::{Gateway, LeaseEnd, Problem};
 pub(in crate::gateway) async fn sessions(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
-) -> Json<Vec<Lease>> {
+    detour: Option<Extension<Arc<Detour>>>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let all = gateway.leases.all();
     let seen = all.iter().filter(|session| who.sees(session));
-    Json(seen.map(|session| lease(session)).collect())
+    let leases: Vec<Lease> = seen.map(|session| lease(session)).collect();
+    Ok(match Scope::of(&uri)? {
+        Scope::Node => Json(leases).into_response(),
+        Scope::Fleet => {
+            with_others(&gateway, detour.as_deref().map(|it| &**it), &uri, leases).await
+        }
+    })
 }
 
 /// Ends a lease by its id, or the leases of a `trackingId`, or all of them: a tenant's own.
@@ -86,9 +96,21 @@ struct Pressure {
 
 pub(in crate::gateway) async fn pressure(
     State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Response, Problem> {
+    let fleet = match Scope::of(&uri)? {
+        Scope::Node => None,
+        Scope::Fleet => gateway.see_fleet().await,
+    };
     let load = gateway.pool().load();
+    let (running, queued, max_concurrent) = match &fleet {
+        Some(fleet) => {
+            let figures = Autoscale::of(&fleet.nodes);
+            (figures.leased, figures.waiting, figures.places)
+        }
+        None => (load.leased, load.waiting, load.max_size),
+    };
     let settings = gateway.settings();
     let max_queued = settings.max_waiting;
     let reason = if gateway.is_draining() {
@@ -102,7 +124,7 @@ pub(in crate::gateway) async fn pressure(
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.starts_with("text/plain")) {
         let status = if is_available { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        return status.into_response();
+        return Ok(status.into_response());
     }
     let machine = gateway.history.machine();
     let pressure = Pressure {
@@ -116,15 +138,15 @@ pub(in crate::gateway) async fn pressure(
         },
         counts: "leases",
         leases_per_browser: settings.leases_per_browser,
-        running: load.leased,
-        queued: load.waiting,
-        max_concurrent: load.max_size,
+        running,
+        queued,
+        max_concurrent,
         max_queued,
         recently_rejected: gateway.history.rejected_last_minute(),
         cpu: machine.cpu,
         memory: machine.memory,
     };
-    Json(serde_json::json!({ "pressure": pressure })).into_response()
+    Ok(Json(serde_json::json!({ "pressure": pressure })).into_response())
 }
 
 /// `GET /meta`, in browserless' shape: which browsers there are.

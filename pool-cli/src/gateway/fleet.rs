@@ -1,0 +1,284 @@
+//! The fleet as its users and operators see it: `/api/fleet`, `/api/autoscale`, and `?scope=fleet`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use pool_fleet::{Beat, ClassLoad, Connection, Phase, Snapshot};
+use url::form_urlencoded;
+
+use super::relay::Detour;
+use super::{Code, Gateway, Problem};
+use crate::api::{Autoscale, Fleet, FleetCounters, Lease, Node};
+
+/// Nodes that a request is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The one that answers.
+    #[default]
+    Node,
+    /// All that are heard.
+    Fleet,
+}
+
+impl Scope {
+    /// Reads `?scope=`.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let scope = uri_pairs(uri).find(|(name, _)| name == "scope");
+        match scope.as_ref().map(|(_, scope)| &**scope) {
+            None | Some("node") => Ok(Self::Node),
+            Some("fleet") => Ok(Self::Fleet),
+            Some(_) => Err(Problem::new(Code::BadParameter, "scope must be node or fleet")),
+        }
+    }
+}
+
+/// Header that names the nodes that are missing from an answer for the fleet.
+const MISSING: HeaderName = HeaderName::from_static("browser-pool-missing");
+
+/// Adds what the other nodes answer to the leases of this one. A node that does not answer is named in
+/// a header.
+pub(super) async fn with_others(
+    gateway: &Gateway,
+    detour: Option<&Detour>,
+    uri: &Uri,
+    mut leases: Vec<Lease>,
+) -> Response {
+    let (Some(fleet), Some(detour)) = (gateway.see_fleet().await, detour) else {
+        return Json(leases).into_response();
+    };
+    let uri = without_scope(uri);
+    let others = fleet.nodes.iter().filter(|node| !node.own);
+    let asks = others.map(|node| {
+        let uri = &uri;
+        async move { (node, detour.ask(node, uri).await) }
+    });
+    let mut missing = Vec::new();
+    for (node, answer) in join_all(asks).await {
+        match answer.ok().and_then(|body| serde_json::from_slice::<Vec<Lease>>(&body).ok()) {
+            Some(more) => leases.extend(more),
+            None => missing.push(node.name.as_str()),
+        }
+    }
+    let mut response = Json(leases).into_response();
+    if !missing.is_empty()
+        && let Ok(names) = HeaderValue::from_str(&missing.join(","))
+    {
+        response.headers_mut().insert(MISSING, names);
+    }
+    response
+}
+
+/// Returns the address that each node is asked at, for itself.
+fn without_scope(uri: &Uri) -> Uri {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(uri_pairs(uri).filter(|(name, _)| name != "scope"));
+    let uri = format!("{}?{}", uri.path(), query.finish());
+    uri.parse().expect("a path and an encoded query are an address")
+}
+
+fn uri_pairs(uri: &Uri) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+}
+
+/// `GET /api/fleet`.
+pub(super) async fn fleet(State(gateway): State<Arc<Gateway>>) -> Result<Json<Fleet>, Problem> {
+    gateway.see_fleet().await.map(Json).ok_or_else(no_fleet)
+}
+
+/// `POST /api/fleet/{node}/drain`, which has come to the node that it is about.
+pub(super) async fn drain(
+    State(gateway): State<Arc<Gateway>>,
+    Path(node): Path<String>,
+) -> Result<Json<Node>, Problem> {
+    gateway.fleet().ok_or_else(no_fleet)?.drain();
+    gateway.own_node(&node).await
+}
+
+/// `POST /api/fleet/{node}/undrain`, which has come to the node that it is about.
+pub(super) async fn undrain(
+    State(gateway): State<Arc<Gateway>>,
+    Path(node): Path<String>,
+) -> Result<Json<Node>, Problem> {
+    gateway.fleet().ok_or_else(no_fleet)?.undrain();
+    gateway.own_node(&node).await
+}
+
+/// `GET /api/autoscale`: of the whole fleet, or of a pool that is in none.
+///
+/// Cut off from its fleet, a node would speak for itself alone, and a scaler would believe that
+/// nobody needs the others.
+pub(super) async fn autoscale(
+    State(gateway): State<Arc<Gateway>>,
+) -> Result<Json<Autoscale>, Problem> {
+    let Some(fleet) = gateway.see_fleet().await else {
+        let stats = gateway.pool().stats();
+        let (leased, waiting) = (stats.load.leased, stats.load.waiting);
+        let kept: usize = stats.classes.iter().map(|class| class.min).sum();
+        return Ok(Json(Autoscale {
+            nodes: 1,
+            places: stats.load.max_size,
+            leased,
+            waiting,
+            oldest_wait_seconds: stats.oldest_wait.unwrap_or_default().as_secs_f64(),
+            wanted_places: leased + waiting + kept,
+        }));
+    };
+    if !fleet.connected {
+        let detail =
+            format!("NATS is {}, so this node cannot speak for its fleet", fleet.connection);
+        let problem = Problem::new(Code::FleetUnavailable, detail);
+        return Err(problem.retry_after(Duration::from_secs(5)));
+    }
+    Ok(Json(Autoscale::of(&fleet.nodes)))
+}
+
+impl Autoscale {
+    pub(super) fn of(nodes: &[Node]) -> Self {
+        let running = || nodes.iter().filter(|node| node.is_running());
+        // What a node that drains has leased must go on, there or elsewhere, and it keeps nothing.
+        let leased = nodes.iter().map(|node| node.leased).sum();
+        let waiting = nodes.iter().map(|node| node.waiting).sum();
+        let kept: usize = running().map(|node| node.kept).sum();
+        let oldest = nodes.iter().map(|node| node.oldest_wait_ms).max().unwrap_or_default();
+        Self {
+            nodes: running().count(),
+            places: running().map(|node| node.places).sum(),
+            leased,
+            waiting,
+            oldest_wait_seconds: Duration::from_millis(oldest).as_secs_f64(),
+            wanted_places: leased + waiting + kept,
+        }
+    }
+}
+
+impl Gateway {
+    /// Returns the fleet as it is now, and remembers it for those that cannot wait for it. `None`
+    /// for a pool that is in none.
+    pub(super) async fn see_fleet(&self) -> Option<Fleet> {
+        let fleet = self.fleet()?;
+        let seen = match fleet.snapshot().await {
+            Some(snapshot) => view(&snapshot, fleet.relays()),
+            None => Fleet {
+                node: fleet.name().to_owned(),
+                connection: "closed, since this node has left the fleet".to_owned(),
+                ..Fleet::default()
+            },
+        };
+        self.remember_fleet(seen.clone());
+        Some(seen)
+    }
+
+    async fn own_node(&self, name: &str) -> Result<Json<Node>, Problem> {
+        let nodes = self.see_fleet().await.ok_or_else(no_fleet)?.nodes;
+        let own = nodes.into_iter().find(|node| node.own && node.name == name);
+        own.map(Json).ok_or_else(|| super::relay::node_lost(name))
+    }
+}
+
+fn no_fleet() -> Problem {
+    Problem::new(Code::NoFleet, "this pool is in no fleet: its configuration has no [fleet]")
+}
+
+fn view(snapshot: &Snapshot, relayed: usize) -> Fleet {
+    let others = snapshot.nodes.iter().map(|beat| node(beat, false));
+    let mut nodes: Vec<Node> = others.chain([node(&snapshot.own, true)]).collect();
+    nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let counters = &snapshot.counters;
+    Fleet {
+        node: snapshot.own.node.to_string(),
+        connected: snapshot.connection.is_connected(),
+        connection: match &snapshot.connection {
+            Connection::Connected => "connected".to_owned(),
+            Connection::Disconnected => "disconnected".to_owned(),
+            Connection::Refused(reason) => format!("refused: {reason}"),
+            Connection::Closed => "closed".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        },
+        nodes,
+        relayed,
+        counters: FleetCounters {
+            granted_here: counters.granted_here,
+            granted_there: counters.granted_there,
+            connections_failed: counters.connections_failed,
+            refused: counters.refused,
+            asks: counters.asks,
+            offers_accepted: counters.offers_accepted,
+            offers_declined: counters.offers_declined,
+            offers_unanswered: counters.offers_unanswered,
+            taken: counters.taken,
+        },
+    }
+}
+
+fn node(beat: &Beat, own: bool) -> Node {
+    let sum =
+        |of: fn(&ClassLoad) -> u32| beat.load.classes.values().map(|load| of(load) as usize).sum();
+    Node {
+        name: beat.node.to_string(),
+        own,
+        address: beat.address.to_string(),
+        version: beat.version.to_string(),
+        phase: phase(beat.phase).into(),
+        labels: beat
+            .labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+        places: beat.load.places as usize,
+        kept: beat.load.kept as usize,
+        leased: sum(|load| load.leased),
+        idle: sum(|load| load.idle),
+        creating: sum(|load| load.creating),
+        room: beat.load.room as usize,
+        waiting: beat.clients as usize,
+        queued: sum(|load| load.waiting),
+        oldest_wait_ms: beat.oldest_wait_ms,
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+        Phase::Gone => "gone",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(phase: &'static str, leased: usize, waiting: usize) -> Node {
+        Node { phase: phase.into(), places: 8, kept: 2, leased, waiting, ..Node::default() }
+    }
+
+    #[test]
+    fn a_scaler_counts_every_client_and_only_places_that_stay() {
+        let gateway =
+            Node { waiting: 3, oldest_wait_ms: 1500, phase: "running".into(), ..Node::default() };
+        let nodes = [node("running", 8, 1), node("draining", 5, 0), gateway];
+        let expected = Autoscale {
+            nodes: 2,
+            places: 8,
+            leased: 13,
+            waiting: 4,
+            oldest_wait_seconds: 1.5,
+            wanted_places: 13 + 4 + 2,
+        };
+        assert_eq!(Autoscale::of(&nodes), expected);
+    }
+
+    #[test]
+    fn a_scope_is_a_node_or_the_fleet() {
+        let scope = |uri| Scope::of(&Uri::from_static(uri)).map_err(|problem| problem.code());
+        assert_eq!((scope("/sessions"), scope("/?token=x")), (Ok(Scope::Node), Ok(Scope::Node)));
+        assert_eq!(scope("/sessions?a=b&scope=fleet"), Ok(Scope::Fleet));
+        assert_eq!(scope("/?scope=world"), Err("bad_parameter"));
+    }
+}

@@ -1,0 +1,248 @@
+//! A fleet as its users and operators see it, over gateways whose browsers are not there.
+
+mod gateway_support;
+
+use std::time::Duration;
+
+use gateway_support::{Answer, PATIENCE, Running, ask, request, start, start_node};
+use pool_cli::config::{Config, Scope, Secret, TenantConfig};
+use pool_fleet::MemoryNetwork;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+/// Two nodes of one place each, which hear each other.
+async fn two(change: impl Fn(&mut Config) + Send + Sync) -> (MemoryNetwork, Running, Running) {
+    let network = MemoryNetwork::new();
+    let size = |config: &mut Config| {
+        config.pool.max_size = 1;
+        change(config);
+    };
+    let (a, b) =
+        tokio::join!(start_node(&network, "a", size), start_node(&network, "b.test", size));
+    for node in [&a, &b] {
+        until("both are heard", async || names(node).await == ["a", "b.test"]).await;
+    }
+    (network, a, b)
+}
+
+/// Waits until what others hear has come here: a beat a second.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn nodes(node: &Running) -> Vec<Value> {
+    let token = ("authorization", "Bearer operator");
+    let answer = request(node.address(), "GET", "/api/fleet", &[token], "").await;
+    answer.json()["nodes"].as_array().expect("a list").clone()
+}
+
+async fn names(node: &Running) -> Vec<String> {
+    let names = nodes(node).await;
+    names.iter().map(|node| node["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Returns one figure of each node, as this one hears them.
+async fn each(node: &Running, figure: &str) -> Vec<Value> {
+    nodes(node).await.iter().map(|node| node[figure].clone()).collect()
+}
+
+async fn status(node: &Running, path: &str) -> u16 {
+    node.get(path).await.status
+}
+
+#[tokio::test]
+async fn every_node_lists_all_of_them_and_what_they_have() {
+    let (_network, a, b) = two(|_| ()).await;
+    let mut client = a.connect("/").await;
+    ask(&mut client, "hello").await;
+    until("b hears of the lease", async || each(&b, "leased").await == [1, 0]).await;
+    let fleet = b.get("/api/fleet").await.json();
+    assert_eq!(fleet["node"], "b.test");
+    assert_eq!((&fleet["connected"], &fleet["connection"]), (&json!(true), &json!("connected")));
+    let first = &fleet["nodes"][0];
+    let expected = json!({
+        "name": "a", "own": false, "address": format!("ws://{}", a.address()), "version": "1.2.3",
+        "phase": "running", "labels": {"zone": "here"}, "places": 1, "kept": 0, "leased": 1,
+        "idle": 0, "creating": 0, "room": 0, "waiting": 0, "queued": 0, "oldest_wait_ms": 0,
+    });
+    assert_eq!(first, &expected);
+    assert_eq!(fleet["nodes"][1]["own"], true);
+    let state = b.get("/api/state").await.json();
+    assert_eq!(
+        state["fleet"]["nodes"].as_array().map(Vec::len),
+        Some(2),
+        "the dashboard has it too"
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_drained_and_undrained_from_any() {
+    let (_network, a, b) = two(|_| ()).await;
+    let drained = b.post("/api/fleet/a/drain", "{}").await;
+    assert_eq!((drained.status, &drained.json()["phase"]), (200, &json!("draining")));
+    until("b hears it", async || each(&b, "phase").await == ["draining", "running"]).await;
+    assert_eq!((status(&a, "/readyz").await, status(&b, "/readyz").await), (503, 200));
+    assert_eq!(status(&a, "/livez").await, 200);
+
+    let undrained = b.post("/api/fleet/a/undrain", "{}").await;
+    assert_eq!((undrained.status, &undrained.json()["phase"]), (200, &json!("running")));
+    assert_eq!(status(&a, "/readyz").await, 200);
+    // Its own name needs no other node, and one with a dot is one all the same.
+    assert_eq!(a.post("/api/fleet/a/drain", "{}").await.json()["phase"], "draining");
+    assert_eq!(a.post("/api/fleet/b.test/drain", "{}").await.json()["name"], "b.test");
+    let unknown = a.post("/api/fleet/c/drain", "{}").await;
+    assert_eq!((unknown.status, &unknown.json()["code"]), (503, &json!("node_lost")));
+}
+
+#[tokio::test]
+async fn a_scaler_counts_each_client_once_and_gets_no_figures_of_half_a_fleet() {
+    let (network, a, b) = two(|config| config.pool.min_size = 1).await;
+    let (mut first, mut second) = (a.connect("/").await, b.connect("/").await);
+    ask(&mut first, "hello").await;
+    ask(&mut second, "hello").await;
+    let third = async {
+        let _client = a.connect("/").await;
+    };
+    let figures = async {
+        let figures = async || b.get("/api/autoscale").await.json();
+        until("the third waits", async || figures().await["waiting"] == 1).await;
+        until("it has waited a while", async || {
+            figures().await["oldest_wait_seconds"].as_f64() > Some(0.5)
+        })
+        .await;
+        let Value::Object(mut figures) = figures().await else { panic!("no object") };
+        figures.remove("oldest_wait_seconds");
+        let expected =
+            json!({"nodes": 2, "places": 2, "leased": 2, "waiting": 1, "wanted_places": 5});
+        assert_eq!(Value::Object(figures), expected);
+        assert_eq!(each(&b, "queued").await, [1, 1], "it stands in both queues");
+        drop(first);
+    };
+    tokio::join!(third, figures);
+
+    network.cut("b.test", true);
+    until("b is alone", async || names(&b).await == ["b.test"]).await;
+    let refused = b.get("/api/autoscale").await;
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("fleet_unavailable")));
+    assert_eq!(status(&b, "/readyz").await, 200, "it serves its own clients");
+}
+
+#[tokio::test]
+async fn sessions_and_pressure_answer_for_all_nodes_and_say_who_is_missing() {
+    let (_network, a, b) = two(|_| ()).await;
+    let (mut first, mut second) =
+        (a.connect("/?trackingId=one").await, b.connect("/?trackingId=two").await);
+    ask(&mut first, "hello").await;
+    ask(&mut second, "hello").await;
+    let told = |answer: Answer| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let leases = answer.json();
+        let leases = leases.as_array().expect("a list");
+        leases.iter().map(|lease| (text(&lease["node"]), text(&lease["trackingId"]))).collect()
+    };
+    let [one, two] = [("a", "one"), ("b.test", "two")].map(|(node, id)| (node.into(), id.into()));
+    assert_eq!(told(a.get("/sessions").await), std::slice::from_ref(&one));
+    assert_eq!(told(a.get("/sessions?scope=fleet").await), [one.clone(), two]);
+    assert_eq!(status(&a, "/sessions?scope=world").await, 400);
+
+    until("a hears of both", async || each(&a, "leased").await == [1, 1]).await;
+    let pressure = async |path| a.get(path).await.json()["pressure"].clone();
+    let (here, all) = (pressure("/pressure").await, pressure("/pressure?scope=fleet").await);
+    assert_eq!((&here["running"], &here["maxConcurrent"]), (&json!(1), &json!(1)));
+    assert_eq!((&all["running"], &all["maxConcurrent"]), (&json!(2), &json!(2)));
+
+    drop(b.server);
+    let answer = a.get("/sessions?scope=fleet").await;
+    assert!(answer.head.contains("browser-pool-missing: b.test"), "{}", answer.head);
+    assert_eq!(told(answer), [one]);
+}
+
+#[tokio::test]
+async fn a_node_without_browsers_is_ready_once_it_hears_one_with_them_and_counts_what_it_relays() {
+    let network = MemoryNetwork::new();
+    let gateway = start_node(&network, "gateway", |config| config.pool.max_size = 0).await;
+    let answer = gateway.get("/readyz").await;
+    assert_eq!((answer.status, &*answer.body), (503, "no node with browsers is heard\n"));
+    let _node = start_node(&network, "node", |_| ()).await;
+    until("it is ready", async || status(&gateway, "/readyz").await == 200).await;
+
+    let mut client = gateway.connect("/").await;
+    ask(&mut client, "hello").await;
+    let text = gateway.get("/metrics").await.body;
+    for line in [
+        r#"grants_total{pool="default",where="local"} 0"#,
+        r#"grants_total{pool="default",where="remote"} 1"#,
+        r#"grant_seconds_count{pool="default",where="remote"} 1"#,
+        r#"relayed_connections{pool="default"} 1"#,
+        r#"nodes{pool="default",phase="running"} 2"#,
+        r#"connected{pool="default"} 1"#,
+    ] {
+        assert!(text.contains(&format!("browserpool_fleet_{line}\n")), "no {line} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_leases_of_all_nodes_and_changes_none() {
+    let (_network, a, b) = two(|config| {
+        config.gateway.token = Some(Secret::new("operator"));
+        for (name, allow) in
+            [("ada", vec![Scope::Lease, Scope::View]), ("scaler", vec![Scope::Metrics])]
+        {
+            let token = Some(Secret::new(name));
+            let tenant = TenantConfig { token, allow, ..TenantConfig::default() };
+            config.tenants.insert(name.to_owned(), tenant);
+        }
+    })
+    .await;
+    let _own = b.connect("/?token=ada&trackingId=own").await;
+    let _other = a.connect("/?token=operator").await;
+    let get = async |token, path| {
+        let bearer = format!("Bearer {token}");
+        request(a.address(), "GET", path, &[("authorization", &bearer)], "").await
+    };
+    let seen = get("ada", "/sessions?scope=fleet").await.json();
+    assert_eq!(seen.as_array().map(Vec::len), Some(1), "{seen}");
+    assert_eq!((&seen[0]["node"], &seen[0]["trackingId"]), (&json!("b.test"), &json!("own")));
+    // The query may hold the token as well, and goes on without the scope.
+    let seen = a.get("/sessions?token=ada&scope=fleet").await.json();
+    assert_eq!(seen.as_array().map(Vec::len), Some(1), "{seen}");
+
+    assert_eq!(get("ada", "/api/fleet").await.status, 403);
+    assert_eq!(get("ada", "/api/autoscale").await.status, 403);
+    assert_eq!(get("scaler", "/api/autoscale").await.status, 200);
+    assert!(get("ada", "/api/state").await.json()["fleet"].is_null(), "it sees no addresses");
+    for node in ["a", "b.test"] {
+        for (token, status) in [("ada", 403), ("guessed", 401)] {
+            let bearer = format!("Bearer {token}");
+            let headers =
+                [("authorization", bearer.as_str()), ("content-type", "application/json")];
+            let path = format!("/api/fleet/{node}/drain");
+            let answer = request(a.address(), "POST", &path, &headers, "{}").await;
+            assert_eq!(answer.status, status, "{node} {token}");
+        }
+    }
+    assert_eq!(each(&a, "phase").await, ["running", "running"]);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_in_no_fleet_says_so_and_speaks_for_itself() {
+    let pool = start(|config| config.pool.min_size = 1).await;
+    for answer in [pool.get("/api/fleet").await, pool.post("/api/fleet/a/drain", "{}").await] {
+        assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("no_fleet")));
+    }
+    let _client = pool.connect("/").await;
+    let figures = pool.get("/api/autoscale").await.json();
+    let expected = json!({
+        "nodes": 1, "places": 2, "leased": 1, "waiting": 0, "oldest_wait_seconds": 0.0,
+        "wanted_places": 2,
+    });
+    assert_eq!(figures, expected);
+    let leases = pool.get("/sessions?scope=fleet").await.json();
+    assert!(leases.as_array().is_some_and(|all| all.len() == 1), "{leases}");
+    assert!(leases[0].get("node").is_none(), "{leases}");
+    assert!(pool.get("/api/state").await.json()["fleet"].is_null());
+}
