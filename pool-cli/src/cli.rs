@@ -39,8 +39,10 @@ pub enum Command {
     Resize(commands::operate::ResizeArgs),
     /// Reload the configuration of a running pool.
     Reload(commands::operate::ReloadArgs),
-    /// Let a running pool finish its leases and end.
+    /// Let a running pool finish its leases and end, or a node of its fleet offer nothing more.
     Drain(commands::operate::DrainArgs),
+    /// Let a node of a fleet that was drained offer its browsers again.
+    Undrain(commands::operate::UndrainArgs),
     /// Visit many URLs, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
     /// Write the HTML of a page.
@@ -84,6 +86,7 @@ impl Command {
             Self::Resize(args) => commands::operate::resize(&args),
             Self::Reload(args) => commands::operate::reload(&args),
             Self::Drain(args) => commands::operate::drain(&args),
+            Self::Undrain(args) => commands::operate::undrain(&args),
             Self::Visit(args) => commands::visit::run(&args),
             Self::Content(args) => commands::work::content(&args),
             Self::Screenshot(args) => commands::work::screenshot(&args),

@@ -4,7 +4,7 @@ mod gateway_support;
 
 use std::time::Duration;
 
-use gateway_support::{Answer, PATIENCE, Running, ask, request, start, start_node};
+use gateway_support::{Answer, PATIENCE, Running, ask, command, request, start, start_node};
 use pool_cli::config::{Config, Scope, Secret, TenantConfig};
 use pool_fleet::MemoryNetwork;
 use serde_json::{Value, json};
@@ -96,6 +96,53 @@ async fn a_node_is_drained_and_undrained_from_any() {
     assert_eq!(a.post("/api/fleet/b.test/drain", "{}").await.json()["name"], "b.test");
     let unknown = a.post("/api/fleet/c/drain", "{}").await;
     assert_eq!((unknown.status, &unknown.json()["code"]), (503, &json!("node_lost")));
+}
+
+/// The commands are processes of their own, which this one must answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_show_the_nodes_and_leases_of_all_and_change_any_of_them() {
+    let (network, a, b) = two(|_| ()).await;
+    let url = format!("http://{}", a.address());
+    let run = |arguments: &'static [&str]| {
+        let mut command = command();
+        command.args(arguments).env("POOL_URL", &url);
+        async {
+            let output = tokio::task::spawn_blocking(move || command.output()).await;
+            let output = output.expect("no panic").expect("the binary is built");
+            let text = |bytes| String::from_utf8(bytes).expect("it is text");
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        }
+    };
+    let drained = run(&["drain", "--node", "b.test"]).await;
+    assert_eq!(drained, (Some(0), "b.test: draining, 0 leased\n".into(), String::new()));
+    until("a hears it", async || each(&a, "phase").await == ["running", "draining"]).await;
+    let (_, screen, _) = run(&["status"]).await;
+    let row = |name: &str| -> Vec<String> {
+        let line = screen.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{screen}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let address = |node: &Running| format!("ws://{}", node.address());
+    assert_eq!(row("a *")[1..], ["*", "running", "1", "0", "0", "0", "1.2.3", &address(&a)]);
+    assert_eq!(row("b.test"), ["b.test", "draining", "1", "0", "0", "0", "1.2.3", &address(&b)]);
+    let (code, _, error) = run(&["drain", "--node", "c"]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("\"c\" is not heard"), "{error}");
+    assert_eq!(run(&["undrain", "--node", "b.test"]).await.1, "b.test: running, 0 leased\n");
+
+    let _client = b.connect("/?trackingId=job-7").await;
+    let (_, list, _) = run(&["lease", "list"]).await;
+    assert!(
+        list.lines().any(|line| line.starts_with("b.test.") && line.contains("job-7")),
+        "{list}"
+    );
+    let killed = run(&["lease", "kill", "b.test."]).await;
+    assert_eq!(killed, (Some(0), "1 lease ended\n".into(), String::new()));
+
+    network.cut("a", true);
+    until("a is alone", async || names(&a).await == ["a"]).await;
+    let (_, screen, _) = run(&["status"]).await;
+    assert!(screen.contains("a is alone: NATS is disconnected"), "{screen}");
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
-//! `pool-cli resize`, `reload`, `drain` and `lease`: changes to a pool that runs.
+//! `pool-cli resize`, `reload`, `drain`, `undrain` and `lease`: changes to a pool that runs.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::{Killed, Lease, Reloaded, Resize, Resized};
-use crate::client::ClientArgs;
+use crate::api::{Killed, Lease, Node, Reloaded, Resize, Resized};
+use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
 use crate::stdout;
 use crate::table::{self, Table};
@@ -72,22 +72,57 @@ pub fn reload(args: &ReloadArgs) -> Result<(), Failure> {
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
+    /// A node of the fleet, which offers no browsers to other nodes from now on, and goes on running.
+    /// By default the pool at the address is drained, and ends.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     #[command(flatten)]
     pool: ClientArgs,
 }
 
-/// Makes a pool refuse new leases, let those that are held finish, and end, as SIGTERM does.
+/// Makes a pool refuse new leases, let those that are held finish, and end, as SIGTERM does; or has
+/// a node of its fleet offer nothing more.
 ///
 /// # Errors
 ///
 /// If no pool answers, or it refuses.
 pub fn drain(args: &DrainArgs) -> Result<(), Failure> {
     let client = args.pool.client()?;
+    if let Some(node) = &args.node {
+        return change_node(&client, node, "drain");
+    }
     client.post::<()>("/api/drain", &json!({}), Duration::from_secs(10))?;
     anstream::eprintln!(
         "the pool is draining: it ends with its last lease, or when the grace is over"
     );
     Ok(())
+}
+
+/// Arguments of `undrain`.
+#[derive(Debug, clap::Args)]
+pub struct UndrainArgs {
+    /// The node of the fleet.
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Has a node of the fleet offer browsers to other nodes again.
+///
+/// # Errors
+///
+/// If no pool answers, or it refuses.
+pub fn undrain(args: &UndrainArgs) -> Result<(), Failure> {
+    change_node(&args.pool.client()?, &args.node, "undrain")
+}
+
+fn change_node(client: &Client, node: &str, change: &str) -> Result<(), Failure> {
+    let name = percent_encoding::utf8_percent_encode(node, percent_encoding::NON_ALPHANUMERIC);
+    let path = format!("/api/fleet/{name}/{change}");
+    let node: Option<Node> = client.post(&path, &json!({}), Duration::from_secs(10))?;
+    let Some(Node { name, phase, leased, .. }) = node else { return Ok(()) };
+    stdout::print(&format!("{name}: {phase}, {leased} leased\n"))
 }
 
 /// Subcommands about the leases that clients hold.
@@ -131,13 +166,16 @@ pub fn lease(args: &LeaseArgs) -> Result<(), Failure> {
     }
 }
 
+/// The leases of a pool, and of all nodes where it is in a fleet.
+const SESSIONS: &str = "/sessions?scope=fleet";
+
 fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = args.pool.client()?;
     if args.json {
-        let sessions: Value = client.get("/sessions")?;
+        let sessions: Value = client.get(SESSIONS)?;
         return stdout::print(&format!("{sessions:#}\n"));
     }
-    let sessions: Vec<Lease> = client.get("/sessions")?;
+    let sessions: Vec<Lease> = client.get(SESSIONS)?;
     let mut rows =
         Table::new(["lease", "browser", "kind", "class", "held", "silent", "conns", "who"]);
     for session in sessions {
@@ -158,7 +196,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 
 fn kill(args: &KillArgs) -> Result<(), Failure> {
     let client = args.pool.client()?;
-    let sessions: Vec<Lease> = client.get("/sessions")?;
+    let sessions: Vec<Lease> = client.get(SESSIONS)?;
     // As with commits, the beginning will do where only one begins like that.
     let mut of_prefix = sessions.iter().filter(|session| session.id.starts_with(&args.id));
     let id = match (of_prefix.next(), of_prefix.next()) {

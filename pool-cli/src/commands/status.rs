@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::api::{Browser, Holder, State, Tenant, Waiter};
+use crate::api::{Browser, Fleet, Holder, Node, State, Tenant, Waiter};
 use crate::client::{Client, ClientArgs};
 use crate::exit::{Failure, Signals};
 use crate::stdout;
@@ -25,6 +25,9 @@ pub struct Args {
 
 /// Waiters on one screen.
 const WAITERS: usize = 10;
+
+/// Nodes on one screen.
+const NODES: usize = 40;
 
 /// Errors on one screen.
 const ERRORS: usize = 3;
@@ -110,6 +113,9 @@ fn screen(state: &State) -> Result<String, Failure> {
         "totals    {} leases, {} timeouts, {} refused, {} failed\n",
         counters.acquired, counters.timeouts, counters.rejected, counters.errors
     )?;
+    if let Some(fleet) = &state.fleet {
+        writeln!(text, "{}", nodes(fleet)?)?;
+    }
     text.push_str(&browsers(&state.browsers).to_string());
     if !state.tenants.is_empty() {
         write!(text, "\n{}", tenants(&state.tenants))?;
@@ -122,6 +128,35 @@ fn screen(state: &State) -> Result<String, Failure> {
     }
     if !state.errors.is_empty() {
         text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Returns the table of the nodes, and above it what is wrong with the fleet.
+fn nodes(fleet: &Fleet) -> Result<String, Failure> {
+    let mut text = String::new();
+    if !fleet.connected {
+        writeln!(text, "{} is alone: NATS is {}\n", fleet.node, fleet.connection)?;
+    }
+    let header = ["node", "phase", "places", "leased", "idle", "waiting", "version", "address"];
+    let mut rows = Table::new(header);
+    for node in fleet.nodes.iter().take(NODES) {
+        let Node { name, own, phase, places, leased, idle, waiting, version, address, .. } = node;
+        rows.add([
+            format!("{name}{}", if *own { " *" } else { "" }),
+            phase.to_string(),
+            places.to_string(),
+            leased.to_string(),
+            idle.to_string(),
+            waiting.to_string(),
+            version.clone(),
+            address.clone(),
+        ]);
+    }
+    write!(text, "{rows}")?;
+    match fleet.nodes.len().saturating_sub(NODES) {
+        0 => {}
+        more => writeln!(text, "and {more} more: pool-cli status --json")?,
     }
     Ok(text)
 }

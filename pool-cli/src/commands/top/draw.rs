@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Row, Sparkline, Table as Widget, TableState};
 
 use super::view::{KEYS, SECONDS, Table, View};
-use crate::api::{Browser, Holder, Point, Tenant, Waiter};
+use crate::api::{Browser, Fleet, Holder, Node, Point, Tenant, Waiter};
 use crate::table::{duration, mebibytes};
 
 /// Draws the whole screen.
@@ -19,9 +19,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
         0 => 0,
         tenants => tenants.saturating_add(3).min(frame.area().height / 4),
     };
-    let [header, plots, browsers, tenants, waiters, footer] = Layout::vertical([
+    // Nor one of nodes where there is no fleet.
+    let nodes = match &view.state.fleet {
+        None => 0,
+        Some(fleet) => (fleet.nodes.len() as u16).saturating_add(3).min(frame.area().height / 4),
+    };
+    let [header, plots, nodes, browsers, tenants, waiters, footer] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(HEIGHT),
+        Constraint::Length(nodes),
         Constraint::Fill(1),
         Constraint::Length(tenants),
         Constraint::Length(waiters.min(frame.area().height / 3)),
@@ -30,6 +36,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     .areas(frame.area());
     frame.render_widget(top_line(view), header);
     draw_plots(frame, plots, view);
+    if let Some(fleet) = &view.state.fleet {
+        draw_nodes(frame, nodes, fleet);
+    }
     draw_browsers(frame, browsers, view);
     if !view.state.tenants.is_empty() {
         draw_tenants(frame, tenants, view);
@@ -172,6 +181,20 @@ pub(super) fn draw_tenants(frame: &mut Frame<'_>, area: Rect, view: &View) {
     frame.render_widget(table.block(block), area);
 }
 
+pub(super) fn draw_nodes(frame: &mut Frame<'_>, area: Rect, fleet: &Fleet) {
+    let header = ["node", "phase", "places", "leased", "idle", "waiting", "version", "address"];
+    let widths = [20, 9, 7, 7, 6, 8, 9].map(Constraint::Length);
+    let widths = widths.into_iter().chain([Constraint::Fill(1)]);
+    let rows = fleet.nodes.iter().map(node);
+    let table = Widget::new(rows, widths).header(Row::new(header).blue().bold());
+    let mut title = Line::from(format!("Nodes {}", fleet.nodes.len()));
+    if !fleet.connected {
+        title.push_span(format!(", alone: NATS is {}", fleet.connection).red().bold());
+    }
+    let block = Block::bordered().title(title).border_style(Style::new().dim());
+    frame.render_widget(table.block(block), area);
+}
+
 fn show(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -205,6 +228,21 @@ fn browser(browser: &Browser) -> Row<'_> {
         Cell::from(browser.memory_bytes.map(mebibytes).unwrap_or_default()),
         Cell::from(browser.lease.as_ref().map(Holder::who).unwrap_or_default()),
     ])
+}
+
+fn node(node: &Node) -> Row<'_> {
+    let phase = Cell::from(&*node.phase);
+    let row = Row::new([
+        Cell::from(node.name.as_str()),
+        if node.is_running() { phase.green() } else { phase.yellow() },
+        Cell::from(node.places.to_string()),
+        Cell::from(node.leased.to_string()),
+        Cell::from(node.idle.to_string()),
+        Cell::from(node.waiting.to_string()),
+        Cell::from(node.version.as_str()),
+        Cell::from(node.address.as_str()),
+    ]);
+    if node.own { row.bold() } else { row }
 }
 
 fn tenant(tenant: &Tenant) -> Row<'_> {
@@ -309,6 +347,33 @@ j/k select   tab table   r retire   x end lease   f flush idle   d drain   q qui
         let (lines, _) = drawn(&view, 92, 24);
         let line = lines.iter().find(|line| line.contains("scrapers")).expect("it is shown");
         assert!(line.contains("2 of 3") && line.contains("40"), "{line}");
+    }
+
+    #[test]
+    fn nodes_have_a_table_in_a_fleet_which_says_when_it_is_cut_off() {
+        let mut view = view();
+        let (lines, _) = drawn(&view, 92, 28);
+        assert!(!lines.iter().any(|line| line.contains("Nodes")), "{lines:#?}");
+        let fleet = serde_json::json!({
+            "node": "a", "connected": true, "connection": "connected",
+            "nodes": [
+                {"name": "a", "own": true, "phase": "running", "places": 8, "leased": 6, "idle": 2},
+                {"name": "b", "phase": "draining", "places": 4, "leased": 3, "waiting": 1},
+            ],
+        });
+        view.state.fleet = Some(serde_json::from_value(fleet).expect("it is a fleet"));
+        let (lines, _) = drawn(&view, 92, 28);
+        let line = lines.iter().find(|line| line.contains("draining")).expect("it is shown");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[..6], ["│b", "draining", "4", "3", "0", "1"], "{line}");
+        if let Some(fleet) = &mut view.state.fleet {
+            (fleet.connected, fleet.connection) = (false, "disconnected".to_owned());
+        }
+        let (lines, _) = drawn(&view, 92, 28);
+        assert!(
+            lines.iter().any(|line| line.contains("alone: NATS is disconnected")),
+            "{lines:#?}"
+        );
     }
 
     #[test]
