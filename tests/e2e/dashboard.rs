@@ -1,5 +1,6 @@
 //! What a person sees who opens the pool's address in a browser.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use browser_pool_tests::{Case, Cdp, Script, Setup, case, eventually};
@@ -89,6 +90,45 @@ async fn the_dashboard_shows_the_pool_and_acts_on_it() {
         assert!(closed.reason.contains("operator"), "{closed:?}");
         assert_eq!(case.service.metric("browserpool_leases_ended_total", "killed").await, 1.0);
         looked_at.close().await;
+    })
+    .await;
+}
+
+/// Without NATS a node is alone, says so, and can be drained all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_of_a_node_shows_its_fleet_and_drains_it() {
+    // Nobody listens there.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let nowhere = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let setup = Setup::new()
+        .set("fleet.nats", vec![format!("nats://{nowhere}")])
+        .set("fleet.node", "worker-7.test")
+        .set("fleet.secret", "the secret of a fleet in a test")
+        .set("fleet.labels.zone", "eu-1a");
+    case(setup, async |case| {
+        let url = format!("http://{}/", case.service.address);
+        let script = Script::new("dashboard-nodes.mjs").args([&url, "--node", "worker-7.test"]);
+        let outcome = script.run(Duration::from_secs(90)).await;
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let lines = outcome.lines;
+        let alone = step(&lines, "alone");
+        assert_eq!(alone["about"], "alone: NATS is disconnected");
+        let row = |name: &str, label: &str| step(&lines, name)["nodes"][0][label].clone();
+        assert_eq!(row("alone", "Node"), "worker-7.testthis one");
+        assert_eq!(
+            (row("alone", "Labels"), row("alone", "Waiting")),
+            ("zone: eu-1a".into(), "0".into())
+        );
+        assert_eq!(
+            (row("alone", "Phase"), row("drained", "Phase")),
+            ("running".into(), "draining".into())
+        );
+        assert_eq!(
+            (row("drained", "Actions"), row("back", "Actions")),
+            ("Undrain".into(), "Drain".into())
+        );
+        assert_eq!(step(&lines, "page"), &json!({"step": "page", "violations": 0, "errors": []}));
     })
     .await;
 }

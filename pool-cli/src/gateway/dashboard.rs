@@ -40,9 +40,10 @@ files! {
     SVG: "icon.svg";
     TEXT: "vendor/uplot/LICENSE";
     JAVASCRIPT:
-        "actions.js", "api.js", "browsers.js", "dialogs.js", "dom.js", "fleet.js", "format.js",
-        "history.js", "journal.js", "live.js", "main.js", "plots.js", "stream.js", "summary.js",
-        "table.js", "tenants.js", "token.js", "waiters.js", "vendor/uplot/uPlot.esm.js";
+        "actions.js", "api.js", "browsers.js", "dialogs.js", "dom.js", "format.js", "history.js",
+        "journal.js", "live.js", "main.js", "nodes.js", "plots.js", "states.js", "stream.js",
+        "summary.js", "table.js", "tenants.js", "token.js", "waiters.js",
+        "vendor/uplot/uPlot.esm.js";
 }
 
 struct File {

@@ -69,6 +69,28 @@ export async function drain() {
   );
 }
 
+/** Has a node of the fleet offer nothing more to the others, or offer its browsers again. */
+export async function changeNode({ name, phase }) {
+  const path = `api/fleet/${encodeURIComponent(name)}`;
+  if (phase === 'draining') {
+    await perform(
+      { title: `Let ${name} offer its browsers again?`, text: 'Clients of all nodes get them from then on.', action: 'Undrain' },
+      () => post(`${path}/undrain`),
+      () => `${name} offers its browsers again.`,
+    );
+    return;
+  }
+  await perform(
+    {
+      title: `Drain ${name}?`,
+      text: 'It offers no browsers to other nodes, and is no longer ready for a load balancer. Its leases go on, and so does its process: stop it when they are over, or undrain it.',
+      action: 'Drain',
+    },
+    () => post(`${path}/drain`),
+    () => `${name} is draining.`,
+  );
+}
+
 async function perform(question, change, told) {
   if (!(await confirm(question))) return false;
   try {

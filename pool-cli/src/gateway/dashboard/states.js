@@ -4,7 +4,7 @@ import { byId, element, setText } from './dom.js';
 
 const STATES = ['leased', 'recycling', 'checking', 'creating', 'closing', 'idle', 'free'];
 
-export class Fleet {
+export class States {
   #parts;
 
   constructor() {
@@ -12,8 +12,8 @@ export class Fleet {
       const bar = element('span', { 'data-state': state });
       const number = element('b');
       const label = element('li', {}, element('span', { class: 'dot', 'data-state': state, 'aria-hidden': 'true' }), number, ` ${state}`);
-      byId('fleet-bar').append(bar);
-      byId('fleet-states').append(label);
+      byId('states-bar').append(bar);
+      byId('states').append(label);
       return { state, bar, number, label };
     });
   }
