@@ -32,7 +32,7 @@ tools: chromium ## The tools that people drive a Chromium with, unmodified, each
 	scripts/install-clients tools
 	scripts/test tools
 
-ops: chromium ## Check what is in ops/: alerts, dashboard, systemd, Docker, Kubernetes, HAProxy
+ops: chromium ## Check what is in ops/: alerts, dashboard, systemd, Docker, Kubernetes, a fleet, HAProxy
 	scripts/check-ops
 
 lint: ## Formatting, clippy with warnings as errors, licences and, with a network, advisories

@@ -97,6 +97,21 @@ def start(stack, name, command, folder, **variables):
     return process
 
 
+def start_nats(stack, nats_server, folder, config=None, **variables):
+    """A NATS server that is ready, without a configuration one with entries for a fleet: its port."""
+    port, monitor = free_port(), free_port()
+    command = [nats_server, "--addr", "127.0.0.1", "--port", port, "--http_port", monitor]
+    command += ["--config", config] if config else ["--jetstream", "--store_dir", folder / "nats"]
+    start(stack, "nats", command, folder, **variables)
+
+    def is_ready():
+        with contextlib.suppress(OSError):
+            return ask(monitor, "/healthz")[0] == 200
+
+    until("NATS is ready", is_ready)
+    return port
+
+
 def start_pool(stack, name, pool_cli, folder, config):
     """A pool that is ready, with this configuration: the process and its port."""
     port = free_port()

@@ -1,6 +1,6 @@
 """Has a real Prometheus watch a real pool: its metrics, the alerts and each query of the dashboard.
 
-    prometheus.py promtool prometheus target/debug/pool-cli
+    prometheus.py promtool prometheus target/nats/current/nats-server target/debug/pool-cli
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.parse
 
-from pools import TOKEN, Lease, ask, free_port, logs, start, start_pool, until
+from pools import TOKEN, Lease, ask, free_port, logs, start, start_nats, start_pool, until
 
 OPS = pathlib.Path(__file__).parents[2] / "ops"
 CONFIG = """
@@ -37,12 +37,14 @@ def queries():
             yield panel["title"], query
 
 
-def main(promtool, prometheus, pool_cli):
+def main(promtool, prometheus, nats_server, pool_cli):
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bp-")))
         stack.enter_context(logs(folder))
         config = (
             "[pool]\nmin_size = 1\nmax_size = 2\nhealth_check_interval = \"1s\"\n"
+            f"[fleet]\nnats = [\"nats://127.0.0.1:{start_nats(stack, nats_server, folder)}\"]\n"
+            "node = \"alone\"\nadvertise = \"ws://127.0.0.1:1\"\nsecret = \"a-secret-of-this-test\"\n"
             "[tenants.ada]\ntoken = \"ada-token\"\nmax_leases = 1\n[tenants.ben]\ntoken = \"ben-token\"\n"
         )
         pool, port = start_pool(stack, "pool", pool_cli, folder, config)
