@@ -91,6 +91,8 @@ async fn alerts_and_dashboard_ask_only_for_what_is_exposed() {
         }
     })
     .await;
+    // Those of a fleet in a fleet.
+    pool.gateway.observer().metrics().join_fleet();
     let exposed = series(&pool.get("/metrics?token=operator").await.body);
     let alerts = series(&read("ops/prometheus/alerts.yml"));
     let alert_tests = series(&read("ops/prometheus/alerts.test.yml"));
@@ -119,6 +121,7 @@ async fn alerts_and_dashboard_ask_only_for_what_is_exposed() {
 #[tokio::test]
 async fn the_dashboard_shows_every_metric() {
     let pool = start(|_| ()).await;
+    pool.gateway.observer().metrics().join_fleet();
     let text = pool.get("/metrics").await.body;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let metrics: BTreeSet<&str> = types.collect();
@@ -128,6 +131,22 @@ async fn the_dashboard_shows_every_metric() {
         let bucket = format!("{metric}_bucket");
         assert!(shown.contains(metric) || shown.contains(&bucket), "{metric} is not shown");
     }
+}
+
+/// A scaler that finds no number goes on as if nobody needed anything.
+#[tokio::test]
+async fn the_scaler_asks_for_a_number_that_is_answered() {
+    let object = read("ops/kubernetes/fleet/scaledobject.yaml");
+    let value = |key: &str| {
+        let line =
+            object.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {key}"))
+    };
+    let path = value("url").split_once(":3000").expect("a port of the pool").1;
+    let pool = start(|config| config.pool.min_size = 1).await;
+    let answer = pool.get(path).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()[value("valueLocation")], 1, "{answer:?}");
 }
 
 /// A dashboard that names one installation's data source shows nothing in all others.
