@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ use url::form_urlencoded;
 
 use super::relay::Detour;
 use super::{Code, Gateway, Problem};
-use crate::api::{Autoscale, Fleet, FleetCounters, Lease, Node};
+use crate::api::{Autoscale, Fleet, FleetCounters, Killed, Lease, Node};
 
 /// Nodes that a request is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,14 +52,8 @@ pub(super) async fn with_others(
     let (Some(fleet), Some(detour)) = (gateway.see_fleet().await, detour) else {
         return Json(leases).into_response();
     };
-    let uri = without_scope(uri);
-    let others = fleet.nodes.iter().filter(|node| !node.own);
-    let asks = others.map(|node| {
-        let uri = &uri;
-        async move { (node, detour.ask(node, uri).await) }
-    });
     let mut missing = Vec::new();
-    for (node, answer) in join_all(asks).await {
+    for (node, answer) in ask_others(&fleet, detour, &without_scope(uri)).await {
         match answer.ok().and_then(|body| serde_json::from_slice::<Vec<Lease>>(&body).ok()) {
             Some(more) => leases.extend(more),
             None => missing.push(node.name.as_str()),
@@ -71,6 +66,27 @@ pub(super) async fn with_others(
         response.headers_mut().insert(MISSING, names);
     }
     response
+}
+
+/// Asks all other nodes what this one is asked.
+async fn ask_others<'a>(
+    fleet: &'a Fleet,
+    detour: &Detour,
+    uri: &Uri,
+) -> Vec<(&'a Node, Result<Bytes, Problem>)> {
+    let others = fleet.nodes.iter().filter(|node| !node.own);
+    let asks = others.map(|node| async move { (node, detour.ask(node, uri).await) });
+    join_all(asks).await
+}
+
+/// Ends leases of the other nodes, as this one is asked to end its own. Returns how many.
+pub(super) async fn kill_elsewhere(gateway: &Gateway, detour: &Detour, uri: &Uri) -> usize {
+    let Some(fleet) = gateway.see_fleet().await else { return 0 };
+    let answers = ask_others(&fleet, detour, uri).await.into_iter();
+    // A node that has none of these answers that it knows no such lease.
+    let killed =
+        answers.filter_map(|(_, answer)| serde_json::from_slice::<Killed>(&answer.ok()?).ok());
+    killed.map(|killed| killed.killed).sum()
 }
 
 /// Returns the address that each node is asked at, for itself.

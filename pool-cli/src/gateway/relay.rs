@@ -179,9 +179,8 @@ impl Detour {
 
     /// Asks another node as the client has asked this one, with an address of that node's own.
     pub(super) async fn ask(&self, node: &Node, uri: &Uri) -> Result<Bytes, Problem> {
-        let mut request = Request::new(Body::empty());
+        let mut request = self.request(Body::empty());
         *request.uri_mut() = uri.clone();
-        *request.headers_mut() = self.headers.clone();
         let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let relayed = Relayed {
             gateway: self.fleet.name().into(),

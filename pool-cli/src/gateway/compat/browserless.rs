@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::api::{Autoscale, Killed, Lease, unix_ms};
 use crate::gateway::connect::unknown_lease;
-use crate::gateway::fleet::{Scope, with_others};
+use crate::gateway::fleet::{Scope, kill_elsewhere, with_others};
 use crate::gateway::leases::Known;
 use crate::gateway::leasing::over;
 use crate::gateway::relay::Detour;
@@ -39,10 +39,23 @@ pub(in crate::gateway) async fn sessions(
 pub(in crate::gateway) async fn kill(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
+    detour: Option<Extension<Arc<Detour>>>,
     Path(id): Path<String>,
+    uri: Uri,
 ) -> Result<Json<Killed>, Problem> {
-    let killed = gateway.kill(&who, &id)?;
-    Ok(Json(Killed { killed }))
+    let own = gateway.kill(&who, &id);
+    let others = match detour {
+        // The lease of an id is here, or the request had gone to its node.
+        Some(Extension(detour)) if gateway.settings().own_id(&id).is_none() => {
+            kill_elsewhere(&gateway, &detour, &uri).await
+        }
+        _ => 0,
+    };
+    match own {
+        Ok(killed) => Ok(Json(Killed { killed: killed + others })),
+        Err(_) if others > 0 => Ok(Json(Killed { killed: others })),
+        Err(problem) => Err(problem),
+    }
 }
 
 impl Gateway {
