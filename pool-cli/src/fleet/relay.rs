@@ -24,6 +24,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use url::{Host, Url};
 
 use crate::config::Secret;
+use crate::gateway::tcp::{self, Ends};
 
 /// The header of a request that another node has sent on.
 pub(crate) const RELAY: HeaderName = HeaderName::from_static("browser-pool-relay");
@@ -74,7 +75,8 @@ impl Relay {
         }
     }
 
-    /// Sends a request to the node at an address. Its upgrade, if there is one, is that of the answer.
+    /// Sends a request to the node at an address. Its upgrade, if there is one, is that of the answer, which has the
+    /// [`Ends`] of the connection among its extensions.
     ///
     /// # Errors
     ///
@@ -102,20 +104,27 @@ impl Relay {
                 Host::Ipv4(ip) => TcpStream::connect((*ip, port)).await?,
                 Host::Ipv6(ip) => TcpStream::connect((*ip, port)).await?,
             };
-            stream.set_nodelay(true)?;
+            tcp::prepare(&stream);
             Ok::<_, std::io::Error>(stream)
         };
         let connected = timeout(CONNECT, connect).await.map_err(|late| late.into());
         let refused = |source| Unreachable::Connect { address: Arc::clone(address), source };
         let stream = connected.and_then(|connected| connected).map_err(refused)?;
+        let ends = Ends::of(&stream).ok();
+        let exchanged = if matches!(url.scheme(), "wss" | "https") {
+            let name = ServerName::try_from(host.to_string()).map_err(|_| bad())?;
+            let secured = timeout(CONNECT, self.tls().connect(name, stream)).await;
+            let secured = secured.map_err(|late| late.into()).and_then(|secured| secured);
+            exchange(secured.map_err(refused)?, request).await
+        } else {
+            exchange(stream, request).await
+        };
         let failed = |source| Unreachable::Http { address: Arc::clone(address), source };
-        if !matches!(url.scheme(), "wss" | "https") {
-            return exchange(stream, request).await.map_err(failed);
+        let mut answer = exchanged.map_err(failed)?;
+        if let Some(ends) = ends {
+            answer.extensions_mut().insert(ends);
         }
-        let name = ServerName::try_from(host.to_string()).map_err(|_| bad())?;
-        let secured = timeout(CONNECT, self.tls().connect(name, stream)).await;
-        let stream = secured.map_err(|late| late.into()).and_then(|secured| secured);
-        exchange(stream.map_err(refused)?, request).await.map_err(failed)
+        Ok(answer)
     }
 
     /// Returns what another node says of a request that it has sent on to this one, if it has.

@@ -36,7 +36,7 @@ mod server;
 mod settings;
 mod snapshot;
 mod state;
-mod tcp;
+pub(crate) mod tcp;
 mod usage;
 mod websocket;
 mod who;

@@ -30,6 +30,9 @@ use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 /// takes as long as its page does.
 const TAKEN: Duration = Duration::from_millis(1500);
 
+/// Time within which a node begins to answer a request about a lease that it has.
+const HEAD: Duration = Duration::from_secs(10);
+
 /// Time within which a node answers for itself, and the longest such answer.
 const ANSWERED: Duration = Duration::from_secs(3);
 const ANSWER: usize = 16 * 1024 * 1024;
@@ -174,7 +177,8 @@ impl Detour {
         let address = self.fleet.address_of(node).await.ok_or_else(|| node_lost(node))?;
         let upgrade = request.extensions().get::<OnUpgrade>().cloned();
         let sending = self.sending(address, node.into(), None, request.into_body());
-        Ok(pass_on(&self.fleet, sending.await?, upgrade))
+        let answer = timeout(HEAD, sending).await.unwrap_or_else(|_| Err(node_lost(node)));
+        Ok(pass_on(&self.fleet, answer?, upgrade))
     }
 
     /// Asks another node as the client has asked this one, with an address of that node's own.
@@ -230,8 +234,8 @@ impl Detour {
         let Some(snapshot) = self.fleet.snapshot().await else { return false };
         for beat in snapshot.nodes {
             let (address, node) = (Arc::clone(&beat.address), Arc::clone(&beat.node));
-            let found = self.sending(address, node, None, Body::empty()).await;
-            if let Ok(response) = found
+            let found = timeout(HEAD, self.sending(address, node, None, Body::empty())).await;
+            if let Ok(Ok(response)) = found
                 && response.status() != StatusCode::NOT_FOUND
             {
                 self.put(Answer::Here(response));
@@ -245,7 +249,10 @@ impl Detour {
     pub(super) async fn go(&self, node: &str) -> Problem {
         let Some(address) = self.fleet.address_of(node).await else { return node_lost(node) };
         let sending = self.sending(address, node.into(), None, self.body().into());
-        self.put(Answer::UnderWay(Box::pin(sending)));
+        let lost = node_lost(node);
+        self.put(Answer::UnderWay(Box::pin(async move {
+            timeout(HEAD, sending).await.unwrap_or(Err(lost))
+        })));
         Problem::new(Code::Elsewhere, "another node answers")
     }
 
@@ -377,11 +384,12 @@ fn pass_on(fleet: &Arc<Fleet>, mut answer: Response, upgrade: Option<OnUpgrade>)
         let detail = "this connection cannot be upgraded";
         return Problem::new(Code::BadHandshake, detail).into_response();
     };
+    let node_ends = answer.extensions().get::<tcp::Ends>().copied();
     let relay = fleet.begin_relay();
     tokio::spawn(async move {
         let Some(client) = Accepted::of(client).socket().await else { return };
         let Ok(node) = node.await else { return };
-        splice(client, TokioIo::new(node), relay.ended()).await;
+        splice(client, TokioIo::new(node), node_ends, relay.ended()).await;
     });
     answer
 }
@@ -394,8 +402,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Copies bytes between a client and the node that has its browser until one of them is gone, or `ended`. A client
 /// that its node did not say goodbye to learns why.
-async fn splice<N>(client: Socket, node: N, ended: impl Future<Output = LeaseEnd>)
-where
+async fn splice<N>(
+    client: Socket,
+    node: N,
+    node_ends: Option<tcp::Ends>,
+    ended: impl Future<Output = LeaseEnd>,
+) where
     N: AsyncRead + AsyncWrite + Unpin,
 {
     let Socket { mut stream, read } = client;
@@ -407,6 +419,8 @@ where
         end = down(&mut from_node, &mut to_client, &mut frames, ended) => end,
         () = up(&read, &mut from_client, &mut to_node) => None,
         () = tcp::half_open(ends) => None,
+        // Its machine is gone, or the way to it.
+        () = tcp::half_open(node_ends) => Some(LeaseEnd::NodeLost),
     };
     if let Some(end) = end.filter(|_| frames.is_between()) {
         let farewell = async {

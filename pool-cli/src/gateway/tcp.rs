@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Small messages go out at once. A peer whose machine is gone is noticed within 20 s where nothing
 /// is on its way to it: then the kernel asks for a sign of life. Where something is, it does not,
 /// and would send that again and again for a quarter of an hour; see [`half_open`].
-pub(super) fn prepare(stream: &TcpStream) {
+pub(crate) fn prepare(stream: &TcpStream) {
     let prepared = stream.set_nodelay(true).and_then(|()| {
         sockopt::set_socket_keepalive(stream, true)?;
         sockopt::set_tcp_keepidle(stream, Duration::from_secs(10))?;
@@ -39,13 +39,13 @@ pub(super) fn prepare(stream: &TcpStream) {
 
 /// The two ends of a connection, by which the kernel knows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     local: SocketAddr,
     peer: SocketAddr,
 }
 
 impl Ends {
-    pub(super) fn of(stream: &TcpStream) -> io::Result<Self> {
+    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
         Ok(Self { local: stream.local_addr()?, peer: stream.peer_addr()? })
     }
 }
