@@ -11,7 +11,7 @@ use crate::{Exit, Home, Service, Setup, Site};
 /// has Chromiums of its own, and what is promised in seconds needs a machine that has time for it.
 const AT_ONCE: u32 = 4;
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+pub(crate) static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// Interval at which a case that must be alone looks whether it is.
 const LOOK: Duration = Duration::from_millis(100);
@@ -123,10 +123,14 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.home.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(TAIL)..];
-            eprintln!("-- the log of the service ends with\n{}\n--", tail.join("\n"));
+            eprintln!("-- the log of the service ends with\n{}\n--", tail(&self.home));
         }
     }
+}
+
+/// The end of the log of the service that has this home.
+pub(crate) fn tail(home: &Home) -> String {
+    let log = home.log();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }

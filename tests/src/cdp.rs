@@ -32,6 +32,8 @@ pub struct Cdp {
     reading: watch::Sender<bool>,
     /// The id of the lease that the pool told in its answer, if it did.
     pub lease: Option<String>,
+    /// The address of the lease that it told, if it did.
+    pub lease_url: Option<String>,
 }
 
 #[derive(Debug)]
@@ -152,8 +154,8 @@ impl Cdp {
             }
             Err(error) => return Err(nothing(&error)),
         };
-        let lease = answer.headers().get("browser-pool-lease");
-        let lease = lease.and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let told = |name| answer.headers().get(name)?.to_str().ok().map(ToOwned::to_owned);
+        let (lease, lease_url) = (told("browser-pool-lease"), told("lease-url"));
         let (sink, stream) = socket.split();
         let shared = Arc::new(Shared {
             next: AtomicU64::new(1),
@@ -164,7 +166,7 @@ impl Cdp {
         });
         let (reading, may_read) = watch::channel(true);
         let reader = tokio::spawn(read(stream, Arc::clone(&shared), may_read));
-        Ok(Self { sink: AsyncMutex::new(sink), shared, reader, reading, lease })
+        Ok(Self { sink: AsyncMutex::new(sink), shared, reader, reading, lease, lease_url })
     }
 
     /// Sends a command of the browser session and awaits its result.

@@ -18,20 +18,27 @@
 //! # }
 //! ```
 //!
+//! A test of several machines is a [`fleet`]: services that are nodes of one pool, over a real NATS
+//! server, each judged by itself.
+//!
 //! What a test needs of the machine: Chromium, and for those that are about unmodified clients
 //! Node and Python with what `scripts/install-clients` installs. `POOL_CLI` names another binary
 //! to test than the one that cargo builds; `POOL_TEST_LONG=1` runs the rounds of a night instead
 //! of those of a coffee.
 
 mod binary;
+mod cable;
 mod canary;
 mod case;
 mod cdp;
 mod far;
+mod fleet;
+mod holders;
 mod home;
 mod http;
 mod lease_kind;
 mod name_server;
+mod nats;
 pub mod oracle;
 mod page;
 mod patience;
@@ -45,14 +52,18 @@ pub mod sockets;
 mod trap;
 
 pub use binary::{fake_chromium, pool_cli};
+pub use cable::{Cable, CableState};
 pub use canary::Canary;
 pub use case::{Case, case, case_alone, case_in, refused};
 pub use cdp::{Cdp, CdpError, Closed, Refused};
 pub use far::FarMachine;
+pub use fleet::{Fleet, Node, fleet};
+pub use holders::{Held, Holders};
 pub use home::Home;
 pub use http::{Response, exchange, request, request_from};
 pub use lease_kind::LeaseKind;
 pub use name_server::{Answers, NameServer};
+pub use nats::Nats;
 pub use page::Page;
 pub use patience::{eventually, rounds, within};
 pub use proxy::{Proxy, ProxyFault};

@@ -40,6 +40,17 @@ impl Service {
     ///
     /// If it ends instead, or does not get ready.
     pub async fn start(home: &Home, setup: &Setup) -> Self {
+        let service = Self::listening(home, setup).await;
+        service.until_ready().await;
+        service
+    }
+
+    /// Starts one, and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it ends instead.
+    pub async fn listening(home: &Home, setup: &Setup) -> Self {
         let mut child = Self::spawn(home, setup);
         let stdout = child.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(stdout).lines();
@@ -54,9 +65,7 @@ impl Service {
         let pid = child.id().expect("it was not waited for");
         let process = ProcessId::of(pid).expect("it was not waited for");
         let authorization = setup.token.as_ref().map(|token| format!("Bearer {token}"));
-        let service = Self { child, process, address, authorization };
-        service.until_ready().await;
-        service
+        Self { child, process, address, authorization }
     }
 
     /// Starts one that is expected to refuse to start: its exit, and what it wrote to stderr.
@@ -107,7 +116,12 @@ impl Service {
         command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    async fn until_ready(&self) {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get so.
+    pub async fn until_ready(&self) {
         crate::eventually("the service is ready", GENEROUS, async || {
             match request(&self.address, "GET", "/readyz", &[], "").await {
                 Ok(answer) if answer.status == 200 => Ok(()),

@@ -103,6 +103,11 @@ impl Setup {
         self.set("pool.min_size", size).set("pool.max_size", size)
     }
 
+    /// A gateway of a fleet, without browsers or a Chromium to launch.
+    pub fn without_browsers(self) -> Self {
+        self.size(0).set("chrome.executable", "/nonexistent/chromium")
+    }
+
     /// This build of Chromium.
     pub fn engine(self, engine: Engine) -> Self {
         self.set("chrome.engine", engine.to_string())
@@ -151,7 +156,8 @@ impl Setup {
     }
 
     /// How many anonymous browsers there are at rest.
-    pub(crate) fn min_size(&self) -> usize {
+    #[must_use]
+    pub fn min_size(&self) -> usize {
         let min = self.table.get("pool").and_then(|pool| pool.get("min_size"));
         min.and_then(Value::as_integer).and_then(|min| usize::try_from(min).ok()).unwrap_or(0)
     }

@@ -2,7 +2,21 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+/// A port of 127.0.0.1 that nobody has, and that the kernel gives to nobody who asks for any.
+///
+/// For what must be found at its port again after a restart.
+///
+/// # Panics
+///
+/// If all are taken.
+#[must_use]
+pub fn unused_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(free).expect("one of them is free")
+}
 
 /// The state of a TCP socket that listens.
 const LISTENS: &str = "0A";
