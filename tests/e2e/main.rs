@@ -9,6 +9,7 @@
 //! | `profiles` | a login that is kept, and for whom |
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `dashboard` | the page at the pool's address, in a real browser |
+//! | `fleet` | several machines that are one pool |
 //! | `page_sockets` | pages found by HTTP, and sockets that are bound to one |
 //! | `many_leases` | thousands of leases through one pool |
 //! | `truth` | counters, log, API and `/proc` tell the same of many leases and crashes |
@@ -16,6 +17,7 @@
 
 mod clients;
 mod dashboard;
+mod fleet;
 mod kills;
 mod many_leases;
 mod neighbours;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::case::{TURNS, tail};
 use crate::oracle::Oracle;
 use crate::sockets::unused_port;
-use crate::{Cable, Cdp, Exit, Home, Nats, Refused, Service, Setup, Site, eventually};
+use crate::{Cable, Cdp, Exit, Home, Nats, Refused, Service, Setup, Site, eventually, pool_cli};
 
 /// How long nodes may take to hear of each other, or that one is gone.
 const ACQUAINTED: Duration = Duration::from_secs(15);
@@ -58,6 +58,8 @@ pub async fn fleet(setups: impl IntoIterator<Item = Setup>, body: impl AsyncFnOn
 
 impl Fleet {
     async fn start(setups: impl IntoIterator<Item = Setup>) -> Self {
+        // Before ports are looked for: it may have to be built, and a free port is so for a moment.
+        pool_cli();
         let nats = Nats::start().await;
         let site = Site::start().await;
         let mut parts = Vec::new();
