@@ -8,6 +8,7 @@
 mod clients;
 mod configuration;
 mod crashes;
+mod fleet;
 mod hangs;
 mod keep;
 mod launches;
