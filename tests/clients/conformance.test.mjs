@@ -3,7 +3,8 @@
 //   node --test tests/clients/conformance.test.mjs
 //
 // POOL_CLI names the binary (default target/debug/pool-cli), EXAMPLES the folder of the client that is
-// built (default target/debug/examples/), LEASES the kinds of lease (default both).
+// built (default target/debug/examples/), LEASES the kinds of lease (default all): exclusive, shared, and relayed,
+// which is an exclusive one of another node of a fleet.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,7 +14,7 @@ import { after, before, describe, test } from 'node:test';
 import { serve } from '../site/server.mjs';
 import { differences } from './compare.mjs';
 import { FIRST_PAGE, executable, launch } from './lib/chromium.mjs';
-import { startPool } from './lib/pool.mjs';
+import { startFleet, startPool } from './lib/pool.mjs';
 import { script } from './lib/script.mjs';
 
 const CLIENTS = {
@@ -23,9 +24,9 @@ const CLIENTS = {
   'Playwright for Python': ['playwright_py.py'],
   'chromiumoxide': ['chromiumoxide-client'],
 };
-const LEASES = (process.env.LEASES ?? 'exclusive,shared').split(',');
+const LEASES = (process.env.LEASES ?? 'exclusive,shared,relayed').split(',');
 /** What a kind of lease refuses on purpose: a trace tells of every page of the Chromium. */
-const REFUSED = { exclusive: [], shared: ['tracing'] };
+const REFUSED = { exclusive: [], shared: ['tracing'], relayed: [] };
 // The shell puts frames of other sites in processes of their own only if it is told to.
 const ISOLATE = '--site-per-process';
 
@@ -41,8 +42,9 @@ for (const engine of ['shell', 'chromium']) {
       for (const lease of LEASES) {
         // Where the scripts keep what they upload and download; an exclusive lease needs no leave.
         const directories = lease === 'shared' ? [files] : [];
-        pools[lease] = await startPool({
-          pool: { lease, min_size: 1, max_size: 2 },
+        const start = lease === 'relayed' ? startFleet : startPool;
+        pools[lease] = await start({
+          pool: { lease: lease === 'shared' ? lease : 'exclusive', min_size: 1, max_size: 2 },
           chrome: { engine, args: [ISOLATE], directories },
         });
       }

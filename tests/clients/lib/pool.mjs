@@ -10,6 +10,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const BINARY = process.env.POOL_CLI ?? new URL('../../../target/debug/pool-cli', import.meta.url).pathname;
 
+const NATS = new URL('../../../target/nats/current/nats-server', import.meta.url).pathname;
+
 /** A port of 127.0.0.1 that was free a moment ago. */
 export async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
@@ -75,6 +77,54 @@ export async function startPool(settings = {}, { port, directory: given, env } =
     await end('SIGKILL');
     throw new Error(`no pool: ${error.message}\n${log}`);
   });
+}
+
+/**
+ * Starts a NATS server, a gateway without browsers, and a pool with `settings` behind it; resolves once a browser is
+ * there. The pool that is returned is the gateway.
+ */
+export async function startFleet(settings = {}) {
+  const nats = await startNats();
+  const parts = [];
+  const stop = async () => {
+    for (const part of parts) await part.stop();
+    await nats.stop();
+  };
+  try {
+    for (const [node, more] of [['owner', settings], ['gateway', { ...settings, pool: { ...settings.pool, min_size: 0, max_size: 0 } }]]) {
+      const fleet = { nats: [nats.url], name: 'clients', node, secret: 'the secret of a fleet in a test' };
+      parts.unshift(await startPool({ ...more, fleet }));
+    }
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { ...parts[0], log: () => parts.map((part) => part.log()).join('\n'), stop };
+}
+
+/** Starts the NATS server that `scripts/install-nats` has installed. */
+async function startNats() {
+  const port = await freePort();
+  const directory = mkdtempSync(join(tmpdir(), 'browser-pool-nats-'));
+  const child = spawn(NATS, ['--addr', '127.0.0.1', '--port', String(port), '--jetstream', '--store_dir', directory], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const exited = once(child, 'exit');
+  let log = '';
+  await new Promise((resolve, reject) => {
+    child.on('error', () => reject(new Error('no NATS server: scripts/install-nats')));
+    child.on('exit', () => reject(new Error(`the NATS server ended\n${log}`)));
+    child.stderr.on('data', (data) => {
+      log += data;
+      if (log.includes('Server is ready')) resolve();
+    });
+  });
+  const stop = async () => {
+    child.kill('SIGTERM');
+    await exited;
+    rmSync(directory, { recursive: true, force: true });
+  };
+  return { url: `nats://127.0.0.1:${port}`, stop };
 }
 
 /** A value of TOML: as JSON has it, but for the keys of tables. */
