@@ -10,13 +10,16 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
+.PHONY: help run fleet test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: chromium ## Install Chromium if there is none, build, and serve on ws://127.0.0.1:3000
 	$(CARGO) run --locked --profile $(PROFILE) -p pool-cli -- run --config $(CONFIG)
+
+fleet: chromium ## Serve as a fleet of three nodes on this machine, with a NATS server, to play with
+	PROFILE=$(PROFILE) scripts/fleet
 
 test: chromium clients tmux nats cargo-deny ## Install what the tests need and run everything that CI runs
 	scripts/test
