@@ -1,12 +1,12 @@
-//! F60 to F71: of several nodes that are one pool, one dies, stands still or is cut off.
+//! F60 to F72: of several nodes that are one pool, one dies, stands still or is cut off.
 //!
 //! In most of them node 0 is a gateway without browsers, so that whatever it leases is elsewhere.
 
 use std::time::Duration;
 
 use browser_pool_tests::{
-    CableState, Cdp, Closed, Fleet, Holders, Refused, Service, Setup, eventually, fleet, rounds,
-    within,
+    CableState, Cdp, Closed, FarMachine, Fleet, Holders, Refused, Service, Setup, eventually,
+    fleet, request, rounds, within,
 };
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -132,11 +132,18 @@ async fn f61_node_stopped_while_it_has_a_lease() {
     fleet([gateway(), one(), one()], async |fleet| {
         let [stopped, kept] = one_of_each(fleet).await.try_into().expect("of two nodes");
         fleet.nodes[1].service.signal(Signal::STOP);
+        // Not missed yet, and asked about its lease: answered all the same.
+        let id = stopped.lease.clone().expect("the pool tells it");
+        let (address, path) = (fleet.nodes[0].address(), format!("/browsers/{id}"));
+        let about = tokio::spawn(async move { request(&address, "GET", &path, &[], "").await });
         let waits = fleet.nodes[0].asks("/");
         fleet.nodes[2].until_waiting(1).await;
         kept.close().await;
         let other = served(waits, SERVED).await;
         assert_eq!(fleet.node_of(&other), 2);
+        let about = within("a call is answered", MENDED, about).await.expect("it does not panic");
+        let about = about.expect("an answer");
+        assert_eq!((about.status, &about.json()["code"]), (503, &json!("node_lost")), "{about:?}");
         let others = [0, 2].map(|node| fleet.nodes[node].name.clone());
         fleet.nodes[0].hears(others.iter().map(String::as_str)).await;
         fleet.nodes[1].service.signal(Signal::CONT);
@@ -596,6 +603,46 @@ async fn f71_the_end_of_a_relayed_lease_is_told_on_both_sides() {
         let own = served(own, TOLD).await;
         works(&own).await.expect("the browser of a client that vanished is back");
         own.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f72_node_vanishes_with_its_machine() {
+    const TOKEN: &str = "the token of all nodes";
+    /// As for a client's machine.
+    const NOTICED: Duration = Duration::from_secs(25);
+    let Some(far) = FarMachine::connect() else {
+        assert!(!rustix::process::geteuid().is_root(), "root can lay a cable: is iproute2 there?");
+        println!("skipped: there is no second machine to be had here");
+        return;
+    };
+    let set = |node: Setup| node.set("gateway.token", TOKEN).tokened(TOKEN);
+    fleet([set(gateway()), set(one().size(2)).on(&far)], async |fleet| {
+        let [quiet, talks] = fleet.lease(0, 2).await.try_into().expect("there are two");
+        let id = quiet.lease.clone().expect("the pool tells it");
+        works(&quiet).await.expect("it is relayed");
+        far.cut();
+        let cut = Instant::now();
+        // One with something on its way, one without, and a call that is about a lease there.
+        let said = talks.begin(None, "Browser.getVersion", json!({})).await;
+        let _answer = said.expect("it is on its way");
+        let kill = format!("/kill/{id}");
+        let nothing = json!({});
+        let asked = fleet.nodes[0].service.post(&kill, &nothing);
+        let (answer, one, other) =
+            tokio::join!(asked, quiet.closed(NOTICED), talks.closed(NOTICED));
+        println!("told {:?} and {:?} after the cut", one.at - cut, other.at - cut);
+        is_lost(&one);
+        is_lost(&other);
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (503, &json!("node_lost")),
+            "{answer:?}"
+        );
+        far.mend();
+        fleet.acquainted().await;
+        fleet.nodes[1].until_released(NOTICED).await;
     })
     .await;
 }

@@ -29,13 +29,13 @@ pub enum CableState {
 }
 
 impl Cable {
-    /// Lays one to this port.
+    /// Lays one to this port of loopback, with its near end at an address of this machine.
     ///
     /// # Panics
     ///
     /// If there is no free port.
-    pub async fn to(far: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    pub async fn from(near: &str, far: u16) -> Self {
+        let listener = TcpListener::bind((near, 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let (state, is) = watch::channel(CableState::Whole);
         let task = tokio::spawn(async move {

@@ -1,6 +1,6 @@
 use std::process::Command;
 
-/// A machine of its own for a client, as far as the network is concerned: a network namespace at
+/// A machine of its own for a client or a node, as far as the network is concerned: a network namespace at
 /// the other end of a cable, which can be cut without either side being told.
 ///
 /// Its drop removes it.
@@ -10,7 +10,8 @@ pub struct FarMachine {
     cable: String,
     /// The address of this end, for the service to listen on.
     pub near: String,
-    far: String,
+    /// The address of the other end.
+    pub far: String,
 }
 
 impl FarMachine {
@@ -31,6 +32,7 @@ impl FarMachine {
         ip(&["link", "set", cable, "up"])?;
         ip(&["-n", namespace, "addr", "add", &format!("{}/30", machine.far), "dev", "far"])?;
         ip(&["-n", namespace, "link", "set", "far", "up"])?;
+        ip(&["-n", namespace, "link", "set", "lo", "up"])?;
         // Or the kernel would find out by itself that nobody answers there any more.
         let neighbour = ["lladdr", HARDWARE, "dev", cable, "nud", "permanent"];
         ip(&[&["neigh", "replace", &machine.far], &neighbour[..]].concat())?;
@@ -52,6 +54,17 @@ impl FarMachine {
         let address = format!("{}/30", self.far);
         let cut = ip(&["-n", &self.namespace, "addr", "del", &address, "dev", "far"]);
         cut.expect("what was laid can be cut");
+    }
+
+    /// Carries everything again.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be done.
+    pub fn mend(&self) {
+        let address = format!("{}/30", self.far);
+        let mended = ip(&["-n", &self.namespace, "addr", "add", &address, "dev", "far"]);
+        mended.expect("what was cut can be mended");
     }
 }
 

@@ -12,6 +12,8 @@ use crate::{Cable, Cdp, Exit, Home, Nats, Refused, Service, Setup, Site, eventua
 /// How long nodes may take to hear of each other, or that one is gone.
 const ACQUAINTED: Duration = Duration::from_secs(15);
 
+const LOCALHOST: &str = "127.0.0.1";
+
 /// Several services that are one pool, each with directories and a judge of its own, over one NATS
 /// server, with a cable between every two parts.
 #[derive(Debug)]
@@ -67,13 +69,20 @@ impl Fleet {
             // As host names are: a lease's id is split at its last dot.
             let name = format!("node-{number}.test");
             let port = unused_port();
-            let (to_nats, link) = (Cable::to(nats.port()).await, Cable::to(port).await);
+            let local = [LOCALHOST, LOCALHOST].map(str::to_owned);
+            let [near, far] = setup.cable.clone().unwrap_or(local);
+            let to_nats = Cable::from(&near, nats.port()).await;
+            let link = Cable::from(LOCALHOST, port).await;
+            let reached = match setup.cable {
+                Some(_) => format!("ws://{far}:{port}"),
+                None => format!("ws://{LOCALHOST}:{}", link.port),
+            };
             let setup = setup
-                .set("gateway.listen", format!("127.0.0.1:{port}"))
-                .set("fleet.nats", vec![format!("nats://127.0.0.1:{}", to_nats.port)])
+                .set("gateway.listen", format!("{far}:{port}"))
+                .set("fleet.nats", vec![format!("nats://{near}:{}", to_nats.port)])
                 .set("fleet.name", "test")
                 .set("fleet.node", name.clone())
-                .set("fleet.advertise", format!("ws://127.0.0.1:{}", link.port))
+                .set("fleet.advertise", reached)
                 .set("fleet.secret", "the secret of a fleet in a test");
             let home = Home::new();
             let oracle = Oracle::new(&home, setup.min_size());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use crate::LeaseKind;
+use crate::{FarMachine, LeaseKind};
 
 /// How a service is configured and started.
 ///
@@ -16,6 +16,8 @@ pub struct Setup {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) wrapper: Vec<OsString>,
     pub(crate) token: Option<String>,
+    /// The addresses of both ends of the cable to its machine, if it is on another one.
+    pub(crate) cable: Option<[String; 2]>,
 }
 
 /// Which build of Chromium.
@@ -69,8 +71,13 @@ impl fmt::Display for Engine {
 
 impl Default for Setup {
     fn default() -> Self {
-        let setup =
-            Self { table: Table::new(), environment: Vec::new(), wrapper: Vec::new(), token: None };
+        let setup = Self {
+            table: Table::new(),
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            token: None,
+            cable: None,
+        };
         setup
             .set("gateway.listen", "127.0.0.1:0")
             .set("pool.min_size", 2)
@@ -153,6 +160,12 @@ impl Setup {
     pub fn wrapper(mut self, command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.wrapper = command.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// A node of a fleet on this machine, which others reach without a cable of ours between.
+    pub fn on(mut self, machine: &FarMachine) -> Self {
+        self.cable = Some([machine.near.clone(), machine.far.clone()]);
+        self.wrapper(machine.starter()).set("fleet.allow_insecure", true)
     }
 
     /// How many anonymous browsers there are at rest.
