@@ -143,7 +143,8 @@ impl Asker {
             let here = members.here(&waiter.waiting.request);
             let creates = here.free == 0
                 && here.room > 0
-                && members.candidates(&waiter.waiting.request).all(|other| other.free == 0);
+                && members.candidates(&waiter.waiting.request).all(|other| other.free == 0)
+                && self.preferred(id, members, now).is_none();
             self.ask_own(id, creates, now, fx);
         }
         id
@@ -446,16 +447,32 @@ impl Asker {
             return None;
         }
         let waits_here = matches!(waiter.own, Own::Waits { .. });
+        let can_move = waiter.can_afford(MOVE, &self.settings);
+        if let Some(node) = self.preferred(id, members, now).filter(|_| can_move) {
+            return Some(Creator::Node(node));
+        }
         if waits_here && members.here(request).room > 0 {
             return Some(Creator::Own);
         }
-        let can_move = waiter.can_afford(MOVE, &self.settings);
         match self.roomiest(id, members, now).filter(|_| can_move) {
             Some(node) => Some(Creator::Node(node)),
             // It costs nothing here, and this node may come to have room.
             None if waits_here && self.waiters[&id].creator.is_none() => Some(Creator::Own),
             None => None,
         }
+    }
+
+    /// Returns the other node that a waiter prefers to this one, if it has room.
+    fn preferred(&self, id: WaiterId, members: &Membership, now: Instant) -> Option<NodeName> {
+        let waiter = &self.waiters[&id];
+        let better = waiter.waiting.prefer.iter().take_while(|node| **node != self.node);
+        better
+            .filter(|node| waiter.may_ask(node) && !waiter.was_refused_by(node, now))
+            .find(|node| {
+                let candidate = members.candidate(node, &waiter.waiting.request);
+                candidate.is_some_and(|candidate| candidate.room > 0)
+            })
+            .cloned()
     }
 
     /// Returns a node with room for a waiter: one that it stands at already, else any.

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,13 +25,16 @@ pub struct Record {
     /// Counts the renewals, so that each of them changes the entry.
     #[serde(default)]
     pub renewals: u64,
+    /// The node that has stored the object: its own copy is as new.
+    #[serde(default)]
+    pub saved_by: Option<NodeName>,
 }
 
 impl Record {
     /// Returns the record of a profile that has nothing yet.
     #[must_use]
     pub fn new(generation: u64) -> Self {
-        Self { generation, content: 0, object: None, holder: None, renewals: 0 }
+        Self { generation, content: 0, object: None, holder: None, renewals: 0, saved_by: None }
     }
 
     pub(super) fn version(&self) -> Version {
@@ -39,7 +43,7 @@ impl Record {
 
     /// Returns true if two records differ in nothing but the number of renewals.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let Self { generation: _, content: _, object, holder, renewals: _ } = self;
+        let Self { generation: _, content: _, object, holder, renewals: _, saved_by: _ } = self;
         (self.version(), object, holder) == (other.version(), &other.object, &other.holder)
     }
 
@@ -225,6 +229,7 @@ impl Hold {
                 content: renewal.content + 1,
                 object: Some(object),
                 holder: None,
+                saved_by: Some(Arc::clone(&self.me.node)),
                 ..renewal
             },
             None => Record { holder: None, ..renewal },
@@ -403,6 +408,7 @@ mod tests {
         assert_eq!(untouched.object.as_deref(), Some("object-3"));
         let released = hold.release(Some("object-4".into()));
         assert_eq!((released.content, released.holder), (4, None));
+        assert_eq!(released.saved_by.as_deref(), Some("a"));
     }
 
     #[test]

@@ -271,6 +271,15 @@ impl Profiles {
         Ok(copies.into_iter().map(|(id, mark)| (id, mark.version.content)).collect())
     }
 
+    /// Returns the entry of an instance in the store: its holder, and the node with the newest copy.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Unavailable`].
+    pub async fn record(&self, id: &ProfileId) -> Result<Option<Record>, ProfileError> {
+        Ok(self.inner.read(id).await?.map(|(_, record)| record))
+    }
+
     /// Claims an instance of a profile and brings its directory to the saved content.
     ///
     /// # Errors
@@ -612,7 +621,12 @@ impl Inner {
         let packed = self.pack(busy).await?;
         let object = self.store_packed(id, &packed.0).await?;
         let Version { generation, content } = mark.version;
-        let record = Record { content, object: Some(object.clone()), ..Record::new(generation) };
+        let record = Record {
+            content,
+            object: Some(object.clone()),
+            saved_by: Some(Arc::clone(&self.node)),
+            ..Record::new(generation)
+        };
         match self.write(id, &record, expected).await {
             Ok(_) => {
                 let mark = Mark { object, ..mark };

@@ -320,3 +320,30 @@ fn a_request_for_one_node_waits_nowhere_else() {
     rig.asker.acquire(waiting, &mut rig.members, rig.now, &mut rig.fx);
     assert_eq!(refusal(&rig.effects()), Some(Reason::Unavailable), "it is not there");
 }
+
+#[test]
+fn a_node_that_is_preferred_creates_in_place_of_the_own_one_while_it_has_room() {
+    let mut rig = Rig::new();
+    let class = ClassLoad { room: 1, ..ClassLoad::default() };
+    let own = Load { places: 8, room: 1, classes: [(Arc::from("default"), class)].into() };
+    rig.members.load(own, rig.now);
+    rig.node("other", 0, 1);
+    let request = Arc::new(Wanted { class: Arc::from("default"), ..Wanted::default() });
+    let mut waiting = Waiting::new(request, Duration::from_secs(20));
+    waiting.prefer = vec![Arc::from("copy")];
+    let creates_here = |effects: &[Effect]| {
+        let creates =
+            |effect: &Effect| matches!(effect, Effect::Acquire(_, asked) if asked.creates);
+        effects.iter().any(creates)
+    };
+    for (room, here) in [(1, false), (0, true)] {
+        rig.node("copy", 0, room);
+        let id = rig.asker.acquire(waiting.clone(), &mut rig.members, rig.now, &mut rig.fx);
+        assert_eq!(creates_here(&rig.effects()), here);
+        rig.own(id, Pooled::Queued { launching: false });
+        let asked = asks(&rig.effects());
+        let creates: Vec<&str> =
+            asked.iter().filter(|(_, creates)| *creates).map(|(node, _)| &**node).collect();
+        assert_eq!(creates, if here { vec![] } else { vec!["copy"] });
+    }
+}
