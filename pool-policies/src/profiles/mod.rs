@@ -130,7 +130,7 @@ struct Inner {
     default: Option<Arc<str>>,
     announce: Announce,
     /// Releases must be looked at.
-    any_template: bool,
+    any_ends_with_lease: bool,
 }
 
 /// Profiles that came into being because somebody asked for them.
@@ -261,25 +261,26 @@ where
 
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
         let Some(name) = class.get(LABEL) else { return Ok(()) };
-        let (name, mode, max) = self
+        let (name, profile) = self
             .inner
-            .with(name, |entry| {
-                (entry.name().clone(), entry.profile.mode, entry.profile.instances())
-            })
+            .with(name, |entry| (entry.name().clone(), entry.profile.clone()))
             .ok_or_else(|| unknown(LABEL, name))?;
-        spec.set_profile(match mode {
-            ProfileMode::Persistent => self.inner.store.persistent(&name, max)?,
+        if profile.kept_elsewhere {
+            return Ok(());
+        }
+        spec.set_profile(match profile.mode {
+            ProfileMode::Persistent => self.inner.store.persistent(&name, profile.instances())?,
             ProfileMode::Template => self.inner.store.copy(&name)?,
         });
         Ok(())
     }
 
     fn released(&self, meta: &Meta) -> Verdict {
-        if !self.inner.any_template {
+        if !self.inner.any_ends_with_lease {
             return Verdict::Keep;
         }
-        let is_template = |entry: &Entry| entry.profile.mode == ProfileMode::Template;
-        match meta.class.get(LABEL).and_then(|name| self.inner.with(name, is_template)) {
+        let ends = |entry: &Entry| entry.profile.ends_with_lease();
+        match meta.class.get(LABEL).and_then(|name| self.inner.with(name, ends)) {
             Some(true) => Verdict::Discard,
             _ => Verdict::Keep,
         }
@@ -359,12 +360,12 @@ impl ProfilesBuilder {
             return Err(unknown(LABEL, default));
         }
         let store = Store::open(&self.root)?;
-        let any_template = self
+        let any_ends_with_lease = self
             .named
             .iter()
             .map(|(_, profile)| profile)
             .chain(&self.on_demand)
-            .any(|profile| profile.mode == ProfileMode::Template);
+            .any(Profile::ends_with_lease);
         let mut named: Vec<(Arc<str>, Entry)> = self
             .named
             .into_iter()
@@ -384,7 +385,7 @@ impl ProfilesBuilder {
                 made: RwLock::default(),
             }),
             default: self.default.map(Into::into),
-            any_template,
+            any_ends_with_lease,
         };
         Ok(Profiles { inner: Arc::new(inner) })
     }

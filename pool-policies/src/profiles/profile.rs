@@ -25,6 +25,7 @@ pub struct Profile {
     pub(super) warm: Option<usize>,
     pub(super) mode: ProfileMode,
     pub(super) region: Option<String>,
+    pub(super) kept_elsewhere: bool,
 }
 
 /// State that the next lease of a profile finds.
@@ -91,6 +92,20 @@ impl Profile {
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
+    }
+
+    /// Leaves the directories to another policy, which hands them to the specs of new resources and
+    /// takes them back when their leases end: no resource is kept for a second lease then. Default:
+    /// false.
+    #[must_use]
+    pub fn kept_elsewhere(mut self, elsewhere: bool) -> Self {
+        self.kept_elsewhere = elsewhere;
+        self
+    }
+
+    /// Returns true if a resource ends with its lease.
+    pub(super) fn ends_with_lease(&self) -> bool {
+        self.kept_elsewhere || self.mode == ProfileMode::Template
     }
 
     /// Returns the maximum number of resources.

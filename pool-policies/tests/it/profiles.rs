@@ -167,6 +167,20 @@ async fn each_lease_of_a_template_starts_from_the_saved_state() {
     assert!(directories.iter().all(|directory| !directory.exists()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_is_kept_elsewhere_has_no_directory_here_and_ends_with_its_lease() {
+    let root = tempfile::tempdir().unwrap();
+    let pool = pool(work(&root, Profile::new().kept_elsewhere(true)));
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let lease = pool.acquire_with(profile("work")).await.unwrap();
+        assert!(lease.profile.is_none());
+        seen.insert(lease.id);
+    }
+    assert_eq!(seen.len(), 3);
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let root = tempfile::tempdir().unwrap();
