@@ -27,7 +27,7 @@ pub struct BrowserSpec {
 }
 
 #[derive(Clone)]
-struct Held(#[expect(dead_code, reason = "it is held, not used")] Arc<dyn Any + Send + Sync>);
+struct Held(Arc<dyn Any + Send + Sync>);
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,6 +66,12 @@ impl BrowserSpec {
     /// Keeps a value until the Chromium's process is gone, such as the lock of a profile.
     pub fn hold(&mut self, value: impl Any + Send + Sync) {
         self.held.push(Held(Arc::new(value)));
+    }
+
+    /// Returns the first value of a type that it [holds](Self::hold).
+    #[must_use]
+    pub fn held<T: Any>(&self) -> Option<&T> {
+        self.held.iter().find_map(|Held(value)| value.downcast_ref())
     }
 
     /// Returns `true` if it has a profile that is not thrown away with its process.

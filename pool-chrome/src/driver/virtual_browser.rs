@@ -191,6 +191,12 @@ impl VirtualBrowser {
         host.memory().map_or(0, |(bytes, _)| bytes)
     }
 
+    /// Returns the description that it was created from.
+    #[must_use]
+    pub fn spec(&self) -> &BrowserSpec {
+        &self.spec
+    }
+
     /// Returns which engine it is.
     #[must_use]
     pub fn engine(&self) -> Engine {
