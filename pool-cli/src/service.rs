@@ -54,7 +54,7 @@ impl Service {
         let gateway = Gateway::new(settings, opened.browser_pool(), observer);
         keep_usage(&gateway, config)?;
         if let Some(entry) = entry {
-            let fleet = entry.join(config, opened.pool()).await?;
+            let fleet = entry.join(config, &opened).await?;
             tokio::spawn(report_namesake(Arc::downgrade(&fleet)));
             gateway.join(fleet);
         }

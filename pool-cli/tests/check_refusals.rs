@@ -700,6 +700,22 @@ const FLEETS: &[Case] = &[
         "use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
     ),
     (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         [profiles.work]\nmin_size = 1",
+        (5, 12),
+        "profile `work` travels between the nodes of the fleet, so that no node can keep 1 of its \
+         browsers",
+        "leave `min_size` out, or keep the profile on one node: home = \"worker-7\"",
+    ),
+    (
+        "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
+         [profiles.work]\nhome = \"a/b\"",
+        (5, 8),
+        "a node's name has 1 to 128 characters, none of them a space, a control character or one of \
+         / ? # %, which \"a/b\" has not",
+        "write the name of a node, such as home = \"worker-7\"",
+    ),
+    (
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nreplicas = 6",
         (4, 12),
         "`replicas` must be a whole number from 1 to 5",

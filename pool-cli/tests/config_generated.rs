@@ -64,7 +64,7 @@ fn the_example_is_valid_and_has_a_profile() {
     let loaded = Loader::new().text("pool.toml", example()).load().unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!((loaded.config.pool.min_size, loaded.config.pool.max_size), (2, 8));
-    assert_eq!(loaded.config.profiles.named["work"].max_size, 2);
+    assert_eq!(loaded.config.profiles.named["work"].max_size, Some(2));
 }
 
 /// Every commented line holds what would be accepted in its place.

@@ -108,8 +108,8 @@ fn names_of_profiles_and_regions_are_found_whatever_a_shell_made_of_them() {
         .config;
     assert_eq!(config.regions["eu-west"].max_size, 3);
     assert_eq!(config.regions.len(), 1);
-    assert_eq!(config.profiles.named["Work"].max_size, 4);
-    assert_eq!(config.profiles.named["other"].max_size, 5);
+    assert_eq!(config.profiles.named["Work"].max_size, Some(4));
+    assert_eq!(config.profiles.named["other"].max_size, Some(5));
 
     let dashed = Loader::new()
         .variable("POOL__REGIONS__EU-WEST__PROXIES", r#"["http://a:1"]"#)

@@ -27,20 +27,50 @@ pub struct ProfilesConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ProfileConfig {
     /// Minimum number of browsers of this profile, leased or idle.
+    ///
+    /// It is 0 for a profile that travels between the nodes of a fleet.
     pub min_size: usize,
-    /// Maximum number of browsers of this profile. Each is a directory of its own.
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_size: usize,
+    /// Maximum number of browsers of this profile. Each is a directory of its own, with a login of its own.
+    ///
+    /// By default 2; 1, in the whole fleet, for a profile that travels between its nodes.
+    #[schemars(range(min = 1, max = 1000), example = 2)]
+    pub max_size: Option<usize>,
     /// State that the next lease finds.
     pub mode: ProfileMode,
     /// The region of leases that ask for none.
     #[schemars(example = "eu-west")]
     pub region: Option<String>,
+    /// The node of a fleet that keeps this profile and serves all of its leases.
+    ///
+    /// By default a persistent profile travels: it goes to the node that serves a lease, and back into the store of the
+    /// fleet when the lease ends.
+    #[schemars(example = "worker-7")]
+    pub home: Option<String>,
 }
 
 impl Default for ProfileConfig {
     fn default() -> Self {
-        Self { min_size: 0, max_size: 2, mode: ProfileMode::Persistent, region: None }
+        Self {
+            min_size: 0,
+            max_size: None,
+            mode: ProfileMode::Persistent,
+            region: None,
+            home: None,
+        }
+    }
+}
+
+impl ProfileConfig {
+    /// Returns the maximum number of its browsers: on this node or, if it travels, in the whole fleet.
+    #[must_use]
+    pub fn max(&self, is_in_fleet: bool) -> usize {
+        self.max_size.unwrap_or(if self.travels(is_in_fleet) { 1 } else { 2 })
+    }
+
+    /// Returns true if it goes from node to node of a fleet.
+    #[must_use]
+    pub fn travels(&self, is_in_fleet: bool) -> bool {
+        is_in_fleet && self.home.is_none() && self.mode == ProfileMode::Persistent
     }
 }
 

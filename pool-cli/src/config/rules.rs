@@ -16,8 +16,8 @@ use super::finding::{did_you_mean, nearest};
 use super::secret::io_reason;
 use super::source::{self, Problem, Tree};
 use super::{
-    AlertKind, Config, Engine, FleetConfig, LeaseKind, PoolConfig, PrivateAddresses, Reset,
-    Sandbox, Secret, TenantConfig, kind, machine,
+    AlertKind, Config, Engine, FleetConfig, LeaseKind, PoolConfig, PrivateAddresses, ProfileConfig,
+    Reset, Sandbox, Secret, TenantConfig, kind, machine,
 };
 
 /// Open files of a pool without a browser and without a client.
@@ -138,7 +138,11 @@ impl Rules<'_> {
         }
         self.min_and_max(&["pool"], pool.min_size, pool.max_size);
         for (name, profile) in &self.config.profiles.named {
-            self.min_and_max(&["profiles", name], profile.min_size, profile.max_size);
+            // One that travels has no minimum at all, which is said elsewhere.
+            if !profile.travels(self.is_in_fleet()) {
+                let max = profile.max(self.is_in_fleet());
+                self.min_and_max(&["profiles", name], profile.min_size, max);
+            }
         }
         for (name, region) in &self.config.regions {
             self.min_and_max(&["regions", name], region.min_size, region.max_size);
@@ -364,7 +368,32 @@ impl Rules<'_> {
                 let at = self.value(&["profiles", name, "region"]);
                 self.known_region(region, at);
             }
+            self.travels(name, profile);
         }
+    }
+
+    fn travels(&mut self, name: &str, profile: &ProfileConfig) {
+        let path = ["profiles", name, "min_size"];
+        if profile.travels(self.is_in_fleet()) && profile.min_size > 0 {
+            let message = format!(
+                "profile `{name}` travels between the nodes of the fleet, so that no node can keep \
+                 {} of its browsers",
+                profile.min_size
+            );
+            let hint = "leave `min_size` out, or keep the profile on one node: home = \"worker-7\"";
+            self.problems.push(Problem::error(self.value(&path), message).hint(hint));
+        }
+        let (path, Some(home)) = (["profiles", name, "home"], &profile.home) else { return };
+        let problem = match check_node(home) {
+            Err(error) => Problem::error(self.value(&path), error.to_string())
+                .hint("write the name of a node, such as home = \"worker-7\""),
+            Ok(()) if !self.is_in_fleet() => {
+                Problem::warning(self.key(&path), "`home` has no effect: this pool is in no fleet")
+                    .hint("leave it out, or name the servers of a fleet: `nats` in [fleet]")
+            }
+            Ok(()) => return,
+        };
+        self.problems.push(problem);
     }
 
     fn regions(&mut self) {

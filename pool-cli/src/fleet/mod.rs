@@ -1,18 +1,18 @@
 //! The fleet: leases at other nodes, and requests that are relayed to them.
 
+mod profiles;
 mod relay;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pool_chrome::ChromeDriver;
-use pool_core::{AcquireError, Pool, Request, async_trait};
+use pool_core::{AcquireError, Class, Lease, Pool, Request, async_trait};
 use pool_fleet::engine::Waiting;
 use pool_fleet::subject::Subjects;
 use pool_fleet::{
-    Cannot, Grant, JoinError, Member, Message, NatsTransport, NodeName, RemoteLease, Sessions,
-    Snapshot, Store, Transport, TransportError, Wanted, Who,
+    Cannot, Grant, JoinError, LocalPool, Member, Message, NatsTransport, NodeName, Reason,
+    RemoteLease, Sessions, Snapshot, Store, Transport, TransportError, Wanted, Who,
 };
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -23,6 +23,8 @@ use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
 use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
 
+use profiles::{Choice, TravellingPool};
+pub use profiles::{ProfileClaim, ProfileInUse, TravelSpec, TravellingProfiles};
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
 
 /// A node's part in its fleet.
@@ -30,8 +32,10 @@ pub struct Fleet {
     node: Arc<dyn Node>,
     relay: Relay,
     sessions: Sessions,
-    /// Removes the names that dead nodes have left.
-    sweep: AbortHandle,
+    /// None where no profile travels: in tests.
+    profiles: Option<TravellingProfiles>,
+    /// Remove the names that dead nodes have left, and answer about profiles.
+    tasks: Vec<AbortHandle>,
     /// Connections of clients here to leases at other nodes.
     relays: watch::Sender<usize>,
     /// The end that they are told, once there is one.
@@ -59,7 +63,46 @@ impl Drop for RelayedConnection {
     }
 }
 
-/// [`pool_fleet::Fleet`], whatever the driver of its pool is.
+/// The pool of a node of a fleet, whatever its driver is.
+pub trait NodePool: LocalPool<Lease: fmt::Debug> {
+    /// [`Pool::decide`].
+    ///
+    /// # Errors
+    ///
+    /// What the policies refuse.
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError>;
+
+    /// Returns a lease as the gateway has it.
+    fn leased(lease: Self::Lease) -> Arc<dyn Leased>;
+}
+
+impl<D: BrowserDriver> NodePool for Pool<D>
+where
+    D::Resource: Browser,
+{
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        Self::decide(self, request)
+    }
+
+    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
+        Arc::new(lease)
+    }
+}
+
+impl<D: BrowserDriver> NodePool for TravellingPool<D>
+where
+    D::Resource: Browser,
+{
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        self.pool.decide(request)
+    }
+
+    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
+        Arc::new(lease)
+    }
+}
+
+/// [`pool_fleet::Fleet`], whatever its pool is.
 #[async_trait]
 trait Node: Send + Sync {
     async fn acquire(
@@ -67,6 +110,7 @@ trait Node: Send + Sync {
         request: Request,
         wait: Duration,
         elsewhere: Option<&dyn Connect>,
+        choice: Choice,
     ) -> Result<Placed, NotPlaced>;
     async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>>;
     async fn snapshot(&self) -> Option<Snapshot>;
@@ -106,15 +150,13 @@ pub(crate) enum NotPlaced {
 const CONNECT: Duration = Duration::from_millis(1900);
 
 #[async_trait]
-impl<D: BrowserDriver> Node for pool_fleet::Fleet<Pool<D>>
-where
-    D::Resource: Browser,
-{
+impl<P: NodePool> Node for pool_fleet::Fleet<P> {
     async fn acquire(
         &self,
         mut request: Request,
         wait: Duration,
         elsewhere: Option<&dyn Connect>,
+        choice: Choice,
     ) -> Result<Placed, NotPlaced> {
         let (class, handicap) = self.pool().decide(&mut request).map_err(NotPlaced::Refused)?;
         let wanted = Wanted {
@@ -130,13 +172,20 @@ where
         let mut waiting = Waiting::new(Arc::new(wanted), wait);
         waiting.handicap = handicap;
         waiting.waited = request.waited;
+        waiting.prefer = choice.prefer;
+        waiting.only = choice.only;
         if elsewhere.is_none() {
+            if let Some(home) = waiting.only.as_deref().filter(|home| *home != &**self.node()) {
+                let why = format!("the profile is at {home}, where this request cannot be sent");
+                let cannot = Cannot::new(Reason::Unavailable, "node_unavailable", &why);
+                return Err(NotPlaced::Cannot(cannot));
+            }
             waiting.only = Some(Arc::clone(self.node()));
         }
         let mut waiter = Self::acquire(self, waiting);
         loop {
             let remote = match waiter.next().await.map_err(NotPlaced::Cannot)? {
-                Grant::Here { lease, .. } => return Ok(Placed::Here(Arc::new(lease))),
+                Grant::Here { lease, .. } => return Ok(Placed::Here(P::leased(lease))),
                 Grant::There(remote) => remote,
                 other => unreachable!("a grant of no known place: {other:?}"),
             };
@@ -157,8 +206,7 @@ where
     }
 
     async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>> {
-        let lease = Self::take(self, offer).await?;
-        Some(Arc::new(lease))
+        Self::take(self, offer).await.map(P::leased)
     }
 
     async fn snapshot(&self) -> Option<Snapshot> {
@@ -228,7 +276,7 @@ impl Entry {
         }
     }
 
-    /// Joins the fleet with a pool, which takes up to a second.
+    /// Joins the fleet with a pool and the profiles that travel, which takes up to a second.
     ///
     /// # Errors
     ///
@@ -236,7 +284,7 @@ impl Entry {
     pub(crate) async fn join(
         self,
         config: &Config,
-        pool: &Pool<ChromeDriver>,
+        opened: &Opened,
     ) -> Result<Arc<Fleet>, Failure> {
         let Self { settings, secret, transport } = self;
         let node = settings.node_name();
@@ -253,12 +301,18 @@ impl Entry {
         for (name, value) in &settings.labels {
             member = member.label(name, value);
         }
-        let joined = pool_fleet::Fleet::join(member, pool.clone(), transport.clone()).await;
+        let profiles = opened.travelling();
+        let pool = TravellingPool::new(opened.pool().clone(), profiles.clone());
+        let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
         let joined = joined.map_err(|error| match &error {
             JoinError::NameTaken { other } => taken(&other.node, &other.address),
             _ => Failure::from(error),
         })?;
-        Ok(Fleet::new(joined, transport, &secret))
+        let tasks = [profiles.join(&joined, transport.clone()), joined.pool().close_idle()];
+        let mut fleet = Fleet::of(joined, transport, &secret);
+        fleet.tasks.extend(tasks);
+        fleet.profiles = Some(profiles.clone());
+        Ok(Arc::new(fleet))
     }
 }
 
@@ -295,28 +349,33 @@ fn taken(name: &str, address: &str) -> Failure {
 impl Fleet {
     /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and what
     /// nodes send on to each other is signed with the secret.
-    pub fn new<D>(
-        joined: pool_fleet::Fleet<Pool<D>>,
+    pub fn new<P: NodePool>(
+        joined: pool_fleet::Fleet<P>,
         store: Arc<dyn Store>,
         secret: &Secret,
-    ) -> Arc<Self>
-    where
-        D: BrowserDriver,
-        D::Resource: Browser,
-    {
+    ) -> Arc<Self> {
+        Arc::new(Self::of(joined, store, secret))
+    }
+
+    fn of<P: NodePool>(
+        joined: pool_fleet::Fleet<P>,
+        store: Arc<dyn Store>,
+        secret: &Secret,
+    ) -> Self {
         let transport = Arc::clone(joined.transport());
         let sessions = Sessions::new(transport, store, joined.subjects().clone());
         let (names, node, nodes) = (sessions.clone(), joined.node().clone(), joined.nodes());
         let relay = Relay::new(&node, secret);
         let sweep = tokio::spawn(async move { names.serve(&node, nodes).await }).abort_handle();
-        Arc::new(Self {
+        Self {
             node: Arc::new(joined),
             relay,
             sessions,
-            sweep,
+            profiles: None,
+            tasks: vec![sweep],
             relays: watch::Sender::new(0),
             end: watch::Sender::new(None),
-        })
+        }
     }
 
     /// Returns the name of this node.
@@ -340,8 +399,11 @@ impl Fleet {
         self.node.undrain();
     }
 
-    /// Leaves the fleet, and tells the others.
+    /// Leaves the fleet once its profiles are saved, and tells the others.
     pub async fn leave(&self) {
+        if let Some(profiles) = &self.profiles {
+            profiles.settled().await;
+        }
         self.node.leave().await;
     }
 
@@ -406,7 +468,13 @@ impl Fleet {
         wait: Duration,
         elsewhere: Option<&dyn Connect>,
     ) -> Result<Placed, NotPlaced> {
-        self.node.acquire(request, wait, elsewhere).await
+        let choice = match &self.profiles {
+            Some(profiles) => {
+                profiles.choose(request.get("profile")).await.map_err(NotPlaced::Cannot)?
+            }
+            None => Choice::default(),
+        };
+        self.node.acquire(request, wait, elsewhere, choice).await
     }
 
     /// Takes the lease of this node that was offered to another one, once.
@@ -460,7 +528,7 @@ fn host_and_port(address: &str, usual: u16) -> Option<(Host<String>, u16)> {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.sweep.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

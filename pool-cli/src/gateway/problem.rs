@@ -105,6 +105,7 @@ codes! {
     NodeLost: "node_lost", SERVICE_UNAVAILABLE, "The node of the fleet that has the lease cannot be reached.";
     Elsewhere: "elsewhere", SERVICE_UNAVAILABLE, "Another node of the fleet answers in place of this one.";
     SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Names of sessions belong to the whole fleet, and its NATS server cannot be reached.";
+    ProfileStoreUnavailable: "profile_store_unavailable", SERVICE_UNAVAILABLE, "The profile travels between the nodes of the fleet, and its content cannot be had from their NATS server.";
     NoAnswer: "no_answer", GATEWAY_TIMEOUT, "The browser did not answer in time.";
 }
 
@@ -368,6 +369,10 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
 pub(super) fn cannot(cannot: &Cannot, waited: Duration) -> Problem {
     if *cannot.code == *Code::OfferOver.word() {
         return Problem::new(Code::OfferOver, &*cannot.message);
+    }
+    if *cannot.code == *Code::ProfileStoreUnavailable.word() {
+        let problem = Problem::new(Code::ProfileStoreUnavailable, &*cannot.message);
+        return problem.retry_after(Duration::from_secs(2));
     }
     let after = cannot.retry_after_ms.map_or(Duration::from_secs(1), Duration::from_millis);
     let code = match cannot.reason {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::LeaseEnd;
+use crate::fleet::ProfileInUse;
 
 /// Interface to a leased browser: all that the gateway knows of one.
 ///
@@ -64,6 +65,11 @@ pub trait Browser: Send + Sync + 'static {
 
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
     async fn ended(&self) -> LeaseEnd;
+
+    /// Returns the profile that it has, if that travels between the nodes of a fleet.
+    fn travelling(&self) -> Option<&ProfileInUse> {
+        None
+    }
 
     /// Takes a picture of its foremost page, as a PNG, without disturbing its client.
     ///

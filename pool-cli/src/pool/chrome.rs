@@ -1,13 +1,14 @@
 //! The browsers of `pool-chrome`, as the gateway and the policies see them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pool_chrome::cdp::{CdpError, Client};
 use pool_chrome::egress::Requests;
 use pool_chrome::mux::{
-    ConnectionReceiver, ConnectionSender, HolderCommands, LeaseTarget, LeaseTerms,
+    Connection, ConnectionReceiver, ConnectionSender, HolderCommands, LeaseTarget, LeaseTerms,
 };
 use pool_chrome::{BrowserSpec, ChromeDriver, VirtualBrowser};
 use pool_core::{BoxError, ResourceId, async_trait};
@@ -19,6 +20,7 @@ use super::{
     Wire,
 };
 use crate::config::LeaseKind;
+use crate::fleet::{ProfileInUse, TravelSpec};
 
 /// Memory that was read this recently is not read again.
 const MEMORY_AGE: Duration = Duration::from_secs(5);
@@ -29,6 +31,13 @@ const LARGE: usize = 64 * 1024;
 impl KindSpec for BrowserSpec {
     fn set_kind(&mut self, wanted: LeaseKind) {
         self.lease = Some(wanted);
+    }
+}
+
+impl TravelSpec for BrowserSpec {
+    fn set_travelling(&mut self, directory: &Path, profile: ProfileInUse) {
+        self.profile = Some(directory.to_owned());
+        self.hold(profile);
     }
 }
 
@@ -44,8 +53,7 @@ impl Browser for VirtualBrowser {
 
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, LeaseEnd> {
         let connection = self.connect_with(commands).await.map_err(|error| failed(self, &error))?;
-        let (sender, receiver) = connection.split();
-        Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
+        Ok(wire(self, connection))
     }
 
     async fn drive(&self) -> Result<Client, LeaseEnd> {
@@ -66,8 +74,7 @@ impl Browser for VirtualBrowser {
                 (_, None) => NoConnection::Ended(LeaseEnd::BrowserHung),
             }
         })?;
-        let (sender, receiver) = connection.split();
-        Ok(Wire { commands: Box::new(sender), events: Box::new(receiver) })
+        Ok(wire(self, connection))
     }
 
     async fn pages(&self) -> Vec<OpenPage> {
@@ -79,11 +86,86 @@ impl Browser for VirtualBrowser {
     }
 
     async fn ended(&self) -> LeaseEnd {
-        Self::ended(self).await.into()
+        let Some(profile) = self.travelling() else { return Self::ended(self).await.into() };
+        tokio::select! {
+            biased;
+            () = profile.lost() => LeaseEnd::ProfileLost,
+            end = Self::ended(self) => end.into(),
+        }
+    }
+
+    fn travelling(&self) -> Option<&ProfileInUse> {
+        self.spec().held()
     }
 
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError> {
         Ok(Self::screenshot(self, None).await?)
+    }
+}
+
+fn wire(browser: &VirtualBrowser, connection: Connection) -> Wire {
+    let (sender, receiver) = connection.split();
+    let (commands, events) = (Box::new(sender), Box::new(receiver));
+    match browser.travelling() {
+        None => Wire { commands, events },
+        Some(profile) => Wire {
+            commands: Box::new(WhileHeld { wire: commands, profile: profile.clone() }),
+            events: Box::new(WhileHeld { wire: events, profile: profile.clone() }),
+        },
+    }
+}
+
+/// Half of a wire to a browser whose profile another node may get: nothing passes it after that, even if this program
+/// was stopped meanwhile.
+struct WhileHeld<T> {
+    wire: Box<T>,
+    profile: ProfileInUse,
+}
+
+impl<T> WhileHeld<T> {
+    fn check(&self) -> Result<(), LeaseEnd> {
+        if self.profile.is_lost() { Err(LeaseEnd::ProfileLost) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl<T: Commands> Commands for WhileHeld<T> {
+    async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd> {
+        self.check()?;
+        self.wire.send(message).await
+    }
+
+    fn receiving(&mut self, bytes: usize) {
+        self.wire.receiving(bytes);
+    }
+}
+
+#[async_trait]
+impl<T: Events> Events for WhileHeld<T> {
+    async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, LeaseEnd> {
+        let counted = self.wire.next(limit, batch).await?;
+        self.check().inspect_err(|_| batch.clear())?;
+        Ok(counted)
+    }
+
+    fn try_next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> usize {
+        if self.check().is_ok() { self.wire.try_next(limit, batch) } else { 0 }
+    }
+
+    fn taken(&self, counted: usize) {
+        self.wire.taken(counted);
+    }
+
+    fn forget(&mut self) {
+        self.wire.forget();
+    }
+
+    fn must_leave(&self) -> bool {
+        self.wire.must_leave()
+    }
+
+    fn end(&self) -> Option<LeaseEnd> {
+        self.check().err().or_else(|| self.wire.end())
     }
 }
 

@@ -77,6 +77,8 @@ ends! {
     BrowserHung: "browser_hung", 4500, Lease, "the browser stopped answering";
     /// The node of the fleet that has the browser broke off.
     NodeLost: "node_lost", 4500, Connection, "the node that has the browser cannot be reached";
+    /// The profile that it has may be another node's by now.
+    ProfileLost: "profile_lost", 4500, Lease, "the profile could not be kept for this node";
     /// The client did not read what the browser sent.
     SlowReader: "slow_reader", 1008, Connection, "messages were not read fast enough";
     /// The client sent what is not text.
@@ -150,6 +152,7 @@ impl From<LeaseEnd> for EndReason {
             | LeaseEnd::Killed
             | LeaseEnd::Drained
             | LeaseEnd::NodeLost
+            | LeaseEnd::ProfileLost
             | LeaseEnd::Revoked => Self::Revoked,
         }
     }

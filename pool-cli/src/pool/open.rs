@@ -15,6 +15,7 @@ use super::BrowserPool;
 use super::policies::{Policies, groups};
 use crate::config::Config;
 use crate::exit::{self, Failure};
+use crate::fleet::TravellingProfiles;
 use crate::metrics::Observer;
 
 /// A pool of Chromium browsers as a configuration describes it.
@@ -146,6 +147,11 @@ impl Opened {
     #[must_use]
     pub fn pool(&self) -> &Pool<ChromeDriver> {
         &self.pool
+    }
+
+    /// Returns the profiles that travel between the nodes of a fleet.
+    pub(crate) fn travelling(&self) -> &TravellingProfiles {
+        self.policies.travelling()
     }
 
     /// The pool, for the gateway.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -16,19 +15,23 @@ use pool_policies::{
 };
 
 use crate::config::{
-    Config, LeaseKind, PriorityConfig, ProfileConfig, ProfilesConfig, RegionConfig, SizingConfig,
+    Config, FleetConfig, LeaseKind, PriorityConfig, ProfileConfig, RegionConfig, SizingConfig,
     WarmingConfig, lease_kind,
 };
+use crate::fleet::{TravelSpec, TravellingProfiles};
 use crate::metrics::Observer;
 
 /// Driver on which all policies work.
 pub(super) trait Steerable:
-    Driver<Spec: ProfileSpec + ProxySpec + KindSpec, Resource: Warm + ProxyResource>
+    Driver<Spec: ProfileSpec + ProxySpec + KindSpec + TravelSpec, Resource: Warm + ProxyResource>
 {
 }
 
 impl<D> Steerable for D where
-    D: Driver<Spec: ProfileSpec + ProxySpec + KindSpec, Resource: Warm + ProxyResource>
+    D: Driver<
+            Spec: ProfileSpec + ProxySpec + KindSpec + TravelSpec,
+            Resource: Warm + ProxyResource,
+        >
 {
 }
 
@@ -36,6 +39,7 @@ impl<D> Steerable for D where
 #[derive(Debug)]
 pub(super) struct Policies<D: Driver> {
     profiles: ReloadablePolicy<D>,
+    travelling: TravellingProfiles,
     regions: ReloadablePolicy<D>,
     tenants: ReloadablePolicy<D>,
     priority: ReloadablePolicy<D>,
@@ -61,7 +65,8 @@ impl<D: Steerable> Policies<D> {
     ) -> Result<(PoolBuilder<D>, Self), PolicyError> {
         let policies = Self {
             // First, since a profile may name its region.
-            profiles: ReloadablePolicy::new(profiles(&config.profiles, &config.pool.state_dir)?),
+            profiles: ReloadablePolicy::new(profiles(config)?),
+            travelling: TravellingProfiles::new(config),
             regions: ReloadablePolicy::new(regions(config)?),
             tenants: ReloadablePolicy::new(Nothing),
             priority: ReloadablePolicy::new(priority(&config.priority)?),
@@ -75,6 +80,7 @@ impl<D: Steerable> Policies<D> {
             // Before the profiles, which add a region that the tenant has not asked for.
             .policy(policies.tenants.clone())
             .policy(policies.profiles.clone())
+            .policy(policies.travelling.clone())
             .policy(policies.regions.clone())
             .policy(Kinds::new(config.pool.lease))
             .policy(policies.priority.clone())
@@ -87,13 +93,14 @@ impl<D: Steerable> Policies<D> {
     /// Puts new ones in the place of those whose configuration has changed. They are all made
     /// before the first is put there, so that a mistake changes nothing.
     pub(super) fn change(&self, old: &Config, new: &Config) -> Result<(), PolicyError> {
-        let profiles = profiles(&new.profiles, &new.pool.state_dir)?;
+        let profiles = profiles(new)?;
         let regions = regions(new)?;
         let priority = priority(&new.priority)?;
         tenants(new)?;
         sizing(&new.sizing)?;
         if old.profiles != new.profiles {
             self.profiles.put(profiles);
+            self.travelling.change(new);
         }
         if old.regions != new.regions {
             self.regions.put(regions);
@@ -125,6 +132,11 @@ impl<D: Steerable> Policies<D> {
         )
     }
 
+    /// Returns the profiles that travel.
+    pub(super) fn travelling(&self) -> &TravellingProfiles {
+        &self.travelling
+    }
+
     /// Without tenants, the label `tenant` is what a client says of itself, and any is good.
     fn put_tenants(&self, config: &Config) -> Result<(), PolicyError> {
         if config.tenants.is_empty() {
@@ -153,24 +165,26 @@ impl<D: Steerable> Policies<D> {
     }
 }
 
-fn profiles(config: &ProfilesConfig, state_dir: &Path) -> Result<Profiles, PolicyError> {
-    let mut builder = Profiles::builder(state_dir.join("profiles"));
-    for (name, config) in &config.named {
-        builder = builder.profile(name, profile(config));
+fn profiles(config: &Config) -> Result<Profiles, PolicyError> {
+    let is_in_fleet = config.fleet.as_ref().is_some_and(FleetConfig::is_on);
+    let mut builder = Profiles::builder(config.pool.state_dir.join("profiles"));
+    for (name, config) in &config.profiles.named {
+        builder = builder.profile(name, profile(config, is_in_fleet));
     }
-    if config.on_demand {
-        builder = builder.on_demand(profile(&ProfileConfig::default()));
+    if config.profiles.on_demand {
+        builder = builder.on_demand(profile(&ProfileConfig::default(), is_in_fleet));
     }
     builder.build()
 }
 
-fn profile(config: &ProfileConfig) -> Profile {
+fn profile(config: &ProfileConfig, is_in_fleet: bool) -> Profile {
     // Ready beyond those in use are none, whatever the anonymous browsers have: each directory is
     // a login of its own.
     let profile = Profile::new()
         .mode(config.mode)
         .min_size(config.min_size)
-        .max_size(config.max_size)
+        .max_size(config.max(is_in_fleet))
+        .kept_elsewhere(config.travels(is_in_fleet))
         .warm(0);
     match &config.region {
         Some(region) => profile.region(region),
