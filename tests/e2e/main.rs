@@ -10,6 +10,7 @@
 //! | `neighbours` | six clients in one Chromium, of which one closes and one is killed |
 //! | `dashboard` | the page at the pool's address, in a real browser |
 //! | `fleet` | several machines that are one pool |
+//! | `travelling_profiles` | a login that goes from node to node of a fleet |
 //! | `page_sockets` | pages found by HTTP, and sockets that are bound to one |
 //! | `many_leases` | thousands of leases through one pool |
 //! | `truth` | counters, log, API and `/proc` tell the same of many leases and crashes |
@@ -26,4 +27,5 @@ mod priorities;
 mod profiles;
 mod regions;
 mod tenants;
+mod travelling_profiles;
 mod truth;
