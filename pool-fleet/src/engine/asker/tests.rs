@@ -325,7 +325,12 @@ fn a_request_for_one_node_waits_nowhere_else() {
 fn a_node_that_is_preferred_creates_in_place_of_the_own_one_while_it_has_room() {
     let mut rig = Rig::new();
     let class = ClassLoad { room: 1, ..ClassLoad::default() };
-    let own = Load { places: 8, room: 1, classes: [(Arc::from("default"), class)].into() };
+    let own = Load {
+        places: 8,
+        room: 1,
+        classes: [(Arc::from("default"), class)].into(),
+        ..Load::default()
+    };
     rig.members.load(own, rig.now);
     rig.node("other", 0, 1);
     let request = Arc::new(Wanted { class: Arc::from("default"), ..Wanted::default() });
