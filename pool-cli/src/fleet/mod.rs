@@ -1,5 +1,6 @@
 //! The fleet: leases at other nodes, and requests that are relayed to them.
 
+mod pool;
 mod profiles;
 mod relay;
 
@@ -7,12 +8,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pool_core::{AcquireError, Class, Lease, Pool, Request, async_trait};
+use pool_core::{AcquireError, Request, async_trait};
 use pool_fleet::engine::Waiting;
 use pool_fleet::subject::Subjects;
 use pool_fleet::{
-    Cannot, Grant, JoinError, LocalPool, Member, Message, NatsTransport, NodeName, Reason,
-    RemoteLease, Sessions, Snapshot, Store, Transport, TransportError, Wanted, Who,
+    Cannot, Grant, JoinError, Member, Message, NatsTransport, NodeName, Reason, RemoteLease,
+    Sessions, Snapshot, Store, Transport, TransportError, Wanted, Who,
 };
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -21,9 +22,11 @@ use url::{Host, Url};
 
 use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
-use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
+use crate::pool::{LeaseEnd, Leased, Opened};
 
-use profiles::{Choice, TravellingPool};
+pub use pool::NodePool;
+use pool::TravellingPool;
+use profiles::Choice;
 pub use profiles::{ProfileClaim, ProfileInUse, TravelSpec, TravellingProfiles};
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
 
@@ -60,45 +63,6 @@ impl RelayedConnection {
 impl Drop for RelayedConnection {
     fn drop(&mut self) {
         self.0.relays.send_modify(|relays| *relays -= 1);
-    }
-}
-
-/// The pool of a node of a fleet, whatever its driver is.
-pub trait NodePool: LocalPool<Lease: fmt::Debug> {
-    /// [`Pool::decide`].
-    ///
-    /// # Errors
-    ///
-    /// What the policies refuse.
-    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError>;
-
-    /// Returns a lease as the gateway has it.
-    fn leased(lease: Self::Lease) -> Arc<dyn Leased>;
-}
-
-impl<D: BrowserDriver> NodePool for Pool<D>
-where
-    D::Resource: Browser,
-{
-    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
-        Self::decide(self, request)
-    }
-
-    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
-        Arc::new(lease)
-    }
-}
-
-impl<D: BrowserDriver> NodePool for TravellingPool<D>
-where
-    D::Resource: Browser,
-{
-    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
-        self.pool.decide(request)
-    }
-
-    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
-        Arc::new(lease)
     }
 }
 

@@ -1,5 +1,4 @@
-//! Profiles that travel: which do, the claims of this node, and a pool that creates no browser of one without a
-//! claim.
+//! Profiles that travel: which do, and the claims of this node.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,11 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::select_ok;
-use pool_core::{BoxError, Class, Driver, Lease, Policy, Pool, async_trait};
-use pool_fleet::engine::Acquire;
+use pool_core::{BoxError, Class, Driver, Policy};
 use pool_fleet::{
-    Cannot, ClaimedProfile, Connection, Load, LocalPool, NodeName, Packing, ProfileError,
-    ProfileId, ProfileSettings, Profiles, Reason, Record, Store, unpack,
+    Cannot, ClaimedProfile, Connection, LocalPool, NodeName, Packing, ProfileError, ProfileId,
+    ProfileSettings, Profiles, Reason, Record, Store, unpack,
 };
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -25,10 +23,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::config::{Config, FleetConfig, ProfileConfig};
 use crate::exit::chain;
 use crate::gateway::Code;
-use crate::pool::{Browser, BrowserDriver};
 
 /// The label of requests, and of classes, that names a profile.
-const LABEL: &str = "profile";
+pub(super) const LABEL: &str = "profile";
 
 /// Time for which a save is tried again while the store cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -41,7 +38,7 @@ const SETTLE: Duration = Duration::from_secs(20);
 const SAVING: Duration = Duration::from_secs(3);
 
 /// Interval at which browsers are looked for that nobody has taken: their profiles are not free.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Files and directories of a profile that hold nothing that its Chromium does not make again.
 const CACHES: [&str; 11] = [
@@ -60,7 +57,7 @@ const CACHES: [&str; 11] = [
 
 /// The nodes of a fleet that may have the browsers of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Any, one after another: this many at a time in the whole fleet, each with a state of its own.
     Travels { instances: usize },
     /// This one.
@@ -137,7 +134,7 @@ struct Ready {
 /// A claimed profile, for its browser: kept until the Chromium is gone.
 #[derive(Clone, Debug)]
 pub struct ProfileInUse {
-    claim: Arc<ProfileClaim>,
+    pub(super) claim: Arc<ProfileClaim>,
     _used: Arc<()>,
 }
 
@@ -154,7 +151,7 @@ pub struct ProfileClaim {
 const UNTOUCHED: u8 = 0;
 /// A Chromium was launched, and nobody has had it.
 const LAUNCHED: u8 = 1;
-const LEASED: u8 = 2;
+pub(super) const LEASED: u8 = 2;
 
 /// A spec that holds the claimed profile of a new browser.
 pub trait TravelSpec {
@@ -179,7 +176,7 @@ impl ProfileClaim {
         self.claimed.as_ref().expect("only its drop takes it")
     }
 
-    fn used(&self, how: u8) {
+    pub(super) fn used(&self, how: u8) {
         self.use_of_it.fetch_max(how, Ordering::Relaxed);
     }
 }
@@ -290,7 +287,7 @@ impl TravellingProfiles {
         matches!(self.place(profile), Place::Travels { .. })
     }
 
-    fn place(&self, profile: &str) -> Place {
+    pub(super) fn place(&self, profile: &str) -> Place {
         self.inner.places.read().unwrap_or_else(PoisonError::into_inner).of(profile)
     }
 
@@ -337,7 +334,7 @@ impl TravellingProfiles {
 
     /// Claims an instance of a profile: one that has something, the first one that is new where those are in use, or
     /// else whichever is free first.
-    async fn claim(
+    pub(super) async fn claim(
         &self,
         profile: &str,
         instances: usize,
@@ -424,7 +421,7 @@ impl TravellingProfiles {
         Ok(ProfileInUse { claim: Arc::clone(&ready.claim), _used: used })
     }
 
-    fn line(&self, profile: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn line(&self, profile: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut lines = lock(&self.inner.lines);
         lines.retain(|_, line| Arc::strong_count(line) > 1);
         Arc::clone(lines.entry(profile.into()).or_default())
@@ -442,13 +439,17 @@ fn numbers(instances: usize) -> impl Iterator<Item = u32> {
 struct NotClaimed;
 
 /// Offers a claim to the browser that is created next, until it is dropped.
-struct Offered<'a> {
+pub(super) struct Offered<'a> {
     profiles: &'a TravellingProfiles,
     profile: Arc<str>,
 }
 
 impl<'a> Offered<'a> {
-    fn new(profiles: &'a TravellingProfiles, profile: &str, claim: Arc<ProfileClaim>) -> Self {
+    pub(super) fn new(
+        profiles: &'a TravellingProfiles,
+        profile: &str,
+        claim: Arc<ProfileClaim>,
+    ) -> Self {
         let profile: Arc<str> = profile.into();
         let ready = Ready { claim, used: Weak::new() };
         lock(&profiles.inner.ready).insert(Arc::clone(&profile), ready);
@@ -477,111 +478,6 @@ impl<D: Driver<Spec: TravelSpec>> Policy<D> for TravellingProfiles {
         Ok(())
     }
 }
-
-/// A pool that claims a travelling profile before it creates a browser of it.
-pub(crate) struct TravellingPool<D: Driver> {
-    pub(super) pool: Pool<D>,
-    profiles: TravellingProfiles,
-}
-
-impl<D: BrowserDriver> TravellingPool<D>
-where
-    D::Resource: Browser,
-{
-    pub(super) fn new(pool: Pool<D>, profiles: TravellingProfiles) -> Self {
-        Self { pool, profiles }
-    }
-
-    /// Closes browsers of travelling profiles that nobody has taken, for as long as the task runs.
-    pub(super) fn close_idle(&self) -> AbortHandle {
-        let (pool, profiles) = (self.pool.clone(), self.profiles.clone());
-        let closing = async move {
-            loop {
-                sleep(LOOK).await;
-                let classes = pool.stats().classes;
-                let idle = classes.iter().filter(|stats| stats.load.idle > 0);
-                for class in idle.map(|stats| &stats.class) {
-                    if class.get(LABEL).is_some_and(|profile| profiles.travels(profile)) {
-                        // Those that are leased end with their leases in any case.
-                        pool.invalidate(|meta| meta.class == *class);
-                    }
-                }
-            }
-        };
-        tokio::spawn(closing).abort_handle()
-    }
-
-    async fn acquire_travelling(
-        &self,
-        profile: &str,
-        instances: usize,
-        asked: &Acquire,
-    ) -> Result<Lease<D>, Cannot> {
-        let began = Instant::now();
-        let deadline = began + asked.left;
-        let late = || Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE);
-        let line = self.profiles.line(profile);
-        let _turn = timeout_at(deadline, line.lock()).await.map_err(|_| late())?;
-        let claim = self.profiles.claim(profile, instances, deadline).await?;
-        let _offered = Offered::new(&self.profiles, profile, claim);
-        let mut asked = asked.clone();
-        asked.waited += began.elapsed();
-        asked.left = asked.left.saturating_sub(began.elapsed());
-        let lease = LocalPool::acquire(&self.pool, &asked).await?;
-        if let Some(used) = lease.travelling() {
-            used.claim.used(LEASED);
-        }
-        Ok(lease)
-    }
-}
-
-#[async_trait]
-impl<D: BrowserDriver> LocalPool for TravellingPool<D>
-where
-    D::Resource: Browser,
-{
-    type Lease = Lease<D>;
-
-    async fn acquire(&self, asked: &Acquire) -> Result<Lease<D>, Cannot> {
-        let label = asked.request.labels.get(LABEL);
-        let place = label.map(|profile| (&**profile, self.profiles.place(profile)));
-        match place {
-            Some((profile, Place::Travels { instances })) if asked.creates => {
-                self.acquire_travelling(profile, instances, asked).await
-            }
-            Some((_, Place::Travels { .. })) => {
-                // None is ever idle: whoever may create one gets it.
-                sleep(asked.left).await;
-                Err(Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE))
-            }
-            Some((_, Place::Home(_) | Place::Everywhere)) | None => {
-                LocalPool::acquire(&self.pool, asked).await
-            }
-        }
-    }
-
-    fn return_untouched(&self, lease: Lease<D>) {
-        if lease.travelling().is_some() {
-            self.pool.retire(lease.meta().id);
-        }
-        lease.return_untouched();
-    }
-
-    fn is_launching(&self, asked: &Acquire) -> bool {
-        let label = asked.request.labels.get(LABEL);
-        if label.is_some_and(|profile| self.profiles.travels(profile)) {
-            // It is as soon as the profile is free, which is not sooner anywhere else.
-            return asked.creates && LocalPool::load(&self.pool).room > 0;
-        }
-        LocalPool::is_launching(&self.pool, asked)
-    }
-
-    fn load(&self) -> Load {
-        LocalPool::load(&self.pool)
-    }
-}
-
-const LATE: &str = "the profile was in use for all of the time";
 
 /// Returns an error of a profile in the words of the fleet.
 fn cannot(error: &ProfileError) -> Cannot {

@@ -16,7 +16,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 use super::lease::{ClientLease, Keep, NotConnected, Terms};
 use super::leases::{Claim, Name, Reservation};
 use super::problem::{cannot, draining, refusal};
-use super::relay::Detour;
+use super::relay::{Detour, OFFER_OVER};
 use super::{Code, Gateway, LeaseEnd, LeaseId, LeaseQuery, Problem, Settings};
 use crate::api::Severity;
 use crate::config::LeaseKind;
@@ -310,9 +310,6 @@ impl Gateway {
         self.observer().journal().note("session_renewed", Severity::Info, reason);
     }
 }
-
-/// What a node is told that comes too late for a lease that it was offered.
-pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
 
 /// Answer to a client that asks for a name.
 pub(super) enum Claimed<'a> {

@@ -21,10 +21,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::bridge::{Accepted, Socket};
-use super::leasing::OFFER_OVER;
+use super::request::KeptBody;
 use super::{Code, Gateway, LeaseEnd, LeaseId, Problem, tcp};
 use crate::api::Node;
 use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
+
+/// What a node is told that comes too late for a lease that it was offered.
+pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
 
 /// Time within which a node says that the lease of an offer is somebody else's by now. A call that is under way then
 /// takes as long as its page does.
@@ -82,6 +85,7 @@ pub(super) async fn send(
     }
     let upgrade = request.extensions().get::<OnUpgrade>().cloned();
     let detour = Arc::new(Detour::of(&request, fleet));
+    request.extensions_mut().insert(detour.body.clone());
     request.extensions_mut().insert(Arc::clone(&detour));
     loop {
         let response = next.clone().run(request).await;
@@ -115,7 +119,7 @@ pub(super) struct Detour {
     uri: Uri,
     headers: HeaderMap,
     client: SocketAddr,
-    body: Mutex<Bytes>,
+    body: KeptBody,
     answer: Mutex<Option<Answer>>,
     began: Instant,
     /// It was carried out before, and the lease that was offered for it was gone.
@@ -138,7 +142,7 @@ impl Detour {
             uri: request.uri().clone(),
             headers: request.headers().clone(),
             client: client.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
-            body: Mutex::default(),
+            body: KeptBody::default(),
             answer: Mutex::default(),
             began: Instant::now(),
             is_late: AtomicBool::new(false),
@@ -150,6 +154,7 @@ impl Detour {
         self.is_late.store(true, Ordering::Relaxed);
         let mut request = self.request(self.body().into());
         request.extensions_mut().insert(self.client);
+        request.extensions_mut().insert(self.body.clone());
         request.extensions_mut().insert(Arc::clone(self));
         request
     }
@@ -169,7 +174,7 @@ impl Detour {
 
     /// Keeps the body, which the request can be read of only once.
     pub(super) fn keep(&self, body: &Bytes) {
-        *self.body.lock().unwrap_or_else(PoisonError::into_inner) = body.clone();
+        self.body.keep(body);
     }
 
     /// Sends a request to another node, and returns its answer.
@@ -282,7 +287,7 @@ impl Detour {
     }
 
     fn body(&self) -> Bytes {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.body.get()
     }
 
     fn put(&self, answer: Answer) {

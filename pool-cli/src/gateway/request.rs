@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::relay::Detour;
 use super::{Code, Problem};
 
 /// Heads longer than this belong to no client of ours.
@@ -389,10 +388,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let declared = is_json(request.headers());
-        let detour = request.extensions().get::<Arc<Detour>>().cloned();
+        let kept = request.extensions().get::<KeptBody>().cloned();
         let bytes = collect(request.into_body(), LIMIT).await?;
-        if let Some(detour) = detour {
-            detour.keep(&bytes);
+        if let Some(kept) = kept {
+            kept.keep(&bytes);
         }
         if bytes.is_empty() {
             return parse(&Bytes::from_static(b"{}"));
@@ -402,6 +401,20 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
             return Err(Problem::new(Code::NotJson, detail));
         }
         parse(&bytes)
+    }
+}
+
+/// The body of a request that may have to be sent once more, which can be read only once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeptBody(Arc<Mutex<Bytes>>);
+
+impl KeptBody {
+    pub(super) fn keep(&self, body: &Bytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = body.clone();
+    }
+
+    pub(super) fn get(&self) -> Bytes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

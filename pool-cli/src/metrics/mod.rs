@@ -4,7 +4,6 @@
 //! process, as in tests, do not count together.
 
 mod exposition;
-mod fleet;
 mod journal;
 mod observer;
 

@@ -1,0 +1,159 @@
+//! The pool of a node: of whatever driver, and with profiles that travel.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool_core::{AcquireError, Class, Driver, Lease, Pool, Request, async_trait};
+use pool_fleet::engine::Acquire;
+use pool_fleet::{Cannot, Load, LocalPool, Reason};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::profiles::{LABEL, LEASED, LOOK, Offered, Place, TravellingProfiles};
+use crate::gateway::Code;
+use crate::pool::{Browser, BrowserDriver, Leased};
+
+/// The pool of a node of a fleet, whatever its driver is.
+pub trait NodePool: LocalPool<Lease: fmt::Debug> {
+    /// [`Pool::decide`].
+    ///
+    /// # Errors
+    ///
+    /// What the policies refuse.
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError>;
+
+    /// Returns a lease as the gateway has it.
+    fn leased(lease: Self::Lease) -> Arc<dyn Leased>;
+}
+
+impl<D: BrowserDriver> NodePool for Pool<D>
+where
+    D::Resource: Browser,
+{
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        Self::decide(self, request)
+    }
+
+    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
+        Arc::new(lease)
+    }
+}
+
+impl<D: BrowserDriver> NodePool for TravellingPool<D>
+where
+    D::Resource: Browser,
+{
+    fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError> {
+        self.pool.decide(request)
+    }
+
+    fn leased(lease: Lease<D>) -> Arc<dyn Leased> {
+        Arc::new(lease)
+    }
+}
+
+/// A pool that claims a travelling profile before it creates a browser of it.
+pub(crate) struct TravellingPool<D: Driver> {
+    pool: Pool<D>,
+    profiles: TravellingProfiles,
+}
+
+impl<D: BrowserDriver> TravellingPool<D>
+where
+    D::Resource: Browser,
+{
+    pub(super) fn new(pool: Pool<D>, profiles: TravellingProfiles) -> Self {
+        Self { pool, profiles }
+    }
+
+    /// Closes browsers of travelling profiles that nobody has taken, for as long as the task runs.
+    pub(super) fn close_idle(&self) -> AbortHandle {
+        let (pool, profiles) = (self.pool.clone(), self.profiles.clone());
+        let closing = async move {
+            loop {
+                sleep(LOOK).await;
+                let classes = pool.stats().classes;
+                let idle = classes.iter().filter(|stats| stats.load.idle > 0);
+                for class in idle.map(|stats| &stats.class) {
+                    if class.get(LABEL).is_some_and(|profile| profiles.travels(profile)) {
+                        // Those that are leased end with their leases in any case.
+                        pool.invalidate(|meta| meta.class == *class);
+                    }
+                }
+            }
+        };
+        tokio::spawn(closing).abort_handle()
+    }
+
+    async fn acquire_travelling(
+        &self,
+        profile: &str,
+        instances: usize,
+        asked: &Acquire,
+    ) -> Result<Lease<D>, Cannot> {
+        let began = Instant::now();
+        let deadline = began + asked.left;
+        let late = || Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE);
+        let line = self.profiles.line(profile);
+        let _turn = timeout_at(deadline, line.lock()).await.map_err(|_| late())?;
+        let claim = self.profiles.claim(profile, instances, deadline).await?;
+        let _offered = Offered::new(&self.profiles, profile, claim);
+        let mut asked = asked.clone();
+        asked.waited += began.elapsed();
+        asked.left = asked.left.saturating_sub(began.elapsed());
+        let lease = LocalPool::acquire(&self.pool, &asked).await?;
+        if let Some(used) = lease.travelling() {
+            used.claim.used(LEASED);
+        }
+        Ok(lease)
+    }
+}
+
+#[async_trait]
+impl<D: BrowserDriver> LocalPool for TravellingPool<D>
+where
+    D::Resource: Browser,
+{
+    type Lease = Lease<D>;
+
+    async fn acquire(&self, asked: &Acquire) -> Result<Lease<D>, Cannot> {
+        let label = asked.request.labels.get(LABEL);
+        let place = label.map(|profile| (&**profile, self.profiles.place(profile)));
+        match place {
+            Some((profile, Place::Travels { instances })) if asked.creates => {
+                self.acquire_travelling(profile, instances, asked).await
+            }
+            Some((_, Place::Travels { .. })) => {
+                // None is ever idle: whoever may create one gets it.
+                sleep(asked.left).await;
+                Err(Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE))
+            }
+            Some((_, Place::Home(_) | Place::Everywhere)) | None => {
+                LocalPool::acquire(&self.pool, asked).await
+            }
+        }
+    }
+
+    fn return_untouched(&self, lease: Lease<D>) {
+        if lease.travelling().is_some() {
+            self.pool.retire(lease.meta().id);
+        }
+        lease.return_untouched();
+    }
+
+    fn is_launching(&self, asked: &Acquire) -> bool {
+        let label = asked.request.labels.get(LABEL);
+        if label.is_some_and(|profile| self.profiles.travels(profile)) {
+            // It is as soon as the profile is free, which is not sooner anywhere else.
+            return asked.creates && LocalPool::load(&self.pool).room > 0;
+        }
+        LocalPool::is_launching(&self.pool, asked)
+    }
+
+    fn load(&self) -> Load {
+        LocalPool::load(&self.pool)
+    }
+}
+
+const LATE: &str = "the profile was in use for all of the time";
