@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { once } from 'node:events';
+import { on, once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -47,16 +47,19 @@ const pools = [alone, home, front];
 
 const connect = async (pool) => {
   const socket = new WebSocket(pool.url, { perMessageDeflate: false });
+  // Kept until they are asked for: an event and an answer may come at once.
+  socket.messages = on(socket, 'message');
   await once(socket, 'open');
   return socket;
 };
 let last = 0;
+const next = async (socket) => (await socket.messages.next()).value[0];
 const call = async (socket, method, params = {}) => {
   last += 1;
   const id = last;
   socket.send(JSON.stringify({ id, method, params }));
   for (;;) {
-    const [message] = await once(socket, 'message');
+    const message = await next(socket);
     // The beginning is enough: what is measured is not the parser of this script.
     if (message.subarray(0, 20).toString().startsWith(`{"id":${id},`)) return message;
   }
@@ -112,7 +115,7 @@ const large = async (socket, sessionId) => {
   const params = { expression: `'x'.repeat(${LARGE})`, returnByValue: true };
   socket.send(JSON.stringify({ id, sessionId, method: 'Runtime.evaluate', params }));
   for (;;) {
-    const [message] = await once(socket, 'message');
+    const message = await next(socket);
     if (message.length > LARGE) return;
   }
 };
