@@ -293,3 +293,24 @@ async fn a_pool_that_is_in_no_fleet_says_so_and_speaks_for_itself() {
     assert!(leases[0].get("node").is_none(), "{leases}");
     assert!(pool.get("/api/state").await.json()["fleet"].is_null());
 }
+
+#[tokio::test]
+async fn a_name_that_could_not_be_freed_is_still_that_of_the_next_lease() {
+    let (network, a, b) = two(|_| ()).await;
+    let mut client = a.connect("/?session=mine").await;
+    ask(&mut client, "hello").await;
+    // The lease ends while the store of the names cannot be reached.
+    network.cut("a", true);
+    assert_eq!(a.post("/kill/all", "{}").await.status, 200);
+    drop(client);
+    until("it is over", async || a.get("/sessions").await.json() == json!([])).await;
+    network.cut("a", false);
+    until("a is back", async || names(&a).await == ["a", "b.test"]).await;
+    let mut next = a.connect("/?session=mine").await;
+    ask(&mut next, "hello").await;
+    drop(next);
+    // And for a client that comes to another node.
+    let mut joined = b.connect("/?session=mine").await;
+    ask(&mut joined, "hello").await;
+    assert_eq!(a.get("/sessions").await.json()[0]["session"], "mine");
+}

@@ -278,6 +278,32 @@ impl Sessions {
         }
     }
 
+    /// Frees the name of a lease that its own node knows to have ended: where
+    /// [`remove`](Self::remove) has failed, or has not come that far yet. One that another lease has by now
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Unavailable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the name may be free or not; call it again.
+    pub async fn forget(
+        &self,
+        tenant: &str,
+        name: &str,
+        session: &Session,
+    ) -> Result<(), SessionError> {
+        let key = key(tenant, name);
+        match self.read(&key).await? {
+            Some((revision, held)) if held == *session => {
+                self.remove(&SessionEntry { key, revision }).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Removes the name of a lease if it has been written, or still is within a moment.
     async fn withdraw(&self, key: &str, session: &Session) {
         for _ in 0..WITHDRAWALS {

@@ -68,7 +68,7 @@ impl From<NoLease> for Problem {
     fn from(no: NoLease) -> Self {
         match no {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
-            NoLease::Elsewhere => Self::new(Code::Elsewhere, "another node has answered"),
+            NoLease::Elsewhere => Self::elsewhere(),
         }
     }
 }
@@ -132,12 +132,8 @@ impl Gateway {
         let held = fleet.sessions().find(tenant, session, &shape).await;
         match held.map_err(|error| NoLease::Refused(unnamed(&error)))? {
             Some(held) if *held.node != *fleet.name() => {
-                let problem = detour.go(&held.node).await;
-                Err(if problem.code() == Code::Elsewhere.word() {
-                    NoLease::Elsewhere
-                } else {
-                    NoLease::Refused(problem)
-                })
+                detour.go(&held.node).await.map_err(NoLease::Refused)?;
+                Err(NoLease::Elsewhere)
             }
             Some(_) | None => Ok(()),
         }
@@ -156,21 +152,24 @@ impl Gateway {
         let (node, incarnation) = (fleet.name().into(), fleet.incarnation());
         let session = Session::new(public_id, node, incarnation, shape);
         let (tenant, name) = name.parts();
-        let named = fleet.sessions().create(tenant, name, &session).await;
-        match named.map_err(|error| NoLease::Refused(unnamed(&error)))? {
-            Named::Created(entry) => Ok(Some(entry)),
-            Named::Join(other) => Err(match &caller.detour {
-                Some(detour) => {
-                    detour.go(&other.node).await;
-                    NoLease::Elsewhere
+        let refused = |error| NoLease::Refused(unnamed(&error));
+        let other = loop {
+            match fleet.sessions().create(tenant, name, &session).await.map_err(refused)? {
+                Named::Created(entry) => return Ok(Some(entry)),
+                // The name is reserved here, so that no lease of this node has it any more.
+                Named::Join(own) if own.node == session.node && own.incarnation == incarnation => {
+                    fleet.sessions().forget(tenant, name, &own).await.map_err(refused)?;
                 }
-                None => {
-                    let detail = "another node has the lease of this session";
-                    let problem = Problem::new(Code::SessionElsewhere, detail);
-                    NoLease::Refused(problem.at_node(&other.node))
-                }
-            }),
-        }
+                Named::Join(other) => break other,
+            }
+        };
+        let Some(detour) = &caller.detour else {
+            let detail = "another node has the lease of this session";
+            let problem = Problem::new(Code::SessionElsewhere, detail);
+            return Err(NoLease::Refused(problem.at_node(&other.node)));
+        };
+        detour.go(&other.node).await.map_err(NoLease::Refused)?;
+        Err(NoLease::Elsewhere)
     }
 
     /// Returns in what all that join a session must agree.
@@ -234,14 +233,9 @@ impl Gateway {
         let Some(leased) = leased else { return Err(NoLease::Elsewhere) };
         let id = LeaseId::random();
         let public_id = settings.public_id(id);
-        let entry = match self.name(&asked, &public_id, &caller).await {
-            Ok(entry) => entry,
-            Err(no) => {
-                leased.return_untouched();
-                return Err(no);
-            }
-        };
         let begun = leased.browser().begin(&asked.terms().holder(id.short())).await;
+        // The last wait before there is a lease that frees the name: given up in it, the name is withdrawn.
+        let entry = self.name(&asked, &public_id, &caller).await?;
         let terms = Terms {
             id,
             public_id,

@@ -208,6 +208,11 @@ impl Problem {
         Self::with(code.status(), code.word(), detail)
     }
 
+    /// Stands for the answer of another node until that takes its place.
+    pub(super) fn elsewhere() -> Self {
+        Self::new(Code::Elsewhere, "another node of the fleet answers")
+    }
+
     /// Refuses a call whose browser has ended under it.
     pub(super) fn browser_ended(end: LeaseEnd) -> Self {
         let detail = format!("the browser ended while it had the page ({})", end.code());

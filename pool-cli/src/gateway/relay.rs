@@ -26,7 +26,7 @@ use super::{Code, Gateway, LeaseEnd, LeaseId, Problem, tcp};
 use crate::api::Node;
 use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 
-/// What a node is told that comes too late for a lease that it was offered.
+/// Sentence for a node that comes too late for a lease that it was offered.
 pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
 
 /// Time within which a node says that the lease of an offer is somebody else's by now. A call that is under way then
@@ -152,7 +152,7 @@ impl Detour {
     /// Returns the request once more, as it came.
     fn again(self: &Arc<Self>) -> Request {
         self.is_late.store(true, Ordering::Relaxed);
-        let mut request = self.request(self.body().into());
+        let mut request = self.request(self.body.get().into());
         request.extensions_mut().insert(self.client);
         request.extensions_mut().insert(self.body.clone());
         request.extensions_mut().insert(Arc::clone(self));
@@ -162,6 +162,18 @@ impl Detour {
     /// Returns how long the request has waited before it is carried out again.
     pub(super) fn waited(&self) -> Duration {
         if self.is_late.load(Ordering::Relaxed) { self.began.elapsed() } else { Duration::ZERO }
+    }
+
+    /// Returns what the other node is told of the request.
+    fn relayed(&self, to: Arc<str>, offer: Option<Arc<str>>) -> Relayed {
+        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        Relayed {
+            gateway: self.fleet.name().into(),
+            to,
+            client: self.client,
+            host: host.map(str::to_owned),
+            offer,
+        }
     }
 
     fn request(&self, body: Body) -> Request {
@@ -190,14 +202,7 @@ impl Detour {
     pub(super) async fn ask(&self, node: &Node, uri: &Uri) -> Result<Bytes, Problem> {
         let mut request = self.request(Body::empty());
         *request.uri_mut() = uri.clone();
-        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let relayed = Relayed {
-            gateway: self.fleet.name().into(),
-            to: node.name.as_str().into(),
-            client: self.client,
-            host: host.map(str::to_owned),
-            offer: None,
-        };
+        let relayed = self.relayed(node.name.as_str().into(), None);
         let asked = async {
             let address = node.address.as_str().into();
             let answer = self.fleet.relay().send(&address, &relayed, request).await;
@@ -216,17 +221,21 @@ impl Detour {
     /// If another node answers, or cannot be reached.
     pub(super) async fn leave_for(&self, lease: &str) -> Result<(), Problem> {
         match elsewhere(lease, self.fleet.name()) {
-            Some(node) => Err(self.go(&node).await),
+            Some(node) => {
+                self.go(&node).await?;
+                Err(Problem::elsewhere())
+            }
             None => Ok(()),
         }
     }
 
-    /// Has any node with browsers answer the request. Returns as [`go`](Self::go).
+    /// Has any node with browsers answer the request. Returns what stands for the answer until then, or
+    /// that there is none.
     pub(super) async fn anywhere(&self) -> Problem {
         let snapshot = self.fleet.snapshot().await;
         let nodes = snapshot.iter().flat_map(|snapshot| &snapshot.nodes);
         match nodes.into_iter().find(|beat| beat.load.places > 0) {
-            Some(beat) => self.go(&beat.node).await,
+            Some(beat) => self.go(&beat.node).await.err().unwrap_or_else(Problem::elsewhere),
             None => {
                 let detail = "no node of the fleet with browsers of its own is heard";
                 Problem::new(Code::BrowserUnavailable, detail).retry_after(Duration::from_secs(1))
@@ -250,15 +259,19 @@ impl Detour {
         false
     }
 
-    /// Has another node answer the request. Returns what stands for the answer until then, or that the node is lost.
-    pub(super) async fn go(&self, node: &str) -> Problem {
-        let Some(address) = self.fleet.address_of(node).await else { return node_lost(node) };
-        let sending = self.sending(address, node.into(), None, self.body().into());
+    /// Has another node answer the request.
+    ///
+    /// # Errors
+    ///
+    /// If it is not heard; then nobody answers yet.
+    pub(super) async fn go(&self, node: &str) -> Result<(), Problem> {
+        let address = self.fleet.address_of(node).await.ok_or_else(|| node_lost(node))?;
+        let sending = self.sending(address, node.into(), None, self.body.get().into());
         let lost = node_lost(node);
         self.put(Answer::UnderWay(Box::pin(async move {
             timeout(HEAD, sending).await.unwrap_or(Err(lost))
         })));
-        Problem::new(Code::Elsewhere, "another node answers")
+        Ok(())
     }
 
     fn sending(
@@ -268,14 +281,7 @@ impl Detour {
         offer: Option<Arc<str>>,
         body: Body,
     ) -> impl Future<Output = Result<Response, Problem>> + Send + use<> {
-        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let relayed = Relayed {
-            gateway: self.fleet.name().into(),
-            to,
-            client: self.client,
-            host: host.map(str::to_owned),
-            offer,
-        };
+        let relayed = self.relayed(to, offer);
         let request = self.request(body);
         let fleet = Arc::clone(&self.fleet);
         async move {
@@ -284,10 +290,6 @@ impl Detour {
                 .map(|answer| answer.map(Body::new))
                 .map_err(|error| unreachable(&relayed.to, &error))
         }
-    }
-
-    fn body(&self) -> Bytes {
-        self.body.get()
     }
 
     fn put(&self, answer: Answer) {
@@ -312,7 +314,8 @@ impl Connect for Detour {
     async fn connect(&self, lease: &RemoteLease) -> Result<(), String> {
         let (address, node) = (Arc::clone(&lease.address), Arc::clone(&lease.node));
         let offer = Some(Arc::clone(&lease.id));
-        let mut sending: Sending = Box::pin(self.sending(address, node, offer, self.body().into()));
+        let mut sending: Sending =
+            Box::pin(self.sending(address, node, offer, self.body.get().into()));
         let answer = match timeout(TAKEN, &mut sending).await {
             // The answer to a handshake comes at once.
             Err(_) if self.headers.contains_key(header::UPGRADE) => {
@@ -328,8 +331,8 @@ impl Connect for Detour {
                 Taken::Answer(response) => Answer::Here(response),
                 Taken::Gone => return Err(OFFER_OVER.to_owned()),
                 Taken::By(node) => {
-                    self.go(&node).await;
-                    return Ok(());
+                    let gone = self.go(&node).await;
+                    return gone.map_err(|problem| problem.detail().to_owned());
                 }
             },
         };
@@ -338,7 +341,7 @@ impl Connect for Detour {
     }
 }
 
-/// What became of a request at the node whose lease was offered for it.
+/// Outcome of a request at the node whose lease was offered for it.
 enum Taken {
     Answer(Response),
     /// The lease was no longer there.

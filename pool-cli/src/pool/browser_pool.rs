@@ -59,8 +59,6 @@ pub trait Leased: Send + Sync + 'static {
     fn waited(&self) -> Duration;
     /// The browser.
     fn browser(&self) -> &dyn Browser;
-    /// [`Lease::return_untouched`], if this is the last handle.
-    fn return_untouched(self: Arc<Self>);
 }
 
 impl fmt::Debug for dyn Leased {
@@ -163,11 +161,5 @@ where
 
     fn browser(&self) -> &dyn Browser {
         &**self
-    }
-
-    fn return_untouched(self: Arc<Self>) {
-        if let Some(lease) = Arc::into_inner(self) {
-            Self::return_untouched(lease);
-        }
     }
 }
