@@ -9,7 +9,7 @@ use chromiumoxide::page::ScreenshotParams;
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 
-/// What one session may take on a machine that does much else, its time in the queue included.
+/// Maximum time of a session on a machine that does much else, its time in the queue included.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn setup(engine: Engine) -> Setup {

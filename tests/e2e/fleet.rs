@@ -15,7 +15,7 @@ use futures_util::stream::iter;
 use serde_json::{Value, json};
 use tokio::sync::Mutex as AsyncMutex;
 
-/// What one session may take on a machine that does much else, its time in the queue included.
+/// Maximum time of a session on a machine that does much else, its time in the queue included.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn node(browsers: i64) -> Setup {
@@ -321,7 +321,7 @@ async fn shared_leases_of_another_node_are_as_good_as_exclusive_ones() {
     .await;
 }
 
-/// How many acquires there are in a default run; `POOL_TEST_ACQUIRES` says another number.
+/// Number of acquires in a default run; `POOL_TEST_ACQUIRES` sets another.
 const ACQUIRES: usize = 120;
 
 #[tokio::test(flavor = "multi_thread")]

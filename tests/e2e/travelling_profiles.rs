@@ -1,11 +1,11 @@
 //! A login that goes from node to node of a fleet, whatever breaks on the way.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use browser_pool_tests::{Cdp, Fleet, Refused, Setup, eventually, fleet, rounds, within};
+use browser_pool_tests::{
+    Cdp, Fleet, Refused, Setup, SmallDisk, eventually, fleet, rounds, within,
+};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
@@ -301,39 +301,6 @@ async fn without_the_store_profiles_are_refused_and_what_live_nodes_have_comes_b
     .await;
 }
 
-/// A small file system on a directory, taken away when this is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` for those who may not mount.
-    fn on(directory: &Path) -> Option<Self> {
-        fs::create_dir_all(directory).expect("the home is ours");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs"])
-            .arg(directory)
-            .status();
-        mount.is_ok_and(|status| status.success()).then(|| Self(directory.to_path_buf()))
-    }
-
-    /// Writes until nothing more fits.
-    fn fill(&self) {
-        let ballast = fs::File::create(self.ballast()).expect("the disk is ours");
-        let full = std::io::copy(&mut std::io::repeat(1), &mut &ballast);
-        full.expect_err("it is full at last");
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: after a failed test something may still run on it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_that_finds_no_room_to_be_packed_stays_as_it_was() {
     if rounds(0, 1) == 0 {
@@ -346,7 +313,7 @@ async fn a_profile_that_finds_no_room_to_be_packed_stays_as_it_was() {
         save(fleet, 0, "saved").await;
         let client = leased(fleet, 0, 0).await;
         log_in(fleet, &client, "lost").await;
-        disk.fill();
+        let filler = disk.fill();
         client.close().await;
         eventually("it is told", SOON, async || {
             let log = fleet.nodes[0].home.log();
@@ -363,7 +330,7 @@ async fn a_profile_that_finds_no_room_to_be_packed_stays_as_it_was() {
         saved(fleet, 1).await;
         other.close().await;
 
-        fs::remove_file(disk.ballast()).expect("it was made");
+        disk.empty(filler);
         let other = occupied(fleet, 1).await;
         let client = leased(fleet, 0, 0).await;
         assert_eq!(logins(fleet, &client).await, ["later", "saved"], "once there is room");

@@ -16,16 +16,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::works;
 
-/// How soon a client must know that its node is lost.
+/// Maximum time until a client knows that its node is lost.
 const TOLD: Duration = Duration::from_secs(2);
 
-/// How soon a client must be served that nothing holds up, on a machine that has much else to do.
+/// Maximum time until a client that nothing holds up is served, on a machine that has much else to do.
 const SERVED: Duration = Duration::from_secs(5);
 
-/// How soon nodes hear each other again once they can: five seconds, and two beats.
+/// Maximum time until nodes hear each other again once they can: five seconds, and two beats.
 const TOGETHER: Duration = Duration::from_secs(7);
 
-/// How long a fleet may take to be whole again, once what was broken is mended.
+/// Maximum time until a fleet is whole again, once what was broken is mended.
 const MENDED: Duration = Duration::from_secs(15);
 
 /// A node with one browser.
@@ -217,7 +217,7 @@ async fn f62_gateway_stopped_with_many_requests_at_the_head_of_a_queue() {
     .await;
 }
 
-/// What happens to the NATS server, and how it comes back.
+/// Faults of the NATS server, and the way in which it comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outage {
     Killed,

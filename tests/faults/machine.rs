@@ -1,17 +1,12 @@
 //! F34 to F37: a machine that has nothing left, and what the kernel does about it.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use browser_pool_tests::process::{Process, descendants};
 use browser_pool_tests::{
-    Case, Home, LeaseKind, Setup, case, case_in, eventually, for_both_kinds, refused,
+    Case, Home, LeaseKind, Setup, SmallDisk, case, case_in, eventually, for_both_kinds, refused,
 };
 use rustix::process::Signal;
 use tokio::net::TcpStream;
@@ -23,63 +18,6 @@ for_both_kinds!(
     f35_the_kernel_ends_a_browser_before_the_pool,
     f36_each_browser_is_in_a_cgroup_of_its_own,
 );
-
-/// A small file system on a directory, taken away when this is dropped.
-#[derive(Debug)]
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` for whoever may not mount.
-    fn on(directory: &Path) -> Option<Self> {
-        fs::create_dir_all(directory).expect("the home is ours");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs"])
-            .arg(directory)
-            .status();
-        mount.is_ok_and(|status| status.success()).then(|| Self(directory.to_path_buf()))
-    }
-
-    /// Fills the disk and keeps it full, whatever is removed from it, until it is
-    /// [emptied](Self::empty).
-    fn fill(&self) -> Filler {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (path, stopped) = (self.ballast(), Arc::clone(&stop));
-        let thread = thread::spawn(move || {
-            let mut file = File::create(path).expect("the disk is ours");
-            while !stopped.load(Ordering::Acquire) {
-                // It ends with an error, as it must: that is when the disk is full.
-                if file.write_all(&[1; 4096]).is_err() {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
-        Filler { stop, thread }
-    }
-
-    fn empty(&self, filler: Filler) {
-        filler.stop.store(true, Ordering::Release);
-        filler.thread.join().expect("it only writes");
-        fs::remove_file(self.ballast()).expect("it was made");
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-}
-
-/// What keeps a disk full.
-#[derive(Debug)]
-struct Filler {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: after a failed test something may still run on it.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f34_disk_full() {

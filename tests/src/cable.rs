@@ -17,7 +17,7 @@ pub struct Cable {
     task: AbortHandle,
 }
 
-/// How a cable is.
+/// State of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CableState {
     /// It carries all.

@@ -9,7 +9,7 @@ use crate::oracle::Oracle;
 use crate::sockets::unused_port;
 use crate::{Cable, Cdp, Exit, Home, Nats, Refused, Service, Setup, Site, eventually, pool_cli};
 
-/// How long nodes may take to hear of each other, or that one is gone.
+/// Maximum time until nodes hear of each other, or that one is gone.
 const ACQUAINTED: Duration = Duration::from_secs(15);
 
 const LOCALHOST: &str = "127.0.0.1";
@@ -37,7 +37,7 @@ pub struct Node {
     pub oracle: Oracle,
     /// Its directories.
     pub home: Home,
-    /// How it is configured.
+    /// Its configuration.
     pub setup: Setup,
     /// The cable from it to the NATS server.
     pub nats: Cable,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::Cdp;
 
-/// Who holds which Chromium, by what each Chromium says of itself: a second holder is noticed.
+/// Holders of Chromiums, by what each Chromium says of itself: a second holder is noticed.
 ///
 /// Of exclusive leases only.
 #[derive(Debug, Default)]

@@ -43,7 +43,7 @@ const FRESH_LEASE: Duration = Duration::from_secs(10);
 /// oracle itself has closed are open in the pool for a moment longer.
 const STEADY: Duration = Duration::from_millis(500);
 
-/// How far descriptors may be from where they were, and threads above it.
+/// Maximum difference of descriptors from where they were, and of threads above it.
 const SLACK: i64 = 4;
 
 /// The judge of one case.
