@@ -14,7 +14,8 @@ use crate::telemetry::Traces;
 /// not know, and there are many. The WebSocket's would log what clients send, passwords and
 /// cookies among it, where the operator asks for `trace` of everything.
 ///
-/// What becomes of the connection to NATS is logged once, by pool-fleet, and not at every attempt.
+/// NATS's client logs every attempt to connect; pool-fleet logs once that the connection is lost, and once that it is
+/// back.
 const QUIET: [&str; 8] = [
     "async_nats=off",
     "chromiumoxide=error",

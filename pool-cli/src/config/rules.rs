@@ -614,7 +614,7 @@ impl Rules<'_> {
         self.problems.len() == before && !keys.iter().any(|key| self.is_refused(&["fleet", key]))
     }
 
-    /// What the transport would refuse at every start.
+    /// Finds what the transport would refuse at every start.
     fn nats(&mut self, fleet: &FleetConfig) {
         let path = ["fleet", "nats"];
         if self.is_refused(&path) {

@@ -20,7 +20,7 @@ pub trait NodePool: LocalPool<Lease: fmt::Debug> {
     ///
     /// # Errors
     ///
-    /// What the policies refuse.
+    /// The refusal of a policy.
     fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError>;
 
     /// Returns a lease as the gateway has it.
