@@ -232,7 +232,13 @@ impl Asker {
                 if waiter.creator == Some(Creator::Own) {
                     waiter.launching = launching;
                 }
-                if !waiter.spread && waiter.spread_at.is_none() {
+                if waiter.spread || waiter.spread_at.is_some() {
+                    return;
+                }
+                if members.here(&waiter.waiting.request).free > 0 {
+                    // What is free here is looked at before it is granted. Others have their turn if it is no good.
+                    self.spread_later(id, now);
+                } else {
                     self.ask_first(id, members, now, fx);
                 }
             }
@@ -269,17 +275,22 @@ impl Asker {
         fx: &mut Effects,
     ) {
         let best = self.pick(id, 1, members, now);
-        let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
+        let waiter = &self.waiters[&id];
         match best.into_iter().next() {
             Some((node, true)) => {
-                let at = now + self.settings.first;
-                waiter.spread_at = Some(at);
-                self.timers.insert((at, Timer::Spread(id)));
                 let creates = waiter.creator.is_none();
+                self.spread_later(id, now);
                 self.ask(id, &node, creates, members, now, fx);
             }
             Some((_, false)) | None => self.spread(id, members, now, fx),
         }
+    }
+
+    /// Gives whom a waiter stands at now their time before others are asked too.
+    fn spread_later(&mut self, id: WaiterId, now: Instant) {
+        let at = now + self.settings.first;
+        self.waiters.get_mut(&id).expect("the caller has looked").spread_at = Some(at);
+        self.timers.insert((at, Timer::Spread(id)));
     }
 
     /// Asks as many nodes as a waiter may stand at.
@@ -307,9 +318,7 @@ impl Asker {
             self.ask(id, &node, false, members, now, fx);
         }
         if free_asked == FREE_AT_ONCE {
-            let at = now + self.settings.first;
-            self.waiters.get_mut(&id).expect("the caller has looked").spread_at = Some(at);
-            self.timers.insert((at, Timer::Spread(id)));
+            self.spread_later(id, now);
         }
         self.give_up_hope(id, now, fx);
     }

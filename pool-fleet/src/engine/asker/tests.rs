@@ -352,3 +352,18 @@ fn a_node_that_is_preferred_creates_in_place_of_the_own_one_while_it_has_room() 
         assert_eq!(creates, if here { vec![] } else { vec!["copy"] });
     }
 }
+
+#[test]
+fn what_is_free_here_has_its_time_before_others_are_asked() {
+    let mut rig = Rig::new();
+    rig.node("other", 1, 0);
+    let class = ClassLoad { idle: 1, ..ClassLoad::default() };
+    let load = Load { places: 1, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() };
+    rig.members.load(load, rig.now);
+    let (id, _) = rig.wait();
+    assert_eq!(asks(&rig.effects()), [], "the pool only looks at it first");
+    rig.pass(Settings::default().first);
+    assert_eq!(asks(&rig.effects()).len(), 1, "it was no good");
+    rig.own(id, Pooled::Granted("here.1".into()));
+    assert!(rig.effects().iter().any(|effect| matches!(effect, Effect::Serve(..))));
+}
