@@ -314,3 +314,33 @@ async fn a_name_that_could_not_be_freed_is_still_that_of_the_next_lease() {
     ask(&mut joined, "hello").await;
     assert_eq!(a.get("/sessions").await.json()[0]["session"], "mine");
 }
+
+#[tokio::test]
+async fn a_client_with_an_offer_does_not_wait_for_one_that_waits_for_the_same_name() {
+    let (_network, a, b) = two(|_| ()).await;
+    let mut here = a.connect("/").await;
+    ask(&mut here, "hello").await;
+    let mut there = b.connect("/").await;
+    ask(&mut there, "hello").await;
+    // The older one comes from a, so that the browser of b is offered to it while b's own client waits.
+    let waiting = async |node: &Running| {
+        nodes(node).await.iter().map(|node| node["waiting"].as_u64().unwrap_or(0)).sum::<u64>()
+    };
+    let older = a.connect("/?session=mine");
+    let younger = async {
+        until("the older one waits", async || waiting(&a).await == 1).await;
+        b.connect("/?session=mine").await
+    };
+    let freed = async {
+        until("both wait", async || waiting(&b).await == 2).await;
+        drop(there);
+    };
+    let (mut older, mut younger, ()) = tokio::join!(older, younger, freed);
+    ask(&mut older, "hello").await;
+    ask(&mut younger, "hello").await;
+    let leases = b.get("/sessions?scope=fleet").await.json();
+    let of_the_name = leases.as_array().expect("a list").iter();
+    assert_eq!(of_the_name.filter(|lease| lease["session"] == "mine").count(), 1, "{leases}");
+    let counters = a.get("/api/fleet").await.json()["counters"].clone();
+    assert_eq!(counters["connections_failed"], 0, "it was connected at once: {counters}");
+}

@@ -19,7 +19,9 @@ use super::address::NEW_PAGE;
 use super::bridge::{Accepted, Handshake, bridge};
 use super::lease::{Attached, ClientLease, NotConnected, Root};
 use super::leases::{Known, Name};
-use super::leasing::{Caller, Claimed, KEEP, NoLease, Start, at_most, not_connected, over};
+use super::leasing::{
+    Caller, Claimed, KEEP, NoLease, Start, at_most, not_connected, over, unless_outrun,
+};
 use super::who::Who;
 use super::{Code, Gateway, LeaseEnd, LeaseQuery, Problem, dashboard};
 use crate::api::Severity;
@@ -72,7 +74,7 @@ async fn enter(
     root: &Root,
 ) -> Result<Entered, Problem> {
     let Some(name) = Name::of(&asked) else {
-        return connected(gateway, &asked, caller, headers, root, None).await;
+        return Ok(connected(gateway, &asked, caller, headers, root, None).await?);
     };
     gateway.settings().check_keep(&asked)?;
     loop {
@@ -91,11 +93,13 @@ async fn enter(
                     Err(why) => return Err(not_connected(&why)),
                 }
             }
-            Claimed::Reserved(reservation) => {
+            Claimed::Reserved(mut reservation) => {
                 let last = reservation.last;
-                let entered = connected(gateway, &asked, caller, headers, root, last).await?;
-                reservation.hold(&entered.session);
-                return Ok(entered);
+                let connected = connected(gateway, &asked, caller, headers, root, last);
+                if let Some(entered) = unless_outrun(&mut reservation, connected).await? {
+                    reservation.hold(&entered.session);
+                    return Ok(entered);
+                }
             }
         }
     }
@@ -108,7 +112,7 @@ async fn connected(
     headers: &HeaderMap,
     root: &Root,
     renewed: Option<LeaseEnd>,
-) -> Result<Entered, Problem> {
+) -> Result<Entered, NoLease> {
     let mut attempt = 1;
     loop {
         let start = Start::Connected;
@@ -123,7 +127,7 @@ async fn connected(
             }
             Err(why) => {
                 session.end(LeaseEnd::Revoked);
-                return Err(not_connected(&why));
+                return Err(NoLease::Refused(not_connected(&why)));
             }
         }
     }

@@ -3,7 +3,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pool_chrome::egress::Pattern;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::lease::ClientLease;
 use super::{Code, LeaseEnd, LeaseId, LeaseQuery, Problem};
@@ -23,6 +23,8 @@ pub(super) struct Leases {
 #[derive(Debug, Default)]
 struct Held {
     leases: HashMap<LeaseId, Arc<ClientLease>>,
+    /// The ids of leases that are being given a name, before they are in `leases`.
+    named: HashSet<LeaseId>,
     names: HashMap<Name, Named>,
     /// The labels of leases that are being acquired, with their tenants.
     labels: HashSet<(Option<String>, String)>,
@@ -41,9 +43,20 @@ pub(super) struct Name {
 /// Meaning of a name.
 #[derive(Debug)]
 enum Named {
-    /// Somebody waits for a browser for it. The channel closes when there is one, or none.
-    Acquiring(Box<LeaseQuery>, watch::Receiver<()>),
+    /// Somebody acquires a lease for it: one client that waits, and in a fleet those whom other nodes send with a
+    /// lease of this node that they were offered.
+    Acquiring(Vec<Acquirer>),
     Held(Arc<ClientLease>),
+}
+
+/// Somebody who acquires a lease for a name.
+#[derive(Debug)]
+struct Acquirer {
+    asked: Box<LeaseQuery>,
+    /// Closes when there is a lease, or none.
+    done: watch::Receiver<()>,
+    /// Tells it, by being dropped, that another one has got the name.
+    _outrun: oneshot::Sender<()>,
 }
 
 /// Meaning of an id.
@@ -73,7 +86,21 @@ pub(super) struct Reservation<'a> {
     /// There is no lease yet.
     open: bool,
     /// Wakes those that wait, by being dropped.
-    _done: watch::Sender<()>,
+    done: watch::Sender<()>,
+    outrun: oneshot::Receiver<()>,
+}
+
+/// A lease that is being given a name, for as long as this lives: the name is not one that an ended lease has left.
+#[derive(Debug)]
+pub(super) struct Naming<'a> {
+    leases: &'a Leases,
+    id: LeaseId,
+}
+
+impl Drop for Naming<'_> {
+    fn drop(&mut self) {
+        self.leases.lock().named.remove(&self.id);
+    }
 }
 
 /// A label that nobody else may give a lease meanwhile.
@@ -135,17 +162,28 @@ impl Leases {
         }
     }
 
-    /// Asks for the lease of a name.
+    /// Asks for the lease of a name. Whoever comes `with_offer` has a lease to give it, and does not wait for others
+    /// who acquire one.
     ///
     /// # Errors
     ///
     /// If the one that is held, or that somebody else acquires, is another than what is asked for.
-    pub(super) fn claim(&self, name: &Name, asked: &LeaseQuery) -> Result<Claim<'_>, Problem> {
+    pub(super) fn claim(
+        &self,
+        name: &Name,
+        asked: &LeaseQuery,
+        with_offer: bool,
+    ) -> Result<Claim<'_>, Problem> {
         let mut held = self.lock();
+        let held = &mut *held;
         let last = match held.names.get(name) {
-            Some(Named::Acquiring(first, done)) => {
+            Some(Named::Acquiring(acquirers)) => {
+                let Acquirer { asked: first, done, .. } = &acquirers[0];
                 differs(asked, &first.profile, &first.region, first.lease, &first.allow_domains)?;
-                return Ok(Claim::Wait(done.clone()));
+                if !with_offer {
+                    return Ok(Claim::Wait(done.clone()));
+                }
+                None
             }
             Some(Named::Held(session)) => match session.has_ended() {
                 None => {
@@ -158,9 +196,30 @@ impl Leases {
         };
         held.over_names.forget(name);
         let (done, waiting) = watch::channel(());
-        held.names.insert(name.clone(), Named::Acquiring(Box::new(asked.clone()), waiting));
+        let (told, outrun) = oneshot::channel();
+        let asked = Box::new(asked.clone());
+        let acquirer = Acquirer { asked, done: waiting, _outrun: told };
+        match held.names.get_mut(name) {
+            Some(Named::Acquiring(acquirers)) => acquirers.push(acquirer),
+            Some(Named::Held(_)) | None => {
+                held.names.insert(name.clone(), Named::Acquiring(vec![acquirer]));
+            }
+        }
         let (leases, name) = (self, name.clone());
-        Ok(Claim::Acquire(Reservation { leases, name, last, open: true, _done: done }))
+        Ok(Claim::Acquire(Reservation { leases, name, last, open: true, done, outrun }))
+    }
+
+    /// Notes that a lease is about to be given a name, before [`add`](Self::add) makes it known.
+    pub(super) fn naming(&self, id: LeaseId) -> Naming<'_> {
+        self.lock().named.insert(id);
+        Naming { leases: self, id }
+    }
+
+    /// Says whether a lease is held, or is about to be.
+    pub(super) fn has(&self, id: LeaseId) -> bool {
+        let held = self.lock();
+        let lives = |session: &Arc<ClientLease>| session.has_ended().is_none();
+        held.named.contains(&id) || held.leases.get(&id).is_some_and(lives)
     }
 
     /// Takes a label for a lease that is about to be acquired: each tenant has its own.
@@ -282,18 +341,29 @@ fn differs(
 }
 
 impl Reservation<'_> {
+    /// Says whether this is what the name has of it.
+    fn is(&self, acquirer: &Acquirer) -> bool {
+        self.done.subscribe().same_channel(&acquirer.done)
+    }
+
+    /// Waits until another lease has got the name.
+    pub(super) async fn outrun(&mut self) {
+        // The sender never sends.
+        let _ = (&mut self.outrun).await;
+    }
+
     /// Gives the name to the lease that was acquired for it.
     pub(super) fn hold(mut self, session: &Arc<ClientLease>) {
-        self.open = false;
         let mut held = self.leases.lock();
-        // One that is over already was taken out before it had the name.
         match session.has_ended() {
-            None => drop(held.names.insert(self.name.clone(), Named::Held(Arc::clone(session)))),
-            Some(end) => {
-                held.names.remove(&self.name);
-                held.over_names.remember(self.name.clone(), end);
+            None => {
+                self.open = false;
+                held.names.insert(self.name.clone(), Named::Held(Arc::clone(session)));
             }
+            // It was taken out before it had the name.
+            Some(end) => self.last = Some(end),
         }
+        drop(held);
     }
 }
 
@@ -303,6 +373,12 @@ impl Drop for Reservation<'_> {
             return;
         }
         let mut held = self.leases.lock();
+        // Another one may have got the name.
+        let Some(Named::Acquiring(acquirers)) = held.names.get_mut(&self.name) else { return };
+        acquirers.retain(|acquirer| !self.is(acquirer));
+        if !acquirers.is_empty() {
+            return;
+        }
         held.names.remove(&self.name);
         if let Some(last) = self.last {
             held.over_names.remember(self.name.clone(), last);
@@ -373,22 +449,22 @@ mod tests {
         let asked = LeaseQuery::parse("session=mine&tenant=a").expect("it is right");
         let other = LeaseQuery::parse("session=mine&tenant=b").expect("it is right");
         let name = |asked| Name::of(asked).expect("it has one");
-        let first = leases.claim(&name(&asked), &asked).expect("it is free");
+        let first = leases.claim(&name(&asked), &asked, false).expect("it is free");
         let Claim::Acquire(first) = first else { panic!("it is not reserved") };
-        let second = leases.claim(&name(&asked), &asked).expect("they are equal");
+        let second = leases.claim(&name(&asked), &asked, false).expect("they are equal");
         let Claim::Wait(waiting) = second else { panic!("two acquire it") };
-        let theirs = leases.claim(&name(&other), &other).expect("it is free");
+        let theirs = leases.claim(&name(&other), &other, false).expect("it is free");
         assert!(matches!(theirs, Claim::Acquire(_)), "tenants have names of their own");
         let region = LeaseQuery::parse("session=mine&tenant=a&region=eu").expect("it is right");
-        let differs = leases.claim(&name(&region), &region).map(drop);
+        let differs = leases.claim(&name(&region), &region, false).map(drop);
         assert_eq!(differs.map_err(|problem| problem.code()), Err("session_differs"));
         let narrow = LeaseQuery::parse("session=mine&tenant=a&allow_domains=a.example");
         let narrow = narrow.expect("it is right");
-        let differs = leases.claim(&name(&narrow), &narrow).map(drop);
+        let differs = leases.claim(&name(&narrow), &narrow, false).map(drop);
         assert_eq!(differs.map_err(|problem| problem.code()), Err("session_differs"));
         drop(first);
         assert!(waiting.has_changed().is_err(), "those that wait are woken");
-        let third = leases.claim(&name(&asked), &asked).expect("it is free");
+        let third = leases.claim(&name(&asked), &asked, false).expect("it is free");
         assert!(matches!(third, Claim::Acquire(_)));
     }
 }

@@ -45,6 +45,11 @@ impl Caller {
             detour: parts.extensions.get().cloned(),
         }
     }
+
+    /// Returns the lease of this node that was offered to the node which has sent the request on.
+    fn offer(&self) -> Option<&str> {
+        self.relayed.as_ref()?.offer.as_deref()
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -62,6 +67,8 @@ pub(super) enum NoLease {
     Refused(Problem),
     /// It is at another node of the fleet, whose answer takes the place of any other.
     Elsewhere,
+    /// Another lease of this node has got the name meanwhile.
+    Outrun,
 }
 
 impl From<NoLease> for Problem {
@@ -69,6 +76,10 @@ impl From<NoLease> for Problem {
         match no {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
             NoLease::Elsewhere => Self::elsewhere(),
+            NoLease::Outrun => {
+                let detail = "another lease has got the name of this session meanwhile";
+                Self::new(Code::SessionElsewhere, detail)
+            }
         }
     }
 }
@@ -88,6 +99,9 @@ impl Gateway {
     /// Returns the lease of a name that is held, or reserves the name for a new one. Waits while
     /// somebody else acquires it, but no longer than a lease may be waited for: then what is left
     /// of that time is what `asked` may still wait.
+    ///
+    /// With an offer of another node there is nothing to wait for: of two nodes, each of whose clients has been offered
+    /// the other one's browser for the same name, both would wait.
     pub(super) async fn claim(
         &self,
         name: &Name,
@@ -99,7 +113,8 @@ impl Gateway {
         let began = Instant::now();
         let mut waited = false;
         loop {
-            match self.leases.claim(name, asked).map_err(NoLease::Refused)? {
+            let claim = self.leases.claim(name, asked, caller.offer().is_some());
+            match claim.map_err(NoLease::Refused)? {
                 Claim::Join(session) => return Ok(Claimed::Held { session, waited }),
                 Claim::Acquire(reservation) => {
                     if waited {
@@ -156,8 +171,12 @@ impl Gateway {
         let other = loop {
             match fleet.sessions().create(tenant, name, &session).await.map_err(refused)? {
                 Named::Created(entry) => return Ok(Some(entry)),
-                // The name is reserved here, so that no lease of this node has it any more.
                 Named::Join(own) if own.node == session.node && own.incarnation == incarnation => {
+                    let id = self.settings().own_id(&own.lease);
+                    if id.is_some_and(|id| self.leases.has(id)) {
+                        return Err(NoLease::Outrun);
+                    }
+                    // One that has ended, and whose name could not be removed.
                     fleet.sessions().forget(tenant, name, &own).await.map_err(refused)?;
                 }
                 Named::Join(other) => break other,
@@ -234,6 +253,7 @@ impl Gateway {
         let id = LeaseId::random();
         let public_id = settings.public_id(id);
         let begun = leased.browser().begin(&asked.terms().holder(id.short())).await;
+        let naming = self.leases.naming(id);
         // The last wait before there is a lease that frees the name: given up in it, the name is withdrawn.
         let entry = self.name(&asked, &public_id, &caller).await?;
         let terms = Terms {
@@ -261,6 +281,7 @@ impl Gateway {
             session.end(end);
         }
         self.leases.add(&session);
+        drop(naming);
         record_grant(&span, &session);
         if let (Some(name), Some(last)) = (&session.asked.session, last) {
             self.note_renewed(&span, name, last);
@@ -279,7 +300,7 @@ impl Gateway {
         let Some(fleet) = self.fleet() else {
             return self.pool().acquire(request).await.map(Some).map_err(NotPlaced::Refused);
         };
-        if let Some(offer) = caller.relayed.as_ref().and_then(|relayed| relayed.offer.as_ref()) {
+        if let Some(offer) = caller.offer() {
             let gone = || Cannot::new(Reason::Unknown, Code::OfferOver.word(), OFFER_OVER);
             return fleet.take(offer).await.map(Some).ok_or_else(|| NotPlaced::Cannot(gone()));
         }
@@ -302,6 +323,22 @@ impl Gateway {
         info!(parent: span, session = name, last, "the session begins anew");
         let reason = format!("{name}: its last lease ended with {last}");
         self.observer().journal().note("session_renewed", Severity::Info, reason);
+    }
+}
+
+/// Waits for a lease that is acquired for a name. Returns `None` if another one has got the name meanwhile: then ask
+/// for the name again.
+pub(super) async fn unless_outrun<T>(
+    reservation: &mut Reservation<'_>,
+    leasing: impl Future<Output = Result<T, NoLease>>,
+) -> Result<Option<T>, NoLease> {
+    tokio::select! {
+        biased;
+        leased = leasing => match leased {
+            Err(NoLease::Outrun) => Ok(None),
+            leased => leased.map(Some),
+        },
+        () = reservation.outrun() => Ok(None),
     }
 }
 

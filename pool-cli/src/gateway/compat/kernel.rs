@@ -17,7 +17,7 @@ use super::chromium::command;
 use crate::gateway::connect::{Reconnect, unknown_lease};
 use crate::gateway::lease::{ClientLease, Label, Root};
 use crate::gateway::leases::{Known, Name};
-use crate::gateway::leasing::{Caller, Claimed, NoLease, Start, over};
+use crate::gateway::leasing::{Caller, Claimed, NoLease, Start, over, unless_outrun};
 use crate::gateway::query::word;
 use crate::gateway::request::Body;
 use crate::gateway::snapshot::part;
@@ -131,7 +131,9 @@ pub(in crate::gateway) async fn acquire(
     let session = match held(&gateway, asked, &caller).await {
         Ok(session) => session,
         Err(NoLease::TimedOut(_)) => return Ok(StatusCode::NO_CONTENT.into_response()),
-        Err(no @ (NoLease::Refused(_) | NoLease::Elsewhere)) => return Err(no.into()),
+        Err(no @ (NoLease::Refused(_) | NoLease::Elsewhere | NoLease::Outrun)) => {
+            return Err(no.into());
+        }
     };
     // One that was held keeps what it was given first.
     let label = session.label.get_or_init(|| label);
@@ -173,18 +175,22 @@ async fn held(
         return gateway.lease(asked, caller.clone(), start, None).await;
     };
     gateway.settings().check_keep(&asked).map_err(NoLease::Refused)?;
-    match gateway.claim(&name, &mut asked, caller).await? {
-        Claimed::Held { session, .. } => {
-            if let Some(keep) = asked.keep {
-                session.set_keep(keep);
+    loop {
+        match gateway.claim(&name, &mut asked, caller).await? {
+            Claimed::Held { session, .. } => {
+                if let Some(keep) = asked.keep {
+                    session.set_keep(keep);
+                }
+                return Ok(session);
             }
-            Ok(session)
-        }
-        Claimed::Reserved(reservation) => {
-            let last = reservation.last;
-            let session = gateway.lease(asked, caller.clone(), start, last).await?;
-            reservation.hold(&session);
-            Ok(session)
+            Claimed::Reserved(mut reservation) => {
+                let last = reservation.last;
+                let leasing = gateway.lease(asked.clone(), caller.clone(), start, last);
+                if let Some(session) = unless_outrun(&mut reservation, leasing).await? {
+                    reservation.hold(&session);
+                    return Ok(session);
+                }
+            }
         }
     }
 }

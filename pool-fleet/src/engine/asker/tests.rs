@@ -358,7 +358,8 @@ fn what_is_free_here_has_its_time_before_others_are_asked() {
     let mut rig = Rig::new();
     rig.node("other", 1, 0);
     let class = ClassLoad { idle: 1, ..ClassLoad::default() };
-    let load = Load { places: 1, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() };
+    let load =
+        Load { places: 1, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() };
     rig.members.load(load, rig.now);
     let (id, _) = rig.wait();
     assert_eq!(asks(&rig.effects()), [], "the pool only looks at it first");
