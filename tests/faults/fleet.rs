@@ -564,7 +564,8 @@ async fn f69_two_gateways_ask_for_one_session_name_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f70_the_room_for_a_new_browser_is_elsewhere() {
-    fleet([gateway(), one(), one().set("pool.min_size", 0)], async |fleet| {
+    let empty = one().set("pool.min_size", 0).set("warming.min_idle", 0);
+    fleet([gateway(), one(), empty], async |fleet| {
         let holders = Holders::default();
         let full = fleet.nodes[1].service.connect("/").await;
         let held = holders.hold(&full).await;
