@@ -83,8 +83,7 @@ async fn f28_memory_comes_back_after_large_answers(kind: LeaseKind) {
         let client = case.service.connect("/").await;
         let page = client.page("about:blank").await;
         large_answer(&page, 1000).await;
-        // Not of the program itself: its file is mapped, and read as more of it is used.
-        let resident = || case.service.process.status("RssAnon").expect("it runs");
+        let resident = || case.service.process.status("VmRSS").expect("it runs");
         let before = resident();
         let back = async |what: &str| {
             let page = &page;

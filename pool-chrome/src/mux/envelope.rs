@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::framing::OWN_IDS_FROM;
+use super::framing::{OWN_IDS_FROM, into_frame};
 use super::target::SessionId;
 
 /// One command of a client.
@@ -124,11 +125,11 @@ pub(crate) fn around_params(
 }
 
 /// Returns a reply with a result, as Chromium writes it.
-pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Vec<u8> {
+pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Bytes {
     let mut frame = format!(r#"{{"id":{id},"result":{result}"#).into_bytes();
     push_session(&mut frame, session);
     frame.push(b'}');
-    frame
+    into_frame(frame)
 }
 
 /// Returns a reply with an error, as Chromium writes it. Without an id for what has none.
@@ -159,11 +160,11 @@ pub(crate) fn raw_error(id: i32, error: &str, session: Option<SessionId>) -> Vec
 }
 
 /// Returns an event, as Chromium writes it.
-pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> Vec<u8> {
+pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> Bytes {
     let mut frame = format!(r#"{{"method":"{method}","params":{params}"#).into_bytes();
     push_session(&mut frame, session);
     frame.push(b'}');
-    frame
+    into_frame(frame)
 }
 
 /// Returns a message of a session that is not flattened, inside of an event of the session above
@@ -173,7 +174,7 @@ pub(crate) fn received(
     target: &str,
     message: &[u8],
     session: Option<SessionId>,
-) -> Vec<u8> {
+) -> Bytes {
     let mut frame = Vec::with_capacity(message.len() + message.len() / 4 + 256);
     frame.extend_from_slice(br#"{"method":"Target.receivedMessageFromTarget","params":"#);
     frame.extend_from_slice(br#"{"sessionId":""#);
@@ -185,7 +186,7 @@ pub(crate) fn received(
     frame.push(b'}');
     push_session(&mut frame, session);
     frame.push(b'}');
-    frame
+    into_frame(frame)
 }
 
 fn push_session(frame: &mut Vec<u8>, session: Option<SessionId>) {

@@ -24,12 +24,36 @@ const CHUNK: usize = 64 * 1024;
 const LARGE: usize = 256 * 1024;
 
 /// Room for a large frame. From 32 MiB on, glibc maps memory for each allocation, grows it without
-/// copying, and unmaps it at once; what is smaller it keeps, about 50 MiB after many frames of a
-/// few megabytes. Pages that nothing is written to cost nothing.
+/// copying, and unmaps it at once. Pages that nothing is written to cost nothing.
 const ROOM: usize = 64 * 1024 * 1024;
 
 /// Bytes kept of the end of a frame that is dropped: its session stands there.
 const END: usize = 64;
+
+/// Memory of a large frame, which the system gets back when it is dropped.
+///
+/// glibc takes the size of the largest allocation below 32 MiB that it has unmapped for the usual one: from then on it
+/// has twice as much at hand. So none of that size is unmapped: one grows beyond it first, by its address space only.
+struct Large(Vec<u8>);
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        // Where the system has no room even for addresses, it is unmapped as it is.
+        let _ = self.0.try_reserve_exact(ROOM.saturating_sub(self.0.len()));
+    }
+}
+
+/// Returns bytes to be passed on whose memory the system gets back, if they are many.
+#[must_use]
+pub fn into_frame(bytes: Vec<u8>) -> Bytes {
+    if bytes.len() < LARGE { bytes.into() } else { Bytes::from_owner(Large(bytes)) }
+}
 
 /// Splits what Chromium writes into frames.
 #[derive(Debug)]
@@ -144,7 +168,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         frame.truncate(end);
         frame.shrink_to_fit();
         self.hold.set(0);
-        Some(Taken::Frame(frame.into()))
+        Some(Taken::Frame(into_frame(frame)))
     }
 
     /// Keeps the part of a frame that is in the buffer, or only its end if there is no room.
@@ -192,12 +216,12 @@ pub(crate) fn session_of(message: &[u8]) -> Option<SessionId> {
 }
 
 /// Returns a message without its session suffix, as the root session of a client would get it.
-pub(crate) fn without_session(message: &[u8]) -> Vec<u8> {
+pub(crate) fn without_session(message: &[u8]) -> Bytes {
     let body = &message[..message.len() - SUFFIX];
     let mut bare = Vec::with_capacity(body.len() + 1);
     bare.extend_from_slice(body);
     bare.push(b'}');
-    bare
+    into_frame(bare)
 }
 
 /// Returns the id of a reply to a command of the multiplexer's own; `None` for everything else.
@@ -312,7 +336,7 @@ mod tests {
         let message = format!(r#"{{"id":4,"result":{{}},"sessionId":"{ID}"}}"#);
         let session = session_of(message.as_bytes()).unwrap();
         assert_eq!(session.as_str(), ID);
-        assert_eq!(without_session(message.as_bytes()), br#"{"id":4,"result":{}}"#);
+        assert_eq!(*without_session(message.as_bytes()), *br#"{"id":4,"result":{}}"#);
     }
 
     #[test]
@@ -344,7 +368,7 @@ mod tests {
         assert_eq!(session_of(message.as_bytes()), None);
         let moved = with_session_last(message.as_bytes()).unwrap();
         assert_eq!(session_of(&moved).unwrap().as_str(), ID);
-        assert_eq!(without_session(&moved), br#"{"id":4,"result":{"a":1}}"#);
+        assert_eq!(*without_session(&moved), *br#"{"id":4,"result":{"a":1}}"#);
     }
 
     #[test]

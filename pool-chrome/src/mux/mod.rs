@@ -46,6 +46,7 @@ mod tests;
 pub use budget::Budget;
 pub use connection::{Connection, ConnectionReceiver, ConnectionSender};
 pub use end::EndReason;
+pub use framing::into_frame;
 pub use lease::{LeaseTarget, MuxLease};
 pub use lease_options::{
     ClientProxies, DefaultContext, FileUse, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms,

@@ -7,10 +7,11 @@
 use std::io;
 use std::time::Duration;
 
+use pool_chrome::mux::into_frame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 /// The longest message of a client. Chromium itself drops a WebSocket at a command of about
 /// 100 MB, so that nothing that works without the pool fails here.
@@ -22,8 +23,7 @@ const READ: usize = 32 * 1024;
 /// Size from which a message is read into [`ROOM`].
 const LARGE: usize = 256 * 1024;
 
-/// Room for a large message, which glibc maps by itself and unmaps at once. What is smaller than
-/// 32 MiB it may keep for good.
+/// Room for a large message, which glibc maps by itself, grows without copying and unmaps at once.
 const ROOM: usize = 64 * 1024 * 1024;
 
 /// Bytes written at once, and the size from which a message is not copied.
@@ -323,7 +323,7 @@ fn received(opcode: u8, payload: Vec<u8>) -> Result<Received, Fault> {
             }
         },
         _ => {
-            let text = Utf8Bytes::try_from(Bytes::from(payload)).map_err(|_| Fault::BadFrame)?;
+            let text = Utf8Bytes::try_from(into_frame(payload)).map_err(|_| Fault::BadFrame)?;
             Ok(Received::Text(text))
         }
     }
@@ -457,10 +457,10 @@ mod tests {
     use futures_util::{SinkExt, StreamExt};
     use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
     use tokio_tungstenite::WebSocketStream;
-    use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::frame::Frame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
     use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+    use tokio_tungstenite::tungstenite::{Bytes, Message};
 
     use super::*;
 

@@ -341,8 +341,7 @@ impl State {
                 envelope::received(nest, target, &framing::without_session(&message), above)
             } else {
                 envelope::received(nest, target, &message, above)
-            }
-            .into();
+            };
             if message.len() > self.budget.limit() {
                 return Err(Closed);
             }

@@ -140,8 +140,7 @@ impl State {
                 if framing::is_target_event(&message) {
                     return self.page_target_event(connection, session, message);
                 }
-                let message =
-                    if is_root { framing::without_session(&message).into() } else { message };
+                let message = if is_root { framing::without_session(&message) } else { message };
                 let message = match self.departure_of(session) {
                     Some(departure) => departure.withhold(connection, message),
                     None => Some(message),

@@ -313,8 +313,7 @@ impl State {
             self.sessions.get(session).map(|held| held.owner),
             Some(Owner::Browser { root: true, .. })
         );
-        let event: Bytes =
-            if root { framing::without_session(message).into() } else { message.clone() };
+        let event: Bytes = if root { framing::without_session(message) } else { message.clone() };
         let Some(client) = self.leases.client_mut(connection) else { return };
         let lease = client.lease;
         let Some(event) = client.downloads.keep(&guid, event) else { return };

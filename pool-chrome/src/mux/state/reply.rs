@@ -181,7 +181,7 @@ impl State {
     /// Answers `Target.createTarget`, not before the client is attached if it auto-attaches.
     pub(super) fn answer_made(&mut self, relay: &Relay, target: &Id) {
         let result = json!({ "targetId": &**target }).to_string();
-        let frame: Bytes = envelope::result(relay.id, &result, relay.session).into();
+        let frame = envelope::result(relay.id, &result, relay.session);
         if self.sessions.is_attaching(relay.connection, target) {
             if let Some(client) = self.leases.client_mut(relay.connection) {
                 client.held.push((target.clone(), frame));
