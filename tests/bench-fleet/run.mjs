@@ -3,11 +3,12 @@
 //   node tests/bench-fleet/run.mjs [--pool-cli target/release/pool-cli] [--rounds 100] [--engine shell]
 //
 // Prints, at the node that has the browsers and through the gateway in turn: the median time to a connected lease, the
-// median round trip of a command, and how fast large answers arrive.
+// median round trip of a command, and how fast large answers arrive. Where HAProxy is installed also what another
+// process in between costs at the least: HAProxy that passes on TCP to the node that has the browsers.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { on, once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -40,10 +41,29 @@ const nats = spawn('target/nats/current/nats-server', ['-a', '127.0.0.1', '-p', 
 const fleet = (node) => ({ nats: [`nats://127.0.0.1:${natsPort}`], node, secret: { env: 'FLEET_SECRET' } });
 const env = { FLEET_SECRET: 'a secret of this benchmark' };
 const chrome = { engine: values.engine };
-const alone = await startPool({ pool: { min_size: 2, max_size: 2 }, chrome });
-const home = await startPool({ pool: { min_size: 2, max_size: 2 }, chrome, fleet: fleet('home') }, { env });
+const alone = await startPool({ pool: { min_size: 3, max_size: 3 }, chrome });
+const home = await startPool({ pool: { min_size: 3, max_size: 3 }, chrome, fleet: fleet('home') }, { env });
 const front = await startPool({ pool: { min_size: 0, max_size: 0 }, fleet: fleet('front') }, { env });
 const pools = [alone, home, front];
+const haproxy = await (async () => {
+  const port = await freePort();
+  const file = join(store, 'haproxy.cfg');
+  writeFileSync(file, `defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 10m
+  timeout server 10m
+listen relay
+  bind 127.0.0.1:${port}
+  server home ${new URL(home.url).host}
+`);
+  const process = spawn('haproxy', ['-db', '-q', '-f', file], { stdio: 'ignore' });
+  const missing = await Promise.race([once(process, 'error').then(() => true), once(process, 'spawn').then(() => false)]);
+  if (missing) return null;
+  pools.push({ url: `ws://127.0.0.1:${port}` });
+  await delay(500);
+  return process;
+})();
 
 const connect = async (pool) => {
   const socket = new WebSocket(pool.url, { perMessageDeflate: false });
@@ -78,12 +98,12 @@ const turns = async (count, measure) => {
   }
   return times.map(median);
 };
-const print = (what, [by, own, other], unit) => {
-  const figures = [by, own, other].map((figure) => figure.toFixed(unit === 'ms' ? 3 : 0));
+const print = (what, of, unit) => {
+  const figures = of.map((figure) => figure.toFixed(unit === 'ms' ? 3 : 0));
   console.log(`${what.padEnd(22)} ${figures.join(` ${unit}, `)} ${unit}`);
 };
 
-console.log('                       in no fleet, at the node that has the browser, through a gateway');
+console.log(`                       in no fleet, at the node that has the browser, through a gateway${haproxy ? ', through HAProxy' : ''}`);
 const grants = await turns(rounds, async (pool) => {
   const [took, socket] = await timed(() => connect(pool));
   socket.close();
@@ -129,9 +149,11 @@ const result = {
   round_trip: trips[2] / trips[1],
   round_trip_in_fleet: trips[1] / trips[0],
   throughput: larges[1] / larges[2],
+  ...(haproxy && { round_trip_haproxy: trips[3] / trips[1], throughput_haproxy: larges[1] / larges[3] }),
 };
 for (const figure of Object.values(result)) assert.ok(Number.isFinite(figure));
 console.log(JSON.stringify(result));
+haproxy?.kill();
 for (const pool of [front, home, alone]) await pool.stop();
 nats.kill();
 await once(nats, 'exit');
