@@ -372,7 +372,14 @@ impl Worker {
                     tracing::debug!(url = held.job.url, %by, "a context is not used again");
                     held.let_go().await;
                 }
-                Ok(Err(_)) | Err(_) => held.give_up().await,
+                Ok(Err(error)) => {
+                    tracing::debug!(url = held.job.url, %error, "a page was not wiped");
+                    held.give_up().await;
+                }
+                Err(_) => {
+                    tracing::debug!(url = held.job.url, "a page was not wiped in time");
+                    held.give_up().await;
+                }
             }
         } else {
             held.let_go().await;
