@@ -10,7 +10,7 @@ MINUTES ?= 2
 SECONDS ?= 60
 CARGO ?= cargo
 
-.PHONY: help run fleet test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux nats cargo-deny clean
+.PHONY: help run fleet test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux faketime nats cargo-deny clean
 
 help: ## Tell what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,10 +21,10 @@ run: chromium ## Install Chromium if there is none, build, and serve on ws://127
 fleet: chromium ## Serve as a fleet of three nodes on this machine, with a NATS server, to play with
 	PROFILE=$(PROFILE) scripts/fleet
 
-test: chromium clients tmux nats cargo-deny ## Install what the tests need and run everything that CI runs
+test: chromium clients tmux faketime nats cargo-deny ## Install what the tests need and run everything that CI runs
 	scripts/test
 
-faults: chromium clients ## Every client by the hundred, what breaks, and what an attacker tries
+faults: chromium clients faketime ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
 
 tools-quick: chromium ## Those of the tools that need little to be installed
@@ -90,8 +90,8 @@ chromium:
 clients:
 	@scripts/install-clients clients
 
-tmux:
-	@scripts/install-tmux
+tmux faketime:
+	@scripts/install-package $@
 
 nats:
 	@scripts/install-nats

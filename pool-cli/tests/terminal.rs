@@ -32,7 +32,7 @@ impl Terminal {
             .args(arguments)
             .env_remove("TMUX")
             .output()
-            .expect("tmux is installed: scripts/install-tmux");
+            .expect("tmux is installed: scripts/install-package tmux");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tmux {arguments:?}: {error}");
         String::from_utf8_lossy(&output.stdout).into_owned()

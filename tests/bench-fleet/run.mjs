@@ -3,7 +3,8 @@
 //   node tests/bench-fleet/run.mjs [--pool-cli target/release/pool-cli] [--rounds 100] [--engine shell]
 //
 // Prints, at the node that has the browsers and through the gateway in turn: the median time to a connected lease, the
-// median round trip of a command, and how fast large answers arrive. Where HAProxy is installed also what another
+// median round trips of a command that only the browser answers and of one that a page does, as `pool-cli bench` has
+// them, and how fast large answers arrive. Where HAProxy is installed also what another
 // process in between costs at the least: HAProxy that passes on TCP to the node that has the browsers.
 
 import assert from 'node:assert/strict';
@@ -58,8 +59,8 @@ listen relay
   server home ${new URL(home.url).host}
 `);
   const process = spawn('haproxy', ['-db', '-q', '-f', file], { stdio: 'ignore' });
-  const missing = await Promise.race([once(process, 'error').then(() => true), once(process, 'spawn').then(() => false)]);
-  if (missing) return null;
+  const found = await once(process, 'spawn').then(() => true, () => false);
+  if (!found) return null;
   pools.push({ url: `ws://127.0.0.1:${port}` });
   await delay(500);
   return process;
@@ -74,10 +75,10 @@ const connect = async (pool) => {
 };
 let last = 0;
 const next = async (socket) => (await socket.messages.next()).value[0];
-const call = async (socket, method, params = {}) => {
+const call = async (socket, method, params = {}, sessionId = undefined) => {
   last += 1;
   const id = last;
-  socket.send(JSON.stringify({ id, method, params }));
+  socket.send(JSON.stringify({ id, method, params, sessionId }));
   for (;;) {
     const message = await next(socket);
     // The beginning is enough: what is measured is not the parser of this script.
@@ -103,7 +104,8 @@ const print = (what, of, unit) => {
   console.log(`${what.padEnd(22)} ${figures.join(` ${unit}, `)} ${unit}`);
 };
 
-console.log(`                       in no fleet, at the node that has the browser, through a gateway${haproxy ? ', through HAProxy' : ''}`);
+const places = ['in no fleet', 'at the node that has the browser', 'through a gateway', ...(haproxy ? ['through HAProxy'] : [])];
+console.log(`${' '.repeat(23)}${places.join(', ')}`);
 const grants = await turns(rounds, async (pool) => {
   const [took, socket] = await timed(() => connect(pool));
   socket.close();
@@ -115,20 +117,24 @@ const grants = await turns(rounds, async (pool) => {
 print('a connected lease', grants, 'ms');
 
 const sockets = await Promise.all(pools.map(connect));
-const trips = await turns(rounds, async (_, n) => {
-  const [took] = await timed(async () => {
-    for (let i = 0; i < COMMANDS; i += 1) await call(sockets[n], 'Browser.getVersion');
-  });
-  return took / COMMANDS;
-});
-print('a round trip', trips, 'ms');
-
 const pages = await Promise.all(sockets.map(async (socket) => {
   const { result } = JSON.parse(await call(socket, 'Target.getTargets'));
   const { targetId } = result.targetInfos.find((target) => target.type === 'page');
   const attached = JSON.parse(await call(socket, 'Target.attachToTarget', { targetId, flatten: true }));
   return attached.result.sessionId;
 }));
+/** The median round trip of a command at each pool, many in a row. */
+const roundTrips = (work) => turns(rounds, async (_, n) => {
+  const [took] = await timed(async () => {
+    for (let i = 0; i < COMMANDS; i += 1) await work(n);
+  });
+  return took / COMMANDS;
+});
+const trips = await roundTrips((n) => call(sockets[n], 'Browser.getVersion'));
+print('a round trip', trips, 'ms');
+const pageTrips = await roundTrips((n) => call(sockets[n], 'Runtime.evaluate', { expression: '1' }, pages[n]));
+print('that of a page', pageTrips, 'ms');
+
 const large = async (socket, sessionId) => {
   last += 1;
   const id = last;
@@ -147,9 +153,14 @@ const result = {
   grant_more_ms: grants[2] - grants[1],
   grant_in_fleet_more_ms: grants[1] - grants[0],
   round_trip: trips[2] / trips[1],
+  round_trip_of_a_page: pageTrips[2] / pageTrips[1],
   round_trip_in_fleet: trips[1] / trips[0],
   throughput: larges[1] / larges[2],
-  ...(haproxy && { round_trip_haproxy: trips[3] / trips[1], throughput_haproxy: larges[1] / larges[3] }),
+  ...(haproxy && {
+    round_trip_haproxy: trips[3] / trips[1],
+    round_trip_of_a_page_haproxy: pageTrips[3] / pageTrips[1],
+    throughput_haproxy: larges[1] / larges[3],
+  }),
 };
 for (const figure of Object.values(result)) assert.ok(Number.isFinite(figure));
 console.log(JSON.stringify(result));

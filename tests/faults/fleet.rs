@@ -1,4 +1,4 @@
-//! F60 to F72: of several nodes that are one pool, one dies, stands still or is cut off.
+//! F60 to F73: of several nodes that are one pool, one dies, stands still, is cut off or has a wrong clock.
 //!
 //! In most of them node 0 is a gateway without browsers, so that whatever it leases is elsewhere.
 
@@ -646,4 +646,40 @@ async fn f72_node_vanishes_with_its_machine() {
         fleet.nodes[1].until_released(NOTICED).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f73_clock_of_a_node_is_a_day_off() {
+    for by in ["+1d", "-1d"] {
+        fleet([gateway(), one().clock_off(by), one()], async |fleet| {
+            let [off, right] = one_of_each(fleet).await.try_into().expect("of two nodes");
+            // Who came first counts at every node, whatever its clock says.
+            let first = fleet.nodes[0].asks("/");
+            fleet.nodes[1].until_waiting(1).await;
+            fleet.nodes[2].until_waiting(1).await;
+            let second = fleet.nodes[1].asks("/");
+            fleet.nodes[2].until_waiting(2).await;
+            off.close().await;
+            let first = served(first, SERVED).await;
+            assert_eq!(fleet.node_of(&first), 1);
+            works(&first).await.expect("it is as good as any");
+            right.close().await;
+            let second = served(second, SERVED).await;
+            assert_eq!(fleet.node_of(&second), 2);
+            first.close().await;
+            second.close().await;
+
+            // Its next run seems to be a day older, or younger, than the one that was killed.
+            let node = &mut fleet.nodes[1];
+            node.service.kill().await;
+            node.oracle.gone(TOLD).await;
+            node.setup = node.setup.clone().clock_right();
+            fleet.restart(1).await;
+            for lease in one_of_each(fleet).await {
+                works(&lease).await.expect("both nodes serve");
+                lease.close().await;
+            }
+        })
+        .await;
+    }
 }

@@ -149,6 +149,25 @@ impl Setup {
         self
     }
 
+    /// Sets its clock off by so much, such as `+1d`, but not the one by which time that passes is measured.
+    ///
+    /// # Panics
+    ///
+    /// If faketime is not installed.
+    pub fn clock_off(self, by: &str) -> Self {
+        let library = libfaketime().expect("faketime is installed: scripts/install-package faketime");
+        self.env("LD_PRELOAD", &library.to_string_lossy())
+            .env("FAKETIME", by)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1")
+    }
+
+    /// Sets its clock right for the next start.
+    pub fn clock_right(mut self) -> Self {
+        self.environment.retain(|(name, _)| name != "LD_PRELOAD");
+        self
+    }
+
     /// The token that the harness itself shows to the gateway; it is configured by itself.
     pub fn tokened(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
@@ -180,4 +199,13 @@ impl Setup {
     pub fn toml(&self) -> String {
         self.table.to_string()
     }
+}
+
+/// The library of faketime, where Debian has it for this architecture.
+fn libfaketime() -> Option<PathBuf> {
+    let mut architectures = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    architectures.find_map(|architecture| {
+        let library = architecture.path().join("faketime/libfaketimeMT.so.1");
+        library.is_file().then_some(library)
+    })
 }
