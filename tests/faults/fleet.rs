@@ -652,6 +652,12 @@ async fn f72_node_vanishes_with_its_machine() {
 async fn f73_clock_of_a_node_is_a_day_off() {
     for by in ["+1d", "-1d"] {
         fleet([gateway(), one().clock_off(by), one()], async |fleet| {
+            let day = |node: usize| {
+                let log = fleet.nodes[node].home.log();
+                let (_, from) = log.split_once(r#""timestamp":""#).expect("it is in JSON");
+                from[.."2026-11-29".len()].to_owned()
+            };
+            assert_ne!(day(1), day(2), "the clock is off");
             let [off, right] = one_of_each(fleet).await.try_into().expect("of two nodes");
             // Who came first counts at every node, whatever its clock says.
             let first = fleet.nodes[0].asks("/");

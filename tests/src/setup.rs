@@ -155,7 +155,8 @@ impl Setup {
     ///
     /// If faketime is not installed.
     pub fn clock_off(self, by: &str) -> Self {
-        let library = libfaketime().expect("faketime is installed: scripts/install-package faketime");
+        let library =
+            libfaketime().expect("faketime is installed: scripts/install-package faketime");
         self.env("LD_PRELOAD", &library.to_string_lossy())
             .env("FAKETIME", by)
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
