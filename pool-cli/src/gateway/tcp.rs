@@ -215,9 +215,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port));
         let (ours, theirs) = tokio::join!(listener.accept(), client);
-        let ends = Ends::of(&ours.unwrap().0).unwrap();
+        let (ours, _) = ours.unwrap();
+        let ends = Ends::of(&ours).unwrap();
         TcpInfo::of(ends).unwrap();
-        drop(theirs);
+        drop((ours, theirs));
     }
 
     #[tokio::test]
