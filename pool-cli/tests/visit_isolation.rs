@@ -163,35 +163,27 @@ struct Wiped {
 }
 
 impl Wiped {
-    /// So many contexts could be used again, and were but for want of time.
+    /// Panics unless this many contexts were used again, or would have been if their wipe had been in time.
     fn assert_at_least(&self, count: usize, of: &str) {
         assert!(self.used > 0 && self.used + self.late >= count, "{of}: {self:?} of {count}");
     }
 }
 
 /// Visits a page so many times, one at a time, and runs a script in it each time: what the script
-/// found, in the order of the visits, and how many contexts were wiped.
+/// found, in the order of the visits, and what became of the contexts.
 async fn run(visit: &Visit, urls: &[String], how: &str, script: &str) -> (Vec<Value>, Wiped) {
     let path = visit.path("script.js");
     std::fs::write(&path, script).expect("it can be written");
     let path = path.to_str().expect("it is text");
     let _ = std::fs::remove_file(visit.path("out.jsonl"));
     let arguments = [
-        "--isolation",
-        how,
-        "-n",
-        "1",
-        "--per-host",
-        "1",
-        "--retries",
-        "0",
-        "--script",
-        path,
-        "--set",
-        "log.filter=warn,pool_cli::visit=debug",
-    ];
+        ["--isolation", how, "-n", "1", "--per-host", "1", "--retries", "0", "--script", path]
+            .as_slice(),
+        // Says why a context is not used again.
+        &["--set", "log.filter=warn,pool_cli::visit=debug"],
+    ]
+    .concat();
     let (code, told) = visit.run(urls, &arguments).await;
-    // Why a context was not used again.
     println!("{} {how}: {told}", visit.engine);
     let records = visit.records();
     assert_eq!(code, Some(0), "{} {how}: {told}\n{records:?}", visit.engine);

@@ -4,13 +4,14 @@
 //
 // Prints, at the node that has the browsers and through the gateway in turn: the median time to a connected lease, the
 // median round trips of a command that only the browser answers and of one that a page does, as `pool-cli bench` has
-// them, and how fast large answers arrive. Where HAProxy is installed also what another
-// process in between costs at the least: HAProxy that passes on TCP to the node that has the browsers.
+// them, and how fast large answers arrive. Where HAProxy is installed, it stands in the gateway's place as well and
+// passes on TCP: that is what any process in between costs.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { on, once } from 'node:events';
+import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -46,6 +47,12 @@ const alone = await startPool({ pool: { min_size: 3, max_size: 3 }, chrome });
 const home = await startPool({ pool: { min_size: 3, max_size: 3 }, chrome, fleet: fleet('home') }, { env });
 const front = await startPool({ pool: { min_size: 0, max_size: 0 }, fleet: fleet('front') }, { env });
 const pools = [alone, home, front];
+const listens = async (port) => {
+  const socket = createConnection(port, '127.0.0.1');
+  const answers = await once(socket, 'connect').then(() => true, () => false);
+  socket.destroy();
+  return answers;
+};
 const haproxy = await (async () => {
   const port = await freePort();
   const file = join(store, 'haproxy.cfg');
@@ -61,8 +68,11 @@ listen relay
   const process = spawn('haproxy', ['-db', '-q', '-f', file], { stdio: 'ignore' });
   const found = await once(process, 'spawn').then(() => true, () => false);
   if (!found) return null;
+  while (!(await listens(port))) {
+    assert.equal(process.exitCode, null, 'HAProxy has ended');
+    await delay(20);
+  }
   pools.push({ url: `ws://127.0.0.1:${port}` });
-  await delay(500);
   return process;
 })();
 

@@ -49,7 +49,9 @@ impl Drop for Large {
     }
 }
 
-/// Returns bytes to be passed on whose memory the system gets back, if they are many.
+/// Wraps a message to be passed on, so that the system gets the memory of a large one back when it is dropped.
+///
+/// From 256 KiB on it is large; smaller ones are left to the allocator. Nothing is copied.
 #[must_use]
 pub fn into_frame(bytes: Vec<u8>) -> Bytes {
     if bytes.len() < LARGE { bytes.into() } else { Bytes::from_owner(Large(bytes)) }

@@ -24,7 +24,7 @@ pub(super) struct Leases {
 struct Held {
     leases: HashMap<LeaseId, Arc<ClientLease>>,
     /// The ids of leases that are being given a name, before they are in `leases`.
-    named: HashSet<LeaseId>,
+    naming: HashSet<LeaseId>,
     names: HashMap<Name, Named>,
     /// The labels of leases that are being acquired, with their tenants.
     labels: HashSet<(Option<String>, String)>,
@@ -99,7 +99,7 @@ pub(super) struct Naming<'a> {
 
 impl Drop for Naming<'_> {
     fn drop(&mut self) {
-        self.leases.lock().named.remove(&self.id);
+        self.leases.lock().naming.remove(&self.id);
     }
 }
 
@@ -211,7 +211,7 @@ impl Leases {
 
     /// Notes that a lease is about to be given a name, before [`add`](Self::add) makes it known.
     pub(super) fn naming(&self, id: LeaseId) -> Naming<'_> {
-        self.lock().named.insert(id);
+        self.lock().naming.insert(id);
         Naming { leases: self, id }
     }
 
@@ -219,7 +219,7 @@ impl Leases {
     pub(super) fn has(&self, id: LeaseId) -> bool {
         let held = self.lock();
         let lives = |session: &Arc<ClientLease>| session.has_ended().is_none();
-        held.named.contains(&id) || held.leases.get(&id).is_some_and(lives)
+        held.naming.contains(&id) || held.leases.get(&id).is_some_and(lives)
     }
 
     /// Takes a label for a lease that is about to be acquired: each tenant has its own.
