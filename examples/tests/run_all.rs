@@ -85,12 +85,15 @@ fn tenant_report_tells_who_holds_and_who_waited_by_the_labels_of_requests() {
         &output,
         [
             "eve: no resource was free",
-            "ada: holds 1, had 2, waited 0 ms in all, refused 0",
+            "ada: holds 1, had 2, waited ",
             "bob: holds 1, had 1, waited ",
             "eve: holds 0, had 0, waited 0 ms in all, refused 1",
         ],
     );
-    assert!(!output.contains("bob: holds 1, had 1, waited 0 ms"), "{output}");
+    // Ada did not queue, yet even an idle room is looked at before it is leased: that may take a while.
+    let (_, bob) = output.split_once("bob: holds 1, had 1, waited ").expect("bob's line");
+    let waited: u64 = bob.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
+    assert!(waited >= 50, "the example keeps bob waiting for 50 ms: {output}");
 }
 
 #[test]
