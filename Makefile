@@ -1,8 +1,8 @@
-# `make run` and `make test` are all that a newcomer needs; both install what they miss.
+# `make run` and `make test` are all that a newcomer needs; both install what is missing.
 #
-# They build with the dev profile: from nothing that is ready long before a release build, the two share it,
-# and what a lease costs is Chromium's doing either way. `make run PROFILE=release` is for service and for
-# figures; the benchmarks build a release by themselves.
+# They build with the dev profile: from scratch it is ready long before a release build, the two share it, and
+# the cost of a lease is Chromium's either way. `make run PROFILE=release` is for production and for figures;
+# the benchmarks build a release by themselves.
 
 PROFILE ?= dev
 CONFIG ?= examples/pool.toml
@@ -12,7 +12,7 @@ CARGO ?= cargo
 
 .PHONY: help run fleet test faults tools tools-quick ops lint format bench bench-visit long-visit bench-work bench-fleet bench-dashboard soak fuzz package docs chromium clients tmux faketime nats cargo-deny clean
 
-help: ## Tell what there is to make
+help: ## List what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: chromium ## Install Chromium if there is none, build, and serve on ws://127.0.0.1:3000
@@ -27,11 +27,11 @@ test: chromium clients tmux faketime nats cargo-deny ## Install what the tests n
 faults: chromium clients faketime ## Every client by the hundred, what breaks, and what an attacker tries
 	scripts/test e2e clients faults
 
-tools-quick: chromium ## Those of the tools that need little to be installed
+tools-quick: chromium ## The tools for which little has to be installed
 	scripts/install-clients tools-quick
 	scripts/test tools-quick
 
-tools: chromium ## The tools that people drive a Chromium with, unmodified, each beside a plain Chromium
+tools: chromium ## The tools with which people drive a Chromium, unmodified, each beside a plain Chromium
 	scripts/install-clients tools
 	scripts/test tools
 
@@ -44,7 +44,7 @@ lint: ## Formatting, clippy with warnings as errors, licences and, with a networ
 format: ## Format the code
 	$(CARGO) fmt --all
 
-bench: chromium ## pool-core beside its peers, and leases beside launching a Chromium per client
+bench: chromium ## pool-core beside its peers, and leases beside launching a Chromium for each client
 	$(CARGO) bench --locked -p pool-core
 	$(CARGO) build --locked --release -p pool-cli
 	for engine in shell chromium; do for lease in exclusive shared; do \
@@ -64,7 +64,7 @@ bench-work: chromium clients ## PDFs by request, beside launching a Chromium for
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-work/run.mjs --pool-cli target/release/pool-cli
 
-bench-fleet: chromium clients nats ## Leases of another node of a fleet, beside leases of one's own
+bench-fleet: chromium clients nats ## Leases of another node of a fleet, beside leases of the client's own node
 	$(CARGO) build --locked --release -p pool-cli
 	node tests/bench-fleet/run.mjs --pool-cli target/release/pool-cli
 
@@ -81,7 +81,7 @@ fuzz: ## Every fuzz target for a while: make fuzz SECONDS=300
 docs: ## Build the site of the documentation in target/docs/book
 	scripts/docs build
 
-package: chromium ## Build what strangers install (crates, program, Debian package, image, SBOM) and try each
+package: chromium ## Build what users install (crates, program, Debian package, image, SBOM) and try each
 	PROFILE=$(PROFILE) scripts/package
 
 chromium:
