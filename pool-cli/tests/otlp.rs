@@ -8,10 +8,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway_support::{Cdp, PATIENCE, Service};
+use gateway_support::{Cdp, PATIENCE, Service, ask, start_node};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use pool_cli::config::Config;
+use pool_cli::logging;
+use pool_cli::telemetry::Traces;
+use pool_fleet::MemoryNetwork;
 use prost::Message;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -172,6 +176,48 @@ async fn the_spans_of_a_lease_arrive_below_the_clients_own_span() {
     let resource = received.resource();
     assert_eq!(resource["service.name"], "browser-pool");
     assert_eq!(resource["browserpool.pool"], "default");
+}
+
+/// Both nodes are in this process, and export what they do together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_goes_on_at_the_node_of_a_fleet_that_has_the_browser() {
+    let (endpoint, received) = collector(0).await;
+    let mut config = Config::default();
+    config.telemetry.otlp_endpoint = Some(endpoint);
+    let traces = Traces::start(&config).expect("the exporter can be made");
+    logging::init_with(&config.log, traces.as_ref()).expect("nobody else logs in this process");
+    let network = MemoryNetwork::new();
+    let gateway = start_node(&network, "front", |config| config.pool.max_size = 0).await;
+    let _node = start_node(&network, "back", |config| config.pool.max_size = 1).await;
+
+    let header = traceparent("01");
+    let connected = gateway.try_connect("/", &[("traceparent", &header)]).await;
+    let (mut client, _) = connected.expect("the other node has a browser");
+    ask(&mut client, "hello").await;
+    client.close(None).await.expect("it was open");
+    // Each span is sent some time after it is over.
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let leases = || received.spans().iter().filter(|span| span.name == "lease").count();
+    while leases() < 2 {
+        assert!(Instant::now() < deadline, "not in time: {:#?}", received.spans());
+        sleep(Duration::from_millis(50)).await;
+    }
+    let ended = tokio::task::spawn_blocking(move || drop(traces));
+    ended.await.expect("the exporter ends");
+
+    let mut spans = received.spans();
+    spans.retain(|span| span.trace_id == TRACE_ID.to_be_bytes());
+    let child = |parent: &[u8], name: &str| {
+        let mut found = spans.iter().filter(|s| s.name == name && s.parent_span_id == parent);
+        found.next().unwrap_or_else(|| panic!("no {name} below {parent:x?} in {spans:#?}"))
+    };
+    let waited = child(&child(&SPAN_ID.to_be_bytes(), "lease").span_id, "acquire");
+    let relay = child(&waited.span_id, "relay");
+    let of_relay = attributes(&relay.attributes);
+    assert_eq!((&*of_relay["node"], &*of_relay["status"]), ("back", "101"));
+    let lease = child(&relay.span_id, "lease");
+    assert!(attributes(&lease.attributes).contains_key("browser"), "it is where the browser is");
+    child(&lease.span_id, "acquire");
 }
 
 #[tokio::test]

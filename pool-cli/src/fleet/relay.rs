@@ -21,10 +21,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 use url::{Host, Url};
 
 use crate::config::Secret;
 use crate::gateway::tcp::{self, Ends};
+use crate::telemetry::{self, TraceParent};
 
 /// The header of a request that another node has sent on.
 pub(crate) const RELAY: HeaderName = HeaderName::from_static("browser-pool-relay");
@@ -78,10 +81,27 @@ impl Relay {
     /// Sends a request to the node at an address. Its upgrade, if there is one, is that of the answer, which has the
     /// [`Ends`] of the connection among its extensions.
     ///
+    /// The client's trace goes on at that node, below a span of this one.
+    ///
     /// # Errors
     ///
     /// If the node is not reached; it may have received the request all the same.
     pub(crate) async fn send(
+        &self,
+        address: &Arc<str>,
+        relayed: &Relayed,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Unreachable> {
+        let span = relay_span(&relayed.to, request.headers_mut());
+        let answer = self.send_request(address, relayed, request).instrument(span.clone()).await;
+        match &answer {
+            Ok(answer) => span.record("status", answer.status().as_u16()),
+            Err(error) => span.record("error", tracing::field::display(error)),
+        };
+        answer
+    }
+
+    async fn send_request(
         &self,
         address: &Arc<str>,
         relayed: &Relayed,
@@ -182,6 +202,20 @@ where
     // It ends with the answer, or with the upgrade.
     tokio::spawn(connection.with_upgrades());
     sender.send_request(request).await
+}
+
+/// Makes the span of a request to another node, within that of the wait or else of the client, and puts it into the
+/// request's headers.
+fn relay_span(node: &str, headers: &mut HeaderMap) -> Span {
+    let span = info_span!("relay", node, status = Empty, error = Empty);
+    let is_root = Span::current().is_none();
+    if let Some(parent) = TraceParent::of(headers).filter(|_| is_root) {
+        telemetry::follow(&span, &parent);
+    }
+    if let Some(own) = telemetry::context(&span) {
+        own.insert_into(headers);
+    }
+    span
 }
 
 /// Removes what is about the connection to the client; an upgrade is passed on.

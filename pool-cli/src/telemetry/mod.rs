@@ -6,16 +6,21 @@
 #[cfg(feature = "otlp")]
 mod otlp;
 
-use axum::http::HeaderMap;
+use std::fmt;
+
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, HeaderValue};
 
 #[cfg(not(feature = "otlp"))]
 pub use none::Traces;
 #[cfg(not(feature = "otlp"))]
-pub(crate) use none::follow;
+pub(crate) use none::{context, follow};
 #[cfg(feature = "otlp")]
 pub use otlp::Traces;
 #[cfg(feature = "otlp")]
-pub(crate) use otlp::follow;
+pub(crate) use otlp::{context, follow};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The place of a request in its client's trace: the `traceparent` header of the W3C's Trace
 /// Context, version 00.
@@ -40,7 +45,7 @@ impl TraceParent {
     /// Reads the header; one that is malformed, or there twice, counts as none, as the
     /// specification has it: a client's broken tracing is no reason to refuse it a browser.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all("traceparent").iter();
+        let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
             (Some(value), None) => Self::parse(value.to_str().ok()?),
             _ => None,
@@ -62,9 +67,22 @@ impl TraceParent {
         (parent.trace_id != 0 && parent.span_id != 0).then_some(parent)
     }
 
+    /// Puts it into the headers of a request, in place of the client's.
+    pub(crate) fn insert_into(&self, headers: &mut HeaderMap) {
+        let value = HeaderValue::try_from(self.to_string());
+        headers.insert(TRACEPARENT, value.expect("digits make a header"));
+    }
+
     /// The id of the trace as text, for logs.
     pub(crate) fn trace_id(&self) -> String {
         format!("{:032x}", self.trace_id)
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace_id, span_id, flags } = self;
+        write!(f, "00-{trace_id:032x}-{span_id:016x}-{flags:02x}")
     }
 }
 
@@ -107,6 +125,11 @@ mod none {
 
     /// Makes a span a child of the client's.
     pub(crate) fn follow(_: &Span, _: &TraceParent) {}
+
+    /// `None`.
+    pub(crate) fn context(_: &Span) -> Option<TraceParent> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +143,7 @@ mod tests {
         let parent = TraceParent::parse(GOOD).expect("it is the specification's own example");
         assert_eq!(parent.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!((parent.span_id, parent.flags), (0x00f0_67aa_0ba9_02b7, 1));
+        assert_eq!(parent.to_string(), GOOD);
     }
 
     #[test]

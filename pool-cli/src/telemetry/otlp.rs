@@ -96,6 +96,17 @@ pub(crate) fn follow(span: &Span, parent: &TraceParent) {
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
+/// Returns the place of a span in its trace, for requests that belong to it.
+pub(crate) fn context(span: &Span) -> Option<TraceParent> {
+    let context = span.context();
+    let own = context.span().span_context().clone();
+    own.is_valid().then(|| TraceParent {
+        trace_id: u128::from_be_bytes(own.trace_id().to_bytes()),
+        span_id: u64::from_be_bytes(own.span_id().to_bytes()),
+        flags: own.trace_flags().to_u8(),
+    })
+}
+
 /// Sends spans to the collector with the HTTP client that the commands use.
 ///
 /// It blocks; the exporter has a thread of its own, outside of any runtime.
