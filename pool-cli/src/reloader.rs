@@ -50,8 +50,9 @@ impl Reload for Reloader {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let (changed, needs_restart): (Vec<_>, Vec<_>) =
-            changes(&current, &loaded.config).into_iter().partition(|key| !Config::is_held(key));
+        let (needs_restart, changed) = changes(&current, &loaded.config)
+            .into_iter()
+            .partition(|key| current.holds(&loaded.config, key));
         let next = loaded.config.holding(&current).map_err(|error| error.to_string())?;
         // All that can fail comes before the first thing that changes.
         let settings = Settings::new(&next).map_err(|error| error.to_string())?;
@@ -116,6 +117,23 @@ mod tests {
         assert_eq!(held, ["chrome.headless", "pool.max_waiting"]);
         let kept = next.holding(&Config::default()).expect("it is read back");
         assert_eq!(changes(&Config::default(), &kept), ["pool.max_size"]);
+    }
+
+    #[test]
+    fn a_gateway_without_browsers_gets_none_by_a_reload_and_a_pool_keeps_its_own() {
+        let sized = |min, max| {
+            let mut config = Config::default();
+            (config.pool.min_size, config.pool.max_size) = (min, max);
+            config
+        };
+        for (current, next) in [(sized(0, 0), sized(2, 4)), (sized(2, 4), sized(0, 0))] {
+            let keys = changes(&current, &next);
+            assert_eq!(keys, ["pool.max_size", "pool.min_size"]);
+            assert!(keys.iter().all(|key| current.holds(&next, key)));
+            let kept = next.holding(&current).expect("it is read back");
+            assert!(changes(&current, &kept).is_empty());
+        }
+        assert!(!sized(1, 4).holds(&sized(2, 8), "pool.max_size"));
     }
 
     #[test]

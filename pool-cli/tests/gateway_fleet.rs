@@ -80,6 +80,15 @@ async fn every_node_lists_all_of_them_and_what_they_have() {
 }
 
 #[tokio::test]
+async fn a_node_without_browsers_gets_none_by_a_change_of_its_size() {
+    let network = MemoryNetwork::new();
+    let gateway = start_node(&network, "front", |config| config.pool.max_size = 0).await;
+    let refused = gateway.post("/api/resize", r#"{"max_size":4}"#).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("bad_size")));
+    assert!(refused.body.contains("restart"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_node_is_drained_and_undrained_from_any() {
     let (_network, a, b) = two(|_| ()).await;
     let drained = b.post("/api/fleet/a/drain", "{}").await;

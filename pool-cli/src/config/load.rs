@@ -212,8 +212,20 @@ impl Config {
         false
     }
 
+    /// Returns `true` if a reload from `self` to `next` does not change a key: one that [holds](Self::is_held), or the
+    /// size where a pool without browsers, for which no Chromium was looked for, would get some or the reverse.
+    pub(crate) fn holds(&self, next: &Self, key: &str) -> bool {
+        Self::is_held(key)
+            || (matches!(key, "pool.min_size" | "pool.max_size") && self.differs_in_kind(next))
+    }
+
+    /// Returns `true` if one of two pools has browsers and the other one has none.
+    fn differs_in_kind(&self, other: &Self) -> bool {
+        (self.pool.max_size == 0) != (other.pool.max_size == 0)
+    }
+
     /// Returns this configuration with the values of `current` for the keys that
-    /// [hold](Self::is_held).
+    /// [hold](Self::holds).
     ///
     /// # Errors
     ///
@@ -222,7 +234,12 @@ impl Config {
         let mut values = self.values();
         hold(&mut values, &current.values(), &ROOT);
         without_null(&mut values);
-        Self::deserialize(values)
+        let mut held = Self::deserialize(values)?;
+        if self.differs_in_kind(current) {
+            held.pool.min_size = current.pool.min_size;
+            held.pool.max_size = current.pool.max_size;
+        }
+        Ok(held)
     }
 }
 

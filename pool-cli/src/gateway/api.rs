@@ -176,6 +176,10 @@ impl Gateway {
             let detail = format!("a pool has 1 to {MOST_BROWSERS} browsers");
             return Err(Problem::new(Code::BadSize, detail));
         }
+        if self.pool().load().max_size == 0 {
+            let detail = "this node was started without browsers: set [pool] max_size and restart it";
+            return Err(Problem::new(Code::BadSize, detail));
+        }
         self.pool()
             .resize(min_size, max_size)
             .map_err(|error| Problem::new(Code::BadSize, error.to_string()))?;
