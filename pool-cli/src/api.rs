@@ -259,6 +259,10 @@ pub struct Node {
     pub queued: usize,
     /// Time that the first of its clients has waited.
     pub oldest_wait_ms: u64,
+    /// Time since it joined the fleet.
+    pub uptime_ms: u64,
+    /// Memory of its machine that is in use, in percent.
+    pub memory: Option<u8>,
 }
 
 /// Totals of a node since it joined its fleet.

@@ -86,6 +86,7 @@ impl<D: Driver> LocalPool for Pool<D> {
             places: count(stats.load.max_size),
             room: count(free + idle),
             kept: count(stats.classes.iter().map(|class| class.min).sum()),
+            memory: None,
             classes,
         }
     }

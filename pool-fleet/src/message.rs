@@ -140,6 +140,9 @@ pub struct Beat {
     /// Time that the first of them has waited, in milliseconds.
     #[serde(default)]
     pub oldest_wait_ms: u64,
+    /// Time since its first beat, in milliseconds.
+    #[serde(default)]
+    pub uptime_ms: u64,
     /// Profiles that it can serve.
     #[serde(default)]
     pub profiles: BTreeSet<Arc<str>>,
@@ -166,6 +169,7 @@ impl Beat {
             load: Load::default(),
             clients: 0,
             oldest_wait_ms: 0,
+            uptime_ms: 0,
             profiles: BTreeSet::new(),
             any_profile: false,
             regions: BTreeSet::new(),
@@ -190,6 +194,9 @@ pub struct Load {
     /// Resources that the pool keeps, whether they are asked for or not.
     #[serde(default)]
     pub kept: u32,
+    /// Memory of the machine that is in use, in percent, if it is known. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u8>,
     /// Numbers by class, named as `pool_core::Class` displays itself (`default`, `profile=work`).
     #[serde(default)]
     pub classes: BTreeMap<Arc<str>, ClassLoad>,

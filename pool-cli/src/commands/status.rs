@@ -138,10 +138,12 @@ fn nodes(fleet: &Fleet) -> Result<String, Failure> {
     if !fleet.connected {
         writeln!(text, "{} is alone: NATS is {}\n", fleet.node, fleet.connection)?;
     }
-    let header = ["node", "phase", "places", "leased", "idle", "waiting", "version", "address"];
+    let header = [
+        "node", "phase", "places", "leased", "idle", "waiting", "memory", "age", "version", "address",
+    ];
     let mut rows = Table::new(header);
     for node in fleet.nodes.iter().take(NODES) {
-        let Node { name, own, phase, places, leased, idle, waiting, version, address, .. } = node;
+        let Node { name, own, phase, places, leased, idle, waiting, .. } = node;
         rows.add([
             format!("{name}{}", if *own { " *" } else { "" }),
             phase.to_string(),
@@ -149,8 +151,10 @@ fn nodes(fleet: &Fleet) -> Result<String, Failure> {
             leased.to_string(),
             idle.to_string(),
             waiting.to_string(),
-            version.clone(),
-            address.clone(),
+            node.memory.map_or("-".to_owned(), |percent| format!("{percent} %")),
+            table::duration(node.uptime_ms),
+            node.version.clone(),
+            node.address.clone(),
         ]);
     }
     write!(text, "{rows}")?;

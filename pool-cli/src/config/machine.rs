@@ -36,6 +36,17 @@ pub(crate) fn memory() -> Option<u64> {
     total.into_iter().chain(limit).min()
 }
 
+/// Memory of the machine that is in use, in percent.
+pub(crate) fn memory_in_use() -> Option<u8> {
+    in_use(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn in_use(meminfo: &str) -> Option<u8> {
+    let total = field(meminfo, "MemTotal:")?;
+    let used = total.saturating_sub(field(meminfo, "MemAvailable:")?);
+    Some((used * 100).checked_div(total)?.min(100) as u8)
+}
+
 /// The number after a name in a file such as `/proc/meminfo`.
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -89,4 +100,15 @@ pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
 /// Returns how many files this process may have open, once it has raised its limit; `None` for any number.
 pub(crate) fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_in_use_is_what_is_not_available() {
+        assert_eq!(in_use("MemTotal: 1000 kB\nMemAvailable: 250 kB\n"), Some(75));
+        assert_eq!(in_use("MemTotal: 0 kB\nMemAvailable: 0 kB\n"), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The pool of a node: of whatever driver, and with profiles that travel.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pool_core::{AcquireError, Class, Driver, Lease, Pool, Request, async_trait};
@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::profiles::{LABEL, LEASED, LOOK, Offered, Place, TravellingProfiles};
+use crate::config::machine;
 use crate::gateway::Code;
 use crate::pool::{Browser, BrowserDriver, Leased};
 
@@ -57,6 +58,25 @@ where
 pub(crate) struct TravellingPool<D: Driver> {
     pool: Pool<D>,
     profiles: TravellingProfiles,
+    memory: Memory,
+}
+
+/// Memory in use on this machine, which is read at most once a second.
+#[derive(Default)]
+struct Memory(Mutex<Option<(Instant, Option<u8>)>>);
+
+impl Memory {
+    fn in_use(&self) -> Option<u8> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((at, percent)) if at.elapsed() < LOOK => percent,
+            Some(_) | None => {
+                let percent = machine::memory_in_use();
+                *last = Some((Instant::now(), percent));
+                percent
+            }
+        }
+    }
 }
 
 impl<D: BrowserDriver> TravellingPool<D>
@@ -64,7 +84,7 @@ where
     D::Resource: Browser,
 {
     pub(super) fn new(pool: Pool<D>, profiles: TravellingProfiles) -> Self {
-        Self { pool, profiles }
+        Self { pool, profiles, memory: Memory::default() }
     }
 
     /// Closes browsers of travelling profiles that nobody has taken, for as long as the task runs.
@@ -152,7 +172,7 @@ where
     }
 
     fn load(&self) -> Load {
-        LocalPool::load(&self.pool)
+        Load { memory: self.memory.in_use(), ..LocalPool::load(&self.pool) }
     }
 }
 

@@ -254,6 +254,8 @@ fn node(beat: &Beat, own: bool) -> Node {
         waiting: beat.clients as usize,
         queued: sum(|load| load.waiting),
         oldest_wait_ms: beat.oldest_wait_ms,
+        uptime_ms: beat.uptime_ms,
+        memory: beat.load.memory,
     }
 }
 

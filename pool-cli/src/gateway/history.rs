@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::api::{Machine, Point};
+use crate::config::machine;
 
 /// An hour, second by second: what the dashboard's plots begin with.
 #[derive(Debug, Default)]
@@ -111,8 +112,7 @@ impl Meter {
             _ => None,
         };
         self.last = times;
-        let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text));
-        Machine { cpu, memory }
+        Machine { cpu, memory: machine::memory_in_use() }
     }
 }
 
@@ -124,15 +124,6 @@ fn cpu_times(stat: &str) -> Option<(u64, u64)> {
     let all: u64 = ticks.iter().take(8).sum();
     let idle = ticks.get(3)? + ticks.get(4)?;
     Some((all - idle, all))
-}
-
-fn memory(meminfo: &str) -> Option<u8> {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let total = field("MemTotal:")?;
-    Some(percent(total.saturating_sub(field("MemAvailable:")?), total))
 }
 
 fn percent(part: u64, whole: u64) -> u8 {
@@ -160,6 +151,5 @@ mod tests {
     #[test]
     fn proc_is_read() {
         assert_eq!(cpu_times("cpu  10 0 20 60 10 0 0 0 5 0\ncpu0 1"), Some((30, 100)));
-        assert_eq!(memory("MemTotal: 1000 kB\nMemAvailable: 250 kB\n"), Some(75));
     }
 }

@@ -41,6 +41,7 @@ pub struct Membership {
     asked: u32,
     /// The last beats, at most as many as there may be in a second.
     beats: VecDeque<Instant>,
+    first_beat: Option<Instant>,
     /// `None` until the node has joined, and after it has left.
     next_beat: Option<Instant>,
 }
@@ -79,6 +80,7 @@ impl Membership {
             scope,
             asked: 0,
             beats: VecDeque::new(),
+            first_beat: None,
             next_beat: None,
         }
     }
@@ -222,6 +224,8 @@ impl Membership {
     /// Beats now.
     fn publish(&mut self, now: Instant, fx: &mut Effects) {
         self.own.sequence += 1;
+        let uptime = now.saturating_duration_since(*self.first_beat.get_or_insert(now));
+        self.own.uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
         self.beats.push_back(now);
         while self.beats.len() > self.settings.beats {
             self.beats.pop_front();
@@ -494,7 +498,7 @@ mod tests {
 
     fn free(idle: u32) -> Load {
         let class = ClassLoad { idle, ..ClassLoad::default() };
-        Load { places: 2, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() }
+        Load { places: 2, classes: [(Arc::from("default"), class)].into(), ..Load::default() }
     }
 
     fn beats(fx: &mut Effects) -> usize {

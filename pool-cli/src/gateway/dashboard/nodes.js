@@ -45,6 +45,8 @@ const COLUMNS = [
     hint: ({ queued }) => `clients that came to it; ${queued} requests of all nodes are in its queue`,
   },
   { label: 'Longest wait', kind: 'number', text: ({ waiting, oldest_wait_ms: oldest }) => (waiting === 0 ? NOTHING : duration(oldest)) },
+  { label: 'Memory', kind: 'number', text: ({ memory }) => (memory === null ? NOTHING : `${memory} %`), hint: () => 'memory of its machine that is in use' },
+  { label: 'Age', kind: 'number', text: ({ uptime_ms: uptime }) => duration(uptime), hint: () => 'since it joined the fleet' },
   { label: 'Labels', text: ({ labels }) => Object.entries(labels).map(([name, value]) => `${name}: ${value}`).join(', ') || NOTHING },
   { label: 'Version', text: ({ version }) => version },
   {

@@ -36,7 +36,7 @@ impl Rig {
         (beat.phase, beat.sequence) = (Phase::Running, self.beats);
         let class = ClassLoad { idle, room, ..ClassLoad::default() };
         beat.load =
-            Load { places: 8, room, kept: 0, classes: [(Arc::from("default"), class)].into() };
+            Load { places: 8, room, classes: [(Arc::from("default"), class)].into(), ..Load::default() };
         let beat = Arc::new(beat);
         self.members.beat(&beat, self.now, &mut self.fx);
         self.asker.heard(&beat, self.now);
@@ -134,7 +134,7 @@ fn the_right_to_create_stays_here_when_the_node_that_had_it_goes_on_to_say_nothi
     assert_eq!(rig.asker.waiters[&id].creator, Some(Creator::Node(Arc::from("a"))));
     let class = ClassLoad { room: 1, ..ClassLoad::default() };
     let classes = [(Arc::from("default"), class)].into();
-    rig.members.load(Load { places: 8, room: 1, kept: 0, classes }, rig.now);
+    rig.members.load(Load { places: 8, room: 1, classes, ..Load::default() }, rig.now);
     rig.node("a", 0, 0);
     rig.node("b", 0, 1);
     rig.pass(MILLISECOND * 20);
@@ -359,7 +359,7 @@ fn what_is_free_here_has_its_time_before_others_are_asked() {
     rig.node("other", 1, 0);
     let class = ClassLoad { idle: 1, ..ClassLoad::default() };
     let load =
-        Load { places: 1, room: 0, kept: 0, classes: [(Arc::from("default"), class)].into() };
+        Load { places: 1, classes: [(Arc::from("default"), class)].into(), ..Load::default() };
     rig.members.load(load, rig.now);
     let (id, _) = rig.wait();
     assert_eq!(asks(&rig.effects()), [], "the pool only looks at it first");

@@ -191,7 +191,7 @@ impl LocalPool {
             room: room as u32,
         };
         let classes = BTreeMap::from([(Arc::from(CLASS), class)]);
-        Load { places: self.places as u32, room: room as u32, kept: 0, classes }
+        Load { places: self.places as u32, room: room as u32, classes, ..Load::default() }
     }
 
     /// Returns the tickets under which something is leased.
