@@ -11,10 +11,10 @@ use crate::engine::{self, Acquired, Answer, Asked, State, Ticket};
 use crate::shell::{Shell, sleep};
 use crate::{AcquireError, Class, Driver, Event, Labels, Lease, Refusal, Rejection, Request};
 
-/// An age beyond a day would only serve to overflow the clock.
+/// Longest age that counts; anything more would only serve to overflow the clock.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Maximum time for the check of a resource for a request that does not wait.
+/// Longest time that a request that does not wait spends on the check of a resource.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// The future of a lease, from [`Pool::acquire`](crate::Pool::acquire).
@@ -23,9 +23,9 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment is safe: it leaves the queue in O(log n), and a resource that had
-/// just been granted to it goes to the next waiter. A creation that it caused goes on and serves
-/// the next request.
+/// Dropping it at any moment is safe: it leaves the queue in O(log n), and a resource that had just
+/// been granted to it goes to the next waiter. A creation that it started continues and serves the
+/// next request.
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquire<'a, D: Driver> {
     caller: Caller<'a, D>,
@@ -65,7 +65,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
         Self { caller: Caller { shell, acquired_at }, stage: Stage::Asking(request) }
     }
 
-    /// Asks the policies about another request, and nothing else.
+    /// Runs the policies on another request, without asking the engine.
     pub(crate) fn decide(
         &self,
         request: &mut Request,
@@ -74,7 +74,7 @@ impl<'a, D: Driver> Acquire<'a, D> {
     }
 }
 
-/// The caller: the pool that it asks, and the place in its code.
+/// The caller: the pool that it asks, and its call site.
 struct Caller<'a, D: Driver> {
     shell: &'a Arc<Shell<D>>,
     acquired_at: &'static Location<'static>,
@@ -109,7 +109,7 @@ impl<D: Driver> Caller<'_, D> {
         decided.map_err(|rejection| self.rejected(rejection, &request.labels))
     }
 
-    /// Asks the engine where more than one lease has to be decided.
+    /// Asks the engine, for the cases where more than the one lease has to be decided.
     #[inline(never)]
     fn ask_aloud(
         &self,
@@ -163,10 +163,11 @@ impl<D: Driver> Caller<'_, D> {
         }
     }
 
-    /// Returns the timeout that this request keeps by itself; the pool keeps its own.
+    /// Returns the timeout that the request keeps itself; the pool keeps the others.
     fn own_limit(&self, request: &Request) -> Option<Duration> {
         request.timeout.map(|limit| match limit {
-            // What does not wait has queued for a check, which is to be its only wait.
+            // A request that does not wait was queued for a check, which is all that it may wait
+            // for.
             Duration::ZERO => self.shell.settings.check_timeout.min(AT_ONCE),
             limit => bounded(limit),
         })
@@ -196,8 +197,8 @@ impl<D: Driver> Future for Acquire<'_, D> {
             Stage::Asking(request) => match this.caller.ask(request, cx) {
                 Reply::Answer(answer) => Some(answer),
                 Reply::Queued { waiter, ticket, ends_at } => {
-                    // Before the timer, which panics where a runtime has ended: the waiter must
-                    // leave the queue then too.
+                    // Before the timer, which panics if the runtime has ended: the waiter must
+                    // leave the queue in that case too.
                     this.stage = Stage::Waiting(Waiting { waiter, ticket, deadline: None });
                     if let (Some(at), Stage::Waiting(waiting)) = (ends_at, &mut this.stage) {
                         waiting.deadline = Some(Box::pin(sleep(at, &shell.runtime)));
@@ -232,7 +233,7 @@ impl<D: Driver> Drop for Acquire<'_, D> {
     fn drop(&mut self) {
         if let Stage::Waiting(Waiting { waiter, ticket, .. }) = &self.stage {
             let now = Instant::now();
-            // An error that it had got is dropped here, outside of the lock.
+            // If it had received an error, that is dropped here, outside of the lock.
             drop(self.caller.shell.apply(|state, fx| state.cancel(*waiter, ticket, now, fx)));
         }
     }

@@ -53,7 +53,7 @@ impl<D: Driver> PoolBuilder<D> {
         self
     }
 
-    /// Adds a policy that was boxed already.
+    /// Adds a policy that is already boxed.
     pub fn boxed_policy(mut self, policy: Box<dyn Policy<D>>) -> Self {
         self.policies.push(policy);
         self
@@ -67,15 +67,15 @@ impl<D: Driver> PoolBuilder<D> {
 
     /// Runs the pool's tasks on this runtime. Default: the one around [`build`](Self::build).
     ///
-    /// The pool ends with it: when it shuts down, requests fail with
-    /// [`AcquireError::Closed`](crate::AcquireError::Closed) and every resource is dropped.
-    /// Callers need not be on it, nor on any: whoever polls an acquire may lease.
+    /// The pool ends with the runtime: when that shuts down, requests fail with
+    /// [`AcquireError::Closed`](crate::AcquireError::Closed) and every resource is dropped. Callers
+    /// need not run on it, nor on any runtime at all: whoever polls an acquire can lease.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// Sets the number of events that a slow reader may lag behind before it misses some. Default:
+    /// Sets the number of events that a slow reader may fall behind before it misses some. Default:
     /// 1024.
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events.max(1);
@@ -129,11 +129,11 @@ impl<D: Driver> PoolBuilder<D> {
         seed: Option<u64>,
     }
 
-    /// Starts the pool; its minimum is made in the background.
+    /// Starts the pool; its minimum is created in the background.
     ///
     /// # Errors
     ///
-    /// If the settings contradict each other, or there is no runtime.
+    /// A [`BuildError`] if the settings contradict each other, or if there is no runtime.
     pub fn build(self) -> Result<Pool<D>, BuildError> {
         self.config.validate()?;
         let config = self.config.bounded();
@@ -159,7 +159,8 @@ impl<D: Driver> PoolBuilder<D> {
         let shell =
             Shell::new(state, self.driver, policies, settings, runtime, self.event_capacity);
         let shell = Arc::new(shell);
-        // The default class is always there, so nobody will come upon it as new.
+        // The default class always exists, so it is never met as a new one; its limits are asked
+        // for here.
         let limits = shell.policies.limit(&Class::default(), &|panic| shell.report(panic));
         shell.apply(|state, fx| {
             if let Some(limits) = limits {

@@ -16,15 +16,16 @@ pub(crate) fn bounded(duration: Duration) -> Duration {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Resources of the default class kept at least, in any state. Default: 0.
+    /// Minimum number of resources of the default class, in any state. Default: 0.
     pub min_size: usize,
-    /// Resources of all classes and states together, at most. With 0 every request waits until the
-    /// pool is resized, as one does whose requests are served elsewhere too. Default: 8.
+    /// Maximum number of resources, over all classes and states. With 0, every request waits until
+    /// the pool is resized, which makes sense if its requests may also be served elsewhere.
+    /// Default: 8.
     pub max_size: usize,
-    /// Creations at the same time, at most. Default: 2.
+    /// Maximum number of creations at the same time. Default: 2.
     pub max_creating: usize,
-    /// Requests that may wait; one more is refused at once, unless something idle only has to be
-    /// checked for it. Default: 1000.
+    /// Maximum number of waiting requests; one more is refused at once, unless an idle resource
+    /// only has to be checked for it. Default: 1000.
     pub max_waiting: usize,
     /// Maximum wait of a request without a timeout of its own; `None`: for ever. Default: 30 s.
     pub acquire_timeout: Option<Duration>,
@@ -36,36 +37,37 @@ pub struct Config {
     pub check_timeout: Duration,
     /// Timeout of a close or a revocation, after which its place is free again. Default: 10 s.
     pub close_timeout: Duration,
-    /// An idle resource above the minimum is closed after this. Default: 5 min.
+    /// Time after which an idle resource above the minimum is closed. Default: 5 min.
     pub max_idle_time: Option<Duration>,
-    /// A resource is replaced when it gets this old. Default: 1 h.
+    /// Age at which a resource is replaced. Default: 1 h.
     pub max_lifetime: Option<Duration>,
     /// Share of `max_lifetime` by which lifetimes are shortened at random, so that resources made
     /// together do not end together: 0.0 to 1.0. Default: 0.1.
     pub lifetime_jitter: f64,
-    /// A resource is leased at most this often. Default: no limit.
+    /// Number of leases after which a resource is closed. Default: no limit.
     pub max_use_count: Option<u64>,
-    /// A lease held longer is reported with its call site and revoked. Default: no limit.
+    /// Time after which a lease is reported with its call site and revoked. Default: no limit.
     pub hold_limit: Option<Duration>,
-    /// An idle resource is checked when its last check, lease or creation is this long ago.
+    /// Time since its last check, lease or creation after which an idle resource is checked.
     /// Default: 30 s.
     pub health_check_interval: Option<Duration>,
-    /// A resource that has idled longer than this without a check is checked before it is handed
-    /// out. `Some(ZERO)`: always. Default: 30 s.
+    /// Time that a resource may be idle without a check and still be leased without one.
+    /// `Some(ZERO)`: it is always checked first. Default: 30 s.
     pub check_after_idle: Option<Duration>,
-    /// Lead in waiting time that a waiter of another class needs over the next one of the
+    /// How much longer a waiter of another class must have waited than the next waiter of the
     /// resource's own class before a released resource is closed to make room for it. Default: 1 s.
     ///
-    /// Zero would close and create at every turn while two classes contend; without any limit the
-    /// busier class would never let the other in.
+    /// Zero would close and create at every turn while two classes contend; with no limit at all,
+    /// the busier class would never let the other in.
     pub eviction_patience: Duration,
-    /// After the first failed creation of a class the next waits this long; it doubles with every
+    /// Delay of the next creation after the first failed one of a class; it doubles with every
     /// further failure, with jitter. Default: 250 ms.
     pub backoff: Duration,
-    /// After this many failures in a row the class is unavailable: requests that only a creation
-    /// could serve fail at once, and one creation is tried per `breaker_interval`. Default: 3.
+    /// Number of failures in a row after which a class is unavailable: requests that only a
+    /// creation could serve fail at once, and one creation is tried per `breaker_interval`.
+    /// Default: 3.
     pub breaker_threshold: u32,
-    /// Time between the attempts of a class that is unavailable. Default: 15 s, which keeps
+    /// Time between attempts to create while a class is unavailable. Default: 15 s, which keeps
     /// attempts under 8 per minute.
     pub breaker_interval: Duration,
     /// Interval between calls of [`Policy::tick`](crate::Policy::tick). Default: 1 s.
@@ -132,7 +134,7 @@ impl Config {
         }
     }
 
-    /// Returns the same settings with values that the engine can calculate with.
+    /// Returns the same settings, with values that cannot overflow the engine's arithmetic.
     pub(crate) fn bounded(mut self) -> Self {
         let durations = [
             &mut self.create_timeout,

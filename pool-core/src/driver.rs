@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use crate::{Meta, ResourceId};
 
-/// The async, fallible side of a pool: how a resource is made, proved, cleaned and ended.
+/// The async, fallible side of a pool: how a resource is made, checked, cleaned and closed.
 ///
 /// The pool calls a driver from tasks of its own, never from the task that acquires and never
 /// under its lock. Each call on one resource has that resource to itself, and each is bounded by
@@ -58,8 +58,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Makes a resource, within [`create_timeout`](crate::Config::create_timeout).
     ///
-    /// The `reporter` may be kept as long as the resource lives: it tells the pool at once that
-    /// the resource broke by itself, so that it is not found out at the next lease.
+    /// The `reporter` may be kept as long as the resource lives. Through it the driver tells the
+    /// pool at once that the resource broke by itself; otherwise that would only show at its next
+    /// lease.
     async fn create(
         &self,
         spec: &Self::Spec,
@@ -76,8 +77,8 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Returns `true` if a released resource must go through [`recycle`](Self::recycle) first.
     ///
-    /// Called in the drop of the lease, so it must be quick. Where it says no, release hands the
-    /// resource to the next waiter without a task in between. Default: yes.
+    /// It is called in the drop of the lease, so it must be quick. If it returns `false`, the
+    /// release hands the resource to the next waiter without a task in between. Default: `true`.
     fn needs_recycle(&self, resource: &Self::Resource) -> bool {
         let _ = resource;
         true
@@ -98,12 +99,12 @@ pub trait Driver: Send + Sync + 'static {
         drop(resource);
     }
 
-    /// Ends a resource whose holder still has it: its lease passed the hold limit, or the pool
-    /// drains and its deadline has come.
+    /// Ends a resource that its holder still has: its lease passed the hold limit, or the pool is
+    /// draining and its deadline has come.
     ///
-    /// The pool cannot take the value out of the holder's hands, so a driver with something
-    /// behind the value (a process, a socket) ends that by [`Meta::id`]. The holder's later
-    /// release only drops the value. Default: nothing.
+    /// The pool cannot take the value out of the holder's hands, so a driver with something behind
+    /// the value (a process, a socket) ends that by [`Meta::id`]. When the holder releases the
+    /// resource later, its value is just dropped. Default: nothing.
     async fn revoke(&self, meta: &Meta) {
         let _ = meta;
     }
@@ -118,7 +119,7 @@ pub struct Reporter {
     id: ResourceId,
 }
 
-/// Receives what a [`Reporter`] is told: a pool, or a test.
+/// Receives the reports of a [`Reporter`]: a pool, or a test.
 pub(crate) trait Report: Send + Sync + std::fmt::Debug {
     fn broken(self: Arc<Self>, id: ResourceId, why: String);
 }

@@ -15,30 +15,30 @@ pub enum AcquireError {
         waited: Duration,
         /// The pool at that moment.
         load: Load,
-        /// The last creation error of the class, if it is what the caller waited for.
+        /// The last creation error of the class, if the caller was waiting for a creation.
         last: Option<SharedError>,
     },
     /// The waiting queue is full.
-    #[error("the waiting queue is full: {} requests wait", load.waiting)]
+    #[error("the waiting queue is full: {} requests are waiting", load.waiting)]
     QueueFull {
         /// The pool at that moment.
         load: Load,
     },
-    /// The request's group has as many leases as it may, and gave none back in time.
-    #[error("{} has {} leases, as many as it may", group.name, group.leased)]
+    /// The request's group has as many leases as it is allowed, and gave none back in time.
+    #[error("{} already has {} leases, its maximum", group.name, group.leased)]
     GroupFull {
         /// Time the caller has waited.
         waited: Duration,
         /// The group at that moment, without this request.
         group: Box<GroupStats>,
     },
-    /// As many requests of the group wait as may.
-    #[error("{} requests of {} wait, as many as may", group.waiting, group.name)]
+    /// As many requests of the group are waiting as are allowed.
+    #[error("{} already has {} waiting requests, its maximum", group.name, group.waiting)]
     GroupQueueFull {
         /// The group at that moment.
         group: Box<GroupStats>,
     },
-    /// Resources of this class cannot be made at present, and none is alive.
+    /// Resources of this class cannot be created at present, and there are none.
     #[error("no resource can be created at present: {last}")]
     Unavailable {
         /// Error of the last creation.
@@ -49,7 +49,7 @@ pub enum AcquireError {
     /// A policy refused the request.
     #[error("{0}")]
     Rejected(#[from] Rejection),
-    /// The pool drains or is closed.
+    /// The pool is draining or closed.
     #[error("the pool is closed")]
     Closed,
 }
@@ -58,7 +58,7 @@ fn because(last: Option<&SharedError>) -> String {
     last.map(|error| format!("; the last creation failed: {error}")).unwrap_or_default()
 }
 
-/// An error that several waiters share.
+/// An error that several waiters can share.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SharedError(#[source] Arc<dyn std::error::Error + Send + Sync>);
@@ -79,7 +79,7 @@ impl From<BoxError> for SharedError {
 
 /// The nature of a [`Rejection`]: who can do something about it, and when.
 ///
-/// Servers answer by it, so a policy may choose any `code`.
+/// Servers choose their response by it, so a policy is free to choose any `code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RejectionKind {
     /// The request makes no sense as it stands. HTTP: 400.
@@ -88,7 +88,7 @@ pub enum RejectionKind {
     Unknown,
     /// The caller may not have this, however often it asks. HTTP: 403.
     Forbidden,
-    /// The caller has used up its share, or asks too much at once; it may succeed later. HTTP: 429.
+    /// The caller has used up its share or asks for too much at once; retry later. HTTP: 429.
     Exhausted,
     /// Something that the request requires is out of service or in use. HTTP: 503.
     Unavailable,
@@ -105,7 +105,7 @@ pub struct Rejection {
     pub code: &'static str,
     /// A sentence for people.
     pub message: String,
-    /// Time after which it is worth asking again, if it is.
+    /// Time after which it is worth asking again, if that helps at all.
     pub retry_after: Option<Duration>,
 }
 
@@ -116,7 +116,7 @@ impl Rejection {
         Self { kind, code, message: message.into(), retry_after: None }
     }
 
-    /// Sets when it is worth asking again.
+    /// Sets the time after which it is worth asking again.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);

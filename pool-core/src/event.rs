@@ -9,14 +9,14 @@ use crate::{Class, Labels, ResourceId, SharedError};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A creation has begun.
+    /// A creation began.
     Creating {
         /** The resource. */
         id: ResourceId,
         /** Its class. */
         class: Class,
     },
-    /// A creation has ended well, preparation included.
+    /// A creation succeeded, preparation included.
     Created {
         /** The resource. */
         id: ResourceId,
@@ -69,7 +69,7 @@ pub enum Event {
         /** Time it took. */
         took: Duration,
     },
-    /// A check has passed.
+    /// A check passed.
     Checked {
         /** The resource. */
         id: ResourceId,
@@ -78,7 +78,7 @@ pub enum Event {
         /** Time it took. */
         took: Duration,
     },
-    /// A lease is held longer than the hold limit; it is about to be revoked.
+    /// A lease has been held for longer than the hold limit and is about to be revoked.
     Overdue {
         /** The resource. */
         id: ResourceId,
@@ -116,7 +116,7 @@ pub enum Event {
         /** Its labels. */
         labels: Labels,
     },
-    /// A request left the queue or was refused without a lease.
+    /// A request left the queue without a lease, or was refused.
     Refused {
         /** Its class. */
         class: Class,
@@ -138,9 +138,9 @@ pub enum Event {
         /** Kept idle and ready at least. */
         warm: usize,
     },
-    /// The pool takes no new requests and waits for its leases.
+    /// The pool takes no new requests and waits for its leases to end.
     Draining,
-    /// A policy's hook panicked and was answered with the default.
+    /// A policy's hook panicked, and the hook's default was used.
     PolicyPanicked {
         /** The policy. */
         policy: String,
@@ -179,12 +179,12 @@ pub enum CloseReason {
     Surplus,
     /// It was invalidated.
     Invalidated,
-    /// The pool drains.
+    /// The pool was draining.
     Drained,
 }
 
 impl CloseReason {
-    /// Returns the error of the driver in it.
+    /// Returns the driver's error, if this reason has one.
     pub(crate) fn into_error(self) -> Option<SharedError> {
         match self {
             Self::CheckFailed(error) | Self::RecycleFailed(error) => Some(error),
@@ -264,7 +264,7 @@ impl EventStream {
         }
     }
 
-    /// Returns the next event that is already there.
+    /// Returns the next event if it is already there.
     pub fn try_next(&mut self) -> Option<Event> {
         loop {
             match self.receiver.try_recv() {

@@ -9,10 +9,10 @@ use crate::engine::{Pooled, Return, State};
 use crate::shell::Shell;
 use crate::{Driver, Event, Labels, Meta, Verdict};
 
-/// A resource in its holder's hands; dropping it gives it back.
+/// A leased resource in its holder's hands; dropping the lease gives it back.
 ///
-/// The drop never blocks and needs no runtime around it: what must be awaited is done by tasks
-/// of the pool.
+/// The drop never blocks and needs no runtime around it: anything that must be awaited is done by
+/// tasks of the pool.
 #[must_use = "a lease that is dropped is given back at once"]
 pub struct Lease<D: Driver> {
     shell: Arc<Shell<D>>,
@@ -43,13 +43,13 @@ impl<D: Driver> Lease<D> {
         &self.pooled().meta
     }
 
-    /// Returns the time that the holder had waited for it.
+    /// Returns the time that the holder waited for it.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.pooled().waited
     }
 
-    /// Gives the resource back as no good: it is closed and never leased again.
+    /// Gives the resource back as unusable: it is closed and never leased again.
     pub fn discard(mut self) {
         self.end(|_, _| Return::Discarded);
     }
@@ -57,8 +57,8 @@ impl<D: Driver> Lease<D> {
     /// Gives the resource back as it was: it goes to the next waiter without being recycled, and
     /// the lease does not count as a use.
     ///
-    /// For a holder that finds out that it does not want the resource before it has touched it,
-    /// such as one that was served elsewhere meanwhile.
+    /// It is for a holder that finds out that it does not want the resource before it has touched
+    /// it, for example because it was served elsewhere in the meantime.
     pub fn return_untouched(mut self) {
         self.end(|_, _| Return::Untouched);
     }
@@ -90,12 +90,12 @@ impl<D: Driver> Drop for Lease<D> {
 }
 
 impl<D: Driver> Lease<D> {
-    /// Gives the resource back, unless that has been done.
+    /// Gives the resource back, unless that has already been done.
     fn end(&mut self, judge: impl FnOnce(&Self, &Pooled<D::Resource>) -> Return) {
         let Some(mut pooled) = self.pooled.take() else { return };
         let now = Instant::now();
         if self.shell.is_observed() {
-            // Told before the engine knows, so that it comes before the next `Leased`.
+            // Published before the engine is told, so that it comes before the next `Leased`.
             self.shell.tell(Event::Released {
                 id: pooled.meta.id,
                 class: pooled.meta.class.clone(),

@@ -5,13 +5,13 @@
 //!
 //! - **Hand-off is atomic.** A resource that comes back is granted under the lock to the best
 //!   waiter that it fits. Nobody is notified to race for it.
-//! - **Cancel safe.** A dropped [`acquire`](Pool::acquire) leaves the queue; what it had just been
-//!   granted goes to the next. Creation belongs to the pool, not to the caller.
-//! - **Exact.** Everything that exists, even what is dying, counts towards `max_size`.
-//! - **Fair.** One key gives priority, ageing and first come first served; no [`Class`] of
-//!   resources starves another, and no [`Group`] of requests.
-//! - **Bounded.** Waiting, creating, cleaning, checking and closing have timeouts, the queue a
-//!   length, and failing creations a breaker.
+//! - **Cancel safe.** A dropped [`acquire`](Pool::acquire) leaves the queue, and a resource it had
+//!   just been granted goes to the next waiter. Creation belongs to the pool, not to the caller.
+//! - **Exact.** Everything that exists, even if it is being closed, counts towards `max_size`.
+//! - **Fair.** One key gives priority, ageing and first come, first served; no [`Class`] of
+//!   resources starves another, and no [`Group`] of requests does either.
+//! - **Bounded.** Waiting, creating, cleaning, checking and closing have timeouts, the queue has a
+//!   maximum length, and failing creations have a breaker.
 //!
 //! # Examples
 //!

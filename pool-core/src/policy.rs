@@ -11,10 +11,10 @@ use crate::{BoxError, Class, Driver, Event, Meta, Rejection, Request, Stats};
 /// A plugin that decides: who may wait and how urgently, what a resource is like, when it goes.
 ///
 /// Every hook has a default that changes nothing, so a policy implements only what it is about.
-/// Policies stack: the one that was added first decides first. Decisions are synchronous, quick
-/// and pure; they are called by the task that acquires or releases, **never under the pool's
-/// lock**. A hook that panics is caught, reported as [`Event::PolicyPanicked`], and answered with
-/// the default; the pool and the other policies go on.
+/// Policies stack: the one that was added first decides first. Decisions are synchronous, quick and
+/// pure; they are made by the task that acquires or releases, **never under the pool's lock**. A
+/// panic in a hook is caught and reported as [`Event::PolicyPanicked`], and the hook's default is
+/// used instead; the pool and the other policies go on.
 ///
 /// | hook | called | when several policies answer |
 /// |---|---|---|
@@ -51,7 +51,7 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         short_type_name::<Self>()
     }
 
-    /// Refuses a request, or fills in what it left open (priority, labels, timeout, group).
+    /// Refuses a request, or fills in what it leaves open (priority, labels, timeout, group).
     ///
     /// # Errors
     ///
@@ -89,8 +89,8 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error fails this creation as if the driver had failed; what was put into the spec is
-    /// dropped with it, so guards in a spec give back what they hold.
+    /// An error fails this creation as if the driver had failed; everything that was put into the
+    /// spec is dropped with it, so guards in a spec give back what they hold.
     fn configure(&self, class: &Class, spec: &mut D::Spec) -> Result<(), BoxError> {
         let _ = (class, spec);
         Ok(())
@@ -117,7 +117,7 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         Verdict::Keep
     }
 
-    /// Looks at the pool from time to time and changes its size.
+    /// Looks at the pool at regular intervals and changes its size.
     fn tick(&self, stats: &Stats) -> Vec<Adjustment> {
         let _ = stats;
         Vec::new()
@@ -126,12 +126,13 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
     /// Returns `true` if this policy uses [`event`](Self::event); called once, when the pool is
     /// built.
     ///
-    /// A pool in which nobody watches does not even make the events of its hot path. Default: yes.
+    /// A pool in which nobody watches does not even make the events of its hot path. Default:
+    /// `true`.
     fn watches(&self) -> bool {
         true
     }
 
-    /// Sees every transition, with its reason.
+    /// Receives every transition, with its reason.
     fn event(&self, event: &Event) {
         let _ = event;
     }
@@ -147,7 +148,7 @@ fn short_type_name<T: ?Sized>() -> &'static str {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It goes back into the pool, recycled if its driver says so.
+    /// It goes back into the pool, recycled first if its driver says so.
     #[default]
     Keep,
     /// It is recycled, whatever its driver says.
@@ -159,11 +160,11 @@ pub enum Verdict {
 /// Minimum and maximum number of resources of a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Kept at least, in any state. `None`: the pool's `min_size` for the default class, else 0.
+    /// Minimum in any state. `None`: the pool's `min_size` for the default class, otherwise 0.
     pub min: Option<usize>,
-    /// Allowed at most, in any state. `None`: only the pool's `max_size`.
+    /// Maximum in any state. `None`: only the pool's `max_size`.
     pub max: Option<usize>,
-    /// Kept idle and ready at least, as far as `max` allows. `None`: 0.
+    /// Minimum that is idle and ready, as far as `max` allows. `None`: 0.
     pub warm: Option<usize>,
 }
 
@@ -173,28 +174,28 @@ pub struct Limits {
 pub enum Adjustment {
     /// Sets the limits of a class; fields that are `None` stay as they are.
     Class(Class, Limits),
-    /// Sets how many resources the whole pool may have.
+    /// Sets the maximum number of resources of the whole pool.
     MaxSize(usize),
-    /// Sets how many resources the default class keeps at least.
+    /// Sets the minimum number of resources of the default class.
     MinSize(usize),
 }
 
 /// The policies of one pool, in the order in which they were added, with every panic contained.
 ///
-/// Each method is given whom to tell of the panics that it meets on the way.
+/// Each method takes a callback for the panics that it meets on the way.
 pub(crate) struct Policies<D: Driver> {
     policies: Box<[Box<dyn Policy<D>>]>,
     /// At least one of them watches events.
     watch: bool,
 }
 
-/// Takes a panic, as an event.
+/// Receives a panic, as an event.
 type OnPanic<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
 impl<D: Driver> Policies<D> {
     pub(crate) fn new(policies: Vec<Box<dyn Policy<D>>>) -> Self {
         let watch = policies.iter().any(|policy| {
-            // An answer that panics is answered with the default.
+            // If the question itself panics, the answer is the default.
             catch_unwind(AssertUnwindSafe(|| policy.watches())).unwrap_or(true)
         });
         Self { policies: policies.into(), watch }
@@ -208,7 +209,7 @@ impl<D: Driver> Policies<D> {
         self.watch
     }
 
-    /// Runs the hooks of an acquire that need no lock.
+    /// Runs the hooks of an acquire that happen before the lock is taken.
     pub(crate) fn decide(
         &self,
         request: &mut Request,
@@ -305,7 +306,7 @@ impl<D: Driver> Policies<D> {
     }
 }
 
-/// A handicap beyond a day would only serve to overflow the clock.
+/// Longest handicap that counts; anything more would only serve to overflow the clock.
 const MAX_HANDICAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn contain<D: Driver, T>(
@@ -333,7 +334,7 @@ fn panicked<D: Driver>(
         .map(ToString::to_string)
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_string());
-    // The name is user code as well.
+    // The name comes from user code as well.
     let name = catch_unwind(AssertUnwindSafe(|| policy.name().to_string()));
     Event::PolicyPanicked { policy: name.unwrap_or_else(|_| "unknown".to_string()), hook, message }
 }

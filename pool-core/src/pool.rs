@@ -15,8 +15,8 @@ use crate::{
 
 /// A pool of resources; a handle that is cheap to clone.
 ///
-/// When the last handle is dropped, idle resources are closed and leased ones are closed when
-/// they come back. To wait for that, use [`drain`](Self::drain).
+/// When the last handle is dropped, idle resources are closed at once, and leased ones when they
+/// come back. To wait for that, use [`drain`](Self::drain).
 ///
 /// # Examples
 ///
@@ -46,7 +46,7 @@ pub struct Pool<D: Driver> {
     shell: Arc<Shell<D>>,
 }
 
-/// Result of a [`drain`](Pool::drain).
+/// The result of a [`drain`](Pool::drain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -80,7 +80,7 @@ impl<D: Driver> Pool<D> {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire); and whatever a policy refuses.
+    /// As [`acquire`](Self::acquire), and any [`Rejection`](crate::Rejection) of a policy.
     ///
     /// # Cancel safety
     ///
@@ -117,11 +117,12 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// Asks the policies about a request, without acquiring anything: for a caller that lets it wait elsewhere too.
+    /// Asks the policies about a request without acquiring anything, for a caller that also lets it
+    /// wait elsewhere.
     ///
     /// Returns its class and the handicap with which it is ranked, see
-    /// [`Policy::rank`](crate::Policy::rank). What policies add to a request, such as its group, is
-    /// in `request` then.
+    /// [`Policy::rank`](crate::Policy::rank). Additions that policies make to the request, such as
+    /// its group, are then in `request`.
     ///
     /// # Errors
     ///
@@ -156,7 +157,7 @@ impl<D: Driver> Pool<D> {
         self.shell.look(|state| state.resources())
     }
 
-    /// Returns every waiting request, best first within each group.
+    /// Returns all waiting requests, best first within each group.
     #[must_use]
     pub fn waiters(&self) -> Vec<WaiterInfo> {
         let now = Instant::now();
@@ -169,13 +170,13 @@ impl<D: Driver> Pool<D> {
         EventStream::new(self.shell.subscribe())
     }
 
-    /// Sets how many resources the default class keeps and the whole pool may have.
+    /// Sets the minimum of the default class and the maximum of the whole pool.
     ///
-    /// Leased resources are never taken away: what is too much is closed when it comes back.
+    /// Leased resources are never taken away: a surplus one is closed when it comes back.
     ///
     /// # Errors
     ///
-    /// If `max` is zero or less than `min`; nothing is changed then.
+    /// A [`BuildError`] if `max` is zero or less than `min`; nothing is changed then.
     pub fn resize(&self, min: usize, max: usize) -> Result<(), BuildError> {
         if max == 0 {
             return Err(BuildError::Zero { setting: "max_size" });
@@ -193,8 +194,8 @@ impl<D: Driver> Pool<D> {
         set_limits(&self.shell, class, limits);
     }
 
-    /// Changes the limits and the weight of a group from now on. Leases are never taken away; a
-    /// group that nobody has heard of yet brings its own with its first request.
+    /// Changes the limits and the weight of a group from now on. Leases are never taken away. A
+    /// group that is not known yet is not created: its first request brings its own numbers.
     pub fn set_group(&self, group: &Arc<Group>) {
         let now = Instant::now();
         self.shell.apply(|state, fx| state.set_group(group, now, fx));
@@ -203,7 +204,7 @@ impl<D: Driver> Pool<D> {
     /// Closes the resources that `unwanted` picks: idle ones at once, others when they come back.
     /// Returns how many.
     pub fn invalidate(&self, mut unwanted: impl FnMut(&Meta) -> bool) -> usize {
-        // The predicate is foreign code, so it looks at a copy outside of the lock.
+        // The predicate is foreign code, so it gets a copy, outside of the lock.
         let metas = self.shell.look(|state| state.metas());
         let ids = metas.into_iter().filter(|meta| unwanted(meta)).map(|meta| meta.id);
         ids.filter(|id| self.doom(*id, CloseReason::Invalidated)).count()
@@ -214,22 +215,23 @@ impl<D: Driver> Pool<D> {
         self.invalidate(|_| true)
     }
 
-    /// Closes one resource: at once if it is idle, else when it comes back. Returns `false` if
-    /// there is none of that id.
+    /// Closes one resource: at once if it is idle, otherwise when it comes back. Returns `false` if
+    /// there is no resource with that id.
     pub fn retire(&self, id: ResourceId) -> bool {
         self.doom(id, CloseReason::Invalidated)
     }
 
-    /// Closes all idle resources and makes the minimums anew. Returns how many were closed.
+    /// Closes all idle resources and creates the minimums anew. Returns how many were closed.
     pub fn flush_idle(&self) -> usize {
         let now = Instant::now();
         self.shell.apply(|state, fx| state.flush_idle(now, fx))
     }
 
-    /// Ends the pool: refuses new requests, fails those that wait, closes what is idle, drops
+    /// Ends the pool: refuses new requests, fails those that wait, closes idle resources, drops
     /// creations, lets leases finish for `grace`, then revokes them.
     ///
-    /// Returns when every resource is gone, or when the drivers' revocations had time for it.
+    /// Returns when every resource is gone, or when the time allowed for the drivers' revocations
+    /// is up.
     ///
     /// # Cancel safety
     ///
@@ -245,7 +247,7 @@ impl<D: Driver> Pool<D> {
         self.shell.drain(Some(grace));
         let complete = self.shell.look(|state| state.is_drained()) || {
             let settings = &self.shell.settings;
-            // A recycling or a check may have to run out of time before its resource is closed.
+            // A recycling or a check may have to time out before its resource is closed.
             let longest = grace.max(settings.recycle_timeout).max(settings.check_timeout);
             let patience = longest + settings.close_timeout * 2;
             let late = sleep(Instant::now() + patience, &self.shell.runtime);

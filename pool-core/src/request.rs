@@ -26,13 +26,13 @@ pub struct Request {
     /// Maximum wait. Default: the pool's
     /// [`acquire_timeout`](crate::Config::acquire_timeout).
     pub timeout: Option<Duration>,
-    /// The labels that policies and observers go by.
+    /// The labels that policies and observers use.
     pub labels: Labels,
-    /// Time that the request has waited elsewhere before it came here. Default: none.
+    /// Time that the request had already waited elsewhere before it came here. Default: none.
     pub waited: Duration,
-    /// Permission to create a resource for it. Default: yes.
+    /// Permission to create a resource for it. Default: `true`.
     pub creates: bool,
-    /// The group that it counts towards, for a policy to fill in. Default: none.
+    /// The group that it counts towards, filled in by a policy. Default: none.
     pub group: Option<Arc<Group>>,
 }
 
@@ -49,7 +49,7 @@ impl Default for Request {
     }
 }
 
-/// Names and values that describe a request: what policies decide by, and what events carry.
+/// Names and values that describe a request: policies decide by them, and events carry them.
 ///
 /// Clones share one list and are cheap.
 ///
@@ -69,7 +69,7 @@ pub struct Labels(Option<Arc<Vec<Label>>>);
 type Label = (Arc<str>, Arc<str>);
 
 impl Labels {
-    /// Sets a label, replacing an earlier one of that name.
+    /// Sets a label, replacing an earlier one with that name.
     pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
         let (name, value) = (name.into(), value.into());
         let labels = Arc::make_mut(self.0.get_or_insert_default());
@@ -111,7 +111,7 @@ impl Request {
         self
     }
 
-    /// Sets how long to wait; `Duration::ZERO` means: only if one can be had at once.
+    /// Sets how long to wait; `Duration::ZERO` means not at all: the request succeeds only at once.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -119,34 +119,34 @@ impl Request {
     }
 
     /// Sets the time that the request has already waited elsewhere, such as in another pool's
-    /// queue: it is ranked as if it had come that much earlier, and the time counts as waited. At
-    /// most a day counts.
+    /// queue. It is ranked as if it had come that much earlier, and the time counts as waited, up
+    /// to one day.
     ///
-    /// The request's timeout is not shortened by it.
+    /// It does not shorten the request's timeout.
     #[must_use]
     pub fn waited(mut self, waited: Duration) -> Self {
         self.waited = waited;
         self
     }
 
-    /// Lets the request have only what exists or comes back: no resource is created for it, and
-    /// none of another class is closed to make room for it.
+    /// Limits the request to resources that exist or come back: none is created for it, and none of
+    /// another class is closed to make room for it.
     ///
-    /// For a request that waits in several pools at once, of which one may create.
+    /// This is for a request that waits in several pools at once, only one of which may create.
     #[must_use]
     pub fn without_creating(mut self) -> Self {
         self.creates = false;
         self
     }
 
-    /// Sets a label, replacing an earlier one of that name.
+    /// Sets a label, replacing an earlier one with that name.
     #[must_use]
     pub fn label(mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         self.set(name, value);
         self
     }
 
-    /// Sets a label in place, replacing an earlier one of that name.
+    /// Sets a label in place, replacing an earlier one with that name.
     pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
         self.labels.set(name, value);
     }
@@ -176,15 +176,16 @@ impl Request {
 /// Requests that are limited and weighed together, such as those of one tenant.
 ///
 /// A policy puts a group into a request's [`group`](crate::Request::group). Groups need no
-/// registration: the first request of a name makes one, and it is forgotten when it holds nothing,
-/// nobody of it waits, and its last turn is past. A later request of the same name with other
-/// numbers changes the group, as [`Pool::set_group`](crate::Pool::set_group) does.
+/// registration: the first request that names one creates it, and it is forgotten when it holds
+/// nothing, none of its requests wait, and its last turn is past. A later request with the same
+/// name but other numbers changes the group, as [`Pool::set_group`](crate::Pool::set_group) does.
 ///
-/// Among the waiters of a [`Class`](crate::Class), groups take turns by weighted fair queueing: one
-/// of weight 2 gets twice the leases of one of weight 1, as long as both wait. Time in which a
-/// group does not wait is not saved up. Within a group, waiters are served by
+/// Among the waiters of a [`Class`](crate::Class), groups take turns by weighted fair queueing: a
+/// group of weight 2 gets twice as many leases as one of weight 1, as long as both wait. A group
+/// does not save up time in which it does not wait. Within a group, waiters are served by
 /// [rank](crate::Policy::rank), as in a pool without groups. Where classes compete for room, it
-/// goes to the group that holds the least for its weight. Requests of no group are one of weight 1.
+/// goes to the group that holds the least for its weight. All requests without a group count as one
+/// group of weight 1.
 ///
 /// # Examples
 ///
@@ -199,24 +200,24 @@ impl Request {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Group {
-    /// Its name, which makes it what it is.
+    /// Its name, which identifies it.
     pub name: Arc<str>,
-    /// Leases at the same time, at most; judged at the grant, so that a request over it waits, and
-    /// others pass. Default: no limit but the pool's.
+    /// Maximum number of leases at the same time. It applies when a lease is granted, so a request
+    /// beyond it waits while others pass. Default: no limit but the pool's.
     pub max_leases: Option<usize>,
-    /// Requests that may wait; one more is refused at once. The pool's own
-    /// [`max_waiting`](crate::Config::max_waiting) holds as well. Default: no limit but that.
+    /// Maximum number of waiting requests; one more is refused at once. The pool's own
+    /// [`max_waiting`](crate::Config::max_waiting) applies as well. Default: no limit but that.
     pub max_waiting: Option<usize>,
-    /// Its part of the leases while others wait too, relative to theirs: 0.001 to 1000, and what is
-    /// beyond counts as that. Default: 1.
+    /// Its share of the leases while others wait too, relative to theirs: 0.001 to 1000; values
+    /// beyond that are clamped. Default: 1.
     pub weight: f64,
 }
 
-/// The weights that are told apart.
+/// The range of weights; values beyond it are clamped.
 const WEIGHTS: std::ops::RangeInclusive<f64> = 0.001..=1000.0;
 
-/// Virtual time that a lease takes of a group of weight 1: fine enough for any weight, and 64 bits
-/// last for ten thousand million leases of the lightest.
+/// Virtual time that a lease costs a group of weight 1: fine enough for any weight, and 64 bits
+/// last for ten billion leases of the lightest group.
 const LEASE: u64 = 1 << 20;
 
 impl Group {
@@ -226,36 +227,36 @@ impl Group {
         Self { name: name.into(), max_leases: None, max_waiting: None, weight: 1.0 }
     }
 
-    /// Sets how many leases it may have at the same time.
+    /// Sets the maximum number of its leases at the same time.
     #[must_use]
     pub fn max_leases(mut self, max: usize) -> Self {
         self.max_leases = Some(max);
         self
     }
 
-    /// Sets how many of its requests may wait.
+    /// Sets the maximum number of its waiting requests.
     #[must_use]
     pub fn max_waiting(mut self, max: usize) -> Self {
         self.max_waiting = Some(max);
         self
     }
 
-    /// Sets its part of the leases while others wait too.
+    /// Sets its share of the leases while others wait too.
     #[must_use]
     pub fn weight(mut self, weight: f64) -> Self {
         self.weight = weight;
         self
     }
 
-    /// Returns the virtual time that one of its leases takes.
+    /// Returns the virtual time that one of its leases costs.
     pub(crate) fn stride(&self) -> u64 {
         let (least, most) = WEIGHTS.into_inner();
-        // A weight that is no number counts as the least.
+        // A weight that is not a number counts as the least.
         let weight = if self.weight >= least { self.weight.min(most) } else { least };
         (LEASE as f64 / weight) as u64
     }
 
-    /// Returns the virtual time that a lease of no group takes.
+    /// Returns the virtual time that a lease without a group costs.
     pub(crate) fn plain_stride() -> u64 {
         LEASE
     }

@@ -32,7 +32,7 @@ struct Part {
 }
 
 impl Class {
-    /// Adds a part, or replaces the part of the same label. The order of insertion does not
+    /// Adds a part, or replaces the one with the same label. The order of insertion does not
     /// matter.
     pub fn insert(&mut self, label: &'static str, value: impl Into<Arc<str>>) {
         let part = Part { label, value: value.into() };
@@ -59,7 +59,7 @@ impl Class {
         self.0.iter().flat_map(|parts| parts.iter()).map(|part| (part.label, &*part.value))
     }
 
-    /// Returns `true` for the class of requests that ask for nothing in particular.
+    /// Returns `true` for the default class, that of requests that ask for nothing in particular.
     #[must_use]
     pub fn is_default(&self) -> bool {
         self.0.is_none()
@@ -85,7 +85,7 @@ impl fmt::Debug for Class {
     }
 }
 
-/// The identity of a resource, unique within its pool and never used again.
+/// The identity of a resource, unique within its pool and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceId(pub(crate) NonZeroU64);
 
@@ -119,7 +119,7 @@ pub struct Meta {
     pub class: Class,
     /// Time at which its creation began.
     pub created_at: Instant,
-    /// Number of leases, the present one included.
+    /// Number of leases, including the present one.
     pub uses: u64,
 }
 
@@ -137,7 +137,7 @@ pub enum ResourceState {
     Recycling,
     /// Being checked.
     Checking,
-    /// Being ended.
+    /// Being closed.
     Closing,
 }
 
@@ -151,13 +151,13 @@ pub struct ResourceInfo {
     pub class: Class,
     /// Its state.
     pub state: ResourceState,
-    /// Time since which it is in this state. A lease that nobody watched (no event stream, no
-    /// policy that watches, no hand-out check, no hold limit) shows the end of the state before.
+    /// Time at which it entered this state. For a lease that nobody watched (no event stream, no
+    /// policy that watches, no hand-out check, no hold limit), it is the end of the state before.
     pub since: Instant,
     /// Time at which its creation began.
     pub created_at: Instant,
     /// Number of leases so far.
     pub uses: u64,
-    /// Time at which its last check ended well, and its duration.
+    /// End and duration of its last successful check.
     pub last_check: Option<(Instant, Duration)>,
 }

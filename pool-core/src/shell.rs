@@ -28,11 +28,11 @@ pub(crate) struct Shell<D: Driver> {
     pub(crate) policies: Policies<D>,
     pub(crate) settings: Settings,
     pub(crate) runtime: Handle,
-    /// Rings when the engine's next deadline came nearer.
+    /// Notified when the engine's next deadline has come nearer.
     pub(crate) alarm: Arc<Notify>,
-    /// Rings when the pool begins to drain.
+    /// Notified when the pool begins to drain.
     ending: Notify,
-    /// Rings when the last resource of a draining pool is gone.
+    /// Notified when the last resource of a draining pool is gone.
     pub(crate) drained: Notify,
     events: broadcast::Sender<Event>,
     /// Someone has asked for the event stream.
@@ -52,7 +52,7 @@ pub(crate) struct Settings {
     pub(crate) check_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) tick_interval: Duration,
-    /// The configuration requires the time at which each lease begins.
+    /// The configuration needs the time at which each lease begins.
     pub(crate) needs_clock: bool,
 }
 
@@ -81,7 +81,7 @@ impl<D: Driver> Shell<D> {
         }
     }
 
-    /// Locks, calls one method of the engine, unlocks, and only then acts on what it said.
+    /// Locks, calls one method of the engine, unlocks, and only then acts on its effects.
     pub(crate) fn apply<T>(
         self: &Arc<Self>,
         method: impl FnOnce(&mut State<D::Resource>, &mut Effects<D::Resource>) -> T,
@@ -98,7 +98,7 @@ impl<D: Driver> Shell<D> {
         }
         if fx.is_small() {
             let (waker, spent) = (fx.wake.take_first(), fx.spent.take());
-            // Nothing else in it owns anything, so it need not be taken apart.
+            // Nothing else in it owns anything, so it need not be dropped.
             std::mem::forget(fx);
             if let Some(waker) = waker {
                 waker.wake();
@@ -110,7 +110,7 @@ impl<D: Driver> Shell<D> {
         out
     }
 
-    /// Does as [`apply`](Self::apply), for the methods that have no effects.
+    /// Does the same as [`apply`](Self::apply), for methods without effects.
     #[inline]
     pub(crate) fn apply_quietly<T>(&self, method: impl FnOnce(&mut State<D::Resource>) -> T) -> T {
         let (out, rearm) = {
@@ -125,7 +125,7 @@ impl<D: Driver> Shell<D> {
         out
     }
 
-    /// Begins to drain; without a grace, leases are left in peace.
+    /// Begins to drain; without a grace, leases are left alone.
     pub(crate) fn drain(self: &Arc<Self>, grace: Option<Duration>) {
         let now = Instant::now();
         self.apply(|state, fx| state.drain(grace, now, fx));
@@ -148,14 +148,15 @@ impl<D: Driver> Shell<D> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<D::Resource>> {
-        // No user code runs under the lock, so a poisoned one means a bug of the engine that has
-        // been reported by its panic; going on is better than failing every later call.
+        // No user code runs under the lock, so a poisoned one means a bug in the engine, which its
+        // panic has already reported; going on is better than failing every later call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
     fn run(self: &Arc<Self>, mut fx: Effects<D::Resource>) {
-        // Published before anyone wakes, or `Leased` could precede the `Created` of its resource.
+        // Published before anyone wakes, or `Leased` could come before the `Created` of its
+        // resource.
         for event in fx.events {
             self.tell(event);
         }
@@ -171,7 +172,7 @@ impl<D: Driver> Shell<D> {
         drop((fx.drop, fx.spent));
     }
 
-    /// Shows an event to the policies and to everyone who reads the stream.
+    /// Passes an event to the policies and to everyone who reads the stream.
     pub(crate) fn tell(self: &Arc<Self>, event: Event) {
         if self.policies.watch() && !matches!(event, Event::PolicyPanicked { .. }) {
             self.policies.event(&event, &|panic| self.report(panic));
@@ -181,7 +182,7 @@ impl<D: Driver> Shell<D> {
 
     fn publish(&self, event: Event) {
         if self.subscribed.load(Ordering::Relaxed) {
-            // An error only says that nobody listens any more.
+            // An error only means that nobody listens any more.
             drop(self.events.send(event));
         }
     }
@@ -194,7 +195,7 @@ impl<D: Driver> Shell<D> {
         receiver
     }
 
-    /// Returns `true` if the time at which a lease begins is required.
+    /// Returns `true` if the time at which a lease begins is needed.
     pub(crate) fn needs_clock(&self) -> bool {
         self.settings.needs_clock || self.is_observed()
     }
@@ -214,7 +215,7 @@ impl<D: Driver> Shell<D> {
         self.policies.watch() || self.subscribed.load(Ordering::Relaxed)
     }
 
-    /// Counts the panic of a policy and reports it.
+    /// Counts a policy's panic and reports it.
     #[cold]
     pub(crate) fn report(self: &Arc<Self>, panic: Event) {
         self.apply(|state, _| state.count_policy_panic());
@@ -231,7 +232,7 @@ impl<D: Driver> std::fmt::Debug for Shell<D> {
 
 impl<D: Driver> Drop for Shell<D> {
     fn drop(&mut self) {
-        // The upkeep task sleeps on it and ends when it finds the pool gone.
+        // The upkeep task sleeps on the alarm, and ends when it finds the pool gone.
         self.alarm.notify_one();
     }
 }
@@ -243,7 +244,7 @@ impl<D: Driver> Report for Shell<D> {
     }
 }
 
-/// Starts a job. Its slot is accounted for whatever becomes of the task.
+/// Starts a job. Its slot is accounted for, whatever happens to the task.
 pub(crate) fn spawn<D: Driver>(shell: &Arc<Shell<D>>, job: Job<D::Resource>) {
     match job {
         Job::Create { slot, meta } => {
@@ -295,7 +296,7 @@ pub(crate) fn spawn<D: Driver>(shell: &Arc<Shell<D>>, job: Job<D::Resource>) {
 async fn create<D: Driver>(guard: JobGuard<D>, meta: Meta) {
     let shell = &guard.shell;
     let limit = shell.settings.create_timeout;
-    // Kept out here, so that what was made is closed if its preparation fails or takes too long.
+    // Kept out here, so that the resource is closed if its preparation fails or takes too long.
     let mut made = None;
     let work = timeout(limit, make(shell, &meta, &mut made));
     let result = match unless(shell.ending(), work).await {
@@ -347,7 +348,7 @@ async fn bounded<E: Into<BoxError>>(
 ) -> Result<(), SharedError> {
     match timeout(limit, Contained::new(work)).await {
         Ok(Ok(result)) => result.map_err(shared_error),
-        // The resource has outlived the panic and is closed as it should be.
+        // The resource has survived the panic and is closed as it should be.
         Ok(Err(_)) => Err(shared_error(Aborted)),
         Err(_) => Err(shared_error(TimedOut { step, limit })),
     }
@@ -385,8 +386,9 @@ impl<D: Driver> Drop for JobGuard<D> {
     }
 }
 
-/// Sleeps until the engine's next deadline, and gives the policies their tick, in turns: the pool's
-/// one standing task. It holds the pool weakly and ends with it; and the pool ends with it.
+/// Sleeps until the engine's next deadline and calls the policies' `tick`, in turns; this is the
+/// pool's one standing task. It holds the pool weakly and ends with it, and the pool ends with the
+/// task.
 pub(crate) async fn upkeep<D: Driver>(pool: Standing<D>) {
     let mut next_tick = None;
     loop {
@@ -402,7 +404,7 @@ pub(crate) async fn upkeep<D: Driver>(pool: Standing<D>) {
             next_tick = Some(at);
             wake_at = Some(wake_at.map_or(at, |deadline| deadline.min(at)));
         }
-        // Only the alarm is kept while asleep, or the pool would never end.
+        // Only the alarm is held while asleep, or the pool would never end.
         let alarm = Arc::clone(&shell.alarm);
         drop(shell);
         match wake_at {
@@ -413,7 +415,8 @@ pub(crate) async fn upkeep<D: Driver>(pool: Standing<D>) {
 }
 
 /// The standing task's hold on its pool. When the task is dropped because its runtime shuts down,
-/// nothing can be made, closed or timed out any more: requests must fail rather than wait for ever.
+/// nothing can be made, closed or timed out any more, so requests must fail rather than wait for
+/// ever.
 pub(crate) struct Standing<D: Driver>(Weak<Shell<D>>);
 
 impl<D: Driver> Standing<D> {
@@ -451,8 +454,8 @@ fn tick<D: Driver>(shell: &Arc<Shell<D>>) {
     }
 }
 
-/// Sets the limits of a class. If that makes the class known, what is not set is what the policies
-/// say: they are asked once per class, and this is the occasion.
+/// Sets the limits of a class. If that makes the class known, the policies are asked for the limits
+/// that are not set: they are asked once per class, and this is that occasion.
 pub(crate) fn set_limits<D: Driver>(shell: &Arc<Shell<D>>, class: &Class, limits: Limits) {
     let mut all = limits;
     if !shell.look(|state| state.knows(class)) {
@@ -465,12 +468,12 @@ pub(crate) fn set_limits<D: Driver>(shell: &Arc<Shell<D>>, class: &Class, limits
     shell.apply(|state, fx| state.set_limits(class, all, now, fx));
 }
 
-/// Returns a timer on the caller's runtime, or on `spare` where the caller has none: a caller that
-/// only waits for the pool need not be a task of tokio.
+/// Returns a timer on the caller's runtime, or on `spare` if the caller has none: a caller that
+/// only waits for the pool need not be a tokio task.
 ///
 /// # Panics
 ///
-/// If there is none around and the spare one has ended.
+/// If the caller has no runtime and the spare one has ended.
 pub(crate) fn sleep(until: Instant, spare: &Handle) -> Sleep {
     let _guard = Handle::try_current().is_err().then(|| spare.enter());
     sleep_until(until)

@@ -28,14 +28,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Returns the number of all resources, in whatever state; at most `max_size` except after a
-    /// shrink.
+    /// Returns the number of resources in all states; at most `max_size`, except after a shrink.
     #[must_use]
     pub fn total(&self) -> usize {
         self.creating + self.idle + self.leased + self.recycling + self.checking + self.closing
     }
 
-    /// Returns the leased resources as a share of all that could be leased, 0.0 to 1.0.
+    /// Returns the share of leased resources among all that could be leased, 0.0 to 1.0.
     #[must_use]
     pub fn utilization(&self) -> f64 {
         let usable = self.idle + self.leased + self.recycling + self.checking;
@@ -51,17 +50,17 @@ pub struct Counters {
     pub acquired: u64,
     /// Leases that ended.
     pub released: u64,
-    /// Time that granted requests have waited, in sum.
+    /// Total time that granted requests have waited.
     pub waited: Duration,
-    /// Creations that ended well.
+    /// Creations that succeeded.
     pub created: u64,
     /// Creations that failed.
     pub create_failed: u64,
     /// Resources that are gone.
     pub closed: u64,
-    /// Resources that were recycled well.
+    /// Recyclings that succeeded.
     pub recycled: u64,
-    /// Resources that could not be recycled.
+    /// Recyclings that failed.
     pub recycle_failed: u64,
     /// Checks that were made.
     pub checks: u64,
@@ -81,7 +80,7 @@ pub struct Counters {
     pub policy_panics: u64,
 }
 
-/// A snapshot of a pool: load, counters, and each class.
+/// A snapshot of a pool: load, counters, classes and groups.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -93,9 +92,9 @@ pub struct Stats {
     pub counters: Counters,
     /// Every class that has a resource, a waiter or limits of its own; the default class first.
     pub classes: Vec<ClassStats>,
-    /// Every group that holds something or waits, by name, and those whose last turn is not past.
+    /// Every group that holds something, waits, or whose last turn is not past, by name.
     pub groups: Vec<GroupStats>,
-    /// Wait of the oldest waiter so far.
+    /// Time that the oldest waiter has waited so far.
     pub oldest_wait: Option<Duration>,
     /// The pool is draining or closed.
     pub draining: bool,
@@ -109,15 +108,15 @@ pub struct ClassStats {
     pub class: Class,
     /// Its resources and waiters; `max_size` is the class's own maximum.
     pub load: Load,
-    /// Kept at least, in any state.
+    /// Minimum in any state.
     pub min: usize,
-    /// Kept idle and ready at least.
+    /// Minimum that is idle and ready.
     pub warm: usize,
-    /// Time that its granted requests have waited, in sum, since the pool was built.
+    /// Total time that its granted requests have waited, since the pool was built.
     pub waited: Duration,
     /// Requests of the class granted since the pool was built.
     pub granted: u64,
-    /// Its creations fail, and the next one is delayed.
+    /// Its creations are failing, and the next one is delayed.
     pub failing: bool,
 }
 
@@ -142,13 +141,13 @@ pub struct WaiterInfo {
 pub struct GroupStats {
     /// Its name.
     pub name: Arc<str>,
-    /// Leases that it has, granted ones that are not fetched yet included.
+    /// Its leases, including granted ones that are not fetched yet.
     pub leased: usize,
     /// Its requests in the queue.
     pub waiting: usize,
-    /// Leases at the same time, at most.
+    /// Maximum number of leases at the same time.
     pub max_leases: Option<usize>,
-    /// Requests that may wait.
+    /// Maximum number of waiting requests.
     pub max_waiting: Option<usize>,
     /// Its weight.
     pub weight: f64,

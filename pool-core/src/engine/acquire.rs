@@ -1,4 +1,4 @@
-//! Requests: what becomes of each, with a resource or without.
+//! Requests: how each is answered, with a resource or without.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -24,15 +24,15 @@ pub(crate) enum Acquired<R> {
 }
 
 impl<R> State<R> {
-    /// Leases an idle resource of the class if nothing else has to be decided: something idles,
-    /// nobody waits anywhere, and nothing is missing.
+    /// Leases an idle resource of the class if nothing else has to be decided: one is idle, nobody
+    /// waits anywhere, and no class is short of anything.
     ///
-    /// Such a lease concerns nobody else. It needs no effects, and leaves no class hungry or short
-    /// that was not so before, so this and [`release_quietly`](Self::release_quietly) do without
-    /// either; that is most of what an uncontended acquire and release cost. Whatever is not plain
-    /// is left to [`acquire`](Self::acquire) and [`release`](Self::release).
+    /// Such a lease concerns nobody else. It has no effects, and makes no class hungry or short
+    /// that was not so before, so this and [`release_quietly`](Self::release_quietly) skip both,
+    /// which is most of the cost of an uncontended acquire and release. Anything less simple is
+    /// left to [`acquire`](Self::acquire) and [`release`](Self::release).
     ///
-    /// Without a `now` nobody has asked for the time of this lease: see
+    /// `now` is `None` if nobody needs the time of this lease: see
     /// [`needs_clock`](Self::needs_clock).
     #[inline]
     pub(crate) fn lease_quietly(
@@ -44,7 +44,8 @@ impl<R> State<R> {
         let id = self.class_id(class)?;
         let class = &self.classes[id];
         let index = *class.idle.back()?;
-        // The last use and a class that keeps some warm call for a replacement.
+        // The last use of a resource calls for a replacement, and so does a lease from a class that
+        // keeps some warm.
         let plain = class.warm == 0 && self.config.max_use_count.is_none();
         if !plain || !self.is_quiet() || now.is_some_and(|now| self.is_stale(index, now)) {
             return None;
@@ -55,15 +56,15 @@ impl<R> State<R> {
         Some(self.lease_idle(index, acquired_at, now))
     }
 
-    /// Returns `true` if a lease must know when it begins: a check may be due first, or it must end
-    /// in time.
+    /// Returns `true` if a lease must know when it begins: a check may be due first, or the lease
+    /// has a time limit.
     ///
     /// Reading the clock twice is a third of what an uncontended lease costs.
     pub(crate) fn needs_clock(config: &Config) -> bool {
         config.check_after_idle.is_some() || config.hold_limit.is_some()
     }
 
-    /// Returns `true` if nobody waits, nothing is missing, and the pool is running.
+    /// Returns `true` if nobody waits, no class is short of anything, and the pool is running.
     pub(super) fn is_quiet(&self) -> bool {
         self.waiters.is_empty()
             && self.hungry.is_empty()
@@ -73,8 +74,8 @@ impl<R> State<R> {
 
     /// Answers a request at once or puts it into the queue.
     ///
-    /// The ticket is made before the lock is taken, since that clones a waker, which is foreign
-    /// code; its caller keeps it, so that no waker is dropped here.
+    /// The ticket is made before the lock is taken, since making it clones a waker, which is
+    /// foreign code; the caller keeps it, so that no waker is dropped here.
     pub(crate) fn acquire(
         &mut self,
         asked: &Asked<'_>,
@@ -94,7 +95,7 @@ impl<R> State<R> {
         answer
     }
 
-    /// Answers a request of a group that is known, or of none.
+    /// Answers a request whose group is known, or that has none.
     #[inline]
     fn acquire_in(
         &mut self,
@@ -105,13 +106,14 @@ impl<R> State<R> {
         fx: &mut Effects<R>,
     ) -> Acquired<R> {
         let state = group.map(|id| &self.groups[id]);
-        // Until it gives something back, what is idle is not for it.
+        // Idle resources are not for this group until it gives something back.
         let over = state.is_some_and(GroupState::is_full);
         let full = self.waiters.len() >= self.config.max_waiting
             || state.is_some_and(GroupState::is_crowded);
         let class = match (self.class_id(asked.class), asked.limits) {
             (Some(class), _) => class,
-            // It would only be forgotten again: nothing of a new class is idle.
+            // Interning the class would be in vain: nothing of a new class is idle, so the request
+            // is refused and the class forgotten.
             (None, _) if full => return self.refuse_full(asked, group, fx),
             (None, Some(_)) if ticket.is_none() => return Acquired::NeedsTicket,
             (None, Some(limits)) => self.intern(asked.class, limits),
@@ -148,7 +150,7 @@ impl<R> State<R> {
             return self.refuse_full(asked, group, fx);
         }
         let Some(ticket) = ticket else {
-            // A class that is new by this very call may have something to keep.
+            // This very call may have created the class, and the class may have a minimum to keep.
             self.pump(now, fx);
             return Acquired::NeedsTicket;
         };
@@ -158,7 +160,7 @@ impl<R> State<R> {
         }
         self.serve(class, now, fx);
         if asked.nowait && self.is_unserved(waiter) {
-            // Before it leaves, since its group may go with it.
+            // Before the waiter leaves, since its group may be forgotten with it.
             let error = self.timed_out(class, group, Duration::ZERO);
             self.dequeue(waiter);
             self.refresh(class);
@@ -173,8 +175,8 @@ impl<R> State<R> {
         Acquired::Queued(waiter)
     }
 
-    /// Ends the wait of a caller whose time is up: it gets its answer if there is one by now, else
-    /// it leaves.
+    /// Ends the wait of a caller whose time is up: it gets its answer if there is one by now,
+    /// otherwise it leaves the queue.
     pub(crate) fn expire(
         &mut self,
         waiter: WaiterId,
@@ -193,8 +195,9 @@ impl<R> State<R> {
         Err(error.into())
     }
 
-    /// Takes a caller that went away out of the queue; a grant it had got goes to the next. An
-    /// error that it had got comes back, since dropping it is foreign code.
+    /// Takes a caller that went away out of the queue; if it had been granted something, that goes
+    /// to the next waiter. If it had got an error, that is returned, since dropping it is foreign
+    /// code.
     pub(crate) fn cancel(
         &mut self,
         waiter: WaiterId,
@@ -228,8 +231,8 @@ impl<R> State<R> {
         ticket: Arc<Ticket<R>>,
         now: Instant,
     ) -> WaiterId {
-        // Callers read the clock before they got the lock: among them, the lock decides who came
-        // first.
+        // Callers read the clock before they take the lock; among them, the order of taking the
+        // lock decides who came first.
         self.latest = self.latest.max(now);
         let at = asked.backdate(self.latest + asked.handicap);
         let rank = Rank { at, sequence: self.next_sequence };
@@ -262,7 +265,7 @@ impl<R> State<R> {
         let Waiter { class, ticket, .. } = self.dequeue(waiter);
         self.refresh(class);
         self.tell_refused(class, outcome, &ticket, now, fx);
-        // What it leaves behind may be the room that another class waits for.
+        // Its departure may free the room that another class waits for.
         self.pump(now, fx);
         self.forget(class, now, fx);
     }
@@ -281,7 +284,7 @@ impl<R> State<R> {
 
 /// Requests that end without a resource.
 impl<R> State<R> {
-    /// Fails every waiter of a class that nothing can serve.
+    /// Fails every waiter of a class if nothing can serve them.
     pub(super) fn fail_hopeless(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         if !self.classes[class].is_hopeless() {
             return;
@@ -306,7 +309,7 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    /// Tells the waiters whose time is up.
+    /// Fails the waiters whose time is up.
     pub(super) fn expire_waiters(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         while let Some((_, waiter)) = self.classes[class]
             .waiters
@@ -383,8 +386,8 @@ impl<R> State<R> {
         });
     }
 
-    /// Returns the error of a request that has run out of time; what kept it waiting may have been
-    /// its own group's limit.
+    /// Returns the error for a request that has run out of time; it may have been its own group's
+    /// limit that kept it waiting.
     pub(super) fn timed_out(
         &self,
         class: ClassId,
@@ -394,7 +397,7 @@ impl<R> State<R> {
         let full = group.map(|id| &self.groups[id]).filter(|state| state.is_full());
         if let Some(state) = full {
             let mut group = state.stats();
-            // It is still in the queue.
+            // The waiter is still in the queue.
             group.waiting -= 1;
             return AcquireError::GroupFull { waited, group: group.into() };
         }

@@ -27,12 +27,12 @@ impl Counts {
         self.0.iter().sum::<u32>() as usize
     }
 
-    /// Returns the number of all but those that are on their way out.
+    /// Returns the number of all slots except those that are closing.
     pub(super) fn live(&self) -> usize {
         self.total() - self.of(ResourceState::Closing)
     }
 
-    /// Returns the number of those that will be idle soon without anyone's doing.
+    /// Returns the number of slots that will be idle soon without further action.
     pub(super) fn arriving(&self) -> usize {
         self.of(ResourceState::Creating)
             + self.of(ResourceState::Recycling)
@@ -53,8 +53,8 @@ impl Counts {
     }
 }
 
-/// Totals of the leases of a class. A pool's are the sum of its classes', so that a lease
-/// is counted in one place, among what it changes anyway.
+/// Totals of the leases of a class. The pool's totals are the sum over its classes, so that each
+/// lease is counted in one place only, beside the fields that it changes anyway.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Leases {
     pub(super) granted: u64,
@@ -83,9 +83,9 @@ pub(super) struct ClassState {
     pub(super) min: usize,
     pub(super) max: usize,
     pub(super) warm: usize,
-    /// Has limits that somebody set, so it is kept when it is empty.
+    /// Somebody has set limits for it, so it is kept even when it is empty.
     pub(super) limited: bool,
-    /// Live slots that will go soon; they do not count towards `min`.
+    /// Live slots that will be closed soon; they do not count towards `min`.
     pub(super) retiring: usize,
     pub(super) breaker: Breaker,
     /// The class is in the engine's `hungry` set.
@@ -126,20 +126,20 @@ impl ClassState {
             && self.breaker.allows(self.counts.of(ResourceState::Creating))
     }
 
-    /// Returns `true` if a waiter is left that nothing on its way will serve, and a creation could.
+    /// Returns `true` if a waiter is left that nothing under way will serve, but a creation could.
     pub(super) fn is_hungry(&self) -> bool {
         self.waiters.creators() > self.counts.arriving() && self.may_create()
     }
 
-    /// Returns the number of further resources that its waiters could use.
+    /// Returns the number of additional resources that its waiters could use.
     pub(super) fn hunger(&self) -> usize {
         let unserved = self.waiters.creators().saturating_sub(self.counts.arriving());
-        // After a failure creations go one at a time.
+        // After a failure, creations run one at a time.
         let tries = if self.breaker.is_failing() { 1 } else { usize::MAX };
         unserved.min(self.max.saturating_sub(self.counts.total())).min(tries)
     }
 
-    /// Returns `true` if it has fewer than it should keep.
+    /// Returns `true` if it has fewer resources than it should keep.
     pub(super) fn is_short(&self) -> bool {
         let stock = self.counts.live() - self.retiring;
         let ready = self.idle.len() + self.counts.arriving();
@@ -147,12 +147,12 @@ impl ClassState {
             && self.may_create()
     }
 
-    /// Returns `true` if it may give an idle resource away and still keep its minimum.
+    /// Returns `true` if it can give away an idle resource and still keep its minimum.
     pub(super) fn can_spare(&self) -> bool {
         self.counts.live() - self.retiring > self.min && self.idle.len() > self.warm
     }
 
-    /// Returns `true` if it still waits for the replacement of a retiring idle resource.
+    /// Returns `true` if it is still waiting for the replacement of a retiring idle resource.
     pub(super) fn lacks_replacement(&self) -> bool {
         let made = self.counts.live() - self.counts.of(ResourceState::Creating);
         made.saturating_sub(self.retiring) < self.min || self.idle.len() <= self.warm
@@ -164,7 +164,7 @@ impl ClassState {
         self.breaker.is_open() && self.breaker.is_blocked() && self.counts.live() == 0
     }
 
-    /// Returns `true` if the class is empty; it may be forgotten unless its failures must be
+    /// Returns `true` if the class is empty; it may then be forgotten, unless its failures must be
     /// remembered.
     pub(super) fn is_empty(&self) -> bool {
         !self.limited && self.waiters.is_empty() && self.counts.total() == 0
@@ -176,20 +176,21 @@ impl ClassState {
     }
 }
 
-/// For so long after its last failure a class is not forgotten, so that asking again and again
-/// does not start the count of failures anew.
+/// Time since its last failure during which a class is not forgotten, so that asking again and
+/// again does not restart the count of failures.
 const MEMORY: Duration = Duration::from_secs(60);
 
 /// Keeps failing creations of one class from becoming a storm.
 ///
-/// After a failure the next creation waits, twice as long after each; after `breaker_threshold`
-/// failures in a row the class is *open*: one creation is tried per `breaker_interval`, and
-/// requests that only a creation could serve fail at once. One success closes it; but a resource
-/// that breaks before its first lease was no success, and the failures before it count again.
+/// After a failure the next creation is delayed, each time for twice as long; after
+/// `breaker_threshold` failures in a row the breaker is *open*: one creation is tried per
+/// `breaker_interval`, and requests that only a creation could serve fail at once. One success
+/// closes it, but a resource that breaks before its first lease does not count as a success, and
+/// the failures before it count again.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
-    /// Failures before creations that have ended well, but whose resources have not been proved.
+    /// Failures before creations that have succeeded, but whose resources have not been proved yet.
     on_probation: u32,
     threshold: u32,
     failed_at: Option<Instant>,
@@ -198,7 +199,7 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// Notes that a creation has failed; returns the time to wait, and the error before this one.
+    /// Notes that a creation has failed; returns the time to wait, and the previous error.
     pub(super) fn failed(
         &mut self,
         now: Instant,
@@ -215,15 +216,15 @@ impl Breaker {
             let doubled = config.backoff.saturating_mul(1 << (self.failures - 1).min(16));
             doubled.min(config.breaker_interval)
         };
-        // Up to a tenth more, so that classes which failed together do not retry together.
+        // Up to a tenth more, so that classes that failed together do not retry together.
         let delay = delay.mul_f64(1.0 + rng.f64() / 10.0);
         self.failed_at = Some(now);
         self.retry_at = Some(now + delay);
         (delay, self.last.replace(error))
     }
 
-    /// Notes that a creation has ended well; its resource must still show that it lives. Returns
-    /// the error before it.
+    /// Notes that a creation has succeeded; its resource has yet to prove that it works. Returns
+    /// the previous error.
     pub(super) fn succeeded(&mut self) -> Option<SharedError> {
         let on_probation = self.on_probation.max(self.failures);
         let after = Self { on_probation, failed_at: self.failed_at, ..Self::default() };
@@ -232,7 +233,7 @@ impl Breaker {
 
     /// Notes that a resource has come back from a lease, or passed a check.
     pub(super) fn proved(&mut self) {
-        // A write that changes nothing would still take the line away from the other cores.
+        // Written only if it changes: any write takes the cache line away from the other cores.
         if self.on_probation != 0 {
             self.on_probation = 0;
         }
@@ -266,7 +267,7 @@ impl Breaker {
         self.failures > 0
     }
 
-    /// Returns the time until which its failures must be remembered, if it has any.
+    /// Returns the time until which its failures must be remembered, if there are any.
     pub(super) fn remembers_until(&self) -> Option<Instant> {
         let memory = self.failed_at.map(|at| at + MEMORY);
         memory.max(self.retry_at)

@@ -1,4 +1,4 @@
-//! Changes and views of operators.
+//! Operators' changes to the pool, and their views of it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<R> State<R> {
-    /// Sets the size of the pool. Leased resources are never taken away; what is too much goes
+    /// Sets the size of the pool. Leased resources are never taken away; a surplus one is closed
     /// when it comes back.
     pub(crate) fn resize(&mut self, min: usize, max: usize, now: Instant, fx: &mut Effects<R>) {
         if (self.config.min_size, self.config.max_size) == (min, max) {
@@ -40,13 +40,13 @@ impl<R> State<R> {
         (self.config.min_size, self.config.max_size)
     }
 
-    /// Returns `true` if the class has a place here, so that the policies have been asked for its
-    /// limits.
+    /// Returns `true` if the class is known here, which means that the policies have been asked for
+    /// its limits.
     pub(crate) fn knows(&self, class: &Class) -> bool {
         self.class_id(class).is_some()
     }
 
-    /// Sets the limits of a class; fields that are `None` stay.
+    /// Sets the limits of a class; `None` leaves one as it is.
     pub(crate) fn set_limits(
         &mut self,
         class: &Class,
@@ -74,7 +74,7 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// Closes a resource as soon as it is back in the pool's hands; at once if it is idle.
+    /// Closes a resource as soon as it is back in the pool's hands: at once if it is idle.
     pub(crate) fn doom(
         &mut self,
         id: ResourceId,
@@ -101,7 +101,7 @@ impl<R> State<R> {
         true
     }
 
-    /// Closes every idle resource; minimums are made anew.
+    /// Closes every idle resource; minimums are then created anew.
     pub(crate) fn flush_idle(&mut self, now: Instant, fx: &mut Effects<R>) -> usize {
         let idle: Vec<usize> =
             self.classes.iter().flat_map(|(_, class)| class.idle.iter().copied()).collect();
@@ -121,8 +121,8 @@ impl<R> State<R> {
             .collect()
     }
 
-    /// Takes no more requests, fails those that wait, closes what is idle; leases are left in
-    /// peace until the deadline.
+    /// Refuses new requests, fails those that wait, and closes idle resources; leases are left
+    /// alone until the deadline.
     pub(crate) fn drain(&mut self, grace: Option<Duration>, now: Instant, fx: &mut Effects<R>) {
         let deadline = grace.map(|grace| now + grace);
         if !self.is_draining() {
@@ -162,7 +162,7 @@ impl<R> State<R> {
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {
         let oldest = self.waiters.iter().map(|(_, waiter)| waiter.ticket.enqueued_at).min();
-        // Counted when they were granted, but no leases until they are fetched.
+        // They were counted when granted, but do not show as leases until they are fetched.
         let unfetched = self.slots.iter().map(|(_, slot)| (slot.class, slot.unfetched()));
         let unfetched: Vec<_> =
             unfetched.filter_map(|(class, waited)| Some((class, waited?))).collect();
@@ -197,7 +197,7 @@ impl<R> State<R> {
         }
     }
 
-    /// Returns every group that is known, by name.
+    /// Returns all known groups, by name.
     fn group_stats(&self) -> Vec<GroupStats> {
         let mut all: Vec<_> = self.groups.iter().map(|(_, state)| state.stats()).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));

@@ -1,4 +1,4 @@
-//! Resources on their way to those who wait.
+//! Grants: resources on their way to waiters.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::{Effects, Job, State, since};
 use crate::{AcquireError, Refusal, ResourceState};
 
 impl<R> State<R> {
-    /// Grants idle resources of a class to its waiters, best first; those that have idled long
-    /// are checked first, one per waiter.
+    /// Grants idle resources of a class to its waiters, best first; resources that have been idle
+    /// for long are checked first, one per waiter.
     pub(super) fn serve(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         loop {
             let state = &self.classes[class];
@@ -33,8 +33,8 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    /// Hands a resource, which idles or has just come into the engine's hands, to the best waiter
-    /// of its class.
+    /// Hands a resource, either idle or just returned to the engine, to the best waiter of its
+    /// class.
     pub(super) fn grant(
         &mut self,
         index: usize,
@@ -47,7 +47,7 @@ impl<R> State<R> {
         let (waiter, handicap) =
             class.waiters.pop(&mut self.waiters).expect("the class has a waiter");
         let Waiter { ticket, rank, group, .. } = self.waiters.remove(waiter);
-        // The ticket says so too, but lies with its caller, perhaps in the cache of another core.
+        // The ticket has it too, but it is with its caller, perhaps in the cache of another core.
         let came_at = handicap.map_or_else(|| ticket.enqueued_at, |handicap| rank.at - handicap);
         let waited = since(now, came_at);
         class.leases.granted += 1;
@@ -67,7 +67,7 @@ impl<R> State<R> {
         }
     }
 
-    /// Leases an idle resource; without a `now`, nobody needs to know when.
+    /// Leases an idle resource; `now` is `None` if nobody needs to know when.
     #[inline]
     pub(super) fn lease_idle(
         &mut self,
@@ -83,7 +83,7 @@ impl<R> State<R> {
         pooled
     }
 
-    /// Makes a slot leased; returns the state that it was in.
+    /// Puts a slot into the leased state; returns its previous state.
     #[inline]
     fn lease(
         &mut self,
@@ -102,14 +102,14 @@ impl<R> State<R> {
         self.slots[index].uses += 1;
         let last_use = self.config.max_use_count.is_some_and(|max| self.slots[index].uses >= max);
         if last_use {
-            // Its replacement can be made while it is out.
+            // Its replacement can be made while it is leased.
             self.mark_retiring(index);
         }
         before
     }
 
-    /// Takes a resource back that was granted, but not fetched: its waiter has slept for too long
-    /// and gets an error when it wakes. Returns `false` if there was none.
+    /// Takes back a resource that was granted but not fetched: its waiter has slept for too long,
+    /// and gets an error when it wakes. Returns `false` if there was no such grant.
     pub(super) fn take_back(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) -> bool {
         let slot = &self.slots[index];
         let SlotState::Leased { ticket: Some(ticket), .. } = &slot.state else { return false };
@@ -127,7 +127,7 @@ impl<R> State<R> {
         true
     }
 
-    /// Takes back a grant that nobody has touched: the resource is as idle as it was.
+    /// Takes back a grant that nobody has touched; the resource is as idle as before.
     pub(super) fn give_back(
         &mut self,
         mut pooled: Box<Pooled<R>>,
@@ -142,7 +142,7 @@ impl<R> State<R> {
         self.arrived(pooled, now, fx);
     }
 
-    /// Takes the use back that a lease has counted.
+    /// Undoes the use that a lease has counted.
     pub(super) fn unuse(&mut self, pooled: &mut Pooled<R>) {
         let slot = &mut self.slots[pooled.slot.index];
         slot.uses -= 1;

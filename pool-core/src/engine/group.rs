@@ -18,9 +18,9 @@ use crate::{Group, GroupStats};
 pub(super) struct Groups {
     states: Slab<GroupState>,
     ids: FxHashMap<Arc<str>, GroupId>,
-    /// Leases of all of them.
+    /// Leases of all groups together.
     leased: usize,
-    /// Those that gave something back in this call: idle resources may now be for their waiters.
+    /// Groups that gave something back in this call; their waiters may now get idle resources.
     relieved: Vec<GroupId>,
 }
 
@@ -29,9 +29,9 @@ pub(super) struct GroupState {
     pub(super) group: Arc<Group>,
     /// Number of leased slots that name this group.
     pub(super) leased: usize,
-    /// Number of waiters that do.
+    /// Number of waiters that name it.
     pub(super) waiting: usize,
-    /// The classes whose line has it as a member.
+    /// The classes whose line it is a member of.
     pub(super) classes: BTreeSet<ClassId>,
 }
 
@@ -45,7 +45,7 @@ impl GroupState {
         self.group.max_leases.is_some_and(|max| self.leased >= max)
     }
 
-    /// Returns `true` if no more of its requests may wait.
+    /// Returns `true` if no more of its requests may join the queue.
     pub(super) fn is_crowded(&self) -> bool {
         self.group.max_waiting.is_some_and(|max| self.waiting >= max)
     }
@@ -96,17 +96,17 @@ impl Groups {
     }
 }
 
-/// A class's claim to room that other classes want too; the least one goes first.
+/// A class's claim to room that other classes want too; the smallest claim goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    /// Leases that its best waiter's group would hold with one more, for its weight. Zero for all
-    /// where there are no groups.
+    /// Leases that the group of its best waiter would hold with one more, divided by the group's
+    /// weight. Always zero if there are no groups.
     pub(super) held: u64,
     pub(super) rank: Rank,
 }
 
 impl<R> State<R> {
-    /// Returns the state of a request's group, which begins with this if it is new.
+    /// Returns the state of a request's group; a new group starts with this request.
     pub(super) fn join_group(
         &mut self,
         group: &Arc<Group>,
@@ -127,8 +127,8 @@ impl<R> State<R> {
         id
     }
 
-    /// Changes the limits and the weight of a group that is known; one that is not gets them with
-    /// its next request.
+    /// Changes the limits and the weight of a known group; an unknown one brings its own with its
+    /// next request.
     pub(crate) fn set_group(&mut self, group: &Arc<Group>, now: Instant, fx: &mut Effects<R>) {
         if let Some(&id) = self.groups.ids.get(&group.name) {
             self.change_group(id, group, now, fx);
@@ -149,7 +149,7 @@ impl<R> State<R> {
         }
     }
 
-    /// Tells every line in which a group stands how many leases it may still get.
+    /// Tells every line that a group is a member of how many leases it may still get.
     fn share_anew(&mut self, id: GroupId) {
         let state = &self.groups[id];
         if state.classes.is_empty() {
@@ -173,11 +173,12 @@ impl<R> State<R> {
         }
     }
 
-    /// Notes that the lease of a slot has ended: its group may have another. What idles goes to it
-    /// when it is decided what becomes of the resource, at the next [`pump`](Self::pump).
+    /// Notes that the lease of a slot has ended, so that its group may have another. Idle resources
+    /// go to the group at the next [`pump`](Self::pump), once it is decided what becomes of this
+    /// one.
     pub(super) fn let_go(&mut self, index: usize) {
         let group = &mut self.slots[index].group;
-        // A write that changes nothing would still take the line away from the other cores.
+        // Written only if it changes: any write takes the cache line away from the other cores.
         let Some(id) = *group else { return };
         *group = None;
         self.groups.leased -= 1;
@@ -199,7 +200,7 @@ impl<R> State<R> {
 
     /// Grants idle resources to waiters of a group that may have more leases than before.
     fn serve_group(&mut self, id: GroupId, now: Instant, fx: &mut Effects<R>) {
-        // It may be forgotten since, with the last line that remembered it.
+        // It may have been forgotten since, with the last line that remembered it.
         let state = self.groups.states.get(id.index());
         if let Some(state) = state.filter(|state| state.waiting > 0) {
             for class in state.classes.clone() {

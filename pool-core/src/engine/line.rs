@@ -15,7 +15,7 @@ use crate::Group;
 #[expect(clippy::large_enum_variant, reason = "a box would be one more cache line for each lease")]
 #[derive(Debug)]
 pub(super) enum Line {
-    /// One queue, as long as none of a group waits or is remembered.
+    /// One queue, as long as no group has a waiter or is remembered.
     Plain(Queue),
     /// A queue for each group.
     Shared(Box<Shares>),
@@ -58,7 +58,7 @@ impl Line {
         self.len() == 0
     }
 
-    /// Returns the number of waiters that could be served now: as many of each group as it may
+    /// Returns the number of waiters that could be served now: from each group, as many as it may
     /// still get leases.
     #[inline]
     pub(super) fn ready(&self) -> usize {
@@ -68,7 +68,7 @@ impl Line {
         }
     }
 
-    /// Returns the number of those that a resource may be created for.
+    /// Returns the number of those for which a resource may be created.
     #[inline]
     pub(super) fn creators(&self) -> usize {
         match self {
@@ -77,7 +77,7 @@ impl Line {
         }
     }
 
-    /// Returns the group of the waiter that is served next, and its rank.
+    /// Returns the group of the waiter that is served next, and the waiter's rank.
     #[inline]
     pub(super) fn best<R>(&self, waiters: &Slab<Waiter<R>>) -> Option<(Option<GroupId>, Rank)> {
         match self {
@@ -89,7 +89,7 @@ impl Line {
         }
     }
 
-    /// Adds a waiter, at the place of its handicap, or, without one, of any rank.
+    /// Adds a waiter: with a handicap, to the place for that handicap; without one, at any rank.
     #[inline]
     pub(super) fn push<R>(
         &mut self,
@@ -112,7 +112,7 @@ impl Line {
         }
     }
 
-    /// Takes the waiter out that is served next; returns its handicap as well, unless it has
+    /// Takes out the waiter that is served next; also returns its handicap, unless the waiter
     /// brought an age along.
     #[inline]
     pub(super) fn pop<R>(
@@ -145,7 +145,7 @@ impl Line {
         all
     }
 
-    /// Returns waiters that the pool itself must call time on, among them the first of all.
+    /// Returns waiters that the pool itself must time out, the earliest of all among them.
     pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
         self.queues().flat_map(|queue| queue.first_timed(waiters)).collect()
     }
@@ -169,21 +169,21 @@ impl Line {
         }
     }
 
-    /// Notes how many leases a group may still get, and what they cost it.
+    /// Notes how many leases a group may still get, and how much each costs it.
     pub(super) fn set_share<R>(&mut self, group: GroupId, share: Share, waiters: &Slab<Waiter<R>>) {
         if let Self::Shared(shares) = self {
             shares.set_share(group, share, waiters);
         }
     }
 
-    /// Returns `true` if the line has forgotten groups since it was asked last.
+    /// Returns `true` if the line has forgotten groups since it was last asked.
     #[inline]
     pub(super) fn has_gone(&self) -> bool {
         matches!(self, Self::Shared(shares) if !shares.gone.is_empty())
     }
 
-    /// Returns the groups that the line has forgotten since it was asked last, and becomes one
-    /// queue again if none is left. Called after every change.
+    /// Returns the groups that the line has forgotten since it was last asked, and turns the line
+    /// back into one queue if no group is left. Called after every change.
     pub(super) fn take_gone(&mut self) -> Vec<GroupId> {
         let Self::Shared(shares) = self else { return Vec::new() };
         let gone = std::mem::take(&mut shares.gone);
@@ -196,13 +196,14 @@ impl Line {
 }
 
 /// The waiters of one class by group: weighted fair queueing between the groups, each of which has
-/// a queue as a class without groups has.
+/// a queue like that of a class without groups.
 ///
 /// It is start-time fair queueing. Each group has a turn, the virtual time at which its next lease
-/// begins; the earliest turn is served, and moves on by the stride of its group. A group that comes
-/// to wait gets its turn no earlier than the one that was served last: neither time in which it did
-/// not wait nor such in which it was full is saved up. So between two groups that both wait, the
-/// leases for their weights differ by one of each at most.
+/// begins; the group with the earliest turn is served, and its turn advances by its stride. A group
+/// that begins to wait gets a turn no earlier than the one served last: it saves up neither the
+/// time in which it did not wait nor the time in which it was full. So between two groups that both
+/// wait, the numbers of leases, each divided by its group's weight, differ by at most one lease of
+/// each.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     len: usize,
@@ -214,12 +215,12 @@ pub(super) struct Shares {
     latest: u64,
     /// Waiters by group; those of no group are the member without an id.
     members: FxHashMap<Option<GroupId>, Member>,
-    /// Members with a waiter that could be served; between equal turns, the better waiter decides.
+    /// Members with a waiter that could be served; if turns are equal, the better waiter decides.
     order: PriorityQueue<Option<GroupId>, Reverse<(u64, Rank)>, BuildHasherDefault<FxHasher>>,
-    /// Members without a waiter, remembered until time reaches their turn: or one that always asks
-    /// anew would never be held to what it has had.
+    /// Members without a waiter, remembered until the virtual time reaches their turn: otherwise a
+    /// group that asks anew each time would never be charged for what it has had.
     resting: PriorityQueue<Option<GroupId>, Reverse<u64>, BuildHasherDefault<FxHasher>>,
-    /// Groups that are not remembered any more.
+    /// Groups that are no longer remembered.
     gone: Vec<GroupId>,
 }
 
@@ -231,8 +232,8 @@ struct Member {
 }
 
 impl Member {
-    /// Returns the number of its waiters that could be served, and of those that a resource may be
-    /// created for.
+    /// Returns the number of its waiters that could be served, and of those for which a resource
+    /// may be created.
     fn ready(&self) -> (usize, usize) {
         let room = self.share.room;
         (self.queue.len().min(room), self.queue.creators().min(room))
@@ -278,7 +279,7 @@ impl Shares {
         }
     }
 
-    /// Gives a member that has a waiter its place in the order, if it may have another lease.
+    /// Gives a member with a waiter its place in the order, if it may have another lease.
     fn line_up<R>(&mut self, group: Option<GroupId>, waiters: &Slab<Waiter<R>>) {
         let member = self.members.get_mut(&group).expect("who waits is a member");
         if member.share.room > 0 {
@@ -337,7 +338,7 @@ impl Shares {
         }
     }
 
-    /// Changes a member, and the sums over all members with it.
+    /// Changes a member, and updates the sums over all members.
     fn change<T>(&mut self, group: Option<GroupId>, change: impl FnOnce(&mut Member) -> T) -> T {
         let member = self.members.get_mut(&group).expect("who waits is a member");
         let (ready, creators) = member.ready();
@@ -355,8 +356,8 @@ impl Shares {
         self.resting.push(group, Reverse(turn));
     }
 
-    /// Forgets members without a waiter whose turn is past. When nobody is left to be served, all
-    /// turns are.
+    /// Forgets members without a waiter whose turn has passed. When nobody is left to be served,
+    /// every turn has.
     fn forget(&mut self) {
         if self.order.is_empty() {
             self.time = self.latest;
@@ -372,8 +373,8 @@ impl Shares {
 }
 
 impl Line {
-    /// Asserts what must hold between two calls, given the share that the engine knows of each
-    /// group; returns the groups that it remembers.
+    /// Asserts the invariants that hold between two calls, given the share that the engine has on
+    /// record for each group; returns the groups that the line remembers.
     ///
     /// # Panics
     ///

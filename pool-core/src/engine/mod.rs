@@ -1,9 +1,9 @@
 //! The pool as a pure state machine.
 //!
-//! It has no clock, no I/O and no tasks: every method is told what time it is and pushes what
-//! must be done into [`Effects`]. The shell locks, calls one method, unlocks, and then acts. So
-//! nothing of a user (hook, waker, `Drop`) ever runs under the lock, and every interleaving of
-//! the real world is a sequence of calls that a test can write down.
+//! It has no clock, no I/O and no tasks: every method is told what time it is, and pushes what must
+//! be done into [`Effects`]. The shell locks, calls one method, unlocks, and then acts. So no user
+//! code (hook, waker, `Drop`) ever runs under the lock, and every interleaving of the real world is
+//! a sequence of calls that a test can write down.
 
 mod acquire;
 mod class;
@@ -39,44 +39,45 @@ use crate::{
     Class, CloseReason, Config, Counters, Event, Limits, Meta, ResourceState, SharedError,
 };
 
-/// All that a pool knows. One mutex holds one of these.
+/// Everything that a pool knows; it lives behind the one mutex.
 ///
 /// Fields that every lease changes stand first and together, here and in what the slabs hold: with
-/// several cores, a lease costs about as much as the cache lines that move between them. It begins
-/// a line of its own, since a thread that spins for the mutex takes that one's line away from its
-/// holder.
+/// several cores, a lease costs about as much as the cache lines that move between them. The struct
+/// begins on a cache line of its own, since a thread that spins for the mutex takes the mutex's
+/// line away from its holder.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct State<R> {
     next_sequence: u64,
-    /// The latest moment at which a waiter has come.
+    /// The latest moment at which a waiter has joined.
     latest: Instant,
     /// Every request that waits; each stands in the queue of its class.
     waiters: Slab<Waiter<R>>,
-    /// The class that was asked for last, which is often the one that is asked for next.
+    /// The class that was asked for last, which often is the one asked for next.
     recent: ClassId,
     /// Tallies of `slots` by state, changed only where a slot changes its state.
     counts: Counts,
-    /// All but what is counted by class.
+    /// Counters of everything that is not counted by class.
     counters: Counters,
-    /// Totals of classes that are forgotten, and of no class.
+    /// Lease totals of forgotten classes, and of leases that no class counts.
     gone: Leases,
     /// Every resource. Its length is the capacity in use: there is no counter to forget.
     slots: Slab<Slot<R>>,
     classes: Slab<ClassState>,
     class_ids: FxHashMap<Class, ClassId>,
-    /// Classes with a waiter that only a creation can serve. In no order: which of them has the
-    /// best waiter changes with every grant, but is asked only when there is room or contention.
+    /// Classes with a waiter that only a creation can serve. They are in no order: which of them
+    /// has the best waiter changes with every grant, but only matters when there is room or
+    /// contention.
     hungry: BTreeSet<ClassId>,
-    /// Classes that have less than they should keep.
+    /// Classes that have fewer resources than they should keep.
     short: BTreeSet<ClassId>,
     phase: Phase,
     next_id: u64,
     /// The next moment at which `tick` has something to do.
     alarm: Option<Instant>,
-    /// It came nearer, so that the upkeep task must look again.
+    /// The alarm has come nearer, so the upkeep task must look again.
     rearm: bool,
-    /// Someone reads events; without a reader none are made.
+    /// Someone reads events; without a reader, none are made.
     observed: bool,
     rng: fastrand::Rng,
     groups: Groups,
@@ -86,7 +87,7 @@ pub(crate) struct State<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// No new requests; leases are revoked at the deadline, if there is one.
+    /// New requests are refused; leases are revoked at the deadline, if there is one.
     Draining {
         deadline: Option<Instant>,
     },
@@ -130,7 +131,7 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// Makes events from now on.
+    /// Starts making events.
     pub(crate) fn observe(&mut self) {
         self.observed = true;
     }
@@ -143,8 +144,8 @@ impl<R> State<R> {
         self.counters.rejected += 1;
     }
 
-    /// Runs [`check`](Self::check) in debug builds, as long as the pool is small enough for a
-    /// full look after every call.
+    /// Runs [`check`](Self::check) in debug builds, as long as the pool is small enough to be
+    /// checked in full after every call.
     #[inline]
     pub(crate) fn debug_check(&self) {
         if cfg!(debug_assertions) && self.slots.len() + self.waiters.len() <= 64 {
@@ -163,7 +164,7 @@ impl<R> State<R> {
         if class.is_default() {
             return Some(DEFAULT_CLASS);
         }
-        // Clones of one class are equal at a glance, without hashing its words.
+        // Clones of one class compare equal by pointer, without hashing their words.
         match self.classes.get(self.recent) {
             Some(recent) if recent.class == *class => Some(self.recent),
             _ => self.class_ids.get(class).copied(),
@@ -195,16 +196,16 @@ impl<R> State<R> {
         Meta { id: slot.id, class, created_at: slot.created_at, uses: slot.uses }
     }
 
-    /// Puts a slot into another state; returns the one before.
+    /// Puts a slot into another state; returns the previous one.
     fn set_state(&mut self, index: usize, state: SlotState<R>, now: Instant) -> SlotState<R> {
         std::mem::replace(self.enter(index, state.kind(), now), state)
     }
 
-    /// Counts a slot as being in another state, and gives the place where its caller puts that at
-    /// once. No state changes in another way, so that the tallies cannot drift.
+    /// Counts a slot as being in another state, and returns the place where the caller must put
+    /// that state at once. States change in no other way, so the tallies cannot drift.
     ///
-    /// It is not handed the state, as [`set_state`](Self::set_state) is: to copy the two of each
-    /// lease once more is a tenth of what that costs.
+    /// It is not handed the state, as [`set_state`](Self::set_state) is: copying the two states of
+    /// each lease once more would add a tenth to its cost.
     #[inline]
     fn enter(&mut self, index: usize, new: ResourceState, now: Instant) -> &mut SlotState<R> {
         let slot = &mut self.slots[index];
@@ -233,7 +234,7 @@ impl<R> State<R> {
         pooled
     }
 
-    /// Takes the resource out of an idle slot, which gets another state.
+    /// Takes the resource out of an idle slot and puts the slot into another state.
     #[inline]
     fn take_idle(&mut self, index: usize, state: SlotState<R>, now: Instant) -> Box<Pooled<R>> {
         let SlotState::Idle(pooled) = self.set_state(index, state, now) else {
@@ -251,10 +252,10 @@ impl<R> State<R> {
         }
     }
 
-    /// Returns `true`, once, if the upkeep task must be woken because the next deadline came
+    /// Returns `true`, once, if the upkeep task must be woken because the next deadline has come
     /// nearer.
     pub(crate) fn take_rearm(&mut self) -> bool {
-        // Not written unless it changes, as it lies among what every call only reads.
+        // Written only if it changes, as its neighbours are only read by every call.
         self.rearm && std::mem::take(&mut self.rearm)
     }
 
@@ -271,17 +272,17 @@ fn since(now: Instant, then: Instant) -> Duration {
 /// Work for the shell once the lock is released.
 #[derive(Debug)]
 pub(crate) struct Effects<R> {
-    /// Callers to wake: their requests have been answered.
+    /// Callers to wake because their requests have been answered.
     pub(crate) wake: Wakers,
     /// Work for tasks.
     pub(crate) jobs: Vec<Job<R>>,
     /// Transitions to publish, in order.
     pub(crate) events: Vec<Event>,
-    /// A value to drop: the pool has no claim on it any more.
+    /// A value to drop: the pool no longer has a claim on it.
     pub(crate) drop: Option<Box<Pooled<R>>>,
-    /// Errors of drivers that nobody needs any more: to drop one is foreign code.
+    /// Drivers' errors that nobody needs any more; dropping one is foreign code.
     pub(crate) errors: Vec<SharedError>,
-    /// A ticket that has done its work: to free it here would only take time.
+    /// A ticket that is no longer needed; freeing it under the lock would only take time.
     pub(crate) spent: Option<Arc<Ticket<R>>>,
     /// The last resource of a draining pool is gone.
     pub(crate) drained: bool,
@@ -302,8 +303,8 @@ impl<R> Default for Effects<R> {
 }
 
 impl<R> Effects<R> {
-    /// Returns `true` if all there is to do is to wake one waiter and free a ticket, as after most
-    /// calls.
+    /// Returns `true` if there is nothing to do but wake one waiter and free a ticket, as after
+    /// most calls.
     #[inline]
     pub(crate) fn is_small(&self) -> bool {
         self.wake.more.is_empty()
@@ -315,7 +316,7 @@ impl<R> Effects<R> {
     }
 }
 
-/// Some wakers, of which there is seldom more than one.
+/// A few wakers, seldom more than one.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     first: Option<Waker>,
@@ -353,11 +354,11 @@ pub(crate) enum Job<R> {
 }
 
 impl<R> State<R> {
-    /// Asserts everything that must hold between two calls; runs after each in debug builds.
+    /// Asserts all invariants that hold between two calls; runs after each in debug builds.
     ///
     /// # Panics
     ///
-    /// If something does not hold: that is a bug of the engine.
+    /// If one does not hold: that is a bug in the engine.
     pub(crate) fn check(&self) {
         self.check_tallies();
         self.check_waiters();
@@ -382,7 +383,7 @@ impl<R> State<R> {
         self.check_evictions();
     }
 
-    /// Asserts that a class which needs room gets it from another one's idle resource.
+    /// Asserts that a class that needs room takes it from another class's idle resource.
     fn check_evictions(&self) {
         if let Some((_, hungry)) = self.hungriest()
             && self.needs_room(None)
@@ -461,7 +462,7 @@ impl<R> State<R> {
             let sorted = class.waiters.sorted(&self.waiters);
             assert_eq!(sorted.len(), class.waiters.len(), "{}: length of the queue", class.class);
         }
-        // One for each resource may have been let in for a check.
+        // One waiter for each resource may have been let in for a check.
         let places = self.config.max_size.max(self.slots.len());
         let allowed = self.config.max_waiting.saturating_add(places);
         assert!(self.waiters.len() <= allowed, "the queue is longer than allowed");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::slot::{Arc, ClassId, GroupId, Ticket};
 
-/// The order in which waiters are served: by the moment they are deemed to have come, then by
+/// The order in which waiters are served: by the time at which they count as having come, then by
 /// the order in which they really came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
@@ -21,7 +21,7 @@ pub(super) type WaiterId = usize;
 
 /// A request's place in the queue.
 ///
-/// One cache line, since each goes from core to core.
+/// It fills one cache line, since each waiter moves from core to core.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Waiter<R> {
@@ -39,19 +39,19 @@ const _: () = assert!(size_of::<Waiter<()>>() <= 64);
 
 /// Waiters of one class and group, best first.
 ///
-/// Waiters of one handicap keep the order in which they came for ever, so they stand in a lane,
-/// a linked list through the waiters themselves; a priority queue orders the lanes by their first
-/// waiters. With as many lanes as there are priorities, joining and leaving cost next to nothing
-/// however long the queue is. With a handicap of its own for each waiter it is a priority queue
-/// of waiters.
+/// Waiters with the same handicap always keep the order in which they came, so they stand in a
+/// lane, a linked list through the waiters themselves; a priority queue orders the lanes by their
+/// first waiters. With as many lanes as there are priorities, joining and leaving cost next to
+/// nothing however long the queue is. If each waiter has a handicap of its own, this becomes a
+/// priority queue of waiters.
 ///
-/// Waiters that bring an age along come in no order: they stand in a priority queue of their own,
-/// and the best of both is the best.
+/// Waiters that bring an age along come in no particular order: they stand in a priority queue of
+/// their own, and the best waiter is the better of the two queues' best.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Queue {
     len: usize,
-    /// Number of those that nothing is created for.
+    /// Number of waiters for which nothing is created.
     passive: usize,
     lanes: Slab<Lane>,
     by_handicap: FxHashMap<Duration, LaneId>,
@@ -61,10 +61,11 @@ pub(super) struct Queue {
 
 pub(super) type LaneId = usize;
 
-/// Empty lanes are kept up to this many, since priorities come again.
+/// Number of empty lanes that are kept, since priorities come again.
 const SPARE_LANES: usize = 16;
 
-/// Waiters of one handicap. One cache line, since the ends change with each that joins or leaves.
+/// Waiters with the same handicap. It fills one cache line, since its ends change whenever one
+/// joins or leaves.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Lane {
@@ -73,19 +74,19 @@ struct Lane {
     ends: Option<(WaiterId, WaiterId)>,
 }
 
-/// A waiter's place in its lane. No queue is so long that it needs wider numbers.
+/// A waiter's place in its lane. No queue is long enough to need wider numbers.
 ///
-/// `before` means nothing in the first one of a lane: to correct it when another becomes the
-/// first would fetch that one's cache line, perhaps from another core, just to say so.
+/// In the first waiter of a lane, `before` is meaningless: updating it whenever another one becomes
+/// the first would fetch that one's cache line, perhaps from another core, for nothing else.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
-    /// [`NONE`] for one that stands among the aged.
+    /// [`NONE`] for a waiter among the aged.
     lane: u32,
     before: u32,
     after: u32,
 }
 
-/// In place of an `Option`, which would not fit into the cache line of a waiter.
+/// Stands for `None`, since an `Option` would not fit into a waiter's cache line.
 const NONE: u32 = u32::MAX;
 
 impl Default for Links {
@@ -129,7 +130,7 @@ impl Queue {
         self.len == 0
     }
 
-    /// Returns the number of waiters that a resource may be created for.
+    /// Returns the number of waiters for which a resource may be created.
     pub(super) fn creators(&self) -> usize {
         self.len - self.passive
     }
@@ -153,8 +154,8 @@ impl Queue {
         self.lanes[lane].ends.expect("a lane in the order has a waiter").0
     }
 
-    /// Adds a waiter: to the lane of its handicap, where its rank is the latest, or, without one,
-    /// among those whose rank may be any.
+    /// Adds a waiter: with a handicap, to the end of its lane, where its rank is the latest;
+    /// without one, to those whose ranks come in any order.
     #[inline]
     pub(super) fn add<R>(
         &mut self,
@@ -192,7 +193,8 @@ impl Queue {
         }
     }
 
-    /// Takes the best waiter out; returns its handicap as well, unless it has brought an age along.
+    /// Takes out the best waiter; also returns its handicap, unless the waiter brought an age
+    /// along.
     #[inline]
     pub(super) fn pop<R>(
         &mut self,
@@ -221,7 +223,7 @@ impl Queue {
         if first == waiter {
             lane.ends = links.after().map(|after| (after, last));
             match links.after() {
-                // A lane that stands alone is first, whatever its rank.
+                // If only one lane has waiters, it is first, whatever its rank.
                 Some(after) if self.order.len() > 1 => self.reorder(lane_id, waiters[after].rank),
                 Some(_) => {}
                 None => self.close_lane(lane_id),
@@ -236,7 +238,7 @@ impl Queue {
         }
     }
 
-    /// Returns every waiter, lane by lane, each lane in order, and then the aged ones in none.
+    /// Returns every waiter: lane by lane, each lane in order, then the aged ones in no order.
     pub(super) fn iter<R>(&self, waiters: &Slab<Waiter<R>>) -> impl Iterator<Item = WaiterId> {
         let in_lanes = self.lanes.iter().flat_map(|(_, lane)| {
             let first = lane.ends.map(|(first, _)| first);
@@ -245,8 +247,8 @@ impl Queue {
         in_lanes.chain(self.aged.iter().map(|(waiter, _)| *waiter))
     }
 
-    /// Returns the first waiter in each lane that the pool itself must call time on, and every
-    /// aged one.
+    /// Returns the first waiter in each lane that the pool itself must time out, and every aged
+    /// one.
     pub(super) fn first_timed<R>(&self, waiters: &Slab<Waiter<R>>) -> Vec<(Instant, WaiterId)> {
         let timed = |lane: &Lane| {
             let first = lane.ends.map(|(first, _)| first);

@@ -10,17 +10,17 @@ use crate::{BoxError, CloseReason, Event, ResourceState, SharedError, Verdict};
 /// The way in which a lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Return {
-    /// By the verdict of the policies; a plain `Keep` skips the recycling.
+    /// By the verdict of the policies; a plain `Keep` means that recycling is skipped.
     Judged(Verdict),
-    /// Its holder says that it is no good.
+    /// Its holder discarded it.
     Discarded,
     /// Its holder has not touched it.
     Untouched,
 }
 
 impl<R> State<R> {
-    /// Takes a good resource back into idle if nothing else has to be decided; gives it back to
-    /// the caller otherwise.
+    /// Makes a good resource idle again if nothing else has to be decided; otherwise gives it back
+    /// to the caller.
     #[inline]
     pub(crate) fn release_quietly(
         &mut self,
@@ -52,7 +52,7 @@ impl<R> State<R> {
     ) {
         let held = self.slot(pooled.slot).map(|held| (held.class, &mut held.state));
         let Some((class, SlotState::Leased { ticket, .. })) = held else {
-            // It was revoked: its place is being freed by that, or is free.
+            // It was revoked: its place is being freed by the revocation, or is free already.
             self.gone.released += 1;
             fx.drop = Some(pooled);
             return;
@@ -60,7 +60,7 @@ impl<R> State<R> {
         fx.spent = ticket.take();
         let index = pooled.slot.index;
         self.classes[class].leases.released += 1;
-        // First, so that its own group may have what it gives back.
+        // First, so that the group itself may get what it gives back.
         self.let_go(index);
         let reason = match how {
             Return::Discarded => Some(CloseReason::Discarded),
@@ -68,7 +68,7 @@ impl<R> State<R> {
             Return::Judged(_) | Return::Untouched => None,
         };
         match how {
-            // What nobody has used has shown nothing.
+            // A resource that nobody used has not proved that it works.
             Return::Untouched => self.unuse(&mut pooled),
             Return::Discarded => pooled.served(now),
             Return::Judged(_) => {
@@ -88,7 +88,7 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// Takes in a resource that is in the pool's hands again, in good order.
+    /// Takes in a resource that has come back to the pool in good order.
     pub(super) fn arrived(&mut self, pooled: Box<Pooled<R>>, now: Instant, fx: &mut Effects<R>) {
         match self.end_of(pooled.slot.index, now) {
             Some(reason) => self.close(pooled, reason, now, fx),
@@ -96,8 +96,8 @@ impl<R> State<R> {
         }
     }
 
-    /// Puts a good resource to use: the best waiter of its class, or idle, or, where another
-    /// class has waited much longer and there is no other room, closed for its sake.
+    /// Puts a good resource to use: it goes to the best waiter of its class, or becomes idle, or is
+    /// closed if another class has waited much longer and there is no other room.
     #[inline]
     fn offer(&mut self, pooled: Box<Pooled<R>>, now: Instant, fx: &mut Effects<R>) {
         let class = self.slots[pooled.slot.index].class;
@@ -112,7 +112,7 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    /// Lays a resource by until somebody asks for it or its time comes.
+    /// Keeps a resource idle until somebody asks for it or its time comes.
     #[inline]
     pub(super) fn make_idle(&mut self, pooled: Box<Pooled<R>>, now: Instant) {
         let Pooled { slot: SlotRef { index, .. }, used_at, proven_at, .. } = *pooled;
@@ -141,10 +141,10 @@ impl<R> State<R> {
     }
 }
 
-/// The ends of resources.
+/// Closing of resources.
 impl<R> State<R> {
     /// Returns the reason to close a resource that is in the pool's hands, if there is one. An old
-    /// one that serves until its replacement comes is not ended by a check in between.
+    /// one that serves until its replacement comes is not closed because of a check in between.
     #[inline]
     pub(super) fn end_of(&self, index: usize, now: Instant) -> Option<CloseReason> {
         let slot = &self.slots[index];
@@ -162,7 +162,7 @@ impl<R> State<R> {
             return Some(CloseReason::Lifetime);
         }
         let class = &self.classes[slot.class];
-        // Nothing is counted more often than there are slots, which mostly spares the sums.
+        // Each count is at most the number of slots, so the sums are seldom needed.
         let slots = self.slots.len();
         let is_surplus = |max: usize, counts: &Counts| slots > max && counts.live() > max;
         if is_surplus(self.config.max_size, &self.counts) || is_surplus(class.max, &class.counts) {
@@ -204,8 +204,9 @@ impl<R> State<R> {
         self.refresh(class);
     }
 
-    /// Tells why a resource goes. One that breaks before its first lease counts as a failed
-    /// creation: a driver whose resources die young must not be asked for more at full speed.
+    /// Publishes why a resource is closed. One that breaks before its first lease counts as a
+    /// failed creation: a driver whose resources die young must not be asked for more at full
+    /// speed.
     pub(super) fn closing(
         &mut self,
         index: usize,
@@ -258,7 +259,7 @@ impl<R> State<R> {
         fx.drained |= self.is_draining() && self.slots.is_empty();
     }
 
-    /// Closes one idle resource that was only kept until a replacement came.
+    /// Closes one idle resource that was only kept until its replacement came.
     pub(super) fn retire_replaced(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         let mut idle = self.classes[class].idle.iter().copied();
         if let Some(index) = idle.find(|index| self.slots[*index].retiring) {

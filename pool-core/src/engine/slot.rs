@@ -1,4 +1,4 @@
-//! Resources in their places, and requests on their way to one.
+//! Resources in their slots, and requests on their way to one.
 
 use std::num::NonZeroU32;
 use std::panic::Location;
@@ -15,7 +15,7 @@ use crate::{
     AcquireError, Class, CloseReason, Group, Labels, Limits, Meta, ResourceId, ResourceState,
 };
 
-/// The locks of the standard library, or loom's where that runs the threads.
+/// The locks of the standard library, or loom's when loom runs the threads.
 mod sync {
     #[cfg(pool_loom)]
     pub(crate) use ::loom::sync::{Arc, Mutex, MutexGuard};
@@ -28,7 +28,7 @@ pub(super) type ClassId = usize;
 /// The class of requests that ask for nothing in particular; it always exists.
 pub(super) const DEFAULT_CLASS: ClassId = 0;
 
-/// Names a group within the engine; used again when the group is forgotten.
+/// Names a group within the engine; a name is reused once its group is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct GroupId(NonZeroU32);
 
@@ -43,14 +43,14 @@ impl GroupId {
     }
 }
 
-/// Names a slot from outside the engine; stale ones are told apart by the id.
+/// Names a slot from outside the engine; the id tells stale references apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotRef {
     pub(crate) index: usize,
     pub(crate) id: ResourceId,
 }
 
-/// One resource in whatever state. As long as a slot exists it counts towards `max_size`.
+/// One resource in any state. As long as a slot exists, it counts towards `max_size`.
 ///
 /// The fields that every lease changes stand in its first cache line, those that every lease reads
 /// in the second, and the rest behind them.
@@ -58,7 +58,7 @@ pub(crate) struct SlotRef {
 #[repr(C, align(64))]
 pub(super) struct Slot<R> {
     pub(super) state: SlotState<R>,
-    /// Since when it is in this state.
+    /// Time at which it entered this state.
     pub(super) since: Instant,
     pub(super) uses: u64,
     pub(super) id: ResourceId,
@@ -68,14 +68,14 @@ pub(super) struct Slot<R> {
     pub(super) doomed: Option<CloseReason>,
     /// The group of its holder, as long as it is leased.
     pub(super) group: Option<GroupId>,
-    /// Counted in the class's `retiring`: it will go soon, so it no longer counts as stock.
+    /// It counts in the class's `retiring`: it will be closed soon, so it is no longer stock.
     pub(super) retiring: bool,
     pub(super) created_at: Instant,
     pub(super) last_check: Option<(Instant, Duration)>,
 }
 
-/// Location of the resource: in the engine while idle, in the ticket of its waiter until that is
-/// fetched, else with a job or a holder.
+/// Location of the resource: in the engine while idle, in its waiter's ticket until it is fetched,
+/// otherwise with a job or a holder.
 #[derive(Debug)]
 pub(super) enum SlotState<R> {
     Creating,
@@ -84,7 +84,7 @@ pub(super) enum SlotState<R> {
         overdue_at: Option<Instant>,
         /// Call site of the acquire, unless it had to wait: then the ticket has it.
         acquired_at: Option<&'static Location<'static>>,
-        /// Ticket that it was granted through, if its holder had to wait.
+        /// Ticket through which it was granted, if its holder had to wait.
         ticket: Option<Arc<Ticket<R>>>,
     },
     Recycling,
@@ -106,35 +106,35 @@ impl<R> SlotState<R> {
 }
 
 impl<R> Slot<R> {
-    /// Returns the wait of its holder, if the holder has not fetched it yet.
+    /// Returns how long its holder waited, if the holder has not fetched it yet.
     pub(super) fn unfetched(&self) -> Option<Duration> {
         let SlotState::Leased { ticket, .. } = &self.state else { return None };
         ticket.as_ref()?.unfetched()
     }
 }
 
-/// A resource, with what its holder and its jobs know of it.
+/// A resource, with everything that its holder and its jobs know of it.
 ///
-/// It is boxed once, when the resource has been created, and stays where it is until that is
-/// closed: between the engine, its holders and its jobs only a pointer moves.
+/// It is boxed once, when the resource has been created, and stays where it is until the resource
+/// is closed: only a pointer moves between the engine, its holders and its jobs.
 #[derive(Debug)]
 pub(crate) struct Pooled<R> {
     pub(crate) slot: SlotRef,
     pub(crate) meta: Meta,
     pub(crate) resource: R,
-    /// Start of its lease; `None` where nobody needs to know.
+    /// Start of its lease; `None` if nobody needs to know.
     pub(crate) leased_at: Option<Instant>,
-    /// Wait of its holder.
+    /// Time that its holder waited.
     pub(crate) waited: Duration,
-    /// End of its creation, its last lease or its last recycling. A check in between is no use,
-    /// or a pool that is checked would never shrink.
+    /// End of its creation, its last lease or its last recycling. A check does not count as use, or
+    /// a pool that is checked would never shrink.
     pub(super) used_at: Instant,
     /// Time at which it was last known to work: created, leased, recycled or checked.
     pub(super) proven_at: Instant,
 }
 
 impl<R> Pooled<R> {
-    /// Notes the facts of the lease that begins, for its holder.
+    /// Records the facts of a new lease, for its holder.
     #[inline]
     pub(super) fn lease(&mut self, uses: u64, leased_at: Option<Instant>, waited: Duration) {
         self.meta.uses = uses;
@@ -142,7 +142,7 @@ impl<R> Pooled<R> {
         self.waited = waited;
     }
 
-    /// Notes that it has just served, and so works.
+    /// Notes that it has just been used, and so works.
     #[inline]
     pub(super) fn served(&mut self, now: Instant) {
         self.used_at = now;
@@ -150,46 +150,46 @@ impl<R> Pooled<R> {
     }
 }
 
-/// A request as the engine sees it, after the policies had their say.
+/// A request as the engine sees it, after the policies have had their say.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) class: &'a Class,
-    /// Limits that the policies give the class; set only when the class is new.
+    /// Limits that the policies give the class; set only if the class is new.
     pub(crate) limits: Option<Option<Limits>>,
     pub(crate) handicap: Duration,
     pub(crate) group: Option<&'a std::sync::Arc<Group>>,
     pub(crate) labels: &'a Labels,
-    /// Time that it had waited before it came here.
+    /// Time that the request had already waited before it came here.
     pub(crate) waited: Duration,
     /// A resource may be created for it.
     pub(crate) creates: bool,
     pub(crate) priority: Option<u8>,
-    /// Do not wait for anything but a check of an idle resource.
+    /// Wait for nothing but the check of an idle resource.
     pub(crate) nowait: bool,
-    /// Time at which the pool gives up; `None` where the caller keeps the time.
+    /// Time at which the pool gives up on it; `None` if the caller keeps the time.
     pub(crate) expires_at: Option<Instant>,
     pub(crate) acquired_at: &'static Location<'static>,
 }
 
 impl Asked<'_> {
-    /// Returns `at`, less the time that the request had waited before it came here.
+    /// Returns `at`, minus the time that the request had waited before it came here.
     #[inline]
     pub(super) fn backdate(&self, at: Instant) -> Instant {
         if self.waited.is_zero() { at } else { at.checked_sub(self.waited).unwrap_or(at) }
     }
 }
 
-/// A request that waits, held by its caller and by the engine.
+/// A waiting request, shared by its caller and the engine.
 ///
-/// The engine puts the answer in under the lock of the pool, so that whoever holds that may rely
-/// on what is not answered. The caller takes it out without: that lock is what many callers
-/// contend for, and so a lease that has waited needs it twice instead of three times.
+/// The engine puts the answer in under the pool's lock, so whoever holds that lock can rely on an
+/// unanswered ticket staying unanswered. The caller takes the answer out without the lock, which is
+/// what many callers contend for: a lease that has waited needs it twice instead of three times.
 #[derive(Debug)]
 pub(crate) struct Ticket<R> {
     pub(super) priority: Option<u8>,
-    /// Time at which it came, less the time that it had waited before.
+    /// Time at which it came, minus the time that it had waited before.
     pub(super) enqueued_at: Instant,
-    /// Time at which the pool gives up on it; `None` where its caller keeps the time.
+    /// Time at which the pool gives up on it; `None` if its caller keeps the time.
     pub(super) expires_at: Option<Instant>,
     pub(super) acquired_at: &'static Location<'static>,
     /// The labels of the request, for the events about it.
@@ -205,7 +205,7 @@ enum Progress<R> {
     Fetched,
 }
 
-/// The answer to a request. Both variants are boxed, so that it is passed on in two registers.
+/// The answer to a request. Both variants are boxed, so that it fits into two registers.
 pub(crate) type Answer<R> = Result<Box<Pooled<R>>, Box<AcquireError>>;
 
 impl<R> Ticket<R> {
@@ -227,7 +227,7 @@ impl<R> Ticket<R> {
         (!awaited).then(|| take(&mut answer))
     }
 
-    /// Returns the answer, as [`fetch`](Self::fetch); if there is none yet, it wakes this waker
+    /// Returns the answer, as [`fetch`](Self::fetch) does; if there is none yet, the waker is woken
     /// when it comes.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<Answer<R>> {
         {
@@ -248,12 +248,12 @@ impl<R> Ticket<R> {
         None
     }
 
-    /// Answers; returns whom to wake.
+    /// Answers with a resource; returns the waker to wake.
     pub(super) fn grant(&self, pooled: Box<Pooled<R>>) -> Option<Waker> {
         self.answer(Progress::Granted(pooled))
     }
 
-    /// Answers; returns whom to wake.
+    /// Answers with an error; returns the waker to wake.
     pub(super) fn fail(&self, error: AcquireError) -> Option<Waker> {
         self.answer(Progress::Failed(error.into()))
     }
@@ -265,7 +265,7 @@ impl<R> Ticket<R> {
         }
     }
 
-    /// Takes back what was granted and has not been fetched; its caller gets an error instead.
+    /// Takes back a grant that has not been fetched; its caller gets an error instead.
     pub(super) fn take_back(&self, error: AcquireError) -> Option<Box<Pooled<R>>> {
         let mut answer = self.lock();
         match std::mem::replace(&mut *answer, Progress::Fetched) {
@@ -280,7 +280,7 @@ impl<R> Ticket<R> {
         }
     }
 
-    /// Returns the wait of the caller for a grant that it has not fetched.
+    /// Returns how long the caller waited for a grant that it has not fetched.
     pub(super) fn unfetched(&self) -> Option<Duration> {
         match &*self.lock() {
             Progress::Granted(pooled) => Some(pooled.waited),

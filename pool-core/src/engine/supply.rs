@@ -1,4 +1,4 @@
-//! Supply of resources: what is made, for whom, and what becomes of the jobs done on resources.
+//! Supply of resources: what is made and for whom, and the outcomes of jobs on resources.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl<R> State<R> {
                 return;
             }
             let full = self.slots.len() >= self.config.max_size;
-            // While everything is leased, as under load, there is nothing to weigh.
+            // While everything is leased, as under load, nothing can be closed to make room.
             if full && (self.counts.of(ResourceState::Idle) == 0 || !self.needs_room(None)) {
                 return;
             }
@@ -70,8 +70,9 @@ impl<R> State<R> {
     }
 
     /// Returns `true` if a resource of `class` must make room for another class: there is no other
-    /// room, and the other's best waiter has waited longer than its own best one by more than the
-    /// patience; or it is of a group that would hold less for its weight even then.
+    /// room, and the best waiter of the other class has waited longer than this class's own by more
+    /// than the patience, or belongs to a group that would hold less for its weight even with one
+    /// lease more.
     pub(super) fn must_yield(&self, class: ClassId) -> bool {
         let others = self.hungry.len() - usize::from(self.classes[class].hungry);
         if others == 0 || self.slots.len() < self.config.max_size {
@@ -87,9 +88,9 @@ impl<R> State<R> {
         own > Claim { held, rank: Rank { at: at + self.config.eviction_patience, sequence } }
     }
 
-    /// Returns `true` if a full pool must free a place for hungry classes other than `except`. What
-    /// is on its way out is enough for as many waiters, and for as many creations as may run at
-    /// once.
+    /// Returns `true` if a full pool must free a place for hungry classes other than `except`. Each
+    /// resource that is closing will make room for one waiter, and no more room is needed than
+    /// creations may run at once.
     pub(super) fn needs_room(&self, except: Option<ClassId>) -> bool {
         let closing = self.counts.of(ResourceState::Closing);
         if closing + self.counts.of(ResourceState::Creating) >= self.config.max_creating {
@@ -97,7 +98,7 @@ impl<R> State<R> {
         }
         let others = self.hungry.iter().filter(|id| Some(**id) != except);
         let hunger: usize = others.map(|id| self.classes[*id].hunger()).sum();
-        // After a shrink the first ones to go leave no room.
+        // After a shrink, the first resources to close leave no room.
         let coming = (self.config.max_size + closing).saturating_sub(self.slots.len());
         hunger > coming
     }
@@ -107,8 +108,8 @@ impl<R> State<R> {
         self.hungry.iter().filter_map(|id| Some((self.claim(*id)?, *id))).min()
     }
 
-    /// Returns the idle resource of another class that was used longest ago; one that its class can
-    /// spare before one that it should keep.
+    /// Returns the idle resource of another class that was used longest ago, preferring one that
+    /// its class can spare to one that it should keep.
     pub(super) fn least_recently_used(&self, hungry: ClassId) -> Option<usize> {
         if self.counts.of(ResourceState::Idle) == 0 {
             return None;
@@ -145,7 +146,7 @@ impl<R> State<R> {
         fx.jobs.push(Job::Create { slot: SlotRef { index, id }, meta });
     }
 
-    /// Ceases to count a slot as stock, so that its replacement is made while it lives.
+    /// Stops counting a slot as stock, so that its replacement is made while it lives.
     pub(super) fn mark_retiring(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if !slot.retiring && !matches!(slot.state, SlotState::Closing(_)) {
@@ -193,8 +194,8 @@ impl<R> State<R> {
         self.pump(now, fx);
     }
 
-    /// Begins the life of a resource when it is ready: one that took longer to make than it may
-    /// live would go before it was ever leased, and be made again at once.
+    /// Starts the lifetime of a resource when it is ready: otherwise one that took longer to make
+    /// than it may live would be closed before its first lease, and made again at once.
     fn limit_lifetime(&mut self, index: usize, now: Instant) {
         let Some(lifetime) = self.config.max_lifetime else { return };
         let shorter = self.config.lifetime_jitter * self.rng.f64();
@@ -284,13 +285,13 @@ impl<R> State<R> {
             }
         };
         self.handed_back(pooled, failed, now, fx);
-        // A waiter may have counted on this one: it is the next one's turn to be checked.
+        // A waiter may have counted on this resource; the next one is now checked for it.
         self.serve(class, now, fx);
         self.pump(now, fx);
     }
 
-    /// Takes a resource back from its job, in good order or with a reason to close it. What the
-    /// pool wanted to close it for meanwhile comes first.
+    /// Takes a resource back from its job, in good order or with a reason to close it. A reason
+    /// that the pool has found in the meantime takes precedence.
     fn handed_back(
         &mut self,
         pooled: Box<Pooled<R>>,
@@ -332,7 +333,8 @@ impl<R> State<R> {
         self.forget(class, now, fx);
     }
 
-    /// Gives up a resource with which its job died (its driver panicked, or the runtime shut down).
+    /// Gives up a resource that was lost with its job (the driver panicked, or the runtime shut
+    /// down).
     pub(crate) fn lost(
         &mut self,
         slot: SlotRef,

@@ -13,7 +13,7 @@ impl<R> State<R> {
     /// Does everything whose time has come and returns the next moment to call it.
     pub(crate) fn tick(&mut self, now: Instant, fx: &mut Effects<R>) -> Option<Instant> {
         self.alarm = None;
-        // First, since what it takes back may have idled too long.
+        // First, since a resource that it takes back may have been idle for too long.
         self.revoke_overdue(now, fx);
         let classes: Vec<ClassId> = self.classes.iter().map(|(id, _)| id).collect();
         for class in classes {
@@ -31,7 +31,7 @@ impl<R> State<R> {
         self.alarm
     }
 
-    /// Closes what has idled too long or grown too old, least recently used first.
+    /// Closes resources that have been idle for too long or are too old, least recently used first.
     fn retire_idle(&mut self, class: ClassId, now: Instant, fx: &mut Effects<R>) {
         let idle: Vec<usize> = self.classes[class].idle.iter().copied().collect();
         for index in idle {
@@ -47,7 +47,8 @@ impl<R> State<R> {
     }
 
     /// Closes an idle resource that is too old; if its class needs one in its place and there is
-    /// room, the replacement is made first, for as long as a creation may take.
+    /// room, the replacement is made first, and the old one stays for at most the time that a
+    /// creation may take.
     fn retire_old(&mut self, index: usize, now: Instant, fx: &mut Effects<R>) {
         let slot = &self.slots[index];
         let class = &self.classes[slot.class];
@@ -63,8 +64,8 @@ impl<R> State<R> {
         }
     }
 
-    /// Checks one idle resource: the one whose proof of life is oldest and due. Never more than
-    /// one at a time, so that checks do not take the pool away from those who want to lease.
+    /// Checks one idle resource: the one whose proof of life is oldest and due. Only one is checked
+    /// at a time, so that checks do not take the pool away from those who want to lease.
     fn check_next(&mut self, now: Instant, fx: &mut Effects<R>) {
         let Some(interval) = self.config.health_check_interval else { return };
         if self.counts.of(ResourceState::Checking) > 0 || self.is_draining() {

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Reports, meta, reporter};
 use crate::{BoxError, Class, Driver, Lease, Meta, Policy, Pool};
 
-/// Puts a driver through everything that a pool does to one, and panics where it breaks the
+/// Puts a driver through everything that a pool does to one, and panics if the driver breaks the
 /// contract of [`Driver`].
 ///
-/// Await what it returns, inside a Tokio runtime; paused time is fine. The `factory` is called
-/// once or more and must give a driver that works: the suite is about what a working driver does
-/// when its calls are dropped half-way, its resources are dropped on a thread without a runtime,
-/// or revoked in the hands of their holder.
+/// Await the result inside a Tokio runtime; paused time is fine. The `factory` is called at least
+/// once and must return a driver that works: the suite is about what a working driver does when its
+/// calls are dropped half-way, and when its resources are dropped on a thread without a runtime, or
+/// revoked in the hands of their holder.
 ///
 /// # Examples
 ///
@@ -55,9 +55,9 @@ impl<D: Driver> Conformance<D> {
         self
     }
 
-    /// Names what a driver has left behind (processes, directories, sockets) when none of its
-    /// resources is alive. The suite waits for an empty list after each rule, and panics when
-    /// there is none in time. Default: always empty.
+    /// Lists what a driver has left behind (processes, directories, sockets) when none of its
+    /// resources is alive. The suite waits for an empty list after each rule, and panics if the
+    /// list is not empty in time. Default: always empty.
     pub fn leftovers(
         mut self,
         leftovers: impl Fn(&D) -> Vec<String> + Send + Sync + 'static,
@@ -101,7 +101,7 @@ struct Bench<D: Driver> {
     driver: D,
     suite: Arc<Conformance<D>>,
     next_id: u64,
-    /// Time a creation has taken.
+    /// Time that a creation took.
     took: Duration,
 }
 
@@ -118,7 +118,8 @@ impl<D: Driver> Bench<D> {
         Self { driver, suite: Arc::new(suite), next_id: 0, took: Duration::ZERO }
     }
 
-    /// Returns another driver, for a pool, and a policy that writes the suite's spec.
+    /// Returns another driver, for a pool, and a policy that applies the suite's changes to the
+    /// spec.
     fn another(&self) -> (D, impl Policy<D> + use<D>) {
         ((self.suite.factory)(), Configures(Arc::clone(&self.suite)))
     }
@@ -170,8 +171,8 @@ impl<D: Driver> Bench<D> {
         done.unwrap_or_else(|_| panic!("{rule}: {step} took longer than {patience:?}"))
     }
 
-    /// Asserts, after a rule, that nothing is left, and that the driver still makes resources that
-    /// work.
+    /// Asserts, after a rule, that nothing is left behind and that the driver still makes working
+    /// resources.
     async fn ends_well(&mut self, rule: &str) {
         self.nothing_is_left(rule, &self.driver).await;
         let mut made = self.create(rule).await;
@@ -193,7 +194,7 @@ impl<D: Driver> Bench<D> {
     }
 }
 
-/// Writes the suite's spec where a pool makes the resources.
+/// Applies the suite's changes to the spec when a pool makes the resources.
 struct Configures<D: Driver>(Arc<Conformance<D>>);
 
 impl<D: Driver> Policy<D> for Configures<D> {
@@ -262,7 +263,8 @@ async fn cancelled<D: Driver>(bench: &mut Bench<D>) {
     for part in [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0] {
         drops_create(bench, took.mul_f64(part)).await;
     }
-    // A recycling, a check and a close take some part of a creation, so they are cut off early.
+    // A recycling, a check and a close take only a fraction of a creation's time, so they are cut
+    // off early.
     for part in [0.0, 0.02, 0.1, 0.3] {
         let after = took.mul_f64(part);
         drops_check(bench, after).await;
@@ -285,7 +287,7 @@ async fn drops_check<D: Driver>(bench: &mut Bench<D>, after: Duration) {
     let rule = format!("a check may be dropped half-way, here after {after:?}");
     let mut made = bench.create(&rule).await;
     drop(timeout(after, bench.driver.check(&mut made.resource, &made.meta)).await);
-    // The pool closes what it could not check in time.
+    // The pool closes a resource that it could not check in time.
     bench.close(&rule, made).await;
     bench.ends_well(&rule).await;
 }
@@ -294,7 +296,7 @@ async fn drops_recycle<D: Driver>(bench: &mut Bench<D>, after: Duration) {
     let rule = format!("a recycling may be dropped half-way, here after {after:?}");
     let mut made = bench.create(&rule).await;
     drop(timeout(after, bench.driver.recycle(&mut made.resource, &made.meta)).await);
-    // The pool closes what it could not recycle in time.
+    // The pool closes a resource that it could not recycle in time.
     bench.close(&rule, made).await;
     bench.ends_well(&rule).await;
 }

@@ -10,7 +10,7 @@ use crate::{Class, Driver, Meta, Reporter, ResourceId};
 
 /// A driver whose every step does what a test tells it to, through its [`FakeControl`].
 ///
-/// Without being told anything it makes a [`FakeResource`] at once and never fails.
+/// Unless it is told otherwise, it makes a [`FakeResource`] at once and never fails.
 #[derive(Clone, Debug, Default)]
 pub struct FakeDriver {
     control: FakeControl,
@@ -36,7 +36,8 @@ impl FakeDriver {
             behaviour = self.control.hold(step, meta.id).await;
         }
         let passes = match behaviour {
-            // Held again when it was let go: nothing else is said, so it is let through.
+            // A held call that is released as `Hold` again has been told nothing else, so it
+            // passes.
             Behaviour::Pass | Behaviour::Hold => true,
             Behaviour::Fail => false,
             Behaviour::Hang => std::future::pending().await,
@@ -88,7 +89,7 @@ impl Driver for FakeDriver {
 
     async fn close(&self, resource: FakeResource, meta: &Meta) {
         debug_assert_eq!(resource.id(), meta.id, "a close got the wrong meta");
-        // It cannot fail, whatever it was told.
+        // A close cannot fail, whatever it was told.
         let _ = self.perform(Step::Close, meta).await;
     }
 
@@ -101,7 +102,7 @@ impl Driver for FakeDriver {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Behaviour {
-    /// It ends well, without yielding.
+    /// It succeeds, without yielding.
     #[default]
     Pass,
     /// It fails. A close or revoke cannot fail and passes.
@@ -110,16 +111,16 @@ pub enum Behaviour {
     Hang,
     /// It panics.
     Panic,
-    /// It ends well after this long.
+    /// It succeeds after this long.
     Take(Duration),
     /// It fails after this long.
     FailAfter(Duration),
-    /// It stands at the gate until [`FakeControl::release`] or one
-    /// of its kin says what becomes of it.
+    /// It stands at the gate until [`FakeControl::release`] or one of its siblings decides its
+    /// outcome.
     Hold,
 }
 
-/// Scripts the calls to a [`FakeDriver`], and remembers what became of them.
+/// Scripts the calls to a [`FakeDriver`], and remembers their outcomes.
 ///
 /// Clones control the same driver.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +145,8 @@ struct Held {
 }
 
 impl Held {
-    /// Wakes the call, so it must not be done under the lock. Returns `false` if it was gone.
+    /// Lets the call continue. This wakes its task, so it must not be done under the lock. Returns
+    /// `false` if the call was gone.
     fn go_on(self, behaviour: Behaviour) -> bool {
         self.verdict.send(behaviour).is_ok()
     }
@@ -152,7 +154,7 @@ impl Held {
 
 impl FakeControl {
     fn script(&self) -> MutexGuard<'_, Script> {
-        // A test that panicked while it held the script has failed already.
+        // If a test panicked while it held the script, that test has already failed.
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +163,8 @@ impl FakeControl {
         self.script().standing.insert(step, behaviour);
     }
 
-    /// Sets the behaviour of the next call of a step; called several times, of the calls after it.
+    /// Sets the behaviour of the next call of a step; calling it again queues one for the call
+    /// after that.
     pub fn next(&self, step: Step, behaviour: Behaviour) {
         self.script().next.entry(step).or_default().push_back(behaviour);
     }
@@ -181,24 +184,24 @@ impl FakeControl {
         self.script().gate(step).len()
     }
 
-    /// Returns the resources whose calls of a step stand at the gate, the oldest first.
+    /// Returns the resources whose calls of a step stand at the gate, oldest first.
     #[must_use]
     pub fn held_ids(&self, step: Step) -> Vec<ResourceId> {
         self.script().gate(step).iter().map(|held| held.id).collect()
     }
 
-    /// Lets the oldest call at the gate end well; returns `false` if there was none.
+    /// Lets the oldest call at the gate succeed; returns `false` if there was none.
     pub fn release(&self, step: Step) -> bool {
         self.release_as(step, Behaviour::Pass)
     }
 
-    /// Lets the oldest call at the gate go on as told; returns `false` if there was none.
+    /// Gives the oldest call at the gate its behaviour; returns `false` if there was none.
     pub fn release_as(&self, step: Step, behaviour: Behaviour) -> bool {
         let held = self.script().gate(step).pop_front();
         held.is_some_and(|held| held.go_on(behaviour))
     }
 
-    /// Lets one resource's call at the gate go on as told; returns `false` if there was none.
+    /// Gives one resource's call at the gate its behaviour; returns `false` if there was none.
     pub fn release_id(&self, step: Step, id: ResourceId, behaviour: Behaviour) -> bool {
         let held = {
             let mut script = self.script();
@@ -208,7 +211,7 @@ impl FakeControl {
         held.is_some_and(|held| held.go_on(behaviour))
     }
 
-    /// Opens the gate of a step for good: what stands there, and all later calls, end well.
+    /// Opens the gate of a step for good: the calls at the gate and all later ones succeed.
     pub fn open(&self, step: Step) {
         self.set(step, Behaviour::Pass);
         while self.release(step) {}
@@ -245,19 +248,19 @@ impl FakeControl {
         self.ledger.existing()
     }
 
-    /// Returns the most resources that ever existed at the same time.
+    /// Returns the largest number of resources that ever existed at the same time.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.ledger.peak()
     }
 
-    /// Resources whose value was dropped, though neither close nor revoke was called.
+    /// Returns the resources whose value was dropped without a close or a revoke.
     #[must_use]
     pub fn dropped_unclosed(&self) -> BTreeSet<ResourceId> {
         self.ledger.unclosed()
     }
 
-    /// Asserts that no resource was used by two at once, used after its end, made twice, closed
+    /// Asserts that no resource was used by two at once, used after its end, created twice, closed
     /// twice or revoked twice.
     ///
     /// # Panics
@@ -278,7 +281,7 @@ impl FakeControl {
     pub(super) async fn hold(&self, step: Step, id: ResourceId) -> Behaviour {
         let (verdict, told) = oneshot::channel();
         self.script().gate(step).push_back(Held { id, verdict });
-        // Without a control left to tell it, the call ends well.
+        // Without a control left to decide, the call succeeds.
         told.await.unwrap_or_default()
     }
 
@@ -296,7 +299,7 @@ impl Script {
     }
 }
 
-/// Description of a [`FakeResource`]: whatever policies wrote into it.
+/// Description of a [`FakeResource`]: any labels that policies wrote into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeSpec {
     /// Anything.
@@ -340,8 +343,8 @@ impl FakeResource {
         self.labels.get(name).map(String::as_str)
     }
 
-    /// Marks it as being used until the guard is dropped. Use by two at once, or after its close,
-    /// is found by [`FakeControl::assert_sound`].
+    /// Marks it as in use until the guard is dropped. [`FakeControl::assert_sound`] finds use by
+    /// two at once, and use after the close.
     #[must_use = "it is in use as long as the guard lives"]
     pub fn touch(&self) -> Touch<'_> {
         self.ledger.enter(self.id);
@@ -367,7 +370,7 @@ impl Drop for Touch<'_> {
     }
 }
 
-/// A failure that a test has asked for.
+/// A failure that a test asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} of resource {id} was told to fail")]
 pub struct FakeError {

@@ -23,7 +23,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// All of them.
+    /// All steps.
     pub const ALL: [Self; 5] =
         [Self::Create, Self::Check, Self::Recycle, Self::Close, Self::Revoke];
 }
@@ -60,17 +60,17 @@ pub struct Call {
 pub enum Outcome {
     /// It began.
     Begun,
-    /// It ended well.
+    /// It succeeded.
     Done,
     /// It returned an error.
     Failed,
-    /// Its future was dropped before it was done.
+    /// Its future was dropped before it finished.
     Dropped,
     /// It panicked.
     Panicked,
 }
 
-/// The life of every fake resource, and whatever was done to one that must not be done.
+/// The life of every fake resource, and every violation of the rules for using one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger(Arc<Mutex<Book>>);
 
@@ -86,7 +86,7 @@ struct Book {
 #[derive(Debug)]
 struct Life {
     state: LifeState,
-    /// Its user: a step of the driver, or its holder (`None` inside).
+    /// Its user: a step of the driver, or its holder (the inner `None`).
     user: Option<Option<Step>>,
     revoked: bool,
     closed: bool,
@@ -101,7 +101,7 @@ enum LifeState {
 
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
-        // A test that panicked while it held the book has failed already.
+        // If a test panicked while it held the book, that test has already failed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +132,7 @@ impl Ledger {
         self.book().use_ends(id);
     }
 
-    /// Notes that the resource itself is gone.
+    /// Notes that the value of a resource is gone.
     pub(super) fn dropped(&self, id: ResourceId) {
         self.book().ends(id);
     }
@@ -259,7 +259,7 @@ impl Entry {
                 Step::Create,
                 Outcome::Begun | Outcome::Failed | Outcome::Dropped | Outcome::Panicked,
             ) => {
-                // Nothing was made, so there is nothing that could have been closed.
+                // Nothing was made, so nothing can have been closed.
                 if let Some(life) = book.lives.get_mut(&self.id) {
                     life.closed = true;
                 }

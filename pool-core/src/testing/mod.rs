@@ -1,9 +1,9 @@
 //! A scripted driver, and a suite that any driver can be put through.
 //!
-//! [`FakeDriver`] stands in for the real thing in tests of policies, gateways and the pool
-//! itself. Its [`FakeControl`] decides what becomes of each create, check, recycle, close and
-//! revoke, and remembers what happened. [`conformance()`] shows that a driver of your own keeps
-//! the contract of [`Driver`](crate::Driver).
+//! [`FakeDriver`] stands in for the real thing in tests of policies, gateways and the pool itself.
+//! Its [`FakeControl`] decides the outcome of each create, check, recycle, close and revoke, and
+//! remembers what happened. [`conformance()`] shows that a driver of your own keeps the contract of
+//! [`Driver`](crate::Driver).
 //!
 //! # Examples
 //!
@@ -91,11 +91,11 @@ impl Report for Reports {
 }
 
 /// Lets every task of a current-thread runtime run until all of them wait for something. Paused
-/// time stands still meanwhile.
+/// time stands still in the meantime.
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is ready, nothing has changed.
+/// Nothing is changed if it is dropped early.
 pub async fn settle() {
     // Each turn runs every task that is ready; a chain of tasks that start each other needs a
     // turn per link, and the pool's chains are shorter than this.
@@ -112,7 +112,7 @@ pub async fn settle() {
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is ready, nothing has changed.
+/// Nothing is changed if it is dropped early.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     settle().await;
     let patience = Instant::now() + PATIENCE;

@@ -19,11 +19,13 @@ use crate::{AcquireError, Class, Config, Labels, Verdict};
 #[derive(Debug)]
 struct Toy;
 
-/// The shell of `Shared` and `Acquire` in small: locks, calls one method, unlocks, and only then
-/// wakes whom it must and does the work, all of it at once and well, but what is told to wait.
+/// A small model of the shell and of `Acquire`: it locks, calls one method, unlocks, and only then
+/// wakes the waiters and does the work. All work is done at once and succeeds, except creations
+/// that a test holds back.
 struct Shell {
     state: Mutex<State<Toy>>,
-    /// Creations that a test ends itself. Not under test, so their lock is no business of loom's.
+    /// Creations that a test ends itself. They are not under test, so loom need not know their
+    /// lock.
     creations: std::sync::Mutex<Vec<SlotRef>>,
     drained: AtomicBool,
     now: Instant,
@@ -82,7 +84,7 @@ impl Shell {
         }
     }
 
-    /// Ends every creation that has begun, well.
+    /// Lets every creation that has begun succeed.
     fn create(&self) {
         loop {
             let slot = self.creations.lock().expect("no thread panics").pop();
@@ -112,7 +114,7 @@ impl Shell {
         Acquire { shell: Arc::clone(this), waiting: None, done: false }
     }
 
-    /// Leases when the only resource is made on the spot.
+    /// Leases the only resource, which is made on the spot.
     fn lease(this: &Arc<Self>) -> Box<Pooled<Toy>> {
         let mut acquire = Self::acquire(this);
         block_on(std::future::poll_fn(|cx| {
@@ -123,7 +125,7 @@ impl Shell {
         block_on(acquire).expect("it was made")
     }
 
-    /// Nothing is lost: what is there is idle, nobody waits.
+    /// Asserts that nothing is lost: this many resources are idle, and nobody waits.
     fn ends_with(&self, idle: usize) {
         let state = self.state.lock().expect("no thread panics");
         state.check();
@@ -166,7 +168,7 @@ impl Acquire {
         }
     }
 
-    /// As a timer would.
+    /// Times the request out, as a timer would.
     fn expire(mut self) -> Answer<Toy> {
         self.done = true;
         let (waiter, ticket) = self.waiting.take().expect("it waits");
@@ -213,7 +215,7 @@ fn ask_and_leave(shell: &Arc<Shell>) {
     }
 }
 
-/// Every order of events in which no thread is interrupted more than three times.
+/// Runs a test in every order of events in which no thread is interrupted more than three times.
 fn model(test: impl Fn() + Send + Sync + 'static) {
     let mut model = ::loom::model::Builder::new();
     model.preemption_bound = Some(3);

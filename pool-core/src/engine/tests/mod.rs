@@ -1,7 +1,7 @@
 //! The engine under a fake clock: no runtime, no tasks, every interleaving written down.
 //!
 //! `RUSTFLAGS="--cfg pool_loom" cargo test -p pool-core --lib --release loom` runs the threads of
-//! [`loom`] instead, in every order that there is.
+//! [`loom`] instead, in every possible order.
 
 #[cfg(pool_loom)]
 mod loom;

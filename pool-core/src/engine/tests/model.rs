@@ -10,7 +10,7 @@ use crate::{CloseReason, Config, Limits, Verdict};
 const CLASSES: usize = 3;
 const GROUPS: usize = 3;
 
-/// One thing that happens. Indices are taken modulo what there is.
+/// One thing that happens. Indices are taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Op {
     Acquire {
@@ -42,7 +42,7 @@ enum Op {
     Drain(u64),
 }
 
-/// Things that happen where `grouped` of ten requests belong to a group.
+/// Returns operations in which `grouped` of ten requests belong to a group.
 fn op(grouped: u32) -> impl Strategy<Value = Op> {
     let how = prop_oneof![
         4 => Just(Return::Judged(Verdict::Keep)),
@@ -93,7 +93,7 @@ fn op(grouped: u32) -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Things that happen where more is asked for than there is.
+/// Returns operations that ask for more than there is.
 fn flood() -> impl Strategy<Value = Op> {
     let how = prop_oneof![Just(Return::Untouched), Just(Return::Judged(Verdict::Recycle))];
     let class = prop_oneof![6 => Just(0), 1 => 1..CLASSES];
@@ -191,8 +191,8 @@ fn step(rig: &mut Rig, op: &Op) {
     }
 }
 
-/// The same cases on every run, and more or others where `PROPTEST_CASES` and
-/// `PROPTEST_RNG_SEED` ask for them.
+/// Returns the same cases on every run, unless `PROPTEST_CASES` or `PROPTEST_RNG_SEED` asks for
+/// more or others.
 fn cases() -> ProptestConfig {
     let default = ProptestConfig::default();
     let asked = |name| std::env::var_os(name).is_some();
@@ -225,7 +225,7 @@ proptest! {
         config in config(),
         ops in prop::collection::vec(op(8), 1..150),
     ) {
-        // Longer queues than elsewhere, or the groups would seldom wait together.
+        // With queues longer than elsewhere, or the groups would seldom wait together.
         let config = Config { max_waiting: config.max_waiting * 3, ..config };
         let mut rig = Rig::new(config, CLASSES, GROUPS);
         for op in &ops {

@@ -18,7 +18,7 @@ impl Rig {
         self.compare_groups();
     }
 
-    /// Finds out who was answered, and that nobody better was passed over.
+    /// Sorts out who was answered, and asserts that nobody better was passed over.
     fn sort_answers(&mut self) {
         let (kept, taken_back): (Vec<Ask>, Vec<Ask>) =
             self.granted.drain(..).partition(|ask| ask.ticket.unfetched().is_some());
@@ -109,9 +109,9 @@ impl Rig {
         assert!(load.creating <= self.config.max_creating, "more creations than allowed");
     }
 
-    /// Ends all work well and gives everything back, until nobody waits.
+    /// Lets all work succeed and gives everything back, until nobody waits.
     pub(crate) fn serve_everyone(&mut self) {
-        // Nothing may ever be made for them.
+        // Nothing may ever be created for these.
         for ask in self.waiting.clone().iter().filter(|ask| !ask.creates) {
             self.cancel(ask);
         }
@@ -135,7 +135,7 @@ impl Rig {
         }
     }
 
-    /// Drains it to nothing.
+    /// Drains the pool until it is empty.
     pub(crate) fn end(mut self) {
         self.drain(Some(Duration::ZERO));
         self.advance(Duration::from_millis(1));
@@ -160,19 +160,19 @@ impl State<Toy> {
     }
 }
 
-/// Of a group, or of none.
+/// The group of a request, if it has one.
 type Party = Option<usize>;
 
 #[derive(Debug)]
 pub(super) struct Parties {
     groups: Vec<Arc<Group>>,
-    /// Leases of each at most: its limit, or what was left when that shrank.
+    /// Most leases that each group may hold: its limit, or what it held when the limit shrank.
     ceilings: Vec<usize>,
-    /// Holders by resource; those of revoked leases too.
+    /// Holders by resource, including those of revoked leases.
     pub(super) leases: BTreeMap<ResourceId, Party>,
     /// Parties that had a waiter who could be served, at the last comparison.
     ready: BTreeSet<(usize, Party)>,
-    /// Leases that two parties got of a class since both have waited for it.
+    /// Leases that each of two parties got in a class since both have been waiting for it.
     windows: BTreeMap<(usize, Party, Party), (f64, f64)>,
 }
 
@@ -201,7 +201,7 @@ impl Parties {
         party.map_or(1.0, |index| self.groups[index].weight)
     }
 
-    /// A waiter was granted something.
+    /// Records that a waiter was granted something.
     pub(super) fn served(&mut self, class: usize, party: Party) {
         let lease = 1.0 / self.weight(party);
         for ((of, one, other), got) in &mut self.windows {
@@ -213,21 +213,21 @@ impl Parties {
         }
     }
 
-    /// Begins to compare anew: what follows is no matter of shares alone.
+    /// Restarts the comparison: what follows does not depend on shares alone.
     pub(super) fn begin_anew(&mut self) {
         self.windows.clear();
     }
 }
 
 impl Rig {
-    /// Leases that a party holds, or has been granted.
+    /// Returns the number of leases that a party holds or has been granted.
     fn held(&self, party: Party) -> usize {
         let held = self.groups.leases.iter().filter(|(_, holder)| **holder == party);
         let held = held.filter(|(id, _)| !self.revoked.contains(id)).count();
         held + self.granted.iter().filter(|ask| ask.group == party).count()
     }
 
-    /// Leases that it may still get.
+    /// Returns the number of leases that it may still get.
     pub(super) fn room(&self, party: Party) -> usize {
         let limit = party.and_then(|index| self.groups.groups[index].max_leases);
         limit.map_or(usize::MAX, |limit| limit.saturating_sub(self.held(party)))
@@ -241,7 +241,7 @@ impl Rig {
         self.waiting.iter().filter(|ask| (ask.class, ask.group) == (class, party)).count()
     }
 
-    /// Waiters of a class that could be served.
+    /// Returns the number of waiters of a class that could be served.
     pub(super) fn ready(&self, class: usize) -> usize {
         let ready = |party: &Party| self.waiters_of(class, *party).min(self.room(*party));
         self.parties().iter().map(ready).sum()
@@ -267,8 +267,8 @@ impl Rig {
         }
     }
 
-    /// Between two parties that have both waited all the time, what they got for their weights
-    /// differs by one lease of each at most.
+    /// Asserts that what two parties got for their weights differs by at most one lease of each, if
+    /// both have waited all the time.
     fn compare_shares(&mut self) {
         let parties = self.parties();
         let mut ready = BTreeSet::new();
@@ -323,7 +323,7 @@ impl Rig {
         self.compare();
     }
 
-    /// Nothing is left of groups that hold nothing and do not wait.
+    /// Asserts that nothing is left of groups that hold nothing and do not wait.
     pub(crate) fn has_forgotten_all_groups(&self) {
         assert_eq!(self.state.stats(self.now).groups, [], "groups of nobody");
     }

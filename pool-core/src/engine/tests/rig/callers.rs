@@ -9,7 +9,7 @@ use super::{Ask, Rig, Toy};
 use crate::engine::{Acquired, Answer, Asked, Pooled, Return, State, Ticket};
 use crate::{AcquireError, Labels, Verdict};
 
-/// A request, as the engine is asked it.
+/// A request, as it is put to the engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking {
     pub(crate) class: usize,
@@ -119,7 +119,7 @@ impl Rig {
         self.leases.push((class, pooled));
     }
 
-    /// The caller comes to look for its answer.
+    /// Lets the caller look for its answer.
     pub(crate) fn poll(&mut self, ask: &Ask) {
         match ask.ticket.poll(Waker::noop()) {
             None => assert!(self.waiting.contains(ask), "answered, but it is not told"),
@@ -128,7 +128,7 @@ impl Rig {
         self.compare();
     }
 
-    /// The caller's time is up.
+    /// Lets the caller's time run out.
     pub(crate) fn expire(&mut self, ask: &Ask) {
         let waited = self.waiting.contains(ask);
         let answer = self.call(|state, now, fx| state.expire(ask.waiter, &ask.ticket, now, fx));

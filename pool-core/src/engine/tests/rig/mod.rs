@@ -1,4 +1,4 @@
-//! The engine on a bench: one method for each thing that happens to it.
+//! A test rig for the engine, with one method for each thing that can happen to it.
 
 mod account;
 mod callers;
@@ -17,7 +17,7 @@ use crate::engine::{Effects, Job, Pooled, SlotRef, State, Ticket};
 use crate::error::{SharedError, shared_error};
 use crate::{Class, CloseReason, Config, Counters, Limits, ResourceId, ResourceState};
 
-/// A resource that counts its own kind, so that a lost one is found.
+/// A resource that counts its instances, so that a lost one is noticed.
 #[derive(Debug)]
 pub(crate) struct Toy {
     id: ResourceId,
@@ -31,7 +31,7 @@ pub(crate) struct Ask {
     ticket: Arc<Ticket<Toy>>,
     pub(crate) class: usize,
     group: Option<usize>,
-    /// When it is deemed to have come, then its number: the order of service.
+    /// The time at which it counts as having come, then its number: the order of service.
     pub(crate) rank: (Instant, u64),
     expires_at: Option<Instant>,
     /// A resource may be created for it.
@@ -61,33 +61,33 @@ pub(crate) enum Work {
     Revoke,
 }
 
-/// The engine, and beside it a naive account of what it should be like: plain lists, searched
-/// from end to end. Every call is followed by a comparison of the two.
+/// The engine, and a naive account of what its state should be: plain lists, searched from end to
+/// end. The two are compared after every call.
 #[derive(Debug)]
 pub(crate) struct Rig {
     pub(crate) state: State<Toy>,
     pub(crate) now: Instant,
     config: Config,
-    /// One part each, but the first.
+    /// The first is the default class; each of the others has one part.
     classes: Vec<Class>,
     limits: Vec<Limits>,
     groups: Parties,
     asked: u64,
-    /// The class of a request that something may be created for, while the engine is asked.
+    /// The class of the request being put to the engine, if a resource may be created for it.
     asking: Option<usize>,
     pub(crate) waiting: Vec<Ask>,
-    /// Answered with a grant, and not fetched.
+    /// Answered with a grant that has not been fetched.
     pub(crate) granted: Vec<Ask>,
-    /// Answered with an error, and not fetched.
+    /// Answered with an error that has not been fetched.
     pub(crate) failed: Vec<Ask>,
     pub(crate) leases: Vec<(usize, Box<Pooled<Toy>>)>,
     /// Revoked in the hands of their holder, or on their way to it.
     revoked: Vec<ResourceId>,
     pub(crate) pending: Vec<Pending>,
     idle: BTreeMap<ResourceId, usize>,
-    /// When each resource last came out of a lease, a recycling or its creation.
+    /// The time at which each resource last came out of a lease, a recycling or its creation.
     used: BTreeMap<ResourceId, Instant>,
-    /// When the creation of each ended.
+    /// The time at which the creation of each ended.
     made: BTreeMap<ResourceId, Instant>,
     counters: Counters,
     /// Maximum number of resources: `max_size`, or what was left when that shrank.
@@ -135,7 +135,7 @@ impl Rig {
         rig
     }
 
-    /// One call of the engine, its effects put into the account, and the two compared.
+    /// Calls the engine once, enters its effects into the account, and compares the two.
     fn call<T>(
         &mut self,
         method: impl FnOnce(&mut State<Toy>, Instant, &mut Effects<Toy>) -> T,
@@ -185,7 +185,7 @@ impl Rig {
 }
 
 impl Rig {
-    /// A creation is for a minimum, or for a request that something may be created for.
+    /// Asserts that a creation is for a minimum, or for a request that allows one.
     fn is_called_for(&self, class: usize) {
         let kept = self.limits[class].min.unwrap_or(0) + self.limits[class].warm.unwrap_or(0);
         let asked = self.waiting.iter().any(|ask| ask.class == class && ask.creates);
@@ -242,7 +242,7 @@ impl Rig {
         self.call(|state, now, fx| state.closed(slot, now, fx));
     }
 
-    /// A task dies with its resource.
+    /// Loses a task together with its resource.
     pub(crate) fn lose(&mut self, at: usize) {
         let Pending { slot, work, .. } = self.pending.remove(at);
         match work {
@@ -302,7 +302,7 @@ impl Rig {
     }
 }
 
-/// The clock, and what must have happened by it.
+/// The clock, and what must have happened by now.
 impl Rig {
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
@@ -328,7 +328,8 @@ impl Rig {
         }
     }
 
-    /// An old one may stay for as long as its replacement may take.
+    /// Asserts that no resource is older than allowed; an old one may stay for as long as its
+    /// replacement may take.
     fn nothing_is_too_old(&self) {
         let Some(lifetime) = self.config.max_lifetime else { return };
         for id in self.idle.keys() {
