@@ -6,10 +6,10 @@ use pool_core::BoxError;
 
 /// Error returned when a policy cannot be built, or fails during a creation.
 ///
-/// The latter reach the caller as the cause of
+/// A failure during a creation reaches the caller as the cause of
 /// [`AcquireError::Unavailable`](pool_core::AcquireError::Unavailable) or
 /// [`AcquireError::Timeout`](pool_core::AcquireError::Timeout); downcast
-/// [`SharedError::get`](pool_core::SharedError::get) to tell them apart.
+/// [`SharedError::get`](pool_core::SharedError::get) to tell the variants apart.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
@@ -31,7 +31,7 @@ pub enum PolicyError {
         /// The rule that it breaks, for people.
         why: &'static str,
     },
-    /// A profile or region is meant that is not there.
+    /// A request or setting names a profile, region or tenant that does not exist.
     #[error("there is no {kind} {name:?}")]
     Unknown {
         /// `profile`, `region` or `tenant`.
@@ -90,7 +90,8 @@ pub enum PolicyError {
         /// Time until the first of them is let back in.
         retry_after: Duration,
     },
-    /// The driver made a resource for a region that does not go through a proxy of it.
+    /// The driver made a resource for a region, but the resource does not go through one of its
+    /// proxies.
     #[error("the resource was made without the proxy of region {region:?}")]
     ProxyNotUsed {
         /// The region that was asked for.
@@ -121,11 +122,11 @@ pub enum PolicyError {
         limit: Duration,
     },
     /// The runtime ended while something was under way on one of its threads.
-    #[error("the runtime ended meanwhile")]
+    #[error("the runtime ended in the meantime")]
     RuntimeGone,
 }
 
-/// Adds to an error of the disk what was tried.
+/// Adds to a disk error the operation that was tried.
 pub(crate) trait DiskContext<T> {
     fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T, PolicyError>;
 }

@@ -10,10 +10,11 @@ use crate::PolicyError;
 /// Longest name of a profile, region or tenant, in bytes: with a suffix it still fits a file name.
 const MAX_LENGTH: usize = 64;
 
-/// Checks a name that may become a directory's name or part of a command line.
+/// Checks a name that may become the name of a directory or part of a command line.
 ///
-/// Letters, digits, dots, dashes and underscores of ASCII, beginning with a letter or digit. That
-/// leaves no way to write a path (`..`, `/`), a flag (`--x`), a hidden file or a control character.
+/// A name consists of ASCII letters, digits, dots, dashes and underscores, and begins with a letter
+/// or digit. That leaves no way to write a path (`..`, `/`), a flag (`--x`), a hidden file or a
+/// control character.
 pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<(), PolicyError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let why = match name.as_bytes() {
@@ -26,29 +27,30 @@ pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<(), PolicyErr
     Err(PolicyError::Name { kind, name: shorten(name), why })
 }
 
-/// Returns the error for a name that nothing has.
+/// Returns the error for a name that does not exist.
 pub(crate) fn unknown(kind: &'static str, name: &str) -> PolicyError {
     PolicyError::Unknown { kind, name: shorten(name) }
 }
 
-/// Returns as much of a stranger's string as an error message should repeat.
+/// Returns as much of an untrusted string as an error message should repeat.
 pub(crate) fn shorten(name: &str) -> String {
     name.chars().take(MAX_LENGTH).collect()
 }
 
-/// Past this many combinations with other policies' parts, further ones are built each time.
+/// Number of combinations with other policies' parts that are kept; further ones are built each
+/// time.
 const MAX_JOINED: usize = 64;
 
 /// One policy's part of a class, ready to be put into the classes of requests.
 ///
-/// Classifying happens at every acquire. To build a class allocates; to clone one that was built
-/// before only counts a reference, and such clones are also equal at a glance.
+/// Classifying happens at every acquire. Building a class allocates; cloning an existing one only
+/// counts a reference, and such clones also compare equal by pointer.
 #[derive(Debug)]
 pub(crate) struct Part {
     label: &'static str,
     value: Arc<str>,
     alone: Class,
-    /// Classes that other policies had begun, and the same with this part.
+    /// Classes begun by other policies, each with the same class plus this part.
     joined: RwLock<Vec<(Class, Class)>>,
 }
 
@@ -85,7 +87,7 @@ impl Part {
     }
 }
 
-/// Tells the pool once of the classes that keep something ready before anybody asks for them.
+/// Tells the pool, once, which classes must keep something ready before anybody asks for them.
 ///
 /// A pool learns of a class when the first request for it comes; one with a minimum must exist
 /// before that.

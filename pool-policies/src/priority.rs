@@ -12,13 +12,13 @@ const LAST: u8 = 10;
 
 /// Serves waiters by priority, 1 (most urgent) to 10, and lets them age so that nobody starves.
 ///
-/// One level of priority is worth one [`step`](Self::step) of waiting: with the default of 10 s,
-/// a request of priority 9 that has waited for 81 s goes before one of priority 1 that has just
-/// come. Equals are served in the order they came. The place in the queue is found once, when the
-/// request joins it, so a long queue costs nothing more.
+/// One level of priority is worth one [`step`](Self::step) of waiting: with the default of 10 s, a
+/// request of priority 9 that has waited for 81 s goes before one of priority 1 that has just
+/// arrived. Requests that rank equal are served in order of arrival. A request's place in the queue
+/// is determined once, when it joins, so a long queue costs nothing extra.
 ///
-/// A request whose priority is out of range is refused with the code `invalid_priority`: to take
-/// 0 or 11 for something else would hide a mistake.
+/// A request whose priority is out of range is refused with the code `invalid_priority`: taking 0
+/// or 11 for something else would hide a mistake.
 ///
 /// # Examples
 ///
@@ -53,7 +53,7 @@ impl Default for Priority {
 }
 
 impl Priority {
-    /// Priorities with a step of 10 s, and 5 for requests that have none.
+    /// Creates the policy with a step of 10 s, and priority 5 for requests that have none.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -61,8 +61,8 @@ impl Priority {
 
     /// Sets how much waiting one level of priority is worth. Default: 10 s.
     ///
-    /// Zero makes all requests equal. A step longer than any request waits makes priority strict:
-    /// the less urgent then wait for as long as more urgent ones come.
+    /// Zero makes all requests equal. A step longer than any wait makes priority strict: less
+    /// urgent requests then wait for as long as more urgent ones keep coming.
     #[must_use]
     pub fn step(mut self, step: Duration) -> Self {
         self.step = step;

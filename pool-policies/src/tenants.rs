@@ -9,17 +9,17 @@ use crate::part::{check_name, shorten};
 
 /// Shares a pool between tenants: how much each may have, and what it may ask for.
 ///
-/// The label `tenant` of a request says whose it is; who may claim to be whom is decided before,
-/// such as by a token. One that names a tenant that is not there is refused with the code
-/// `unknown_tenant`. A request without the label belongs to nobody, and is neither limited nor
-/// clamped; it takes turns with the tenants as one of share 1.
+/// The label `tenant` of a request says whose it is; who may use which tenant's name is decided
+/// elsewhere, for example by a token. A request that names an unknown tenant is refused with the
+/// code `unknown_tenant`. A request without the label belongs to nobody, and is neither limited nor
+/// clamped; it takes turns with the tenants as if it had share 1.
 ///
-/// Between tenants that wait, the pool is shared by weighted fair queueing of leases; within one,
-/// by priority and ageing, as without tenants. A tenant that is at its limit waits, and others
-/// pass: see [`Group`]. What is limited are the leases that are held, so there is nothing to count
-/// here, and a tenant that is idle costs nothing.
+/// Between tenants that wait, the pool is shared by weighted fair queueing of leases; within a
+/// tenant, by priority and ageing, as without tenants. A tenant at its limit waits while others
+/// pass: see [`Group`]. The limits apply to leases that are held, so there is nothing to count
+/// here, and an idle tenant costs nothing.
 ///
-/// Add it before [`Priority`](crate::Priority), which then finds the priority that the tenant is
+/// Add it before [`Priority`](crate::Priority), which then sees the priority that the tenant is
 /// given.
 ///
 /// # Examples
@@ -59,7 +59,8 @@ pub struct Tenants {
 #[derive(Clone, Debug)]
 pub struct Tenant {
     group: Group,
-    /// As the pool is handed it: one for all requests, so that it is known at a glance.
+    /// The group that the pool is handed: one for all requests, so that it is recognized by
+    /// pointer.
     shared: Arc<Group>,
     default_priority: Option<u8>,
     highest_priority: u8,
@@ -68,7 +69,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Creates a tenant with share 1 that may have and ask for anything.
+    /// Creates a tenant with share 1, without limits.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let group = Group::new(name);
@@ -78,21 +79,22 @@ impl Tenant {
         Self { group, shared, default_priority, highest_priority, profiles, regions }
     }
 
-    /// Sets how many leases it may have at the same time. Default: as many as the pool has.
+    /// Sets the maximum number of its leases at the same time. Default: only the pool's own
+    /// maximum.
     #[must_use]
     pub fn max_leases(mut self, max: usize) -> Self {
         self.group = self.group.max_leases(max);
         self
     }
 
-    /// Sets how many of its requests may wait. Default: as many as the pool lets wait.
+    /// Sets the maximum number of its waiting requests. Default: only the pool's own maximum.
     #[must_use]
     pub fn max_waiting(mut self, max: usize) -> Self {
         self.group = self.group.max_waiting(max);
         self
     }
 
-    /// Sets its part of the leases while others wait too, relative to theirs. Default: 1.
+    /// Sets its share of the leases while others wait too, relative to theirs. Default: 1.
     #[must_use]
     pub fn share(mut self, share: f64) -> Self {
         self.group = self.group.weight(share);
@@ -110,7 +112,8 @@ impl Tenant {
         Ok(self)
     }
 
-    /// Sets the most urgent priority that it may have; what asks for more gets that. Default: 1.
+    /// Sets the most urgent priority that it may have; a request that asks for more gets this.
+    /// Default: 1.
     ///
     /// # Errors
     ///
@@ -121,15 +124,14 @@ impl Tenant {
         Ok(self)
     }
 
-    /// Sets the profiles that it may ask for, each a name in which one `*` stands for anything.
-    /// Default: all.
+    /// Sets the profiles that it may use; one `*` in a name stands for anything. Default: all.
     #[must_use]
     pub fn profiles(mut self, profiles: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.profiles = Some(profiles.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Sets the regions that it may ask for, as [`profiles`](Self::profiles) does. Default: all.
+    /// Sets the regions that it may use, as [`profiles`](Self::profiles) does. Default: all.
     #[must_use]
     pub fn regions(mut self, regions: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.regions = Some(regions.into_iter().map(Into::into).collect());
@@ -162,7 +164,7 @@ impl Tenant {
                 && !allowed.iter().any(|pattern| fits(pattern, asked))
             {
                 let (name, asked) = (self.name(), shorten(asked));
-                let message = format!("{name} may not have the {kind} {asked:?}");
+                let message = format!("{name} may not use the {kind} {asked:?}");
                 return Err(Rejection::new(RejectionKind::Forbidden, code, message));
             }
         }
@@ -171,7 +173,7 @@ impl Tenant {
             // else.
             Some(0) => Some(0),
             Some(priority) => Some(priority.max(self.highest_priority)),
-            // What the default of the pool is, is not known here.
+            // The pool's default is not known here.
             None => None,
         };
         request.group = Some(Arc::clone(&self.shared));
@@ -186,7 +188,7 @@ fn check_priority(setting: &'static str, priority: u8) -> Result<(), PolicyError
     Err(PolicyError::Setting { setting, why: "must be 1 to 10" })
 }
 
-/// Returns `true` if a name is the pattern, one `*` in which stands for anything.
+/// Returns `true` if a name matches the pattern, in which one `*` stands for anything.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -201,7 +203,7 @@ impl Tenants {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::Name`] for a name that is none or is given twice, [`PolicyError::Setting`]
+    /// [`PolicyError::Name`] for a name that is invalid or given twice, [`PolicyError::Setting`]
     /// for a share or a limit that makes no sense.
     pub fn new(tenants: impl IntoIterator<Item = Tenant>) -> Result<Self, PolicyError> {
         let mut by_name = HashMap::new();
@@ -217,7 +219,7 @@ impl Tenants {
         Ok(Self { by_name })
     }
 
-    /// Returns the groups of all tenants, for [`Pool::set_group`](pool_core::Pool::set_group) where
+    /// Returns the groups of all tenants, for [`Pool::set_group`](pool_core::Pool::set_group) when
     /// limits and shares change while a pool runs.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.by_name.values().map(|tenant| &tenant.shared)

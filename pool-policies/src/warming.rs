@@ -7,12 +7,11 @@ use tokio::time::timeout;
 use crate::PolicyError;
 use crate::part::Announce;
 
-/// A resource that can be warmed: made to do once, before its first lease, what is slow the first
-/// time.
+/// A resource that can be warmed: before its first lease it does once what is slow the first time.
 ///
 /// [`Warming`] calls it from the pool's creating task, when the driver has made the resource and
-/// nobody has it yet. What the warm-up opens (a context, a page) it also closes: the first holder
-/// must find nothing of it. Dropping the future must leave nothing behind that closing the
+/// nobody has it yet. Anything that the warm-up opens (a context, a page) it also closes: the first
+/// holder must find no trace of it. Dropping the future must leave nothing behind that closing the
 /// resource does not clean up; after an error or a timeout the resource is closed.
 ///
 /// # Examples
@@ -47,14 +46,14 @@ pub trait Warm: Send {
 /// Warms new resources before their first lease, and keeps a number of them ready.
 ///
 /// A warm-up that fails, or that takes longer than [`WarmUp::timeout`], is a failed creation: the
-/// resource is closed and the pool tries again with its backoff. Nobody is given a resource that
-/// could not do even this.
+/// resource is closed and the pool tries again with its backoff. So nobody gets a resource that
+/// could not do even this much.
 ///
-/// [`keep`](Self::keep) is how many idle resources are kept ready beyond those in use, so that a
-/// request does not wait for a creation. It holds for the default class and is the default of
-/// every other one; profiles and regions may have a number of their own
-/// ([`Profile::warm`](crate::Profile::warm), [`Region::warm`](crate::Region::warm)), which they
-/// keep if their policy is added before this one.
+/// [`keep`](Self::keep) is the number of idle resources that are kept ready in addition to those in
+/// use, so that a request does not wait for a creation. It applies to the default class, and is the
+/// default of every other class; profiles and regions may have a number of their own
+/// ([`Profile::warm`](crate::Profile::warm), [`Region::warm`](crate::Region::warm)), which takes
+/// precedence if their policy is added before this one.
 ///
 /// # Examples
 ///
@@ -101,7 +100,7 @@ pub struct Warming {
 }
 
 impl Warming {
-    /// Warms every new resource in this way, and keeps none ready.
+    /// Creates a policy that warms every new resource in this way, and keeps none ready.
     #[must_use]
     pub fn new(warm_up: WarmUp) -> Self {
         Self { warm_up, keep: 0, announce: Announce::new([]) }
@@ -150,7 +149,7 @@ where
 
 /// Steps that a new resource goes through once before its first lease.
 ///
-/// It is written for browsers; a driver of something else uses what means something to it.
+/// It is written for browsers; a driver for something else uses the parts that apply to it.
 ///
 /// # Examples
 ///
@@ -214,7 +213,7 @@ impl WarmUp {
         self
     }
 
-    /// Sets what the page loads.
+    /// Sets the address that the page loads.
     #[must_use]
     pub fn url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
@@ -228,8 +227,9 @@ impl WarmUp {
         self
     }
 
-    /// Sets how long all of it may take; the pool's
-    /// [`create_timeout`](pool_core::Config::create_timeout) bounds it together with the creation.
+    /// Sets the timeout of all steps together; the pool's
+    /// [`create_timeout`](pool_core::Config::create_timeout) also bounds it, together with the
+    /// creation.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

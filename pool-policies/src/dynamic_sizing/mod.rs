@@ -12,38 +12,39 @@ use crate::PolicyError;
 
 pub use sizer::SizingRules;
 
-/// Lets the number of resources that are kept follow the waits and the utilization.
+/// Adjusts the number of kept resources to the waits and the utilization.
 ///
-/// At every [tick](pool_core::Config::tick_interval) it takes a sample of each class: how long
-/// the requests that were served since the last one had waited, how many wait, how many of the
-/// resources are in use. Every [`interval`](DynamicSizingBuilder::interval) it looks at the mean:
+/// At every [tick](pool_core::Config::tick_interval) it takes a sample of each class: how long the
+/// requests served since the last tick had waited, how many are waiting, and how many of the
+/// resources are in use. Every [`interval`](DynamicSizingBuilder::interval) it looks at the means:
 ///
-/// - waits longer than [`scale_up_wait`](DynamicSizingBuilder::scale_up_wait): keep
+/// - if waits are longer than [`scale_up_wait`](DynamicSizingBuilder::scale_up_wait), it keeps
 ///   [`scale_up_by`](DynamicSizingBuilder::scale_up_by) more than there are now;
-/// - utilization below [`scale_down_utilization`](DynamicSizingBuilder::scale_down_utilization)
-///   and nobody waits: keep [`scale_down_by`](DynamicSizingBuilder::scale_down_by) fewer.
+/// - if utilization is below
+///   [`scale_down_utilization`](DynamicSizingBuilder::scale_down_utilization) and nobody waits, it
+///   keeps [`scale_down_by`](DynamicSizingBuilder::scale_down_by) fewer.
 ///
 /// # What it steers
 ///
-/// The number *kept at least*, in any state: the minimum of a class. A pool creates on demand up to
-/// its maximum without being told, so a policy that steered the maximum could only take that away,
-/// and make a burst wait for the next interval. What a pool does not do by itself is to be ready
-/// before the demand, and to stay ready through a lull that is longer than
-/// [`max_idle_time`](pool_core::Config::max_idle_time). That is what a raised minimum does. A
-/// lowered one closes nothing by itself: it lets idle resources expire again.
+/// It steers the minimum of a class: the number of resources that are kept, in any state. A pool
+/// creates up to its maximum on demand, without being told to, so a policy that steered the maximum
+/// could only hold it back, and make a burst wait for the next interval. A pool does not get ready
+/// ahead of demand by itself, or stay ready through a lull that is longer than
+/// [`max_idle_time`](pool_core::Config::max_idle_time). A raised minimum does both. A lowered one
+/// closes nothing by itself: it lets idle resources expire again.
 ///
-/// It stays between the class's configured minimum and maximum, and the minima of all classes
-/// together stay below the pool's maximum, or else they would take each other's resources.
-/// Where creations fail, nothing grows. A minimum that somebody else changes becomes the configured
-/// one.
+/// The steered minimum stays between the class's configured minimum and maximum, and the minimums
+/// of all classes together stay below the pool's maximum, or the classes would take each other's
+/// resources. Where creations fail, nothing grows. If somebody else changes a minimum, that value
+/// becomes the configured one.
 ///
 /// # Why it does not flap
 ///
-/// After a change, old samples are forgotten, so that one busy minute is not counted twice.
-/// It shrinks only when waits have been short for the [`cooldown`](DynamicSizingBuilder::cooldown),
-/// and never below what was in use at any one moment of the samples. If a shrink is regretted,
-/// since the waits come back soon, the next one takes twice as long: a load that comes and goes
-/// is followed a few times, and then kept up for.
+/// After a change, old samples are forgotten, so that one busy minute is not counted twice. A class
+/// shrinks only when waits have been short for the [`cooldown`](DynamicSizingBuilder::cooldown),
+/// and never below the number in use at any one moment of the samples. If a shrink is regretted,
+/// because the waits soon come back, the next one takes twice as long: a load that comes and goes
+/// is followed a few times, and after that the class stays ready for it.
 ///
 /// # Examples
 ///
@@ -89,7 +90,7 @@ impl DynamicSizing {
             return Vec::new();
         }
         let mut sizers = self.sizers.lock().unwrap_or_else(PoisonError::into_inner);
-        // A class that the pool has forgotten, it would ask for again with a new minimum.
+        // If the pool has forgotten a class, asking for a minimum would bring it back.
         sizers.retain(|class, _| stats.classes.iter().any(|now| now.class == *class));
         let mut kept: usize = stats.classes.iter().map(|class| class.min).sum();
         let mut adjustments = Vec::new();
@@ -141,13 +142,13 @@ impl DynamicSizingBuilder {
         Self { rules: SizingRules::default() }
     }
 
-    /// Sets how often the size is thought over. Default: 30 s.
+    /// Sets how often the size is reconsidered. Default: 30 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.rules.interval = interval;
         self
     }
 
-    /// Sets how many samples count, the latest ones; there is one per
+    /// Sets how many of the latest samples count; there is one per
     /// [tick](pool_core::Config::tick_interval). Default: 100.
     pub fn samples(mut self, samples: usize) -> Self {
         self.rules.samples = samples;
@@ -178,8 +179,8 @@ impl DynamicSizingBuilder {
         self
     }
 
-    /// Sets how long waits must have been short before anything shrinks; it doubles, up to 16
-    /// times as long, while shrinks are regretted. Default: 60 s.
+    /// Sets how long waits must have been short before anything shrinks. It doubles each time a
+    /// shrink is regretted, up to 16 times as long. Default: 60 s.
     pub fn cooldown(mut self, cooldown: Duration) -> Self {
         self.rules.cooldown = cooldown;
         self
@@ -189,8 +190,8 @@ impl DynamicSizingBuilder {
     ///
     /// # Errors
     ///
-    /// [`PolicyError::Setting`] for one that is zero and must not be, or for a utilization that
-    /// is not 0.0 to 1.0.
+    /// [`PolicyError::Setting`] for a setting that must not be zero and is, or for a utilization
+    /// that is not between 0.0 and 1.0.
     pub fn build(self) -> Result<DynamicSizing, PolicyError> {
         let rules = self.rules;
         let zero = [

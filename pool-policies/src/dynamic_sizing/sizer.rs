@@ -4,14 +4,13 @@ use std::time::Duration;
 use pool_core::ClassStats;
 use tokio::time::Instant;
 
-/// Thresholds and steps of a [`DynamicSizing`](crate::DynamicSizing) policy, whose builder sets
-/// them.
+/// Thresholds and steps of a [`DynamicSizing`](crate::DynamicSizing) policy, set by its builder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SizingRules {
     /// Interval between two decisions.
     pub interval: Duration,
-    /// Number of samples that count, the latest ones.
+    /// Number of latest samples that count.
     pub samples: usize,
     /// Mean wait above which more are kept.
     pub scale_up_wait: Duration,
@@ -39,29 +38,29 @@ impl Default for SizingRules {
     }
 }
 
-/// Regretted shrinks double the cooldown at most so many times: 16 × longer.
+/// Maximum number of regretted shrinks that double the cooldown: 16 times as long.
 const MAX_REGRETS: u32 = 4;
 
-/// Long waits that come later after the last ones than this many cooldowns are a new load, not the
-/// regret of a shrink.
+/// Number of cooldowns after which new long waits are a new load rather than the regret of a
+/// shrink.
 const MEMORY: u32 = 16;
 
-/// Decides how many resources one class keeps. It is told the time, so that it needs no clock.
+/// Decides how many resources one class keeps. It is told the time, so it needs no clock.
 #[derive(Debug)]
 pub(super) struct Sizer {
-    /// The minimum that was configured: never keep fewer.
+    /// The configured minimum: never keep fewer.
     base: usize,
-    /// Minimum in force: the last that this sizer asked for, or `base`.
+    /// Minimum in force: the last one that this sizer asked for, or `base`.
     target: usize,
     /// The class's totals at the last tick.
     granted: u64,
     waited: Duration,
-    /// Since when requests wait and none is served.
+    /// Time since which requests have been waiting without any being served.
     starving_since: Option<Instant>,
     /// Observations since the last change.
     window: Window,
     next_decision: Instant,
-    /// Time at which waits were last too long, with room to grow or without.
+    /// Time at which waits were last too long, whether or not there was room to grow.
     busy_at: Option<Instant>,
     shrunk_since: bool,
     regrets: u32,
@@ -83,7 +82,7 @@ impl Sizer {
         }
     }
 
-    /// Looks at the class, and returns how many it shall keep if that is to change.
+    /// Looks at the class, and returns how many it should keep if that changes.
     pub(super) fn tick(
         &mut self,
         now: Instant,
@@ -92,7 +91,7 @@ impl Sizer {
         rules: &SizingRules,
     ) -> Option<usize> {
         if class.min != self.target {
-            // Somebody else changed it: that is what is configured now.
+            // Somebody else changed it: this is the configured value now.
             self.base = class.min;
             self.target = class.min;
         }
@@ -117,7 +116,7 @@ impl Sizer {
         if self.wait(now) > rules.scale_up_wait {
             self.note_busy(now, rules);
             if class.failing {
-                // It has not too few because too few are kept: to ask for more would only make
+                // The shortage does not come from a low minimum: asking for more would only make
                 // more creations fail.
                 return;
             }
@@ -166,8 +165,8 @@ impl Sizer {
         Sample { waited, granted, queue, leased, utilization }
     }
 
-    /// Returns the wait of requests. Where nobody is served there is no wait to measure, so the
-    /// time without service is used instead.
+    /// Returns the wait of requests. If nobody is served, there is no wait to measure, so the time
+    /// without service is used instead.
     fn wait(&self, now: Instant) -> Duration {
         let starving = self.starving_since.map_or(Duration::ZERO, |since| now - since);
         self.window.mean_wait().max(starving)
@@ -185,7 +184,7 @@ pub(super) struct Sample {
     pub(super) queue: usize,
     /// Number of resources in use.
     pub(super) leased: usize,
-    /// The same as a share of those that could be, 0.0 to 1.0.
+    /// The same as a share of all that could be in use, 0.0 to 1.0.
     pub(super) utilization: f64,
 }
 
@@ -208,8 +207,8 @@ impl Window {
         self.samples.clear();
     }
 
-    /// Returns the mean wait of a request: of requests, not of samples, so that a quiet tick
-    /// does not outweigh a busy one.
+    /// Returns the mean wait of a request. The mean is over requests, not samples, so that a quiet
+    /// tick does not outweigh a busy one.
     pub(super) fn mean_wait(&self) -> Duration {
         let granted: u64 = self.samples.iter().map(|sample| sample.granted).sum();
         if granted == 0 {
@@ -227,7 +226,7 @@ impl Window {
         self.mean(|sample| sample.utilization)
     }
 
-    /// Returns the most that were in use at one moment.
+    /// Returns the largest number in use at one moment.
     pub(super) fn peak(&self) -> usize {
         self.samples.iter().map(|sample| sample.leased).max().unwrap_or(0)
     }

@@ -25,42 +25,43 @@ use crate::part::{Announce, check_name, shorten, unknown};
 /// The label of requests, and of classes, that names a region.
 pub(crate) const LABEL: &str = "region";
 
-/// A spec that can be told through which proxy a new resource shall go.
+/// A spec that can be told which proxy a new resource must go through.
 ///
 /// [`GeoProxy`] calls it before each creation for a request that names a region. Keep the
-/// [`ProxyAssignment`] as long as the resource: it counts as load of the proxy until its last
-/// clone is dropped. The resource must go through this proxy or fail; where it cannot reach the
-/// proxy, it says so by [`ProxyAssignment::report_failure`], and by
-/// [`report_success`](ProxyAssignment::report_success) where it can.
+/// [`ProxyAssignment`] as long as the resource: it counts as load of the proxy until its last clone
+/// is dropped. The resource must go through this proxy or fail. The driver reports whether it
+/// reached the proxy, by [`ProxyAssignment::report_failure`] or
+/// [`report_success`](ProxyAssignment::report_success).
 pub trait ProxySpec {
-    /// Hands over the proxy that the new resource goes through, and nowhere else.
+    /// Hands over the proxy that all traffic of the new resource must go through.
     fn set_proxy(&mut self, proxy: ProxyAssignment);
 }
 
-/// A resource that knows through which proxy it goes.
+/// A resource that knows which proxy it goes through.
 ///
-/// [`GeoProxy`] asks a new resource before its first lease: one that was made for a region and
-/// has no proxy of it is refused, so that a driver which overlooked its spec never lets anything
-/// go out directly.
+/// [`GeoProxy`] asks a new resource before its first lease. One that was made for a region but has
+/// none of that region's proxies is refused, so that a driver that ignores its spec never lets
+/// anything go out directly.
 pub trait ProxyResource {
-    /// Returns the assignment that its spec had.
+    /// Returns the assignment from its spec.
     fn proxy(&self) -> Option<&ProxyAssignment>;
 }
 
 /// A class of resources per region, each resource behind one of the region's proxies.
 ///
-/// A request names its region with the label `region`; one without it gets a resource that goes
-/// through no proxy, unless there is a [default region](GeoProxyBuilder::default_region). A region
-/// that is not configured is refused with the code `unknown_region`.
+/// A request names its region with the label `region`; one without it gets a resource without a
+/// proxy, unless there is a [default region](GeoProxyBuilder::default_region). A request for a
+/// region that is not configured is refused with the code `unknown_region`.
 ///
-/// A new resource gets the proxy of its region that the fewest resources use. A proxy that fails
-/// is taken out for a while, which doubles with each failure after it was let back in; it comes
-/// back with one resource at first, and fully when that one succeeds. Where all proxies of a region
-/// are out, those of its [fallback regions](Region::fallback) are taken; without any the creation
-/// fails with [`PolicyError::ProxiesDown`]. It never goes out directly.
+/// A new resource gets the proxy of its region that the fewest resources use. A proxy that fails is
+/// taken out of service for a while, and for twice as long each time it fails again after it was
+/// let back in. It comes back with one resource at first, and fully when that one succeeds. If all
+/// proxies of a region are out of service, those of its [fallback regions](Region::fallback) are
+/// used; if there are none, the creation fails with [`PolicyError::ProxiesDown`]. It never goes out
+/// directly.
 ///
-/// Knowledge of a proxy comes from the [probe](GeoProxyBuilder::probe), which each new resource
-/// runs before its first lease, and from the reports of the drivers
+/// The policy learns about a proxy from the [probe](GeoProxyBuilder::probe), which runs for each
+/// new resource before its first lease, and from the reports of drivers
 /// ([`ProxyAssignment::report_failure`]).
 ///
 /// Clones are handles to the same proxies: keep one to ask for the [`status`](Self::status).
@@ -135,7 +136,7 @@ impl GeoProxy {
         GeoProxyBuilder::new()
     }
 
-    /// Returns the state of each proxy of each region at this moment.
+    /// Returns the present state of each proxy of each region.
     #[must_use]
     pub fn status(&self) -> Vec<ProxyStatus> {
         let now = Instant::now();
@@ -145,7 +146,8 @@ impl GeoProxy {
         all
     }
 
-    /// Assigns the best proxy for a region: of its own, or else of its fallback regions in order.
+    /// Assigns the best proxy for a region: one of its own, or else one of its fallback regions in
+    /// order.
     fn assign(&self, asked: &str) -> Result<ProxyAssignment, PolicyError> {
         let regions = &self.inner.regions;
         let own = regions.get(asked).ok_or_else(|| unknown(LABEL, asked))?;
@@ -263,10 +265,10 @@ impl GeoProxyBuilder {
         }
     }
 
-    /// Adds a region, or replaces the one of that name.
+    /// Adds a region, or replaces the one with that name.
     ///
-    /// A name has up to 64 letters, digits, dots, dashes and underscores of ASCII, and begins
-    /// with a letter or a digit.
+    /// A name has up to 64 ASCII letters, digits, dots, dashes and underscores, and begins with a
+    /// letter or a digit.
     pub fn region(mut self, name: impl Into<String>, region: Region) -> Self {
         let name = name.into();
         self.regions.retain(|(held, _)| *held != name);
@@ -274,14 +276,14 @@ impl GeoProxyBuilder {
         self
     }
 
-    /// Sets the region of requests that name none. Default: they go through no proxy.
+    /// Sets the region of requests that name none. Default: none, so they go through no proxy.
     pub fn default_region(mut self, name: impl Into<String>) -> Self {
         self.default = Some(name.into());
         self
     }
 
-    /// Sets how a new resource finds out, before its first lease, whether its proxy works.
-    /// Default: it does not ask. A probe that fails is a failed creation.
+    /// Sets the probe that tests, before the first lease of a new resource, whether its proxy
+    /// works. Default: no probe. A probe that fails is a failed creation.
     pub fn probe(mut self, probe: impl ProxyProbe) -> Self {
         self.probe = Some(Box::new(probe));
         self
@@ -293,21 +295,21 @@ impl GeoProxyBuilder {
         self
     }
 
-    /// Sets how long a proxy is taken out when it fails; this doubles with each failure after it
-    /// was let back in. Default: 5 s.
+    /// Sets how long a proxy is taken out of service when it fails; this doubles with each failure
+    /// after it was let back in. Default: 5 s.
     pub fn backoff(mut self, backoff: Duration) -> Self {
         self.backoff.first = backoff;
         self
     }
 
-    /// Sets how long a proxy is taken out at most. Default: 5 min.
+    /// Sets the longest time that a proxy is taken out of service. Default: 5 min.
     pub fn max_backoff(mut self, backoff: Duration) -> Self {
         self.backoff.longest = backoff;
         self
     }
 
-    /// Sets how many failures in a row take a proxy out. Default: 1, since a failure is reported
-    /// only where the proxy itself is at fault.
+    /// Sets how many failures in a row take a proxy out of service. Default: 1, since a failure is
+    /// only reported if the proxy itself is at fault.
     pub fn failure_threshold(mut self, failures: u32) -> Self {
         self.backoff.threshold = failures;
         self
@@ -319,7 +321,7 @@ impl GeoProxyBuilder {
     ///
     /// [`PolicyError::Name`], [`PolicyError::NoProxies`], [`PolicyError::MinAboveMax`],
     /// [`PolicyError::Setting`], or [`PolicyError::Unknown`] for a fallback or default region that
-    /// is not there.
+    /// does not exist.
     pub fn build(self) -> Result<GeoProxy, PolicyError> {
         self.validate()?;
         let backoff = self.backoff;
@@ -385,10 +387,10 @@ impl GeoProxyBuilder {
 
 /// Finds out whether a proxy works.
 ///
-/// [`GeoProxy`] asks it from the pool's creating task, for each new resource of a
-/// region before its first lease, and gives it the
-/// [probe timeout](GeoProxyBuilder::probe_timeout). An error takes the proxy out and fails
-/// the creation; the next one goes through another proxy. It may be dropped at any await.
+/// [`GeoProxy`] calls it from the pool's creating task, for each new resource of a region before
+/// its first lease, and gives it the [probe timeout](GeoProxyBuilder::probe_timeout). An error
+/// takes the proxy out of service and fails the creation; the next one goes through another proxy.
+/// The future may be dropped at any await.
 ///
 /// An async closure is a probe too.
 ///
@@ -412,12 +414,12 @@ impl GeoProxyBuilder {
 /// ```
 #[async_trait]
 pub trait ProxyProbe: Send + Sync + 'static {
-    /// Proves that the proxy works, or says why it does not.
+    /// Proves that the proxy works, or returns the reason why it does not.
     ///
     /// # Cancel safety
     ///
-    /// The policy drops the future when the time for a probe is up, and the pool does when it
-    /// drains: whatever was opened must go with it.
+    /// The policy drops the future when the probe timeout is up, and the pool drops it when it
+    /// drains: anything that was opened must be closed with it.
     async fn probe(&self, proxy: &ProxyAssignment) -> Result<(), BoxError>;
 }
 
@@ -440,7 +442,7 @@ impl fmt::Debug for dyn ProxyProbe {
 
 /// A probe that opens a TCP connection to the proxy, and closes it.
 ///
-/// It finds the proxies that are down or out of reach, not those that refuse the credentials.
+/// It finds proxies that are down or unreachable, but not those that refuse the credentials.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConnectProbe;
 

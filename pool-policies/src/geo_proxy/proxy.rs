@@ -8,7 +8,7 @@ use crate::PolicyError;
 
 /// The address of a proxy, and the credentials that it requires.
 ///
-/// Neither `Display` nor `Debug` show the user name or the password.
+/// Neither `Display` nor `Debug` shows the user name or the password.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ pub enum ProxyScheme {
 }
 
 impl ProxyScheme {
-    /// Returns the scheme as it stands in an address.
+    /// Returns the scheme as it appears in an address.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Proxy {
         })
     }
 
-    /// Sets the credentials, replacing those of the address.
+    /// Sets the credentials, replacing those in the address.
     #[must_use]
     pub fn credentials(
         mut self,
@@ -147,16 +147,16 @@ impl Proxy {
         self.username.as_deref()
     }
 
-    /// Returns the password that it requires; there is one, if only an empty one, where there is a
-    /// user name.
+    /// Returns the password that it requires. If there is a user name, there is a password, even if
+    /// it is empty.
     #[must_use]
     pub fn password(&self) -> Option<&SecretString> {
         self.password.as_ref()
     }
 }
 
-/// Returns `true` if every character can stand in a host name. The URL standard lets others through
-/// in schemes that it does not know, and an address may end in a command line.
+/// Returns `true` if every character is allowed in a host name. For schemes that it does not know,
+/// the URL standard lets others through, and an address may end up in a command line.
 fn is_host_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }

@@ -1,4 +1,4 @@
-//! The proxies of a region: which of them serve, and who uses them.
+//! The proxies of a region: which of them are in service, and who uses them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +37,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// Creates a region without proxies; it takes at least one.
+    /// Creates a region without proxies; it needs at least one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -50,30 +50,31 @@ impl Region {
         self
     }
 
-    /// Adds a region whose proxies are taken when all of this one are out, after those added
-    /// before. Its own fallback regions do not count. Default: none, and then it is an error.
+    /// Adds a fallback region, whose proxies are used when all of this region's are out of service.
+    /// Fallbacks are tried in the order in which they were added; their own fallbacks do not count.
+    /// Default: none, so the creation fails.
     #[must_use]
     pub fn fallback(mut self, region: impl Into<String>) -> Self {
         self.fallback.push(region.into());
         self
     }
 
-    /// Sets how many resources are kept at least. Default: 0.
+    /// Sets the minimum number of resources. Default: 0.
     #[must_use]
     pub fn min_size(mut self, min: usize) -> Self {
         self.min = min;
         self
     }
 
-    /// Sets how many resources there may be. Default: only the pool's own maximum.
+    /// Sets the maximum number of resources. Default: only the pool's own maximum.
     #[must_use]
     pub fn max_size(mut self, max: usize) -> Self {
         self.max = Some(max);
         self
     }
 
-    /// Sets how many idle resources are kept ready beyond those in use. Default: 0, or what
-    /// [`Warming::keep`](crate::Warming::keep) says.
+    /// Sets how many idle resources are kept ready in addition to those in use. Default: 0, or the
+    /// number given to [`Warming::keep`](crate::Warming::keep).
     #[must_use]
     pub fn warm(mut self, warm: usize) -> Self {
         self.warm = Some(warm);
@@ -81,7 +82,7 @@ impl Region {
     }
 }
 
-/// A configured region at work: its limits, its fallback and its proxies.
+/// A configured region at runtime: its limits, its fallbacks and its proxies.
 #[derive(Debug)]
 pub(super) struct RegionState {
     part: Part,
@@ -100,7 +101,7 @@ pub struct ProxyStatus {
     pub proxy: String,
     /// Number of resources that use it.
     pub in_use: usize,
-    /// It is fully in service: neither out nor on trial.
+    /// It is fully in service: neither taken out nor on trial.
     pub is_serving: bool,
     /// Time until it may be tried again.
     pub out_for: Option<Duration>,
@@ -112,7 +113,7 @@ pub(super) struct Proxies {
     pub(super) region: Arc<str>,
     pub(super) all: Vec<Proxy>,
     backoff: Backoff,
-    /// One for each of `all`.
+    /// One state for each proxy in `all`.
     states: Mutex<Vec<ProxyState>>,
 }
 
@@ -120,7 +121,7 @@ pub(super) struct Proxies {
 struct ProxyState {
     /// Number of live assignments; each adds itself, and subtracts itself when dropped.
     in_use: usize,
-    /// Time at which it was assigned last, as a running number: equals take turns in a circle.
+    /// Running number of its last assignment: among equals, proxies take turns.
     turn: u64,
     health: Health,
 }
@@ -154,8 +155,8 @@ impl RegionState {
         (self.part.alone().clone(), self.home)
     }
 
-    /// Returns the limits of a class of this region. Only the region itself keeps a minimum, not
-    /// each of its combinations with a profile.
+    /// Returns the limits of a class of this region. Only the region itself keeps a minimum; its
+    /// combinations with profiles do not.
     pub(super) fn limits(&self, class: &Class) -> Limits {
         if class == self.part.alone() {
             self.home
@@ -164,8 +165,8 @@ impl RegionState {
         }
     }
 
-    /// Assigns the proxy that the fewest use, of those in service; else says when the first of
-    /// them is let back in.
+    /// Assigns the proxy with the fewest users among those in service; if there is none, returns
+    /// the time at which the first of them is let back in.
     pub(super) fn assign(
         &self,
         asked: &Arc<str>,
@@ -217,7 +218,7 @@ impl Proxies {
         let out_for = self.states()[index].health.failed(Instant::now(), &self.backoff);
         if let Some(out_for) = out_for {
             let (region, proxy) = (&self.region, &self.all[index]);
-            tracing::warn!(%region, %proxy, ?out_for, "proxy failed and is taken out");
+            tracing::warn!(%region, %proxy, ?out_for, "proxy failed and is taken out of service");
         }
     }
 
@@ -268,10 +269,10 @@ impl ProxyAssignment {
         self.region() != self.asked_region()
     }
 
-    /// Reports that the proxy itself failed: it refused, did not answer, or did not take the
-    /// credentials. It is taken out for a while.
+    /// Reports that the proxy itself failed: it refused the connection, did not answer, or did not
+    /// accept the credentials. It is taken out of service for a while.
     ///
-    /// A failure of the requested site is not a failure of the proxy.
+    /// A failure of the site behind it is not a failure of the proxy.
     pub fn report_failure(&self) {
         self.held.proxies.failed(self.held.index);
     }
@@ -313,14 +314,14 @@ impl Default for Backoff {
     }
 }
 
-/// Health of a proxy. It is given the time, so that it needs no clock.
+/// Health of a proxy. It is told the time, so it needs no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     /// Anybody may use it.
     Serving { failures: u32 },
     /// Nobody may use it before `until`; then one may try.
     Out { until: Instant, backoff: Duration },
-    /// One tries it. If nothing is heard of that one by `until`, another may.
+    /// One resource is trying it. If nothing is heard of that one by `until`, another may try.
     Trial { until: Instant, backoff: Duration },
 }
 
@@ -335,7 +336,7 @@ impl Health {
         matches!(self, Self::Serving { .. })
     }
 
-    /// Returns the time until which it must not be used; nothing if it may be.
+    /// Returns the time until which it must not be used, or `None` if it may be used.
     pub(super) fn out_until(&self, now: Instant) -> Option<Instant> {
         match *self {
             Self::Serving { .. } => None,
@@ -343,7 +344,7 @@ impl Health {
         }
     }
 
-    /// Notes that it is used once more: if it was out, that is a trial.
+    /// Notes one more use of it: if it was out of service, that is a trial.
     pub(super) fn assigned(&mut self, now: Instant) {
         if let Self::Out { backoff, .. } | Self::Trial { backoff, .. } = *self {
             *self = Self::Trial { until: now + backoff, backoff };
@@ -357,7 +358,7 @@ impl Health {
         was_out
     }
 
-    /// Notes that it did not work. Returns the time for which that takes it out, if it does.
+    /// Notes that it did not work. If that takes it out of service, returns for how long.
     pub(super) fn failed(&mut self, now: Instant, rules: &Backoff) -> Option<Duration> {
         let backoff = match *self {
             Self::Serving { failures } if failures + 1 < rules.threshold => {
@@ -365,7 +366,7 @@ impl Health {
                 return None;
             }
             Self::Serving { .. } => rules.first,
-            // Many users of a proxy notice one failure: only the first of them counts.
+            // Many users of a proxy notice the same failure: only the first of them counts.
             Self::Out { until, .. } if now < until => return None,
             Self::Out { backoff, .. } | Self::Trial { backoff, .. } => {
                 backoff.saturating_mul(2).min(rules.longest)

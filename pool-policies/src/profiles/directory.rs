@@ -9,8 +9,7 @@ use std::time::Duration;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-/// A directory that is open: what is done to it is done to this very directory, whatever its path
-/// names by then.
+/// An open directory: operations apply to this very directory, whatever its path names by then.
 #[derive(Debug)]
 pub(super) struct Directory(OwnedFd);
 
@@ -29,7 +28,7 @@ impl Directory {
         Ok(Self(fs::openat(&self.0, name, OPEN, Mode::empty())?))
     }
 
-    /// Opens a directory in this one, if there is something of that name.
+    /// Opens a directory in this one, or returns `None` if nothing has that name.
     pub(super) fn open_if_there(&self, name: &str) -> io::Result<Option<Self>> {
         match self.open(name) {
             Ok(directory) => Ok(Some(directory)),
@@ -38,7 +37,7 @@ impl Directory {
         }
     }
 
-    /// Makes a directory in this one; says no if there is something of that name.
+    /// Makes a directory in this one; returns `false` if something already has that name.
     pub(super) fn make(&self, name: &str) -> io::Result<bool> {
         match fs::mkdirat(&self.0, name, PRIVATE) {
             Ok(()) => Ok(true),
@@ -47,7 +46,8 @@ impl Directory {
         }
     }
 
-    /// Opens a directory in this one, made if it is not there, private in any case.
+    /// Opens a directory in this one, making it if it does not exist, and makes it private in any
+    /// case.
     pub(super) fn ensure(&self, name: &str) -> io::Result<Self> {
         self.make(name)?;
         let directory = self.open(name)?;
@@ -55,17 +55,17 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Takes all rights from everybody but the user.
+    /// Takes all permissions from everybody but the owner.
     pub(super) fn make_private(&self) -> io::Result<()> {
         Ok(fs::fchmod(&self.0, PRIVATE)?)
     }
 
-    /// Opens and locks a directory in this one; nothing if it is not there, or if the operation
-    /// does not wait and somebody else has it locked.
+    /// Opens and locks a directory in this one; returns `None` if it does not exist, or if the
+    /// operation does not wait and somebody else holds the lock.
     ///
     /// The lock is on the open directory itself, so it needs no file of its own and ends with its
-    /// process. It is taken after opening, and by then another directory may stand under the
-    /// name: that counts as not there.
+    /// process. It is taken after opening, and by then the name may belong to another directory:
+    /// that counts as not existing.
     pub(super) fn locked(&self, name: &str, how: FlockOperation) -> io::Result<Option<Self>> {
         let Some(directory) = self.open_if_there(name)? else { return Ok(None) };
         match fs::flock(&directory.0, how) {
@@ -82,12 +82,12 @@ impl Directory {
         Ok(same.then_some(directory))
     }
 
-    /// Waits until everybody else has let go of this directory.
+    /// Waits until nobody else has this directory locked, then locks it.
     pub(super) fn lock(&self) -> io::Result<()> {
         Ok(fs::flock(&self.0, FlockOperation::LockExclusive)?)
     }
 
-    /// Lets go of the lock.
+    /// Releases the lock.
     ///
     /// Closing does so too, but not while a child that is just being spawned has a copy of the
     /// descriptor.
@@ -95,7 +95,7 @@ impl Directory {
         Ok(fs::flock(&self.0, FlockOperation::Unlock)?)
     }
 
-    /// Marks this directory as used just now.
+    /// Marks this directory as just used.
     pub(super) fn touch(&self) -> io::Result<()> {
         let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
         Ok(fs::futimens(&self.0, &Timestamps { last_access: now, last_modification: now })?)
@@ -146,7 +146,7 @@ impl AsFd for Directory {
     }
 }
 
-/// Something that stands in a [`Directory`].
+/// An entry of a [`Directory`].
 #[derive(Debug)]
 pub(super) struct DirectoryEntry {
     pub(super) name: String,
@@ -156,15 +156,15 @@ pub(super) struct DirectoryEntry {
     pub(super) used: Duration,
 }
 
-/// Deeper trees than this are refused rather than followed until the stack ends.
+/// Maximum depth of a tree; deeper ones are refused rather than followed until the stack overflows.
 const MAX_DEPTH: usize = 128;
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// Copies what a directory holds into an empty one.
+/// Copies the contents of a directory into an empty one.
 ///
-/// Where the file system can, files share their blocks until one side writes. Symlinks, sockets
-/// and pipes are left out: they belong to a process that runs, or ran, in the original.
+/// If the file system supports it, files share their blocks until one side writes. Symlinks,
+/// sockets and pipes are left out: they belong to a process that runs, or ran, in the original.
 pub(super) fn copy_tree(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     copy_level(from.as_fd(), to.as_fd(), MAX_DEPTH)
 }
@@ -201,12 +201,12 @@ pub(super) fn clear_tree(directory: impl AsFd) -> io::Result<()> {
     clear_level(directory.as_fd(), MAX_DEPTH)
 }
 
-/// Removes an entry of a directory with everything in it; a symlink goes, its target stays.
+/// Removes an entry of a directory with everything in it; a symlink is removed, but not its target.
 pub(super) fn remove_tree(parent: impl AsFd, name: &str) -> io::Result<()> {
     let parent = parent.as_fd();
     match fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // What unlink says of a directory: the one on Linux, the other elsewhere.
+        // The error of unlink for a directory: the former on Linux, the latter elsewhere.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
@@ -234,7 +234,7 @@ fn deeper(depth: usize) -> io::Result<usize> {
     depth.checked_sub(1).ok_or_else(|| io::Error::other("the directories are nested too deeply"))
 }
 
-/// Calls `f` with the name and kind of each entry; one that is gone by then is passed over.
+/// Calls `f` with the name and kind of each entry; an entry that is gone by then is skipped.
 fn for_each(
     directory: BorrowedFd<'_>,
     mut f: impl FnMut(&CStr, FileType) -> io::Result<()>,

@@ -19,12 +19,12 @@ use store::Store;
 use crate::part::{Announce, check_name, shorten, unknown};
 use crate::{PolicyError, geo_proxy};
 
-/// A spec that can be told which profile directory a new resource shall use.
+/// A spec that can be told which profile directory a new resource must use.
 ///
 /// [`Profiles`] calls it before each creation for a request that names a profile. Keep the
 /// [`ProfileInstance`] with whatever uses the directory, for as long as it does: the directory is
 /// given back when the last clone is dropped. In particular, keep it with the process rather than
-/// with the handle that a holder has, so that a lease that was revoked gives it back too.
+/// with the holder's handle, so that a revoked lease gives it back too.
 ///
 /// # Examples
 ///
@@ -43,24 +43,24 @@ use crate::{PolicyError, geo_proxy};
 /// }
 /// ```
 pub trait ProfileSpec {
-    /// Hands over the directory that the new resource uses, and nothing else does.
+    /// Hands over the directory, which only the new resource uses.
     fn set_profile(&mut self, instance: ProfileInstance);
 }
 
 /// A class of resources per profile, each resource with a directory of its own.
 ///
-/// A request names its profile with the label `profile`; one without it gets a resource of no
-/// profile. The pool of a profile is made when the first request for it comes, or at once if it
-/// keeps a minimum. A name that is not configured is refused with the code `unknown_profile`,
-/// unless profiles are made [on demand](ProfilesBuilder::on_demand).
+/// A request names its profile with the label `profile`; one without it gets a resource without a
+/// profile. The class of a profile comes into being with the first request for it, or at once if it
+/// keeps a minimum. A request for a profile that is not configured is refused with the code
+/// `unknown_profile`, unless profiles are made [on demand](ProfilesBuilder::on_demand).
 ///
 /// The contents of the directories depend on the [`ProfileMode`]: in `persistent` mode they are
-/// kept and used again, by one resource at a time, also when several processes share the root; in
+/// kept and reused, by one resource at a time, even if several processes share the root; in
 /// `template` mode each is a copy of a saved state and lives for one lease. They are locked by the
 /// operating system, so a lock never outlives its process. All of them are private to the user
-/// (0700), and below the root no symlink is followed.
+/// (0700), and no symlink below the root is followed.
 ///
-/// Limits are per class. Where a profile is used in several regions, each combination has its own
+/// Limits are per class. If a profile is used in several regions, each combination has its own
 /// maximum, but all share the profile's directories: when these run out, a creation fails with
 /// [`PolicyError::ProfileBusy`].
 ///
@@ -124,16 +124,16 @@ pub struct Profiles {
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    /// Ordered by name: looked up twice per acquire, where a few comparisons beat a hash.
+    /// Ordered by name. It is searched twice per acquire, where a few comparisons beat a hash.
     named: Vec<(Arc<str>, Entry)>,
     on_demand: Option<OnDemand>,
     default: Option<Arc<str>>,
     announce: Announce,
-    /// Releases must be looked at.
+    /// At least one profile ends its resources with their leases, so releases must be judged.
     any_ends_with_lease: bool,
 }
 
-/// Profiles that came into being because somebody asked for them.
+/// Profiles that were made because somebody asked for them.
 #[derive(Debug)]
 struct OnDemand {
     like: Profile,
@@ -142,13 +142,13 @@ struct OnDemand {
 }
 
 impl Profiles {
-    /// Profiles whose directories are `<root>/<profile>/<n>`.
+    /// Starts to build a policy whose directories are `<root>/<profile>/<n>`.
     pub fn builder(root: impl Into<PathBuf>) -> ProfilesBuilder {
         ProfilesBuilder::new(root.into())
     }
 
-    /// Takes a directory of a persistent profile for use outside of any pool: to log in by hand,
-    /// to look at it, to save a template from it.
+    /// Takes a directory of a persistent profile for use outside of any pool: to log in by hand, to
+    /// look at it, or to save a template from it.
     ///
     /// # Errors
     ///
@@ -161,12 +161,12 @@ impl Profiles {
         self.inner.store.persistent(&name, max)
     }
 
-    /// Makes the present content of an instance what every lease of its profile starts from in
-    /// `template` mode.
+    /// Saves the present contents of an instance as the state from which every lease of its profile
+    /// starts in `template` mode.
     ///
-    /// Whatever uses the directory must be closed, or what it had not written yet is missing. The
-    /// new state replaces the old one at once; copies under way are of one or the other, never of
-    /// both.
+    /// Close whatever uses the directory first, or the template lacks what has not been written
+    /// yet. The new state replaces the old one at once; copies under way are of one or the other,
+    /// never a mixture.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl Profiles {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the saving goes on in the background.
+    /// If the future is dropped, the saving goes on in the background.
     pub async fn save_template(&self, instance: &ProfileInstance) -> Result<(), PolicyError> {
         let (inner, instance) = (self.inner.clone(), instance.clone());
         let save = move || inner.store.save_template(&instance);
@@ -183,7 +183,7 @@ impl Profiles {
 }
 
 impl Inner {
-    /// Calls `f` with a profile that exists.
+    /// Calls `f` with a profile, if it exists.
     fn with<T>(&self, name: &str, f: impl FnOnce(&Entry) -> T) -> Option<T> {
         if let Ok(at) = self.named.binary_search_by(|(held, _)| (**held).cmp(name)) {
             return Some(f(&self.named[at].1));
@@ -236,7 +236,7 @@ where
                 default
             }
         };
-        // The label that the entry adds is only cloned here, since `name` borrows the request.
+        // The label is cloned here and added below, since `name` borrows the request until then.
         let region = match self.inner.with(name, |entry| entry.region().cloned()) {
             Some(region) => region,
             None => self.inner.make(name)?.region().cloned(),
@@ -307,10 +307,10 @@ impl ProfilesBuilder {
         Self { root, named: Vec::new(), on_demand: None, on_demand_limit: 256, default: None }
     }
 
-    /// Adds a profile, or replaces the one of that name.
+    /// Adds a profile, or replaces the one with that name.
     ///
-    /// A name has up to 64 letters, digits, dots, dashes and underscores of ASCII, and begins
-    /// with a letter or a digit.
+    /// A name has up to 64 ASCII letters, digits, dots, dashes and underscores, and begins with a
+    /// letter or a digit.
     pub fn profile(mut self, name: impl Into<String>, profile: Profile) -> Self {
         let name = name.into();
         self.named.retain(|(held, _)| *held != name);
@@ -319,32 +319,32 @@ impl ProfilesBuilder {
     }
 
     /// Makes a profile like this one for each new name that somebody asks for. Default: such a
-    /// request is refused. A minimum of such a profile is kept from its first request on.
+    /// request is refused. A minimum of such a profile applies from its first request on.
     pub fn on_demand(mut self, like: Profile) -> Self {
         self.on_demand = Some(like);
         self
     }
 
-    /// Sets how many profiles are made on demand; more are refused with the code
-    /// `too_many_profiles`, since each of them holds memory and a directory. Default: 256.
+    /// Sets the maximum number of profiles made on demand; requests for more are refused with the
+    /// code `too_many_profiles`, since each profile holds memory and a directory. Default: 256.
     pub fn on_demand_limit(mut self, limit: usize) -> Self {
         self.on_demand_limit = limit;
         self
     }
 
-    /// Sets the profile of requests that name none. Default: they get a resource of no profile.
+    /// Sets the profile of requests that name none. Default: they get a resource without a profile.
     pub fn default_profile(mut self, name: impl Into<String>) -> Self {
         self.default = Some(name.into());
         self
     }
 
-    /// Checks the profiles, makes the root if it is not there, and removes copies that a process
-    /// which is no longer alive has left under it.
+    /// Checks the profiles, makes the root if it does not exist, and removes copies under it that a
+    /// dead process has left behind.
     ///
     /// # Errors
     ///
     /// [`PolicyError::Name`], [`PolicyError::MinAboveMax`], [`PolicyError::Setting`],
-    /// [`PolicyError::Unknown`] for a default profile that is not there, or
+    /// [`PolicyError::Unknown`] for a default profile that does not exist, or
     /// [`PolicyError::Disk`].
     pub fn build(self) -> Result<Profiles, PolicyError> {
         for (name, profile) in &self.named {

@@ -51,24 +51,24 @@ impl Profile {
         Self::default()
     }
 
-    /// Sets how many resources are kept at least. Default: 0.
+    /// Sets the minimum number of resources. Default: 0.
     #[must_use]
     pub fn min_size(mut self, min: usize) -> Self {
         self.min = min;
         self
     }
 
-    /// Sets how many resources there may be, and with that how many directories of a persistent
-    /// profile. Default: 1 in persistent mode, where each further one is a state of its own that
-    /// somebody has to log in to; in template mode only the pool's own maximum.
+    /// Sets the maximum number of resources, and with it the number of directories of a persistent
+    /// profile. Default: 1 in persistent mode, where each additional directory is a state of its
+    /// own that somebody has to log in to; in template mode, only the pool's own maximum.
     #[must_use]
     pub fn max_size(mut self, max: usize) -> Self {
         self.max = Some(max);
         self
     }
 
-    /// Sets how many idle resources are kept ready beyond those in use. Default: 0, or what
-    /// [`Warming::keep`](crate::Warming::keep) says.
+    /// Sets how many idle resources are kept ready in addition to those in use. Default: 0, or the
+    /// number given to [`Warming::keep`](crate::Warming::keep).
     #[must_use]
     pub fn warm(mut self, warm: usize) -> Self {
         self.warm = Some(warm);
@@ -77,16 +77,17 @@ impl Profile {
 
     /// Sets what the directories hold. Default: [`ProfileMode::Persistent`].
     ///
-    /// The saved state that [`ProfileMode::Template`] copies is what
-    /// [`Profiles::save_template`](crate::Profiles::save_template) stored last; before that, what
-    /// the profile's directory was left with in persistent mode; before that, nothing.
+    /// [`ProfileMode::Template`] copies the state that
+    /// [`Profiles::save_template`](crate::Profiles::save_template) stored last. If nothing was
+    /// stored, it copies the directory that persistent mode left behind, and if there is none, the
+    /// copy is empty.
     #[must_use]
     pub fn mode(mut self, mode: ProfileMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Sets the region of requests that name none. Default: no region. It takes a
+    /// Sets the region of requests that name none. Default: no region. It needs a
     /// [`GeoProxy`](crate::GeoProxy) behind this policy.
     #[must_use]
     pub fn region(mut self, region: impl Into<String>) -> Self {
@@ -95,15 +96,15 @@ impl Profile {
     }
 
     /// Leaves the directories to another policy, which hands them to the specs of new resources and
-    /// takes them back when their leases end: no resource is kept for a second lease then. Default:
-    /// false.
+    /// takes them back when their leases end; then no resource is kept for a second lease. Default:
+    /// `false`.
     #[must_use]
     pub fn kept_elsewhere(mut self, elsewhere: bool) -> Self {
         self.kept_elsewhere = elsewhere;
         self
     }
 
-    /// Returns true if a resource ends with its lease.
+    /// Returns `true` if a resource ends with its lease.
     pub(super) fn ends_with_lease(&self) -> bool {
         self.kept_elsewhere || self.mode == ProfileMode::Template
     }
@@ -122,7 +123,7 @@ impl Profile {
     }
 }
 
-/// One profile that exists, with what the hot path needs made ready.
+/// One existing profile, with everything that the hot path needs prepared.
 #[derive(Debug)]
 pub(super) struct Entry {
     name: Arc<str>,
@@ -160,8 +161,8 @@ impl Entry {
 
     /// Returns the limits of a class of this profile.
     ///
-    /// Only the home class keeps a minimum: its combinations with other regions would ask for the
-    /// same directories.
+    /// Only the home class keeps a minimum: its combinations with regions would ask for the same
+    /// directories.
     pub(super) fn limits(&self, class: &Class) -> Limits {
         let max = self.profile.limit();
         if *class == self.home {

@@ -1,4 +1,4 @@
-//! The directories of profiles on disk, and the use of one of them.
+//! The profile directories on disk, and the use of one of them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -19,7 +19,8 @@ use crate::PolicyError;
 use crate::error::DiskContext;
 use crate::part::check_name;
 
-/// Location of the copies, and of what is on its way in or out. Nothing in it outlives its process.
+/// Location of copies, and of states being installed or removed. Nothing in it outlives its
+/// process.
 const COPIES: &str = ".pool-copies";
 
 /// The directories of all profiles.
@@ -37,17 +38,18 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the root, made if it is not there, and sweeps it.
+    /// Opens the root, making it if it does not exist, and sweeps it.
     pub(super) fn open(root: &Path) -> Result<Self, PolicyError> {
         DirBuilder::new().recursive(true).mode(0o700).create(root).at("make directory", root)?;
-        // The way to the root is the operator's and may go through symlinks; below it none may be.
+        // The path to the root is the operator's and may contain symlinks; below the root, none may
+        // be followed.
         let path = root.canonicalize().at("find directory", root)?;
         let store = Self { root: Directory::at_path(&path).at("open directory", &path)?, path };
         store.sweep().at("tidy up directory", &store.path)?;
         Ok(store)
     }
 
-    /// Removes the copies that dead processes have left: those that nobody has locked.
+    /// Removes the copies that dead processes have left behind: those that nobody has locked.
     fn sweep(&self) -> io::Result<()> {
         for profile in self.root.entries()? {
             if !profile.is_directory || check_name(LABEL, &profile.name).is_err() {
@@ -73,13 +75,13 @@ impl Store {
         self.path.join(profile)
     }
 
-    /// Opens the directory of a profile, made if it is not there.
+    /// Opens the directory of a profile, making it if it does not exist.
     pub(super) fn home(&self, profile: &str) -> Result<Directory, PolicyError> {
         self.root.ensure(profile).at("open directory", self.path_of(profile))
     }
 
-    /// Takes one of the first `max` instances of a profile that nobody has: the one used last, so
-    /// that what was done there is found again; a new one if all that exist are in use.
+    /// Takes a free one among the first `max` instances of a profile: the one used last, so that a
+    /// user finds earlier work again, or a new one if all existing ones are in use.
     pub(super) fn persistent(
         &self,
         profile: &Arc<str>,
@@ -123,7 +125,7 @@ fn temporary(copies: &Directory) -> io::Result<(String, Directory)> {
     loop {
         let name = format!("{:016x}", fastrand::u64(..));
         if copies.make(&name)?
-            // A sweep that came between making and locking may have taken it for a leftover.
+            // A sweep between making and locking may have taken it for a leftover.
             && let Some(directory) =
                 copies.locked(&name, FlockOperation::NonBlockingLockExclusive)?
         {
@@ -132,16 +134,16 @@ fn temporary(copies: &Directory) -> io::Result<(String, Directory)> {
     }
 }
 
-/// Returns `true` for a name that [`temporary`] gives. Others are not ours to remove.
+/// Returns `true` for a name made by [`temporary`]. Others are not ours to remove.
 fn is_temporary(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The saved state that copies are made of.
+/// The saved state from which copies are made.
 const TEMPLATE: &str = "template";
 
-/// Maximum number of times that the search for the saved state begins anew because it was replaced
-/// meanwhile.
+/// Maximum number of times that the search for the saved state starts again because the state was
+/// replaced in the meantime.
 const MAX_ATTEMPTS: usize = 16;
 
 impl Store {
@@ -159,7 +161,7 @@ impl Store {
         Ok(ProfileInstance::copy(profile.clone(), &path, home, copies, directory, name))
     }
 
-    /// Replaces the saved state of an instance's profile by what the instance holds.
+    /// Replaces the saved state of an instance's profile with the contents of the instance.
     pub(super) fn save_template(&self, instance: &ProfileInstance) -> Result<(), PolicyError> {
         let home = self.home(instance.profile())?;
         let save = || -> io::Result<()> {
@@ -167,8 +169,8 @@ impl Store {
             let (name, directory) = temporary(&copies)?;
             let saved = copy_tree(instance.directory(), &directory)
                 .and_then(|()| install(&home, &copies, &name));
-            // By now the name is that of the copy if it was not installed, or of the state that
-            // it replaced. Whoever still reads the latter is waited for.
+            // By now the name belongs to the copy if it was not installed, or to the state that it
+            // replaced. In the latter case, wait for those who still read it.
             drop(directory);
             if let Some(rest) = copies.open_if_there(&name)? {
                 rest.lock()?;
@@ -180,7 +182,7 @@ impl Store {
     }
 }
 
-/// Puts what is ready under a temporary name in the place of the saved state.
+/// Moves a finished copy from its temporary name to the place of the saved state.
 fn install(home: &Directory, copies: &Directory, name: &str) -> io::Result<()> {
     match copies.exchange(name, home, TEMPLATE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -195,7 +197,7 @@ fn fill_from_template(home: &Directory, to: &Directory) -> io::Result<()> {
     let Some(from) = saved_state(home)? else { return Ok(()) };
     let copied = copy_tree(&from, to);
     if copied.is_err() {
-        // So that the next try finds it empty; what keeps it from that is said by the next try.
+        // So that the next try finds it empty. If clearing fails, the next try reports it.
         let _ = clear_tree(to);
     }
     copied
@@ -226,15 +228,15 @@ fn saved_state(home: &Directory) -> io::Result<Option<Directory>> {
 /// Location of directories that were moved aside.
 const QUARANTINE: &str = ".quarantine";
 
-/// Number of directories of a profile kept in quarantine; older ones are removed, so that a
-/// profile that breaks again and again does not fill the disk.
+/// Number of a profile's directories kept in quarantine; older ones are removed, so that a profile
+/// that keeps breaking does not fill the disk.
 const MAX_QUARANTINED: usize = 3;
 
 /// A profile directory that is yours alone for as long as you keep this, or a clone of it.
 ///
 /// When the last clone is dropped, a persistent directory is given back, and a copy of a template
-/// is removed. Both take only local file system calls and need no runtime; to keep the removal of
-/// a large copy off a runtime's thread, [`close`](Self::close) it.
+/// is removed. Both take only local file system calls and need no runtime; to keep the removal of a
+/// large copy off a runtime's thread, [`close`](Self::close) it.
 #[derive(Clone)]
 pub struct ProfileInstance {
     held: Arc<Held>,
@@ -302,7 +304,7 @@ impl ProfileInstance {
         &self.held.profile
     }
 
-    /// Returns the number of the profile's persistent directory, from 0; none for a copy of a
+    /// Returns the number of the profile's persistent directory, from 0; `None` for a copy of a
     /// template.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
@@ -312,7 +314,7 @@ impl ProfileInstance {
         }
     }
 
-    /// Returns `true` if what is left in the directory is there next time.
+    /// Returns `true` if the contents of the directory are kept for the next time.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         self.number().is_some()
@@ -326,8 +328,8 @@ impl ProfileInstance {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the copying goes on in the background and the next call waits for it; if
-    /// there is none, the copy is removed when it is ready.
+    /// If the future is dropped, the copying goes on in the background, and the next call waits for
+    /// it. If there is no next call, the copy is removed when it is ready.
     pub async fn open(&self) -> Result<&Path, PolicyError> {
         if let Kind::Copy { .. } = self.held.kind {
             let held = self.held.clone();
@@ -338,10 +340,10 @@ impl ProfileInstance {
         Ok(&self.held.path)
     }
 
-    /// Moves a directory aside whose content is broken, and returns its new path. The next resource
-    /// of the profile starts with an empty one, or with a new copy of its template.
+    /// Moves a directory with broken contents aside, and returns its new path. The next resource of
+    /// the profile starts with an empty one, or with a new copy of its template.
     ///
-    /// Close what uses the directory before. The three that were moved last are kept.
+    /// Close whatever uses the directory first. The three that were moved aside last are kept.
     ///
     /// # Errors
     ///
@@ -354,7 +356,7 @@ impl ProfileInstance {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, it is given back all the same.
+    /// If the future is dropped, the directory is given back all the same.
     pub async fn close(self) {
         // An error means that the closure was dropped without running, and `self` with it.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
