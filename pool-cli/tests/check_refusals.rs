@@ -1126,8 +1126,8 @@ fn a_fleet_that_others_could_read_is_allowed_by_name_and_warned_of() {
         messages,
         [
             "nodes on other machines cannot reach ws://127.0.0.1:3000",
-            "there is neither TLS nor are there credentials for the NATS server 10.0.0.5:4222: who \
-             reads the traffic can take leases",
+            "neither TLS nor credentials are set for the NATS server 10.0.0.5:4222: whoever reads the \
+             traffic can take leases",
         ]
     );
 }

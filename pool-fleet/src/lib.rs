@@ -2,19 +2,19 @@
 //!
 //! A resource never leaves its node, and the node is the only authority over its resources: there
 //! is nothing to lock, to elect or to share. A request that its own node cannot serve at once waits
-//! in the queues of several nodes at the same time. The node that grants it first offers; the
+//! in the queues of several nodes at the same time. The first node to grant it makes an offer; the
 //! request accepts one offer, and the others are called off. Each node orders its queue by age, and
-//! an ask brings its age along, so the order of the fleet is the order of the node.
+//! an ask brings its age along, so each node's order is the order of the whole fleet.
 //!
 //! The crate knows no browser and no HTTP. It has:
 //!
-//! - [`Fleet`], a node at work: it joins, acquires here and elsewhere, and lets others take what
-//!   they were offered, over a [`Transport`] and a [`LocalPool`], which every
-//!   [`pool_core::Pool`] is;
+//! - [`Fleet`], a running node: it joins, acquires here and elsewhere, and lets others take what
+//!   they were offered, over a [`Transport`] and a [`LocalPool`], which every [`pool_core::Pool`]
+//!   is;
 //! - [`NatsTransport`] and, for tests, [`MemoryNetwork`];
-//! - [`Profiles`], directories that travel between the nodes and are in use once at most, and
-//!   [`Sessions`], names that belong to one lease of the fleet;
-//! - [`Message`], what nodes send each other, and its JSON;
+//! - [`Profiles`], directories that travel between the nodes and are never in use twice at a time,
+//!   and [`Sessions`], names that belong to one lease of the fleet;
+//! - [`Message`], which nodes send each other, and its JSON;
 //! - [`engine`], a node as a pure state machine without clock, I/O or tasks.
 //!
 //! # A pool of anything over NATS
@@ -63,13 +63,13 @@
 //! # }
 //! ```
 //!
-//! `cargo run -p pool-fleet --example fleet` is that as a program of three processes.
+//! `cargo run -p pool-fleet --example fleet` runs this as a program of three processes.
 //!
 //! # What it does not do
 //!
-//! Nothing is kept for a client that is gone, a lease is not moved, and nobody but its node can
-//! end it. Without the server each node goes on with what it has. Whoever can read `offer.>` can
-//! take leases: use TLS and credentials, as [`NatsOptions::check`] demands beyond loopback.
+//! Nothing is kept for a client that is gone, a lease is not moved, and only its own node can end
+//! it. Without the server, each node goes on with what it has. Whoever can read `offer.>` can take
+//! leases: use TLS and credentials, as [`NatsOptions::check`] demands beyond loopback.
 
 pub mod engine;
 mod local;

@@ -7,23 +7,24 @@ use pool_core::{AcquireError, Driver, Lease, Pool, RejectionKind, Request};
 use crate::engine::Acquire;
 use crate::message::{Cannot, ClassLoad, Load, Reason};
 
-/// The pool of one node, to which the fleet brings its requests.
+/// The pool of one node, in which the fleet places its requests.
 ///
 /// [`pool_core::Pool`] is one. The fleet waits in it for its own clients and for those of other
-/// nodes, many at a time, and expects it to serve by age: an [`Acquire`] says how long its client has
-/// waited before it came here.
+/// nodes, many at a time, and expects it to serve by age: an [`Acquire`] says how long its client
+/// had waited before it came here.
 #[async_trait]
 pub trait LocalPool: Send + Sync + 'static {
     /// A leased resource. Dropping it gives it back as used.
     type Lease: Send + 'static;
 
-    /// Waits for a resource, for [`Acquire::left`] at most.
+    /// Waits for a resource, for at most [`Acquire::left`].
     ///
-    /// It is polled once before the fleet asks elsewhere: what is at hand must be there then.
+    /// It is polled once before the fleet asks elsewhere: if a resource is at hand, that poll must
+    /// return it.
     ///
     /// # Errors
     ///
-    /// The reason, in the words that this node's own clients get.
+    /// A [`Cannot`] with the reason, in the words that this node's own clients get.
     ///
     /// # Cancel safety
     ///
@@ -33,11 +34,12 @@ pub trait LocalPool: Send + Sync + 'static {
     /// Gives back a resource that nobody has touched: it goes to the next request as it is.
     fn return_untouched(&self, lease: Self::Lease);
 
-    /// Returns true if a resource is being created for this request, which waits by now, as far as
-    /// can be told: not if others that wait as well will have all that are being created.
+    /// Returns `true` if, as far as anyone can tell, a resource is being created for this request,
+    /// which is waiting by now. Returns `false` if all resources under way will go to others that
+    /// also wait.
     fn is_launching(&self, asked: &Acquire) -> bool;
 
-    /// Returns what the pool has now. Called several times a second.
+    /// Returns the present load of the pool. Called several times a second.
     fn load(&self) -> Load;
 }
 
@@ -71,7 +73,7 @@ impl<D: Driver> LocalPool for Pool<D> {
         let mut classes = BTreeMap::new();
         for held in &stats.classes {
             let load = &held.load;
-            // An idle resource of another class is closed to make room.
+            // An idle resource of another class can be closed to make room.
             let room = (free + idle - load.idle).min(load.max_size.saturating_sub(load.total()));
             let counted = ClassLoad {
                 idle: count(load.idle),
@@ -105,7 +107,7 @@ fn request(asked: &Acquire) -> Request {
     if asked.creates { request } else { request.without_creating() }
 }
 
-/// Returns an error of the pool in the words of the fleet.
+/// Translates an error of the pool into the terms of the fleet.
 fn cannot(error: &AcquireError) -> Cannot {
     let (reason, code) = match error {
         AcquireError::Timeout { .. } => (Reason::Timeout, "acquire_timeout"),
@@ -123,9 +125,9 @@ fn cannot(error: &AcquireError) -> Cannot {
             (reason, rejection.code)
         }
         AcquireError::Closed => (Reason::Draining, "draining"),
-        // The enum may grow; what it has then is no fault of the request.
+        // The enum may grow; a variant that is not known here is not the request's fault.
         other => {
-            tracing::warn!(error = %other, "a refusal by the pool for which the fleet has no reason");
+            tracing::warn!(error = %other, "the pool refused for a reason that the fleet does not know");
             (Reason::Unavailable, "unavailable")
         }
     };

@@ -1,9 +1,9 @@
 //! The messages that nodes send each other, and their JSON.
 //!
 //! Every message is one JSON object with the fields `v` (the version of the protocol) and `type`.
-//! Fields that a reader has no knowledge of are ignored, so versions N and N+1 work together; a
-//! message of a version that is too new is refused as [`DecodeError::TooNew`]. Durations are whole
-//! milliseconds, since the clocks of two machines differ and only lengths of time travel.
+//! Unknown fields are ignored, so versions N and N+1 work together; a message of a version that is
+//! too new is refused as [`DecodeError::TooNew`]. Durations are whole milliseconds; since the
+//! clocks of two machines differ, messages carry durations rather than points in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,14 +21,14 @@ pub type NodeName = Arc<str>;
 
 /// One run of a node: different at each start, and greater for the one that started later.
 ///
-/// It is made of the wall clock (milliseconds since 1970, upper 44 bits) and chance (lower 20
-/// bits), and written as 16 hexadecimal digits. Where clocks differ, the order may not be that of
-/// the starts, but it is the same for everybody that compares two.
+/// It consists of the wall clock (milliseconds since 1970, upper 44 bits) and random bits (lower
+/// 20), and is written as 16 hexadecimal digits. If clocks differ, the order may not be that of the
+/// starts, but it is the same for everybody who compares two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(u64);
 
 impl Incarnation {
-    /// Number of bits that chance fills.
+    /// Number of random bits.
     const RANDOM_BITS: u32 = 20;
 
     /// Creates the incarnation of a node that starts at this time since 1970.
@@ -73,43 +73,43 @@ impl<'de> Deserialize<'de> for Incarnation {
     }
 }
 
-/// Anything that one node sends another about leases and presence.
+/// Any message about leases and presence that one node sends another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Message {
     /// A node reports its state.
     Beat(Arc<Beat>),
-    /// A gateway has a request stand in a node's queue, or changes one that stands there.
+    /// A gateway places a request in a node's queue, or changes one that stands there.
     Ask(Ask),
     /// A gateway lists its requests that still stand at a node.
     Asks(Asks),
     /// A gateway calls off requests.
     Cancel(Cancel),
-    /// A node says what became of an ask.
+    /// A node reports the outcome of an ask.
     Answer(Answer),
     /// A node offers a lease; answered by [`Message::OfferReply`].
     Offer(Offer),
     /// A gateway takes or declines an offer.
     OfferReply(OfferReply),
-    /// Asks for the live node of a name; answered by [`Message::WhoReply`].
+    /// Somebody asks for the live node with a name; answered by [`Message::WhoReply`].
     Who(Who),
-    /// The live node of a name answers.
+    /// The live node with that name answers.
     WhoReply(WhoReply),
 }
 
-/// The state in which a node is, for the others.
+/// The state of a node, as others see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It asks whether its name is taken, and has no leases to offer yet.
+    /// It is asking whether its name is taken, and has no leases to offer yet.
     Starting,
     /// It serves.
     #[default]
     Running,
     /// It offers nothing more; its leases finish.
     Draining,
-    /// It has ended: its last beat.
+    /// It has ended: this is its last beat.
     Gone,
 }
 
@@ -121,9 +121,9 @@ pub struct Beat {
     pub node: NodeName,
     /// The run of the node that beats.
     pub incarnation: Incarnation,
-    /// Counts this incarnation's beats, so that one that comes late is recognised.
+    /// Counts this run's beats, so that a late one is recognised.
     pub sequence: u64,
-    /// Address at which the other nodes reach it (`ws://10.0.1.7:3000`).
+    /// Address at which other nodes can reach it (`ws://10.0.1.7:3000`).
     pub address: Arc<str>,
     /// Version of its program.
     pub version: Arc<str>,
@@ -134,7 +134,7 @@ pub struct Beat {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// State of its pool.
     pub load: Load,
-    /// Clients that wait at it, wherever they are asked for.
+    /// Number of clients that wait at it, wherever they may be served.
     #[serde(default)]
     pub clients: u32,
     /// Time that the first of them has waited, in milliseconds.
@@ -146,7 +146,7 @@ pub struct Beat {
     /// Profiles that it can serve.
     #[serde(default)]
     pub profiles: BTreeSet<Arc<str>>,
-    /// It makes profiles that it does not know. Default: `false`.
+    /// It creates profiles that it does not know. Default: `false`.
     #[serde(default)]
     pub any_profile: bool,
     /// Regions that it can serve.
@@ -176,7 +176,7 @@ impl Beat {
         }
     }
 
-    /// Returns the zone in which the node is, if its configuration names one.
+    /// Returns the zone of the node, if its configuration names one.
     #[must_use]
     pub fn zone(&self) -> Option<&Arc<str>> {
         self.labels.get("zone")
@@ -186,12 +186,12 @@ impl Beat {
 /// Numbers of resources and requests in a node's pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// Resources that may exist at once, in any state.
+    /// Maximum number of resources at a time, in any state.
     pub places: u32,
-    /// Resources that could be created now for a class that is not listed: free places, as far
-    /// as limits and the breaker allow.
+    /// Resources that could be created now for a class that is not listed: free places, as far as
+    /// limits and the breaker allow.
     pub room: u32,
-    /// Resources that the pool keeps, whether they are asked for or not.
+    /// Resources that the pool keeps whether or not anybody asks for them.
     #[serde(default)]
     pub kept: u32,
     /// Memory of the machine that is in use, in percent, if it is known. Nothing is decided by it.
@@ -212,16 +212,16 @@ pub struct ClassLoad {
     pub leased: u32,
     /// Resources that are being created.
     pub creating: u32,
-    /// Requests that wait for one, of this node's clients and of others.
+    /// Requests that wait for one, from this node's clients and from others.
     pub waiting: u32,
     /// Resources that could be created now, as far as the class's limit allows.
     pub room: u32,
 }
 
-/// A client's request for a lease, the same at each node that is asked.
+/// A client's request for a lease; it is the same at each node that is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// Class of the resource, as the gateway's policies have it.
+    /// Class of the resource, as decided by the gateway's policies.
     pub class: Arc<str>,
     /// The request's labels (`profile`, `region`, `tenant`).
     #[serde(default)]
@@ -234,29 +234,29 @@ pub struct Wanted {
     pub trace: Option<Arc<str>>,
 }
 
-/// Has a request stand in the queue of a node, or changes one that stands there.
+/// Places a request in the queue of a node, or changes one that stands there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ask {
     /// Node at which the client waits.
     pub gateway: NodeName,
-    /// The gateway's run: asks of an earlier one are over.
+    /// The gateway's run: asks of an earlier run are over.
     pub incarnation: Incarnation,
     /// Number of the ask, unique within the gateway's run.
     pub id: u64,
-    /// Counts the changes to it; a lower one that comes late is ignored.
+    /// Counts the changes to it, so that a late message with a lower number is ignored.
     pub revision: u32,
     /// The client's request.
     pub request: Arc<Wanted>,
     /// Time that the client has waited so far, in milliseconds.
     pub waited_ms: u64,
-    /// Time that it will go on waiting, in milliseconds.
+    /// Time that it will continue to wait, in milliseconds.
     pub left_ms: u64,
-    /// The node may create a resource for it. One node of all that are asked may.
+    /// The node may create a resource for it. Only one of all the nodes that are asked may.
     pub creates: bool,
 }
 
-/// Lists the asks of a gateway that still stand at a node: others are over.
+/// Lists the asks of a gateway that still stand at a node; any others are over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Asks {
@@ -264,11 +264,12 @@ pub struct Asks {
     pub gateway: NodeName,
     /// The gateway's run.
     pub incarnation: Incarnation,
-    /// Counts the lists to this node, so that one that comes late is recognised.
+    /// Counts the lists to this node, so that a late one is recognised.
     pub sequence: u64,
-    /// The highest number that the gateway had given to an ask: a later one is not covered.
+    /// The highest number that the gateway had given to an ask at the time: later ones are not
+    /// covered.
     pub up_to: u64,
-    /// All that stand, in ascending order.
+    /// All asks that still stand, in ascending order.
     pub ids: Vec<u64>,
 }
 
@@ -284,7 +285,7 @@ pub struct Cancel {
     pub ids: Vec<u64>,
 }
 
-/// Tells a gateway what became of its ask.
+/// Tells a gateway the outcome of its ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Answer {
@@ -300,7 +301,7 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// Outcome of an ask, short of an offer.
+/// Outcome of an ask, other than an offer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -308,13 +309,13 @@ pub enum Outcome {
     Queued,
     /// A resource is being created for it.
     Launching,
-    /// The node has no knowledge of it: the ask was lost.
+    /// The node does not know it: the ask was lost.
     Unknown,
     /// The node cannot serve it.
     Cannot(Cannot),
 }
 
-/// The reason for which a node cannot serve a request.
+/// The reason why a node cannot serve a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
@@ -325,7 +326,7 @@ pub struct Cannot {
     pub code: Arc<str>,
     /// A sentence for people, with the last error if there is one.
     pub message: Arc<str>,
-    /// Time until another try is worthwhile, in milliseconds, if one is.
+    /// Time after which it is worth trying again, in milliseconds, if that helps at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
@@ -338,25 +339,25 @@ impl Cannot {
     }
 }
 
-/// Kinds of reasons, from the mildest to the worst: of several nodes' reasons, the client is told
-/// the worst.
+/// Kinds of reasons, from the mildest to the worst: of the reasons that several nodes give, the
+/// client is told the worst.
 ///
-/// A node that does not know a profile says least, since another one may have it; a node that
-/// cannot create anything says most, since it is out of order.
+/// A node that does not know a profile is the mildest case, since another one may have it; a node
+/// that cannot create anything is among the worst, since it is out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The request's time is over.
+    /// The request's time is up.
     Timeout,
     /// The node has no such profile or region, or refuses it for a reason of its own.
     Unknown,
-    /// The node drains, or has not started yet.
+    /// The node is draining, or has not started yet.
     Draining,
     /// The queue is full.
     Full,
     /// The client has used up its share there.
     Exhausted,
-    /// No resource can be created, and none is alive: the breaker is open.
+    /// No resource can be created, and there are none: the breaker is open.
     Unavailable,
     /// The request makes no sense, or is forbidden. No other node is tried.
     Refused,
@@ -378,7 +379,7 @@ pub struct Offer {
     pub incarnation: Incarnation,
     /// Id of the lease (`worker-7.76a6…`).
     pub lease: Arc<str>,
-    /// Address at which the node is reached.
+    /// Address at which the node can be reached.
     pub address: Arc<str>,
 }
 
@@ -392,19 +393,19 @@ pub enum OfferReply {
     Decline,
 }
 
-/// Asks for the live node of a name.
+/// Asks for the live node with a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Who {
     /// The name.
     pub node: NodeName,
-    /// The run of the node that asks about its own name; `None` from anybody else.
+    /// The run of a starting node that asks about its own name; `None` from anybody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starting: Option<Incarnation>,
 }
 
 impl Who {
-    /// Returns the question of anybody but the node itself.
+    /// Returns the question as anybody but the node itself asks it.
     #[must_use]
     pub fn new(node: impl Into<NodeName>) -> Self {
         Self { node: node.into(), starting: None }
@@ -419,17 +420,17 @@ pub struct WhoReply {
     pub beat: Arc<Beat>,
 }
 
-/// Error returned for bytes that are no message of ours.
+/// Error returned for bytes that are not a message of the fleet.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The sender speaks a protocol that is too new for this node.
+    /// The message has a version that is too new for this node.
     #[error("the message is of version {found} of the protocol; this node reads up to {VERSION}")]
     TooNew {
         /// Version of the message.
         found: u64,
     },
-    /// The bytes are no JSON, or no message.
+    /// The bytes are not JSON, or not a message.
     #[error("not a message of the fleet: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -458,7 +459,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`DecodeError::TooNew`] by the version alone, whatever else is in the message;
+    /// [`DecodeError::TooNew`], decided by the version alone, whatever else is in the message;
     /// [`DecodeError::Malformed`] for anything else that cannot be read.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let Version { v } = serde_json::from_slice(bytes)?;

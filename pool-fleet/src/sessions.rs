@@ -1,4 +1,4 @@
-//! Names of sessions over the fleet: a name belongs to one lease of one tenant.
+//! Names of sessions across the fleet: a name belongs to one lease of one tenant.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,26 +13,26 @@ use crate::message::{Incarnation, Message, NodeName, Who};
 use crate::subject::{Subjects, encode};
 use crate::transport::{Store, Transport, TransportError};
 
-/// Time that an answer of the node of a session may take.
+/// Time that a session's node has to answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// Time that the node has to say that it lives: three beats, as elsewhere in the fleet, and some more,
-/// since after a restart of the server nodes come back one after another.
+/// Time that the node has to show that it is alive: three beats, as elsewhere in the fleet, and
+/// some more, since after a restart of the server, nodes come back one after another.
 const GONE: Duration = Duration::from_millis(3500);
 
-/// Time between two questions, where the server knows of nobody to ask, and between two looks for a
-/// name that is withdrawn.
+/// Time between two questions if the server knows of nobody to ask, and between two looks for a
+/// name that is being withdrawn.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Largest number of looks for a name that is withdrawn: ten seconds of them.
+/// Maximum number of looks for a name that is being withdrawn: ten seconds of them.
 const WITHDRAWALS: u32 = 40;
 
-/// Time between a change of the fleet and the sweep for it, and so between any two sweeps: nodes
-/// come and go together.
+/// Time between a change in the fleet and the resulting sweep, and so the minimum between any two
+/// sweeps: nodes come and go together.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Longest time between two sweeps: a run that another one of its name follows at once is no change
-/// of the fleet.
+/// Longest time between two sweeps: if a node's run is followed at once by another one of the same
+/// name, that does not count as a change in the fleet.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 /// The lease that has a name, as the store keeps it.
@@ -58,7 +58,7 @@ impl Session {
     }
 }
 
-/// Profile, region and kind, on which all that join a session must agree.
+/// Profile, region and kind, on which everybody who joins a session must agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Shape {
@@ -71,7 +71,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Returns the first member in which two shapes differ, and what the held one has there.
+    /// Returns the first member in which two shapes differ, and its value in the held one.
     fn difference<'a>(&self, held: &'a Self) -> Option<(&'static str, Option<&'a str>)> {
         [
             ("profile", &self.profile, &held.profile),
@@ -84,22 +84,22 @@ impl Shape {
     }
 }
 
-/// Error of a session's name.
+/// Error about a session's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The name belongs to a lease of something else (409 `session_differs`).
+    /// The name belongs to a lease of a different shape (409 `session_differs`).
     #[error("the session {name} has the {member} {}", held.as_deref().unwrap_or("none"))]
     Differs {
         /// The name.
         name: String,
         /// `profile`, `region` or `kind`.
         member: &'static str,
-        /// The held lease's own.
+        /// The held lease's value.
         held: Option<String>,
     },
     /// The store cannot be reached (503).
-    #[error("the store of the sessions' names cannot be reached")]
+    #[error("the store of session names cannot be reached")]
     Unavailable(#[source] TransportError),
 }
 
@@ -119,7 +119,7 @@ pub struct SessionEntry {
     revision: u64,
 }
 
-/// A name that is being created. Dropped while it may have been written, it is withdrawn.
+/// A name that is being created. If it is dropped while it may have been written, it is withdrawn.
 struct Attempt<'a> {
     sessions: &'a Sessions,
     key: &'a str,
@@ -156,22 +156,23 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Returns the names of a fleet.
+    /// Returns the session names of a fleet.
     pub fn new(transport: Arc<dyn Transport>, store: Arc<dyn Store>, subjects: Subjects) -> Self {
         Self { transport, store, subjects }
     }
 
-    /// Removes the names that dead nodes have left: at the start, when the fleet changes and once an
-    /// hour, one after another and at most every 10 s. Of the nodes that hear each other, the first
-    /// by name does it. Ends when the sender of `nodes`, the other nodes, is dropped.
+    /// Removes the names that dead nodes have left behind: at the start, when the fleet changes and
+    /// once an hour, one sweep after another and at most every 10 s. Of the nodes that hear each
+    /// other, the first by name does it. It ends when the sender of `nodes`, the other nodes, is
+    /// dropped.
     ///
-    /// Takes the name of this node and [`Fleet::nodes`](crate::Fleet::nodes).
+    /// Pass the name of this node and [`Fleet::nodes`](crate::Fleet::nodes).
     pub async fn serve(&self, node: &NodeName, mut nodes: watch::Receiver<Arc<[NodeName]>>) {
         loop {
             sleep(SETTLE).await;
             let first = nodes.borrow_and_update().iter().all(|other| node < other);
             if first && let Err(error) = self.sweep().await {
-                tracing::debug!(%error, "names of sessions of dead nodes were not looked for");
+                tracing::debug!(%error, "could not look for session names of dead nodes");
             }
             if let Ok(Err(_)) = timeout(SWEEP, nodes.changed()).await {
                 return;
@@ -183,7 +184,7 @@ impl Sessions {
         let keys = self.store.keys(&self.bucket()).await.map_err(SessionError::Unavailable)?;
         let mut runs = HashMap::new();
         for key in keys {
-            // One that cannot be read must not keep the others.
+            // An entry that cannot be read must not keep the others from being swept.
             let Ok(Some((revision, session))) = self.read(&key).await else { continue };
             let run = (Arc::clone(&session.node), session.incarnation);
             let alive = match runs.get(&run) {
@@ -195,21 +196,18 @@ impl Sessions {
                 }
             };
             if !alive {
-                tracing::debug!(
-                    node = &*session.node,
-                    "a name of a dead node's session is removed"
-                );
+                tracing::debug!(node = &*session.node, "removing the session name of a dead node");
                 self.remove(&SessionEntry { key, revision }).await?;
             }
         }
         Ok(())
     }
 
-    /// Returns the session of a name, if a node that lives has it.
+    /// Returns the session with a name, if a live node has it.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Unavailable`]; [`SessionError::Differs`] if it is one of another shape.
+    /// [`SessionError::Unavailable`]; [`SessionError::Differs`] if it has another shape.
     pub async fn find(
         &self,
         tenant: &str,
@@ -222,10 +220,10 @@ impl Sessions {
         }
     }
 
-    /// Gives a lease that this node has granted, and has not offered yet, a name.
+    /// Gives a name to a lease that this node has granted, and has not offered yet.
     ///
-    /// Of several that try at the same time, one gets it, and the others are told to join. A name
-    /// whose node has died is free.
+    /// If several try at the same time, one gets the name, and the others are told to join it. A
+    /// name whose node has died is free.
     ///
     /// # Errors
     ///
@@ -233,8 +231,9 @@ impl Sessions {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, or fails, while the name may have been written, a task removes it
-    /// again: give the lease back, and do not try again with the same one. Where the runtime or the store is gone, the name is free when this node's run ends.
+    /// If the future is dropped, or fails, while the name may have been written, a task removes the
+    /// name again: give the lease back, and do not try again with the same one. If the runtime or
+    /// the store is gone, the name becomes free when this node's run ends.
     pub async fn create(
         &self,
         tenant: &str,
@@ -245,7 +244,7 @@ impl Sessions {
         let mut attempt = Attempt { sessions: self, key: &key, session, in_doubt: false };
         loop {
             let expected = match self.read(&key).await? {
-                // An earlier write, of which nothing was heard, has come through.
+                // An earlier, unconfirmed write was applied.
                 Some((revision, held)) if held == *session => {
                     return Ok(Named::Created(attempt.created(revision)));
                 }
@@ -265,12 +264,12 @@ impl Sessions {
         }
     }
 
-    /// Frees a name whose lease has ended; one that another lease has by now stays.
+    /// Frees a name whose lease has ended; if another lease has the name by now, it stays.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Unavailable`]; the name is then free when this node's run ends, and swept
-    /// by [`serve`](Self::serve).
+    /// [`SessionError::Unavailable`]; the name then becomes free when this node's run ends, and is
+    /// swept by [`serve`](Self::serve).
     pub async fn remove(&self, entry: &SessionEntry) -> Result<(), SessionError> {
         match self.store.delete(&self.bucket(), &entry.key, entry.revision).await {
             Ok(()) | Err(TransportError::Conflict { .. }) => Ok(()),
@@ -278,9 +277,8 @@ impl Sessions {
         }
     }
 
-    /// Frees the name of a lease that its own node knows to have ended: where
-    /// [`remove`](Self::remove) has failed, or has not come that far yet. One that another lease has by now
-    /// stays.
+    /// Frees the name of a lease that its own node knows to have ended: if [`remove`](Self::remove)
+    /// has failed, or has not got that far yet. If another lease has the name by now, it stays.
     ///
     /// # Errors
     ///
@@ -288,7 +286,7 @@ impl Sessions {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the name may be free or not; call it again.
+    /// If the future is dropped, the name may or may not be free; call it again.
     pub async fn forget(
         &self,
         tenant: &str,
@@ -304,7 +302,7 @@ impl Sessions {
         }
     }
 
-    /// Removes the name of a lease if it has been written, or still is within a moment.
+    /// Removes the name of a lease if it has been written, or is written within a moment.
     async fn withdraw(&self, key: &str, session: &Session) {
         for _ in 0..WITHDRAWALS {
             if let Ok(Some((revision, held))) = self.read(key).await {
@@ -336,8 +334,8 @@ impl Sessions {
         }
     }
 
-    /// Returns `true` if the run of the node that has a session still lives. No answer is none for
-    /// certain only after [`GONE`]: the name of a lease that lives must not go to another.
+    /// Returns `true` if the node's run that has a session is still alive. Silence only counts as
+    /// death after [`GONE`]: the name of a live lease must not go to another.
     async fn is_alive(&self, session: &Session) -> Result<bool, SessionError> {
         let who = Message::Who(Who { node: Arc::clone(&session.node), starting: None }).encode();
         let subject = self.subjects.who(&session.node);
@@ -349,7 +347,7 @@ impl Sessions {
                         Ok(Message::WhoReply(reply)) => {
                             Ok(reply.beat.incarnation == session.incarnation)
                         }
-                        // It answers, in whatever version.
+                        // It answers, whatever its version.
                         Ok(_) | Err(_) => Ok(true),
                     };
                 }
@@ -463,7 +461,7 @@ mod tests {
         let refused = sessions.find("t", "n", &kind).await.unwrap_err();
         assert!(matches!(refused, SessionError::Differs { member: "kind", .. }));
         assert_eq!(sessions.find("t", "n", &shape).await.unwrap(), Some(held));
-        // Another tenant's name is another name, also where the two would read the same.
+        // Another tenant's name is another name, even if the two would read the same.
         assert_eq!(sessions.find("t.n", "", &shape).await.unwrap(), None);
         assert_eq!(sessions.find("other", "n", &region).await.unwrap(), None);
     }
@@ -485,7 +483,7 @@ mod tests {
         assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), None);
         let newer = session("a.2", "a", 2);
         assert!(matches!(sessions.create("t", "n", &newer).await.unwrap(), Named::Created(_)));
-        // What ends late takes nothing from the newer one.
+        // A late end takes nothing from the newer session.
         sessions.remove(&old).await.unwrap();
         assert_eq!(sessions.find("t", "n", &Shape::default()).await.unwrap(), Some(newer));
     }
@@ -497,7 +495,7 @@ mod tests {
         let sessions = names(&network.member("b"));
         let held = session("a.1", "a", 1);
         sessions.create("t", "n", &held).await.unwrap();
-        // As after a restart of the server, to which it comes back later than others do.
+        // As after a restart of the server, when it comes back later than others do.
         first.abort();
         assert!(first.await.is_err());
         let back = network.clone();
@@ -540,7 +538,7 @@ mod tests {
         let of_b = names(&network.member("b"));
         let (told, also) = (sessions.clone(), nodes.clone());
         tokio::spawn(async move { told.serve(&"a".into(), nodes).await });
-        // The second by name leaves it to the first.
+        // The second by name leaves the sweep to the first.
         tokio::spawn(async move { of_b.serve(&"c".into(), also).await });
         sleep(SETTLE * 2).await;
         assert_eq!(held(&store).await, ["a.1", "b.1", "b.2"], "the run before is over");

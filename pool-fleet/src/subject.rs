@@ -1,14 +1,14 @@
-//! Names, and the subjects, keys and lease ids that they stand in.
+//! Names, and the subjects, keys and lease ids that contain them.
 
 use std::sync::Arc;
 
 use crate::engine::{Listen, Topic};
 
-/// Error returned for a name that cannot stand in a subject, a key or a lease id.
+/// Error returned for a name that cannot be part of a subject, a key or a lease id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name of a fleet has other characters than those that a bucket of the store may have.
+    /// The name of a fleet has characters that a bucket of the store may not have.
     #[error(
         "a fleet's name has 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '-', which {name:?} \
          has not"
@@ -17,7 +17,7 @@ pub enum NameError {
         /// The name.
         name: String,
     },
-    /// The name of a node is empty, too long, or has characters that no address may have.
+    /// The name of a node is empty, too long, or has characters that an address may not have.
     #[error(
         "a node's name has 1 to 128 characters, none of them a space, a control character or one of \
          / ? # %, which {name:?} has not"
@@ -26,7 +26,7 @@ pub enum NameError {
         /// The name.
         name: String,
     },
-    /// An encoded name is not one that [`encode`] has made.
+    /// An encoded name does not come from [`encode`].
     #[error("{token:?} is not an encoded name")]
     Encoding {
         /// The token that was to be decoded.
@@ -36,8 +36,8 @@ pub enum NameError {
 
 /// Encodes a name as one token of a subject or a key.
 ///
-/// Letters, digits, `_` and `-` stand for themselves, every other byte is `=` and two hexadecimal
-/// digits, and an empty name is a single `=`. Two names never have one token.
+/// Letters, digits, `_` and `-` stand for themselves, every other byte becomes `=` and two
+/// hexadecimal digits, and an empty name is a single `=`. No two names have the same token.
 ///
 /// # Examples
 ///
@@ -69,8 +69,8 @@ pub fn encode(name: &str) -> String {
 ///
 /// # Errors
 ///
-/// [`NameError::Encoding`] for anything that [`encode`] does not make, such as small hexadecimal
-/// digits: a name has one token.
+/// [`NameError::Encoding`] for anything that [`encode`] does not produce, such as lower-case
+/// hexadecimal digits: each name has only one token.
 pub fn decode(token: &str) -> Result<String, NameError> {
     if token == "=" {
         return Ok(String::new());
@@ -111,7 +111,7 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// Checks the name of a node: it stands in lease ids, which stand in addresses.
+/// Checks the name of a node: it becomes part of lease ids, which become part of addresses.
 ///
 /// # Errors
 ///
@@ -124,7 +124,7 @@ pub fn check_node(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Returns the lease id that carries its node, for a local id without dots.
+/// Returns the lease id that includes its node, for a local id without dots.
 ///
 /// # Examples
 ///
@@ -148,18 +148,18 @@ pub fn split_lease_id(id: &str) -> Option<(&str, &str)> {
     id.rsplit_once('.').filter(|(node, local)| !node.is_empty() && !local.is_empty())
 }
 
-/// Makes the subjects and the names of the buckets of one fleet.
+/// Builds the subjects and the bucket names of one fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subjects {
     fleet: Arc<str>,
 }
 
 impl Subjects {
-    /// Returns those of a fleet.
+    /// Returns the subjects of a fleet.
     ///
     /// # Errors
     ///
-    /// [`NameError::Fleet`] if the name could not be part of a bucket's.
+    /// [`NameError::Fleet`] if the name cannot be part of a bucket's name.
     pub fn new(fleet: &str) -> Result<Self, NameError> {
         if fleet.is_empty() || fleet.len() > 32 || !fleet.bytes().all(is_plain) {
             return Err(NameError::Fleet { name: fleet.to_owned() });
@@ -179,7 +179,7 @@ impl Subjects {
         format!("bp.{}.beat.{}.{shard}", self.fleet, encode(zone))
     }
 
-    /// Returns the subject that matches the beats that are listened to.
+    /// Returns the subject that matches the beats to listen to.
     #[must_use]
     pub fn beats(&self, listen: &Listen) -> String {
         let zone = listen.zone.as_deref().map_or_else(|| "*".into(), encode);

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::message::{Cannot, Incarnation, NodeName, Reason};
 
-/// The clients that wait at a node, and what is asked for them elsewhere.
+/// The clients that wait at a node, and the requests made for them elsewhere.
 ///
-/// A client waits in the pool of its own node and at several others at the same time. The first that
-/// grants serves it, and the rest are called off. One of all those places may create a resource for
-/// it, so that one client makes one resource.
+/// A client waits in the pool of its own node and at several others at the same time. The first to
+/// grant serves it, and the rest are called off. Only one of all those places may create a resource
+/// for it, so that one client makes one resource.
 #[derive(Debug)]
 pub struct Asker {
     node: NodeName,
@@ -31,16 +31,17 @@ pub struct Asker {
     tickets: FxHashMap<u64, WaiterId>,
     /// Waiters of each class that are not being served, by rank.
     lines: BTreeMap<Arc<str>, BTreeSet<(Instant, WaiterId)>>,
-    /// Asks that stand at each other node. One whose last ask has ended is kept for one more list.
+    /// Asks that stand at each other node. A node whose last ask has ended is kept for one more
+    /// list.
     pairs: BTreeMap<NodeName, BTreeSet<u64>>,
-    /// Offers that were accepted a short while ago, for copies of them.
+    /// Offers that were accepted a short while ago, to recognize copies of them.
     accepted: VecDeque<(Instant, NodeName, Incarnation, u64)>,
-    /// Where asks that are over still stand, by their number.
+    /// Nodes at which finished asks still stand, by the number of the ask.
     over: BTreeMap<u64, Vec<NodeName>>,
-    /// Free places of other nodes that are about to be asked for.
+    /// Free places at other nodes that are about to be asked for.
     draws: BTreeSet<(NodeName, Arc<str>)>,
     timers: BTreeSet<(Instant, Timer)>,
-    /// The timer of the next lists of asks is set.
+    /// The timer for the next lists of asks is set.
     refreshing: bool,
     last_number: u64,
     last_list: u64,
@@ -48,30 +49,30 @@ pub struct Asker {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A waiter's time is over.
+    /// A waiter's time is up.
     Deadline(WaiterId),
     /// The first node that was asked has had its time: others are asked too.
     Spread(WaiterId),
     /// The node that may create has not answered.
     Silence(WaiterId),
-    /// An ask that is over is called off where it still stands.
+    /// A finished ask is called off where it still stands.
     CallOff(u64),
-    /// A free place of a class was heard of, at that node.
+    /// A free place of a class was reported by that node.
     Draw(NodeName, Arc<str>),
     /// The next lists of standing asks are due.
     Refresh,
 }
 
-/// Seconds of waiting that halve the time before a free place is asked for.
+/// Seconds of waiting that halve the delay before a free place is asked for.
 const YOUNG: f64 = 0.25;
-/// A node that cannot serve a request is not asked for it again for so long.
+/// Time for which a node that cannot serve a request is not asked for it again.
 const REFUSED: Duration = Duration::from_secs(5);
-/// Messages by which another node may create: the old one is told, the new one is asked and
-/// answers, and may offer.
+/// Messages that it takes to let another node create: the old one is told, the new one is asked and
+/// answers, and may make an offer.
 const MOVE: u32 = 3 + OFFER;
-/// Nodes with something free that are asked at the same time.
+/// Number of nodes with something free that are asked at the same time.
 const FREE_AT_ONCE: usize = 2;
-/// Standing asks that are replaced by fresh ones at each refresh.
+/// Number of standing asks that are replaced by fresh ones at each refresh.
 const MOVED: usize = 2;
 
 impl Asker {
@@ -138,7 +139,7 @@ impl Asker {
         if barred {
             self.ask_first(id, members, now, fx);
         } else {
-            // A place that is free elsewhere is sooner ready than one that is created here.
+            // A place that is free elsewhere is ready sooner than one that is created here.
             let waiter = &self.waiters[&id];
             let here = members.here(&waiter.waiting.request);
             let creates = here.free == 0
@@ -156,7 +157,7 @@ impl Asker {
         line.insert((waiter.rank(), id));
         if !self.refreshing {
             self.refreshing = true;
-            // A moment of its own, so that gateways do not refresh together.
+            // Each gateway picks its own moment, so that they do not all refresh together.
             let wait = self.settings.refresh.mul_f64(0.5 + 0.5 * self.rng.f64());
             let from = waiter.since.max(waiter.deadline - waiter.waiting.timeout);
             self.timers.insert((from + wait, Timer::Refresh));
@@ -177,7 +178,7 @@ impl Asker {
 
 /// The pool of the waiter's own node.
 impl Asker {
-    /// Has a waiter wait in the pool of its node, in place of an earlier wait there.
+    /// Makes a waiter wait in the pool of its node, in place of an earlier wait there.
     fn ask_own(&mut self, id: WaiterId, creates: bool, now: Instant, fx: &mut Effects) {
         self.leave_own(id, fx);
         let ticket = self.number();
@@ -214,7 +215,7 @@ impl Asker {
         fx: &mut Effects,
     ) {
         let Some(&id) = self.tickets.get(&ticket) else {
-            // It was abandoned meanwhile.
+            // It was abandoned in the meantime.
             if let Pooled::Granted(_) = said {
                 fx.push(Effect::GiveBack(Ticket::Own(ticket)));
             }
@@ -236,7 +237,8 @@ impl Asker {
                     return;
                 }
                 if members.here(&waiter.waiting.request).free > 0 {
-                    // What is free here is looked at before it is granted. Others have their turn if it is no good.
+                    // A resource that is free here is checked before it is granted. Others get
+                    // their turn if it fails.
                     self.spread_later(id, now);
                 } else {
                     self.ask_first(id, members, now, fx);
@@ -264,7 +266,7 @@ impl Asker {
     }
 }
 
-/// Where to ask.
+/// Choosing the nodes to ask.
 impl Asker {
     /// Asks the best node, or, if nothing seems to be free anywhere, several at once.
     fn ask_first(
@@ -286,7 +288,7 @@ impl Asker {
         }
     }
 
-    /// Gives whom a waiter stands at now their time before others are asked too.
+    /// Gives the nodes at which a waiter stands now some time before others are asked too.
     fn spread_later(&mut self, id: WaiterId, now: Instant) {
         let at = now + self.settings.first;
         self.waiters.get_mut(&id).expect("the caller has looked").spread_at = Some(at);
@@ -309,7 +311,7 @@ impl Asker {
             if missing == 0 {
                 break;
             }
-            // Several that are free would all offer: the others have their turn a little later.
+            // Several free ones would all make an offer: the others get their turn a little later.
             if free && free_asked == FREE_AT_ONCE {
                 continue;
             }
@@ -323,7 +325,7 @@ impl Asker {
         self.give_up_hope(id, now, fx);
     }
 
-    /// Returns up to `count` nodes to ask, best first, and says of each if something seems to be
+    /// Returns up to `count` nodes to ask, best first, and for each whether something seems to be
     /// free there.
     fn pick(
         &mut self,
@@ -347,8 +349,9 @@ impl Asker {
                 (candidate, preferred, self.rng.u32(..))
             })
             .collect();
-        // Chance among equals, or all gateways would ask the same nodes. Of those with nothing
-        // free, the better half of a sample: the best of all would be the best for everybody.
+        // Equal nodes are ordered at random, or all gateways would ask the same ones. Of those with
+        // nothing free, the better half of a random sample is used: the best of all would be the
+        // best for everybody.
         found.sort_unstable_by(|(a, a_preferred, a_chance), (b, b_preferred, b_chance)| {
             let preferred =
                 a_preferred.unwrap_or(usize::MAX).cmp(&b_preferred.unwrap_or(usize::MAX));
@@ -367,8 +370,8 @@ impl Asker {
             .collect()
     }
 
-    /// Has a waiter stand at a node, or changes how it does, if it may cost one more message.
-    /// Returns `false` if not.
+    /// Makes a waiter stand at a node, or changes the terms, if it may cost one more message.
+    /// Returns `false` if it may not.
     fn ask(
         &mut self,
         id: WaiterId,
@@ -414,7 +417,7 @@ impl Asker {
         true
     }
 
-    /// Lets another place create, if one has room; this node, if none has.
+    /// Lets another place create, if one has room, or this node if none has.
     fn move_creates(
         &mut self,
         id: WaiterId,
@@ -441,7 +444,7 @@ impl Asker {
         }
     }
 
-    /// Returns another place that may create for a waiter, if one is better than the present one.
+    /// Returns another place that may create for a waiter, if it is better than the present one.
     fn new_creator(&mut self, id: WaiterId, members: &Membership, now: Instant) -> Option<Creator> {
         let waiter = &self.waiters[&id];
         let request = &waiter.waiting.request;
@@ -465,7 +468,7 @@ impl Asker {
         }
         match self.roomiest(id, members, now).filter(|_| can_move) {
             Some(node) => Some(Creator::Node(node)),
-            // It costs nothing here, and this node may come to have room.
+            // It costs nothing here, and this node may get room.
             None if waits_here && self.waiters[&id].creator.is_none() => Some(Creator::Own),
             None => None,
         }
@@ -484,7 +487,7 @@ impl Asker {
             .cloned()
     }
 
-    /// Returns a node with room for a waiter: one that it stands at already, else any.
+    /// Returns a node with room for a waiter, preferably one where it stands already.
     fn roomiest(&mut self, id: WaiterId, members: &Membership, now: Instant) -> Option<NodeName> {
         let waiter = &self.waiters[&id];
         let request = &waiter.waiting.request;
@@ -502,7 +505,7 @@ impl Asker {
             .map(|(_, candidate)| Arc::clone(&candidate.beat.node))
     }
 
-    /// Refuses a waiter that stands nowhere any more.
+    /// Refuses a waiter that no longer stands anywhere.
     fn give_up_hope(&mut self, id: WaiterId, now: Instant, fx: &mut Effects) {
         let waiter = &self.waiters[&id];
         let stands = !waiter.asked.is_empty() || matches!(waiter.own, Own::Waits { .. });
@@ -520,7 +523,7 @@ impl Asker {
     }
 }
 
-/// Orders nodes by what they can give: something free, room, the own zone.
+/// Orders nodes by what they can offer: something free, room, and being in the same zone.
 fn standing(candidate: &Candidate<'_>) -> (bool, bool, bool) {
     let free = candidate.free > 0;
     (!free, !free && candidate.room == 0, !candidate.near)
@@ -583,7 +586,7 @@ impl Asker {
         }
     }
 
-    /// Takes note that a waiter no longer stands at a node.
+    /// Records that a waiter no longer stands at a node.
     fn unask(&mut self, id: WaiterId, node: &NodeName) {
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
         waiter.asked.retain(|asked| asked != node);
@@ -602,7 +605,7 @@ impl Asker {
         if self.accepted.iter().any(copy) {
             return OfferReply::Accept;
         }
-        // What is declined needs no cancel.
+        // An offer that is declined needs no cancel.
         if let Some(stood) = self.over.get_mut(&offer.ask) {
             stood.retain(|node| *node != offer.node);
         }
@@ -644,7 +647,7 @@ impl Asker {
         fx: &mut Effects,
     ) {
         let Some(waiter) = self.waiters.get(&id).filter(|waiter| waiter.connecting) else { return };
-        // Another number: what is still on its way for the old one is over.
+        // It gets another number: messages still under way for the old one are void.
         self.asks.remove(&waiter.ask);
         let ask = self.number();
         self.asks.insert(ask, id);
@@ -662,7 +665,7 @@ impl Asker {
         }
     }
 
-    /// Takes in a beat of another node: a free place draws an ask of the oldest waiter.
+    /// Processes a beat of another node: a free place draws an ask of the oldest waiter.
     pub(super) fn heard(&mut self, beat: &Beat, now: Instant) {
         for (class, line) in &self.lines {
             let load = beat.load.classes.get(class);
@@ -670,8 +673,8 @@ impl Asker {
             let room = load.map_or(beat.load.room, |load| load.room) > 0;
             let draw = (Arc::clone(&beat.node), Arc::clone(class));
             if (free || room) && !self.draws.contains(&draw) {
-                // Whoever has a waiter hears it: they do not all ask in the same moment, and the
-                // one whose waiter is oldest asks first.
+                // Everybody with a waiter hears the beat. They must not all ask at the same moment,
+                // and the one whose waiter is oldest should ask first.
                 let oldest = line.first().map_or(now, |(_, id)| self.waiters[id].since);
                 let age = now.saturating_duration_since(oldest).as_secs_f64();
                 let youth = YOUNG / (age + YOUNG);
@@ -715,8 +718,8 @@ impl Asker {
         }
     }
 
-    /// Takes in that a node is gone, or another run of its name has come: nobody stands there any
-    /// more, and what it has refused is forgotten.
+    /// Handles the loss of a node, or its replacement by another run of the same name: nobody
+    /// stands there any more, and its refusals are forgotten.
     pub(super) fn lost(
         &mut self,
         node: &NodeName,
@@ -734,15 +737,15 @@ impl Asker {
             if waiter.creator == Some(Creator::Node(Arc::clone(node))) {
                 (waiter.creator, waiter.launching) = (None, false);
             }
-            // Others are asked now, if it stands nowhere else.
+            // If it stands nowhere else, others are asked now.
             self.spread(id, members, now, fx);
         }
     }
 }
 
-/// Ends and times.
+/// Ends and timers.
 impl Asker {
-    /// Ends all that a waiter waits for, but for what stands at `except`.
+    /// Ends everything that a waiter waits for, except at `except`.
     fn leave_all(
         &mut self,
         id: WaiterId,
@@ -771,7 +774,7 @@ impl Asker {
         }
     }
 
-    /// Calls off an ask that is over, where it still stands.
+    /// Calls off a finished ask wherever it still stands.
     fn call_off(&mut self, ask: u64, fx: &mut Effects) {
         for node in self.over.remove(&ask).unwrap_or_default() {
             let cancel = Cancel {
@@ -803,7 +806,7 @@ impl Asker {
         }
     }
 
-    /// Refuses all that wait.
+    /// Refuses all waiters.
     pub(super) fn close(&mut self, now: Instant, fx: &mut Effects) {
         let waiters: Vec<WaiterId> = self.waiters.keys().copied().collect();
         for id in waiters {
@@ -848,11 +851,11 @@ impl Asker {
         self.refuse(id, Cannot::new(Reason::Timeout, "acquire_timeout", &message), now, fx);
     }
 
-    /// The node that may create has not answered. It is told that it may not, which is also the
-    /// ask once more if that was lost; then another one may.
+    /// Handles silence of the node that may create. It is told that it may not, which also repeats
+    /// the ask in case that was lost; then another node may.
     fn silence(&mut self, id: WaiterId, members: &mut Membership, now: Instant, fx: &mut Effects) {
         let waiter = self.waiters.get_mut(&id).expect("the caller has looked");
-        // The right may have moved here meanwhile.
+        // The right may have moved here in the meantime.
         let Some(Creator::Node(node)) = waiter.creator.clone() else { return };
         waiter.creator = None;
         if waiter.stands_at(&node) {
@@ -861,8 +864,8 @@ impl Asker {
         self.move_creates(id, members, now, fx);
     }
 
-    /// Tells a node that it may no longer create for a waiter. If that costs too much, the waiter
-    /// stands there no more: the next list says so.
+    /// Tells a node that it may no longer create for a waiter. If that costs too many messages, the
+    /// waiter no longer stands there, and the next list says so.
     fn demote(
         &mut self,
         id: WaiterId,
@@ -876,7 +879,7 @@ impl Asker {
         }
     }
 
-    /// Moves what stands badly, and tells every node what stands there.
+    /// Moves asks that stand badly, and sends every node the list of asks that stand there.
     fn refresh(&mut self, members: &mut Membership, now: Instant, fx: &mut Effects) {
         let waiters: Vec<WaiterId> = self.lines.values().flatten().map(|&(_, id)| id).collect();
         for id in waiters {
@@ -951,11 +954,11 @@ impl Asker {
                 else {
                     return;
                 };
-                // The one that goes leaves the messages of an offer.
+                // The ask that is dropped frees the messages reserved for an offer.
                 if !self.waiters[&id].can_afford(1, &self.settings) {
                     return;
                 }
-                // The list that follows does not name it: it needs no cancel.
+                // The next list does not name it, so it needs no cancel.
                 self.unask(id, &old);
             }
             if !self.ask(id, &node, false, members, now, fx) {
@@ -968,13 +971,13 @@ impl Asker {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Returns how many clients wait, those that are being connected included.
+    /// Returns the number of waiting clients, including those being connected.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Returns how many clients wait, and for how long the first of them has.
+    /// Returns the number of waiting clients, and how long the first of them has waited.
     pub(super) fn demand(&self, now: Instant) -> (u32, Duration) {
         let waiting = || self.waiters.values().filter(|waiter| !waiter.connecting);
         let first = waiting().map(|waiter| waiter.since).min().unwrap_or(now);
@@ -982,20 +985,20 @@ impl Asker {
         (clients, now.saturating_duration_since(first))
     }
 
-    /// Says whether an ask of this number still waits for an offer.
+    /// Returns `true` if the ask with this number still waits for an offer.
     #[must_use]
     pub fn stands(&self, ask: u64) -> bool {
         self.asks.get(&ask).is_some_and(|id| !self.waiters[id].connecting)
     }
 
-    /// Iterates over the clients that wait, the first of each class first, with the number of
-    /// their asks and the nodes at which they stand besides this one.
+    /// Iterates over the waiting clients, the first of each class first, with the number of their
+    /// ask and the other nodes at which they stand.
     pub fn waiters(&self) -> impl Iterator<Item = (WaiterId, u64, &[NodeName])> {
         self.waiters.iter().map(|(&id, waiter)| (id, waiter.ask, &*waiter.asked))
     }
 }
 
-/// Returns a length of time as a message carries it.
+/// Returns a duration as a message carries it.
 fn to_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,21 +10,21 @@ use crate::message::{Cannot, Incarnation, NodeName, Reason, Wanted};
 
 /// The requests of other nodes that wait at a node, and what is offered to them.
 ///
-/// An ask stands in the queue of the local pool like any other request, with the age that it has
-/// brought along. What the pool grants to it is offered to its gateway; an offer that is declined or
-/// not answered gives the resource back untouched.
+/// An ask stands in the queue of the local pool like any other request, with the age that it brings
+/// along. When the pool grants something to it, that is offered to its gateway; if the offer is
+/// declined or not answered, the resource goes back untouched.
 #[derive(Debug)]
 pub struct Holder {
     node: NodeName,
     incarnation: Incarnation,
     address: Arc<str>,
     settings: Settings,
-    /// Asks are taken: the node has joined and does not drain.
+    /// Asks are accepted: the node has joined and is not draining.
     open: bool,
     gateways: BTreeMap<NodeName, Gateway>,
-    /// Asks that wait in the pool or hold a lease of it, by the number of their ticket.
+    /// Asks that wait in the pool or hold a lease from it, by the number of their ticket.
     tickets: BTreeMap<u64, Held>,
-    /// Tickets by the number of the offer that is made.
+    /// Tickets by the number of the pending offer.
     offers: BTreeMap<u64, u64>,
     timers: BTreeSet<(Instant, Timer)>,
     last_ticket: u64,
@@ -36,13 +36,12 @@ pub struct Holder {
 struct Gateway {
     incarnation: Incarnation,
     heard: Instant,
-    /// Sequence of its last list.
+    /// Sequence number of its last list.
     list: u64,
     asks: BTreeMap<u64, Standing>,
-    /// It has not answered an offer, and has not been heard since: nothing is offered to it.
+    /// It has not answered an offer, and has not been heard since, so nothing is offered to it.
     aside: bool,
-    /// Asks that were over a short while ago, so that a message that comes late does not bring
-    /// one back.
+    /// Asks that ended a short while ago, so that a late message does not bring one back.
     over: VecDeque<(Instant, u64)>,
 }
 
@@ -52,14 +51,15 @@ struct Standing {
     request: Arc<Wanted>,
     revision: u32,
     creates: bool,
-    /// When its client began to wait, by the clock of this node.
+    /// Time at which its client began to wait, by the clock of this node.
     since: Instant,
     deadline: Instant,
-    /// When it came, or was last on a list of its gateway: without a list for 3 s it is over.
+    /// Time at which it arrived, or was last on a list of its gateway: after 3 s without a list it
+    /// is over.
     confirmed: Instant,
     /// Its wait in the pool or its lease; `None` while its gateway is set aside.
     ticket: Option<u64>,
-    /// The gateway was told what became of it.
+    /// The gateway was told its outcome.
     answered: bool,
 }
 
@@ -77,7 +77,7 @@ struct Held {
 enum HeldState {
     /// It waits in the pool.
     Queued,
-    /// It has a lease, which is offered until then.
+    /// It has a lease, which is on offer until then.
     Offered { offer: u64, until: Instant },
     /// Its gateway has accepted, and has until then to connect.
     Accepted { until: Instant },
@@ -85,7 +85,7 @@ enum HeldState {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// The answer to the offer of a ticket is due, or the connection to its lease.
+    /// The answer to a ticket's offer is due, or the connection to its lease.
     Ticket(u64),
     /// A gateway, or one of its asks, may not have been heard of for too long.
     Silence(NodeName),
@@ -108,8 +108,8 @@ impl Holder {
         }
     }
 
-    /// Takes in a message of a gateway: it lives. Returns `false` if the message is of a run that
-    /// is over.
+    /// Records that a gateway is alive, as it has sent a message. Returns `false` if the message is
+    /// from a run that is over.
     fn heard(
         &mut self,
         gateway: &NodeName,
@@ -160,7 +160,7 @@ impl Holder {
         }
     }
 
-    /// Has an ask wait in the pool.
+    /// Makes an ask wait in the pool.
     fn queue(&mut self, gateway: &NodeName, ask: u64, now: Instant, fx: &mut Effects) {
         let known = self.gateways.get_mut(gateway).expect("whoever asks is known");
         let standing = known.asks.get_mut(&ask).expect("only what stands is queued");
@@ -180,7 +180,7 @@ impl Holder {
         fx.push(Effect::Acquire(Ticket::Remote(ticket), acquire));
     }
 
-    /// Ends the wait of a ticket in the pool. One that has a lease by now is left alone: its offer
+    /// Ends a ticket's wait in the pool. A ticket that has a lease by now is left alone: its offer
     /// decides.
     fn unqueue(&mut self, ticket: u64, fx: &mut Effects) {
         let waits = |held: &Held| matches!(held.state, HeldState::Queued);
@@ -223,7 +223,7 @@ impl Holder {
                     Some(ticket) if self.tickets.get(&ticket).is_some_and(waits) => {
                         self.unqueue(ticket, fx);
                     }
-                    // It has a lease: nothing more is needed for it.
+                    // It has a lease and needs nothing more.
                     Some(_) => {
                         standing.ticket = ticket;
                         return;
@@ -281,7 +281,7 @@ impl Holder {
 
     pub(super) fn pooled(&mut self, ticket: u64, said: Pooled, now: Instant, fx: &mut Effects) {
         let Some(held) = self.tickets.get(&ticket) else {
-            // It was abandoned meanwhile.
+            // It was abandoned in the meantime.
             if let Pooled::Granted(_) = said {
                 fx.push(Effect::GiveBack(Ticket::Remote(ticket)));
             }
@@ -304,7 +304,7 @@ impl Holder {
                 if let Some(known) = self.gateways.get_mut(&gateway) {
                     known.asks.remove(&ask);
                 }
-                // Its gateway knows by itself when its time is over.
+                // Its gateway knows by itself when its time is up.
                 if cannot.reason != Reason::Timeout {
                     self.refuse(&gateway, ask, cannot, fx);
                 }
@@ -347,7 +347,7 @@ impl Holder {
         now: Instant,
         fx: &mut Effects,
     ) {
-        // A reply that comes too late meets no offer: the resource is somebody else's by now.
+        // A late reply finds no offer: the resource belongs to somebody else by now.
         let Some(ticket) = self.offers.remove(&offer) else { return };
         let held = self.tickets.get_mut(&ticket).expect("an offer has a ticket");
         let (gateway, asked_by, ask) = (Arc::clone(&held.gateway), held.asked_by, held.ask);
@@ -368,15 +368,15 @@ impl Holder {
             }
             None => {
                 self.tickets.remove(&ticket);
-                // Set aside first: what comes back is for others.
+                // Set aside first, so that the returned resource goes to others.
                 self.set_aside((&gateway, asked_by), (ask, ticket), fx);
                 fx.push(Effect::GiveBack(Ticket::Remote(ticket)));
             }
         }
     }
 
-    /// Takes all asks of a gateway out of the queue until it is heard again: one that has stopped
-    /// would cost every resource that comes free the time of an offer.
+    /// Takes all asks of a gateway out of the queue until the gateway is heard again: with a
+    /// gateway that has stopped, every resource that comes free would lose the time of an offer.
     fn set_aside(
         &mut self,
         gateway: (&str, Incarnation),
@@ -385,7 +385,8 @@ impl Holder {
     ) {
         let Some(known) = run(&mut self.gateways, gateway) else { return };
         known.aside = true;
-        // The ask may have been called off meanwhile, and have come again: then it has another.
+        // The ask may have been called off in the meantime and have come back: then it has another
+        // ticket.
         if let Some(standing) = known.asks.get_mut(&ask)
             && standing.ticket == Some(ticket)
         {
@@ -402,7 +403,7 @@ impl Holder {
         }
     }
 
-    /// Takes in that the gateway has connected. Returns `false` if the lease is no longer its own.
+    /// Records that the gateway has connected. Returns `false` if the lease is no longer its own.
     pub(super) fn taken(&mut self, ticket: u64, now: Instant, fx: &mut Effects) -> bool {
         let Some(held) = self.tickets.get(&ticket) else { return false };
         let (gateway, asked_by, ask) = (Arc::clone(&held.gateway), held.asked_by, held.ask);
@@ -442,7 +443,7 @@ impl Holder {
         }
     }
 
-    /// Removes a gateway and all its asks. Offers that are made to it run their course.
+    /// Removes a gateway and all its asks. Pending offers to it run their course.
     fn forget(&mut self, gateway: &NodeName, fx: &mut Effects) {
         let Some(known) = self.gateways.remove(gateway) else { return };
         for ticket in known.asks.values().filter_map(|standing| standing.ticket) {
@@ -466,12 +467,12 @@ impl Holder {
         fx.push(Effect::Publish(Topic::Answer(Arc::clone(gateway)), Message::Answer(answer)));
     }
 
-    /// Takes asks from now on.
+    /// Accepts asks from now on.
     pub(super) fn open(&mut self) {
         self.open = true;
     }
 
-    /// Takes no more asks, and refuses those that wait. Offers that are made run their course.
+    /// Accepts no more asks, and refuses those that wait. Pending offers run their course.
     pub(super) fn close(&mut self, fx: &mut Effects) {
         self.open = false;
         let waiting: Vec<(NodeName, u64)> = self
@@ -513,7 +514,7 @@ impl Holder {
     }
 
     /// Ends the asks of a gateway that it has not listed for too long, and forgets a gateway that
-    /// says nothing.
+    /// is silent.
     fn silence(&mut self, gateway: NodeName, now: Instant, fx: &mut Effects) {
         let Some(known) = self.gateways.get(&gateway) else { return };
         let limit = self.settings.asks_expire;
@@ -539,21 +540,21 @@ impl Holder {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Iterates over the asks that stand here: gateway, its run, number.
+    /// Iterates over the asks that stand here: gateway, its run, and number.
     pub fn standing(&self) -> impl Iterator<Item = (&NodeName, Incarnation, u64)> {
         self.gateways.iter().flat_map(|(gateway, known)| {
             known.asks.keys().map(move |&ask| (gateway, known.incarnation, ask))
         })
     }
 
-    /// Returns how many asks stand here.
+    /// Returns the number of asks that stand here.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.gateways.values().map(|known| known.asks.len()).sum()
     }
 }
 
-/// The longest time left that an ask may claim: a day, as for ages.
+/// Longest remaining time that an ask may claim: a day, as for ages.
 const MAX_LEFT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Returns the state of a gateway, if it is still the same run.

@@ -10,11 +10,11 @@ use crate::message::{NodeName, Phase, Wanted};
 /// Number of shards into which the nodes of a zone hash.
 pub const SHARDS: u16 = 256;
 
-/// Number of nodes that a node listens to, where there are more: enough to always know free places
-/// at 97 % use, and few enough for less than 500 messages a second.
+/// Number of nodes that a node listens to in a larger fleet: enough to always know of free places
+/// at 97 % utilization, and few enough for less than 500 messages a second.
 const HEARD: usize = 160;
-/// Number of times that `who` is sent at the start before silence means that the name is free: a
-/// message may be lost.
+/// Number of times that `who` is sent at the start before silence means that the name is free; more
+/// than once, as a message may be lost.
 const WHO_ATTEMPTS: u32 = 2;
 
 /// Returns the shard of a node's beats, by the FNV-1a hash of its name.
@@ -27,19 +27,19 @@ pub fn shard(node: &str) -> u16 {
     ((hash >> 16 ^ hash) & u32::from(SHARDS - 1)) as u16
 }
 
-/// The nodes of the fleet, as far as one of them knows, and its own beat.
+/// The nodes of the fleet, as far as this one knows, and its own beat.
 #[derive(Debug)]
 pub struct Membership {
     own: Beat,
     settings: Settings,
     rng: fastrand::Rng,
-    /// Other nodes by name. Those that have said goodbye stay until they would be gone, so that a
-    /// beat that comes late does not bring them back.
+    /// Other nodes by name. Those that have said goodbye stay until they would count as gone, so
+    /// that a late beat does not bring them back.
     nodes: FxHashMap<NodeName, Known>,
     scope: Scope,
-    /// Number of times that `who` was sent while the node starts.
+    /// Number of times that `who` was sent while starting.
     asked: u32,
-    /// The last beats, at most as many as there may be in a second.
+    /// The latest beats of this node, at most as many as are allowed in a second.
     beats: VecDeque<Instant>,
     first_beat: Option<Instant>,
     /// `None` until the node has joined, and after it has left.
@@ -52,11 +52,11 @@ struct Known {
     beat: Arc<Beat>,
     shard: u16,
     heard: Instant,
-    /// Asks that this node has sent there since the beat: free places that are no longer free.
+    /// Asks that this node has sent there since that beat: they use up free places.
     claimed: u32,
 }
 
-/// A change of another node.
+/// The effect of a beat on another node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// Nothing that others need to know.
@@ -65,7 +65,7 @@ pub(super) enum Heard {
     Alive,
     /// It is no longer there, or has become another run of the same name.
     Gone,
-    /// It is an older node of this node's name.
+    /// It is an older node with this node's name.
     Namesake,
 }
 
@@ -131,7 +131,7 @@ impl Membership {
         }
     }
 
-    /// Takes in a beat. Returns what it means for the node that beats.
+    /// Processes a beat. Returns what it means for the node that sent it.
     pub(super) fn beat(&mut self, beat: &Arc<Beat>, now: Instant, fx: &mut Effects) -> Heard {
         if beat.node == self.own.node {
             return self.namesake(beat, fx);
@@ -166,7 +166,7 @@ impl Membership {
         heard
     }
 
-    /// Takes in a beat of this node's own name.
+    /// Processes a beat from a node with this node's own name.
     fn namesake(&self, beat: &Arc<Beat>, fx: &mut Effects) -> Heard {
         let older = beat.incarnation < self.own.incarnation;
         if !older || beat.phase != Phase::Running || self.own.phase != Phase::Running {
@@ -176,7 +176,7 @@ impl Membership {
         Heard::Namesake
     }
 
-    /// Changes what is listened to, so that about [`HEARD`] nodes are heard.
+    /// Changes the set of beats listened to, so that about [`HEARD`] nodes are heard.
     fn rescope(&mut self, now: Instant, fx: &mut Effects) {
         let nodes = self.nodes.values().map(|known| (&*known.beat, known.shard));
         if self.scope.fit(nodes, now) {
@@ -193,8 +193,8 @@ impl Membership {
         }
     }
 
-    /// Takes in how many clients wait here, and for how long the first of them has. No reason to
-    /// beat earlier: it is for people and for scalers.
+    /// Records how many clients wait here, and how long the first of them has waited. This is no
+    /// reason to beat earlier: it is for people and for scalers.
     pub(super) fn demand(&mut self, clients: u32, oldest: Duration) {
         self.own.clients = clients;
         self.own.oldest_wait_ms = u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX);
@@ -211,7 +211,7 @@ impl Membership {
         }
     }
 
-    /// Beats as soon as there may be one more in this second.
+    /// Beats as soon as this second's limit allows.
     fn soon(&mut self, now: Instant) {
         if let Some(next) = &mut self.next_beat {
             let full = self.beats.len() >= self.settings.beats;
@@ -230,7 +230,8 @@ impl Membership {
         while self.beats.len() > self.settings.beats {
             self.beats.pop_front();
         }
-        // A little apart from a second, or nodes that started together would beat together.
+        // Slightly less than a second, at random, or nodes that started together would beat
+        // together.
         let period = self.settings.beat.mul_f64(0.95 + 0.05 * self.rng.f64());
         self.next_beat = Some(now + period);
         let zone = self.own.zone().cloned().unwrap_or_default();
@@ -266,7 +267,7 @@ impl Membership {
         self.next_beat
     }
 
-    /// Counts an ask to a node, until its next beat.
+    /// Counts an ask against a node's free places until its next beat.
     pub(super) fn claim(&mut self, node: &str) {
         if let Some(known) = self.nodes.get_mut(node) {
             known.claimed += 1;
@@ -318,11 +319,11 @@ impl Membership {
 #[derive(Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) beat: &'a Beat,
-    /// Of the class: idle, less those that wait and those that were sent there since the beat.
+    /// Idle resources of the class, minus waiting requests and the asks sent there since the beat.
     pub(super) free: u32,
     /// Number of resources that could be created for it.
     pub(super) room: u32,
-    /// Requests that wait for each place.
+    /// Waiting requests for each place.
     pub(super) crowd: f32,
     /// It is in the zone of the node that asks.
     pub(super) near: bool,
@@ -345,7 +346,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Says whether a node could ever serve a request.
+/// Returns `true` if a node could ever serve a request.
 fn can_serve(beat: &Beat, wanted: &Wanted) -> bool {
     let has = |label, known: &BTreeSet<Arc<str>>, any| {
         wanted.labels.get(label).is_none_or(|value| any || known.contains(value))
@@ -356,17 +357,17 @@ fn can_serve(beat: &Beat, wanted: &Wanted) -> bool {
         && has("region", &beat.regions, false)
 }
 
-/// Says whether a beat is newer than the one that is known of the same name.
+/// Returns `true` if a beat is newer than the known one of the same name.
 fn succeeds(beat: &Beat, known: &Beat) -> bool {
     if beat.incarnation == known.incarnation {
         return beat.sequence > known.sequence;
     }
-    // Where two have one name, the younger one drains: the other one counts.
+    // If two nodes have the same name, the younger one drains, and the other one counts.
     let standing = |beat: &Beat| (beat.phase == Phase::Running, beat.incarnation);
     standing(beat) > standing(known)
 }
 
-/// Says whether a load differs in what others act on: free or not, room or not.
+/// Returns `true` if two loads differ in what others act on: something free or not, room or not.
 fn differs(old: &Load, new: &Load) -> bool {
     let about = |load: &Load, class: &Arc<str>| {
         let class = load.classes.get(class).copied().unwrap_or_default();
@@ -378,21 +379,21 @@ fn differs(old: &Load, new: &Load) -> bool {
         || classes.into_iter().any(|class| about(old, class) != about(new, class))
 }
 
-/// The beats that a node listens to: all of a small fleet; of a large one about [`HEARD`], half of
-/// them in its own zone.
+/// The beats that a node listens to: all of them in a small fleet; in a large one those of about
+/// [`HEARD`] nodes, half of them in its own zone.
 #[derive(Debug)]
 struct Scope {
     zone: Option<Arc<str>>,
     /// Shard of this node's own beats. It comes first in the order, so that a node always hears
-    /// another one of its name.
+    /// another one with its name.
     own: u16,
-    /// All shards, in an order that differs from node to node: every node is heard by some.
+    /// All shards, in an order that differs from node to node, so that every node is heard by some.
     order: Vec<u16>,
     /// Place of each shard in the order.
     rank: Vec<u16>,
-    /// So many shards of all zones are listened to.
+    /// Number of shards of all zones that are listened to.
     all: u16,
-    /// So many shards of the node's own zone are listened to.
+    /// Number of shards of the node's own zone that are listened to.
     near: u16,
     changed: Option<Instant>,
 }

@@ -1,21 +1,22 @@
 //! A node of the fleet as a pure state machine.
 //!
-//! [`Engine`] has no clock, no I/O, no tasks and no chance of its own: each of its methods is told
-//! what time it is, and pushes [`Effects`], which its driver carries out. A node's shell drives it
-//! over a transport and a pool; the simulation drives thousands in virtual time, the same way.
+//! [`Engine`] has no clock, no I/O, no tasks and no randomness except its seed: each of its methods
+//! is told what time it is, and pushes [`Effects`], which its driver carries out. A node's shell
+//! drives it over a transport and a pool; the simulation drives thousands in virtual time, in the
+//! same way.
 //!
-//! Three parts work side by side, and have no knowledge of each other: [`Membership`] (beats, names,
-//! phases, which shards to listen to), [`Asker`] (the clients that wait at this node, and what is
+//! Three parts work side by side, and know nothing of each other: [`Membership`] (beats, names,
+//! phases, the shards to listen to), [`Asker`] (the clients that wait at this node, and what is
 //! asked for them elsewhere), and [`Holder`] (the requests of other nodes that wait here, and what
 //! is offered to them).
 //!
 //! # The local pool
 //!
-//! An engine asks the pool of its node by [`Effect::Acquire`], with a [`Ticket`] that is used once, and
-//! is told by [`Engine::pooled`] what became of it. The driver tries at once and reports
-//! [`Pooled::Granted`], [`Pooled::Queued`] or [`Pooled::Refused`]; after `Queued`, one of the other two
-//! follows. [`Effect::Abandon`] ends the wait; a grant that crosses it may still be reported, and is
-//! answered by [`Effect::GiveBack`].
+//! An engine asks the pool of its node by [`Effect::Acquire`], with a [`Ticket`] that is used once,
+//! and is told the outcome by [`Engine::pooled`]. The driver tries at once and reports
+//! [`Pooled::Granted`], [`Pooled::Queued`] or [`Pooled::Refused`]; after `Queued`, one of the other
+//! two follows. [`Effect::Abandon`] ends the wait; a grant that crosses it may still be reported,
+//! and is answered by [`Effect::GiveBack`].
 
 mod asker;
 mod holder;
@@ -36,7 +37,7 @@ use crate::message::{
     OfferReply, Outcome, Phase, Wanted, Who, WhoReply,
 };
 
-/// A client that waits at this node. Unique within a run.
+/// A waiting client of this node. The id is unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);
 
@@ -56,39 +57,40 @@ pub struct Acquire {
     pub request: Arc<Wanted>,
     /// Time that the client has waited so far (`Request::waited`).
     pub waited: Duration,
-    /// Time that it will go on waiting.
+    /// Time that it will continue to wait.
     pub left: Duration,
-    /// A resource may be created for it; if not, `Request::without_creating`.
+    /// A resource may be created for it; otherwise the request is made with
+    /// `Request::without_creating`.
     pub creates: bool,
 }
 
-/// Answer of the pool of the node to an [`Effect::Acquire`].
+/// The response of the node's pool to an [`Effect::Acquire`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pooled {
     /// A resource is leased. The driver holds it under the ticket; the id names it in the fleet.
     Granted(Arc<str>),
     /// The request waits.
     Queued {
-        /// A resource is being created for it, as far as can be told.
+        /// A resource is being created for it, as far as anyone can tell.
         launching: bool,
     },
-    /// The request is refused, at once or after it had waited.
+    /// The request is refused, either at once or after a wait.
     Refused(Cannot),
 }
 
 /// Subject on which a message is published.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
-    /// Beats of the nodes of a zone (empty: none) that hash into a shard.
+    /// Beats of the nodes of a zone (empty for nodes without one) that hash into a shard.
     Beat {
         /// The zone.
         zone: Arc<str>,
-        /// Below [`SHARDS`].
+        /// The shard, below [`SHARDS`].
         shard: u16,
     },
     /// Asks to a node.
     Ask(NodeName),
-    /// Lists of standing asks to a node.
+    /// Lists to a node of the asks that stand there.
     Asks(NodeName),
     /// Cancels to a node.
     Cancel(NodeName),
@@ -105,7 +107,7 @@ pub struct Listen {
     pub shard: Option<u16>,
 }
 
-/// Place of a client's lease.
+/// Location of a client's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In the pool of this node.
@@ -124,12 +126,12 @@ pub enum Place {
         incarnation: Incarnation,
         /// Id of the lease.
         lease: Arc<str>,
-        /// Address at which the node is reached.
+        /// Address at which the node can be reached.
         address: Arc<str>,
     },
 }
 
-/// Something that the driver of an engine is to do.
+/// An action for the driver of an engine.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Effect {
@@ -138,29 +140,30 @@ pub enum Effect {
     /// Send an offer to a gateway and report its reply by [`Engine::offer_answered`], with `None` at
     /// once if nobody listens there. The engine itself gives up waiting after [`Settings::offer`].
     Offer(NodeName, Offer),
-    /// Ask for the live node of a name, wait for the answer for [`Settings::offer`] at most, and report
-    /// [`Engine::who_answered`].
+    /// Ask for the live node with a name, wait at most [`Settings::offer`] for the answer, and
+    /// report it by [`Engine::who_answered`].
     Who(Who),
     /// Listen to these beats from now on, and to no others.
     Listen(BTreeSet<Listen>),
     /// Ask the pool of this node.
     Acquire(Ticket, Acquire),
-    /// End a wait in the pool of this node; give back untouched what is granted under the ticket.
+    /// End a wait in the pool of this node; if the ticket is granted anyway, give that back
+    /// untouched.
     Abandon(Ticket),
-    /// Give back untouched what is held under the ticket.
+    /// Give back, untouched, what is held under the ticket.
     GiveBack(Ticket),
     /// A client has its lease.
     Serve(WaiterId, Place),
     /// A client gets no lease.
     Refuse(WaiterId, Cannot),
-    /// The name is free: the node is part of the fleet, and must listen to what is sent to it.
+    /// The name is free: the node is part of the fleet, and must listen for messages to it.
     Joined,
-    /// Another live node has this node's name. Before [`Effect::Joined`]: refuse to start.
-    /// After it: this node is the younger one, and drains by itself.
+    /// Another live node has this node's name. Before [`Effect::Joined`]: refuse to start. After
+    /// it: this node is the younger one, and drains by itself.
     NameTaken(Arc<Beat>),
 }
 
-/// Things that the driver of an engine is to do, in order.
+/// Actions for the driver of an engine, in order.
 #[derive(Debug, Default)]
 pub struct Effects(Vec<Effect>);
 
@@ -171,30 +174,30 @@ impl Effects {
         Self::default()
     }
 
-    /// Adds something to do.
+    /// Adds an action.
     pub fn push(&mut self, effect: Effect) {
         self.0.push(effect);
     }
 
-    /// Returns `true` if there is nothing to do.
+    /// Returns `true` if there is no action.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes out all that is to do, in order.
+    /// Takes out all actions, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.0.drain(..)
     }
 }
 
-/// Times and counts of the protocol. The defaults are what the simulation was run with.
+/// Times and counts of the protocol. The defaults are those that the simulation was run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Time between two beats of a node. Default: 1 s.
     pub beat: Duration,
-    /// Maximum number of beats in a second, those for changes included. Default: 4.
+    /// Maximum number of beats in a second, including those for changes. Default: 4.
     pub beats: usize,
     /// Time without a beat after which a node is gone. Default: 3 s.
     pub gone: Duration,
@@ -202,12 +205,14 @@ pub struct Settings {
     pub refresh: Duration,
     /// Time without a list after which all asks of a gateway are over. Default: 3 s.
     pub asks_expire: Duration,
-    /// Nodes that are asked for one client at the same time, besides its own. Default: 6, which
-    /// waits no longer than 8 in the simulation and leaves messages for places that come free.
+    /// Number of nodes that are asked for one client at the same time, besides its own. Default: 6,
+    /// which waits no longer than 8 in the simulation, and leaves messages for places that come
+    /// free.
     pub width: usize,
     /// Time that the first node has before others are asked too. Default: 30 ms.
     pub first: Duration,
-    /// Time that the node that may create has to answer before another one may. Default: 500 ms.
+    /// Time that the node that may create has to answer before another one may create. Default: 500
+    /// ms.
     pub creator: Duration,
     /// Time that a gateway has to answer an offer, and a node to answer `who`. Default: 500 ms.
     pub offer: Duration,
@@ -215,8 +220,8 @@ pub struct Settings {
     pub connect: Duration,
     /// Time over which the asks of several gateways for one free place are spread. Default: 20 ms.
     pub jitter: Duration,
-    /// Time after which an ask that is over is called off: a node that has offered by then needs no
-    /// cancel. Default: 5 ms.
+    /// Time after which a finished ask is called off: a node that has made an offer by then needs
+    /// no cancel. Default: 5 ms.
     pub call_off: Duration,
     /// Maximum number of messages (asks, answers, offers and their replies, cancels) for one client.
     /// Default: 25.
@@ -249,20 +254,21 @@ impl Default for Settings {
 pub struct Waiting {
     /// The request.
     pub request: Arc<Wanted>,
-    /// Time that it may wait. `Duration::MAX` is for ever.
+    /// Time that it may wait; `Duration::MAX` for ever.
     pub timeout: Duration,
-    /// Time that it has waited so far, elsewhere. Default: zero.
+    /// Time that it has already waited elsewhere. Default: zero.
     pub waited: Duration,
-    /// Handicap added to its arrival when waiters are ranked, as the node's policies have it: the
-    /// asker ranks its own waiters by it. Default: zero.
+    /// Handicap added to its arrival when waiters are ranked, as decided by the node's policies;
+    /// the asker ranks its own waiters by it. Default: zero.
     pub handicap: Duration,
-    /// Nodes to ask first, such as those that have the newest copy of its profile. Default: none.
+    /// Nodes to ask first, for example those with the newest copy of its profile. Default: none.
     pub prefer: Vec<NodeName>,
-    /// The one node that may serve it, if only one may: the home of its profile. Default: any node.
+    /// The only node that may serve it, if there is one: the home of its profile. Default: any
+    /// node.
     pub only: Option<NodeName>,
 }
 
-/// Longer than anything waits, and short enough that no clock overflows when it is added.
+/// Longer than any wait, and short enough that no clock overflows when it is added.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 impl Waiting {
@@ -288,7 +294,7 @@ impl Waiting {
     }
 }
 
-/// A node of the fleet: all three parts, behind one door.
+/// A node of the fleet: all three parts behind one interface.
 #[derive(Debug)]
 pub struct Engine {
     membership: Membership,
@@ -297,7 +303,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates the engine of a node. Its first beat says who it is; equal seeds behave equally.
+    /// Creates the engine of a node from its first beat, which says who it is; equal seeds behave
+    /// equally.
     #[must_use]
     pub fn new(own: Beat, settings: Settings, seed: u64) -> Self {
         let mut seeds = fastrand::Rng::with_seed(seed);
@@ -308,14 +315,14 @@ impl Engine {
         }
     }
 
-    /// Joins the fleet: asks whether the name is taken, then [`Effect::Joined`] or
-    /// [`Effect::NameTaken`] follows. Clients can wait at the node before that.
+    /// Joins the fleet: asks whether the name is taken; [`Effect::Joined`] or [`Effect::NameTaken`]
+    /// follows. Clients can wait at the node before that.
     pub fn start(&mut self, fx: &mut Effects) {
         self.membership.start(fx);
     }
 
-    /// Takes in a message that was published to this node. Those that are answered have methods of
-    /// their own ([`offered`](Self::offered), [`who`](Self::who)) and are ignored here.
+    /// Processes a message that was published to this node. Messages that need a reply have methods
+    /// of their own ([`offered`](Self::offered), [`who`](Self::who)) and are ignored here.
     pub fn receive(&mut self, message: Message, now: Instant, fx: &mut Effects) {
         match message {
             Message::Beat(beat) => self.beat(&beat, now, fx),
@@ -345,13 +352,13 @@ impl Engine {
 
 /// Offers and names.
 impl Engine {
-    /// Takes in an offer of another node, and returns the reply to it.
+    /// Processes an offer of another node, and returns the reply to it.
     pub fn offered(&mut self, offer: &Offer, now: Instant, fx: &mut Effects) -> OfferReply {
         self.asker.offered(offer, now, fx)
     }
 
-    /// Takes in the reply to an [`Effect::Offer`]; `None` if nobody listens there. One that comes
-    /// later than [`Settings::offer`] has no effect.
+    /// Processes the reply to an [`Effect::Offer`]; `None` if nobody listens there. A reply that
+    /// comes later than [`Settings::offer`] has no effect.
     pub fn offer_answered(
         &mut self,
         offer: u64,
@@ -362,13 +369,13 @@ impl Engine {
         self.holder.offer_answered(offer, reply, now, fx);
     }
 
-    /// Returns the reply to `who`, if this node is the one to reply.
+    /// Returns the reply to `who`, if it is this node's to give.
     #[must_use]
     pub fn who(&self, who: &Who) -> Option<WhoReply> {
         self.membership.who(who)
     }
 
-    /// Takes in the reply to an [`Effect::Who`]; `None` if there was none in time, or nobody
+    /// Processes the reply to an [`Effect::Who`]; `None` if none came in time, or if nobody
     /// listens.
     pub fn who_answered(&mut self, reply: Option<&WhoReply>, now: Instant, fx: &mut Effects) {
         self.membership.who_answered(reply, now, fx);
@@ -380,7 +387,7 @@ impl Engine {
 
 /// The pool of the node.
 impl Engine {
-    /// Takes in what the pool says to an [`Effect::Acquire`].
+    /// Processes the pool's response to an [`Effect::Acquire`].
     pub fn pooled(&mut self, ticket: Ticket, said: Pooled, now: Instant, fx: &mut Effects) {
         match ticket {
             Ticket::Own(ticket) => {
@@ -390,13 +397,13 @@ impl Engine {
         }
     }
 
-    /// Takes in what the pool has now. To be called when it has changed.
+    /// Records the load of the pool. Call it whenever that has changed.
     pub fn load(&mut self, load: Load, now: Instant) {
         self.membership.load(load, now);
     }
 
-    /// Takes in that the gateway of an ask connects to the lease that is held under the ticket.
-    /// Returns `false` if the lease is no longer the gateway's: it came too late. Otherwise the
+    /// Records that the gateway of an ask connects to the lease that is held under the ticket.
+    /// Returns `false` if the gateway is too late and the lease is no longer its own. Otherwise the
     /// lease is no longer the engine's concern, and ends as leases do.
     pub fn taken(&mut self, ticket: Ticket, now: Instant, fx: &mut Effects) -> bool {
         match ticket {
@@ -408,24 +415,24 @@ impl Engine {
 
 /// The clients of the node.
 impl Engine {
-    /// Takes in a client's request. [`Effect::Serve`] or [`Effect::Refuse`] follows, at its
-    /// timeout at the latest.
+    /// Accepts a client's request. [`Effect::Serve`] or [`Effect::Refuse`] follows, at its timeout
+    /// at the latest.
     pub fn acquire(&mut self, waiting: Waiting, now: Instant, fx: &mut Effects) -> WaiterId {
         self.asker.acquire(waiting, &mut self.membership, now, fx)
     }
 
-    /// Takes in that a client has gone. Nothing follows for it.
+    /// Records that a client has gone. Nothing follows for it.
     pub fn give_up(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
         self.asker.give_up(waiter, now, fx);
     }
 
-    /// Takes in that the driver is connected to the lease of [`Place::There`].
+    /// Records that the driver is connected to the lease of [`Place::There`].
     pub fn connected(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
         self.asker.connected(waiter, now, fx);
     }
 
-    /// Takes in that the lease of [`Place::There`] cannot be connected to: the client waits on,
-    /// with its age.
+    /// Records that the driver cannot connect to the lease of [`Place::There`]: the client keeps
+    /// waiting, with its age.
     pub fn connect_failed(&mut self, waiter: WaiterId, now: Instant, fx: &mut Effects) {
         self.asker.connect_failed(waiter, &mut self.membership, now, fx);
     }
@@ -433,7 +440,7 @@ impl Engine {
 
 /// The node as a whole.
 impl Engine {
-    /// Offers nothing more to other nodes, and says so. Clients of this node wait on.
+    /// Stops making offers to other nodes, and tells them. Clients of this node keep waiting.
     pub fn drain(&mut self, now: Instant, fx: &mut Effects) {
         self.holder.close(fx);
         self.membership.phase(Phase::Draining, now, fx);
@@ -454,7 +461,7 @@ impl Engine {
         self.membership.phase(Phase::Gone, now, fx);
     }
 
-    /// Does what is due. To be called at [`alarm`](Self::alarm), or later.
+    /// Does everything that is due. Call it at [`alarm`](Self::alarm), or later.
     pub fn tick(&mut self, now: Instant, fx: &mut Effects) {
         if self.membership.alarm().is_some_and(|next| next <= now) {
             let (clients, oldest) = self.asker.demand(now);
@@ -474,7 +481,7 @@ impl Engine {
         alarms.into_iter().flatten().min()
     }
 
-    /// Returns the nodes of the fleet, as far as this one knows.
+    /// Returns this node's view of the nodes of the fleet.
     #[must_use]
     pub fn membership(&self) -> &Membership {
         &self.membership

@@ -19,20 +19,20 @@ use crate::message::{
 use crate::subject::{Subjects, lease_id};
 use crate::transport::{Incoming, Subscription, Transport, TransportError};
 
-/// Messages that may wait for the engine before the transport has to keep them.
+/// Number of messages that may wait for the engine before the transport has to keep them.
 const INBOX: usize = 1024;
 
-/// Messages that may wait for the transport. What is more is lost, as messages may be: a node that
-/// cannot send must not keep what will be of no use once it can.
+/// Number of messages that may wait for the transport. Any beyond that are lost, as messages may
+/// be: a node that cannot send must not keep messages that will be useless by the time it can.
 const OUTBOX: usize = 1024;
 
-/// Time between two looks at what the pool has.
+/// Time between two looks at the load of the pool.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Time between two lines in the log about messages that cannot be read.
+/// Minimum time between two log lines about messages that cannot be read.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// A command of a node's handles to its driver.
+/// A command from a node's handles to its driver.
 pub(super) enum Command<L> {
     Acquire {
         client: u64,
@@ -62,7 +62,7 @@ pub(super) enum Command<L> {
     },
 }
 
-/// A report of one of the driver's tasks to it.
+/// A report from one of the driver's tasks.
 enum Report<L> {
     Pooled(Ticket, Result<L, Cannot>),
     OfferAnswered(u64, Option<OfferReply>),
@@ -83,9 +83,9 @@ pub(super) struct Parts<P: LocalPool> {
     pub(super) nodes: watch::Sender<Arc<[NodeName]>>,
 }
 
-/// Carries out what the engine of a node wants, and tells it what has happened: one task.
+/// Carries out the effects of a node's engine, and tells the engine what has happened, in one task.
 ///
-/// It never waits for the network or for the pool itself; its own tasks do, and report.
+/// It never waits for the network or the pool itself; tasks of its own do that, and report back.
 pub(super) struct Driver<P: LocalPool> {
     engine: Engine,
     fx: Effects,
@@ -101,7 +101,7 @@ pub(super) struct Driver<P: LocalPool> {
     received: mpsc::Receiver<Incoming>,
     outbox: mpsc::Sender<(String, Vec<u8>)>,
     sender: JoinHandle<()>,
-    /// Waits in the pool and leases of it, by ticket.
+    /// Waits in the pool, and leases from it, by ticket.
     tickets: FxHashMap<Ticket, Held<P::Lease>>,
     /// Tickets of leases that other nodes may connect to, by the id of the lease.
     offered: HashMap<Arc<str>, Ticket>,
@@ -117,7 +117,7 @@ pub(super) struct Driver<P: LocalPool> {
     complained: Option<Instant>,
 }
 
-/// A wait in the pool, or a lease of it.
+/// A wait in the pool, or a lease from it.
 enum Held<L> {
     Waiting(AbortHandle),
     Leased { id: Arc<str>, lease: L },
@@ -166,7 +166,7 @@ impl<P: LocalPool> Driver<P> {
         }
     }
 
-    /// Listens to what is sent to this node, then starts the driver's task.
+    /// Listens for messages to this node, then starts the driver's task.
     pub(super) async fn start(mut self) -> Result<JoinHandle<()>, TransportError> {
         let node = Arc::clone(&self.node);
         let subjects = &self.subjects;
@@ -221,12 +221,13 @@ impl<P: LocalPool> Driver<P> {
         }
     }
 
-    /// Does what a handle asks. Returns whom to tell once the node has left, if it is to leave.
+    /// Does what a handle asks. Returns the sender to notify once the node has left, if it is to
+    /// leave.
     fn command(&mut self, command: Command<P::Lease>) -> Option<oneshot::Sender<()>> {
         let fx = &mut self.fx;
         match command {
             Command::Acquire { client, waiting, answers } => {
-                // What the request before has taken is no longer there for this one.
+                // Resources that the previous request has taken must not count for this one.
                 self.engine.load(self.pool.load(), now());
                 let waiter = self.engine.acquire(waiting, now(), fx);
                 self.clients.insert(client, Client { waiter, answers });
@@ -306,7 +307,7 @@ impl<P: LocalPool> Driver<P> {
     fn report(&mut self, report: Report<P::Lease>) {
         match report {
             Report::Pooled(ticket, answer) => {
-                // An abandoned wait that was granted all the same has nobody to go to.
+                // If an abandoned wait was granted all the same, there is nobody to give it to.
                 let stands = matches!(self.tickets.get(&ticket), Some(Held::Waiting(_)));
                 match answer {
                     Ok(lease) if stands => self.granted(ticket, lease),
@@ -380,7 +381,7 @@ impl<P: LocalPool> Driver<P> {
         }
     }
 
-    /// Carries out what the engine has pushed, and what it pushes because of that.
+    /// Carries out what the engine has pushed, and what it pushes as a result.
     fn carry_out(&mut self) {
         loop {
             let effects: Vec<Effect> = self.fx.drain().collect();
@@ -434,7 +435,7 @@ impl<P: LocalPool> Driver<P> {
             tracing::error!(
                 node = &*self.node,
                 address = &*other.address,
-                "another live node has this node's name and is older: this one drains"
+                "an older live node has this node's name, so this one is draining"
             );
             self.namesake.send_replace(Some(other));
         }
@@ -471,7 +472,7 @@ impl<P: LocalPool> Driver<P> {
         });
     }
 
-    /// Asks the pool: at once for what is at hand, then in a task.
+    /// Asks the pool: first for what is at hand, then in a task.
     fn acquire(&mut self, ticket: Ticket, acquire: &Acquire) {
         let pool = Arc::clone(&self.pool);
         let asked = acquire.clone();
@@ -500,7 +501,7 @@ impl<P: LocalPool> Driver<P> {
     }
 
     fn granted(&mut self, ticket: Ticket, lease: P::Lease) {
-        // It stands in addresses and must not be guessed.
+        // The id becomes part of addresses, and must not be guessable.
         let id: Arc<str> = lease_id(&self.node, &format!("{:032x}", random())).into();
         if let Ticket::Remote(_) = ticket {
             self.offered.insert(Arc::clone(&id), ticket);
@@ -546,7 +547,7 @@ impl<P: LocalPool> Driver<P> {
         }
     }
 
-    /// Listens to these beats and to no others.
+    /// Listens to these beats, and to no others.
     fn listen_to(&mut self, wanted: &BTreeSet<Listen>) {
         self.listening.retain(|held, task| {
             let stays = wanted.contains(held);
@@ -571,11 +572,11 @@ impl<P: LocalPool> Driver<P> {
         }
     }
 
-    /// Says goodbye, refuses who waits, and gives back what is offered.
+    /// Says goodbye, refuses the waiting clients, and gives back what is on offer.
     async fn leave(&mut self) {
         self.engine.leave(now(), &mut self.fx);
         self.carry_out();
-        // The beat that says so is in the outbox, which ends behind it.
+        // The goodbye beat is in the outbox, which is closed behind it.
         self.outbox = mpsc::channel(1).0;
         timeout(GOODBYE, &mut self.sender).await.ok();
     }
@@ -596,7 +597,8 @@ impl<P: LocalPool> Drop for Driver<P> {
     }
 }
 
-/// Sends what is in the outbox, in order. Once that has ended, the server has it all.
+/// Sends what is in the outbox, in order. When the outbox is closed, flushes everything to the
+/// server.
 async fn send<L>(
     transport: Arc<dyn Transport>,
     mut outgoing: mpsc::Receiver<(String, Vec<u8>)>,
@@ -613,7 +615,7 @@ async fn send<L>(
     }
 }
 
-/// Passes the messages of a subject on.
+/// Passes on the messages of a subject.
 async fn listen(
     transport: &dyn Transport,
     subject: &str,

@@ -1,4 +1,4 @@
-//! A node of the fleet at work: the engine, driven over a transport and a pool.
+//! A running node of the fleet: the engine, driven over a transport and a pool.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,8 +37,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Returns a node of a fleet, with the address at which the other nodes reach its leases; what
-    /// the address means is between the nodes.
+    /// Describes a node of a fleet, with the address at which the other nodes can reach its leases;
+    /// what that address means is up to the nodes.
     pub fn new(fleet: &str, node: &str, advertise: &str) -> Self {
         Self {
             fleet: fleet.into(),
@@ -54,7 +54,7 @@ impl Member {
         }
     }
 
-    /// Sets the version of the program, which the other nodes show. Default: empty.
+    /// Sets the version of the program, as the other nodes show it. Default: empty.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.into();
         self
@@ -90,7 +90,7 @@ impl Member {
         self
     }
 
-    /// Sets the seed of the choices of nodes, for tests. Default: chance.
+    /// Sets the seed for the choice of nodes, for tests. Default: random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -122,12 +122,12 @@ pub enum JoinError {
     /// The fleet's or the node's name cannot be used.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The transport does not let the node listen.
-    #[error("the node cannot listen to its fleet")]
+    /// The transport does not let the node subscribe.
+    #[error("the node cannot subscribe to the messages of its fleet")]
     Transport(#[from] TransportError),
 }
 
-/// A lease that a client has got.
+/// A lease that a client has been granted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Grant<L> {
@@ -138,8 +138,7 @@ pub enum Grant<L> {
         /// The lease.
         lease: L,
     },
-    /// A lease of another node, which waits for a connection for
-    /// [`Settings::connect`].
+    /// A lease of another node, which waits for a connection for [`Settings::connect`].
     There(RemoteLease),
 }
 
@@ -147,7 +146,7 @@ pub enum Grant<L> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteLease {
-    /// Its id, which carries its node.
+    /// Its id, which includes its node.
     pub id: Arc<str>,
     /// The node.
     pub node: NodeName,
@@ -169,8 +168,8 @@ pub struct Waiter<P: LocalPool> {
 impl<P: LocalPool> Waiter<P> {
     /// Waits for a lease or a refusal, which comes at the request's timeout at the latest.
     ///
-    /// After [`Grant::There`] the caller connects and calls [`connected`](Self::connected), or
-    /// calls [`failed`](Self::failed) and waits on.
+    /// After [`Grant::There`], the caller connects and calls [`connected`](Self::connected), or
+    /// calls [`failed`](Self::failed) and waits again.
     ///
     /// # Errors
     ///
@@ -185,13 +184,14 @@ impl<P: LocalPool> Waiter<P> {
         answer
     }
 
-    /// Reports that the remote lease is connected to: it is the caller's.
+    /// Reports that the caller has connected to the remote lease, which is now the caller's.
     pub fn connected(mut self) {
         self.done = true;
         self.commands.send(Command::Connected { client: self.client }).ok();
     }
 
-    /// Reports that the remote lease could not be connected to. The client waits on, with its age.
+    /// Reports that the remote lease could not be connected to. The client keeps waiting, with its
+    /// age.
     pub fn failed(&mut self) {
         self.commands.send(Command::ConnectFailed { client: self.client }).ok();
     }
@@ -230,7 +230,7 @@ pub struct Snapshot {
     pub connection: Connection,
     /// This node.
     pub own: Beat,
-    /// Last beats of the other nodes that are heard, sorted by the nodes' names.
+    /// Last beats of the other nodes that are heard, sorted by node name.
     pub nodes: Vec<Arc<Beat>>,
     /// Clients that wait at this node.
     pub clients: usize,
@@ -272,9 +272,9 @@ pub struct Counters {
 
 /// A node's part in its fleet; a handle that is cheap to clone.
 ///
-/// Without a connection the node goes on alone with what it has. When the last handle is dropped,
-/// the node leaves without a word, and the others notice when they no longer hear it; call
-/// [`leave`](Self::leave) to tell them.
+/// Without a connection to the server, the node goes on alone with what it has. When the last
+/// handle is dropped, the node leaves silently, and the others notice when they no longer hear it;
+/// call [`leave`](Self::leave) to tell them.
 ///
 /// # Examples
 ///
@@ -318,7 +318,7 @@ pub struct Counters {
 /// let mut second = a.acquire(wanted());
 /// let Grant::There(remote) = second.next().await? else { panic!("its own is leased") };
 /// assert_eq!((&*remote.node, &*remote.address), ("b", "b:1"));
-/// // The connection is the program's own affair; at its other end stands:
+/// // Connecting is up to the program; at the other end:
 /// let lease = b.take(&remote.id).await.expect("it waits for two seconds");
 /// second.connected();
 /// assert_eq!(*lease, "hello from b");
@@ -360,7 +360,7 @@ impl<P: LocalPool> Fleet<P> {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the node does not join.
+    /// If the future is dropped, the node does not join.
     pub async fn join(
         member: Member,
         pool: P,
@@ -402,7 +402,7 @@ impl<P: LocalPool> Fleet<P> {
             nodes,
             driver,
         };
-        // Before the wait, so that a join that is dropped ends the driver.
+        // Before the wait, so that the driver ends if the join is dropped.
         let fleet = Self { shared: Arc::new(shared) };
         match joining.await {
             Ok(Ok(())) => Ok(fleet),
@@ -420,16 +420,17 @@ impl<P: LocalPool> Fleet<P> {
         Waiter { client, grants, commands, pool: Arc::clone(&self.shared.pool), done: false }
     }
 
-    /// Asks for a lease and connects to it where it is at another node, until a connection stands.
+    /// Asks for a lease and, if it is at another node, connects to it; tries again until one
+    /// succeeds.
     ///
     /// # Errors
     ///
-    /// As [`Waiter::next`]; what `connect` returns is logged, and the client waits on, as it does
-    /// where `connect` takes longer than [`Settings::connect`].
+    /// As [`Waiter::next`]. An error of `connect` is logged, and the client keeps waiting, as it
+    /// does if `connect` takes longer than [`Settings::connect`].
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the client leaves all queues.
+    /// If the future is dropped, the client leaves all queues.
     pub async fn acquire_with<C, E: fmt::Display>(
         &self,
         waiting: Waiting,
@@ -447,14 +448,14 @@ impl<P: LocalPool> Fleet<P> {
                         }
                         Ok(Err(error)) => {
                             tracing::debug!(
-                                node = &*remote.node, %error, "a remote lease was not connected to"
+                                node = &*remote.node, %error, "could not connect to a remote lease"
                             );
                             waiter.failed();
                         }
                         Err(_) => {
                             tracing::debug!(
                                 node = &*remote.node,
-                                "a remote lease was not connected to in time"
+                                "could not connect to a remote lease in time"
                             );
                             waiter.failed();
                         }
@@ -464,19 +465,20 @@ impl<P: LocalPool> Fleet<P> {
         }
     }
 
-    /// Takes the lease of this node that another node connects to, once. Returns `None` if there is
-    /// no such lease, or if the connection comes too late: nobody else's resource is ever returned.
+    /// Takes the lease of this node that another node is connecting to; this works once. Returns
+    /// `None` if there is no such lease, or if the connection comes too late: somebody else's
+    /// resource is never returned.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the lease goes back to the pool.
+    /// If the future is dropped, the lease goes back to the pool.
     pub async fn take(&self, id: &str) -> Option<P::Lease> {
         let (answer, taken) = oneshot::channel();
         self.shared.commands.send(Command::Take { id: id.into(), answer }).ok()?;
         taken.await.ok().flatten()
     }
 
-    /// Offers nothing more to other nodes, and tells them. Clients of this node wait on.
+    /// Stops making offers to other nodes, and tells them. Clients of this node keep waiting.
     pub fn drain(&self) {
         self.shared.commands.send(Command::Drain).ok();
     }
@@ -487,11 +489,11 @@ impl<P: LocalPool> Fleet<P> {
     }
 
     /// Leaves the fleet: refuses the clients that wait here, and says goodbye. Returns once the
-    /// server has the goodbye, after 500 ms at most.
+    /// server has the goodbye, or after 500 ms.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the node leaves all the same.
+    /// If the future is dropped, the node leaves all the same.
     pub async fn leave(&self) {
         let (answer, left) = oneshot::channel();
         if self.shared.commands.send(Command::Leave { answer }).is_ok() {
@@ -536,21 +538,21 @@ impl<P: LocalPool> Fleet<P> {
         &self.shared.pool
     }
 
-    /// Returns the sorted names of the other nodes that are heard, to read and to wait on.
+    /// Returns the sorted names of the other nodes that are heard, as a value to read and wait on.
     #[must_use]
     pub fn nodes(&self) -> watch::Receiver<Arc<[NodeName]>> {
         self.shared.nodes.clone()
     }
 
-    /// Returns the older node of this node's name once one is met, after which this one has begun
-    /// to drain.
+    /// Returns the older node with this node's name, once one is met; this node has then begun to
+    /// drain.
     #[must_use]
     pub fn namesake(&self) -> watch::Receiver<Option<Arc<Beat>>> {
         self.shared.namesake.clone()
     }
 }
 
-/// A lease that is ready to be used.
+/// A lease that is ready for use.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Acquired<L, C> {
@@ -585,7 +587,7 @@ impl<P: LocalPool> fmt::Debug for Fleet<P> {
     }
 }
 
-/// Bound on the time for a goodbye.
+/// Maximum time for a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -602,7 +604,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Joins a node with one place.
+    /// Makes a node with one place join.
     async fn join(network: &MemoryNetwork, node: &str) -> Fleet<Pool<FakeDriver>> {
         let pool = Pool::builder(FakeDriver::new()).max_size(1).build().unwrap();
         Fleet::join(Member::new("test", node, node), pool, network.member(node)).await.unwrap()

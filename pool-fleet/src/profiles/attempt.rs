@@ -9,16 +9,17 @@ use super::copies::ProfileId;
 use super::{Busy, Found, Inner, ProfileError, boot_time, generation_after};
 use crate::transport::TransportError;
 
-/// A claim in the making. Dropped while it may have come through, it is withdrawn.
+/// A claim being made. If it is dropped while it may have been written, it is withdrawn.
 pub(super) struct Attempt {
     inner: Arc<Inner>,
     id: ProfileId,
     me: Holder,
-    /// A write was sent of which it is not known whether it has come through.
+    /// A write was sent, and it is not known whether it was applied.
     in_doubt: bool,
     /// The revision that it replaces.
     expected: Option<u64>,
-    /// When the first write was sent: one that comes through unheard is at least that old.
+    /// Time at which the first write was sent: a write that turns out to have been applied may
+    /// be that old.
     first_sent: Option<Duration>,
 }
 
@@ -89,7 +90,7 @@ impl Attempt {
         }
     }
 
-    /// Waits for the next look, unless the time is over.
+    /// Waits before the next look, unless the time is up.
     async fn pause(
         &self,
         deadline: Instant,
@@ -102,7 +103,7 @@ impl Attempt {
         Ok(())
     }
 
-    /// Writes the claim over a revision. Returns `None` if it was refused, or not heard of.
+    /// Writes the claim over a revision. Returns `None` if it was refused, or if no answer came.
     async fn write(
         &mut self,
         record: Record,
@@ -115,7 +116,7 @@ impl Attempt {
         match self.inner.write(&self.id, &record, expected).await {
             Ok(revision) => Ok(Some(self.hold(record, revision, sent))),
             Err(TransportError::Conflict { .. }) => {
-                // It may be the write before that has come through.
+                // The conflict may be with the write before, which may have been applied.
                 self.in_doubt = doubted;
                 Ok(None)
             }
@@ -144,8 +145,8 @@ impl Drop for Attempt {
     }
 }
 
-/// Gives up a claim of which nothing was heard, until it is certain that it does not stand. One
-/// that comes through after that ends by not being renewed.
+/// Gives up a claim whose write was not confirmed, until it is certain that it does not stand. One
+/// that is applied after that ends by not being renewed.
 async fn withdraw(inner: &Inner, id: &ProfileId, me: &Holder, expected: Option<u64>) {
     let times = inner.settings.times;
     let until = Instant::now() + times.takeover;

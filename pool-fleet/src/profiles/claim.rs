@@ -9,14 +9,14 @@ use crate::message::{Incarnation, NodeName};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Record {
-    /// Generation of the profile, which grows each time that it is made new: microseconds since
-    /// 1970, or one more than the last generation that was known, if that is greater.
+    /// Generation of the profile, which grows each time the profile is made anew: microseconds
+    /// since 1970, or one more than the last known generation, if that is greater.
     #[serde(default)]
     pub generation: u64,
     /// Number of saves in this generation.
     pub content: u64,
-    /// The object that has this content. None for a profile that is new, and where the store was
-    /// emptied while the profile was held.
+    /// The object that has this content. `None` for a new profile, and if the store was emptied
+    /// while the profile was held.
     #[serde(default)]
     pub object: Option<String>,
     /// The holder, if there is one.
@@ -25,13 +25,13 @@ pub struct Record {
     /// Counts the renewals, so that each of them changes the entry.
     #[serde(default)]
     pub renewals: u64,
-    /// The node that has stored the object: its own copy is as new.
+    /// The node that stored the object; its own copy is equally new.
     #[serde(default)]
     pub saved_by: Option<NodeName>,
 }
 
 impl Record {
-    /// Returns the record of a profile that has nothing yet.
+    /// Returns the record of a profile without content.
     #[must_use]
     pub fn new(generation: u64) -> Self {
         Self { generation, content: 0, object: None, holder: None, renewals: 0, saved_by: None }
@@ -41,21 +41,21 @@ impl Record {
         Version { generation: self.generation, content: self.content }
     }
 
-    /// Returns true if two records differ in nothing but the number of renewals.
+    /// Returns `true` if two records differ in nothing but the number of renewals.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let Self { generation: _, content: _, object, holder, renewals: _, saved_by: _ } = self;
         (self.version(), object, holder) == (other.version(), &other.object, &other.holder)
     }
 
-    /// Returns true if the content that the record counts is nowhere in the store.
+    /// Returns `true` if the store has no object for the content that the record counts.
     #[must_use]
     pub fn lacks_object(&self) -> bool {
         self.content > 0 && self.object.is_none()
     }
 }
 
-/// Version of what was saved of a profile. Of two, the greater one is newer: a profile that was made
-/// new is newer than everything that was saved of the one before it.
+/// Version of a saved profile. The greater of two is newer: a profile that was made anew is newer
+/// than everything that was saved of the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Version {
     #[serde(default)]
@@ -74,7 +74,8 @@ pub struct Holder {
     pub claim: u64,
 }
 
-/// Times of a claim, all of boot time: a suspended machine's count too.
+/// Times of a claim, measured in boot time, so that the time in which a machine is suspended counts
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClaimTimes {
@@ -84,7 +85,7 @@ pub struct ClaimTimes {
     pub lost: Duration,
     /// Time without a renewal after which another may take the claim over. Default: 10 s.
     pub takeover: Duration,
-    /// Time between two looks at a profile that another holds. Default: 250 ms.
+    /// Time between two looks at a profile that somebody else holds. Default: 250 ms.
     pub look: Duration,
 }
 
@@ -104,19 +105,19 @@ impl Default for ClaimTimes {
 pub(super) enum Step {
     /// Write this record over the revision.
     Claim { record: Record, expected: u64 },
-    /// An earlier write, of which nothing was heard, has come through.
+    /// An earlier, unconfirmed write turns out to have been applied.
     Claimed { record: Record, revision: u64 },
-    /// Another holds it: look again.
+    /// Somebody else holds it: look again.
     Wait,
     /// The store has no such profile, or not its content: search the nodes for a copy of this
-    /// generation or of a later one.
+    /// generation or a later one.
     Search { expected: Option<u64>, generation: u64 },
 }
 
-/// Decides how to get a profile by what stands in the store. Has no clock and no I/O.
+/// Decides, from the entry in the store, how to get a profile. It has no clock and no I/O.
 ///
-/// Another's claim is taken to be as old as its entry has stood unchanged under the eyes of this
-/// one, since clocks differ.
+/// Since clocks differ, another node's claim is taken to be as old as the time for which this node
+/// has seen its entry unchanged.
 #[derive(Debug)]
 pub(super) struct Claimant {
     me: Holder,
@@ -124,7 +125,7 @@ pub(super) struct Claimant {
     seen: Option<Seen>,
 }
 
-/// A revision under another's claim, and when it was first seen.
+/// A revision under another node's claim, and the time at which it was first seen.
 #[derive(Debug)]
 struct Seen {
     revision: u64,
@@ -136,7 +137,7 @@ impl Claimant {
         Self { me, times, seen: None }
     }
 
-    /// Decides on what was read from the store at `now`, of boot time.
+    /// Decides on the entry that was read from the store at `now`, in boot time.
     pub(super) fn look(&mut self, entry: Option<(u64, Record)>, now: Duration) -> Step {
         let Some((revision, record)) = entry else {
             self.seen = None;
@@ -153,7 +154,7 @@ impl Claimant {
         Step::Claim { record: self.claimed(record), expected: revision }
     }
 
-    /// Returns a record as this one claims it.
+    /// Returns a record as claimed by this claimant.
     pub(super) fn claimed(&self, record: Record) -> Record {
         Record { holder: Some(self.me.clone()), renewals: 0, ..record }
     }
@@ -178,11 +179,11 @@ pub(super) enum Standing {
     Held,
     /// The store was emptied: the entry has to be made again.
     Absent,
-    /// Another holds it, or nobody does.
+    /// Somebody else holds it, or nobody does.
     Taken,
 }
 
-/// A claim that is held. No clock and no I/O.
+/// A claim that is held. It has no clock and no I/O.
 #[derive(Debug)]
 pub(super) struct Hold {
     times: ClaimTimes,
@@ -190,9 +191,9 @@ pub(super) struct Hold {
     record: Record,
     /// `None` once the store has lost the entry.
     revision: Option<u64>,
-    /// When the last write was sent that the store has confirmed.
+    /// Time at which the last write that the store has confirmed was sent.
     renewed: Duration,
-    /// Set once, and for ever: what was lost may have been seen by another meanwhile.
+    /// Once set, it stays set: another node may have acted on the loss in the meantime.
     lost: bool,
 }
 
@@ -221,7 +222,7 @@ impl Hold {
         Record { renewals: self.record.renewals + 1, object, ..self.record.clone() }
     }
 
-    /// Returns the record that gives the profile up with a new object, or as it was.
+    /// Returns the record that gives the profile up, with a new object or as it was.
     pub(super) fn release(&self, saved: Option<String>) -> Record {
         let renewal = self.renewal();
         match saved {
@@ -236,16 +237,17 @@ impl Hold {
         }
     }
 
-    /// Takes in that a write, sent at `sent`, has been confirmed.
+    /// Records that a write, sent at `sent`, has been confirmed.
     pub(super) fn written(&mut self, record: Record, revision: u64, sent: Duration) {
         self.record = record;
         self.revision = Some(revision);
         self.renewed = sent;
     }
 
-    /// Takes in what stands in the store after it has refused a write.
+    /// Records the entry that is in the store after it has refused a write.
     ///
-    /// The time of the last renewal stays: when the write that came through was sent is not known.
+    /// The time of the last renewal stays as it is: it is not known when the write that was applied
+    /// was sent.
     pub(super) fn refused(&mut self, entry: Option<(u64, Record)>) -> Standing {
         match entry {
             None => {
@@ -257,7 +259,7 @@ impl Hold {
                 self.record = record;
                 Standing::Held
             }
-            // The store was emptied, and an older copy of another node stands there now.
+            // The store was emptied, and another node has put an older copy there since.
             Some((revision, record))
                 if record.holder.is_none() && record.version() < self.record.version() =>
             {
@@ -272,13 +274,13 @@ impl Hold {
         }
     }
 
-    /// Returns true from the moment at which another may have the profile, or soon may.
+    /// Returns `true` from the moment at which another node may have the profile, or soon may.
     pub(super) fn is_lost(&mut self, now: Duration) -> bool {
         self.lost |= now.saturating_sub(self.renewed) >= self.times.lost;
         self.lost
     }
 
-    /// Returns how long until it is lost if it is not renewed.
+    /// Returns the time left until it is lost if it is not renewed.
     pub(super) fn time_left(&self, now: Duration) -> Duration {
         (self.renewed + self.times.lost).saturating_sub(now)
     }
@@ -330,7 +332,7 @@ mod tests {
         let mut claimant = claimant();
         assert_eq!(claimant.look(Some((7, held("b", 3))), at(100)), Step::Wait);
         assert_eq!(claimant.look(Some((7, held("b", 3))), at(109)), Step::Wait);
-        // Renewed: the ten seconds begin anew.
+        // It was renewed, so the ten seconds start again.
         assert_eq!(claimant.look(Some((8, held("b", 3))), at(110)), Step::Wait);
         assert_eq!(claimant.look(Some((8, held("b", 3))), at(119)), Step::Wait);
         let step = claimant.look(Some((8, held("b", 3))), at(120));
@@ -341,7 +343,7 @@ mod tests {
     fn a_claim_that_came_through_unheard_is_recognised() {
         let step = claimant().look(Some((7, held("a", 3))), at(0));
         assert_eq!(step, Step::Claimed { record: held("a", 3), revision: 7 });
-        // Another claim of the same node is another's.
+        // Another claim of the same node counts as somebody else's.
         let other = Record { holder: Some(holder("a", 2)), ..held("a", 3) };
         assert_eq!(claimant().look(Some((7, other)), at(0)), Step::Wait);
     }
@@ -360,7 +362,7 @@ mod tests {
         hold.written(hold.renewal(), 8, at(106));
         assert!(!hold.is_lost(at(112)));
         assert!(hold.is_lost(at(113)));
-        // It renews after all, which gives nobody back what was promised to another.
+        // It renews after all, but what was promised to another is not taken back.
         hold.written(hold.renewal(), 9, at(113));
         assert!(hold.is_lost(at(113)));
     }
@@ -376,7 +378,7 @@ mod tests {
         for entry in [
             held("b", 3),
             Record { holder: None, ..held("b", 4) },
-            // Made new meanwhile: there is less in it, and all of it is newer.
+            // It was made anew in the meantime: there is less in it, and all of it is newer.
             Record::new(2),
             Record { generation: 2, holder: None, ..held("b", 1) },
         ] {

@@ -14,10 +14,10 @@ use super::pack::{Scratch, unpack};
 use super::{Busy, Inner, ProfileError, boot_time, chain, lock};
 use crate::transport::TransportError;
 
-/// A profile in this node's hands, renewed in the background.
+/// A profile that this node holds, renewed in the background.
 ///
-/// [`release`](Self::release) saves it. Dropped without, it is given up as it was, by a task: what
-/// was done since is lost.
+/// [`release`](Self::release) saves it. If it is dropped instead, a task gives it up as it was, and
+/// changes made since are lost.
 #[derive(Debug)]
 pub struct ClaimedProfile {
     pub(super) shared: Arc<Claimed>,
@@ -28,7 +28,7 @@ pub struct ClaimedProfile {
 pub(super) struct Claimed {
     busy: Arc<Busy>,
     hold: Mutex<Hold>,
-    /// One write at a time: each names the revision of the one before.
+    /// Lets one write through at a time, since each names the revision of the one before.
     writing: tokio::sync::Mutex<()>,
     lost: watch::Sender<bool>,
 }
@@ -59,20 +59,20 @@ impl ClaimedProfile {
         self.shared.inner().copies.directory(self.shared.id())
     }
 
-    /// Returns how often the profile was saved so far, since it was made new.
+    /// Returns the number of times the profile has been saved since it was made anew.
     #[must_use]
     pub fn content(&self) -> u64 {
         lock(&self.shared.hold).record().content
     }
 
-    /// Returns true once the claim could not be renewed for so long that another may have the
-    /// profile soon. To be asked before anything is done with it; cheap.
+    /// Returns `true` once the claim has not been renewed for so long that another node may soon
+    /// have the profile. The call is cheap; check before doing anything with the profile.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.shared.is_lost()
     }
 
-    /// Waits until [`is_lost`](Self::is_lost).
+    /// Waits until [`is_lost`](Self::is_lost) is true.
     pub async fn lost(&self) {
         let mut lost = self.shared.lost.subscribe();
         // The sender lives in `shared`, which `self` holds.
@@ -81,21 +81,21 @@ impl ClaimedProfile {
 
     /// Saves the profile and gives it up. Nothing may use the directory any more.
     ///
-    /// Goes on trying while the store cannot be reached, for `patience` at most: a claim that was
-    /// lost only by time can still be saved if nobody has taken it. Returns the new content.
+    /// It keeps trying while the store cannot be reached, for at most `patience`: a claim that has
+    /// only run out of time can still be saved if nobody has taken it. Returns the new content.
     ///
     /// # Errors
     ///
-    /// [`ProfileError::Lost`] if another has taken it, [`ProfileError::Io`], and
-    /// [`ProfileError::Unavailable`] after `patience`. The copy is discarded then.
+    /// [`ProfileError::Lost`] if somebody else has taken it, [`ProfileError::Io`], and
+    /// [`ProfileError::Unavailable`] after `patience`. The copy is then discarded.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, a task goes on saving the profile and gives it up.
+    /// If the future is dropped, a task goes on to save the profile and gives it up.
     pub async fn release(self, patience: Duration) -> Result<u64, ProfileError> {
         let deadline = Instant::now() + patience;
         let releasing = tokio::spawn(async move {
-            // All of it, which gives the profile up when it is dropped.
+            // The whole value, which gives the profile up when it is dropped.
             let mut claimed = self;
             let released = claimed.shared.save(deadline).await;
             claimed.released = released.is_ok();
@@ -104,7 +104,7 @@ impl ClaimedProfile {
         releasing.await.map_err(io::Error::other)?
     }
 
-    /// Gives the profile up as it was: the directory was not used.
+    /// Gives the profile up as it was; the directory was not used.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl ClaimedProfile {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, a task goes on giving the profile up.
+    /// If the future is dropped, a task goes on to give the profile up.
     pub async fn release_untouched(self) -> Result<(), ProfileError> {
         let releasing = tokio::spawn(async move {
             let mut claimed = self;
@@ -156,7 +156,7 @@ impl Claimed {
         lost
     }
 
-    /// Renews the claim until another has it.
+    /// Renews the claim until somebody else has it.
     async fn renew(&self) {
         let times = self.inner().settings.times;
         loop {
@@ -164,7 +164,7 @@ impl Claimed {
             let pause = if self.is_lost() { times.renew } else { times.renew.min(left) };
             sleep(pause).await;
             let left = lock(&self.hold).time_left(boot_time());
-            // A write that hangs must not hide that the claim is lost meanwhile.
+            // A write that hangs must not hide that the claim is lost in the meantime.
             let bound = if self.is_lost() { times.renew } else { left.max(times.look) };
             match timeout(bound, self.write(Hold::renewal)).await {
                 Ok(Ok(())) | Err(_) => {}
@@ -179,7 +179,8 @@ impl Claimed {
         }
     }
 
-    /// Writes a record over the last one, twice where an earlier write had come through unheard.
+    /// Writes a record over the last one, and does so again if an earlier, unconfirmed write was
+    /// applied.
     async fn write(&self, make: impl Fn(&Hold) -> Record) -> Result<(), ProfileError> {
         let _turn = self.writing.lock().await;
         let mut refused = 0;
@@ -215,7 +216,7 @@ impl Claimed {
         }
     }
 
-    /// Brings the directory to the content that is claimed.
+    /// Updates the directory to the claimed content.
     pub(super) async fn fetch(&self) -> Result<(), ProfileError> {
         let object = lock(&self.hold).record().object.clone();
         let claimed = object.clone();
@@ -266,7 +267,7 @@ impl Claimed {
         self.write(|hold| hold.release(None)).await
     }
 
-    /// Packs and stores the directory, and gives the profile up with it.
+    /// Packs and stores the directory, and gives the profile up with that content.
     async fn save(&self, deadline: Instant) -> Result<u64, ProfileError> {
         let inner = self.inner();
         let packed = inner.pack(&self.busy).await?;

@@ -33,7 +33,7 @@ impl ProfileId {
         format!("{}/{}/{:032x}", self.profile, self.instance, fastrand::u128(..))
     }
 
-    /// Returns the instance that an object is of.
+    /// Returns the instance that an object belongs to.
     pub(super) fn of_object(object: &str) -> Option<Self> {
         let mut parts = object.rsplitn(3, '/').skip(1);
         let instance = parts.next()?.parse().ok()?;
@@ -48,8 +48,8 @@ impl ProfileId {
 
 /// The mark of a directory that has exactly the content of an object.
 ///
-/// It is taken away before the directory is used and set when what was done there is saved, so
-/// a directory that was in use when its node died is never taken for anything.
+/// It is removed before the directory is used, and set when the changes are saved, so a directory
+/// that was in use when its node died is never taken for a valid copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     #[serde(flatten)]
@@ -79,7 +79,7 @@ impl Copies {
 
     pub(super) fn mark(&self, id: &ProfileId) -> io::Result<Option<Mark>> {
         match fs::read(self.mark_file(id)) {
-            // One that was cut off by a crash marks nothing.
+            // A mark that was cut off by a crash marks nothing.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -96,7 +96,8 @@ impl Copies {
         remove_file(&self.mark_file(id))
     }
 
-    /// Makes the place of an instance, and removes what a crash has left there besides its copy.
+    /// Makes the place of an instance, and removes everything that a crash has left there except
+    /// its copy.
     pub(super) fn prepare(&self, id: &ProfileId) -> io::Result<()> {
         let place = self.place(id);
         private_dir(&place)?;
@@ -115,7 +116,7 @@ impl Copies {
         Ok(())
     }
 
-    /// Puts a directory in the place of the copy, or an empty one for `None`.
+    /// Replaces the copy with a directory, or with an empty one for `None`.
     pub(super) fn replace(&self, id: &ProfileId, with: Option<&Path>) -> io::Result<()> {
         let directory = self.directory(id);
         self.unmark(id)?;
@@ -155,7 +156,7 @@ impl Copies {
     }
 }
 
-/// Makes a directory that only this user can look into, as profiles hold logins.
+/// Makes a directory that only this user can look into, since profiles hold logins.
 pub(super) fn private_dir(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
 

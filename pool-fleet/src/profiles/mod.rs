@@ -1,4 +1,4 @@
-//! Profiles that travel: each at most once in use in the whole fleet.
+//! Profiles that travel: each is in use at most once in the whole fleet.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,10 +36,10 @@ use crate::message::{Incarnation, NodeName};
 use crate::subject::Subjects;
 use crate::transport::{Store, Transport, TransportError};
 
-/// Time that a node has to say which copy it has.
+/// Time that a node has to answer which copy it has.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// Directory, contents and times of the profiles of a node.
+/// Directory, contents and times of a node's profiles.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ProfileSettings {
@@ -51,7 +51,7 @@ pub struct ProfileSettings {
 }
 
 impl ProfileSettings {
-    /// Returns settings with a directory in which the node keeps its copies.
+    /// Returns settings with the directory in which the node keeps its copies.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -62,7 +62,7 @@ impl ProfileSettings {
         }
     }
 
-    /// Sets what of a profile travels. Default: everything.
+    /// Sets which parts of a profile travel. Default: everything.
     pub fn packing(mut self, packing: Packing) -> Self {
         self.packing = packing;
         self
@@ -75,23 +75,23 @@ impl ProfileSettings {
         self
     }
 
-    /// Sets the time after a start or a return of the store in which an absent profile is not yet
-    /// taken for a new one: the other nodes must have been heard. Default: 5 s.
+    /// Sets the time, after a start or a return of the store, in which an absent profile is not yet
+    /// taken for a new one, since the other nodes must be heard first. Default: 5 s.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
         self
     }
 
-    /// Sets the time after which an object that no profile refers to is removed, as are the parts of
-    /// a failed upload: at most a hundred of each in one sweep, and six sweeps in that time.
-    /// Default: an hour.
+    /// Sets the time after which an object that no profile refers to is removed, and likewise the
+    /// parts of a failed upload. One sweep removes at most a hundred of each, and there are six
+    /// sweeps in that time. Default: an hour.
     pub fn unused(mut self, unused: Duration) -> Self {
         self.unused = unused;
         self
     }
 }
 
-/// Error of a profile that travels.
+/// Error of a travelling profile.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProfileError {
@@ -102,10 +102,13 @@ pub enum ProfileError {
         holder: Option<Holder>,
     },
     /// The store cannot be reached.
-    #[error("the store of the profiles cannot be reached")]
+    #[error("the profile store cannot be reached")]
     Unavailable(#[source] TransportError),
     /// The store has no such profile, and nodes that may have a copy do not answer.
-    #[error("the store has no such profile, and {} did not say whether they have", nodes.join(", "))]
+    #[error(
+        "the store has no such profile, and {} did not say whether they have a copy",
+        nodes.join(", ")
+    )]
     Unknown {
         /// The nodes that did not answer.
         nodes: Vec<String>,
@@ -113,7 +116,7 @@ pub enum ProfileError {
     /// The saved content is gone from the store, and no node has a copy.
     #[error("the content of the profile is gone from the store, and no node has a copy")]
     ContentLost,
-    /// Another has the profile by now: what was done since cannot be saved.
+    /// Somebody else has the profile by now: changes made since cannot be saved.
     #[error("the profile was lost to another holder")]
     Lost,
     /// The directory could not be packed, unpacked or replaced.
@@ -129,7 +132,7 @@ fn at(holder: Option<&Holder>) -> String {
 #[derive(Debug, Serialize, Deserialize)]
 struct CopyQuestion {
     id: ProfileId,
-    /// The node is to put its copy into the store.
+    /// The node must put its copy into the store.
     publish: bool,
 }
 
@@ -142,10 +145,10 @@ struct CopyAnswer {
     held: bool,
 }
 
-/// The whereabouts of a profile that the store does not have.
+/// The location of a profile that the store does not have.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
-    /// One of them uses it.
+    /// One of the nodes uses it.
     Held,
     /// This node has the newest copy.
     Here,
@@ -153,17 +156,17 @@ enum Found {
     There(NodeName),
     /// Nobody has a copy.
     Nowhere,
-    /// These have not answered, and none of the others uses it.
+    /// These nodes have not answered, and none of the others uses it.
     Silent(Vec<String>),
 }
 
-/// Names the other nodes of the fleet, as far as this one knows.
+/// Returns the other nodes of the fleet, as far as this one knows.
 pub type Members = Arc<dyn Fn() -> Vec<NodeName> + Send + Sync>;
 
-/// The profiles that travel between the nodes of a fleet, as one node has them.
+/// The travelling profiles of a fleet, as seen by one node.
 ///
-/// A profile is claimed before anything is created for it and given up when its lease ends; both
-/// are compare-and-swap in the store, so it is at most once in use and only one holder can save.
+/// A profile is claimed before anything is created for it, and given up when its lease ends; both
+/// are compare-and-swap in the store, so it is in use at most once and only one holder can save.
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Profiles {
@@ -180,14 +183,14 @@ struct Inner {
     settings: ProfileSettings,
     copies: Arc<Copies>,
     claims: AtomicU64,
-    /// Instances with which something is done here.
+    /// Instances that are being worked on here.
     busy: Mutex<HashMap<ProfileId, Use>>,
-    /// When the store was last seen to come back.
+    /// Time at which the store was last seen to come back.
     returned: Mutex<Instant>,
 }
 
 impl Profiles {
-    /// Returns the profiles of a node. [`serve`](Self::serve) must run beside.
+    /// Returns the profiles of a node. [`serve`](Self::serve) must run alongside.
     pub fn new(
         settings: ProfileSettings,
         transport: Arc<dyn Transport>,
@@ -213,12 +216,12 @@ impl Profiles {
     }
 
     /// Answers other nodes about this node's copies, puts copies back into a store that has lost
-    /// them, and removes objects that nobody refers to and what failed uploads have left. Ends only
-    /// if the transport does.
+    /// them, and removes unreferenced objects and the parts of failed uploads. It ends only if the
+    /// transport does.
     ///
     /// # Errors
     ///
-    /// Whatever [`Transport::subscribe`] returns.
+    /// The errors of [`Transport::subscribe`].
     pub async fn serve(&self) -> Result<(), TransportError> {
         let subject = self.inner.subjects.copy(&self.inner.node);
         let mut questions = self.inner.transport.subscribe(&subject).await?;
@@ -249,7 +252,7 @@ impl Profiles {
             loop {
                 sleep(self.inner.settings.unused / 6).await;
                 if let Err(error) = self.sweep(&mut sweeper).await {
-                    tracing::debug!(%error, "unused objects of profiles were not looked for");
+                    tracing::debug!(%error, "could not look for unused profile objects");
                 }
             }
         };
@@ -261,11 +264,11 @@ impl Profiles {
         Ok(())
     }
 
-    /// Returns the instances of which this node has a copy, and the content of each.
+    /// Returns the instances of which this node has a copy, with the content number of each.
     ///
     /// # Errors
     ///
-    /// Whatever the file system returns.
+    /// The errors of the file system.
     pub async fn copies(&self) -> io::Result<Vec<(ProfileId, u64)>> {
         let copies = self.inner.list().await?;
         Ok(copies.into_iter().map(|(id, mark)| (id, mark.version.content)).collect())
@@ -280,17 +283,17 @@ impl Profiles {
         Ok(self.inner.read(id).await?.map(|(_, record)| record))
     }
 
-    /// Claims an instance of a profile and brings its directory to the saved content.
+    /// Claims an instance of a profile and updates its directory to the saved content.
     ///
     /// # Errors
     ///
-    /// [`ProfileError::Busy`] and [`ProfileError::Unknown`] if that was so for all of `patience`, and
-    /// the others at once.
+    /// [`ProfileError::Busy`] and [`ProfileError::Unknown`] if that remained so for all of
+    /// `patience`; any other error at once.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, a claim that was made, or that comes through late, is given up by
-    /// a task of its own. Where the runtime or the store is gone, the claim ends
+    /// If the future is dropped, a task gives up the claim if it was made, or if it turns out later
+    /// to have been made. If the runtime or the store is gone, the claim ends
     /// [`ClaimTimes::takeover`] later.
     pub async fn claim(
         &self,
@@ -314,11 +317,12 @@ impl Profiles {
         Ok(claimed)
     }
 
-    /// Makes a profile new although its content may only be out of reach: by command.
+    /// Makes a profile anew on an operator's command, even though its content may only be out of
+    /// reach.
     ///
-    /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. Where
-    /// neither the store nor a node that answers knows of the earlier one, the clock of this node
-    /// decides which of the two is newer.
+    /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. If
+    /// neither the store nor any node that answers knows the earlier generation, the clock of this
+    /// node decides which of the two is newer.
     ///
     /// # Errors
     ///
@@ -366,14 +370,14 @@ impl Profiles {
         }
     }
 
-    /// Puts copies of this node into the store where it has lost them. Returns `false` if it has to
+    /// Puts copies of this node back into a store that has lost them. Returns `false` if it has to
     /// be tried again.
     async fn put_back(&self) -> bool {
         let inner = &self.inner;
         let copies = match inner.list().await {
             Ok(copies) => copies,
             Err(error) => {
-                tracing::warn!(%error, "copies of profiles cannot be listed");
+                tracing::warn!(%error, "the copies of profiles cannot be listed");
                 return false;
             }
         };
@@ -390,7 +394,7 @@ impl Profiles {
             match inner.search(&id, 0).await {
                 Found::Here => inner.publish(&id).await,
                 Found::Silent(_) => complete = false,
-                // Theirs is newer, and they put it back.
+                // Another node's copy is newer, and that node puts it back.
                 Found::Held | Found::There(_) | Found::Nowhere => {}
             }
         }
@@ -400,13 +404,14 @@ impl Profiles {
     async fn sweep(&self, sweeper: &mut Sweeper) -> Result<(), TransportError> {
         let inner = &self.inner;
         let bucket = inner.bucket();
-        // In this order: an object that a save refers to meanwhile is seen as referred to.
+        // In this order, so that an object that a save refers to in the meantime counts as referred
+        // to.
         let objects = inner.store.objects(&bucket).await?;
         let mut current = HashMap::new();
         for key in inner.store.keys(&bucket).await? {
             let Some(entry) = inner.store.get(&bucket, &key).await? else { continue };
             match serde_json::from_slice::<Record>(&entry.value) {
-                // Its object may come back with a copy of it.
+                // Its object may come back with a copy.
                 Ok(record) if record.lacks_object() => {}
                 Ok(record) => {
                     current.insert(key, record.object);
@@ -416,11 +421,11 @@ impl Profiles {
         }
         let (now, unused) = (boot_time(), inner.settings.unused);
         for object in sweeper.unused(objects, &current, now, unused) {
-            tracing::debug!(object, "an object is removed to which no profile refers");
+            tracing::debug!(object, "removing an object that no profile refers to");
             inner.store.delete_object(&bucket, &object).await?;
         }
         for upload in sweeper.failed(inner.store.uploads(&bucket).await?, now, unused) {
-            tracing::debug!(id = upload.id, "what a failed upload has left is removed");
+            tracing::debug!(id = upload.id, "removing what a failed upload left behind");
             inner.store.delete_upload(&bucket, &upload.id).await?;
         }
         Ok(())
@@ -439,7 +444,7 @@ impl fmt::Debug for Profiles {
 /// The use of an instance on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    /// It is claimed, or its copy is put into the store: it may be in use elsewhere.
+    /// It is claimed, or its copy is being put into the store: it may be in use elsewhere.
     Wanted,
     /// It is in use here.
     Held,
@@ -466,8 +471,8 @@ impl Busy {
         lock(&self.inner.busy).insert(self.id.clone(), Use::Held);
     }
 
-    /// Does something with the copy of the instance, which stays busy until that has ended, whoever
-    /// waits for it: nobody else may find the directory half replaced, or marked too late.
+    /// Works on the copy of the instance, which stays busy until the work has ended, even if nobody
+    /// waits for it any more: nobody else may find the directory half replaced, or marked too late.
     async fn on_disk<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Copies, &ProfileId) -> io::Result<T> + Send + 'static,
@@ -542,8 +547,8 @@ impl Inner {
         join_all(asked).await
     }
 
-    /// Looks for copies of a profile that the store does not have. Those of a generation before
-    /// `generation` are of a profile that is no more.
+    /// Looks for copies of a profile that the store does not have. Copies of a generation before
+    /// `generation` belong to a profile that no longer exists.
     async fn search(&self, id: &ProfileId, generation: u64) -> Found {
         let answers = self.ask_all(id).await;
         let own = self.mark(id).await.ok().flatten().map(|mark| mark.version);
@@ -558,7 +563,7 @@ impl Inner {
             if answer.held {
                 return Found::Held;
             }
-            // Of equal copies, the node with the first name puts its own into the store.
+            // Of equal copies, the one on the node whose name sorts first is put into the store.
             let better = |copy: Version| match &newest {
                 None => true,
                 Some((held, other)) => {
@@ -572,8 +577,8 @@ impl Inner {
             }
         }
         match newest {
-            // One that is silent may use the profile, or have a newer copy. It is soon heard, or
-            // gone from the fleet.
+            // A silent node may be using the profile, or have a newer copy. It will soon be heard,
+            // or be gone from the fleet.
             _ if !silent.is_empty() => Found::Silent(silent),
             Some((_, None)) => Found::Here,
             Some((_, Some(node))) => Found::There(node),
@@ -581,8 +586,8 @@ impl Inner {
         }
     }
 
-    /// Puts this node's copy into the store, unless the profile is in use here or what stands there
-    /// is as new.
+    /// Puts this node's copy into the store, unless the profile is in use here or the store's
+    /// content is as new.
     async fn publish(self: &Arc<Self>, id: &ProfileId) {
         let Some(busy) = Busy::enter(self, id) else { return };
         let published = async {
@@ -638,7 +643,7 @@ impl Inner {
                 );
                 Ok(())
             }
-            // Another was quicker.
+            // Another node was quicker.
             Err(TransportError::Conflict { .. }) => Ok(()),
             Err(error) => Err(ProfileError::Unavailable(error)),
         }
@@ -662,15 +667,15 @@ impl Inner {
     }
 }
 
-/// Returns the time since the machine was started, sleep included: a claim runs out on a machine
-/// that sleeps, too.
+/// Returns the time since the machine was started, sleep included: a claim also runs out on a
+/// machine that sleeps.
 fn boot_time() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Returns a generation that is later than another one, and later than those of nodes of which
-/// nothing is known, as far as the clocks agree.
+/// Returns a generation later than `known`, and, as far as the clocks agree, later than those of
+/// nodes that are out of reach.
 fn generation_after(known: u64) -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(known.saturating_add(1))
@@ -690,7 +695,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it holds this")
 }
 
-/// Waits for the disk on a thread that may wait.
+/// Does disk work on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

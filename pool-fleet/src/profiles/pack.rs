@@ -3,7 +3,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-/// Level of compression: quick, since a client waits for it.
+/// Level of compression: fast, since a client is waiting.
 const LEVEL: i32 = 1;
 
 /// Packs directories into files, and back: tar, compressed by zstd.
@@ -23,7 +23,7 @@ impl Packing {
         Self::default()
     }
 
-    /// Leaves out files and directories of these names, wherever they are: caches, crash reports.
+    /// Leaves out files and directories with these names, wherever they are: caches, crash reports.
     #[must_use]
     pub fn without<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.skipped.extend(names.into_iter().map(Into::into));
@@ -32,12 +32,12 @@ impl Packing {
 
     /// Packs a directory into a file and returns the file's size.
     ///
-    /// Files that vanish meanwhile are left out; nothing else may change in the directory.
+    /// Files that vanish in the meantime are left out; nothing else may change in the directory.
     ///
     /// # Errors
     ///
-    /// Whatever the file system returns, such as a full disk. What was written is left for the
-    /// caller to remove.
+    /// Any error of the file system, such as a full disk. The partial file is left for the caller
+    /// to remove.
     pub fn pack(&self, directory: &Path, file: &Path) -> io::Result<u64> {
         let encoder = zstd::Encoder::new(BufWriter::new(File::create(file)?), LEVEL)?;
         let mut archive = tar::Builder::new(encoder);
@@ -87,7 +87,7 @@ impl Packing {
     }
 }
 
-/// Adds a file with exactly the size that its header says, even if it grows or shrinks meanwhile.
+/// Adds a file with exactly the size in its header, even if it grows or shrinks in the meantime.
 fn append<W: io::Write>(
     archive: &mut tar::Builder<W>,
     within: &Path,
@@ -103,12 +103,12 @@ fn append<W: io::Write>(
     archive.append_data(&mut header, within, padded)
 }
 
-/// Unpacks a file that [`Packing::pack`] has made into an empty or new directory.
+/// Unpacks a file made by [`Packing::pack`] into an empty or new directory.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidData`] if the file has anything else than regular files and directories
-/// below the directory; else whatever the file system returns. What was unpacked is left for the
+/// [`io::ErrorKind::InvalidData`] if the file has anything other than regular files and directories
+/// below the directory; otherwise any error of the file system. What was unpacked is left for the
 /// caller to remove.
 pub fn unpack(file: &Path, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
@@ -120,11 +120,11 @@ pub fn unpack(file: &Path, directory: &Path) -> io::Result<()> {
         let path = entry.path()?.into_owned();
         let kind = entry.header().entry_type();
         if !(kind.is_file() || kind.is_dir()) || !stays_below(&path) {
-            let odd = format!("{} is no file or directory of a profile", path.display());
+            let odd = format!("{} is neither a file nor a directory", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, odd));
         }
         if !entry.unpack_in(directory)? {
-            let odd = format!("{} leads out of the profile", path.display());
+            let odd = format!("{} points outside the profile", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, odd));
         }
     }
@@ -135,7 +135,7 @@ fn stays_below(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Removes a directory that may not be there.
+/// Removes a directory that may not exist.
 pub(super) fn remove_dir(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -143,7 +143,7 @@ pub(super) fn remove_dir(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file that may not be there.
+/// Removes a file that may not exist.
 pub(super) fn remove_file(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -151,7 +151,7 @@ pub(super) fn remove_file(file: &Path) -> io::Result<()> {
     }
 }
 
-/// A file that is removed when it is no longer needed, however that comes.
+/// A file that is removed when it is no longer needed, whichever way that happens.
 #[derive(Debug)]
 pub(super) struct Scratch(pub(super) PathBuf);
 
@@ -163,7 +163,7 @@ impl Drop for Scratch {
                 tracing::warn!(file = %file.display(), %error, "a packed profile was not removed");
             }
         };
-        // To free the blocks of a large file takes a while.
+        // Freeing the blocks of a large file takes a while.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),

@@ -8,8 +8,8 @@ use crate::transport::Upload;
 /// Largest number of objects, and of uploads, that are removed in one sweep.
 const SWEPT: usize = 100;
 
-/// Finds what can be removed from the store, by this node's own clock: the times on objects are
-/// those of the nodes that made them, whose clocks may be a day off.
+/// Finds what can be removed from the store, by this node's own clock: the timestamps of objects
+/// come from the nodes that made them, whose clocks may be a day off.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
     objects: Idle<String>,
@@ -17,8 +17,8 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    /// Returns the objects that their profiles have not referred to for long. `current` has the
-    /// object of each entry, or `None` for a profile that is new.
+    /// Returns the objects that their profiles have not referred to for a long time. `current` has
+    /// the object of each entry, or `None` for a new profile.
     ///
     /// An object whose profile has no entry stays: the entry may have been lost.
     pub(super) fn unused(
@@ -36,7 +36,7 @@ impl Sweeper {
         self.objects.lasting(objects.into_iter().filter(replaced).collect(), now, after)
     }
 
-    /// Returns the uploads that have not grown for long.
+    /// Returns the uploads that have not grown for a long time.
     pub(super) fn failed(
         &mut self,
         uploads: Vec<Upload>,
@@ -47,7 +47,7 @@ impl Sweeper {
     }
 }
 
-/// Remembers since when each of several things is seen to be idle.
+/// Remembers since when each thing has been idle.
 #[derive(Debug)]
 struct Idle<T> {
     since: HashMap<T, Duration>,
@@ -60,7 +60,8 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T: Clone + Eq + Hash> Idle<T> {
-    /// Returns at most [`SWEPT`] of those that have been idle for so long, of those that are now.
+    /// Returns at most [`SWEPT`] of the things that are idle now and have been for at least
+    /// `after`.
     fn lasting(&mut self, idle: HashSet<T>, now: Duration, after: Duration) -> Vec<T> {
         self.since.retain(|thing, _| idle.contains(thing));
         for thing in idle {
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(at(&mut sweeper, 0, &objects, &a), [""; 0]);
         assert_eq!(at(&mut sweeper, 59, &objects, &a), [""; 0]);
         assert_eq!(at(&mut sweeper, 60, &objects, &a), ["crm/eu/0/b"]);
-        // Referred to again, its hour begins anew.
+        // It is referred to again, so its hour starts again.
         assert_eq!(at(&mut sweeper, 70, &objects, &b), [""; 0]);
         assert_eq!(at(&mut sweeper, 80, &objects, &a), [""; 0]);
         assert_eq!(at(&mut sweeper, 139, &objects, &a), [""; 0]);

@@ -3,7 +3,7 @@ use crate::transport::memory::{Faults, MemoryNetwork, MemoryTransport};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A node that has profiles and nothing else, and knows the nodes a and b.
+/// A node that has profiles and nothing else, and knows the nodes `a` and `b`.
 struct Node {
     profiles: Profiles,
     transport: Arc<MemoryTransport>,
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-/// Saves a profile twice at `a`, cuts `a` off, and has `b` make the profile new.
+/// Saves a profile twice at `a`, cuts `a` off, and makes the profile anew at `b`.
 async fn made_new_while_a_is_cut_off(network: &MemoryNetwork) -> (Node, Node) {
     let (a, b) = (node(network, "a"), node(network, "b"));
     a.save("old").await;
@@ -105,7 +105,7 @@ async fn a_holder_from_before_a_profile_was_made_new_cannot_save() {
     let busy = b.profiles.make_new(&work()).await;
     assert!(matches!(busy, Err(ProfileError::Busy { holder: Some(_) })), "{busy:?}");
     network.wipe();
-    // The store knows of nothing; the node that has it does.
+    // The store knows nothing; the node that has the copy does.
     let busy = b.profiles.make_new(&work()).await;
     assert!(matches!(busy, Err(ProfileError::Busy { .. })), "{busy:?}");
     network.cut("a", true);
@@ -124,7 +124,7 @@ async fn content_that_is_lost_is_not_found_in_a_copy_from_before_the_profile_was
     a.save("old").await;
     network.cut("a", true);
     b.profiles.make_new(&work()).await.unwrap();
-    // Its holder made the entry again in a store that was emptied, and died.
+    // The holder made the entry again in an emptied store, and died.
     let (revision, record) = b.profiles.inner.read(&work()).await.unwrap().unwrap();
     let lost = Record { content: 1, ..record };
     b.profiles.inner.write(&work(), &lost, Some(revision)).await.unwrap();
@@ -140,8 +140,8 @@ async fn content_that_is_lost_is_not_found_in_a_copy_from_before_the_profile_was
 /// Time that the store takes for an answer in the tests that cancel something.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Begins something with a profile and drops it after each time in which something of it may be under
-/// way. Returns what is saved then, after the other node has got the profile.
+/// Begins something with a profile, and drops it after each time at which part of it may be under
+/// way. Returns what is saved then, once the other node has got the profile.
 async fn cancelled<F: Future>(begin: impl Fn(ClaimedProfile) -> F) -> Vec<(Option<String>, u64)> {
     let mut saved = Vec::new();
     for steps in 1..10 {
@@ -158,9 +158,9 @@ async fn cancelled<F: Future>(begin: impl Fn(ClaimedProfile) -> F) -> Vec<(Optio
 }
 
 impl Node {
-    /// Returns what is saved of a profile that another node does not hold for long any more.
+    /// Returns the saved content of a profile that another node will not hold much longer.
     async fn free_soon(&self, steps: u32) -> (Option<String>, u64) {
-        // Time stands still but for what waits, so no claim grows old enough to be taken over.
+        // Time only advances for those that wait, so no claim grows old enough to be taken over.
         let claimed = self.profiles.claim(&work(), Duration::from_secs(5)).await;
         let claimed = claimed.unwrap_or_else(|error| panic!("cancelled after {steps}: {error}"));
         claimed.release_untouched().await.unwrap();
@@ -200,7 +200,7 @@ async fn a_claim_whose_answer_is_lost_is_free_once_the_store_is_back() {
     network.set_faults(Faults::none().store_delay(SLOW), 1);
     let profiles = a.profiles.clone();
     let claiming = tokio::spawn(async move { profiles.claim(&work(), LONG).await });
-    // The first answer has come by then, and the claim is written.
+    // By then, the first answer has come and the claim is written.
     sleep(SLOW * 3 / 2).await;
     network.cut("a", true);
     let refused = claiming.await.unwrap();
@@ -225,7 +225,7 @@ async fn a_disk_that_is_slow_holds_up_no_other_task() {
             std::fs::write(mark, "no mark").unwrap();
             ran
         });
-        // Its own look at the copies comes later than the end of this test.
+        // The profiles' own check of the copies happens after the end of this test.
         let settings = ProfileSettings::new(dir.path().join("profiles")).settle(LONG);
         let a = node_with(&network, "a", dir, settings);
         let profiles = a.profiles.clone();

@@ -18,13 +18,13 @@ use crate::transport::{
     TransportError, Upload,
 };
 
-/// Messages that a listener may leave unread before the next ones are lost to it.
+/// Number of messages that a listener may leave unread before it loses further ones.
 const UNREAD: usize = 4096;
 
 /// A network in memory, which any number of transports join.
 ///
-/// For tests: it loses, delays and doubles messages as told, cuts single members off, and forgets
-/// all that it stores. It needs a runtime only where messages are delayed.
+/// For tests: on request it loses, delays and duplicates messages, cuts single members off, and
+/// forgets everything that it stores. It needs a runtime only if messages are delayed.
 ///
 /// # Examples
 ///
@@ -88,8 +88,8 @@ impl Faults {
         self
     }
 
-    /// Sets the time between what the store does and its answer, which is lost if its member is cut
-    /// off meanwhile.
+    /// Sets the time between the store's action and its answer; the answer is lost if its member is
+    /// cut off in the meantime.
     #[must_use]
     pub fn store_delay(mut self, delay: Duration) -> Self {
         self.store_delay = delay;
@@ -136,7 +136,7 @@ impl MemoryNetwork {
         Self { state: Arc::default() }
     }
 
-    /// Returns the transport of a member; two of one name are cut off together.
+    /// Returns the transport of a member; two with the same name are cut off together.
     #[must_use]
     pub fn member(&self, name: &str) -> Arc<MemoryTransport> {
         let name: Arc<str> = name.into();
@@ -155,7 +155,7 @@ impl MemoryNetwork {
         state.rng = Some(fastrand::Rng::with_seed(seed));
     }
 
-    /// Cuts a member off from everybody and from the store, or joins it again.
+    /// Cuts a member off from everybody and from the store, or reconnects it.
     pub fn cut(&self, member: &str, off: bool) {
         let mut state = self.lock();
         let connection = if off {
@@ -170,7 +170,7 @@ impl MemoryNetwork {
         }
     }
 
-    /// Forgets every entry and every object, as a server that starts with an empty disk.
+    /// Forgets every entry and every object, like a server that starts with an empty disk.
     pub fn wipe(&self) {
         let mut state = self.lock();
         state.entries.clear();
@@ -205,7 +205,7 @@ impl MemoryNetwork {
 }
 
 impl State {
-    /// Returns how many listen, and what reaches them.
+    /// Returns the number of listeners, and the deliveries to them.
     fn deliveries(&mut self, message: &Incoming) -> (usize, Vec<Delivery>) {
         self.listeners.retain(|listener| !listener.messages.is_closed());
         let Self { listeners, cut, faults, rng, .. } = self;
@@ -239,7 +239,7 @@ impl State {
     }
 }
 
-/// Returns true if a subject fits a pattern with `*` and `>`.
+/// Returns `true` if a subject matches a pattern with `*` and `>`.
 fn matches(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for part in pattern.split('.') {
@@ -253,7 +253,7 @@ fn matches(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-/// A member's way into a [`MemoryNetwork`].
+/// A member's connection to a [`MemoryNetwork`].
 pub struct MemoryTransport {
     network: MemoryNetwork,
     name: Arc<str>,
@@ -434,7 +434,7 @@ impl Store for MemoryTransport {
         self.answered().await
     }
 
-    /// Returns none: an object is stored as a whole.
+    /// Returns none, since an object is stored as a whole.
     async fn uploads(&self, _: &str) -> Result<Vec<Upload>, TransportError> {
         self.answered().await?;
         Ok(Vec::new())
@@ -539,7 +539,7 @@ mod tests {
         while heard.try_next().is_some() {
             count += 1;
         }
-        // 0.7 come, 0.2 of them twice.
+        // 0.7 arrive, 0.2 of them twice.
         assert!((780..900).contains(&count), "{count}");
     }
 

@@ -14,25 +14,25 @@ pub(crate) mod memory;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 
-/// Carries the messages of a fleet by their subjects, and keeps none.
+/// Carries the messages of a fleet by subject, and keeps none.
 ///
-/// A message may be lost, doubled or late; the engines above live with all three. What an
-/// implementer owes them is that nothing is kept for later: a message that cannot go out now is an
-/// error, since one that comes minutes late takes up a browser for a client that is long gone.
+/// A message may be lost, duplicated or late; the engines above cope with all three. In return, an
+/// implementer must not keep anything for later: a message that cannot go out now is an error,
+/// since one that comes minutes late takes up a browser for a client that is long gone.
 ///
-/// Implementers need not be quick to notice that a connection is dead, but must notice it at last
+/// Implementers need not notice quickly that a connection is dead, but must notice it eventually
 /// and reconnect by themselves, for ever, with the subscriptions as they were.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a message to all that listen to its subject.
+    /// Sends a message to everyone who listens to its subject.
     ///
     /// # Errors
     ///
-    /// [`TransportError::Disconnected`] and [`TransportError::TooLarge`]. That a message went out
-    /// does not say that somebody has it.
+    /// [`TransportError::Disconnected`] and [`TransportError::TooLarge`]. Success does not mean
+    /// that anybody has received the message.
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), TransportError>;
 
-    /// Waits until the server has everything that was published before: what a program has to do
+    /// Waits until the server has everything that was published before. A program must call it
     /// before it ends.
     ///
     /// # Errors
@@ -44,8 +44,8 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`TransportError::NoResponders`] at once where nobody listens, [`TransportError::TimedOut`]
-    /// after `timeout`, and what [`publish`](Self::publish) returns.
+    /// [`TransportError::NoResponders`] at once if nobody listens, [`TransportError::TimedOut`]
+    /// after `timeout`, and the errors of [`publish`](Self::publish).
     async fn request(
         &self,
         subject: &str,
@@ -53,18 +53,18 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<Bytes, TransportError>;
 
-    /// Listens to a subject, in which a token may be `*` and the last one `>`.
+    /// Listens to a subject, in which any token may be `*` and the last one `>`.
     ///
     /// # Errors
     ///
-    /// [`TransportError::Disconnected`] if the transport has been closed for good; a connection that
-    /// is down only for now takes subscriptions.
+    /// [`TransportError::Disconnected`] if the transport has been closed for good; a connection
+    /// that is only down for now accepts subscriptions.
     async fn subscribe(&self, subject: &str) -> Result<Subscription, TransportError>;
 
-    /// Returns the state of the connection, to read and to wait on.
+    /// Returns the state of the connection, as a value to read and wait on.
     fn connection(&self) -> watch::Receiver<Connection>;
 
-    /// Measures the round trip to the server and returns what is known of it.
+    /// Measures the round trip to the server, and returns it with what is known of the server.
     ///
     /// # Errors
     ///
@@ -72,26 +72,26 @@ pub trait Transport: Send + Sync + 'static {
     async fn server(&self) -> Result<ServerInfo, TransportError>;
 }
 
-/// Keeps what must outlive nodes: entries that change by compare-and-swap, and whole objects.
+/// Keeps data that must outlive nodes: entries that change by compare-and-swap, and whole objects.
 ///
 /// Every write of an entry names the revision that it replaces, so of two writers one wins and the
-/// other learns it. Objects have names of their own and are written once.
+/// other learns that it has lost. Objects have names of their own and are written once.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Returns an entry, or `None` where there is none.
+    /// Returns an entry, or `None` if there is none.
     ///
     /// # Errors
     ///
     /// [`TransportError::Disconnected`], [`TransportError::TimedOut`], [`TransportError::Store`].
     async fn get(&self, bucket: &str, key: &str) -> Result<Option<Entry>, TransportError>;
 
-    /// Writes an entry if it still has the `expected` revision, or none if that is `None`. Returns
-    /// the new revision.
+    /// Writes an entry if it still has the `expected` revision, or, if that is `None`, if there is
+    /// no entry yet. Returns the new revision.
     ///
     /// # Errors
     ///
-    /// [`TransportError::Conflict`] if another has written it. After any other error the entry may
-    /// have been written or not; the writer has to look.
+    /// [`TransportError::Conflict`] if somebody else has written it. After any other error, the
+    /// entry may or may not have been written; the writer has to look.
     async fn put(
         &self,
         bucket: &str,
@@ -114,8 +114,8 @@ pub trait Store: Send + Sync + 'static {
     /// As [`get`](Self::get).
     async fn keys(&self, bucket: &str) -> Result<Vec<String>, TransportError>;
 
-    /// Stores an object under a name that none has had before. Returns its size in bytes. One that
-    /// fails may leave parts, which [`uploads`](Self::uploads) lists.
+    /// Stores an object under a name that has never been used. Returns its size in bytes. A failed
+    /// upload may leave parts behind, which [`uploads`](Self::uploads) lists.
     ///
     /// # Errors
     ///
@@ -127,11 +127,11 @@ pub trait Store: Send + Sync + 'static {
         source: Source,
     ) -> Result<u64, TransportError>;
 
-    /// Opens an object, or returns `None` where there is none of that name.
+    /// Opens an object, or returns `None` if there is none with that name.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get). A reader whose object is damaged on the way ends with an error.
+    /// As [`get`](Self::get). If the object is damaged in transit, its reader ends with an error.
     async fn object(&self, bucket: &str, name: &str) -> Result<Option<Source>, TransportError>;
 
     /// Returns the names of all objects of a bucket.
@@ -141,22 +141,22 @@ pub trait Store: Send + Sync + 'static {
     /// As [`get`](Self::get).
     async fn objects(&self, bucket: &str) -> Result<Vec<String>, TransportError>;
 
-    /// Removes an object; one that is not there is no error.
+    /// Removes an object; it is not an error if there is none.
     ///
     /// # Errors
     ///
     /// As [`get`](Self::get).
     async fn delete_object(&self, bucket: &str, name: &str) -> Result<(), TransportError>;
 
-    /// Returns the uploads that have stored parts and no object yet: those under way, and those
-    /// that have failed. A store in which a failed upload leaves nothing has none.
+    /// Returns the uploads that have stored parts but no object yet: those under way, and those
+    /// that have failed. If failed uploads leave nothing behind in a store, it has none.
     ///
     /// # Errors
     ///
     /// As [`get`](Self::get).
     async fn uploads(&self, bucket: &str) -> Result<Vec<Upload>, TransportError>;
 
-    /// Removes the parts of an upload; one that is not there is no error.
+    /// Removes the parts of an upload; it is not an error if there are none.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ pub trait Store: Send + Sync + 'static {
 /// The bytes of an object.
 pub type Source = Pin<Box<dyn AsyncRead + Send>>;
 
-/// The stored parts of something that is no object of a [`Store`] yet, or never will be.
+/// The stored parts of an upload that is not an object of a [`Store`] yet, or never will be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Upload {
@@ -178,7 +178,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Returns an upload, for stores of one's own.
+    /// Returns an upload, for implementers of stores.
     #[must_use]
     pub fn new(id: String, parts: u64) -> Self {
         Self { id, parts }
@@ -189,16 +189,16 @@ impl Upload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Incoming {
-    /// Subject to which it was sent.
+    /// Subject on which it was sent.
     pub subject: String,
     /// Its content.
     pub payload: Bytes,
-    /// Subject to which an answer is published, if the sender waits for one.
+    /// Subject on which to publish an answer, if the sender waits for one.
     pub reply: Option<String>,
 }
 
 impl Incoming {
-    /// Returns a message, for transports of one's own.
+    /// Returns a message, for implementers of transports.
     #[must_use]
     pub fn new(subject: String, payload: Bytes, reply: Option<String>) -> Self {
         Self { subject, payload, reply }
@@ -211,7 +211,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Returns the subscription that a stream feeds, for transports of one's own.
+    /// Returns the subscription that a stream feeds, for implementers of transports.
     #[must_use]
     pub fn new(messages: impl Stream<Item = Incoming> + Send + 'static) -> Self {
         Self { messages: Box::pin(messages) }
@@ -228,7 +228,7 @@ impl Subscription {
 
     /// Returns the next message if one is there.
     pub fn try_next(&mut self) -> Option<Incoming> {
-        // Without the budget of the task, which would hide what is there.
+        // Without the task's budget, which would hide a message that is there.
         unconstrained(self.next()).now_or_never().flatten()
     }
 }
@@ -247,31 +247,31 @@ pub enum Connection {
     Connected,
     /// The server cannot be reached at present; the transport tries again by itself.
     Disconnected,
-    /// The server is reached and of no use, for this reason; the transport tries again.
+    /// The server can be reached but is unusable, for this reason; the transport tries again.
     Refused(Arc<str>),
     /// The transport was closed and stays so.
     Closed,
 }
 
 impl Connection {
-    /// Returns true if messages go out.
+    /// Returns `true` if messages go out.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         *self == Self::Connected
     }
 }
 
-/// The server, for whoever looks for a fault.
+/// Facts about the server, for troubleshooting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerInfo {
-    /// Its name for itself.
+    /// The name that it gives itself.
     pub name: String,
     /// Its version.
     pub version: String,
     /// Time that a message to it and back took.
     pub round_trip: Duration,
-    /// It keeps entries and objects.
+    /// It can store entries and objects.
     pub stores: bool,
 }
 
@@ -309,16 +309,16 @@ pub enum TransportError {
         /// Limit of the server.
         limit: usize,
     },
-    /// Another has written the entry since it was read.
-    #[error("another has written {key} meanwhile")]
+    /// Somebody else has written the entry since it was read.
+    #[error("somebody else has written {key} in the meantime")]
     Conflict {
         /// Key of the entry.
         key: String,
     },
-    /// The store refused, or is not there.
+    /// The store refused, or does not exist.
     #[error("the store failed: {reason}")]
     Store {
-        /// Words of the server.
+        /// The server's own words.
         reason: String,
     },
     /// The bytes of an object could not be read.
@@ -333,7 +333,7 @@ pub enum TransportError {
     /// The configuration of the transport cannot be used.
     #[error("{0}")]
     Configuration(String),
-    /// The server was reached and is of no use.
+    /// The server was reached but is unusable.
     #[error("{0}")]
     Refused(Arc<str>),
 }

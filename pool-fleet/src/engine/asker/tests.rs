@@ -7,7 +7,7 @@ fn run(of: u32) -> Incarnation {
     Incarnation::new(Duration::from_secs(1), of)
 }
 
-/// A gateway among nodes, a moment, and what it has to be done.
+/// A gateway among nodes, the time, and the effects that it asks for.
 struct Rig {
     asker: Asker,
     members: Membership,
@@ -29,7 +29,7 @@ impl Rig {
         }
     }
 
-    /// Takes in a beat of a node with so many idle, and room for so many more.
+    /// Delivers a beat of a node with this many idle resources, and room for this many more.
     fn node(&mut self, name: &str, idle: u32, room: u32) {
         self.beats += 1;
         let mut beat = Beat::new(name, run(2), "ws://there");
@@ -46,7 +46,7 @@ impl Rig {
         self.fx.drain().collect()
     }
 
-    /// Has a client come, whose own node has nothing, and returns the number of its ask.
+    /// Makes a client arrive whose own node has nothing, and returns the number of its ask.
     fn wait(&mut self) -> (WaiterId, u64) {
         let request = Wanted { class: Arc::from("default"), ..Wanted::default() };
         let waiting = Waiting::new(Arc::new(request), Duration::from_secs(20));
@@ -55,7 +55,7 @@ impl Rig {
         (id, self.asker.waiters[&id].ask)
     }
 
-    /// Has the pool of the gateway say something to a waiter's ticket.
+    /// Makes the gateway's pool respond to a waiter's ticket.
     fn own(&mut self, id: WaiterId, said: Pooled) {
         let Own::Waits { ticket, .. } = self.asker.waiters[&id].own else {
             panic!("it waits at its own node");

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A holder, a moment, and what it has to be done.
+/// A holder, the time, and the effects that it asks for.
 struct Rig {
     holder: Holder,
     now: Instant,
@@ -16,7 +16,7 @@ impl Rig {
         let own = Beat::new("node", run(1), "ws://node");
         let mut holder = Holder::new(&own, Settings::default());
         holder.open();
-        // Asks bring an age along: there must be a time before.
+        // Asks bring an age along, so there must be a time before.
         Self { holder, now: Instant::now() + Duration::from_secs(3600), fx: Effects::new() }
     }
 
@@ -54,7 +54,7 @@ impl Rig {
         self.holder.tick(self.now, &mut self.fx);
     }
 
-    /// Has the pool grant a ticket, and returns the number of the offer.
+    /// Makes the pool grant a ticket, and returns the number of the offer.
     fn grant(&mut self, ticket: u64) -> u64 {
         let said = Pooled::Granted(Arc::from("node.1"));
         self.holder.pooled(ticket, said, self.now, &mut self.fx);
@@ -231,7 +231,7 @@ fn without_a_list_an_ask_is_over_after_three_seconds() {
     let mut rig = Rig::new();
     rig.ask(1, 1, false);
     rig.pass(2 * SECOND);
-    // The gateway is heard, but not of this ask.
+    // The gateway is heard, but does not mention this ask.
     rig.ask(2, 1, false);
     rig.effects();
     rig.pass(SECOND);

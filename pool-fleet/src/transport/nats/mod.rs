@@ -31,11 +31,10 @@ use crate::transport::{
     TransportError, Upload,
 };
 
-/// Longest time that an operation of the store may take, and that a message may stand in the
-/// client's own queue.
+/// Maximum time for an operation of the store, and for a message in the client's own queue.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time between two looks at the connection, for the case that its event was lost.
+/// Time between two looks at the connection, in case its event was lost.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A connection to a NATS server or cluster.
@@ -46,7 +45,8 @@ pub struct NatsTransport {
     client: Client,
     context: Context,
     connection: Arc<watch::Sender<Connection>>,
-    /// Locked only to look into it: each bucket is looked up outside, once at a time.
+    /// Locked only to look a bucket up in the map: asking the server for it happens outside, and
+    /// only once at a time.
     buckets: Mutex<HashMap<String, Arc<OnceCell<kv::Store>>>>,
     replicas: usize,
     watcher: AbortHandle,
@@ -78,7 +78,7 @@ impl NatsTransport {
         });
         let client = match configured.clone().connect(servers.clone()).await {
             Ok(client) => client,
-            // A certificate that is not known comes as an error of the stream.
+            // An unknown certificate shows up as an error of the stream.
             Err(error) => match if is_tls(&error) { ConnectErrorKind::Tls } else { error.kind() } {
                 ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                     let reason = "the NATS server does not accept the credentials";
@@ -86,7 +86,7 @@ impl NatsTransport {
                 }
                 ConnectErrorKind::Tls => {
                     let reason =
-                        format!("the NATS server was not reached by TLS: {}", root(&error));
+                        format!("the NATS server could not be reached over TLS: {}", root(&error));
                     return Err(TransportError::Refused(reason.into()));
                 }
                 ConnectErrorKind::ServerParse => {
@@ -142,12 +142,12 @@ impl NatsTransport {
         match &*self.connection.borrow() {
             Connection::Refused(reason) => Err(TransportError::Refused(Arc::clone(reason))),
             Connection::Closed => Err(TransportError::Disconnected),
-            // The client's own word is newer than what was last seen of it.
+            // The client's own state is newer than what was last seen of it.
             Connection::Connected | Connection::Disconnected => Ok(()),
         }
     }
 
-    /// Sends the server a message that comes back, after all that was published before.
+    /// Sends the server a message that comes back, after everything that was published before.
     async fn round_trip(&self) -> Result<Duration, TransportError> {
         self.connected()?;
         let inbox = self.client.new_inbox();
@@ -161,7 +161,7 @@ impl NatsTransport {
         }
     }
 
-    /// Returns a bucket, which is made where there is none.
+    /// Returns a bucket, making it if it does not exist.
     async fn bucket(&self, name: &str) -> Result<kv::Store, TransportError> {
         self.connected()?;
         let bucket = Arc::clone(self.buckets().entry(name.to_owned()).or_default());
@@ -181,10 +181,10 @@ impl NatsTransport {
         self.buckets.lock().expect("nothing panics while it holds the buckets")
     }
 
-    /// Makes a bucket whose revisions no earlier one of its name has had.
+    /// Makes a bucket whose revisions differ from those of any earlier bucket with its name.
     ///
-    /// A server that comes back empty would else count from one again, and a holder from before
-    /// could overwrite another's entry that happens to have the revision that it remembers.
+    /// Otherwise a server that comes back empty would count from one again, and an old holder could
+    /// overwrite another node's entry that happens to have the revision that the holder remembers.
     async fn make_bucket(&self, name: &str) {
         let made = self.context.create_stream(stream::Config {
             name: format!("KV_{name}"),
@@ -193,7 +193,8 @@ impl NatsTransport {
             discard: DiscardPolicy::New,
             allow_rollup: true,
             deny_delete: true,
-            // Reads go to the leader: a replica that lags would show an entry that is no more.
+            // Reads go to the leader: a replica that lags would show an entry that no longer
+            // exists.
             allow_direct: false,
             num_replicas: self.replicas,
             first_sequence: Some(fastrand::u64(1..1 << 52)),
@@ -205,7 +206,7 @@ impl NatsTransport {
         }
     }
 
-    /// Forgets a bucket with which something went wrong: the server may have lost it.
+    /// Forgets a bucket that caused an error: the server may have lost it.
     fn forget(&self, name: &str) {
         self.buckets().remove(name);
     }
@@ -254,7 +255,7 @@ impl fmt::Debug for NatsTransport {
     }
 }
 
-/// Keeps the state of the connection, for those who wait on it.
+/// Keeps the state of the connection up to date, for those who wait on it.
 async fn watch_connection(
     client: Client,
     connection: Arc<watch::Sender<Connection>>,
@@ -290,25 +291,25 @@ fn observe(event: &Event) {
         Event::Disconnected => tracing::warn!("lost the connection to the NATS server"),
         Event::SlowConsumer(_) => tracing::warn!("messages from the NATS server were dropped"),
         Event::ServerError(error) => tracing::warn!(%error, "the NATS server reported an error"),
-        // A failed attempt to reconnect; there may be one each second.
+        // A failed attempt to reconnect; there may be one every second.
         Event::ClientError(error) => tracing::debug!(%error, "no connection to a NATS server"),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(%event, "the NATS server or its connection ends");
+            tracing::info!(%event, "the NATS server or its connection is closing");
         }
     }
 }
 
-/// Returns true if TLS is among the causes of an error.
+/// Returns `true` if TLS is among the causes of an error.
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |cause| match cause.downcast_ref() {
-        // It does not count what it wraps as its source.
+        // It does not report the error that it wraps as its source.
         Some(stream) => std::io::Error::get_ref(stream).map(|wrapped| wrapped as _),
         None => cause.source(),
     });
     causes.any(|cause| cause.is::<async_nats::rustls::Error>())
 }
 
-/// Returns the innermost words of an error, which say what happened.
+/// Returns the message of the innermost error, which says what happened.
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -321,7 +322,7 @@ fn failed(error: impl std::error::Error + 'static) -> TransportError {
     TransportError::Store { reason: root(&error) }
 }
 
-/// Bounds an operation of the store that has no bound of its own.
+/// Sets a time limit for an operation of the store that has none of its own.
 async fn bounded<T, E: std::error::Error + 'static>(
     operation: impl Future<Output = Result<T, E>>,
 ) -> Result<T, TransportError> {
@@ -352,8 +353,9 @@ impl Transport for NatsTransport {
     }
 
     async fn flush(&self) -> Result<(), TransportError> {
-        // Bytes that the kernel has taken are lost where it resets the connection of a program that
-        // ends with something unread; what the server has sent back it has taken.
+        // If a program ends with unread data, the kernel resets its connection and may drop bytes
+        // that it had accepted. Once the server has sent the message back, it has everything before
+        // it.
         self.round_trip().await.map(|_| ())
     }
 
@@ -365,7 +367,7 @@ impl Transport for NatsTransport {
     ) -> Result<Bytes, TransportError> {
         self.connected()?;
         let size = payload.len();
-        // The client's own timeout begins only when the request has left its queue.
+        // The client's own timeout starts only when the request has left its queue.
         let request = async_nats::Request::new().payload(payload).timeout(None);
         let sent = self.client.send_request(subject.to_owned(), request);
         match timeout(patience, sent).await {
@@ -457,8 +459,8 @@ impl Store for NatsTransport {
 
     async fn delete(&self, bucket: &str, key: &str, expected: u64) -> Result<(), TransportError> {
         let store = self.bucket(bucket).await?;
-        // A purge up to this revision takes this entry and no later one, and leaves no marker, of
-        // which there would be one for every name that was ever used.
+        // A purge up to this revision removes this entry and no later one, and leaves no marker;
+        // otherwise there would be a marker for every name that was ever used.
         let subject = format!("{}{key}", store.prefix);
         let purge = store.stream.purge().filter(subject).sequence(expected + 1);
         match bounded(purge.into_future()).await {
@@ -536,7 +538,7 @@ impl Store for NatsTransport {
             },
             Err(_) => return Err(TransportError::TimedOut),
         }
-        // The client leaves a marker, of which there would be one for every save.
+        // The client would leave a marker, so there would be one for every save.
         self.purge_objects(bucket, &format!("M.{}", BASE64_URL_SAFE.encode(name))).await
     }
 
@@ -544,7 +546,7 @@ impl Store for NatsTransport {
         let store = self.object_store(bucket).await?;
         let prefix = format!("$O.{bucket}.C.");
         let listed = async {
-            // In this order: an upload that ends meanwhile is seen as an object.
+            // In this order, so that an upload that ends in the meantime is seen as an object.
             let stream = self.context.get_stream(objects_stream(bucket)).await.map_err(failed)?;
             let chunks = stream.info_with_subjects(format!("{prefix}>")).await.map_err(failed)?;
             let chunks: Vec<(String, usize)> = chunks.try_collect().await.map_err(failed)?;

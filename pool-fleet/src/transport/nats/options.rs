@@ -90,20 +90,20 @@ impl NatsOptions {
         self
     }
 
-    /// Speaks to no server without TLS. Default: only if the address begins with `tls://`, or if the
+    /// Requires TLS for every server. Default: only if the address begins with `tls://`, or if the
     /// server insists.
     pub fn require_tls(mut self) -> Self {
         self.require_tls = true;
         self
     }
 
-    /// Trusts the certificate authorities of a PEM file. Default: those of the system.
+    /// Trusts the certificate authorities in a PEM file. Default: those of the system.
     pub fn root_certificates(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca.push(file.into());
         self
     }
 
-    /// Shows a client certificate: PEM files of the certificate and of its key. Default: none.
+    /// Presents a client certificate: PEM files of the certificate and its key. Default: none.
     pub fn client_certificate(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -120,7 +120,7 @@ impl NatsOptions {
         self
     }
 
-    /// Starts although no server can be reached, and connects when one can. Default: an error.
+    /// Starts even if no server can be reached, and connects when one can. Default: an error.
     pub fn start_without_server(mut self, allowed: bool) -> Self {
         self.start_without = allowed;
         self
@@ -132,7 +132,8 @@ impl NatsOptions {
         self
     }
 
-    /// Checks addresses and security without connecting. Returns what is allowed and unwise.
+    /// Checks addresses and security without connecting. Returns warnings about what is allowed but
+    /// unwise.
     ///
     /// # Errors
     ///
@@ -159,7 +160,7 @@ impl NatsOptions {
                 (true, true) => continue,
                 (false, true) => "credentials would travel without TLS",
                 (true, false) => "there are no credentials",
-                (false, false) => "there is neither TLS nor are there credentials",
+                (false, false) => "neither TLS nor credentials are set",
             };
             let (host, port) = (addr.host(), addr.port());
             if !self.allow_insecure {
@@ -169,7 +170,7 @@ impl NatsOptions {
                 ));
             }
             warnings.push(format!(
-                "{lacks} for the NATS server {host}:{port}: who reads the traffic can take leases"
+                "{lacks} for the NATS server {host}:{port}: whoever reads the traffic can take leases"
             ));
         }
         Ok(warnings)
@@ -178,7 +179,7 @@ impl NatsOptions {
     pub(super) fn connect_options(&self) -> Result<ConnectOptions, TransportError> {
         let plain = !self.require_tls && !self.allow_insecure;
         let mut options = ConnectOptions::new()
-            // The default of a minute would take two to find a dead link.
+            // With the default of a minute, it would take two to find a dead link.
             .ping_interval(Duration::from_secs(2))
             .connection_timeout(PATIENCE)
             .request_timeout(Some(PATIENCE))
@@ -188,7 +189,7 @@ impl NatsOptions {
             options = options.name(name);
         }
         if plain {
-            // The servers that a server tells of were not judged by `check`.
+            // Servers that the server announces have not been through `check`.
             options = options.ignore_discovered_servers();
         }
         for file in &self.ca {
@@ -233,15 +234,15 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Returns the pause before an attempt: none, then longer, and at most a second, so that a fleet is
-/// whole again within 5 s of the server's return.
+/// Returns the pause before an attempt: none at first, then longer, but at most a second, so that a
+/// fleet is whole again within 5 s of the server's return.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(6);
     let delay = Duration::from_millis(20) * 2_u32.pow(doublings);
     if attempts <= 1 { Duration::ZERO } else { delay.min(Duration::from_secs(1)) }
 }
 
-/// Judges the version of a server.
+/// The version of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version([u32; 3]);
 
@@ -255,24 +256,24 @@ impl Version {
         numbers.next().is_none().then_some(Self(version))
     }
 
-    /// Returns true for those that are known to keep what they were given to keep.
+    /// Returns `true` for versions that are known not to lose stored data.
     pub(super) fn is_recommended(self) -> bool {
         self >= Self([2, 15, 1]) || (self >= Self([2, 14, 7]) && self < Self([2, 15, 0]))
     }
 }
 
-/// Returns why a server is of no use, if it is.
+/// Returns the reason why a server is unusable, if it is.
 pub(super) fn too_old(version: &str) -> Option<Arc<str>> {
     match Version::parse(version) {
         Some(known) if known >= Version::OLDEST => None,
         Some(_) => Some(
             format!(
-                "the NATS server is of version {version}: leases need 2.10 or newer, and 2.14.7 or \
+                "the NATS server has version {version}: leases need 2.10 or newer, and 2.14.7 or \
                  2.15.1 or newer are recommended"
             )
             .into(),
         ),
-        None => Some(format!("the NATS server is of an unknown version, {version:?}").into()),
+        None => Some(format!("the version of the NATS server is unknown: {version:?}").into()),
     }
 }
 
