@@ -11,8 +11,8 @@ use crate::process::{Engine, Exit, NoCgroup};
 
 /// Reasons why a Chromium could not be launched, driven or cleaned.
 ///
-/// Messages are sentences without a capital that end without a stop, made to be printed after
-/// `error:`; where there is a remedy they name it.
+/// Messages begin with a lower-case letter and end without a full stop, to be printed after
+/// `error:`; if there is a remedy, they name it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChromeError {
@@ -35,13 +35,13 @@ pub enum ChromeError {
     BadExecutable {
         /// The path as it was named.
         path: PathBuf,
-        /// Set if the environment variable `CHROME` names it, and not the configuration.
+        /// Set if the environment variable `CHROME` names it, rather than the configuration.
         by_variable: bool,
-        /// Reason why not.
+        /// The reason.
         source: io::Error,
     },
 
-    /// The executable that was named is the one of the other engine.
+    /// The named executable belongs to the other engine.
     #[error(
         "the executable {}{} is a {is}, but `engine` is \"{}\"; leave one of the two out",
         executable.display(),
@@ -51,7 +51,7 @@ pub enum ChromeError {
     WrongEngine {
         /// The path as it was named.
         executable: PathBuf,
-        /// Set if the environment variable `CHROME` names it, and not the configuration.
+        /// Set if the environment variable `CHROME` names it, rather than the configuration.
         by_variable: bool,
         /// The engine that was asked for.
         wanted: Engine,
@@ -68,23 +68,23 @@ pub enum ChromeError {
         instead: &'static str,
     },
 
-    /// A sandbox was demanded where none can work.
+    /// A sandbox was required where none can work.
     #[error(
         "Chromium's sandbox cannot work here: {reason}; set `sandbox` to \"off\" or \"auto\" to run without it"
     )]
     NoSandbox {
-        /// Obstacle.
+        /// The obstacle.
         reason: String,
     },
 
-    /// A browser with a window was asked for and only the headless shell is there.
+    /// A browser with a window was requested, and only the headless shell is there.
     #[error("{} has no window; set `headless` or another `engine`", executable.display())]
     NoWindow {
         /// The headless shell.
         executable: PathBuf,
     },
 
-    /// Extensions are to be loaded and only the headless shell is there.
+    /// Extensions are to be loaded, and only the headless shell is there.
     #[error(
         "{} has no extensions; leave the arguments that load them out, or set another `engine`",
         executable.display()
@@ -94,23 +94,25 @@ pub enum ChromeError {
         executable: PathBuf,
     },
 
-    /// A browser with a window was asked for where there is no display.
+    /// A browser with a window was requested where there is no display.
     #[error(
         "a browser with a window needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; \
          leave `headless` out, or start under xvfb-run"
     )]
     NoDisplay,
 
-    /// Limits are required that the kernel cannot hold here.
-    #[error("the kernel cannot hold the limits of browsers: {0}; see them: pool-cli doctor")]
+    /// Limits are required that the kernel cannot enforce here.
+    #[error(
+        "the kernel cannot enforce the limits of browsers: {0}; run `pool-cli doctor` to see them"
+    )]
     NoCgroup(#[source] NoCgroup),
 
     /// The operating system would not start the process.
     #[error("cannot start {}: {source}", executable.display())]
     Spawn {
-        /// Executable that was started.
+        /// The executable.
         executable: PathBuf,
-        /// Reason why it failed.
+        /// The reason.
         source: io::Error,
     },
 
@@ -121,7 +123,7 @@ pub enum ChromeError {
     /// Chromium did not answer its first command in time.
     #[error("Chromium did not get ready within {waited:?}{}", quoted(stderr))]
     LaunchTimeout {
-        /// Time limit that it exceeded.
+        /// The time limit that was exceeded.
         waited: Duration,
         /// The end of what it wrote to stderr, without the usual noise.
         stderr: String,
@@ -132,11 +134,11 @@ pub enum ChromeError {
     ProfileBusy {
         /// The profile's user data directory.
         directory: PathBuf,
-        /// Its user, such as `process 4711`.
+        /// The user, such as `process 4711`.
         holder: String,
     },
 
-    /// Chromium cannot open a persistent profile, and does come up without it.
+    /// Chromium cannot open a persistent profile, although it comes up without it.
     #[error(
         "Chromium cannot open the profile, which was moved to {}; the next browser starts with an \
          empty one: {exit}",
@@ -145,7 +147,7 @@ pub enum ChromeError {
     CorruptProfile {
         /// Where the profile's directory is now.
         moved_to: PathBuf,
-        /// End of the Chromium that had it.
+        /// The exit of the Chromium that had it.
         exit: Exit,
     },
 
@@ -165,20 +167,20 @@ pub enum ChromeError {
     /// A file or directory could not be used.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// Action that failed, such as `create`.
+        /// The action that failed, such as `create`.
         action: &'static str,
-        /// On what.
+        /// The path that it was about.
         path: PathBuf,
-        /// Reason why it failed.
+        /// The reason.
         source: io::Error,
     },
 
     /// Something else that the operating system refused.
     #[error("cannot {action}: {source}")]
     System {
-        /// Action that failed, such as `make a pipe`.
+        /// The action that failed, such as `make a pipe`.
         action: &'static str,
-        /// Reason why it failed.
+        /// The reason.
         source: io::Error,
     },
 
@@ -194,7 +196,7 @@ pub enum ChromeError {
     #[error(transparent)]
     Launch(Arc<Self>),
 
-    /// The directory of a profile is not to be had.
+    /// The directory of a profile is not available.
     #[error("cannot open the profile: {0}")]
     Profile(#[source] BoxError),
 
@@ -212,13 +214,13 @@ impl ChromeError {
         move |source| Self::File { action, path, source }
     }
 
-    /// Wraps an error of the client that comes with each browser.
+    /// Wraps an error of `chromiumoxide`.
     pub(crate) fn client(error: chromiumoxide::error::CdpError) -> Self {
         Self::Client(Box::new(error))
     }
 
-    /// Returns `true` if the same will happen at every further try, until the configuration or the
-    /// machine is changed.
+    /// Returns `true` if every further try will fail in the same way, until the configuration or
+    /// the machine is changed.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {

@@ -1,6 +1,6 @@
-//! Properties that the fuzz targets in `fuzz/` try; built only under `cfg(fuzzing)`.
+//! Properties that the fuzz targets in `fuzz/` check; built only under `cfg(fuzzing)`.
 //!
-//! Each function panics where something does not hold.
+//! Each function panics if its property does not hold.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::mux::fuzzing::{Stage, parse, session_of, with_session_last, without_session, write};
 
-/// Checks that Chromium is told what the envelope's reader has understood, and nothing besides.
+/// Checks that Chromium is sent what the envelope's reader has understood, and nothing else.
 pub fn envelope(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(command) = parse(text) else { return };
@@ -18,7 +18,7 @@ pub fn envelope(bytes: &[u8]) {
     let (end, body) = frame.split_last().expect("a frame is not empty");
     assert_eq!(*end, 0);
     assert!(!body.contains(&0), "a frame within the frame");
-    // Raw, as params are passed on: half a surrogate in them is for Chromium to judge.
+    // The params are passed on raw: half a surrogate in them is for Chromium to judge.
     let written: BTreeMap<String, &RawValue> = serde_json::from_slice(body).expect("it is JSON");
     assert_eq!(written["id"].get(), command.id.to_string());
     let method: String = serde_json::from_str(written["method"].get()).expect("a string");
@@ -27,8 +27,7 @@ pub fn envelope(bytes: &[u8]) {
     assert_eq!(written.len(), 2 + usize::from(params.is_some()));
 }
 
-/// Checks that the session that is read from the end of a message is the one that a parser finds in
-/// it.
+/// Checks that the session read from the end of a message is the one that a parser finds in it.
 pub fn suffix(bytes: &[u8]) {
     let routed = session_of(bytes);
     let Ok(Value::Object(mut message)) = serde_json::from_slice(bytes) else { return };
@@ -37,7 +36,7 @@ pub fn suffix(bytes: &[u8]) {
         assert_eq!(Some(session.as_str()), parsed.as_deref());
         let bare: Value = serde_json::from_slice(&without_session(bytes)).expect("still JSON");
         message.remove("sessionId");
-        // A member that stands there twice is the one case in which they may differ.
+        // They may differ only if a member appears twice.
         if bare.get("sessionId").is_none() {
             assert_eq!(bare, Value::Object(message));
         }
@@ -46,8 +45,8 @@ pub fn suffix(bytes: &[u8]) {
     }
 }
 
-/// Checks that, whatever a client sends, nothing of another client's is named to Chromium, or told
-/// to it.
+/// Checks that, whatever a client sends, Chromium is never given anything that belongs to another
+/// client, and the other client is sent nothing.
 ///
 /// Each line is a message; `MINE` and `THEIRS` stand for the sessions of the two clients' pages.
 pub fn rules(bytes: &[u8]) {

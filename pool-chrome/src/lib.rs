@@ -1,9 +1,9 @@
-//! Real Chromium browsers for a pool: launched, supervised, multiplexed, cleaned and proved.
+//! Real Chromium browsers for a pool: launched, supervised, multiplexed, cleaned and checked.
 //!
-//! [`ChromeDriver`] makes a [`pool_core::Pool`] of [`VirtualBrowser`]s. Each is a browser of its
-//! own to whoever connects to it, unmodified Playwright, Puppeteer and chromiumoxide included:
-//! alone in its Chromium (an *exclusive* lease), or one of many that share one (*shared* leases).
-//! Everything that a client makes goes with its lease, and that is checked.
+//! [`ChromeDriver`] makes a [`pool_core::Pool`] of [`VirtualBrowser`]s. To a client (unmodified
+//! Playwright, Puppeteer and chromiumoxide included), each is a browser of its own: alone in its
+//! Chromium (an *exclusive* lease), or one of many that share one (*shared* leases). Everything
+//! that a client makes is removed with its lease, and that is checked.
 //!
 //! No Chromium listens on any port. It is driven over a pipe, which the [multiplexer](mux) shares
 //! among all clients, and it exits by itself when the pipe closes, however this process ends.
@@ -20,11 +20,11 @@
 //! | [`cdp`], [`loopback`] | clients of such a browser: in this process, or over a WebSocket |
 //! | [`ChromeDriver`] | all of it behind [`pool_core::Driver`] |
 //!
-//! # What shared leases are, and what not
+//! # What shared leases are, and what they are not
 //!
 //! They keep the jobs of one team apart: contexts, pages, storage, downloads, events, windows. They
-//! are no wall between hostile tenants: the leases have one browser process in common, and with it
-//! the clipboard, the CPU and its death. Give those exclusive leases.
+//! are not a wall between hostile tenants: the leases share one browser process, and with it the
+//! clipboard, the CPU and its death. Give hostile tenants exclusive leases.
 //!
 //! # Examples
 //!

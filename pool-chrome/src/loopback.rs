@@ -1,4 +1,4 @@
-//! WebSockets on loopback for clients in this process or beside it.
+//! WebSockets on loopback for clients in this process or next to it.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,10 +19,10 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::mux::{Connection, EndReason, MuxLease};
 
-/// A handshake takes no longer than this.
+/// Maximum time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// The largest message of a client: what Chromium takes over a WebSocket of its own.
+/// Largest message of a client: what Chromium accepts over a WebSocket of its own.
 const LARGEST: usize = 100 * 1024 * 1024;
 
 type Routes = Arc<Mutex<HashMap<String, Weak<MuxLease>>>>;
@@ -30,8 +30,8 @@ type Routes = Arc<Mutex<HashMap<String, Weak<MuxLease>>>>;
 /// A WebSocket server on 127.0.0.1 that connects clients to the leases published on it.
 ///
 /// Each lease has a path with 128 random bits, which is all that is needed to use it, and which
-/// ends with what [`publish`](Self::publish) returned. Browsers' pages are turned away: they send
-/// an `Origin`.
+/// becomes invalid when the result of [`publish`](Self::publish) is dropped. Pages in browsers are
+/// turned away: they send an `Origin`.
 #[derive(Debug)]
 pub struct LoopbackServer {
     address: SocketAddr,
@@ -44,11 +44,11 @@ impl LoopbackServer {
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Errors of the operating system.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing listens.
+    /// If it is dropped early, nothing listens.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -92,7 +92,7 @@ impl Published {
     }
 }
 
-/// Without the secret.
+/// Shown without the secret.
 impl std::fmt::Debug for Published {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Published").finish_non_exhaustive()
@@ -188,7 +188,7 @@ async fn bridge(
     let outgoing = async {
         while let Some(message) = receiver.recv().await {
             sink.feed(text(message)).await?;
-            // One flush for all that is there: an event rarely comes alone.
+            // One flush for everything that is ready: events rarely come alone.
             while let Some(message) = receiver.try_recv() {
                 sink.feed(text(message)).await?;
             }
@@ -205,7 +205,7 @@ async fn bridge(
 }
 
 fn text(message: Bytes) -> Message {
-    // Chromium escapes what is not ASCII, so this is a check and not a copy.
+    // Chromium escapes everything that is not ASCII, so this only checks and does not copy.
     Message::Text(Utf8Bytes::try_from(message).unwrap_or_else(|_| Utf8Bytes::from_static("{}")))
 }
 

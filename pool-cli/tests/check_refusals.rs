@@ -392,7 +392,7 @@ const PATTERNS: &[Case] = &[
     (
         "[egress]\ndeny = [\"*:25\", \"https://ads.example/x\"]",
         (2, 17),
-        "`https://ads.example/x` is an url",
+        "`https://ads.example/x` is a URL",
         "write \"ads.example\"",
     ),
     (
@@ -410,7 +410,7 @@ const PATTERNS: &[Case] = &[
     (
         "[egress]\nclient_proxies = [\"proxy.example:http\"]",
         (2, 19),
-        "`http` is no port",
+        "`http` is not a port",
         "write a number from 1 to 65535, or `*` for every port",
     ),
     (

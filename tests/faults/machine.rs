@@ -184,7 +184,7 @@ async fn f36_each_browser_is_in_a_cgroup_of_its_own(kind: LeaseKind) {
             let limit = fs::read_to_string(group.join("memory.max"));
             match &limit {
                 Ok(limit) => assert_eq!(limit.trim(), (2_u64 << 30).to_string()),
-                Err(_) => assert!(case.home.log().contains("does not hold all limits")),
+                Err(_) => assert!(case.home.log().contains("does not enforce all limits")),
             }
         }
         // One that dies takes its group with it.
@@ -224,5 +224,5 @@ async fn f36_limits_that_are_required_and_cannot_be_held() {
     let setup = Setup::new().set("chrome.memory_max", "2GiB").set("chrome.limits", "required");
     let (exit, log) = refused(Home::new(), &setup).await;
     assert_eq!(exit.code, Some(78), "{log}");
-    assert!(log.contains("cannot hold the limits"), "{log}");
+    assert!(log.contains("cannot enforce the limits"), "{log}");
 }

@@ -13,17 +13,17 @@ use tokio::task::JoinHandle;
 use super::CdpError;
 use crate::mux::{Connection, ConnectionReceiver, ConnectionSender, EndReason, SessionId};
 
-/// Events that a slow subscriber may lag behind before it loses the oldest.
+/// Number of events that a slow subscriber may fall behind before it loses the oldest.
 const EVENTS: usize = 1024;
 
-/// The way of a [`Client`]'s messages to a browser that is not in this process, such as a WebSocket.
+/// Carries a [`Client`]'s messages to a browser outside of this process, such as over a WebSocket.
 #[async_trait]
 pub trait Outgoing: std::fmt::Debug + Send + Sync + 'static {
     /// Hands over one message.
     ///
     /// # Errors
     ///
-    /// The reason for which the connection has ended.
+    /// The reason why the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -78,7 +78,7 @@ struct Shared {
     task: JoinHandle<()>,
 }
 
-/// Where messages of the browser come from.
+/// The source of the browser's messages.
 enum Source {
     Connection(ConnectionReceiver),
     Carried(mpsc::Receiver<Bytes>),
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// Callers by the id of the answer that they wait for; `None` when the connection has ended.
+/// Callers, by the id of the answer that they wait for; `None` when the connection has ended.
 type Waiting = Option<HashMap<i32, oneshot::Sender<Answer>>>;
 type Answer = Result<Box<RawValue>, ErrorBody>;
 
@@ -129,15 +129,15 @@ struct Incoming<'a> {
 }
 
 impl Client {
-    /// Takes a connection over.
+    /// Takes over a connection.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let (sender, receiver) = connection.split();
         Self::start(Box::new(sender), Source::Connection(receiver))
     }
 
-    /// Speaks over a connection that the caller carries: what it receives of the browser goes into
-    /// `incoming`, which ends with it.
+    /// Creates a client over a connection that the caller operates: the caller puts the browser's
+    /// messages into `incoming`, whose end is the end of the connection.
     #[must_use]
     pub fn over(outgoing: impl Outgoing, incoming: mpsc::Receiver<Bytes>) -> Self {
         Self::start(Box::new(outgoing), Source::Carried(incoming))
@@ -177,7 +177,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the page may have been made. It stays as any other page of its
+    /// If it is dropped early, the page may have been made. It then stays, as any other page of its
     /// browser does.
     pub async fn new_page(&self, url: &str) -> Result<Session, CdpError> {
         const METHOD: &str = "Target.createTarget";
@@ -194,8 +194,8 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the session may have been made. It stays until the connection
-    /// ends, or its target is gone.
+    /// If it is dropped early, the session may have been made. It then stays until the connection
+    /// ends or its target is gone.
     pub async fn attach(&self, target: &str) -> Result<Session, CdpError> {
         const METHOD: &str = "Target.attachToTarget";
         let params = json!({ "targetId": target, "flatten": true });
@@ -205,8 +205,8 @@ impl Client {
         Ok(Session { client: self.clone(), id: Some(id) })
     }
 
-    /// Returns a session that this connection was attached to by itself, as
-    /// `Target.attachedToTarget` tells.
+    /// Returns a session that this connection was attached to automatically, as announced by
+    /// `Target.attachedToTarget`.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Session {
         Session { client: self.clone(), id: Some(id) }
@@ -243,7 +243,7 @@ impl Session {
         &self.client
     }
 
-    /// Sends a command and awaits its result, for ever: bound it with a timeout where a page may
+    /// Sends a command and waits for its result without a time limit; use a timeout if a page may
     /// hang.
     ///
     /// # Errors
@@ -253,7 +253,7 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the command may have been carried out.
+    /// If it is dropped early, the command may have been carried out.
     pub async fn call(&self, method: &str, params: Value) -> Result<Value, CdpError> {
         let shared = &self.client.shared;
         let id = shared.next_id.fetch_add(1, Relaxed);
@@ -275,8 +275,8 @@ impl Session {
             .map_err(|error| CdpError::unexpected(method, error.to_string()))
     }
 
-    /// Sends a command and does not wait for its answer, which nobody gets. A page that stands
-    /// still answers most commands only when it goes on.
+    /// Sends a command without waiting for its answer, which is discarded. A paused page answers
+    /// most commands only when it is resumed.
     ///
     /// # Errors
     ///
@@ -284,7 +284,7 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was sent.
+    /// If it is dropped early, nothing was sent.
     pub async fn send(&self, method: &str, params: Value) -> Result<(), CdpError> {
         let id = self.client.shared.next_id.fetch_add(1, Relaxed);
         self.write(id, method, &params).await
@@ -303,12 +303,12 @@ impl Session {
     /// # Errors
     ///
     /// [`CdpError::Ended`] if the connection has ended, [`CdpError::Unexpected`] if events were
-    /// lost because nobody took them.
+    /// lost because nobody read them.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing is lost but the events that it has passed over: the next
-    /// call goes on behind them.
+    /// If it is dropped early, only the events that it has already skipped are lost: the next call
+    /// continues after them.
     pub async fn wait_for(
         &self,
         events: &mut broadcast::Receiver<Event>,
@@ -357,7 +357,7 @@ async fn receive(
             });
         }
     }
-    // Drops all who wait, and lets nobody wait any more.
+    // Dropping the callers fails their calls, and `None` makes later calls fail at once.
     let waiting = lock(&pending).take();
     drop(waiting);
 }
@@ -366,8 +366,8 @@ fn lock(pending: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A call that waits for its answer. Dropped, it no longer does, so that calls that are given up
-/// leave nothing.
+/// A call that waits for its answer. When it is dropped it no longer waits, so calls that are given
+/// up leave nothing behind.
 struct Call<'a> {
     pending: &'a Mutex<Waiting>,
     id: i32,

@@ -1,4 +1,4 @@
-//! A small client of the Chrome DevTools Protocol, for one's own use of a browser.
+//! A small client of the Chrome DevTools Protocol, for using a browser directly.
 
 mod client;
 
@@ -22,12 +22,12 @@ pub enum CdpError {
         /// Chromium's message.
         message: String,
     },
-    /// The answer was not what the protocol promises.
+    /// The answer does not conform to the protocol.
     #[error("{method}: unexpected answer: {message}")]
     Unexpected {
         /// The command.
         method: String,
-        /// Description of the fault.
+        /// Description of the problem.
         message: String,
     },
     /// The session, the lease or the browser is gone.
@@ -38,14 +38,14 @@ pub enum CdpError {
     Timeout {
         /// The command.
         method: String,
-        /// Time that was waited.
+        /// Time that the caller waited.
         waited: Duration,
     },
-    /// Something of a lease was still there after it was disposed.
+    /// Part of a lease was still there after it was disposed of.
     #[error("the lease left behind: {0}")]
     Leftover(String),
     /// This Chromium does not behave as virtual browsers require.
-    #[error("this Chromium does not suit shared leases: {0}")]
+    #[error("this Chromium is not suited to shared leases: {0}")]
     Unsuited(String),
 }
 

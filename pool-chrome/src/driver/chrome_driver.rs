@@ -28,7 +28,7 @@ macro_rules! browser_span {
     };
 }
 
-/// Memory is looked at no more often than this: reading it takes some milliseconds of /proc.
+/// Memory is measured no more often than this, since it takes some milliseconds of reading /proc.
 const MEMORY_AGE: Duration = Duration::from_secs(10);
 
 /// Makes a pool of virtual browsers. Clones drive the same Chromiums.
@@ -60,24 +60,25 @@ pub struct ChromeDriver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Vitals {
-    /// The browser process. Shared leases have it in common.
+    /// The browser process, which shared leases have in common.
     pub pid: u32,
     /// The proportional set size of its process tree in bytes, and when it was measured.
     pub memory: Option<(u64, Instant)>,
 }
 
 impl ChromeDriver {
-    /// Takes the state directory, ends what an earlier run has left in it, and is ready to launch.
+    /// Takes the state directory, ends what an earlier run has left in it, and gets ready to
+    /// launch.
     ///
     /// # Errors
     ///
     /// [`ChromeError::StateDirBusy`] if another pool has it, [`ChromeError::File`] if it cannot be
-    /// used, [`ChromeError::NoCgroup`] if the kernel cannot hold limits that are required.
+    /// used, [`ChromeError::NoCgroup`] if limits are required that the kernel cannot enforce.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, what an earlier run has left is still removed, in the
-    /// background; then the state directory is free again.
+    /// If it is dropped early, the remains of an earlier run are still removed in the background;
+    /// after that the state directory is free again.
     pub async fn start(config: ChromeConfig) -> Result<Self, ChromeError> {
         let path = config.state_dir.clone().or_else(StateDir::default_path).ok_or_else(|| {
             let missing = std::io::Error::other("neither XDG_STATE_HOME nor HOME is set");
@@ -91,7 +92,7 @@ impl ChromeDriver {
         Ok(Self { hosts: Arc::new(Hosts::new(config, state_dir, cgroups)) })
     }
 
-    /// Returns the configuration it launches and leases with.
+    /// Returns the configuration that it launches and leases with.
     #[must_use]
     pub fn config(&self) -> &ChromeConfig {
         &self.hosts.config
@@ -110,8 +111,8 @@ impl ChromeDriver {
         &self.hosts.budget
     }
 
-    /// Returns the judge of what the browsers ask for, where they are guarded or proxied. Its rules
-    /// can be changed while they run; whether there are any is decided by
+    /// Returns the guard, which judges the requests of guarded or proxied browsers. Its rules can
+    /// be changed while they run; whether browsers are guarded at all is decided by
     /// [`ChromeConfig::egress`].
     #[must_use]
     pub fn guard(&self) -> &Arc<Guard> {
@@ -129,22 +130,23 @@ impl ChromeDriver {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, what has been measured by then counts.
+    /// If it is dropped early, the measurements made by then count.
     pub async fn measure(&self, age: Duration) {
         self.hosts.measure(age).await;
     }
 
-    /// Lets no new leases into the Chromiums that shared leases have in common: those that begin
-    /// from now on are in Chromiums that are launched for them, the present ones finish.
+    /// Lets no new leases into the present Chromiums of shared leases: leases that begin from now
+    /// on get newly launched ones, and the present leases finish.
     ///
-    /// For who closes idle resources to have newer Chromiums, with
-    /// [`Pool::flush_idle`](pool_core::Pool::flush_idle): what takes their places would be placed
-    /// in the same ones. An exclusive lease's Chromium goes with its resource.
+    /// It is for a caller that closes idle resources with
+    /// [`Pool::flush_idle`](pool_core::Pool::flush_idle) to get newer Chromiums: otherwise their
+    /// replacements would be placed in the same ones. An exclusive lease's Chromium ends with its
+    /// resource anyway.
     pub fn renew(&self) {
         self.hosts.renew();
     }
 
-    /// Gives a resource a new lease: in this place, or elsewhere if the Chromium is retired.
+    /// Gives a resource a new lease: in the same place, or elsewhere if the Chromium is retired.
     async fn reseat(
         &self,
         browser: &mut VirtualBrowser,
@@ -167,8 +169,8 @@ impl ChromeDriver {
         Ok(())
     }
 
-    /// Opens a lease. An exclusive one that is not the first in its Chromium is made while what
-    /// the last one left is wiped.
+    /// Opens a lease. If it is exclusive and not the first in its Chromium, it is made while the
+    /// remains of the last one are wiped.
     async fn take_seat(&self, browser: &VirtualBrowser, place: Place) -> Result<Seat, ChromeError> {
         let (host, spec) = (Arc::clone(&place), &browser.spec);
         if host.kind == LeaseKind::Shared || host.is_new() {
@@ -184,8 +186,8 @@ impl ChromeDriver {
         Seat::take(&self.hosts, place, spec).await
     }
 
-    /// Returns a place in another Chromium. For shared leases it is found or launched before the
-    /// old one is given up; an exclusive one makes room first, and its profile must be closed.
+    /// Returns a place in another Chromium. A shared lease finds or launches one before it gives up
+    /// the old place; an exclusive one gives up its place first, since its profile must be closed.
     async fn replace(&self, browser: &VirtualBrowser, old: Place) -> Result<Place, ChromeError> {
         if old.kind == LeaseKind::Exclusive {
             old.leave().await;
@@ -197,7 +199,7 @@ impl ChromeDriver {
         Ok(place)
     }
 
-    /// Wipes what an exclusive lease has left in its Chromium, or says that it must be replaced.
+    /// Wipes what an exclusive lease has left in its Chromium, or retires the Chromium.
     async fn wipe(&self, host: &Host) {
         let (wiped, tidied) = tokio::join!(wipe_clipboard(&host.mux), host.tidy());
         match wiped.map_err(ChromeError::from).and(tidied) {
@@ -239,7 +241,7 @@ impl Driver for ChromeDriver {
         let Some(seat) = seat else { return self.hosts.wait_if_last().await };
         seat.place.forget(browser.id);
         if seat.place.kind == LeaseKind::Exclusive {
-            // Nothing of it stays, so nothing must be checked.
+            // Nothing of it stays, so there is nothing to check.
             seat.lease.revoke(EndReason::Released);
             let Seat { oxide, lease, outlet, place, .. } = seat;
             drop((oxide, lease, outlet));
@@ -298,14 +300,14 @@ impl ChromeDriver {
         let interval = self.hosts.config.page_check_interval;
         let limit = self.hosts.config.check_timeout;
         if let Err(error) = seat.place.probe(&seat.lease, interval, limit).await {
-            // Or the next shared lease would be placed where this one could not stay.
+            // Otherwise the next shared lease could be placed where this one could not stay.
             seat.place.retire("a check has failed");
             return Err(error);
         }
         if !dead && seat.place.retired().is_none() {
             return Ok(());
         }
-        // It idles in a Chromium that is to go, or its warm page has died.
+        // It is idle in a Chromium that is to be closed, or its warm page has died.
         self.recycle_seat(browser).await
     }
 
@@ -317,13 +319,14 @@ impl ChromeDriver {
         }
         let exclusive = seat.place.kind == LeaseKind::Exclusive;
         if seat.lease.is_tainted() {
-            seat.place.retire("a client changed what cannot be put back");
+            seat.place.retire("a client changed something that cannot be restored");
         }
         if seat.lease.has_crashed_page() {
             seat.place.retire("one of its renderers has died");
         }
         if exclusive && (self.hosts.config.reset == Reset::Relaunch || browser.spec.has_profile()) {
-            // A profile keeps what is on its disk, and only a new process has forgotten the rest.
+            // A profile keeps what is on its disk; only a new process has forgotten everything
+            // else.
             seat.place.retire("it is relaunched between leases");
         }
         seat.place.report_proxy();
@@ -346,7 +349,7 @@ impl ChromeDriver {
     }
 }
 
-/// Takes what the limits need, and says what cannot be held of them.
+/// Takes the control groups that the limits need, and logs which limits cannot be enforced.
 fn cgroups(limits: KernelLimits) -> Result<Option<Cgroups>, ChromeError> {
     if limits.is_none() {
         return Ok(None);
@@ -358,12 +361,12 @@ fn cgroups(limits: KernelLimits) -> Result<Option<Cgroups>, ChromeError> {
     match taken {
         Err(reason) if limits.required => Err(ChromeError::NoCgroup(reason)),
         Err(reason) => {
-            tracing::warn!(%reason, "the kernel does not hold the limits of browsers");
+            tracing::warn!(%reason, "the kernel does not enforce the limits of browsers");
             Ok(None)
         }
         Ok((cgroups, shortcoming)) => {
             if let Some(reason) = shortcoming {
-                tracing::warn!(%reason, "the kernel does not hold all limits of browsers");
+                tracing::warn!(%reason, "the kernel does not enforce all limits of browsers");
             }
             tracing::info!(cgroup = %cgroups.path().display(), "each browser has a cgroup");
             Ok(Some(cgroups))
@@ -375,7 +378,7 @@ fn gone() -> ChromeError {
     crate::cdp::CdpError::Ended(EndReason::Released).into()
 }
 
-/// Does work within a span, which gets the error as a field if there is one.
+/// Does work within a span, and records an error in it if there is one.
 async fn within<T>(
     span: Span,
     work: impl Future<Output = Result<T, ChromeError>>,

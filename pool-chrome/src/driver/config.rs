@@ -28,62 +28,62 @@ pub struct ChromeConfig {
     pub engine: Engine,
     /// The executable. Default: the environment variable `CHROME`, then the usual names on `PATH`.
     pub executable: Option<PathBuf>,
-    /// Shows no window. Default: true.
+    /// Runs without a window. Default: true.
     pub headless: bool,
     /// Sandboxing of renderers. Default: where it can work.
     pub sandbox: Sandbox,
     /// The operator's extra arguments; never anything from a client. Default: none.
     pub args: Vec<String>,
-    /// Maximum time a Chromium may take until its first answer. Default: 20 s.
+    /// Maximum time that a Chromium may take until its first answer. Default: 20 s.
     pub launch_timeout: Duration,
-    /// Maximum number launched at the same time; more wait. Default: 2.
+    /// Maximum number of launches at the same time; more wait. Default: 2.
     pub max_launching: usize,
     /// A Chromium whose process tree has a larger proportional set size, in bytes, is retired when
     /// a lease on it ends. Default: 1 GiB.
     pub max_memory: Option<u64>,
-    /// Limits that the kernel holds the processes of each browser to, where it lets the pool make
-    /// control groups. Default: nothing.
+    /// Limits that the kernel enforces on the processes of each browser, if the pool may make
+    /// control groups. Default: none.
     pub limits: KernelLimits,
-    /// Directory in which the directories of the processes and our own records are. Default: below
+    /// Directory for the directories of the processes and for our own records. Default: below
     /// `XDG_STATE_HOME`.
     pub state_dir: Option<PathBuf>,
-    /// The kind of lease where the spec does not say. Default: exclusive.
+    /// The kind of lease if the spec names none. Default: exclusive.
     pub lease: LeaseKind,
     /// Maximum number of shared leases in one Chromium. Default: 8.
     pub leases_per_browser: usize,
-    /// A Chromium takes this many shared leases in its life. Default: 500.
+    /// Maximum number of shared leases that a Chromium takes in its life. Default: 500.
     pub max_browser_leases: u64,
-    /// A Chromium takes no more shared leases when it is this old. Default: 1 h.
+    /// Age from which a Chromium takes no more shared leases. Default: 1 h.
     pub max_browser_age: Duration,
     /// Clean-up between two exclusive leases. Default: the context is disposed.
     pub reset: Reset,
-    /// Keeps a page ready in each lease for its client's first `newPage`. Default: yes.
+    /// Keeps a page ready in each lease for its client's first `newPage`. Default: true.
     pub warm_page: bool,
     /// Directories that shared leases may download to and upload from, besides one of their own.
     /// Default: none.
     pub directories: Vec<PathBuf>,
-    /// Rules for where browsers may go. With rules, everything that a browser asks for goes through
-    /// a forwarder that keeps them; they can be changed later by the driver's
-    /// [`guard`](crate::ChromeDriver::guard). Default: wherever this machine can.
+    /// Rules for where browsers may go. With rules, all requests of a browser go through a
+    /// forwarder that enforces them; they can be changed later by the driver's
+    /// [`guard`](crate::ChromeDriver::guard). Default: wherever this machine can go.
     pub egress: Option<Rules>,
-    /// Proxies that clients may name for contexts of their own where browsers are guarded or
-    /// proxied, which leads round the rules and the proxy. Default: none.
+    /// Proxies that clients of guarded or proxied browsers may name for contexts of their own,
+    /// which bypasses the rules and the proxy. Default: none.
     pub client_proxies: Vec<Pattern>,
-    /// A check makes a page when the last one was made this long ago; until then it asks the
-    /// Chromium and the lease's warm page, which takes a millisecond. Default: 20 s.
+    /// Time since a check last made a page after which a check makes one again. Until then it only
+    /// asks the Chromium and the lease's warm page, which takes a millisecond. Default: 20 s.
     pub page_check_interval: Duration,
-    /// A leased Chromium that does not answer is killed when it has shown no progress for this
-    /// long: nothing said, nothing taken, no CPU time used or waited for; or when it has not
-    /// answered for six times as long, not counting the time for which it waited for a CPU, up to
-    /// twenty times as much. Default: 10 s.
+    /// Time without progress after which a leased Chromium that does not answer is killed. Progress
+    /// is anything that it says or takes, and any CPU time that it uses or waits for. Even with
+    /// progress, it is killed if it has not answered for six times as long, not counting the time
+    /// for which it waited for a CPU, up to twenty times as long. Default: 10 s.
     pub hang_timeout: Duration,
-    /// Limits how long the answers of a check may take, judged as
-    /// [`hang_timeout`](Self::hang_timeout) is. Default: 1.5 s.
+    /// Maximum time for the answers of a check, judged in the same way as
+    /// [`hang_timeout`](Self::hang_timeout). Default: 1.5 s.
     pub check_timeout: Duration,
-    /// Limits the bytes that may wait for all clients together; beyond it the connection with the
-    /// most is cut. See [`Budget`]. Default: 256 MiB.
+    /// Maximum number of bytes that may wait for all clients together; beyond it, the connection
+    /// with the most waiting is cut. See [`Budget`]. Default: 256 MiB.
     pub buffer: usize,
-    /// Maximum time a Chromium may take to exit by itself before it is killed. Default: 2 s.
+    /// Maximum time that a Chromium may take to exit by itself before it is killed. Default: 2 s.
     pub close_grace: Duration,
 }
 
@@ -118,7 +118,7 @@ impl Default for ChromeConfig {
     }
 }
 
-/// Makes a setter that has the name of its field.
+/// Defines a setter with the same name as its field.
 macro_rules! setters {
     ($($name:ident: $type:ty),* $(,)?) => {
         $(
@@ -184,8 +184,8 @@ impl ChromeConfig {
         self
     }
 
-    /// Returns how this configuration launches any Chromium, such as for one beside the pool that
-    /// is compared with it.
+    /// Returns the options with which this configuration launches Chromiums, for example to launch
+    /// one outside of the pool for comparison.
     #[must_use]
     pub fn launch_options(&self) -> LaunchOptions {
         let mut options = LaunchOptions::new()

@@ -1,4 +1,4 @@
-//! The health of a Chromium: what its probes have shown, and whether it makes progress.
+//! The health of a Chromium: what its probes have shown, and whether it is making progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout};
 use crate::mux::Multiplexer;
 use crate::process::Work;
 
-/// Times in a row that the benefit of the doubt is given.
+/// Number of times in a row that it gets the benefit of the doubt.
 const DOUBTS: u32 = 3;
 
-/// Slowdown of the control session on a machine that is overloaded, compared with its usual.
+/// Factor by which the control session is slower than usual on an overloaded machine.
 const OVERLOAD: u32 = 20;
 
 /// Results of earlier probes.
@@ -20,7 +20,7 @@ pub(super) struct Health(Mutex<Past>);
 
 #[derive(Debug, Default)]
 struct Past {
-    /// The usual time to answer a command that costs nothing.
+    /// The usual time to answer a trivial command.
     answer: Option<Duration>,
     proven_at: Option<Instant>,
     doubts: u32,
@@ -36,7 +36,7 @@ impl Health {
         self.past().proven_at.is_some_and(|at| at.elapsed() < interval)
     }
 
-    /// Takes an answer's time into account, and says what was usual before.
+    /// Takes the time of an answer into account, and returns what was usual before.
     pub(super) fn answered(&self, took: Duration) -> Duration {
         let mut past = self.past();
         let usual = past.answer.unwrap_or(took);
@@ -44,23 +44,23 @@ impl Health {
         usual
     }
 
-    /// The answers came in time, though no page was made for them.
+    /// Notes that answers came in time, although no page was made for them.
     pub(super) fn answers_again(&self) {
         self.past().doubts = 0;
     }
 
-    /// A page was made.
+    /// Notes that a page was made.
     pub(super) fn proven(&self) {
         let mut past = self.past();
         past.proven_at = Some(Instant::now());
         past.doubts = 0;
     }
 
-    /// No page came in time. Whether that may be the machine's fault: Chromium then answers
-    /// everything slowly, compared with its own past. Dead zygotes make no page and slow down
-    /// nothing.
+    /// Notes that no page came in time, and returns `true` if that may be the machine's fault: in
+    /// that case Chromium answers everything slowly, compared with its own past. (Dead zygotes make
+    /// no page either, but they do not slow anything down.)
     ///
-    /// The leases of a Chromium are checked at the same time: the doubts of one `spell` count once.
+    /// The leases of a Chromium are checked at the same time: doubts within one `spell` count once.
     pub(super) fn doubt(&self, answer: Duration, usual: Duration, spell: Duration) -> bool {
         let mut past = self.past();
         if past.doubted_at.is_none_or(|at| at.elapsed() >= spell) {
@@ -72,42 +72,44 @@ impl Health {
     }
 }
 
-/// Times its limit that a Chromium may work without a word. One that only turns in circles must be
-/// found as well.
+/// Multiple of its limit for which a Chromium may work without answering. One that only runs in
+/// circles must be detected as well.
 const OBSTINATE: u32 = 6;
 
-/// Maximum slowness of a machine, compared with an idle one. Where all have so much to do that it
-/// is slower still, a Chromium that has its work to do is ended with the rest that cannot be
-/// served.
+/// Greatest slowness of a machine, compared with an idle one, that is allowed for. If everything
+/// has so much to do that it is slower still, a working Chromium is ended along with the rest that
+/// cannot be served.
 const SLOWEST: u32 = 20;
 
-/// Maximum time that a look takes where we have the CPU that we need. It is some milliseconds.
+/// Maximum time between looks if we get the CPU time that we need; usually it is a few
+/// milliseconds.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Value of anything else that a Chromium says or takes while it owes an answer.
+/// The weight of anything else that a Chromium says or takes while it owes an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// It is progress.
     Counts,
-    /// It is no excuse for a page that does not come.
+    /// It does not excuse a page that does not come.
     IsNoExcuse,
 }
 
-/// Progress of a Chromium while an answer from it is awaited.
+/// Progress of a Chromium while we wait for an answer from it.
 ///
-/// Two clocks run. One says how long it has done nothing at all. The other says how long it has
-/// had for the answer, in time of its own: what its threads wait for a CPU is the machine's.
+/// Two clocks run. One shows how long it has done nothing at all. The other shows how much time it
+/// has had for the answer, not counting the time for which its threads waited for a CPU: that is
+/// the machine's fault.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// The last look, and what it had done by then.
+    /// Time of the last look, and the work that it had done by then.
     looked: Option<(Instant, Work)>,
-    /// When it was last seen to work, or could not be judged; at first the beginning.
+    /// Time at which it was last seen to work, or could not be judged; initially the start.
     worked: Instant,
-    /// Work it has done since, less than counts.
+    /// Work that it has done since, as long as that is too little to count.
     done: Duration,
-    /// When it began to owe the answer, or was last heard.
+    /// Time at which it began to owe the answer, or was last heard.
     began: Instant,
-    /// Time for which something of it has waited for a CPU since.
+    /// Time for which any of it has waited for a CPU since.
     queued: Duration,
 }
 
@@ -118,10 +120,10 @@ impl Progress {
         Self { looked: None, worked: now, done, began: now, queued }
     }
 
-    /// Waits for an answer; `None` if it has not come yet.
+    /// Waits for an answer; returns `None` if it has not come yet.
     ///
-    /// Where this was woken late, we have had no CPU ourselves: the answer may be there and not
-    /// be read, and nothing is known.
+    /// If this task was woken late, we have had no CPU time ourselves: the answer may be there
+    /// unread, so nothing is known.
     pub(super) async fn wait<T>(
         &mut self,
         pause: Duration,
@@ -138,7 +140,7 @@ impl Progress {
         answer
     }
 
-    /// Looks whether it works: by what it says, and by the work that is counted for it.
+    /// Checks whether it is working, by what it says and by the work that the kernel counts for it.
     pub(super) async fn look(
         &mut self,
         mux: &Multiplexer,
@@ -146,7 +148,7 @@ impl Progress {
         heard: Heard,
     ) {
         if mux.is_held_back() {
-            // What it says is not read.
+            // Its messages are not being read.
             *self = Self::new();
             return;
         }
@@ -169,14 +171,14 @@ impl Progress {
 
     fn note(&mut self, now: Instant, work: Work) {
         let Some((then, before)) = self.looked.replace((now, work)) else {
-            // What it did before is not known.
+            // Its work until now is not known.
             (self.worked, self.began) = (now, now);
             return;
         };
         let since = work.since(before);
         self.queued += since.queued.min(now - then);
         self.done += since.busy + since.queued;
-        // More than a standing browser's own housekeeping, and than the steps of 10 ms in which
+        // More than the housekeeping of an idle browser, and more than the steps of 10 ms in which
         // the kernel counts.
         let enough = ((now - self.worked) / 50).max(Duration::from_millis(20));
         if work.is_stopped {
@@ -186,7 +188,7 @@ impl Progress {
         }
     }
 
-    /// Returns `true` if it has done nothing for the whole limit, or has had many times as long.
+    /// Returns `true` if it has done nothing for the whole limit, or has had many times the limit.
     pub(super) fn is_none(&self, limit: Duration) -> bool {
         self.is_none_at(Instant::now(), limit)
     }
@@ -195,7 +197,7 @@ impl Progress {
         now.saturating_duration_since(self.worked) >= limit || self.had(now) >= limit * OBSTINATE
     }
 
-    /// Returns how long it has had, as on a machine that is its alone.
+    /// Returns how much time it has had, as if the machine were its own.
     fn had(&self, now: Instant) -> Duration {
         let all = now - self.began;
         all.saturating_sub(self.queued).max(all / SLOWEST)
@@ -227,8 +229,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(1);
     const LOOK: Duration = Duration::from_millis(250);
 
-    /// Looks at a browser that does so much between two looks, and returns when it is taken for
-    /// hung.
+    /// Watches a browser that does this much between two looks, and returns when it is taken to
+    /// hang.
     fn found(busy: Duration, queued: Duration, is_stopped: bool) -> Option<Duration> {
         let mut progress = Progress::new();
         let began = progress.began;
@@ -258,10 +260,10 @@ mod tests {
 
     #[test]
     fn what_a_loaded_machine_takes_from_it_is_not_held_against_it() {
-        // A tenth of a CPU, and a thread that waits for the rest.
+        // A tenth of a CPU, and a thread that waits for the rest of the time.
         let slow = found(LOOK / 10, LOOK * 9 / 10, false).unwrap();
         assert!(slow >= LIMIT * OBSTINATE * 9 && slow <= LIMIT * OBSTINATE * 11, "{slow:?}");
-        // Many threads that wait are found as well.
+        // Many waiting threads are detected as well.
         let starved = found(LOOK / 100, LOOK * 30, false);
         assert_eq!(starved, Some(LIMIT * OBSTINATE * SLOWEST));
     }

@@ -20,7 +20,7 @@ use crate::egress::{Forwarder, Guard};
 use crate::mux::{Budget, EndReason, LeaseKind, Multiplexer};
 use crate::process::{Cgroups, Chromium, Contents, Engine, StateDir, UserData, Work};
 
-/// Maximum time a proxy may take to show that it is there.
+/// Maximum time that a proxy may take to show that it is there.
 const PROXY_PROBE: Duration = Duration::from_secs(5);
 
 /// One Chromium with its multiplexer, and the places that leases take in it.
@@ -35,12 +35,12 @@ pub(super) struct Host {
     /// The contents of its directories before its first lease.
     contents: Contents,
     chromium: Chromium,
-    /// The proxy that it was launched with. Here and below is what must live as long as it does:
-    /// it is dropped after the processes are killed.
+    /// The proxy that it was launched with. This field and those below must outlive the processes,
+    /// so they are dropped after the processes are killed.
     pub(super) forwarder: Option<Arc<Forwarder>>,
     pub(super) spec: BrowserSpec,
     launched_at: Instant,
-    /// Places in all, and how many leases it takes in its life.
+    /// Number of places, and number of leases that it takes in its life.
     places: usize,
     max_leases: u64,
     max_age: Duration,
@@ -59,7 +59,7 @@ struct HostState {
     retired: Option<&'static str>,
     measured_at: Option<Instant>,
     reporters: HashMap<ResourceId, Reporter>,
-    /// Forwarders whose ports something of a lease that is over may still ask.
+    /// Forwarders whose ports may still be used by remains of a lease that is over.
     kept: Vec<Arc<Forwarder>>,
 }
 
@@ -76,7 +76,7 @@ impl std::ops::Deref for Place {
 }
 
 impl Place {
-    /// Gives the place up. With the last one the Chromium is closed.
+    /// Gives up the place. With the last one, the Chromium is closed.
     pub(super) async fn leave(self) {
         let host = Arc::clone(&self);
         drop(self);
@@ -94,7 +94,7 @@ impl Drop for Place {
 }
 
 impl Host {
-    /// Launches a Chromium and takes its pipe over. Nobody watches over it yet.
+    /// Launches a Chromium and takes over its pipe. Nobody watches over it yet.
     pub(super) async fn launch(
         config: &ChromeConfig,
         state_dir: &StateDir,
@@ -116,7 +116,7 @@ impl Host {
             None
         };
         if let Some(forwarder) = &forwarder {
-            // A proxy that is down is known before a browser is launched for it.
+            // If the proxy is down, find out before a browser is launched for it.
             let probed = forwarder.probe(PROXY_PROBE).await;
             spec.report_proxy(probed.is_ok());
             probed?;
@@ -133,8 +133,8 @@ impl Host {
         let ready = async {
             match answer.await {
                 Ok(ready) => Some(ready),
-                // The pipe closes before the process ends, some seconds before with a profile that
-                // it cannot open: its exit says why.
+                // The pipe closes before the process ends, and some seconds before if Chromium
+                // cannot open the profile: its exit says why.
                 Err(_) => {
                     chromium.exited().await;
                     None
@@ -179,7 +179,7 @@ impl Host {
         }))
     }
 
-    /// Takes a place, if one is free and it takes leases at all.
+    /// Takes a place, if one is free and if the Chromium still takes leases.
     pub(super) fn take_place(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.state();
         if self.retire_if_due(&mut state).is_some() || state.taken == self.places {
@@ -189,7 +189,7 @@ impl Host {
         Some(Place(Arc::clone(self)))
     }
 
-    /// Returns why it takes no more leases, if it does not.
+    /// Returns why it takes no more leases, if that is so.
     pub(super) fn retired(&self) -> Option<&'static str> {
         self.retire_if_due(&mut self.state())
     }
@@ -211,17 +211,17 @@ impl Host {
         state.retired
     }
 
-    /// Takes no more leases from now on.
+    /// Makes it take no more leases from now on.
     pub(super) fn retire(&self, why: &'static str) {
         self.state().retired.get_or_insert(why);
     }
 
-    /// Returns `true` if no lease was opened in it yet.
+    /// Returns `true` if no lease has been opened in it yet.
     pub(super) fn is_new(&self) -> bool {
         self.state().leases == 0
     }
 
-    /// A lease was opened.
+    /// Counts a lease that was opened.
     pub(super) fn count_lease(&self) {
         self.state().leases += 1;
     }
@@ -230,10 +230,10 @@ impl Host {
         self.state().taken
     }
 
-    /// Tells the pool of this resource when the Chromium dies.
+    /// Makes the Chromium's death known to the pool for this resource.
     pub(super) fn report_to(&self, id: ResourceId, reporter: Reporter) {
         self.state().reporters.insert(id, reporter);
-        // It may have died before anybody was there to be told.
+        // It may have died before anybody had registered.
         if let Some(reason) = self.mux.end_reason() {
             self.broken(&reason.to_string());
         }
@@ -252,7 +252,7 @@ impl Host {
         }
     }
 
-    /// Ends all connections for this reason and kills the process tree.
+    /// Ends all connections with this reason and kills the process tree.
     pub(super) fn kill(&self, reason: EndReason) {
         self.mux.end(reason);
         self.chromium.kill();
@@ -267,12 +267,12 @@ impl Host {
         self.chromium.work().await
     }
 
-    /// Returns the memory as last measured, in bytes, and when.
+    /// Returns the memory that was last measured, in bytes, and the time of the measurement.
     pub(super) fn memory(&self) -> Option<(u64, Instant)> {
         self.state().measured_at.map(|at| (self.memory.load(Relaxed), at))
     }
 
-    /// Measures the memory if that was not done within `age`.
+    /// Measures the memory unless that was done within `age`.
     pub(super) async fn measure(&self, age: Duration) {
         let now = Instant::now();
         if self.state().measured_at.is_some_and(|at| now.duration_since(at) < age) {
@@ -280,7 +280,7 @@ impl Host {
         }
         let memory = self.chromium.memory().await;
         self.memory.store(memory, Relaxed);
-        // Not before: a caller that gives up meanwhile has measured nothing.
+        // Not earlier: a caller that gives up in the meantime has measured nothing.
         self.state().measured_at = Some(now);
     }
 
@@ -293,7 +293,7 @@ impl Host {
         }
     }
 
-    /// Tells whoever assigned the proxy how it did for this lease.
+    /// Reports to whoever assigned the proxy how it worked for this lease.
     pub(super) fn report_proxy(&self) {
         if self.forwarder.is_some() {
             self.spec.report_proxy(self.check_proxy().is_ok());
@@ -305,8 +305,8 @@ impl Host {
         [self.chromium.user_data_dir().to_owned(), self.chromium.temp_dir().to_owned()]
     }
 
-    /// Removes what an exclusive lease has downloaded, and proves that the Chromium's directories
-    /// hold nothing that it has not put there itself.
+    /// Removes the downloads of an exclusive lease, and verifies that the Chromium's directories
+    /// hold nothing that Chromium has not put there itself.
     pub(super) async fn tidy(&self) -> Result<(), ChromeError> {
         match self.chromium.tidy(&self.contents).await? {
             None => Ok(()),
@@ -319,15 +319,15 @@ impl Host {
         self.state().kept.push(forwarder);
     }
 
-    /// Returns a directory for a lease's files, which goes with the process at the latest.
+    /// Returns a directory for a lease's files, which is removed with the process at the latest.
     pub(super) fn lease_directory(&self) -> PathBuf {
         self.chromium.temp_dir().join(format!("lease-{:016x}", fastrand::u64(..)))
     }
 
-    /// Ends the Chromium unless somebody has a place in it, and returns when nothing of it is
-    /// left. Nobody gets a place in it any more.
+    /// Ends the Chromium unless somebody has a place in it, and returns when nothing of it is left.
+    /// Nobody gets a place in it any more.
     ///
-    /// A profile is told to close first: what it had just stored would be lost otherwise.
+    /// With a profile, it is told to close first: otherwise data stored just before would be lost.
     pub(super) async fn close_if_unused(&self) {
         {
             let mut state = self.state();

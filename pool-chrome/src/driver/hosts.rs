@@ -34,10 +34,10 @@ pub(super) struct Hosts {
     pub(super) budget: Budget,
     pub(super) guard: Arc<Guard>,
     cgroups: Option<Cgroups>,
-    /// Launches at the same time: more than two on two cores only take longer each.
+    /// Limits launches at the same time: on two cores, more than two only take longer each.
     launching: Semaphore,
     loopback: OnceCell<LoopbackServer>,
-    /// Number of Chromiums being closed with nobody waiting.
+    /// Number of Chromiums being closed without anybody waiting for it.
     closing: watch::Sender<usize>,
     state: Mutex<HostsState>,
 }
@@ -52,7 +52,7 @@ struct HostsState {
     version: Option<Version>,
 }
 
-/// A launch whose places are waited for.
+/// A launch whose places are being waited for.
 #[derive(Debug)]
 struct Launch {
     id: u64,
@@ -61,7 +61,7 @@ struct Launch {
     result: watch::Receiver<Launched>,
 }
 
-/// The result of a launch, for all who wait for it.
+/// The result of a launch, for everybody who waits for it.
 type Launched = Option<Result<Arc<Host>, Arc<ChromeError>>>;
 
 /// The lease and the Chromium behind a resource of the pool.
@@ -69,7 +69,7 @@ type Launched = Option<Result<Arc<Host>, Arc<ChromeError>>>;
 pub(super) struct Resource {
     pub(super) lease: Weak<MuxLease>,
     pub(super) host: Weak<Host>,
-    /// Its way out, where that is guarded.
+    /// Its exit, if that is guarded.
     pub(super) forwarder: Weak<Forwarder>,
 }
 
@@ -92,15 +92,15 @@ impl Hosts {
         }
     }
 
-    /// Returns the directories that no lease in this place may write into.
+    /// Returns the directories that leases in this place must not write into.
     pub(super) fn reserved(&self, host: &Host) -> Vec<PathBuf> {
         let mut reserved = vec![self.state_dir.path().to_owned()];
         reserved.extend(host.directories());
         reserved
     }
 
-    /// Returns a place in a Chromium that suits the spec: for an exclusive lease in a fresh one,
-    /// for a shared one wherever a place is free. One launch serves as many as find a place in it.
+    /// Returns a place in a Chromium that suits the spec: for an exclusive lease in a new one, for
+    /// a shared one wherever a place is free. One launch serves as many requests as it has places.
     pub(super) async fn place(self: &Arc<Self>, spec: &BrowserSpec) -> Result<Place, ChromeError> {
         if spec.kind(self.config.lease) == LeaseKind::Exclusive {
             let host = self.launch(spec.clone()).await?;
@@ -123,14 +123,14 @@ impl Hosts {
                     }
                 }
                 Some(Err(error)) => return Err(ChromeError::Launch(error)),
-                // The runtime ends.
+                // The runtime is ending.
                 None => return Err(crate::cdp::CdpError::Ended(EndReason::Closed).into()),
             }
         }
     }
 
-    /// Waits for a launch under way that has places left, or begins one. It is a task of its own:
-    /// whoever asked for it first may give up while others wait.
+    /// Waits for a launch under way that has places left, or begins one. The launch is a task of
+    /// its own, since whoever asked for it first may give up while others wait.
     fn join_launch(
         self: &Arc<Self>,
         state: &mut HostsState,
@@ -165,7 +165,7 @@ impl Hosts {
         result
     }
 
-    /// Launches a Chromium, when it is this one's turn.
+    /// Launches a Chromium when its turn has come.
     pub(super) async fn launch(&self, spec: BrowserSpec) -> Result<Arc<Host>, ChromeError> {
         let _turn = self.launching.acquire().await.expect("the semaphore is never closed");
         let host = match self.start(spec.clone()).await {
@@ -184,7 +184,7 @@ impl Hosts {
         Ok(host)
     }
 
-    /// Gives a place up in the background: with the last one the Chromium is closed.
+    /// Gives up a place in the background; with the last one, the Chromium is closed.
     pub(super) fn leave_later(self: &Arc<Self>, place: Place) {
         let closing = Closing::new(self);
         tokio::spawn(async move {
@@ -193,8 +193,8 @@ impl Hosts {
         });
     }
 
-    /// Waits for what is closed in the background, when nothing else is left: whoever closes the
-    /// last browser wants to know that all are gone.
+    /// Waits for Chromiums that are closing in the background, if no others are left: whoever
+    /// closes the last browser wants to know that all are gone.
     pub(super) async fn wait_if_last(&self) {
         if self.state().resources.is_empty() {
             // The sender is ours, so it cannot be gone.
@@ -241,7 +241,7 @@ impl Hosts {
             let hosts = state.resources.values().filter_map(|resource| resource.host.upgrade());
             hosts.collect()
         };
-        // Those of shared leases come several times, and are measured once.
+        // Chromiums of shared leases appear several times, but are measured once.
         for host in hosts {
             host.measure(age).await;
         }
@@ -261,7 +261,7 @@ impl Hosts {
     }
 }
 
-/// Counts as closing until it is dropped.
+/// Counts as a closing Chromium until it is dropped.
 #[derive(Debug)]
 struct Closing(Arc<Hosts>);
 
@@ -298,11 +298,11 @@ fn ended(host: &Host) -> ChromeError {
 
 #[cfg(feature = "policies")]
 impl Hosts {
-    /// Launches once more where the first Chromium has ended before it was ready, and moves the
-    /// profile aside if it is to blame.
+    /// Launches again if the first Chromium ended before it was ready, and moves the profile aside
+    /// if that is to blame.
     ///
-    /// A Chromium may end for many reasons, and a profile holds somebody's logins. So it is to
-    /// blame only if two Chromiums in a row end with it and one without it comes up.
+    /// A Chromium may end for many reasons, and a profile holds somebody's logins. So the profile
+    /// is to blame only if two Chromiums in a row end with it and one without it comes up.
     async fn launch_again(&self, spec: &BrowserSpec) -> Result<Arc<Host>, ChromeError> {
         let exit = match self.start(spec.clone()).await {
             Err(ChromeError::Exited(exit)) => exit,
@@ -318,24 +318,25 @@ impl Hosts {
     }
 }
 
-/// A lease in its place. Dropped, the lease goes first and the place is free then.
+/// A lease in its place. When it is dropped, the lease goes first, and then the place is free.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) oxide: OnceCell<Oxide>,
     pub(super) lease: Arc<MuxLease>,
-    /// Where the lease is guarded or proxied. After `lease`, whose contexts know its port.
+    /// Set if the lease is guarded or proxied. It comes after `lease`, whose contexts know its
+    /// port.
     pub(super) outlet: Option<Outlet>,
     directory: Option<Directory>,
     pub(super) place: Place,
 }
 
-/// The directory of a shared lease's files; goes with its drop.
+/// The directory of a shared lease's files; dropping this removes it.
 #[derive(Debug)]
 struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What cannot be removed now goes with the process.
+        // Whatever cannot be removed now is removed with the process.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -354,7 +355,7 @@ impl Seat {
         let outlet = Outlet::new(&place, options.default_context).await?;
         if let Some(outlet) = &outlet {
             options.proxy = Some(outlet.proxy_server());
-            // Through the outlet or nowhere: that holds for the contexts of its clients as well.
+            // Through the outlet or nowhere; this also applies to the contexts of its clients.
             options.client_proxies = ClientProxies::Only(hosts.config.client_proxies.clone());
         }
         options.reserved = hosts.reserved(&place);
@@ -369,13 +370,13 @@ impl Seat {
         let lease = Arc::new(place.mux.open_lease(options).await?);
         place.count_lease();
         if hosts.config.warm_page {
-            // A page was made: no need to prove it once more.
+            // A page was just made, so that need not be proved again.
             place.health.proven();
         }
         Ok(Self { oxide: OnceCell::new(), lease, outlet, directory, place })
     }
 
-    /// Lets the lease out to where its terms allow; only the first time counts.
+    /// Opens the lease's way out as its terms allow; only the first call counts.
     pub(super) fn let_out(&self, terms: &LeaseTerms) {
         if let Some(outlet) = &self.outlet {
             let pass =
@@ -388,7 +389,7 @@ impl Seat {
         self.outlet.as_ref().map_or_else(Weak::new, |outlet| Arc::downgrade(outlet.forwarder()))
     }
 
-    /// Ends the lease completely, checked, and gives the place back for the next one.
+    /// Ends the lease completely, verifies that, and returns the place for the next one.
     pub(super) async fn clear(self) -> (Place, Result<(), ChromeError>) {
         let Self { oxide, lease, outlet, directory, place } = self;
         drop(oxide);
@@ -416,18 +417,18 @@ pub(super) struct Oxide {
 
 impl Oxide {
     pub(super) async fn connect(published: Published) -> Result<Self, ChromeError> {
-        // Contexts and pages of the lease are all there are; none exists that it should ignore.
+        // All contexts and pages belong to the lease; there are none that it should ignore.
         let config = HandlerConfig { viewport: None, ..HandlerConfig::default() };
         let (browser, mut events) = Browser::connect_with_config(published.url(), config)
             .await
             .map_err(ChromeError::client)?;
         let handler = tokio::spawn(async move {
-            // Its timeouts only fire while it is polled: without the ticker a frozen browser
-            // leaves every call pending for ever.
+            // Its timeouts only fire while it is polled: without the ticker, a frozen browser would
+            // leave every call pending for ever.
             let mut ticker = tokio::time::interval(Duration::from_millis(250));
             loop {
                 tokio::select! {
-                    // An error is not the end: it also tells of events that it does not know.
+                    // An error is not the end: unknown events are reported as errors too.
                     event = events.next() => if event.is_none() { break },
                     _ = ticker.tick() => {}
                 }
@@ -449,9 +450,9 @@ impl Drop for Oxide {
 
 /// The way out of one lease, or of one page of ours, in a Chromium that has none of its own.
 ///
-/// It is closed until it is opened, and from its drop on. What is dropped before everything that
-/// could use it is known to be gone keeps its port as long as the Chromium lives: nobody else may
-/// be found there.
+/// It is closed until it is opened, and closed again when it is dropped. If it is dropped before
+/// everything that could use it is known to be gone, its port stays taken for as long as the
+/// Chromium lives, so that nobody else can be reached there.
 #[derive(Debug)]
 pub(super) struct Outlet {
     forwarder: Arc<Forwarder>,
@@ -460,8 +461,8 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// Makes an outlet where the Chromium is guarded or proxied. A lease that has the Chromium's
-    /// real default context has the Chromium's own forwarder.
+    /// Makes an outlet if the Chromium is guarded or proxied. A lease with the Chromium's real
+    /// default context uses the Chromium's own forwarder.
     pub(super) async fn new(
         host: &Arc<Host>,
         context: DefaultContext,
@@ -475,14 +476,14 @@ impl Outlet {
         Ok(Some(Self { forwarder, host: Arc::downgrade(host), is_open }))
     }
 
-    /// Opens it; only the first time counts.
+    /// Opens it; only the first call counts.
     pub(super) fn open(&self, pass: impl FnOnce() -> Pass) {
         if !self.is_open.swap(true, Ordering::Relaxed) {
             self.forwarder.open(pass());
         }
     }
 
-    /// Closes it, and cuts what goes through it.
+    /// Closes it, and cuts the connections through it.
     pub(super) fn close(&self) {
         self.forwarder.close();
     }
@@ -495,7 +496,7 @@ impl Outlet {
         &self.forwarder
     }
 
-    /// Gives its port back: nothing is left that could ask there.
+    /// Frees its port: nothing is left that could use it.
     pub(super) fn finish(mut self) {
         self.host = Weak::new();
     }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use crate::cdp::CdpError;
 use crate::mux::{Multiplexer, SessionId};
 
-/// A page of our own in a context of its own, which no lease sees. It goes with its drop.
+/// A page of our own in a context of its own, which no lease sees. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct ScratchPage<'a> {
     mux: &'a Multiplexer,
@@ -12,7 +12,7 @@ pub(super) struct ScratchPage<'a> {
 }
 
 impl<'a> ScratchPage<'a> {
-    /// Opens one; what it asks for goes through `proxy`, or where the Chromium's own requests go.
+    /// Opens a page; its requests go through `proxy`, or where the Chromium's own requests go.
     pub(super) async fn open(mux: &'a Multiplexer, proxy: Option<&str>) -> Result<Self, CdpError> {
         const TARGET: &str = "Target.createTarget";
         let context = mux.own_context(proxy).await?;
@@ -45,8 +45,8 @@ impl<'a> ScratchPage<'a> {
         if let Some(error) = went["errorText"].as_str() {
             return Err(CdpError::unexpected(METHOD, error));
         }
-        // Events of our own sessions go nowhere, and the answer comes before the old document is
-        // gone: the loader says when the new one is there.
+        // We do not receive the events of our own sessions, and the answer comes before the old
+        // document is gone: the loader shows when the new one is there.
         let loader = &went["loaderId"];
         while !loader.is_null() {
             let tree = self.call("Page.getFrameTree", &json!({})).await?;
@@ -62,7 +62,7 @@ impl<'a> ScratchPage<'a> {
         .await
     }
 
-    /// Runs a script to its end, that of its promise if it returns one.
+    /// Runs a script to its end, including that of its promise if it returns one.
     #[cfg(feature = "policies")]
     pub(super) async fn run(&self, script: &str) -> Result<(), CdpError> {
         const METHOD: &str = "Runtime.evaluate";
@@ -81,7 +81,7 @@ impl<'a> ScratchPage<'a> {
     /// Closes the page and waits until it is gone.
     pub(super) async fn close(self) -> Result<(), CdpError> {
         let mux = self.mux;
-        // Answers come in order: behind this one the drop's disposal is done.
+        // Answers come in order: once this one is here, the drop's disposal is done.
         drop(self);
         mux.call(None, "Browser.getVersion", &json!({})).await?;
         Ok(())
@@ -96,11 +96,11 @@ impl Drop for ScratchPage<'_> {
     }
 }
 
-/// Puts nothing in the place of whatever a lease has left in the clipboard, which belongs to the
-/// whole Chromium.
+/// Empties the clipboard, which belongs to the whole Chromium, of anything that a lease has left
+/// there.
 ///
-/// The protocol has no command for it. A page may write to the clipboard when the user copies, so
-/// a page of ours answers a copy with an empty text. It shows as well that pages can be made.
+/// The protocol has no command for it. A page may write to the clipboard when the user copies, so a
+/// page of ours answers a copy with an empty text. It also proves that pages can be made.
 pub(super) async fn wipe_clipboard(mux: &Multiplexer) -> Result<(), CdpError> {
     const ANSWER: &str = "document.addEventListener('copy', event => {\
         event.preventDefault(); event.clipboardData.setData('text/plain', ''); wiped = true })";

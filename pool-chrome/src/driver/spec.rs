@@ -11,14 +11,14 @@ use crate::mux::{DefaultContext, LeaseKind};
 #[non_exhaustive]
 pub struct BrowserSpec {
     /// Alone in its Chromium, or one of many. Default: as the driver is configured. With a profile
-    /// it always is alone.
+    /// it is always alone.
     pub lease: Option<LeaseKind>,
     /// The directory of a persistent profile, whose real default context the client gets. Default:
-    /// a fresh context that goes with the lease.
+    /// a fresh context that ends with the lease.
     pub profile: Option<PathBuf>,
     /// The proxy that everything goes through. Default: direct connections.
     pub proxy: Option<Upstream>,
-    /// Values that must live as long as the Chromium's process does.
+    /// Values that must outlive the Chromium's process.
     held: Vec<Held>,
     #[cfg(feature = "policies")]
     pub(super) instance: Option<pool_policies::ProfileInstance>,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Held {
 }
 
 impl BrowserSpec {
-    /// Returns a browser as the driver is configured.
+    /// Returns the spec of a browser as the driver is configured.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -74,7 +74,7 @@ impl BrowserSpec {
         self.held.iter().find_map(|Held(value)| value.downcast_ref())
     }
 
-    /// Returns `true` if it has a profile that is not thrown away with its process.
+    /// Returns `true` if it has a profile that is not discarded with its process.
     pub(super) fn has_profile(&self) -> bool {
         #[cfg(feature = "policies")]
         if self.instance.is_some() {
@@ -91,7 +91,7 @@ impl BrowserSpec {
         if self.has_profile() { DefaultContext::Real } else { DefaultContext::Fresh }
     }
 
-    /// Returns what leases in one Chromium must have in common.
+    /// Returns a key of everything that leases in one Chromium must have in common.
     pub(super) fn key(&self) -> String {
         #[cfg(feature = "policies")]
         if let Some(assignment) = &self.assignment {
@@ -101,7 +101,7 @@ impl BrowserSpec {
         self.proxy.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Returns the directory of the profile, made ready for use.
+    /// Returns the directory of the profile, ready for use.
     pub(super) async fn directory(&self) -> Result<Option<PathBuf>, ChromeError> {
         #[cfg(feature = "policies")]
         if let Some(instance) = &self.instance {
@@ -124,7 +124,7 @@ impl BrowserSpec {
         Ok(self.proxy.clone())
     }
 
-    /// Returns `true` if a directory of a profile is used that is there again next time.
+    /// Returns `true` if it uses a profile directory that is kept for the next time.
     #[cfg(feature = "policies")]
     pub(super) fn is_persistent(&self) -> bool {
         self.instance.as_ref().is_some_and(pool_policies::ProfileInstance::is_persistent)
@@ -136,7 +136,7 @@ impl BrowserSpec {
         Self { instance: None, profile: None, ..self.clone() }
     }
 
-    /// Moves the profile's directory aside and says where to.
+    /// Moves the profile's directory aside and returns its new path.
     #[cfg(feature = "policies")]
     pub(super) async fn quarantine(&self) -> Result<PathBuf, ChromeError> {
         let instance = self.instance.clone().expect("only a profile is moved aside");
@@ -156,7 +156,7 @@ impl BrowserSpec {
         }
     }
 
-    /// Tells whoever assigned the proxy how it does.
+    /// Reports to whoever assigned the proxy how it works.
     #[cfg_attr(
         not(feature = "policies"),
         expect(clippy::unused_self, reason = "nobody assigns proxies")
@@ -171,11 +171,11 @@ impl BrowserSpec {
     }
 }
 
-/// Returns a proxy of a region as an upstream of ours.
+/// Returns a region's proxy as an upstream of ours.
 #[cfg(feature = "policies")]
 fn assigned(proxy: &pool_policies::Proxy) -> Result<Upstream, ChromeError> {
     let host = proxy.host();
-    // An IPv6 address stands in brackets in a URL.
+    // In a URL, an IPv6 address is in brackets.
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let address = format!("{}://{host}:{}", proxy.scheme().as_str(), proxy.port());
     let upstream = Upstream::parse(&address)?;

@@ -15,20 +15,20 @@ use crate::cdp::CdpError;
 use crate::mux::{Connection, EndReason, HolderCommands, LeaseKind, LeaseTarget, LeaseTerms};
 use crate::process::Engine;
 
-/// Maximum time a screenshot may take. A page that shows a dialog does not paint.
+/// Maximum time that a screenshot may take. A page that shows a dialog does not paint.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
 /// Maximum time for a list of pages.
 const LISTING: Duration = Duration::from_secs(1);
 
-/// A browser of one's own: a lease in a Chromium, alone in it or one of many.
+/// A browser for one holder: a lease in a Chromium, alone in it or one of many.
 ///
-/// Clients connect to it as to a browser that they had launched ([`connect`](Self::connect) for
-/// the raw protocol, [`browser`](Self::browser) for `chromiumoxide`). Everything that they make in
-/// it goes with the lease.
+/// Clients connect to it as to a browser that they have launched themselves
+/// ([`connect`](Self::connect) for the raw protocol, [`browser`](Self::browser) for
+/// `chromiumoxide`). Everything that they make in it ends with the lease.
 #[derive(Debug)]
 pub struct VirtualBrowser {
-    /// `None` only while it is recycled, or closed.
+    /// `None` only while it is being recycled or closed.
     pub(super) seat: Option<Seat>,
     pub(super) hosts: Arc<Hosts>,
     pub(super) id: ResourceId,
@@ -43,7 +43,7 @@ impl VirtualBrowser {
     }
 
     /// Sets the terms of the lease, before the first connection. Only the first call counts;
-    /// without one the default terms hold, but for [`browser`](Self::browser), which begins
+    /// without one, the default terms apply, except that with [`browser`](Self::browser) it begins
     /// without a page.
     ///
     /// # Errors
@@ -52,13 +52,13 @@ impl VirtualBrowser {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the terms hold all the same, and the first page is still made.
+    /// If it is dropped early, the terms apply all the same, and the first page is still made.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
         self.seat().let_out(terms);
         self.seat().lease.begin(terms).await
     }
 
-    /// Opens a connection of the Chrome DevTools Protocol. There may be several, one after another
+    /// Opens a connection for the Chrome DevTools Protocol. There may be several, one after another
     /// or at once.
     ///
     /// # Errors
@@ -67,14 +67,13 @@ impl VirtualBrowser {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, there is no connection. The lease has begun all the same.
+    /// If it is dropped early, there is no connection, but the lease has begun all the same.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
         self.seat().let_out(&LeaseTerms::new());
         self.seat().lease.connect().await
     }
 
-    /// Opens a connection for a client whose commands that no Chromium has are answered by the
-    /// caller.
+    /// Opens a connection for a client; commands that no Chromium has are answered by the caller.
     ///
     /// # Errors
     ///
@@ -91,7 +90,7 @@ impl VirtualBrowser {
         self.seat().lease.connect_with(commands).await
     }
 
-    /// Opens a connection whose root is a page: the one of this id, or else the first.
+    /// Opens a connection whose root is a page: the one with this id, or else the first.
     ///
     /// # Errors
     ///
@@ -109,8 +108,8 @@ impl VirtualBrowser {
         self.seat().lease.connect_page(page, Some(commands)).await
     }
 
-    /// Returns `true` if a command of a client is not answered, or a download has not ended: then a
-    /// client that is silent waits.
+    /// Returns `true` if a client's command has not been answered, or a download has not ended: a
+    /// client that is silent is then waiting.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.seat().lease.is_busy()
@@ -118,8 +117,8 @@ impl VirtualBrowser {
 
     /// Returns the browser as a connected `chromiumoxide::Browser`. The first call connects.
     ///
-    /// Where no [terms](Self::begin) were set, the lease begins without a page, and the first new
-    /// page in the default context is the one that was made ahead.
+    /// If no [terms](Self::begin) were set, the lease begins without a page, and the first new page
+    /// in the default context is the one that was made ahead.
     ///
     /// # Errors
     ///
@@ -131,7 +130,7 @@ impl VirtualBrowser {
     pub async fn browser(&self) -> Result<&chromiumoxide::Browser, ChromeError> {
         let seat = self.seat();
         let connect = || async {
-            // Whoever holds it makes the pages: a first one would lie about unused.
+            // The caller makes the pages itself: a first one would be left unused.
             self.begin(&LeaseTerms::new().first_page(false)).await?;
             let published = self.hosts.loopback().await?.publish(&seat.lease);
             Oxide::connect(published).await
@@ -139,7 +138,7 @@ impl VirtualBrowser {
         Ok(seat.oxide.get_or_try_init(connect).await?.browser())
     }
 
-    /// Opens a page at an address, the short way.
+    /// Opens a page at an address in one step.
     ///
     /// # Errors
     ///
@@ -147,9 +146,10 @@ impl VirtualBrowser {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the page may have been made. It stays in the lease.
+    /// If it is dropped early, the page may have been made. It then stays in the lease.
     pub async fn new_page(&self, url: &str) -> Result<chromiumoxide::Page, ChromeError> {
-        // The warm page is handed out for an empty one only; going there takes no longer.
+        // The warm page is only handed out for an empty address; navigating afterwards takes no
+        // longer.
         let page =
             self.browser().await?.new_page("about:blank").await.map_err(ChromeError::client)?;
         if url != "about:blank" {
@@ -158,8 +158,8 @@ impl VirtualBrowser {
         Ok(page)
     }
 
-    /// Waits until the browser is over before its lease is: its client sent `Browser.close`, or
-    /// its Chromium died, hung, or was taken away.
+    /// Waits until the browser ends before its lease does: its client sent `Browser.close`, or its
+    /// Chromium died, hung, or was taken away.
     ///
     /// # Cancel safety
     ///
@@ -168,13 +168,13 @@ impl VirtualBrowser {
         self.seat().lease.ended().await
     }
 
-    /// Returns why it is over, if it is.
+    /// Returns why it has ended, if it has.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         self.seat().lease.end_reason()
     }
 
-    /// Returns the id of the browser process. Shared leases have it in common.
+    /// Returns the id of the browser process, which shared leases have in common.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.seat().place.pid
@@ -184,7 +184,7 @@ impl VirtualBrowser {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn memory(&self) -> u64 {
         let host = &self.seat().place;
         host.measure(Duration::ZERO).await;
@@ -215,28 +215,28 @@ impl VirtualBrowser {
         self.seat().place.kind
     }
 
-    /// Returns the targets it has open. Its client notices nothing.
+    /// Returns its open targets, without its client noticing.
     #[must_use]
     pub fn targets(&self) -> Vec<LeaseTarget> {
         self.seat().lease.targets()
     }
 
-    /// Returns the page that was opened last, which stands before the others; `None` while there is
-    /// none.
+    /// Returns the page that was opened last, which is in front of the others; `None` while there
+    /// is none.
     #[must_use]
     pub fn foremost_page(&self) -> Option<LeaseTarget> {
         self.targets().into_iter().rfind(|target| target.kind == "page")
     }
 
-    /// Returns its pages with their titles and addresses as they are now, the oldest first. Its
-    /// client notices nothing.
+    /// Returns its pages with their present titles and addresses, oldest first, without its client
+    /// noticing.
     ///
-    /// Chromium does not announce every new title, so it is asked; what it announced last is told
-    /// if it does not answer within a second.
+    /// Chromium does not announce every new title, so it is asked; if it does not answer within a
+    /// second, the last announced titles are returned.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn pages(&self) -> Vec<LeaseTarget> {
         let mut pages: Vec<_> = self.targets();
         pages.retain(|target| target.kind == "page");
@@ -254,9 +254,9 @@ impl VirtualBrowser {
         pages
     }
 
-    /// Takes a picture of a page, as a PNG. Its client notices nothing.
+    /// Takes a picture of a page, as a PNG, without its client noticing.
     ///
-    /// Without a target it is the [foremost page](Self::foremost_page).
+    /// Without a target, it is the [foremost page](Self::foremost_page).
     ///
     /// # Errors
     ///
@@ -265,7 +265,7 @@ impl VirtualBrowser {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the page is left again.
+    /// If it is dropped early, the session on the page is closed again.
     pub async fn screenshot(&self, target: Option<&str>) -> Result<Vec<u8>, CdpError> {
         const METHOD: &str = "Page.captureScreenshot";
         let page = match target {
@@ -312,7 +312,7 @@ impl pool_policies::ProxyResource for VirtualBrowser {
 #[cfg(feature = "policies")]
 #[async_trait::async_trait]
 impl pool_policies::Warm for VirtualBrowser {
-    /// Goes to the page in a context of its own, which is disposed: nobody finds it.
+    /// Loads the page in a context of its own, which is then disposed of, so nobody finds it.
     async fn warm(&mut self, how: &pool_policies::WarmUp) -> Result<(), pool_core::BoxError> {
         use super::hosts::Outlet;
         use super::scratch_page::ScratchPage;
@@ -320,7 +320,7 @@ impl pool_policies::Warm for VirtualBrowser {
         use crate::mux::DefaultContext;
 
         let Some(seat) = &self.seat else { return Ok(()) };
-        // The page is the operator's wish: it may go wherever a lease may.
+        // The operator wants this page: it may go wherever a lease may.
         let outlet = Outlet::new(&seat.place, DefaultContext::Fresh).await?;
         if let Some(outlet) = &outlet {
             outlet.open(Pass::new);

@@ -1,5 +1,4 @@
-//! The watch over each Chromium: its death is noticed at once, and so is that it hangs, or that it
-//! makes no pages any more.
+//! The watch over each Chromium: it is noticed at once if one dies, hangs, or makes no more pages.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::ChromeError;
 use crate::cdp::CdpError;
 use crate::mux::{EndReason, Multiplexer, MuxLease};
 
-/// Watches over a Chromium until it is gone. The task does not keep the host.
+/// Watches over a Chromium until it is gone. The task does not keep the host alive.
 pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
     let (weak, mux, exited) = (Arc::downgrade(host), host.mux.clone(), host.exited());
     tokio::spawn(async move {
@@ -46,18 +45,19 @@ pub(super) fn watch(host: &Arc<Host>, hang_timeout: Duration) {
     });
 }
 
-/// Interval at which an idle Chromium is asked. It costs some tenths of a millisecond.
+/// Interval at which an idle Chromium is asked. It costs a few tenths of a millisecond.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Maximum time an idle one may be silent: nobody would miss it, and the next holder must not get
-/// it.
+/// Maximum time that an idle Chromium may be silent: nobody would miss it, and the next holder must
+/// not get it.
 const IDLE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Returns when Chromium has made no progress for the whole limit, with how long it was silent.
+/// Returns when Chromium has made no progress for the whole limit, with the time for which it was
+/// silent.
 ///
 /// Progress is an answer or anything else that it says, bytes that it takes, and work that the
-/// kernel counts for it: a browser on a machine with much else to do is slow, and not hung. One
-/// that was stopped and goes on in time is no case for us.
+/// kernel counts for it: on a machine with much else to do, a browser is slow but does not hang.
+/// One that was stopped and continues in time is not a case for us.
 async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration {
     let params = json!({});
     loop {
@@ -65,7 +65,7 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration
         let pause = (limit / 8).clamp(Duration::from_millis(50), IDLE_PAUSE);
         sleep(if leased { pause } else { IDLE_PAUSE }).await;
         if host.strong_count() == 0 {
-            // The last holder is gone: the process ends with it.
+            // The last holder is gone, so the process ends with it.
             std::future::pending::<()>().await;
         }
         let answer = mux.call(None, "Browser.getVersion", &params);
@@ -86,10 +86,10 @@ async fn hung(host: &Weak<Host>, mux: &Multiplexer, limit: Duration) -> Duration
 const LOOK: Duration = Duration::from_millis(250);
 
 impl Host {
-    /// Proves that the Chromium answers, that the lease's warm page does, and from time to time
-    /// that pages can be made, by making one: `Browser.getVersion` still answers when none can.
+    /// Proves that the Chromium and the lease's warm page answer, and at intervals that pages can
+    /// be made, by making one: `Browser.getVersion` still answers when none can.
     ///
-    /// Each may take `limit` without any progress, and much longer with: see [`Progress`].
+    /// Each may take `limit` without any progress, and much longer with progress: see [`Progress`].
     pub(super) async fn probe(
         &self,
         lease: &MuxLease,
@@ -128,7 +128,8 @@ impl Host {
         }
     }
 
-    /// Awaits an answer while there is progress; `None` if there was none for the whole limit.
+    /// Waits for an answer while there is progress; returns `None` if there was none for the whole
+    /// limit.
     async fn within<T>(
         &self,
         limit: Duration,

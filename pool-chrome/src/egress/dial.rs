@@ -1,4 +1,4 @@
-//! Dialling: to a proxy, through it to a target, and the bytes that go over it.
+//! Dialling: to a proxy, through it to a target, and counting the bytes.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -26,10 +26,10 @@ use super::guard::Mark;
 use super::target::Target;
 use super::upstream::{Credentials, Protocol, Upstream};
 
-/// Maximum time a proxy may take to accept a connection.
+/// Maximum time that a proxy may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Maximum time a proxy may take to connect to a target.
+/// Maximum time that a proxy may take to connect to a target.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A connection to a target.
@@ -40,11 +40,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(super) type Connection = Metered<TcpStream>;
 
 impl Upstream {
-    /// Checks that the proxy is there, answers, and takes the credentials, within `timeout`.
+    /// Checks within `timeout` that the proxy is there, answers, and accepts the credentials.
     ///
-    /// With SOCKS5 that is the handshake up to where a target would be named. An HTTP proxy is
-    /// asked to connect to a name that cannot exist (`.invalid`), which it must refuse in one way
-    /// if it knows us and in another if it does not; so nothing reaches any site.
+    /// With SOCKS5 this is the handshake up to the point where a target would be named. An HTTP
+    /// proxy is asked to connect to a name that cannot exist (`.invalid`), which it must refuse in
+    /// one way if it accepts us and in another if it does not; so no site is ever contacted.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Upstream {
     }
 }
 
-/// Connects to a proxy itself.
+/// Connects to the proxy itself.
 pub(super) async fn dial(
     upstream: &Upstream,
     meter: &Arc<Meter>,
@@ -113,7 +113,7 @@ pub(super) async fn open(
         .map_err(|_| ProxyError::Timeout { proxy: upstream.name(), waited: ANSWER })?
 }
 
-/// Goes as far as a proxy lets us without a target.
+/// Talks to a proxy as far as is possible without naming a target.
 async fn probe(upstream: &Upstream) -> Result<(), ProxyError> {
     let mut connection = dial(upstream, &Arc::default()).await?;
     match upstream.protocol {
@@ -153,7 +153,7 @@ async fn tunnel(
     Ok(Box::new(TokioIo::new(tunnel)))
 }
 
-/// Waits for something that comes over a connection, which nobody else moves on.
+/// Waits for an answer on a connection, and drives the connection meanwhile.
 async fn drive<T>(
     mut connection: Pin<&mut Fuse<impl Future<Output = hyper::Result<()>>>>,
     wanted: impl Future<Output = hyper::Result<T>>,
@@ -164,13 +164,14 @@ async fn drive<T>(
         wanted = &mut wanted => wanted,
         ended = &mut connection => {
             ended?;
-            // It ends where the tunnel begins, which may be before the answer has been looked at.
+            // The driver ends where the tunnel begins, perhaps before the answer has been looked
+            // at.
             wanted.await
         }
     }
 }
 
-/// Refuses a 407, which is an error of its own wherever it comes from.
+/// Refuses a 407, which is an error of its own in any context.
 pub(super) fn check_status(upstream: &Upstream, status: StatusCode) -> Result<(), ProxyError> {
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         let given = upstream.credentials.is_some();
@@ -203,7 +204,7 @@ const USERNAME_PASSWORD: u8 = 2;
 /// Reasons why a handshake failed.
 #[derive(Debug)]
 enum HandshakeError {
-    /// The proxy requires credentials, or others.
+    /// The proxy requires credentials, or different ones.
     Credentials,
     /// The proxy does not connect to the target; its reply in words.
     Refused(&'static str),
@@ -257,7 +258,7 @@ where
     if reply[1] == 0 { Ok(()) } else { Err(HandshakeError::Credentials) }
 }
 
-/// Asks a proxy that has been greeted to connect to a target, by name where it has one.
+/// Asks a proxy, after the greeting, to connect to a target, by name if the target has one.
 async fn name_target<S>(stream: &mut S, target: &Target) -> Result<(), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -285,12 +286,12 @@ where
     let mut reply = [0; 4];
     stream.read_exact(&mut reply).await?;
     if reply[0] != VERSION {
-        return Err(unexpected("its reply is not of SOCKS5"));
+        return Err(unexpected("its reply is not SOCKS5"));
     }
     if reply[1] != 0 {
         return Err(HandshakeError::Refused(reason(reply[1])));
     }
-    // The address that it connected from, which nobody here wants to know.
+    // The address that the proxy connected from, which is of no interest here.
     let length = match reply[3] {
         1 => 4,
         3 => usize::from(stream.read_u8().await?),
@@ -314,7 +315,7 @@ fn reason(reply: u8) -> &'static str {
     }
 }
 
-/// Returns a failed handshake as an error of this proxy.
+/// Turns a failed handshake into an error of this proxy.
 fn named(
     upstream: &Upstream,
     target: impl std::fmt::Display,
@@ -337,8 +338,8 @@ fn unexpected(what: &'static str) -> HandshakeError {
     HandshakeError::Broken(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-/// Traffic over the connections to a proxy, or to targets where there is none, in bytes,
-/// handshakes included: what a provider counts.
+/// Traffic over the connections to a proxy, or to targets if there is none, in bytes including
+/// handshakes: the amount that a provider counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -350,7 +351,7 @@ pub struct Traffic {
     pub connections: u64,
 }
 
-/// Counts for all connections of one forwarder.
+/// Counters for all connections of one forwarder.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     sent: AtomicU64,
@@ -383,7 +384,7 @@ impl<S> Metered<S> {
         Self { stream, meter, _mark: None }
     }
 
-    /// Has the connection known as that of a browser.
+    /// Marks the connection as one of a browser's.
     pub(super) fn marked(self, mark: Mark) -> Self {
         Self { _mark: Some(mark), ..self }
     }

@@ -8,8 +8,8 @@ use super::Refusal;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// The address of a proxy cannot be understood. The address itself is not repeated: it may
-    /// hold a password.
+    /// The address of a proxy cannot be understood. The address itself is not repeated, since it
+    /// may hold a password.
     #[error("the address of a proxy is wrong: {0}")]
     BadUrl(&'static str),
 
@@ -22,7 +22,7 @@ pub enum ProxyError {
     Connect {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Reason why not.
+        /// The reason.
         source: Arc<io::Error>,
     },
 
@@ -31,16 +31,17 @@ pub enum ProxyError {
     Timeout {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Time limit that it exceeded.
+        /// The time limit that was exceeded.
         waited: Duration,
     },
 
-    /// The proxy requires credentials, or others than it got: 407, or SOCKS5's equivalent.
+    /// The proxy requires credentials, or others than those that it got: 407, or the equivalent in
+    /// SOCKS5.
     #[error("the proxy {proxy} {}", if *given { "refuses the credentials" } else { "requires credentials" })]
     Credentials {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Set if it got any.
+        /// Set if it got any credentials.
         given: bool,
     },
 
@@ -49,16 +50,16 @@ pub enum ProxyError {
     Broken {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Fault that was seen.
+        /// The observed fault.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The proxy works but would or could not connect to the target.
+    /// The proxy works, but would not or could not connect to the target.
     #[error("the proxy {proxy} does not connect to {target}: {reason}")]
     Refused {
         /// The proxy, without credentials.
         proxy: Arc<str>,
-        /// Where Chromium wanted to go, `host:port`.
+        /// The target that Chromium wanted to reach, `host:port`.
         target: Arc<str>,
         /// The proxy's status or reply.
         reason: Arc<str>,
@@ -66,7 +67,7 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
-    /// Returns `true` if the proxy is to blame, and not the place that a page wanted to go to.
+    /// Returns `true` if the proxy is to blame, rather than the site that a page wanted to reach.
     #[must_use]
     pub fn blames_proxy(&self) -> bool {
         match self {
@@ -79,14 +80,14 @@ impl ProxyError {
     }
 }
 
-/// Reasons why a request of a browser was not carried out.
+/// Reasons why a browser's request was not carried out.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It is against the rules.
     Refused(Refusal),
-    /// Its target is not to be reached.
+    /// Its target could not be reached.
     Unreachable(Arc<dyn std::error::Error + Send + Sync>),
-    /// The proxy does not work, or does not reach the target.
+    /// The proxy does not work, or cannot reach the target.
     Proxy(ProxyError),
 }
 
@@ -108,7 +109,7 @@ impl From<ProxyError> for Failure {
     }
 }
 
-/// For hyper, which closes the connection of a request that ends in an error.
+/// Lets hyper close the connection of a request that ends in an error.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The way out of a browser, and what may take it.
+//! The way out of a browser, and the permission to use it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,12 +11,12 @@ use super::target::Target;
 use super::upstream::Upstream;
 use super::{Guard, Pattern, ProxyError, Refusal};
 
-/// So many different refusals of a lease are logged; a page can ask for anything, any number of
-/// times.
+/// Number of different refusals of a lease that are logged; a page can ask for anything, any number
+/// of times.
 const LOGGED: usize = 100;
 
-/// The way out of a browser: by a proxy, or directly, as far as its guard lets it, with what has
-/// been seen of it.
+/// The way out of a browser, through a proxy or directly, as far as its guard allows, with counts
+/// of its use.
 #[derive(Debug)]
 pub(super) struct Exit {
     pub(super) guard: Arc<Guard>,
@@ -30,7 +30,7 @@ impl Exit {
         Self { guard, upstream, meter: Arc::default(), last_error: Mutex::default() }
     }
 
-    /// Connects to a target, by whichever way that is, if that is allowed.
+    /// Connects to a target, by either way, if that is allowed.
     pub(super) async fn open(&self, target: &Target, pass: &Pass) -> Result<Box<dyn Io>, Failure> {
         match &self.upstream {
             None => {
@@ -53,7 +53,7 @@ impl Exit {
     pub(super) fn failed(&self, error: ProxyError) {
         let mut last = self.lock();
         let news = last.as_ref().is_none_or(|last| !last.blames_proxy());
-        // Once per outage: a page asks for hundreds of things.
+        // Once per outage, since a page makes hundreds of requests.
         if news && error.blames_proxy() {
             tracing::warn!(%error, "an egress proxy does not work");
         }
@@ -69,8 +69,7 @@ impl Exit {
     }
 }
 
-/// Permission for a forwarder while it is open: everything that the rules of its guard allow,
-/// or less.
+/// Permission for an open forwarder: everything that the rules of its guard allow, or less.
 #[derive(Default)]
 pub struct Pass {
     domains: Option<Vec<Pattern>>,
@@ -79,20 +78,20 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Lets through what the rules allow.
+    /// Allows whatever the rules allow.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets through nothing but these.
+    /// Allows nothing but these domains.
     #[must_use]
     pub fn domains(mut self, domains: impl Into<Option<Vec<Pattern>>>) -> Self {
         self.domains = domains.into();
         self
     }
 
-    /// Names whoever it is for in the log.
+    /// Names the holder in the log.
     #[must_use]
     pub fn holder(mut self, holder: impl Into<Option<String>>) -> Self {
         self.holder = holder.into();
@@ -103,7 +102,7 @@ impl Pass {
         self.domains.as_deref()
     }
 
-    /// Writes a refusal to the log, unless it is there already.
+    /// Logs a refusal, unless it has been logged already.
     pub(super) fn log(&self, target: &Target, refusal: Refusal) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() >= LOGGED || !logged.insert((target.clone(), refusal)) {

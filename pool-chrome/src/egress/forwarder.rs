@@ -27,16 +27,16 @@ use super::target::Target;
 use super::upstream::{Protocol, Upstream};
 use super::{Guard, ProxyError, Refusal, Rules, Traffic};
 
-/// After an accept that failed, usually for want of descriptors.
+/// Pause after an accept that failed, usually for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A proxy on loopback for one Chromium, or for one context of it: the only way out that it has.
+/// A proxy on loopback for one Chromium, or for one context in it: its only way out.
 ///
-/// It leads to an [`Upstream`], or directly to where a browser wants to go, and lets through what
-/// its [`Guard`] does. Give [`Self::proxy_server`] to
+/// It leads to an [`Upstream`], or directly to the target, and lets through what its [`Guard`]
+/// allows. Give [`Self::proxy_server`] to
 /// [`LaunchOptions::proxy_server`](crate::process::LaunchOptions::proxy_server) and keep the
-/// forwarder as long as the Chromium: dropping it closes its port and all its connections. See the
-/// [module](super) for what fails in which way.
+/// forwarder as long as the Chromium: dropping it closes its port and all its connections. The
+/// [module](super) describes how failures look to a page.
 ///
 /// # Examples
 ///
@@ -60,34 +60,34 @@ pub struct Forwarder {
     accepting: AbortHandle,
 }
 
-/// State that the forwarder has in common with the task that accepts for it.
+/// State that the forwarder shares with the task that accepts connections for it.
 #[derive(Debug)]
 struct Door {
     exit: Arc<Exit>,
-    /// Permission for what may go through now; nothing without one.
+    /// The present permission; without one, nothing gets through.
     pass: watch::Sender<Option<Arc<Pass>>>,
 }
 
 impl Forwarder {
-    /// Starts to listen, on a port that the system picks, and lets everything through to a proxy.
-    /// Does not yet talk to it.
+    /// Starts to listen on a port that the system picks, and lets everything through to a proxy. It
+    /// does not contact the proxy yet.
     ///
     /// # Errors
     ///
-    /// [`ProxyError::Listen`] if there is no port to be had, [`ProxyError::BadUrl`] for
-    /// credentials that the protocol cannot carry.
+    /// [`ProxyError::Listen`] if no port is available, [`ProxyError::BadUrl`] for credentials that
+    /// the protocol cannot carry.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing listens.
+    /// If it is dropped early, nothing listens.
     pub async fn start(upstream: Upstream) -> Result<Self, ProxyError> {
         let forwarder = Self::guarded(Guard::new(Rules::new()), upstream).await?;
         forwarder.open(Pass::new());
         Ok(forwarder)
     }
 
-    /// Starts to listen, on a port that the system picks, in front of a proxy or, with `None`, of
-    /// the network itself. Lets nothing through until it is [opened](Self::open).
+    /// Starts to listen on a port that the system picks, in front of a proxy or, with `None`, of
+    /// the network itself. It lets nothing through until it is [opened](Self::open).
     ///
     /// # Errors
     ///
@@ -104,11 +104,11 @@ impl Forwarder {
         Self::listen(Arc::new(Exit::new(guard, upstream))).await
     }
 
-    /// Starts another one, closed, with the same guard and the same way out.
+    /// Starts another forwarder, closed, with the same guard and the same way out.
     ///
     /// # Errors
     ///
-    /// [`ProxyError::Listen`] if there is no port to be had.
+    /// [`ProxyError::Listen`] if no port is available.
     ///
     /// # Cancel safety
     ///
@@ -132,47 +132,48 @@ impl Forwarder {
         self.door.pass.send_replace(Some(Arc::new(pass)));
     }
 
-    /// Lets nothing through any more, and cuts what goes through it.
+    /// Lets nothing more through, and cuts the present connections.
     pub fn close(&self) {
         self.door.pass.send_replace(None);
     }
 
-    /// Returns where it listens: 127.0.0.1 and a port.
+    /// Returns the address on which it listens: 127.0.0.1 and a port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns what Chromium is told, such as `http://127.0.0.1:41234`.
+    /// Returns the address to give to Chromium, such as `http://127.0.0.1:41234`.
     #[must_use]
     pub fn proxy_server(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns the proxy behind it; `None` where it leads out directly.
+    /// Returns the proxy behind it; `None` if it leads out directly.
     #[must_use]
     pub fn upstream(&self) -> Option<&Upstream> {
         self.door.exit.upstream.as_ref()
     }
 
-    /// Returns what has gone out so far, by it and by [others](Self::another) of the same way.
+    /// Returns the traffic so far, through it and through [others](Self::another) with the same way
+    /// out.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.door.exit.meter.read()
     }
 
-    /// Returns why the proxy does not work, as of the last request: `None` again as soon as one
+    /// Returns why the proxy did not work for the last request; `None` again as soon as one
     /// succeeds.
     ///
-    /// A target that the proxy cannot reach is an error here too; see
+    /// A target that the proxy cannot reach counts as an error here too; see
     /// [`ProxyError::blames_proxy`].
     #[must_use]
     pub fn last_error(&self) -> Option<ProxyError> {
         self.door.exit.last_error()
     }
 
-    /// Does as [`Upstream::probe`], and has the result as [`Self::last_error`]. Without a proxy
-    /// there is nothing to probe.
+    /// Does the same as [`Upstream::probe`], and keeps the result as [`Self::last_error`]. Without
+    /// a proxy there is nothing to probe.
     ///
     /// # Errors
     ///
@@ -180,7 +181,7 @@ impl Forwarder {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the connection is closed, and the last error stays as it was.
+    /// If it is dropped early, the connection is closed, and the last error stays as it was.
     pub async fn probe(&self, timeout: Duration) -> Result<(), ProxyError> {
         let Some(upstream) = self.upstream() else { return Ok(()) };
         let probed = upstream.probe(timeout).await;
@@ -205,7 +206,7 @@ impl Door {
     }
 }
 
-/// Ends with the forwarder, and takes all connections with it.
+/// Accepts connections; it ends with the forwarder, and ends all connections with it.
 async fn accept(listener: TcpListener, door: Arc<Door>) {
     let (mut pass, mut rules) = (door.pass.subscribe(), door.exit.guard.watch());
     let mut connections = JoinSet::new();
@@ -213,7 +214,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // What is accepted between a change and its notice is cut with the others.
+                    // A connection that is accepted between a change and its notice is cut with the
+                    // others.
                     connections.spawn(serve(stream, Arc::clone(&door.exit), door.pass()));
                 }
                 Err(error) => {
@@ -228,8 +230,8 @@ async fn accept(listener: TcpListener, door: Arc<Door>) {
     }
 }
 
-/// Headers that are about one connection and not about the message, beside those that
-/// `Connection` names.
+/// Headers that concern one connection and not the message, in addition to those that `Connection`
+/// names.
 const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "keep-alive",
@@ -241,8 +243,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// Maximum time the head of an answer to a plain request may take; a site that polls for long stays
-/// below it.
+/// Maximum time for the head of the answer to a plain request; long polling stays below it.
 const RESPONSE: Duration = Duration::from_secs(300);
 
 /// More than any page sends; hyper's own limit is 100.
@@ -252,21 +253,21 @@ type Body = Either<Incoming, Full<Bytes>>;
 
 /// One connection of Chromium.
 ///
-/// It has its own connection onward: one that were shared between two of Chromium's could carry
-/// what one site has authenticated (as NTLM does, per connection) into another context.
+/// It has its own onward connection: one shared between two of Chromium's connections could carry
+/// what one site has authenticated (NTLM does so per connection) into another context.
 #[derive(Default)]
 struct Inbound {
-    /// For plain requests, kept for the next one.
+    /// The connection for plain requests, kept for the next one.
     onward: Mutex<Option<Onward>>,
     /// The tunnel to open once the answer to a `CONNECT` has been sent.
     tunnel: Lock<Option<(OnUpgrade, Box<dyn Io>)>>,
 }
 
 struct Onward {
-    /// Where it leads; `None` for an HTTP proxy, which takes requests for any site.
+    /// The site that it leads to; `None` for an HTTP proxy, which takes requests for any site.
     site: Option<Target>,
     sender: SendRequest<Incoming>,
-    /// Drives the connection; ends with it.
+    /// Drives the connection, and ends with it.
     _driver: JoinSet<()>,
 }
 
@@ -293,7 +294,7 @@ async fn serve(stream: TcpStream, exit: Arc<Exit>, pass: Option<Arc<Pass>>) {
     if let Some((upgrade, mut onward)) = tunnel
         && let Ok(upgraded) = upgrade.await
     {
-        // How a tunnel ends is between Chromium and the site.
+        // The end of a tunnel is between Chromium and the site.
         let _ = copy_bidirectional(&mut TokioIo::new(upgraded), &mut onward).await;
     }
 }
@@ -310,7 +311,7 @@ impl Inbound {
         let default_port = match (request.uri().scheme_str(), request.uri().authority()) {
             (Some("http"), Some(_)) => 80,
             (_, Some(_)) if is_tunnel => 443,
-            // A web page that has guessed the port, or somebody with a browser.
+            // Sent by a web page that has guessed the port, or by somebody with a browser.
             _ => return Ok(status(StatusCode::BAD_REQUEST)),
         };
         let authority = request.uri().authority();
@@ -367,7 +368,7 @@ impl Inbound {
         pass: &Pass,
     ) -> Result<Response<Body>, Failure> {
         strip(request.headers_mut());
-        // What was judged is what is asked for, whatever else the request says.
+        // The request is sent for the target that was judged, whatever else it says.
         let authority = request.uri().authority().expect("a target was read from it").as_str();
         let host = HeaderValue::from_str(authority).expect("an authority is visible ASCII");
         request.headers_mut().insert(HOST, host);
@@ -375,7 +376,7 @@ impl Inbound {
         let proxy = upstream.filter(|upstream| upstream.protocol == Protocol::Http);
         let site = match proxy {
             Some(proxy) => {
-                // It is one connection for all sites, so each request is judged by itself.
+                // One connection serves all sites, so each request is judged by itself.
                 exit.guard.admit(target, pass.allowed())?;
                 if let Some(credentials) = &proxy.credentials {
                     request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.basic());
@@ -448,15 +449,15 @@ impl Onward {
         };
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // What goes wrong is seen by the request that it goes wrong for.
+            // An error is seen by the request that it concerns.
             let _ = connection.await;
         });
         Ok(Self { site, sender, _driver: driver })
     }
 }
 
-/// Returns the answer to a request that is against the rules. A page may read it as one of the
-/// site's own, so it can run and remember nothing.
+/// Returns the answer to a request that is against the rules. To a page it may look like one of the
+/// site's own, so it must run nothing and store nothing.
 fn refused(refusal: Refusal) -> Response<Body> {
     let text = format!("Refused by the egress rules of this browser pool: {refusal}.\n");
     let mut response = Response::new(Either::Right(Full::from(text)));

@@ -20,34 +20,34 @@ use super::rules::{ByName, Refusal};
 use super::target::{Target, embedded, is_of_this_machine};
 use super::{Pattern, Rules};
 
-/// Maximum time a name may take to be resolved.
+/// Maximum time for resolving a name.
 const RESOLVE: Duration = Duration::from_secs(10);
 
-/// So many names are resolved at once; threads are there for other things too.
+/// Maximum number of names resolved at once, since threads are needed for other things too.
 const ASKING: usize = 64;
 
-/// Maximum time a target may take to accept a connection.
+/// Maximum time that a target may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Maximum time an address may be silent before the next one is tried beside it.
+/// Maximum time that an address may be silent before the next one is tried in parallel.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Where the name `localhost` and those below it lead.
+/// Addresses of the name `localhost` and the names below it.
 const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// Age at which the addresses of the pool's own name are looked up again.
+/// Age at which the addresses of the pool's own names are looked up again.
 const ADVERTISED_AGE: Duration = Duration::from_secs(30);
 
-/// The judge of everything that the browsers of a pool ask for.
+/// Judges everything that the browsers of a pool ask for.
 ///
-/// All [`Forwarder`](super::Forwarder)s of a pool have one guard in common: its [`Rules`], which
-/// can be changed while they run, and what the pool itself is, which no browser of its may reach.
+/// All [`Forwarder`](super::Forwarder)s of a pool share one guard: its [`Rules`], which can be
+/// changed while they run, and the pool's own addresses, which none of its browsers may reach.
 pub struct Guard {
     rules: watch::Sender<Arc<Rules>>,
     resolver: Box<dyn Resolve>,
     own: Mutex<Own>,
-    /// Our ends of the connections that lead out.
-    /// Two connections may have one local address, if they lead to different ones.
+    /// Our ends of the connections that lead out. Two connections may have the same local address,
+    /// if they lead to different ones.
     outgoing: Mutex<HashMap<SocketAddr, usize>>,
     requests: RequestCounts,
 }
@@ -55,11 +55,12 @@ pub struct Guard {
 /// Addresses and listeners of this machine that belong to the pool.
 #[derive(Debug, Default)]
 struct Own {
-    /// Where something of it listens. An unspecified address stands for all of the machine.
+    /// Addresses on which it listens. An unspecified address stands for all addresses of the
+    /// machine.
     listeners: HashMap<SocketAddr, usize>,
-    /// By which clients reach the pool.
+    /// Names by which clients reach the pool.
     advertised: Vec<Advertised>,
-    /// Of machines that are one pool with this one.
+    /// Names of machines that form one pool with this one.
     others: Vec<Advertised>,
 }
 
@@ -69,7 +70,7 @@ impl Own {
     }
 }
 
-/// A name and a port at which something of the pool is reached.
+/// A name and a port at which part of the pool can be reached.
 #[derive(Debug)]
 struct Advertised {
     host: Host<String>,
@@ -96,7 +97,7 @@ pub(super) trait Resolve: Send + Sync + 'static {
 
 /// Asks the operating system, as other programs on this machine do.
 struct System {
-    /// Each question takes a thread, also one that nobody waits for any more.
+    /// Each question takes a thread, even if nobody waits for the answer any more.
     asking: Arc<Semaphore>,
 }
 
@@ -124,11 +125,11 @@ impl Resolve for System {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requests {
-    /// Reached their targets, or the proxy that leads there.
+    /// Reached their targets, or the proxy in front of them.
     pub forwarded: u64,
     /// Were against the rules.
     pub refused: u64,
-    /// Could not be carried out: the target, or the proxy, was not to be reached.
+    /// Could not be carried out, because the target or the proxy could not be reached.
     pub failed: u64,
 }
 
@@ -140,7 +141,7 @@ struct RequestCounts {
 }
 
 impl Guard {
-    /// Makes a guard with these rules.
+    /// Creates a guard with these rules.
     #[must_use]
     pub fn new(rules: Rules) -> Arc<Self> {
         Self::resolving(rules, System::default())
@@ -156,7 +157,8 @@ impl Guard {
         })
     }
 
-    /// Changes the rules. Every connection of every browser is cut, and made anew by the new ones.
+    /// Changes the rules. Every connection of every browser is cut, so new ones are made under the
+    /// new rules.
     pub fn set_rules(&self, rules: Rules) {
         self.rules.send_if_modified(|held| {
             let differ = **held != rules;
@@ -165,7 +167,7 @@ impl Guard {
         });
     }
 
-    /// Returns the rules that hold now.
+    /// Returns the rules now in force.
     #[must_use]
     pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.borrow())
@@ -175,8 +177,8 @@ impl Guard {
         self.rules.subscribe()
     }
 
-    /// Keeps browsers from an address at which the pool listens; with an unspecified address, from
-    /// this port of every address of this machine.
+    /// Keeps browsers from an address on which the pool listens; with an unspecified address, from
+    /// this port on every address of this machine.
     pub fn protect(&self, address: SocketAddr) {
         *self.own().listeners.entry(address).or_default() += 1;
     }
@@ -185,14 +187,14 @@ impl Guard {
         less(&mut self.own().listeners, address);
     }
 
-    /// Keeps browsers from a name by which others reach the pool, and from where it leads. What
-    /// was named before is forgotten.
+    /// Keeps browsers from a name by which others reach the pool, and from its addresses. It
+    /// replaces the name given before.
     pub fn protect_name(&self, host: &Host<String>, port: u16) {
         self.own().advertised = vec![Advertised::new(host.clone(), port)];
     }
 
-    /// Keeps browsers from the names of other machines that are one pool with this one, and from
-    /// where they lead. Those that were named before and are not now are forgotten.
+    /// Keeps browsers from the names of other machines that form one pool with this one, and from
+    /// their addresses. It replaces the names given before.
     pub fn protect_others(&self, names: impl IntoIterator<Item = (Host<String>, u16)>) {
         let mut own = self.own();
         let mut held = std::mem::take(&mut own.others);
@@ -203,19 +205,19 @@ impl Guard {
         }
     }
 
-    /// Forgets the name that [`protect_name`](Self::protect_name) has named, if there is one.
+    /// Forgets the name given to [`protect_name`](Self::protect_name), if there is one.
     pub fn forget_names(&self) {
         self.own().advertised.clear();
     }
 
     /// Returns `true` if a connection that the pool has accepted was made by a browser of the pool,
-    /// by whatever way it has come. Holds as soon as the connection carries anything.
+    /// by whatever route. This is known by the time that the connection carries any data.
     #[must_use]
     pub fn is_of_a_browser(&self, peer: SocketAddr) -> bool {
         self.outgoing().contains_key(&canonical(peer))
     }
 
-    /// Returns what became of the requests so far.
+    /// Returns the outcomes of the requests so far.
     #[must_use]
     pub fn requests(&self) -> Requests {
         let RequestCounts { forwarded, refused, failed } = &self.requests;
@@ -227,7 +229,7 @@ impl Guard {
         let RequestCounts { forwarded, refused, failed } = &self.requests;
         let count = match outcome {
             Ok(_) => forwarded,
-            // Of Chromium itself, for no lease.
+            // Requests of Chromium itself, for no lease.
             Err(Failure::Refused(Refusal::Closed)) => return,
             Err(Failure::Refused(_)) => refused,
             Err(Failure::Unreachable(_) | Failure::Proxy(_)) => failed,
@@ -251,8 +253,8 @@ impl Guard {
         Ok(self.rules().judge_unresolved(target, domains)?)
     }
 
-    /// Judges a target, resolves it once, judges all that it resolves to, and connects to one of
-    /// the addresses that were judged.
+    /// Judges a target, resolves it once, judges all its addresses, and connects to one of those
+    /// addresses.
     pub(super) async fn connect(
         self: &Arc<Self>,
         target: &Target,
@@ -265,7 +267,7 @@ impl Guard {
         }
         let addresses = match (literal(&target.host), &target.host) {
             (Some(address), _) => vec![address],
-            // As Chromium does, which asks nobody either.
+            // Chromium does the same, and asks nobody either.
             (None, Host::Domain(name)) if is_localhost(name) => LOCALHOST.to_vec(),
             (None, host) => self.resolve(&host.to_string()).await?,
         };
@@ -288,7 +290,7 @@ impl Guard {
 
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
         let resolved = timeout(RESOLVE, self.resolver.resolve(name)).await;
-        let resolved = resolved.map_err(|_| unreachable("its name is not resolved in time"))?;
+        let resolved = resolved.map_err(|_| unreachable("its name was not resolved in time"))?;
         let addresses = resolved.map_err(Failure::unreachable)?;
         if addresses.is_empty() {
             return Err(unreachable("its name has no address"));
@@ -300,8 +302,8 @@ impl Guard {
         self.is_listener(addresses, port) || self.is_advertised_address(addresses, port).await
     }
 
-    /// Returns `true` if something of the pool listens at one of the addresses, or at an address
-    /// within it.
+    /// Returns `true` if the pool listens on one of the addresses, or on an address embedded in
+    /// one.
     fn is_listener(&self, addresses: &[IpAddr], port: u16) -> bool {
         let own = self.own();
         let mut listeners = own.listeners.keys().filter(|own| own.port() == port).peekable();
@@ -329,7 +331,7 @@ impl Guard {
         })
     }
 
-    /// Returns `true` if a name at which something of the pool is reached leads to one of the
+    /// Returns `true` if a name at which part of the pool can be reached leads to one of the
     /// addresses.
     async fn is_advertised_address(&self, addresses: &[IpAddr], port: u16) -> bool {
         let known: Vec<_> = {
@@ -343,7 +345,7 @@ impl Guard {
                     Some(address) => Ok(vec![address]),
                     None => self.resolve(&host.to_string()).await,
                 };
-                // One that cannot be resolved is known by its name.
+                // If the name cannot be resolved now, the known addresses stay.
                 leads_to = resolved.unwrap_or(leads_to);
                 let mut own = self.own();
                 let Own { advertised, others, .. } = &mut *own;
@@ -382,7 +384,7 @@ pub(super) struct Direct {
     pub(super) mark: Mark,
 }
 
-/// Has our end of a connection known as that of a browser.
+/// Marks our end of a connection as one of a browser's.
 pub(super) struct Mark {
     guard: Arc<Guard>,
     local: SocketAddr,
@@ -408,7 +410,7 @@ impl Drop for Mark {
     }
 }
 
-/// Counts one less of an address.
+/// Decrements the count of an address.
 fn less(counts: &mut HashMap<SocketAddr, usize>, address: SocketAddr) {
     if let Some(count) = counts.get_mut(&address) {
         *count -= 1;
@@ -434,7 +436,7 @@ fn literal(host: &Host<String>) -> Option<IpAddr> {
     }
 }
 
-/// Returns the address, and those that something on the way could read in it.
+/// Returns the address, and those that something on the way could read out of it.
 fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let address = address.to_canonical();
     let within = match address {
@@ -450,8 +452,8 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Connects to the first of the addresses that answers. One that is silent has the others tried
-/// beside it, the first of the other family before the rest.
+/// Connects to the first of the addresses that answers. If one is silent, others are tried in
+/// parallel, the first of the other family before the rest.
 async fn first(addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
     if let [only] = addresses {
         return TcpStream::connect((*only, port)).await;
@@ -492,7 +494,7 @@ mod tests {
     use super::*;
     use crate::egress::Private;
 
-    /// A name server that has another answer each time, in turn.
+    /// A name server that gives a different answer each time, in turn.
     #[derive(Default)]
     struct Rebinding {
         answers: Vec<Vec<&'static str>>,
@@ -574,7 +576,7 @@ mod tests {
             ] {
                 let refused = guard.connect(&target(host, port), None).await;
                 assert_eq!(refusal(&refused), Some(Refusal::Pool), "{own} as {host}");
-                // With a proxy only a name that leads here by itself is known.
+                // With a proxy, only a name that is known to lead here by itself is refused.
                 let by_proxy = refusal(&guard.admit(&target(host, port), None));
                 let expected = (host != "pool.example").then_some(Refusal::Pool);
                 assert_eq!(by_proxy, expected, "{own} as {host}");

@@ -8,7 +8,7 @@ use url::Host;
 
 use super::target::{Target, embedded};
 
-/// Hosts or a network, with a port or with any: one item of a list of rules.
+/// Hosts or a network, with one port or any: an item in a list of rules.
 ///
 /// | written | matches |
 /// |---|---|
@@ -44,7 +44,7 @@ enum Hosts {
     Network(IpNet),
 }
 
-/// A text that is no [`Pattern`]: what is wrong with it, and what to write instead.
+/// A text that is not a [`Pattern`]: the mistake, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PatternError {
@@ -65,12 +65,12 @@ impl PatternError {
 }
 
 impl Pattern {
-    /// Reads a list as a query has it: names, names below others, and addresses, with commas
-    /// between them and without ports.
+    /// Reads a list from a query: names, names below others, and addresses, separated by commas and
+    /// without ports.
     ///
     /// # Errors
     ///
-    /// A [`PatternError`] about the first that is wrong.
+    /// A [`PatternError`] about the first wrong item.
     pub fn domains(list: &str) -> Result<Vec<Self>, PatternError> {
         let domain = |text: &str| {
             let pattern: Self = text.trim().parse()?;
@@ -89,7 +89,7 @@ impl Pattern {
         list.split(',').map(domain).collect()
     }
 
-    /// Returns `true` if the pattern is about this target as it is named, which may be by its
+    /// Returns `true` if the pattern applies to this target as it is named, which may be by its
     /// address.
     pub(super) fn matches(&self, target: &Target) -> bool {
         self.names(&target.host, target.port)
@@ -116,14 +116,14 @@ impl Pattern {
             }
     }
 
-    /// Returns `true` if the pattern is about an address that a name has led to.
+    /// Returns `true` if the pattern applies to an address that a name resolved to.
     pub(super) fn holds(&self, address: IpAddr, port: u16) -> bool {
         let Hosts::Network(network) = &self.hosts else { return false };
         self.fits(port) && network.contains(&address.to_canonical())
     }
 
-    /// Returns `true` if the pattern is about this address and port, or about an IPv4 address
-    /// within it.
+    /// Returns `true` if the pattern applies to this address and port, or to an IPv4 address
+    /// embedded in it.
     pub(super) fn touches(&self, address: IpAddr, port: u16) -> bool {
         let within = match address.to_canonical() {
             IpAddr::V4(_) => [None, None],
@@ -138,7 +138,7 @@ impl Pattern {
     }
 }
 
-/// Returns a name without the dot that says that it is whole.
+/// Returns a name without the trailing dot that marks it as fully qualified.
 pub(super) fn undotted(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
@@ -158,13 +158,13 @@ impl FromStr for Pattern {
             });
             let hint = host.map(|host| format!("write \"{host}\""));
             let hint = hint.unwrap_or_else(|| "write its host".to_owned());
-            return Err(PatternError::new(format!("`{text}` is an url"), hint));
+            return Err(PatternError::new(format!("`{text}` is a URL"), hint));
         }
         if text.contains([',', ' ']) {
             let hint = "write each as an item of its own";
             return Err(PatternError::new(format!("`{text}` is more than one pattern"), hint));
         }
-        // An address of IPv6 has colons of its own.
+        // An IPv6 address has colons of its own.
         if let Ok(network) = network(text) {
             return Ok(Self { hosts: Hosts::Network(network?), port: None });
         }
@@ -182,13 +182,13 @@ fn port(text: &str) -> Result<Option<u16>, PatternError> {
         _ if text == "*" => Ok(None),
         Ok(port) if port > 0 => Ok(Some(port)),
         _ => Err(PatternError::new(
-            format!("`{text}` is no port"),
+            format!("`{text}` is not a port"),
             "write a number from 1 to 65535, or `*` for every port",
         )),
     }
 }
 
-/// Returns a network or an address; the outer error is for what looks like neither.
+/// Returns a network or an address; the outer error is for text that looks like neither.
 fn network(text: &str) -> Result<Result<IpNet, PatternError>, ()> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Ok(address.to_canonical().into()));
@@ -200,7 +200,7 @@ fn network(text: &str) -> Result<Result<IpNet, PatternError>, ()> {
     }
     Ok(match text.parse::<IpNet>() {
         Err(_) => Err(PatternError::new(
-            format!("`{length}` is no length of a network"),
+            format!("`{length}` is not the length of a network"),
             "write one such as \"10.1.2.0/24\"",
         )),
         Ok(network) if network.addr() != network.network() => Err(PatternError::new(

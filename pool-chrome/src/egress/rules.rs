@@ -7,11 +7,11 @@ use super::Pattern;
 use super::pattern::undotted;
 use super::target::{Target, is_public};
 
-/// Rules of an operator for where browsers may go.
+/// An operator's rules for where browsers may go.
 ///
-/// What is in [`allow`](Self::allow) may be visited whatever the other rules say; what is in
-/// [`deny`](Self::deny) may not; of the rest [`private`](Self::private) decides. The default lets
-/// everything through.
+/// Anything in [`allow`](Self::allow) may be visited, whatever the other rules say; anything in
+/// [`deny`](Self::deny) may not; [`private`](Self::private) decides about the rest. The default
+/// lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rules {
@@ -67,7 +67,7 @@ impl Rules {
         self
     }
 
-    /// Judges a target by how it is named.
+    /// Judges a target by its name.
     pub(super) fn judge_name(
         &self,
         target: &Target,
@@ -92,7 +92,7 @@ impl Rules {
         Ok(ByName::Undecided)
     }
 
-    /// Judges one of the addresses of a target whose name has decided nothing.
+    /// Judges one of the addresses of a target whose name did not decide.
     pub(super) fn judge_address(&self, address: IpAddr, port: u16) -> Result<(), Refusal> {
         if self.allow.iter().any(|pattern| pattern.holds(address, port)) {
             return Ok(());
@@ -106,8 +106,8 @@ impl Rules {
         }
     }
 
-    /// Judges a target that a proxy is going to resolve, as far as that can be done from here: by
-    /// its name, or by its address where it has no other.
+    /// Judges a target that a proxy will resolve, as far as that is possible from here: by its
+    /// name, or by its address if it has no other name.
     pub(super) fn judge_unresolved(
         &self,
         target: &Target,
@@ -127,7 +127,7 @@ impl Rules {
     }
 }
 
-/// Decision that the name of a target allows.
+/// The decision that the name of a target allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByName {
     /// Its addresses do not matter.
@@ -136,7 +136,7 @@ pub(super) enum ByName {
     Undecided,
 }
 
-/// Names by which machines in clouds ask for their credentials.
+/// Names of the services from which machines in clouds get their credentials.
 const METADATA: [&str; 9] = [
     "instance-data",
     "instance-data.ec2.internal",
@@ -149,8 +149,8 @@ const METADATA: [&str; 9] = [
     "metadata.tencentyun.com",
 ];
 
-/// Returns `true` if a name is none of the public Internet: reserved for private use, or of one
-/// label.
+/// Returns `true` if a name does not belong to the public Internet: reserved for private use, or of
+/// one label.
 fn is_local_name(name: &str) -> bool {
     let name = undotted(name);
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -166,17 +166,17 @@ fn is_local_name(name: &str) -> bool {
 pub enum Refusal {
     /// It is the pool itself.
     Pool,
-    /// It is not of the public Internet, or an address of its name is not.
+    /// It is not on the public Internet, or one of the addresses of its name is not.
     Private,
-    /// It is a service that hands machines their credentials.
+    /// It is a service that gives machines their credentials.
     Metadata,
-    /// `deny` has it.
+    /// It is in `deny`.
     Denied,
-    /// The lease was asked for with `allow_domains`, which does not have it.
+    /// The lease was requested with `allow_domains`, which does not include it.
     Domains,
-    /// There is no lease that could go anywhere.
+    /// No lease has begun that could go anywhere.
     Closed,
-    /// It cannot be told where it leads.
+    /// It is unclear where it leads.
     Unclear,
 }
 
@@ -196,14 +196,14 @@ impl Refusal {
     }
 }
 
-/// The rule, for a page to show: without what it says about any address.
+/// The rule, for a page to show: it reveals nothing about any address.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pool => "a browser of the pool may not reach the pool",
             Self::Private => "only public addresses may be visited (private = \"deny\")",
             Self::Metadata => "metadata services may not be visited (private = \"deny\")",
-            Self::Denied => "it is among what may not be visited (deny)",
+            Self::Denied => "it is among the hosts that may not be visited (deny)",
             Self::Domains => "it is not among the domains of this lease (allow_domains)",
             Self::Closed => "no lease has begun",
             Self::Unclear => "the host is not spelled as a browser spells it",
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(verdict(&rules, "mail.example:25", &["1.1.1.1"]), Err(Refusal::Denied));
         assert_eq!(verdict(&rules, "dns.example", &["1.1.1.1", "8.8.8.8"]), Err(Refusal::Denied));
         assert_eq!(verdict(&rules, "dns.example", &["64:ff9b::808:808"]), Err(Refusal::Denied));
-        // What an allowed network looks like within another address leads elsewhere.
+        // What looks like an allowed network inside another address leads elsewhere.
         let within = verdict(&rules, "x.example", &["64:ff9b::10.1.2.9"]);
         assert_eq!(within, Err(Refusal::Private));
     }

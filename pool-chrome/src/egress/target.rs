@@ -1,4 +1,4 @@
-//! Where a browser wants to go, and which addresses belong to the public Internet.
+//! The targets of browsers, and the addresses that belong to the public Internet.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hyper::http::uri::Authority;
 use url::Host;
 
-/// Where a browser wants to go.
+/// The host and port that a browser wants to reach.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     pub(super) host: Host<String>,
@@ -14,15 +14,15 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads the target of a request. `None` for a host that is not spelled as Chromium spells it:
-    /// whoever is behind us might read another one in it than was judged.
+    /// Reads the target of a request. Returns `None` for a host that is not spelled as Chromium
+    /// spells it: a server behind us might read another host in it than the one that was judged.
     pub(super) fn read(authority: &Authority, default_port: u16) -> Option<Self> {
         if authority.as_str().contains('@') {
             return None;
         }
         let host = Host::parse(authority.host()).ok()?;
         let port = authority.port_u16();
-        // Or it has one that is no number.
+        // Otherwise it has one that is not a number.
         let is_whole = port.is_some() || authority.host().len() == authority.as_str().len();
         let is_canonical = host.to_string().eq_ignore_ascii_case(authority.host());
         let target = Self { host, port: port.unwrap_or(default_port) };
@@ -41,8 +41,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Networks of IPv4 that IANA's registry of special purposes has as not globally reachable, with
-/// multicast, what is reserved, and the relays of 6to4.
+/// IPv4 networks that IANA's registry of special purposes lists as not globally reachable, together
+/// with multicast, reserved addresses, and the relays of 6to4.
 const SPECIAL_V4: [([u8; 4], u32); 15] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -61,11 +61,11 @@ const SPECIAL_V4: [([u8; 4], u32); 15] = [
     ([240, 0, 0, 0], 4),
 ];
 
-/// Serves metadata, credentials among it, to every machine of Azure, at an address that looks
-/// public.
+/// Address that serves metadata, including credentials, to every machine in Azure, although it
+/// looks public.
 const AZURE: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
-/// Returns `true` if an address is a public one, as is every IPv4 address within it.
+/// Returns `true` if an address is public, and so is every IPv4 address embedded in it.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -83,7 +83,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     address != AZURE && !SPECIAL_V4.iter().any(within)
 }
 
-/// Only 2000::/3 is given out, but for the prefix by which NAT64 reaches IPv4.
+/// Only 2000::/3 is allocated, apart from the prefix by which NAT64 reaches IPv4.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => true,
@@ -94,8 +94,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// Returns the IPv4 addresses that something on the way could make of an IPv6 address: written
-/// within it, translated (SIIT, NAT64), tunnelled (6to4, ISATAP, both ends of Teredo).
+/// Returns the IPv4 addresses that something on the way could read out of an IPv6 address: embedded
+/// in it, translated (SIIT, NAT64), tunnelled (6to4, ISATAP, both ends of Teredo).
 pub(super) fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let v4 =
         |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
@@ -111,7 +111,7 @@ pub(super) fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     }
 }
 
-/// Returns `true` if this machine has the address. Asked of the system at that moment: interfaces
+/// Returns `true` if this machine has the address. The system is asked each time, since interfaces
 /// come and go.
 pub(super) fn is_of_this_machine(address: IpAddr) -> bool {
     address.is_unspecified()

@@ -11,9 +11,9 @@ use url::{Host, Url};
 
 use super::ProxyError;
 
-/// A proxy out there: HTTP or SOCKS5, with or without credentials.
+/// An external proxy: HTTP or SOCKS5, with or without credentials.
 ///
-/// Neither `Debug` nor `Display` show the credentials.
+/// Neither `Debug` nor `Display` shows the credentials.
 ///
 /// # Examples
 ///
@@ -45,8 +45,8 @@ impl Upstream {
     /// Reads an address: `http://host:port` or `socks5://host:port`, with `user:password@` before
     /// the host or without.
     ///
-    /// The ports default to 80 and 1080. With `socks5:` and `socks5h:` alike the proxy resolves
-    /// the names, so that none is ever asked for from here.
+    /// The ports default to 80 and 1080. With both `socks5:` and `socks5h:`, the proxy resolves the
+    /// names, so that no name is ever looked up from here.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Upstream {
         self
     }
 
-    /// Without credentials, for errors.
+    /// Returns the address without credentials, for errors.
     pub(super) fn name(&self) -> Arc<str> {
         self.to_string().into()
     }
@@ -105,7 +105,7 @@ impl Upstream {
         Ok(self)
     }
 
-    /// Refuses what the protocols cannot carry, rather than cut it off in silence.
+    /// Refuses what the protocols cannot carry, rather than truncate it silently.
     pub(super) fn checked_ref(&self) -> Result<(), ProxyError> {
         use secrecy::ExposeSecret;
         let Some(Credentials { username, password }) = &self.credentials else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Which addresses and files a client may name.
+//! The addresses and files that a client may name.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,33 +9,33 @@ use super::lease_options::LeaseKind;
 
 /// Rule for the addresses of navigations.
 ///
-/// Addresses are judged by their scheme after parsing them as a page would: deny-lists by prefix
-/// fall to ` chrome://`, `chrome:version`, `CHROME://` and `view-source:`.
+/// Addresses are judged by their scheme, after parsing them as a page would: a deny-list of
+/// prefixes is defeated by ` chrome://`, `chrome:version`, `CHROME://` and `view-source:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressRule {
     pub(crate) kind: LeaseKind,
-    /// The context is off the record: the settings, extensions and history pages end the whole
-    /// Chromium there.
+    /// The context is off the record: there, the settings, extensions and history pages crash the
+    /// whole Chromium.
     pub(crate) off_the_record: bool,
     /// `file:` is allowed.
     pub(crate) files: bool,
 }
 
-/// Judgement of an address.
+/// The judgement on an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
     /// Chromium gets it, and answers for itself.
     Allowed,
     /// This page is shown in its place.
     StandIn(&'static str),
-    /// It is none, neither for us nor for Chromium, which says so.
+    /// It is not an address, neither to us nor to Chromium, which reports that.
     Invalid,
     /// The lease may not go there.
     Refused,
 }
 
-/// An address that certainly fails, the way one fails that cannot be reached: a `data:` URL without
-/// a comma. It asks nothing of the network, and no interception sees it.
+/// An address that certainly fails, in the same way as one that cannot be reached: a `data:` URL
+/// without a comma. It makes no network request, and no interception sees it.
 pub(crate) const NOWHERE: &str = "data:blocked-by-administrator";
 
 /// Page shown in a shared lease instead of a static page of Chromium's own.
@@ -45,14 +45,14 @@ const STAND_IN: &str = "data:text/html,<title>Not shown here</title>\
 /// The schemes that every lease may use.
 const WEB: &[&str] = &["http", "https", "data", "blob", "about", "javascript"];
 
-/// The static pages of Chromium's own: they show a text and do nothing. A page of Chromium's own
-/// may be sent to every other one by a script, and a client may run any script in it: `terms` went
-/// to `version`, which shows the command line, to `inspect`, which lists the pages of all leases,
-/// and to `quit`. So a shared lease gets another page in their place.
+/// Static pages of Chromium's own: they show a text and do nothing. But a script on one of
+/// Chromium's own pages may go to any other, and a client may run any script in it: from `terms` it
+/// went to `version`, which shows the command line, to `inspect`, which lists the pages of all
+/// leases, and to `quit`. So a shared lease gets another page in their place.
 const STATIC: &[&str] = &["terms", "credits"];
 
-/// The pages of Chromium's own that were tried in a context off the record, where they end at most
-/// the page.
+/// Chromium's own pages that were tried in a context off the record, where they crash at most the
+/// page.
 const HARMLESS: &[&str] = &[
     "version",
     "gpu",
@@ -60,7 +60,7 @@ const HARMLESS: &[&str] = &[
     "about",
     "media-internals",
     "webrtc-internals",
-    // They exist to be seen by whoever tests what becomes of a page that ends so.
+    // They exist for testing how software copes with a page that crashes.
     "crash",
     "kill",
     "hang",
@@ -80,7 +80,7 @@ impl AddressRule {
     pub(crate) fn judge(self, address: &str) -> Judgement {
         let url = match Url::parse(address) {
             Ok(url) => url,
-            // Chromium reads addresses of the web more generously, and nothing else in them.
+            // Chromium is more lenient about web addresses, but about no others.
             Err(_) if address.trim().is_empty() || is_web(address) => return Judgement::Allowed,
             Err(_) => return Judgement::Invalid,
         };
@@ -91,21 +91,21 @@ impl AddressRule {
             _ if self.kind == LeaseKind::Shared => false,
             "view-source" => return self.judge(url.path()),
             "chrome-extension" | "filesystem" => true,
-            // Opens nothing in a page, or something that we do not know.
+            // It opens nothing in a page, or something that we do not know.
             _ => false,
         };
         if allowed { Judgement::Allowed } else { Judgement::Refused }
     }
 
-    /// Returns `true` if Chromium may get it as it is.
+    /// Returns `true` if Chromium may get it unchanged.
     pub(crate) fn allows(self, address: &str) -> bool {
         self.judge(address) == Judgement::Allowed
     }
 
-    /// Judges a page of Chromium's own.
+    /// Judges one of Chromium's own pages.
     fn judge_own(self, url: &Url) -> Judgement {
         let page = url.host_str().unwrap_or_else(|| url.path());
-        // Chromium decodes it and takes capitals for small letters.
+        // Chromium decodes it and ignores case.
         let page = percent_decode_str(page).decode_utf8_lossy().to_ascii_lowercase();
         let is_among = |pages: &[&str]| pages.contains(&&*page);
         match self.kind {
@@ -120,7 +120,7 @@ impl AddressRule {
     }
 }
 
-/// Returns `true` if an address is one of the web, whatever else is wrong with it.
+/// Returns `true` if an address is a web address, whatever else is wrong with it.
 fn is_web(address: &str) -> bool {
     let address = address.trim_start_matches(|char: char| char <= ' ');
     let Some((scheme, _)) = address.split_once(':') else { return false };
@@ -128,11 +128,11 @@ fn is_web(address: &str) -> bool {
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
-/// Returns `true` if a path lies in one of the directories, with links followed as far as the path
+/// Returns `true` if a path is inside one of the directories, following links as far as the path
 /// exists.
 ///
-/// The directories that Playwright makes for its downloads count as well: their names are random
-/// and it will not work without them.
+/// Directories that Playwright makes for its downloads count as well: their names are random, and
+/// it does not work without them.
 pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
     let path = Path::new(path);
     let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
@@ -146,10 +146,9 @@ pub(crate) fn is_inside(path: &str, directories: &[PathBuf]) -> bool {
     directories.iter().any(inside) || is_of_playwright(&real)
 }
 
-/// Returns `true` if a path lies in one of the directories that are the pool's own, or may turn out
-/// to.
+/// Returns `true` if a path is inside one of the pool's own directories, or might turn out to be.
 ///
-/// A relative one is taken from where the pool was started, which is where its Chromiums were.
+/// A relative path is relative to where the pool was started, which is where its Chromiums were.
 pub(crate) fn is_reserved(path: &str, reserved: &[PathBuf]) -> bool {
     if path.is_empty() {
         return false;

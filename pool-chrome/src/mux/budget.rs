@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-/// Bytes are counted in steps of this size, so that connections with little in them never touch
-/// the counter that all of them share.
+/// Size of the steps in which bytes are counted, so that connections with little waiting never
+/// touch the counter that all of them share.
 const STEP: usize = 64 * 1024;
 
-/// A connection's share is at most this part of the budget.
+/// Fraction of the budget that is the largest share of a connection.
 const SHARES: usize = 16;
 
-/// The number of bytes that all connections of a driver may have waiting in it together: messages
-/// that clients have not taken yet, commands that Chromium has not taken yet, and what has come in
-/// of either.
+/// The number of bytes that may wait in all connections of a driver together: messages that clients
+/// have not taken yet, commands that Chromium has not taken yet, and partly received messages of
+/// both.
 ///
 /// When it is spent, the connection that holds the most is cut, so that a pool stays within its
 /// memory whatever its clients and their pages do. Clones share the budget.
@@ -25,9 +25,9 @@ pub struct Budget(Arc<Inner>);
 struct Inner {
     limit: AtomicUsize,
     used: AtomicUsize,
-    /// Connections that are open, for their shares.
+    /// Number of open connections, which determines their shares.
     connections: AtomicUsize,
-    /// Looked through when the budget is spent, and cleaned when somebody joins.
+    /// Searched when the budget is spent, and cleaned up when somebody joins.
     holders: Mutex<Vec<Weak<dyn Holder>>>,
 }
 
@@ -35,13 +35,13 @@ struct Inner {
 pub(crate) trait Holder: fmt::Debug + Send + Sync {
     fn account(&self) -> &Account;
 
-    /// Returns how much of its right to its bytes it has left.
+    /// Returns its claim to the bytes that it holds.
     fn standing(&self) -> Standing;
 
-    /// Gives up what it can at once, and the rest soon. Wakes nobody, since others are locked.
+    /// Gives up what it can at once, and the rest soon. It wakes nobody, since others are locked.
     fn give_way(&self);
 
-    /// Wakes whoever waits for what has given way. Called without any lock.
+    /// Wakes those who wait for what has given way. Called without any lock.
     fn tell(&self);
 }
 
@@ -50,17 +50,18 @@ pub(crate) trait Holder: fmt::Debug + Send + Sync {
 pub(crate) enum Standing {
     /// Its connection is open.
     Open,
-    /// Its connection is cut and only waits to say so: the first to go.
+    /// Its connection is cut and only waits to report that: the first to give way.
     Cut,
-    /// It was told to let go of everything and is about to.
+    /// It was told to let go of everything and is about to do so.
     Leaving,
 }
 
 impl Budget {
-    /// The default: 256 MiB, what Chromium itself lets wait for a client of its debugging port.
+    /// The default: 256 MiB, which is what Chromium itself lets wait for a client of its debugging
+    /// port.
     pub const DEFAULT: usize = 256 * 1024 * 1024;
 
-    /// Returns a budget of so many bytes.
+    /// Creates a budget of this many bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(Inner {
@@ -71,31 +72,32 @@ impl Budget {
         }))
     }
 
-    /// Changes how many bytes there are. What waits beyond a smaller limit stays until more comes.
+    /// Changes the limit. If more than a smaller limit is waiting, it stays until more comes.
     pub fn set_limit(&self, bytes: usize) {
         self.0.limit.store(bytes, Relaxed);
     }
 
-    /// Returns the number of bytes there are.
+    /// Returns the limit in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.0.limit.load(Relaxed)
     }
 
-    /// Returns the number of bytes that wait now, give or take 64 KiB for each connection.
+    /// Returns the number of waiting bytes, give or take 64 KiB for each connection.
     #[must_use]
     pub fn used(&self) -> usize {
         self.0.used.load(Relaxed)
     }
 
-    /// Returns how much a connection may have waiting for its client before it is held back, where
-    /// that is possible. All shares together leave half of the budget for those that cannot be.
+    /// Returns how much a connection may have waiting for its client before it is held back, if
+    /// that is possible. All shares together leave half of the budget for connections that cannot
+    /// be held back.
     pub(crate) fn share(&self) -> usize {
         let connections = self.0.connections.load(Relaxed);
         self.limit() / SHARES.max(2 * connections)
     }
 
-    /// Makes a holder known, to be asked to give way.
+    /// Registers a holder, which may be asked to give way.
     pub(crate) fn join(&self, holder: Weak<dyn Holder>) {
         let mut holders = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
         if holders.len() == holders.capacity() {
@@ -112,11 +114,11 @@ impl Budget {
         self.0.connections.fetch_sub(1, Relaxed);
     }
 
-    /// Makes the largest holders give way, until what the others hold is within the limit.
+    /// Makes the largest holders give way, until the others are within the limit.
     ///
-    /// Not to be called under any lock: those who wait for what has given way are woken.
+    /// Must not be called under any lock, since it wakes those who wait for what has given way.
     pub(crate) fn make_room(&self) {
-        // One caller at a time: two would have two holders give way where one is enough.
+        // One caller at a time: two would make two holders give way where one is enough.
         let known = self.0.holders.lock().unwrap_or_else(PoisonError::into_inner);
         let holders: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
         let mut gave_way = Vec::new();
@@ -124,14 +126,14 @@ impl Budget {
             worst.give_way();
             gave_way.push(worst);
         }
-        // The last handle of a holder may go here as well.
+        // This may also drop the last handle of a holder.
         drop(known);
         for holder in gave_way {
             holder.tell();
         }
     }
 
-    /// Returns the holder that is to give way next, if any has to.
+    /// Returns the holder that must give way next, if one must.
     fn worst_of<'a>(&self, holders: &'a [Arc<dyn Holder>]) -> Option<&'a Arc<dyn Holder>> {
         let mut leaving = 0;
         let mut worst = None;
@@ -178,8 +180,8 @@ impl Account {
         self.held.load(Relaxed)
     }
 
-    /// Takes bytes out of the budget. Returns `true` if it is spent by this:
-    /// [room](Budget::make_room) is to be made as soon as no lock is held.
+    /// Takes bytes out of the budget. Returns `true` if that has spent it:
+    /// [room](Budget::make_room) must then be made as soon as no lock is held.
     #[must_use = "room must be made once no lock is held"]
     pub(crate) fn add(&self, bytes: usize) -> bool {
         let before = self.held.fetch_add(bytes, Relaxed);
@@ -187,8 +189,8 @@ impl Account {
         steps > 0 && self.budget.0.used.fetch_add(steps, Relaxed) + steps > self.budget.limit()
     }
 
-    /// Takes bytes out of the budget, and makes room if it is spent. That may be this account's
-    /// own.
+    /// Takes bytes out of the budget, and makes room if that has spent it, possibly at this
+    /// account's own expense.
     pub(crate) fn add_with_room(&self, bytes: usize) {
         if self.add(bytes) {
             self.budget.make_room();
@@ -217,14 +219,14 @@ fn whole_steps(bytes: usize) -> usize {
     bytes / STEP * STEP
 }
 
-/// Valve in front of what a Chromium says.
+/// A valve for what a Chromium says.
 ///
-/// Its pipe is not read while every connection of its exclusive lease has more waiting than its
-/// share: Chromium then keeps the rest. A pipe that leases share is always read, since one client
+/// The pipe is not read while every connection of its exclusive lease has more waiting than its
+/// share: Chromium then keeps the rest. A pipe with shared leases is always read, since one client
 /// must not hold back the others.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// No lease on the pipe is a shared one.
+    /// No lease on the pipe is shared.
     may_shut: AtomicBool,
     connections: AtomicUsize,
     /// Connections that are over their share.
@@ -233,12 +235,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Sets whether it may be shut at all, which is to be [told](Self::tell).
+    /// Sets whether it may be shut at all; [tell](Self::tell) must be called afterwards.
     pub(crate) fn allow(&self, may_shut: bool) {
         self.may_shut.store(may_shut, SeqCst);
     }
 
-    /// Has the reader look again.
+    /// Makes the reader look again.
     pub(crate) fn tell(&self) {
         self.changed.notify_waiters();
     }
@@ -248,12 +250,12 @@ impl Gate {
         over > 0 && over >= self.connections.load(SeqCst) && self.may_shut.load(SeqCst)
     }
 
-    /// Waits until the pipe is to be read.
+    /// Waits until the pipe may be read.
     pub(crate) async fn opened(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before the look, so that a change in between is not missed.
+            // Before checking, so that a change in between is not missed.
             changed.as_mut().enable();
             if !self.is_shut() {
                 return;
@@ -262,7 +264,7 @@ impl Gate {
         }
     }
 
-    /// A connection begins, or is about to: its answers are read for.
+    /// Notes that a connection begins or is about to, so that its answers are read.
     pub(crate) fn enter(&self) {
         self.connections.fetch_add(1, SeqCst);
         self.changed.notify_waiters();
@@ -276,7 +278,7 @@ impl Gate {
         self.over.fetch_add(1, SeqCst);
     }
 
-    /// One has taken enough, of which the reader is to be [told](Self::tell).
+    /// Notes that a connection has taken enough; [tell](Self::tell) must be called afterwards.
     pub(crate) fn one_less(&self) {
         self.over.fetch_sub(1, SeqCst);
     }

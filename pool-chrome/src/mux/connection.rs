@@ -13,8 +13,8 @@ use super::state::ConnectionId;
 /// out.
 ///
 /// To the client it is the WebSocket of a browser of its own. Dropping it, or its receiver, ends
-/// the connection as a closed socket would: its sessions go, and so do the contexts that it made
-/// to be disposed with it; the rest stays with the lease.
+/// the connection as a closed socket would: its sessions are closed, and the contexts that it made
+/// to be disposed of with it are; the rest stays with the lease.
 #[derive(Debug)]
 pub struct Connection {
     sender: ConnectionSender,
@@ -35,11 +35,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The reason of the connection's end.
+    /// The reason why the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was sent.
+    /// If it is dropped early, nothing was sent.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
         self.sender.send(message).await
     }
@@ -48,7 +48,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, no message is lost.
+    /// If it is dropped early, no message is lost.
     pub async fn recv(&mut self) -> Option<Bytes> {
         self.receiver.recv().await
     }
@@ -59,7 +59,7 @@ impl Connection {
         self.sender.end_reason()
     }
 
-    /// Returns both directions, for two tasks or the two arms of a `select!`.
+    /// Splits it into its two directions, for two tasks or the two arms of a `select!`.
     #[must_use]
     pub fn split(self) -> (ConnectionSender, ConnectionReceiver) {
         (self.sender, self.receiver)
@@ -77,32 +77,32 @@ pub struct ConnectionSender {
 impl ConnectionSender {
     /// Hands over one message of the client.
     ///
-    /// A malformed or forbidden command is answered with an error in the protocol's own way, never
-    /// here. Waits while too much of this connection has not been taken by Chromium.
+    /// A malformed or forbidden command is answered with an error of the protocol, not here. This
+    /// waits while Chromium has yet to take too much of this connection.
     ///
     /// # Errors
     ///
-    /// The reason of the connection's end.
+    /// The reason why the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was sent.
+    /// If it is dropped early, nothing was sent.
     pub async fn send(&self, message: &str) -> Result<(), EndReason> {
         self.link.room().await?;
         self.hub.update(|state| state.client_message(self.id, message, None));
         Ok(())
     }
 
-    /// Hands over one message of the client, as [`send`](Self::send) does, without copying it if
-    /// it is large. What is not UTF-8 is no message, and dropped.
+    /// Hands over one message of the client, as [`send`](Self::send) does, without copying it if it
+    /// is large. Bytes that are not UTF-8 are not a message, and are dropped.
     ///
     /// # Errors
     ///
-    /// The reason of the connection's end.
+    /// The reason why the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was sent.
+    /// If it is dropped early, nothing was sent.
     pub async fn send_bytes(&self, message: Bytes) -> Result<(), EndReason> {
         self.link.room().await?;
         let Ok(text) = std::str::from_utf8(&message) else { return Ok(()) };
@@ -111,13 +111,13 @@ impl ConnectionSender {
         Ok(())
     }
 
-    /// Says how much has come in of the message that the client is sending, so that it counts as
-    /// waiting; 0 when it is whole and about to be sent.
+    /// Reports how much of the message that the client is sending has arrived, so that it counts as
+    /// waiting; 0 when it is complete and about to be sent.
     pub fn receiving(&self, bytes: usize) {
         self.link.receiving(bytes);
     }
 
-    /// Ends the connection, for a client that broke its own transport's rules.
+    /// Ends the connection of a client that broke the rules of its own transport.
     pub fn close(&self, reason: EndReason) {
         self.hub.update(|state| state.close_connection(self.id, reason));
     }
@@ -143,7 +143,7 @@ impl ConnectionReceiver {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, no message is lost.
+    /// If it is dropped early, no message is lost.
     pub async fn recv(&mut self) -> Option<Bytes> {
         let mut message = None;
         let bytes = poll_fn(|cx| self.link.poll_take(cx, 1, |next| message = Some(next))).await;
@@ -151,7 +151,8 @@ impl ConnectionReceiver {
         message
     }
 
-    /// Returns the next message if there is one already, to write several with one flush.
+    /// Returns the next message if there is one already, so that several can be written with one
+    /// flush.
     pub fn try_recv(&mut self) -> Option<Bytes> {
         let mut message = None;
         let bytes = self.try_recv_many(1, |next| message = Some(next));
@@ -159,38 +160,38 @@ impl ConnectionReceiver {
         message
     }
 
-    /// Returns the next messages for the client, `limit` bytes of them or a few more: all that are
-    /// there, at least one. They count as waiting until [`taken`](Self::taken) is called with what
-    /// this returns, which is a little more than their bytes. 0 at the end, as with
-    /// [`recv`](Self::recv).
+    /// Passes the next messages for the client to `each`: everything that is there, at least one
+    /// message, and not much more than `limit` bytes. They count as waiting until
+    /// [`taken`](Self::taken) is called with the number that this returns, which is slightly more
+    /// than their bytes. Returns 0 at the end, as [`recv`](Self::recv) returns `None`.
     ///
     /// `each` is called under a lock: it must return at once and not use the connection.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, no message is lost.
+    /// If it is dropped early, no message is lost.
     pub async fn recv_many(&mut self, limit: usize, mut each: impl FnMut(Bytes) + Send) -> usize {
         poll_fn(|cx| self.link.poll_take(cx, limit, &mut each)).await
     }
 
-    /// As [`recv_many`](Self::recv_many), for what is there already; 0 if nothing is.
+    /// As [`recv_many`](Self::recv_many), for messages that are there already; 0 if there are none.
     pub fn try_recv_many(&mut self, limit: usize, each: impl FnMut(Bytes)) -> usize {
         self.link.take(limit, each)
     }
 
-    /// Takes it that the client has taken so many bytes of what [`recv_many`](Self::recv_many)
-    /// gave.
+    /// Notes that the client has taken this many bytes of those that [`recv_many`](Self::recv_many)
+    /// passed on.
     pub fn taken(&self, bytes: usize) {
         self.link.delivered(bytes);
     }
 
-    /// Forgets all messages that were not given out yet, for a client that will not take them.
+    /// Forgets all messages that have not been passed on, for a client that will not take them.
     pub fn forget(&mut self) {
         self.link.forget();
     }
 
-    /// Returns `true` if what the client has not taken of the last messages is to be forgotten as
-    /// well: it does not read, and others need the room.
+    /// Returns `true` if the rest of the messages that were passed on must be forgotten as well:
+    /// the client does not read, and others need the room.
     #[must_use]
     pub fn must_leave(&self) -> bool {
         self.link.standing() == Standing::Leaving
@@ -206,7 +207,7 @@ impl ConnectionReceiver {
 impl Drop for ConnectionReceiver {
     fn drop(&mut self) {
         self.hub.update(|state| state.close_connection(self.id, EndReason::ClientClosed));
-        // For one that was closed before.
+        // For a connection that was closed before.
         self.link.end(EndReason::ClientClosed);
         self.link.forget();
         self.link.delivered(usize::MAX);

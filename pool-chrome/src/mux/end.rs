@@ -10,7 +10,7 @@ pub enum EndReason {
     ClientClosed,
     /// The client sent `Browser.close`.
     BrowserClosed,
-    /// The page that the connection was one to is gone; the lease goes on.
+    /// The page that the connection was bound to is gone; the lease continues.
     PageClosed,
     /// The lease was ended by its holder: released, or dropped.
     Released,
@@ -18,13 +18,13 @@ pub enum EndReason {
     Revoked,
     /// The client did not read what was sent to it.
     SlowReader,
-    /// The client sent what is not text.
+    /// The client sent something other than text.
     Protocol,
     /// The Chromium has died.
     Crashed,
-    /// The kernel has ended the Chromium, which needed more memory than it may have.
+    /// The kernel has killed the Chromium, which needed more memory than it is allowed.
     OutOfMemory,
-    /// The Chromium did not answer any more and was killed.
+    /// The Chromium no longer answered and was killed.
     Hung,
     /// The Chromium was closed by its owner.
     Closed,
@@ -85,7 +85,7 @@ impl fmt::Display for EndReason {
 
 impl std::error::Error for EndReason {}
 
-/// The end of a lease, or of a whole Chromium: set once, under a lock, and told without.
+/// The end of a lease, or of a whole Chromium: set once under a lock, and announced without it.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     reason: OnceLock<EndReason>,
@@ -93,8 +93,8 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// Sets the reason. Returns `true` if it is the first, which counts; then it is to be
-    /// [told](Self::tell).
+    /// Sets the reason. Returns `true` if it is the first, which counts; [tell](Self::tell) must
+    /// then be called.
     pub(crate) fn set(&self, reason: EndReason) -> bool {
         self.reason.set(reason).is_ok()
     }
@@ -114,7 +114,7 @@ impl Ending {
         loop {
             let told = self.told.notified();
             tokio::pin!(told);
-            // Before the look, so that an end in between is not missed.
+            // Before checking, so that an end in between is not missed.
             told.as_mut().enable();
             if let Some(reason) = self.reason() {
                 return reason;

@@ -1,7 +1,7 @@
-//! The outer object of a command: read strictly, written anew.
+//! The outer object of a command: read strictly, then rewritten.
 //!
 //! What Chromium parses must be what the rules have judged, so nothing of a client's envelope is
-//! passed on: four members are read, everything else is an error, and a fresh envelope is written
+//! passed on: four members are read, anything else is an error, and a new envelope is written
 //! around the raw params.
 
 use std::borrow::Cow;
@@ -20,9 +20,9 @@ use super::target::SessionId;
 pub(crate) struct Command<'a> {
     pub(crate) id: i32,
     pub(crate) method: Cow<'a, str>,
-    /// An object or a list, if any. Chromium takes a list for commands that have no params.
+    /// An object or a list, if there are any. Chromium accepts a list for commands without params.
     pub(crate) params: Option<&'a RawValue>,
-    /// Not empty, if any.
+    /// Never empty.
     pub(crate) session: Option<Cow<'a, str>>,
 }
 
@@ -55,12 +55,12 @@ struct Wire<'a> {
 ///
 /// [`Malformed`], with the codes and words of Chromium's own dispatcher.
 pub(crate) fn parse(text: &str) -> Result<Command<'_>, Malformed> {
-    // The pipe's frames end with NUL. Inside of JSON a bare NUL is invalid everywhere, but this
-    // must hold whatever a JSON parser thinks of it.
+    // Frames on the pipe end with NUL. A bare NUL is invalid anywhere in JSON, but this must hold
+    // whatever a JSON parser thinks of it.
     if memchr::memchr(0, text.as_bytes()).is_some() {
         return Err(Malformed::syntax("a NUL byte"));
     }
-    // A JSON array would also do as a struct for serde.
+    // Serde would also accept a JSON array for the struct.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(match serde_json::from_str::<&RawValue>(text) {
             Ok(_) => Malformed::request(None, "Message must be an object"),
@@ -72,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Command<'_>, Malformed> {
         return Err(Malformed::request(None, "Message must have an 'id' above -1000000"));
     }
     if wire.method.0.is_empty() {
-        // Chromium says so on no session: nobody here would hear it.
+        // Chromium reports this without a session, so nobody here would hear it.
         return Err(Malformed::request(Some(wire.id), NO_METHOD));
     }
     if wire.params.is_some_and(|params| !params.get().starts_with(['{', '['])) {
@@ -86,7 +86,7 @@ pub(crate) fn parse(text: &str) -> Result<Command<'_>, Malformed> {
     })
 }
 
-/// Writes a command for Chromium, with the NUL that ends it.
+/// Writes a command for Chromium, with its terminating NUL.
 pub(crate) fn write(
     id: i32,
     method: &str,
@@ -108,8 +108,8 @@ pub(crate) fn write(
     frame
 }
 
-/// Returns what stands before and behind the params of a command that has some, for params that are
-/// too large to be copied.
+/// Returns what comes before and after the params of a command, for params that are too large to be
+/// copied.
 pub(crate) fn around_params(
     id: i32,
     method: &str,
@@ -132,7 +132,7 @@ pub(crate) fn result(id: i32, result: &str, session: Option<SessionId>) -> Bytes
     into_frame(frame)
 }
 
-/// Returns a reply with an error, as Chromium writes it. Without an id for what has none.
+/// Returns a reply with an error, as Chromium writes it; without an id if the command has none.
 pub(crate) fn error(
     id: Option<i32>,
     code: i32,
@@ -167,7 +167,7 @@ pub(crate) fn event(method: &str, params: &str, session: Option<SessionId>) -> B
     into_frame(frame)
 }
 
-/// Returns a message of a session that is not flattened, inside of an event of the session above
+/// Returns a message of a session that is not flattened, wrapped in an event of the session above
 /// it.
 pub(crate) fn received(
     nested: SessionId,
@@ -217,7 +217,7 @@ impl Malformed {
         Self { id, code: -32600, message: message.to_owned() }
     }
 
-    /// Sorts a parser's complaint into the words that Chromium has for it.
+    /// Translates a parser's complaint into Chromium's words for it.
     fn of(text: &str, error: &serde_json::Error) -> Self {
         if !error.is_data() {
             return Self::syntax(error);
@@ -238,7 +238,7 @@ impl Malformed {
         } else if object.keys().any(|key| !known.contains(&key.as_str())) {
             "Message has property other than 'id', 'method', 'sessionId', 'params'"
         } else {
-            // All that is left is a member that stands there twice.
+            // The only case left is a member that appears twice.
             return Self { id: Some(id), ..Self::syntax(error) };
         };
         Self::request(Some(id), message)

@@ -1,10 +1,9 @@
-//! Frames on the pipe: JSON texts, each ended by a NUL, and where each belongs, told without
-//! parsing it.
+//! Frames on the pipe: JSON texts, each ended by a NUL, and their sessions, found without parsing.
 //!
-//! `sessionId` is always the last member of what Chromium sends, so the last 48 bytes say which
+//! `sessionId` is always the last member of what Chromium sends, so the last 48 bytes show which
 //! session a message is for. A root message can never end like that: its last member is an object,
-//! so it ends in `}}`. That this holds is checked with each Chromium at its start (see
-//! `Assumptions` in `state`).
+//! so it ends in `}}`. Each Chromium is checked for this when it starts (see `Assumptions` in
+//! `state`).
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::budget::{Account, Budget, Holder, Standing};
 use super::target::SessionId;
 
-/// Bytes read at once, and the size from which a frame is not copied out of the read buffer.
+/// Number of bytes read at once, and the size from which a frame is not copied out of the read
+/// buffer.
 const CHUNK: usize = 64 * 1024;
 
 /// Size from which a frame is read into [`ROOM`].
@@ -27,13 +27,14 @@ const LARGE: usize = 256 * 1024;
 /// copying, and unmaps it at once. Pages that nothing is written to cost nothing.
 const ROOM: usize = 64 * 1024 * 1024;
 
-/// Bytes kept of the end of a frame that is dropped: its session stands there.
+/// Number of bytes that are kept of the end of a dropped frame, where its session is.
 const END: usize = 64;
 
-/// Memory of a large frame, which the system gets back when it is dropped.
+/// The memory of a large frame, which is returned to the system when it is dropped.
 ///
-/// glibc takes the size of the largest allocation below 32 MiB that it has unmapped for the usual one: from then on it
-/// has twice as much at hand. So none of that size is unmapped: one grows beyond it first, by its address space only.
+/// When glibc unmaps an allocation below 32 MiB, it takes the size for usual, and from then on
+/// keeps up to twice as much in reserve. So none of that size is unmapped: it first grows beyond
+/// it, in address space only.
 struct Large(Vec<u8>);
 
 impl AsRef<[u8]> for Large {
@@ -44,14 +45,15 @@ impl AsRef<[u8]> for Large {
 
 impl Drop for Large {
     fn drop(&mut self) {
-        // Where the system has no room even for addresses, it is unmapped as it is.
+        // If the system has no room even for addresses, it is unmapped as it is.
         let _ = self.0.try_reserve_exact(ROOM.saturating_sub(self.0.len()));
     }
 }
 
-/// Wraps a message to be passed on, so that the system gets the memory of a large one back when it is dropped.
+/// Wraps a message to be passed on, so that the memory of a large one is returned to the system
+/// when it is dropped.
 ///
-/// From 256 KiB on it is large; smaller ones are left to the allocator. Nothing is copied.
+/// A message is large from 256 KiB on; smaller ones are left to the allocator. Nothing is copied.
 #[must_use]
 pub fn into_frame(bytes: Vec<u8>) -> Bytes {
     if bytes.len() < LARGE { bytes.into() } else { Bytes::from_owner(Large(bytes)) }
@@ -63,24 +65,24 @@ pub(crate) struct FrameReader<R> {
     reader: R,
     buffer: BytesMut,
     /// Position up to which the buffer has been searched for a NUL, so that a large frame is
-    /// searched once.
+    /// searched only once.
     searched: usize,
-    /// Bytes of the budget that the buffer has.
+    /// The part of the budget that the buffer holds.
     hold: Arc<Hold>,
-    /// The frame that is being read has no room in the budget: only its end is kept.
+    /// The frame being read has no room in the budget, so only its end is kept.
     dropping: bool,
 }
 
-/// Item read from a [`FrameReader`].
+/// An item read from a [`FrameReader`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// A whole frame, without its NUL.
     Frame(Bytes),
-    /// The end of a frame that was dropped for want of room.
+    /// The end of a frame that was dropped for lack of room.
     End(Bytes),
 }
 
-/// A frame that has come in part.
+/// A partly received frame.
 #[derive(Debug)]
 struct Hold {
     account: Account,
@@ -89,8 +91,8 @@ struct Hold {
 }
 
 impl Hold {
-    /// Counts what is in the buffer; a reader that waits for small frames does not count. If the
-    /// budget is spent by it, the worst holder has given way before this returns; that may be this
+    /// Counts the contents of the buffer; a reader that waits for small frames does not count. If
+    /// that spends the budget, the worst holder has given way before this returns; it may be this
     /// one.
     fn set(&self, bytes: usize) {
         let bytes = if bytes < CHUNK { 0 } else { bytes };
@@ -116,7 +118,7 @@ impl Holder for Hold {
         self.must_drop.store(true, Relaxed);
     }
 
-    /// The reader looks by itself at what it was told.
+    /// The reader checks for itself what it was told.
     fn tell(&self) {}
 }
 
@@ -133,9 +135,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { reader, buffer, searched: 0, hold, dropping: false }
     }
 
-    /// Waits for bytes, once all frames in the buffer are taken. `false` at the end of the stream.
+    /// Waits for bytes, once all frames in the buffer are taken. Returns `false` at the end of the
+    /// stream.
     ///
-    /// Not to be called under a lock: what is left in the buffer may spend the budget.
+    /// Must not be called under a lock, since what is left in the buffer may spend the budget.
     ///
     /// Cancel safe: bytes are either in the buffer or still in the pipe.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
@@ -164,7 +167,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer.advance(end + 1);
             return Some(Taken::Frame(frame));
         }
-        // Nor may what follows keep the memory of a large one.
+        // What follows must not keep the memory of a large frame alive either.
         let large = self.renew(end + 1, CHUNK);
         let mut frame = Vec::from(large);
         frame.truncate(end);
@@ -178,7 +181,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let held = self.buffer.len();
         if !self.dropping && held >= CHUNK {
             if self.hold.counted.load(Relaxed) == 0 {
-                // What was asked of an earlier frame is not asked of this one.
+                // A request to drop an earlier frame does not apply to this one.
                 self.hold.must_drop.store(false, Relaxed);
             }
             self.hold.set(held);
@@ -192,8 +195,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.searched = self.buffer.len();
     }
 
-    /// Goes on in fresh memory of this capacity, without so many of the first bytes; returns the
-    /// old.
+    /// Continues in fresh memory of this capacity, leaving out the first `without` bytes; returns
+    /// the old memory.
     fn renew(&mut self, without: usize, capacity: usize) -> BytesMut {
         let rest = &self.buffer[without..];
         let mut fresh = BytesMut::with_capacity(capacity.max(rest.len()));
@@ -254,18 +257,18 @@ pub(crate) fn with_session_last(message: &[u8]) -> Option<Vec<u8>> {
     Some(format!(r#"{{{id}{method}{rest},"sessionId":"{session}"}}"#).into_bytes())
 }
 
-/// Returns `true` if a message is an event of the `Target` domain: the only ones that change what a
+/// Returns `true` if a message is an event of the `Target` domain: only those change what the
 /// session of a page is.
 pub(crate) fn is_target_event(message: &[u8]) -> bool {
     message.starts_with(br#"{"method":"Target."#)
 }
 
-/// Returns `true` if a message tells how far a document has loaded.
+/// Returns `true` if a message reports how far a document has loaded.
 pub(crate) fn is_lifecycle_event(message: &[u8]) -> bool {
     message.starts_with(br#"{"method":"Page.lifecycleEvent","#)
 }
 
-/// Returns `true` if a message on a browser session is one that the multiplexer must look into.
+/// Returns `true` if a message on a browser session must be examined by the multiplexer.
 pub(crate) fn is_browser_event(message: &[u8]) -> bool {
     is_target_event(message) || message.starts_with(br#"{"method":"Browser.download"#)
 }

@@ -15,26 +15,26 @@ use super::state::State;
 use super::target::{Id, SessionId};
 use crate::cdp::CdpError;
 
-/// The state behind its lock, for the handles, the leases, the connections and the tasks.
+/// The state behind its lock, for the handles, leases, connections and tasks.
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<State>,
     ending: Arc<Ending>,
     gate: Arc<Gate>,
     budget: Budget,
-    /// Takes the pages that are to be sent to their addresses.
+    /// Receives the pages that must be sent to their addresses.
     departing: UnboundedSender<Id>,
-    /// There is something to write.
+    /// Notified when there is something to write.
     wake: Notify,
-    /// When Chromium was last heard.
+    /// Time at which Chromium was last heard.
     heard: Mutex<Instant>,
-    /// When Chromium last took something that had to wait for it.
+    /// Time at which Chromium last took something that had to wait for it.
     took: Mutex<Instant>,
     /// Asked when the pipe closes.
     out_of_memory: OnceLock<OutOfMemory>,
 }
 
-/// Tells whether the kernel has ended a Chromium for want of memory.
+/// Finds out whether the kernel has killed a Chromium for lack of memory.
 struct OutOfMemory(Box<dyn Fn() -> bool + Send + Sync>);
 
 impl fmt::Debug for OutOfMemory {
@@ -66,7 +66,7 @@ impl<T> Drop for Made<T> {
 }
 
 impl Hub {
-    /// Makes one, and what tells which pages are to be sent to their addresses.
+    /// Creates a hub, and the channel of pages that must be sent to their addresses.
     pub(super) fn new(budget: Budget) -> (Self, UnboundedReceiver<Id>) {
         let (departing, pages) = unbounded_channel();
         let (gate, ending): (Arc<Gate>, Arc<Ending>) = Default::default();
@@ -85,7 +85,7 @@ impl Hub {
         (hub, pages)
     }
 
-    /// Returns the end of the Chromium.
+    /// Returns the handle to the end of the Chromium.
     pub(super) fn ending(&self) -> &Arc<Ending> {
         &self.ending
     }
@@ -100,7 +100,7 @@ impl Hub {
         &self.budget
     }
 
-    /// Sets how to find out whether the kernel has ended Chromium; only the first call counts.
+    /// Sets how to find out whether the kernel has killed Chromium; only the first call counts.
     pub(super) fn ask_at_death(&self, is_so: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.out_of_memory.set(OutOfMemory(Box::new(is_so)));
     }
@@ -113,13 +113,13 @@ impl Hub {
         }
     }
 
-    /// Looks at the state.
+    /// Reads the state.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock())
     }
 
-    /// Changes the state. Once the lock is released, wakes and answers those that it concerns,
-    /// and wakes the writer if there is something to write by now.
+    /// Changes the state. Once the lock is released, it wakes and answers those concerned, and
+    /// wakes the writer if there is now something to write.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -133,7 +133,7 @@ impl Hub {
         result
     }
 
-    /// Sends something whose answer comes by a channel, and awaits that.
+    /// Sends something whose answer comes over a channel, and waits for the answer.
     pub(crate) async fn ask<T>(
         &self,
         send: impl FnOnce(&mut State, oneshot::Sender<T>),
@@ -175,7 +175,7 @@ impl Hub {
             hub.update(|state| state.expect_attach(&target));
             let params = json!({ "targetId": target, "flatten": true });
             let result = hub.call(None, METHOD, &params).await;
-            // One that succeeded was told of before it was answered.
+            // If it succeeds, the session was announced before the answer.
             if result.is_err() {
                 hub.update(|state| state.forget_attach(&target));
             }
@@ -185,8 +185,8 @@ impl Hub {
         self.make(attach, |state, session| state.detach_own(*session)).await
     }
 
-    /// Makes something in Chromium, to the end even if the caller gives up meanwhile. Then it is
-    /// undone: Chromium makes it however little anybody waits for the answer.
+    /// Makes something in Chromium to the end, even if the caller gives up in the meantime. In that
+    /// case it is undone afterwards: Chromium makes it whether or not anybody waits for the answer.
     pub(super) async fn make<T: Send + 'static>(
         self: &Arc<Self>,
         making: impl Future<Output = Result<T, CdpError>> + Send + 'static,
@@ -200,7 +200,7 @@ impl Hub {
         match made.await {
             Ok(made) => made.map(Made::keep),
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            // The runtime ends, and the pipe with it.
+            // The runtime is ending, and the pipe with it.
             Err(_) => Err(CdpError::Ended(EndReason::Closed)),
         }
     }
@@ -215,18 +215,18 @@ impl Hub {
         *self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chromium has said something.
+    /// Notes that Chromium has said something.
     pub(super) fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Chromium has taken something that had to wait for it.
+    /// Notes that Chromium has taken something that had to wait for it.
     pub(super) fn take_notice(&self) {
         *self.took.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Moves what is to be written to `batch`, up to `limit` bytes. Returns the large frame behind
-    /// it, and `true` once the end has come.
+    /// Moves output to `batch`, up to `limit` bytes. Returns the large frame that follows it, and
+    /// `true` once the end has come.
     pub(super) fn take_batch(
         &self,
         batch: &mut Vec<u8>,
@@ -247,7 +247,8 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole after every method; one that panicked has left a message undone.
+        // The state is consistent after every method; one that panicked has at most left a message
+        // undone.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

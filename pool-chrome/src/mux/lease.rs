@@ -14,24 +14,24 @@ use super::target::Id;
 use super::{EndReason, HolderCommands, LeaseKind, LeaseOptions, LeaseTerms};
 use crate::cdp::CdpError;
 
-/// Maximum time the things of a lease may take to go.
+/// Maximum time that the parts of a lease may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Maximum time a worker that is alive may take to answer. It would have gone already.
+/// Maximum time that a worker may take to answer; a live one would have gone already.
 const GHOST: Duration = Duration::from_millis(100);
 
-/// A virtual browser: what one holder has of a Chromium, until it ends.
+/// A virtual browser: one holder's part of a Chromium, until it ends.
 ///
-/// Its drop ends it in the background, unchecked; [`end`](Self::end) waits and checks.
+/// Dropping it ends it in the background, unchecked; [`end`](Self::end) waits and checks.
 #[derive(Debug)]
 pub struct MuxLease {
     mux: Multiplexer,
     id: LeaseId,
     kind: LeaseKind,
-    /// Outlives the lease's entry in the registry, so that its holder learns the reason whenever
-    /// it asks.
+    /// Outlives the lease's entry in the registry, so that its holder can learn the reason at any
+    /// time.
     over: Arc<Ending>,
-    /// The pages and sessions that must be gone before a closed lease is.
+    /// The pages and sessions that must be gone before a closed lease is gone.
     remains: OnceLock<Remains>,
 }
 
@@ -55,11 +55,11 @@ impl Multiplexer {
     /// # Errors
     ///
     /// [`CdpError::Unsuited`] for a shared lease in a Chromium that does not behave as virtual
-    /// browsers need it; else whatever went wrong with the commands.
+    /// browsers need it to; otherwise any error of the commands.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing of the lease stays.
+    /// If it is dropped early, nothing of the lease stays.
     pub async fn open_lease(&self, options: LeaseOptions) -> Result<MuxLease, CdpError> {
         let (kind, warm_page) = (options.kind, options.warm_page);
         let (id, over) = self.hub().update(|state| state.new_lease(options));
@@ -92,11 +92,11 @@ impl MuxLease {
     ///
     /// # Errors
     ///
-    /// Whatever kept the first page from being made, if it was not made ahead.
+    /// The error that kept the first page from being made, if it was not made ahead.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the terms hold all the same, and the first page is still made.
+    /// If it is dropped early, the terms apply all the same, and the first page is still made.
     pub async fn begin(&self, terms: &LeaseTerms) -> Result<(), CdpError> {
         if self.mux.hub().update(|state| state.begin_lease(self.id, terms)) {
             self.warm_up().await?;
@@ -113,13 +113,13 @@ impl MuxLease {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, there is no connection. The lease has begun all the same, and a
-    /// browser session that was being made for the connection goes with the lease.
+    /// If it is dropped early, there is no connection. The lease has begun all the same, and a
+    /// browser session that was being made for the connection ends with the lease.
     pub async fn connect(&self) -> Result<Connection, CdpError> {
         self.open(None).await
     }
 
-    /// Opens a connection for a client whose commands that no Chromium has, such as
+    /// Opens a connection for a client; commands that no Chromium has, such as
     /// `Browserless.reconnect`, are answered by the caller. See [`connect`](Self::connect).
     ///
     /// # Errors
@@ -136,10 +136,10 @@ impl MuxLease {
         self.open(Some(commands)).await
     }
 
-    /// Opens a connection whose root is a page of the lease rather than the browser, as the sockets
-    /// at `/devtools/page/` of a Chromium are: commands without a session go to the page. Without a
-    /// name it is the first page of the lease, or a new one where it has none. When the page is
-    /// closed, the connection ends with [`EndReason::PageClosed`].
+    /// Opens a connection whose root is a page of the lease rather than the browser, as with the
+    /// sockets at `/devtools/page/` of a Chromium: commands without a session go to the page.
+    /// Without a name, it is the first page of the lease, or a new one if there is none. When the
+    /// page is closed, the connection ends with [`EndReason::PageClosed`].
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl MuxLease {
         }
         self.begin(&LeaseTerms::default()).await?;
         let over = || CdpError::Ended(self.end_reason().unwrap_or(EndReason::Released));
-        // Until it is there: what is asked for it is answered.
+        // Until the connection is there, answers to requests for it must be read.
         let _expected = Expected::new(hub.gate());
         let spare = hub.update(|state| state.take_spare(self.id)).ok_or_else(over)?;
         let root = match spare {
@@ -198,17 +198,17 @@ impl MuxLease {
     ///
     /// # Errors
     ///
-    /// Whatever kept the page from being made.
+    /// The error that kept the page from being made.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the page is made all the same.
+    /// If it is dropped early, the page is made all the same.
     pub async fn warm_up(&self) -> Result<(), CdpError> {
         self.mux.hub().ask(|state, reply| state.make_warm_page(self.id, reply)).await?
     }
 
-    /// Asks the warm page whether it is there, if there is one. It changes nothing of it: even a
-    /// page that stands still before its first script can add.
+    /// Asks the warm page, if there is one, whether it is there. That changes nothing about it:
+    /// even a page that is paused before its first script can add numbers.
     pub(crate) async fn probe_warm_page(&self) -> Result<(), CdpError> {
         let warm = self.mux.hub().look(|state| state.warm_session(self.id));
         let Some(session) = warm else { return Ok(()) };
@@ -221,8 +221,7 @@ impl MuxLease {
         }
     }
 
-    /// Ends the lease: its connections close, everything of it goes, and it is checked that it is
-    /// gone.
+    /// Ends the lease: its connections close, everything of it is removed, and that is checked.
     ///
     /// # Errors
     ///
@@ -230,12 +229,12 @@ impl MuxLease {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, everything of the lease goes all the same, unchecked.
+    /// If it is dropped early, everything of the lease is removed all the same, unchecked.
     pub async fn end(&self) -> Result<(), CdpError> {
         self.end_with(EndReason::Released).await
     }
 
-    /// Ends the lease for a reason of the caller's. See [`end`](Self::end).
+    /// Ends the lease for a reason given by the caller. See [`end`](Self::end).
     ///
     /// # Errors
     ///
@@ -265,9 +264,9 @@ impl MuxLease {
         Ok(())
     }
 
-    /// Returns what is still there of the lease. Both engines dispose a session's contexts before
-    /// they answer that it is detached, and answers come in order: so nothing is left at the first
-    /// look unless something is wrong or slow.
+    /// Returns anything of the lease that is still there. Both engines dispose of a session's
+    /// contexts before they answer that it is detached, and answers come in order: so nothing is
+    /// left at the first look unless something is wrong or slow.
     fn leftover(&self, remains: &Remains, contexts: &[String]) -> Option<String> {
         let is_its = |id: &&String| remains.contexts.iter().any(|own| **own == ***id);
         if let Some(context) = contexts.iter().find(is_its) {
@@ -277,12 +276,13 @@ impl MuxLease {
         targets.first().map(|target| format!("the target {target}"))
     }
 
-    /// Forgets the workers that Chromium still lists of contexts that it does not.
+    /// Forgets the workers that Chromium still lists in contexts that it no longer lists.
     ///
-    /// A worker that stands still for the debugger when its context goes, as one does that was
-    /// registered a moment ago, never begins: it has no process, answers nothing, and can be
-    /// neither resumed nor closed. One that runs goes with its context, whatever it does, before
-    /// it is answered that the context is gone. So what does not answer is nothing but its entry.
+    /// A worker that is paused for the debugger when its context goes (such as one that was
+    /// registered a moment ago) never starts: it has no process, answers nothing, and can be
+    /// neither resumed nor closed. A running one goes with its context, whatever it does, before
+    /// the answer that the context is gone. So a worker that does not answer is nothing but an
+    /// entry in a list.
     async fn forget_ghosts(&self, contexts: &[String]) {
         let workers = self.mux.hub().look(|state| state.workers_outside(contexts));
         let looks = workers.into_iter().map(async |worker| {
@@ -299,7 +299,8 @@ impl MuxLease {
         futures_util::future::join_all(looks).await;
     }
 
-    /// Closes the lease, unless it is. What the first call has found is what must be gone.
+    /// Closes the lease, unless it is closed already. What the first call found is what must be
+    /// gone.
     fn close(&self, reason: EndReason) -> &Remains {
         self.remains.get_or_init(|| {
             self.mux.hub().update(|state| {
@@ -310,7 +311,8 @@ impl MuxLease {
         })
     }
 
-    /// Removes the screens that an exclusive lease has added: they belong to the whole Chromium.
+    /// Removes the screens that an exclusive lease has added, since they belong to the whole
+    /// Chromium.
     async fn remove_screens(&self) -> Result<(), CdpError> {
         let infos = self.mux.call(None, "Emulation.getScreenInfos", &json!({})).await?;
         let screens = infos["screenInfos"].as_array().cloned().unwrap_or_default();
@@ -321,17 +323,18 @@ impl MuxLease {
         Ok(())
     }
 
-    /// Closes the lease's connections for a reason of the caller's; it can then only be ended.
+    /// Closes the lease's connections for a reason given by the caller; after that it can only be
+    /// ended.
     pub fn revoke(&self, reason: EndReason) {
         self.close(reason);
     }
 
-    /// Waits until the lease is over, and says why: its client sent `Browser.close`, it was ended,
-    /// or its Chromium is gone.
+    /// Waits until the lease is over, and returns why: its client sent `Browser.close`, it was
+    /// ended, or its Chromium is gone.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn ended(&self) -> EndReason {
         self.over.wait().await
     }
@@ -361,14 +364,14 @@ impl MuxLease {
         self.mux.hub().look(|state| state.has_crashed_page(self.id))
     }
 
-    /// Returns `true` if it has something to do for its clients: a command that is not answered, or
-    /// a download that has not ended. Then a client that is silent waits.
+    /// Returns `true` if it has something to do for its clients: a command that has not been
+    /// answered, or a download that has not ended. A client that is silent is then waiting.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.mux.hub().look(|state| state.is_busy(self.id))
     }
 
-    /// Returns what the lease has open, for an overview. Nothing of it is disturbed.
+    /// Returns the open targets of the lease, for an overview. None of them is disturbed.
     #[must_use]
     pub fn targets(&self) -> Vec<LeaseTarget> {
         self.mux.hub().look(|state| {
@@ -384,7 +387,7 @@ impl MuxLease {
         })
     }
 
-    /// Returns the multiplexer that the lease hangs on.
+    /// Returns the multiplexer that the lease belongs to.
     #[must_use]
     pub fn multiplexer(&self) -> &Multiplexer {
         &self.mux

@@ -1,5 +1,5 @@
-//! Terms of leases: their kind, what is made ahead for them, what their clients may name, and who
-//! answers for them.
+//! Terms of leases: their kind, what is made ahead, what clients may name, and who answers for the
+//! holder.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl LeaseKind {
     }
 }
 
-/// Browser context that a lease's client takes for the default one.
+/// The browser context that a lease's client takes for the default one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DefaultContext {
@@ -54,8 +54,8 @@ pub struct LeaseOptions {
     pub kind: LeaseKind,
     /// Its default context. Default: a fresh one.
     pub default_context: DefaultContext,
-    /// Makes the lease's [first page](LeaseTerms::first_page) ahead; it is the client's
-    /// first `newPage` where a lease begins with none. Default: yes.
+    /// Makes the lease's [first page](LeaseTerms::first_page) ahead; if the lease begins without
+    /// one, it serves the client's first `newPage`. Default: true.
     pub warm_page: bool,
     /// The proxy of its fresh default context and of contexts that its clients make, in the syntax
     /// of `--proxy-server`, instead of the Chromium's own. Default: none.
@@ -65,25 +65,24 @@ pub struct LeaseOptions {
     /// Directories that a shared lease may download to and upload from, its own first; an exclusive
     /// lease may use any. Default: none.
     pub directories: Vec<PathBuf>,
-    /// Directories that are the pool's own: no lease may download into them, but for the first of
-    /// a shared lease's [`directories`](Self::directories). Default: none.
+    /// Directories that are the pool's own: no lease may download into them, except for the first
+    /// of a shared lease's [`directories`](Self::directories). Default: none.
     pub reserved: Vec<PathBuf>,
     /// Lets pages be sent to `file:` addresses. Default: yes for exclusive leases.
     pub file_urls: Option<bool>,
 }
 
-/// The terms that a lease is granted on, once it is known for whom it is.
+/// The terms of a lease, set once it is known who it is for.
 ///
-/// [`LeaseOptions`] say what is made ahead; these are set when it is handed out.
+/// [`LeaseOptions`] say what is made ahead; these terms are set when it is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseTerms {
-    /// Begins with a page in its default context, as a browser that was just launched does.
-    /// Default: yes.
+    /// Begins with a page in its default context, as a newly launched browser does. Default: true.
     pub first_page: bool,
-    /// Domains that its pages may ask for, of what the rules of the driver's
+    /// Domains that its pages may visit, among those that the rules of the driver's
     /// [`guard`](crate::ChromeDriver::guard) allow. Without a guard or a proxy it has no effect.
-    /// Default: all of it.
+    /// Default: all.
     pub allow_domains: Option<Vec<Pattern>>,
     /// Its name in the log. Default: none.
     pub holder: Option<String>,
@@ -170,7 +169,7 @@ impl LeaseOptions {
 
 /// Proxies that the clients of a lease may give to the contexts that they make.
 ///
-/// Requests that go through a proxy of the pool's, a region's or the guard's, must not be led round it:
+/// Requests that go through a proxy of the pool's (a region's or the guard's) must not bypass it:
 /// `direct://`, an empty name, and any bypass list would do that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -178,13 +177,13 @@ pub enum ClientProxies {
     /// Any, with any bypass list. The default.
     #[default]
     Any,
-    /// One proxy that matches one of these patterns, for everything, loopback included. Without any
-    /// pattern no client proxy is allowed.
+    /// One proxy that matches one of these patterns, for everything including loopback. Without any
+    /// pattern, no client proxy is allowed.
     Only(Vec<Pattern>),
 }
 
 impl ClientProxies {
-    /// Returns whether a proxy may be named, in the syntax of `--proxy-server`.
+    /// Returns `true` if a proxy may be named, in the syntax of `--proxy-server`.
     #[must_use]
     pub fn allows(&self, server: &str) -> bool {
         match self {
@@ -196,8 +195,8 @@ impl ClientProxies {
     }
 }
 
-/// Reads the one proxy that a server names. Lists, rules for single schemes, `direct://` and
-/// whatever Chromium might read in another way are no such thing.
+/// Reads the single proxy that a server names. Lists, rules for single schemes, `direct://` and
+/// anything that Chromium might read differently are not accepted.
 fn proxy_address(server: &str) -> Option<(Host, u16)> {
     let (scheme, rest) = server.split_once("://").unwrap_or(("http", server));
     let default = match scheme.to_ascii_lowercase().as_str() {
@@ -225,21 +224,22 @@ fn proxy_address(server: &str) -> Option<(Host, u16)> {
 }
 
 /// Answers the commands that no Chromium has and that clients of hosted browsers send, such as
-/// `Browserless.reconnect`: whoever holds the lease knows what they mean.
+/// `Browserless.reconnect`: the holder of the lease knows what they mean.
 ///
-/// It is asked for each command of the domain `Browserless`, on any session, in the client's turn.
+/// It is asked for each command of the domain `Browserless`, on any session, in the order of the
+/// client's commands.
 pub trait HolderCommands: fmt::Debug + Send + Sync {
-    /// Returns the result of a command, or the sentence that refuses it; `None` for one that it
-    /// does not know, which is answered as Chromium answers what it does not know.
+    /// Returns the result of a command, or the message of a refusal; `None` for an unknown command,
+    /// which is answered as Chromium answers unknown commands.
     ///
     /// It is called while the multiplexer is locked: it must return at once and not use it.
     fn call(&self, method: &str, params: &Map<String, Value>) -> Option<Result<Value, String>>;
 
-    /// Learns that a client of a shared lease has named a file outside of the lease's
-    /// [directories](super::LeaseOptions::directories): once for each use and path.
+    /// Reports that a client of a shared lease has named a file outside of the lease's
+    /// [directories](super::LeaseOptions::directories), once for each use and path.
     ///
-    /// It is called without a lock, on whichever task has noticed it, and must return at once. Its
-    /// panic is reported, and concerns nobody else.
+    /// It is called without a lock, on whichever task has noticed it, and must return at once. If
+    /// it panics, that is logged and affects nobody else.
     fn file_refused(&self, file: FileUse, path: &str) {
         let _ = (file, path);
     }

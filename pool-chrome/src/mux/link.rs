@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 use super::EndReason;
 use super::budget::{Account, Budget, Gate, Holder, Standing};
 
-/// Bytes of one connection that may wait to be written to Chromium before its
+/// Number of bytes of one connection that may wait to be written to Chromium before its
 /// [`send`](ConnectionSender::send) waits.
 const UNSENT_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Bytes that a waiting message takes besides its own.
+/// Bytes that a waiting message takes in addition to its own.
 const OVERHEAD: usize = 64;
 
-/// A queue with more room than this is not kept when it is empty.
+/// Capacity above which a queue is not kept when it is empty.
 const ROOM: usize = 1024;
 
 /// State shared by the two ends of a connection and the multiplexer.
@@ -31,11 +31,11 @@ pub(crate) struct Link {
     queue: Mutex<Queue>,
     /// Bytes of the client that wait for Chromium.
     unsent: AtomicUsize,
-    /// Bytes that have come in of a message of the client's.
+    /// Bytes that have arrived of a message that the client is sending.
     receiving: AtomicUsize,
-    /// There is room for more of the client's, or the end has come.
+    /// Notified when the client may send more, or when the end has come.
     room: Notify,
-    /// Everything of it must go.
+    /// Everything of it must be dropped.
     leaving: AtomicBool,
 }
 
@@ -43,22 +43,22 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Bytes>,
-    /// Bytes that the client has not taken, those on their way to it included.
+    /// Bytes that the client has not taken, including those on their way to it.
     waiting: usize,
-    /// It is more than the connection's share, and the gate knows.
+    /// It exceeds the connection's share, and the gate knows.
     over: bool,
-    /// Nothing comes any more.
+    /// Nothing more comes.
     closed: bool,
-    /// Whoever waits for the next message.
+    /// The reader that waits for the next message.
     reader: Option<Waker>,
 }
 
-/// Work that a message leaves for the release of the locks.
+/// Work that a message leaves for after the locks are released.
 #[derive(Debug, Default)]
 pub(crate) struct Pushed {
-    /// Whoever waits for it, to be woken.
+    /// The waker of the reader that waits for it.
     pub(crate) reader: Option<Waker>,
-    /// The budget is spent by it: [room](Budget::make_room) is to be made.
+    /// The message has spent the budget: [room](Budget::make_room) must be made.
     pub(crate) spent: bool,
 }
 
@@ -84,15 +84,15 @@ impl Link {
         link
     }
 
-    /// Ends the connection; the first reason counts. What waits for a client that does not read is
-    /// forgotten.
+    /// Ends the connection; the first reason counts. Messages waiting for a client that does not
+    /// read are forgotten.
     pub(crate) fn end(&self, reason: EndReason) {
         self.close(reason);
         self.tell();
     }
 
-    /// Ends the connection as [`end`](Self::end) does, but wakes nobody: those who wait are to be
-    /// [told](Holder::tell) once no lock is held.
+    /// Ends the connection as [`end`](Self::end) does, but wakes nobody: [`tell`](Holder::tell)
+    /// must be called once no lock is held.
     pub(crate) fn close(&self, reason: EndReason) {
         let reason = *self.reason.get_or_init(|| reason);
         let mut queue = self.queue();
@@ -135,7 +135,7 @@ impl Link {
         Ok(Pushed { reader: queue.reader.take(), spent })
     }
 
-    /// Gives messages out until they have `limit` bytes; how many bytes count for them.
+    /// Gives out messages up to `limit` bytes; returns how many bytes they count for.
     pub(crate) fn take(&self, limit: usize, each: impl FnMut(Bytes)) -> usize {
         Self::take_from(&mut self.queue(), limit, each)
     }
@@ -171,7 +171,7 @@ impl Link {
         Poll::Ready(Self::take_from(&mut queue, limit, each))
     }
 
-    /// Messages that were given out have reached the client, or never will.
+    /// Notes that messages that were given out have reached the client, or never will.
     pub(super) fn delivered(&self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -189,7 +189,7 @@ impl Link {
         }
     }
 
-    /// Forgets what was not given out.
+    /// Forgets messages that have not been given out.
     pub(super) fn forget(&self) {
         let mut bytes = 0;
         let mut queue = self.queue();
@@ -202,13 +202,13 @@ impl Link {
         self.delivered(bytes);
     }
 
-    /// The client has sent this much. Returns `true` if the budget is spent by it.
+    /// Counts bytes that the client has sent. Returns `true` if that has spent the budget.
     fn sent(&self, bytes: usize) -> bool {
         self.unsent.fetch_add(bytes, Relaxed);
         self.account.add(bytes)
     }
 
-    /// Says how much has come in of the message that the client is sending.
+    /// Records how much of the message that the client is sending has arrived.
     pub(super) fn receiving(&self, bytes: usize) {
         let before = self.receiving.swap(bytes, Relaxed);
         if bytes > before {
@@ -222,7 +222,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The reason of the connection's end.
+    /// The reason why the connection has ended.
     pub(super) async fn room(&self) -> Result<(), EndReason> {
         loop {
             let room = self.room.notified();
@@ -236,8 +236,9 @@ impl Link {
         }
     }
 
-    /// The writer has taken this much. Returns `true` if there is room again, which is to be
-    /// [told](Self::tell_room) once no lock is held: nobody waits as long as there is.
+    /// Notes that the writer has taken this many bytes. Returns `true` if there is room again, in
+    /// which case [`tell_room`](Self::tell_room) must be called once no lock is held; as long as
+    /// there is room, nobody waits.
     fn taken(&self, bytes: usize) -> bool {
         self.account.sub(bytes);
         let before = self.unsent.fetch_sub(bytes, Relaxed);
@@ -260,7 +261,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // For one that no connection was made of. Nobody waits for what nobody holds.
+        // For a link without a connection. If nobody holds it, nobody waits for it.
         self.close(EndReason::Released);
     }
 }
@@ -299,7 +300,7 @@ impl Holder for Link {
 }
 
 impl Queue {
-    /// Gives the room of a long queue back when it is empty.
+    /// Releases the memory of a long queue when it is empty.
     fn tidy(&mut self) {
         if self.messages.is_empty() && self.messages.capacity() > ROOM {
             self.messages = VecDeque::new();
@@ -326,7 +327,7 @@ impl From<Vec<u8>> for Frame {
 }
 
 impl Frame {
-    /// Returns a frame around bytes of a client's, which are not copied.
+    /// Returns a frame around bytes of a client, which are not copied.
     pub(crate) fn around(head: Vec<u8>, body: Bytes, tail: Vec<u8>) -> Self {
         Self { head, body, tail }
     }
@@ -340,7 +341,7 @@ impl Frame {
     }
 }
 
-/// Commands that wait to be written to Chromium, ours before the clients'.
+/// Commands that wait to be written to Chromium, our own before those of clients.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     own: VecDeque<Vec<u8>>,
@@ -364,7 +365,7 @@ impl Drop for LargeFrame {
     fn drop(&mut self) {
         if let Some(frame) = self.frame.take() {
             let bytes = frame.len();
-            // Gone before it is said to be.
+            // Dropped before it is reported as gone.
             drop(frame);
             if self.link.taken(bytes) {
                 self.link.tell_room();
@@ -379,7 +380,7 @@ impl Outbox {
     }
 
     /// Queues a client's frame, whose bytes count as unsent until the writer takes them. Returns
-    /// `true` if the budget is spent by it.
+    /// `true` if that has spent the budget.
     #[must_use = "room must be made once no lock is held"]
     pub(crate) fn push_client(&mut self, link: &Arc<Link>, frame: Frame) -> bool {
         let spent = link.sent(frame.len());
@@ -391,11 +392,12 @@ impl Outbox {
         self.own.is_empty() && self.clients.is_empty()
     }
 
-    /// Moves frames to `batch` until it holds `limit` bytes: all of ours, then clients' in the
-    /// order they came. Small batches keep ours from waiting behind a client's flood.
+    /// Moves frames to `batch` until it holds `limit` bytes: all of our own, then those of clients
+    /// in the order in which they came. Small batches keep ours from waiting behind a client's
+    /// flood.
     ///
-    /// A large frame ends the batch and is returned, to be written behind it. `roomy` is called
-    /// with each link that has [room](Link::tell_room) again.
+    /// A large frame ends the batch and is returned, to be written after it. `roomy` is called with
+    /// each link that has [room](Link::tell_room) again.
     pub(crate) fn take(
         &mut self,
         batch: &mut Vec<u8>,

@@ -1,9 +1,9 @@
 //! The multiplexer: many clients over the one pipe of a Chromium, each with a browser of its own.
 //!
 //! A [`Multiplexer`] owns the pipe. A [`MuxLease`] is a virtual browser: a default context and
-//! whatever its clients make, all of which goes with it. A [`Connection`] is what one client has
-//! instead of a WebSocket to a browser's debugging port. What a client may do stands in one table,
-//! in `rules.rs`.
+//! everything that its clients make, all of which ends with it. A [`Connection`] is what a client
+//! has instead of a WebSocket to a browser's debugging port. One table, in `rules.rs`, says what a
+//! client may do.
 //!
 //! # Examples
 //!

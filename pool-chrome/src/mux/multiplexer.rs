@@ -20,9 +20,9 @@ use crate::cdp::CdpError;
 
 /// Many clients over the one pipe of a Chromium. Clones share it.
 ///
-/// It ends when Chromium closes the pipe, or by [`end`](Self::end); everything that hangs on it
+/// It ends when Chromium closes the pipe, or by [`end`](Self::end); everything that depends on it
 /// ends with the same [`EndReason`]. When the last clone and the last lease are dropped, the pipe
-/// is closed, at which Chromium exits by itself.
+/// is closed, and Chromium then exits by itself.
 #[derive(Clone, Debug)]
 pub struct Multiplexer {
     hub: Arc<Hub>,
@@ -44,11 +44,11 @@ impl Multiplexer {
     ///
     /// # Errors
     ///
-    /// [`CdpError`] if Chromium does not answer as the protocol has it, or ends.
+    /// [`CdpError`] if Chromium does not follow the protocol, or ends.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the pipe is closed, at which Chromium exits by itself.
+    /// If it is dropped early, the pipe is closed, and Chromium then exits by itself.
     pub async fn start<R, W>(reader: R, writer: W) -> Result<Self, CdpError>
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -57,7 +57,7 @@ impl Multiplexer {
         Self::start_within(Budget::default(), reader, writer).await
     }
 
-    /// As [`start`](Self::start), with a budget for what waits that other Chromiums have a part in.
+    /// As [`start`](Self::start), with a budget that is shared with other Chromiums.
     ///
     /// # Errors
     ///
@@ -84,7 +84,8 @@ impl Multiplexer {
     async fn take_control(&self) -> Result<(), CdpError> {
         let discover = json!({ "discover": true, "filter": [{}] });
         let attach = json!({ "autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true });
-        // Clients' own settings come later and stay; this only makes us hear of all downloads.
+        // Clients' own settings come later and stay in force; this only lets us hear of all
+        // downloads.
         let downloads = json!({ "behavior": "default", "eventsEnabled": true });
         let (discovered, attached, told, contexts) = tokio::join!(
             self.call(None, "Target.setDiscoverTargets", &discover),
@@ -100,8 +101,8 @@ impl Multiplexer {
         Ok(())
     }
 
-    /// Checks that this Chromium behaves as virtual browsers need it, as far as it has shown it.
-    /// The first warm page shows all of it.
+    /// Checks that this Chromium behaves as virtual browsers need it to, as far as that has been
+    /// seen. The first warm page shows all of it.
     ///
     /// # Errors
     ///
@@ -116,8 +117,8 @@ impl Multiplexer {
         self.hub.look(State::is_proven)
     }
 
-    /// Sends a command of our own, on the root session or on a session of ours, and awaits its
-    /// result. It is written before what clients have sent.
+    /// Sends a command of our own, on the root session or on a session of ours, and waits for its
+    /// result. It is written before anything that clients have sent.
     ///
     /// # Errors
     ///
@@ -125,8 +126,8 @@ impl Multiplexer {
     ///
     /// # Cancel safety
     ///
-    /// The command is sent at the first poll, and is not taken back: dropped after that, Chromium
-    /// carries it out, what it makes stays, and its answer is forgotten.
+    /// The command is sent at the first poll, and is not taken back: if this is dropped after that,
+    /// Chromium carries it out, the results stay, and its answer is discarded.
     pub async fn call(
         &self,
         session: Option<SessionId>,
@@ -136,7 +137,7 @@ impl Multiplexer {
         self.hub.call(session, method, params).await
     }
 
-    /// Attaches to a target beside whoever else is attached, for a look at it.
+    /// Attaches to a target alongside everyone else, to look at it.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ impl Multiplexer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the session is left again as soon as it is there.
+    /// If it is dropped early, the session is closed as soon as it is there.
     pub async fn attach(&self, target: &str) -> Result<SessionId, CdpError> {
         self.hub.attach(target).await
     }
@@ -154,17 +155,17 @@ impl Multiplexer {
         Ok(Look { mux: self, session: self.attach(target).await? })
     }
 
-    /// Leaves a target that [`attach`](Self::attach) attached to, without waiting.
+    /// Detaches from a target that [`attach`](Self::attach) attached to, without waiting.
     pub fn detach(&self, session: SessionId) {
         self.hub.update(|state| state.detach_own(session));
     }
 
-    /// Makes a context for pages of our own, behind a proxy or where the Chromium's own requests
-    /// go.
+    /// Makes a context for pages of our own, behind a proxy or with the same way out as the
+    /// Chromium's own requests.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the context is disposed as soon as it is made.
+    /// If it is dropped early, the context is disposed of as soon as it is made.
     pub(crate) async fn own_context(&self, proxy: Option<&str>) -> Result<String, CdpError> {
         const METHOD: &str = "Target.createBrowserContext";
         let mut params = json!({ "disposeOnDetach": true });
@@ -184,7 +185,7 @@ impl Multiplexer {
         self.hub.make(make, |state, context| state.dispose_context_now(context)).await
     }
 
-    /// Disposes a context of our own, without waiting.
+    /// Disposes of a context of our own, without waiting.
     pub(crate) fn dispose_context(&self, context: &str) {
         self.hub.update(|state| state.dispose_context_now(context));
     }
@@ -195,7 +196,7 @@ impl Multiplexer {
         self.hub.look(State::has_clients)
     }
 
-    /// Returns the contexts that Chromium has at this moment, but for its real default one.
+    /// Returns the present contexts of Chromium, except its real default one.
     ///
     /// # Errors
     ///
@@ -203,7 +204,7 @@ impl Multiplexer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn context_ids(&self) -> Result<Vec<String>, CdpError> {
         Ok(self.contexts().await?.browser_context_ids)
     }
@@ -221,27 +222,29 @@ impl Multiplexer {
         self.hub.look(State::census)
     }
 
-    /// Returns when Chromium was last heard: any message counts.
+    /// Returns when Chromium was last heard; any message counts.
     #[must_use]
     pub fn last_heard(&self) -> Instant {
         self.hub.last_heard()
     }
 
-    /// Returns when bytes last moved: Chromium said something, or took what had to wait for it.
+    /// Returns when bytes last moved: Chromium said something, or took something that had to wait
+    /// for it.
     #[must_use]
     pub fn last_moved(&self) -> Instant {
         self.hub.last_took().max(self.last_heard())
     }
 
-    /// Returns `true` if Chromium is not listened to, since no client of its exclusive lease takes
-    /// what it says. Its silence then says nothing.
+    /// Returns `true` if Chromium is not being read, since no client of its exclusive lease takes
+    /// its messages. Its silence then means nothing.
     #[must_use]
     pub fn is_held_back(&self) -> bool {
         self.hub.gate().is_shut()
     }
 
-    /// Sets how to find out, when Chromium closes the pipe, that the kernel has ended it for want
-    /// of memory. Only the first call counts; without one it has [crashed](EndReason::Crashed).
+    /// Sets how to find out, when Chromium closes the pipe, whether the kernel has killed it for
+    /// lack of memory. Only the first call counts; without one, it counts as
+    /// [crashed](EndReason::Crashed).
     pub fn ask_at_death(&self, is_out_of_memory: impl Fn() -> bool + Send + Sync + 'static) {
         self.hub.ask_at_death(is_out_of_memory);
     }
@@ -251,11 +254,11 @@ impl Multiplexer {
         self.hub.update(|state| state.end_all(reason));
     }
 
-    /// Waits until the Chromium is gone, and says why.
+    /// Waits until the Chromium is gone, and returns why.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn ended(&self) -> EndReason {
         self.hub.ending().wait().await
     }
@@ -275,8 +278,8 @@ impl Multiplexer {
     }
 }
 
-/// A session of ours on a target, which its drop leaves: the caller may be gone before the target
-/// answers.
+/// A session of ours on a target, which is closed when this is dropped: the caller may be gone
+/// before the target answers.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
     mux: &'a Multiplexer,
@@ -303,11 +306,11 @@ struct Contexts {
     default_browser_context_id: Option<String>,
 }
 
-/// Bytes written to Chromium at once. Commands of our own wait for this much at most, and
-/// for one large frame.
+/// Number of bytes written to Chromium at once. Our own commands wait for at most this much and one
+/// large frame.
 const BATCH: usize = 64 * 1024;
 
-/// Takes what Chromium writes until it ends. One lock for all frames of one read.
+/// Reads what Chromium writes until it ends. The lock is taken once for all frames of one read.
 async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
     let (ending, gate) = (hub.ending(), hub.gate());
     let mut frames = FrameReader::new(reader, hub.budget());
@@ -318,7 +321,7 @@ async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
                 () = gate.opened() => {}
                 _ = ending.wait() => return,
             }
-            // It was not listened to, so its silence says nothing.
+            // It was not being read, so its silence means nothing.
             hub.hear();
         }
         tokio::select! {
@@ -351,8 +354,8 @@ async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
     hub.update(|state| state.end_all(reason));
 }
 
-/// Writes bytes, and notes when some were taken that had to wait: what fits into the pipe goes
-/// there whether anybody reads or not.
+/// Writes bytes, and notes when some were taken that had to wait: as much as fits into the pipe is
+/// accepted whether anybody reads or not.
 async fn write<W: AsyncWrite + Unpin>(
     hub: &Hub,
     writer: &mut W,
@@ -403,12 +406,12 @@ async fn write_frames<W: AsyncWrite + Unpin>(hub: Arc<Hub>, mut writer: W) {
             _ = hub.ending().wait() => Ok(()),
         };
         if let Err(error) = written {
-            // The reader sees the end of the stream as well, after what Chromium said last.
+            // The reader also sees the end of the stream, after the last words of Chromium.
             tracing::debug!(%error, "the pipe to Chromium broke");
             break;
         }
         batch.clear();
-        // What came together once must not keep its memory for ever.
+        // A large batch must not keep its memory for ever.
         batch.shrink_to(BATCH);
     }
     let _ = writer.shutdown().await;
@@ -417,25 +420,26 @@ async fn write_frames<W: AsyncWrite + Unpin>(hub: Arc<Hub>, mut writer: W) {
 /// Pause between two looks at whether a page may go.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// After so many looks without a further command its client is taken to have had its say.
+/// Number of looks without a further command after which its client is taken to have had its say.
 const SAID: u32 = 3;
 
 /// The same for a client that has sent none.
 const SILENT: u32 = 20;
 
-/// The page goes after so many looks at the latest.
+/// Number of looks after which the page goes at the latest.
 const LONGEST: u32 = 100;
 
-/// Attempts to make the history forget the empty page, which it refuses while the page moves: for
-/// five seconds, since on a busy machine the address is answered long before it is shown.
+/// Attempts to make the history forget the empty page, which is refused while the page is
+/// navigating: for five seconds, since on a busy machine the navigation is answered long before it
+/// is shown.
 const RESETS: usize = 500;
 
-/// Sends pages to their addresses, each in its own time. Ends with the multiplexer's state.
+/// Sends pages to their addresses, each in its own time. It ends with the multiplexer's state.
 async fn send_off(hub: Weak<Hub>, mut departing: UnboundedReceiver<Id>) {
     while let Some(page) = departing.recv().await {
         let Some(hub) = hub.upgrade() else { return };
         tokio::spawn(async move {
-            // A page that is gone by now goes nowhere.
+            // A page that is already gone goes nowhere.
             let Ok(session) = hub.attach(&page).await else { return };
             let _ = send(&hub, &page, session).await;
             hub.update(|state| {
@@ -451,7 +455,8 @@ async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> 
     let nothing = json!({ "expression": "0" });
     let (mut seen, mut quiet) = (0, 0);
     for _ in 0..LONGEST {
-        // Once it is answered, even with an error, so is what the client has sent before.
+        // Once it is answered, even with an error, everything that the client sent before has been
+        // too.
         let _ = hub.call(Some(session), "Runtime.evaluate", &nothing).await;
         sleep(LOOK).await;
         let Some(now) = commands() else { return Ok(()) };
@@ -466,11 +471,11 @@ async fn send(hub: &Hub, page: &Id, session: SessionId) -> Result<(), CdpError> 
     let address = hub.update(|state| state.leave_for_address(page, loader));
     let Some(address) = address else { return Ok(()) };
     let went = hub.call(Some(session), "Page.navigate", &json!({ "url": address })).await?;
-    // So answers Chromium where there is nothing to show: a download, or a 204.
+    // Chromium answers like this if there is nothing to show: a download, or a 204.
     let stays = went["errorText"] == "net::ERR_ABORTED";
     hub.update(|state| state.departed(page, stays));
     for _ in 0..RESETS {
-        // As if it had been made with the address.
+        // So that it looks as if it had been made with the address.
         let reset = hub.call(Some(session), "Page.resetNavigationHistory", &json!({})).await;
         if reset.is_ok() {
             break;
@@ -488,7 +493,7 @@ mod tests {
     use super::*;
     use crate::process::{Chromium, Engine, LaunchOptions, StateDir};
 
-    /// Asks a Chromium for something that its caller gives up halfway: it stands still meanwhile.
+    /// Asks a Chromium, which is stopped meanwhile, for something that its caller gives up halfway.
     async fn give_up<T>(chromium: &Chromium, asked: impl Future<Output = T>) {
         let pid = chromium.pid().try_into().ok().and_then(Pid::from_raw).unwrap();
         kill_process(pid, Signal::STOP).unwrap();
@@ -499,7 +504,7 @@ mod tests {
         kill_process(pid, Signal::CONT).unwrap();
     }
 
-    /// Waits until one context is all that there is of ours.
+    /// Waits until only one of our contexts is left.
     async fn settled(mux: &Multiplexer) {
         let is_so = |census: Census| census.sessions == 0 && census.pending == 0;
         let look = async {
@@ -523,12 +528,13 @@ mod tests {
             let params = json!({ "url": "about:blank", "browserContextId": context });
             let made = mux.call(None, "Target.createTarget", &params).await.unwrap();
             let target = made["targetId"].as_str().unwrap();
-            // The session that came by itself is left as soon as the page has been resumed.
+            // The session that was attached automatically is closed as soon as the page has been
+            // resumed.
             settled(&mux).await;
 
             give_up(&chromium, mux.attach(target)).await;
             give_up(&chromium, mux.own_context(None)).await;
-            // Answers come in order: behind this one, both were made.
+            // Answers come in order: once this one is here, both were made.
             mux.call(None, "Browser.getVersion", &json!({})).await.unwrap();
             settled(&mux).await;
             chromium.close(Duration::from_secs(5)).await;

@@ -1,21 +1,22 @@
-//! Parameters of commands that a shared lease may send within bounds only.
+//! Parameters of commands that a shared lease may only send within bounds.
 //!
-//! Contexts keep what is in a page apart, but all leases of a Chromium have one browser process,
-//! one compositor and one network service. A window of ten million pixels, or a buffer of two
-//! gigabytes, is everybody's. What a row bounds was seen to hurt a neighbour, or would in a
-//! Chromium that does not check it; the rest of the protocol's parameters stand with the reason why
-//! they are harmless in `tests.rs`, whose test fails for a parameter that is in neither table.
+//! Contexts keep the contents of pages apart, but all leases of a Chromium share one browser
+//! process, one compositor and one network service: a window of ten million pixels, or a buffer of
+//! two gigabytes, affects everybody. What a row bounds was seen to hurt a neighbour, or would in a
+//! Chromium that does not check it. The other parameters of the protocol are listed in `tests.rs`
+//! with the reason why they are harmless; the test there fails for a parameter that is in neither
+//! table.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// Bound of a parameter.
+/// The bound of a parameter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
-    /// A number, from here to there.
+    /// A number, from the first to the second.
     Number(f64, f64),
-    /// Not more characters than this.
+    /// A text with at most this many characters.
     Length(usize),
     /// One of these words.
     Word(&'static [&'static str]),
@@ -29,7 +30,7 @@ use Bound::*;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameter {
     pub(crate) method: &'static str,
-    /// Its name, with dots where it is inside of others.
+    /// Its name, with dots if it is inside of others.
     pub(crate) path: &'static str,
     pub(crate) bound: Bound,
 }
@@ -38,18 +39,18 @@ const fn parameter(method: &'static str, path: &'static str, bound: Bound) -> Pa
     Parameter { method, path, bound }
 }
 
-/// A side of a window, in pixels: 8,192 of both are slow, but no end.
+/// A side of a window, in pixels: 8,192 for both is slow, but does not crash.
 const WINDOW: Bound = Number(0.0, 8_192.0);
 /// A place on the display.
 const PLACE: Bound = Number(-32_768.0, 32_768.0);
-/// Other states are about the display, which a shared lease does not have to itself.
+/// Other states affect the display, which a shared lease does not have to itself.
 const STATE: Bound = Word(&["normal", "minimized"]);
 /// A side of a viewport or of a part of a page. [`AREAS`] bounds their product.
 const SIDE: Bound = Number(0.0, 1_000_000.0);
 const POINT: Bound = Number(-1_000_000.0, 1_000_000.0);
 const SCALE: Bound = Number(0.0, 1_000.0);
 const QUALITY: Bound = Number(0.0, 100.0);
-/// Inches of paper. Smaller sheets make thousands of pages of a page.
+/// Inches of paper. Smaller sheets turn a page into thousands.
 const PAPER: Bound = Number(0.1, 200.0);
 const MARGIN: Bound = Number(0.0, 200.0);
 /// Bytes that are kept for a session.
@@ -152,7 +153,7 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("LayerTree.profileSnapshot",         "clipRect.width",          SIDE),
     parameter("LayerTree.profileSnapshot",         "clipRect.height",         SIDE),
 
-    // One of -1 ends the whole browser.
+    // A value of -1 crashes the whole browser.
     parameter("Input.imeSetComposition",           "selectionStart",          TEXT),
     parameter("Input.imeSetComposition",           "selectionEnd",            TEXT),
     parameter("Input.imeSetComposition",           "replacementStart",        TEXT),
@@ -167,7 +168,7 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("Input.synthesizeScrollGesture",     "repeatCount",             Number(0.0, 1_000.0)),
     parameter("Input.synthesizeScrollGesture",     "repeatDelayMs",           Number(0.0, 60_000.0)),
     parameter("Input.synthesizeTapGesture",        "duration",                Number(0.0, 60_000.0)),
-    // The browser makes them all at once: 65,536 hold everybody up for 8 s.
+    // The browser makes them all at once: 65,536 block everybody for 8 s.
     parameter("Input.synthesizeTapGesture",        "tapCount",                Number(0.0, 100.0)),
 
     parameter("IO.read",                           "size",                    Number(0.0, 104_857_600.0)),
@@ -181,7 +182,7 @@ pub(crate) static PARAMETERS: &[Parameter] = &[
     parameter("CacheStorage.requestEntries",       "pageSize",                COUNT),
     parameter("IndexedDB.requestData",             "skipCount",               COUNT),
     parameter("IndexedDB.requestData",             "pageSize",                COUNT),
-    // What a context off the record stores is in the browser's memory. One of -1 ends it.
+    // Data stored by a context off the record is in the browser's memory. A value of -1 crashes it.
     parameter("Storage.overrideQuotaForOrigin",    "quotaSize",               Number(0.0, 1_073_741_824.0)),
 
     parameter("HeapProfiler.startSampling",        "samplingInterval",        Number(1_024.0, 2_147_483_647.0)),
@@ -201,12 +202,12 @@ struct Area {
     most: f64,
 }
 
-/// Part that the density of an emulated screen has in an area.
+/// How the pixel density of an emulated screen enters into an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Density {
-    /// The command sets it, or has none.
+    /// The command sets it, or it plays no role.
     Set,
-    /// That of the page multiplies both sides.
+    /// The page's density multiplies both sides.
     Page,
     /// Pages in the window may multiply its sides.
     Window,
@@ -222,12 +223,13 @@ const fn area(
     Area { method, sides, scale, density, most }
 }
 
-/// 8K: a window of twice this is slow for everybody in `chromium`, one of eight times is its end.
+/// 8K: a window twice as large is slow for everybody in `chromium`, one eight times as large
+/// crashes it.
 const SCREEN: f64 = 7_680.0 * 4_320.0;
-/// 4,096 by 16,384, where pictures end: one of four times this takes the compositor for 10 s.
+/// 4,096 by 16,384, the limit for pictures: one four times as large blocks the compositor for 10 s.
 const PICTURE: f64 = 67_108_864.0;
 
-/// The pixels of a window whose size was never named.
+/// Pixels of a window whose size was never set.
 pub(crate) const USUAL: f64 = 1_920.0 * 1_080.0;
 
 #[rustfmt::skip]
@@ -245,7 +247,7 @@ static AREAS: &[Area] = &[
     area("Page.startScreenRecording", ["maxWidth", "maxHeight"], None, Density::Set, SCREEN),
 ];
 
-/// Reason why a command may not be sent as it is.
+/// Reason why a command may not be sent unchanged.
 #[derive(Debug)]
 pub(crate) struct OutOfBounds(String);
 
@@ -255,11 +257,11 @@ impl fmt::Display for OutOfBounds {
     }
 }
 
-/// The screen that the pages of a lease are on, as its clients have set it.
+/// The screen of a lease's pages, as its clients have set it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
-    /// Pixels for each of the page's own, across: of the command's page, or of the densest one
-    /// where a command is about a window.
+    /// Physical pixels for each of the page's own, per side: for the command's page, or for the
+    /// densest one if a command is about a window.
     pub(crate) density: f64,
     /// Pixels of the largest window.
     pub(crate) window: f64,
@@ -270,8 +272,8 @@ pub(crate) fn names_window(method: &str) -> bool {
     AREAS.iter().any(|row| row.method == method && row.density == Density::Window)
 }
 
-/// Judges the parameters of a command; `allows` is the lease's rule for addresses. Returns how many
-/// pixels it is about at most.
+/// Judges the parameters of a command; `allows` is the lease's rule for addresses. Returns the
+/// maximum number of pixels that it is about.
 pub(crate) fn judge(
     method: &str,
     params: &Map<String, Value>,
@@ -291,7 +293,9 @@ pub(crate) fn judge(
             }
             (Length(most), Value::String(text)) => {
                 if text.len() > *most {
-                    return Err(OutOfBounds(format!("`{path}` may have {most} characters")));
+                    return Err(OutOfBounds(format!(
+                        "`{path}` may have at most {most} characters"
+                    )));
                 }
             }
             (Word(words), Value::String(word)) => {
@@ -306,21 +310,21 @@ pub(crate) fn judge(
                 }
             }
             (Number(..) | Length(_) | Word(_) | Address, _) => {
-                return Err(OutOfBounds(format!("`{path}` is of another type than allowed")));
+                return Err(OutOfBounds(format!("`{path}` has the wrong type")));
             }
         }
     }
     let mut largest: f64 = 0.0;
     for Area { sides, scale, density, most, .. } in AREAS.iter().filter(|row| row.method == method)
     {
-        // A side of 0 leaves it as it is, as if it were not named.
+        // A side of 0 leaves that side unchanged, as if it were not named.
         let number = |path: &str| at(params, path).and_then(Value::as_f64).filter(|it| *it > 0.0);
         let [width, height] = sides.map(number);
-        // One side alone leaves the other as it is: as large as this one, for all we know.
+        // If only one side is named, the other stays as it is, which may be as large as this one.
         let named = width.or(height).zip(height.or(width));
         let area = named.map(|(width, height)| width * height);
         let area = match density {
-            // Those that are set leave the window as it is.
+            // Commands that set them leave the window as it is.
             Density::Set => area.unwrap_or(screen.window),
             Density::Page | Density::Window => match area {
                 Some(area) => area,
@@ -332,7 +336,7 @@ pub(crate) fn judge(
             Density::Set => (scale, *most),
             Density::Page => (scale * screen.density, *most),
             Density::Window => {
-                // What the pages in it make of it must be within bounds as well.
+                // The result in the window's pages must be within bounds as well.
                 (scale, most.min(PICTURE / (screen.density * screen.density)))
             }
         };
@@ -347,7 +351,7 @@ pub(crate) fn judge(
     Ok(largest)
 }
 
-/// Returns the parameter of this name, which may be inside of others.
+/// Returns the parameter with this name, which may be inside of others.
 pub(crate) fn at<'a>(params: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let mut names = path.split('.');
     let first = params.get(names.next()?)?;
@@ -360,7 +364,7 @@ mod tests {
 
     use super::*;
 
-    /// That of a lease that has set nothing.
+    /// The screen of a lease that has set nothing.
     const SCREEN_OF_NONE: Screen = Screen { density: 1.0, window: USUAL };
 
     fn judged(method: &str, params: &Value) -> Result<(), String> {
@@ -431,7 +435,7 @@ mod tests {
         };
         assert!(bounds(json!(8192), json!(4000)));
         assert!(!bounds(json!(8192), json!(8192)));
-        // One after the other would reach the same.
+        // Setting one after the other would have the same effect.
         assert!(!bounds(json!(8192), Value::Null) && !bounds(Value::Null, json!(8192)));
         assert!(bounds(json!(5000), Value::Null));
         let clip = |side: u32, scale: f64, density: f64| {
@@ -440,7 +444,7 @@ mod tests {
             let screen = Screen { density, ..SCREEN_OF_NONE };
             judge("Page.captureScreenshot", clip, screen, |_| true).is_ok()
         };
-        // A side of 0 is the one that there is, however dense.
+        // A side of 0 keeps the present size, whatever the density.
         let as_it_is = |density: u32| {
             let metrics = json!({ "width": 0, "height": 0, "deviceScaleFactor": density });
             judged("Emulation.setDeviceMetricsOverride", &metrics).is_ok()

@@ -1,9 +1,9 @@
 //! One table of what happens to each command of a client.
 //!
-//! Browser sessions are a client's root and what it gets from `Target.attachToBrowserTarget`;
-//! page-like sessions are all others. A shared lease gets what the table names, on page-like
-//! sessions also every domain in [`PAGE_DOMAINS`], and nothing else. An exclusive lease gets
-//! everything but what would end its Chromium, open a port, or hand out the multiplexer's own
+//! Browser sessions are a client's root and those that it gets from `Target.attachToBrowserTarget`;
+//! page-like sessions are all others. A shared lease gets the commands that the table names, and on
+//! page-like sessions every domain in [`PAGE_DOMAINS`] too, but nothing else. An exclusive lease
+//! gets everything except what would end its Chromium, open a port, or reveal the multiplexer's own
 //! session.
 
 use super::lease_options::LeaseKind;
@@ -13,9 +13,9 @@ use super::lease_options::LeaseKind;
 pub(crate) enum Rule {
     /// Goes to Chromium as it is.
     Pass,
-    /// Goes to Chromium as it is, after which this Chromium is not used for another lease.
+    /// Goes to Chromium as it is; afterwards this Chromium is not used for another lease.
     Taint,
-    /// Goes to Chromium as it is; the screens are put back at the end of the lease.
+    /// Goes to Chromium as it is; the screens are restored at the end of the lease.
     Screens,
     /// Is refused with "is not available in …".
     Refuse,
@@ -23,12 +23,12 @@ pub(crate) enum Rule {
     NotAllowed,
     /// Does nothing and succeeds.
     Nothing,
-    /// Answered by the lease's holder, if it knows it.
+    /// Answered by the lease's holder, if the holder knows it.
     Holder,
 
     /// Answered here: the lease's contexts.
     Contexts,
-    /// Made to be disposed with its session or its lease, and registered.
+    /// Registered, and made to be disposed of with its session or its lease.
     CreateContext,
     /// Own contexts only, never the default one.
     DisposeContext,
@@ -36,21 +36,21 @@ pub(crate) enum Rule {
     Targets,
     /// Own targets only.
     TargetInfo,
-    /// Answered here: events come out of the registry.
+    /// Answered here: events come from the registry.
     Discover,
     /// Answered here: sessions come from the control session.
     AutoAttach,
     /// Address and context are checked; the warm page answers the first one.
     CreateTarget,
-    /// Own targets only, to Chromium always flattened.
+    /// Own targets only; Chromium always gets it flattened.
     Attach,
-    /// Passes; to Chromium always flattened.
+    /// Passes; Chromium always gets it flattened.
     AttachBelow,
     /// Own sessions that are not flattened: the message inside is judged like any other.
     Message,
     /// Own targets only.
     OwnTarget,
-    /// Own sessions only, sent to whoever made the session.
+    /// Own sessions only, sent by whoever made the session.
     Detach,
     /// Passes; the session is registered as a browser session.
     AttachBrowser,
@@ -77,16 +77,16 @@ pub(crate) enum Rule {
     Drag,
     /// The download path must lie in the lease's directories.
     DownloadPath,
-    /// The parameters that stand in `parameters.rs` must lie within their bounds.
+    /// The parameters listed in `parameters.rs` must be within their bounds.
     Judged,
-    /// As [`Taint`](Self::Taint), but refused where the lease is held to certain proxies:
+    /// As [`Taint`](Self::Taint), but refused if the lease is restricted to certain proxies:
     /// extensions may set others, and casting looks for devices by itself.
     LeadsRound,
 }
 
 use Rule::*;
 
-/// On which kind of session a command came.
+/// The kind of session on which a command came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionKind {
     Browser,
@@ -105,12 +105,12 @@ const fn row(method: &'static str, shared: [Rule; 2], exclusive: [Rule; 2]) -> R
     Row { method, shared, exclusive }
 }
 
-/// Returns a row that holds for both kinds of lease.
+/// Returns a row that applies to both kinds of lease.
 const fn both(method: &'static str, browser: Rule, page: Rule) -> Row {
     row(method, [browser, page], [browser, page])
 }
 
-/// `X.*` holds for the methods of X that have no row of their own.
+/// `X.*` applies to the methods of X that have no row of their own.
 #[rustfmt::skip]
 static TABLE: &[Row] = &[
     //    method                                  browser session    page-like session
@@ -159,10 +159,10 @@ static TABLE: &[Row] = &[
     both("DOM.setFileInputFiles",                 Refuse,            Files),
     both("Page.setDownloadBehavior",              Refuse,            DownloadPath),
 
-    //   What a hosted browser has and Chromium has not.
+    //   Commands that a hosted browser has and Chromium does not.
     both("Browserless.*",                         Holder,            Holder),
 
-    //   Opens a port: nothing of ours listens.
+    //   Opens a port, and nothing of ours may listen.
     both("Tethering.*",                           Refuse,            Refuse),
 
     //   method                                   shared: browser, page     exclusive: browser, page
@@ -187,7 +187,7 @@ static TABLE: &[Row] = &[
     row("Tracing.*",                              [Refuse, Refuse],         [Pass, Pass]),
 
     row("Input.dispatchDragEvent",                [Refuse, Drag],           [Pass, Pass]),
-    //   Code and pictures in forms that a renderer trusts: they are made to come from itself.
+    //   Code and pictures in forms that a renderer trusts, as if it had made them itself.
     row("Page.addCompilationCache",               [Refuse, Refuse],         [Pass, Pass]),
     row("LayerTree.loadSnapshot",                 [Refuse, Refuse],         [Pass, Pass]),
     row("IO.read",                                [Judged, Judged],         [Pass, Pass]),
@@ -223,9 +223,9 @@ static TABLE: &[Row] = &[
     row("Memory.startSampling",                   [Refuse, Judged],         [Pass, Pass]),
 ];
 
-/// The domains that are about one page, frame or worker, and pass on page-like sessions of a
-/// shared lease. A domain that is not here does not exist for it, so one that a new Chromium
-/// brings is closed until somebody has looked at it.
+/// The domains that concern one page, frame or worker, and pass on page-like sessions of a shared
+/// lease. A domain that is not here does not exist for it, so one that a new Chromium introduces
+/// stays closed until somebody has looked at it.
 static PAGE_DOMAINS: &[&str] = &[
     "Accessibility",
     "Animation",
@@ -273,7 +273,7 @@ static PAGE_DOMAINS: &[&str] = &[
     "WebMCP",
 ];
 
-/// Returns what becomes of a method on this kind of session in this kind of lease.
+/// Returns the rule for a method on this kind of session in this kind of lease.
 pub(crate) fn rule(method: &str, session: SessionKind, lease: LeaseKind) -> Rule {
     let Some((domain, _)) = method.split_once('.') else {
         return otherwise("", session, lease);
@@ -290,14 +290,14 @@ pub(crate) fn rule(method: &str, session: SessionKind, lease: LeaseKind) -> Rule
     }
 }
 
-/// Returns whether a method is about one page, frame or worker, and is a lease's to use there.
+/// Returns `true` if a method concerns one page, frame or worker, and a lease may use it there.
 pub(crate) fn is_of_pages(method: &str, lease: LeaseKind) -> bool {
     let domain = method.split_once('.').map_or("", |(domain, _)| domain);
     PAGE_DOMAINS.binary_search(&domain).is_ok()
         && !matches!(rule(method, SessionKind::Page, lease), Refuse | NotAllowed | Nothing)
 }
 
-/// Returns the rule for what stands in no row.
+/// Returns the rule for a method that has no row.
 fn otherwise(domain: &str, session: SessionKind, lease: LeaseKind) -> Rule {
     let allowed = match (lease, session) {
         (LeaseKind::Exclusive, _) => true,
@@ -314,7 +314,7 @@ pub(crate) fn methods() -> impl Iterator<Item = &'static str> {
 }
 
 fn find(method: &str, domain: &str) -> Option<&'static Row> {
-    // Most traffic is in domains without any row: one look at the few that have one settles it.
+    // Most traffic is in domains without any row, which a look at the few that have one settles.
     let rows = INDEX.get(domain)?;
     let name = |row: &&&'static Row| row.method == method;
     let star = |row: &&&'static Row| row.method.ends_with(".*");

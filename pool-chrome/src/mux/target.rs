@@ -28,17 +28,17 @@ pub(crate) struct Info {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) info: Info,
-    /// The same as Chromium wrote it, for clients.
+    /// The same as written by Chromium, for clients.
     pub(crate) raw: String,
     /// Not yet shown to any client: the warm page and its tab.
     pub(crate) hidden: bool,
-    /// The tab that a page stands in.
+    /// The tab that a page belongs to.
     pub(crate) tab: Option<Id>,
-    /// A tab that Chromium does not know of.
+    /// It is a tab that Chromium does not know of.
     pub(crate) invented: bool,
     /// It shows what its lease may not see, and is being closed.
     pub(crate) banned: bool,
-    /// Pixels of its emulated screen for each of the page's, across.
+    /// Physical pixels of its emulated screen for each of the page's own, per side.
     pub(crate) density: f64,
 }
 
@@ -60,7 +60,7 @@ impl Target {
         raw.get().clone_into(&mut self.raw);
     }
 
-    /// Returns the tab of a page for which Chromium named none.
+    /// Returns a made-up tab for a page for which Chromium named none.
     pub(crate) fn invented_tab(page: &Info) -> Self {
         let info = Info {
             target_id: SessionId::invent().as_str().into(),
@@ -88,21 +88,21 @@ impl Target {
         }
     }
 
-    /// Takes an empty page for one that has been there for a while. Chromium tells its address only
-    /// when it goes on.
+    /// Makes an empty page look as if it had been there for a while. Chromium only reports its
+    /// address when it is resumed.
     pub(crate) fn settle(&mut self) {
         const BLANK: &str = "about:blank";
         if self.info.url.is_empty() {
             BLANK.clone_into(&mut self.info.url);
-            // Quotes inside of strings are escaped, so this finds the member and nothing else.
+            // Quotes inside of strings are escaped, so this can only be the member itself.
             self.raw = self.raw.replacen(r#""url":"""#, &format!(r#""url":"{BLANK}""#), 1);
         }
     }
 
-    /// Returns the info with `attached` set, as a client that holds a session of our own making
-    /// must see it: Puppeteer ignores changes of targets that are not attached.
+    /// Returns the info with `attached` set, for a client that holds a session of our own making:
+    /// Puppeteer ignores changes of targets that are not attached.
     pub(crate) fn raw_attached(&self) -> String {
-        // Quotes inside of strings are escaped, so this finds the member and nothing else.
+        // Quotes inside of strings are escaped, so this can only be the member itself.
         self.raw.replacen(r#""attached":false"#, r#""attached":true"#, 1)
     }
 }
@@ -146,7 +146,7 @@ pub(crate) struct Message<'a> {
     pub(crate) result: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(crate) error: Option<&'a RawValue>,
-    /// Only there if it was not the last member.
+    /// Present only if it was not the last member.
     #[serde(default, rename = "sessionId")]
     pub(crate) session: Option<&'a str>,
 }
@@ -196,8 +196,8 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Which types of targets a client wants to see, as `Target.TargetFilter` has it: the first entry
-/// that matches decides, and what matches none is left out.
+/// The types of targets that a client wants to see, as in `Target.TargetFilter`: the first entry
+/// that matches decides, and a type that matches none is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct TargetFilter(Vec<Entry>);

@@ -1,13 +1,14 @@
-//! The tables and the reader against the real thing.
+//! The tables and the reader, compared with the real thing.
 //!
 //! S06: every parameter of every command that a shared lease may send has been looked at.
 //!
-//! The protocol says which there are. Those that could be paths, addresses, ids or sizes must be
-//! bounded in `parameters.rs`, judged by the rule of their command, or stand here with the reason
-//! why they are harmless. One that a new Chromium brings fails the test until somebody has looked.
+//! The protocol lists the parameters. Those that could be paths, addresses, ids or sizes must be
+//! bounded in `parameters.rs`, judged by the rule of their command, or listed here with the reason
+//! why they are harmless. A new one in a new Chromium fails the test until somebody has looked at
+//! it.
 //!
-//! The envelope's reader understands each text as Chromium does: the same text
-//! goes to a real Chromium as it is and as it is written anew, and the answers are the same.
+//! The envelope's reader understands each text as Chromium does: each text is sent to a real
+//! Chromium both unchanged and rewritten, and the answers must be the same.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::rules::{Rule, SessionKind, rule};
 use crate::process::{Chromium, Engine, LaunchOptions, Pipe, StateDir};
 use crate::protocol;
 
-/// Types whose values are ids that could be another lease's, and the rules that look at them.
+/// Types whose values are ids that could be another lease's, and the rules that check them.
 const OWNED: &[(&str, &[Rule])] = &[
     (
         "Target.TargetID",
@@ -50,7 +51,7 @@ const OWNED: &[(&str, &[Rule])] = &[
     ),
 ];
 
-/// Parameters that the rule of their command looks at.
+/// Parameters that the rule of their command checks.
 const BY_RULE: &[(&str, &str, Rule)] = &[
     ("Browser.cancelDownload", "guid", Rule::CancelDownload),
     ("Browser.setDownloadBehavior", "downloadPath", Rule::Downloads),
@@ -106,17 +107,17 @@ const HARMLESS_TYPES: &[(&str, &str)] = &[
     ("WebAuthn.AuthenticatorId", PAGE),
 ];
 
-/// Known to the session that it was given to, and to no other.
+/// Known only to the session that it was given to.
 const SESSION: &str = "an id of the session's own";
-/// Renderers are not shared between contexts, and the sweep has sent every number.
+/// Renderers are not shared between contexts, and a sweep has tried every number.
 const RENDERER: &str = "about the renderer, which the lease has to itself";
 /// Looked up among the frames of the session's own page.
 const PAGE: &str = "about the session's own page";
 /// Storage is kept by context.
 const CONTEXT: &str = "about what the lease's own contexts store";
-/// Compared, shown or sent, and nothing is opened by it.
+/// Compared, shown or sent; it opens nothing.
 const TEXT: &str = "text, by which nothing is opened";
-/// Chromium checks them, as the sweep shows.
+/// Chromium checks them, as a sweep has shown.
 const CHECKED: &str = "checked by Chromium";
 
 #[rustfmt::skip]
@@ -272,7 +273,7 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("WebMCP.invokeTool", "input", TEXT),
 ];
 
-/// A parameter of a command, objects and lists taken apart.
+/// A single parameter of a command, after taking objects and lists apart.
 #[derive(Debug)]
 struct Leaf {
     path: String,
@@ -300,7 +301,7 @@ impl Types {
         Self(types)
     }
 
-    /// Takes a parameter apart. What is a switch or one of a list of words is no leaf.
+    /// Takes a parameter apart. Switches and lists of words are not leaves.
     fn leaves(
         &self,
         domain: &str,
@@ -327,7 +328,7 @@ impl Types {
             if !is_harmless {
                 self.leaves(home, path, kind, &above, &mut below);
             }
-            // What has no parts is the type itself.
+            // If it has no parts, the type itself is the leaf.
             for leaf in &mut below {
                 if leaf.path == path {
                     leaf.named = Some(full.clone());
@@ -364,7 +365,7 @@ impl Types {
 
 impl Leaf {
     /// Returns `true` if somebody must have looked at it: numbers, bytes and objects of any kind,
-    /// and text that sounds as if something were opened or found by it.
+    /// and text that sounds as if it were used to open or find something.
     fn is_suspicious(&self) -> bool {
         const HINTS: &[&str] = &[
             "path", "file", "url", "uri", "origin", "site", "host", "director", "address",
@@ -401,7 +402,7 @@ fn rules_of(method: &str) -> Vec<Rule> {
         .collect()
 }
 
-/// Every parameter of every command that a shared lease may send, by method.
+/// Returns every parameter of every command that a shared lease may send, by method.
 fn parameters() -> Vec<(String, Leaf)> {
     let protocol: Value = serde_json::from_str(protocol::JSON).expect("it is JSON");
     let types = Types::read(&protocol);
@@ -427,7 +428,7 @@ fn is_harmless(method: &str, path: &str) -> bool {
     HARMLESS.iter().any(|(its, paths, _)| *its == method && paths.split(' ').any(|it| it == path))
 }
 
-/// Returns `true` if something has been said about a parameter.
+/// Returns `true` if a parameter has been dealt with.
 fn is_judged(method: &str, leaf: &Leaf) -> bool {
     let rules = rules_of(method);
     let by_bounds = PARAMETERS.iter().any(|row| row.method == method && row.path == leaf.path);
@@ -474,14 +475,14 @@ fn the_tables_name_nothing_that_is_not_there() {
     let gone: Vec<_> = bounded
         .chain(by_rule)
         .chain(harmless)
-        // Words are no leaves, but one of them may be bounded all the same.
+        // Words are not leaves, but one of them may be bounded all the same.
         .filter(|(_, path)| !path.ends_with("windowState"))
         .filter(|row| !there.contains(row))
         .collect();
     assert!(gone.is_empty(), "{gone:?}");
 }
 
-/// Ends a conversation: Chromium answers in order.
+/// Marks the end of a conversation, since Chromium answers in order.
 const LAST: &str = r#"{"id":1000000,"method":"Browser.getVersion"}"#;
 
 const ROUNDS: usize = 1_000;
@@ -504,7 +505,8 @@ async fn chromium_understands_what_the_filter_has_understood() {
             let mut plain = answers(&mut pipe, text.as_bytes()).await;
             let mut rewritten = answers(&mut pipe, &anew[..anew.len() - 1]).await;
             for (plain, rewritten) in plain.iter_mut().zip(&mut rewritten) {
-                // Chromium stops at what is wrong: it has not seen an id that stands behind it.
+                // Chromium stops at the first mistake, so it has not seen an id that comes after
+                // it.
                 if plain.get("error").is_some() && plain.get("id").is_none() {
                     rewritten.remove("id");
                 }
@@ -516,7 +518,7 @@ async fn chromium_understands_what_the_filter_has_understood() {
     }
 }
 
-/// Returns all that Chromium says to a message.
+/// Returns everything that Chromium says to a message.
 async fn answers(pipe: &mut Pipe, message: &[u8]) -> Vec<Map<String, Value>> {
     let talk = async {
         for text in [message, LAST.as_bytes()] {
@@ -679,7 +681,7 @@ fn method(rng: &mut fastrand::Rng) -> String {
     }
 }
 
-/// Returns a string literal, with some of its characters escaped that need not be.
+/// Returns a string literal in which some characters are escaped that need not be.
 fn string(rng: &mut fastrand::Rng, text: &str) -> String {
     let mut literal = String::from("\"");
     for char in text.chars() {

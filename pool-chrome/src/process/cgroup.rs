@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
-/// The group of the pool's own process, below the one that it was started in: a group that hands
+/// The group of the pool's own process, below the one that it was started in: a group that passes
 /// controllers down to others may have no process of its own.
 const MAIN: &str = "browser-pool-main";
 
 /// The file in a browser's directory that names its group.
 const NOTE: &str = "cgroup";
 
-/// The period in which a CPU limit is kept, in microseconds: the kernel's default.
+/// The period in which a CPU limit is enforced, in microseconds: the kernel's default.
 const PERIOD: u64 = 100_000;
 
-/// Limits that the kernel holds the processes of one browser to, all together.
+/// Limits that the kernel enforces on all processes of one browser together.
 ///
 /// # Examples
 ///
@@ -32,19 +32,20 @@ const PERIOD: u64 = 100_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct KernelLimits {
-    /// Bytes of memory. Above nine tenths the browser is slowed down; where it needs more than
-    /// all, it is ended as a whole. Default: no limit.
+    /// Bytes of memory. Above nine tenths of it, the browser is slowed down; if it needs more than
+    /// all of it, it is killed as a whole. Default: no limit.
     pub memory: Option<u64>,
-    /// CPUs, also in parts. Default: no limit.
+    /// Number of CPUs, which may be fractional. Default: no limit.
     pub cpus: Option<f64>,
     /// Processes and threads. Default: no limit.
     pub pids: Option<u64>,
-    /// A pool does not start where the kernel cannot hold them. Default: it starts without.
+    /// Makes a pool refuse to start if the kernel cannot enforce them. Default: it starts without
+    /// them.
     pub required: bool,
 }
 
 impl KernelLimits {
-    /// Starts without any limit.
+    /// Returns options without any limit.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -78,7 +79,7 @@ impl KernelLimits {
         self
     }
 
-    /// Returns `true` if there is no limit at all.
+    /// Returns `true` if there are no limits at all.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.controllers().is_empty()
@@ -93,14 +94,14 @@ impl KernelLimits {
         all.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
     }
 
-    /// Returns the files of a group, each with its controller and what is written into it.
+    /// Returns the files of a group, each with its controller and its contents.
     fn files(&self) -> Vec<(&'static str, &'static str, String)> {
         let mut files = Vec::new();
         if let Some(bytes) = self.memory {
-            // Slowed down first: Chromium gives memory back when it is short.
+            // Slowed down first: Chromium gives memory back when it runs short.
             files.push(("memory", "memory.high", (bytes / 10 * 9).to_string()));
             files.push(("memory", "memory.max", bytes.to_string()));
-            // A browser that lost one of its processes is none.
+            // A browser that has lost one of its processes is useless.
             files.push(("memory", "memory.oom.group", "1".to_owned()));
         }
         if let Some(cpus) = self.cpus {
@@ -111,7 +112,7 @@ impl KernelLimits {
                 reason = "a number of CPUs is small and positive, and a part of a microsecond none"
             )]
             let quota = (cpus * PERIOD as f64) as u64;
-            // The kernel takes no less.
+            // The kernel accepts no less.
             files.push(("cpu", "cpu.max", format!("{} {PERIOD}", quota.max(1000))));
         }
         if let Some(pids) = self.pids {
@@ -121,14 +122,14 @@ impl KernelLimits {
     }
 }
 
-/// Reason why browsers cannot have control groups, or these not all limits.
+/// Reason why browsers cannot have control groups, or not with all limits.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoCgroup {
-    /// There is no hierarchy of version 2.
+    /// There is no cgroup hierarchy of version 2.
     #[error("cgroup v2 is not mounted")]
     NotMounted,
-    /// The group that the pool was started in is not its own to divide.
+    /// The group that the pool was started in does not belong to the pool.
     #[error("the cgroup {} is not delegated to the pool: {source}", path.display())]
     NotDelegated {
         /// The group.
@@ -144,7 +145,7 @@ pub enum NoCgroup {
         /// The names of the controllers.
         missing: Vec<&'static str>,
     },
-    /// Other processes are in the group, which therefore cannot hand controllers down.
+    /// Other processes are in the group, so it cannot pass controllers down.
     #[error("other processes are in the cgroup {}", path.display())]
     Occupied {
         /// The group.
@@ -152,7 +153,7 @@ pub enum NoCgroup {
     },
 }
 
-/// The control group whose children are the pool's to make.
+/// The control group in which the pool makes children.
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroups {
     root: PathBuf,
@@ -161,8 +162,8 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Takes the group that this process is in: puts the process into a child of it, and hands
-    /// the controllers down that the limits need, as far as they are there.
+    /// Takes the group that this process is in: moves the process into a child of it, and passes
+    /// down the controllers that the limits need, as far as there are any.
     pub(crate) fn take(limits: KernelLimits) -> Result<Self, NoCgroup> {
         Self::take_in(root()?, limits)
     }
@@ -200,12 +201,12 @@ impl Cgroups {
         Ok(Self { root, limits, missing })
     }
 
-    /// Returns the group that it has taken.
+    /// Returns the group that was taken.
     pub(crate) fn path(&self) -> &Path {
         &self.root
     }
 
-    /// Returns why not all of the limits hold, if they do not.
+    /// Returns why some of the limits are not enforced, if that is so.
     pub(crate) fn shortcoming(&self) -> Option<NoCgroup> {
         let missing = self.missing.clone();
         (!missing.is_empty()).then(|| NoCgroup::NoController { path: self.root.clone(), missing })
@@ -214,7 +215,7 @@ impl Cgroups {
     /// Makes a group for the browser that has this directory.
     pub(super) fn create(&self, directory: &Path) -> io::Result<Cgroup> {
         let path = self.root.join(name(directory));
-        // First, so that whatever happens between the two the next sweep knows of it.
+        // First, so that the next sweep knows of it whatever happens in between.
         fs::write(directory.join(NOTE), path.as_os_str().as_encoded_bytes())?;
         fs::create_dir(&path)?;
         let cgroup = Cgroup::at(path);
@@ -230,12 +231,12 @@ impl Cgroups {
     }
 }
 
-/// Returns the group that a pool which is started here would take, or why it could not hold these
-/// limits. Changes nothing.
+/// Returns the group that a pool started here would take, or the reason why it could not enforce
+/// these limits. Changes nothing.
 ///
 /// # Errors
 ///
-/// As a pool with [`required`](KernelLimits::required) limits would fail.
+/// The error with which a pool with [`required`](KernelLimits::required) limits would fail.
 pub fn delegated_cgroup(limits: &KernelLimits) -> Result<PathBuf, NoCgroup> {
     let root = root()?;
     let (_, missing) = controllers(&root, limits);
@@ -253,7 +254,7 @@ pub fn delegated_cgroup(limits: &KernelLimits) -> Result<PathBuf, NoCgroup> {
 fn root() -> Result<PathBuf, NoCgroup> {
     let read = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
     let own = own_group(&read("mountinfo"), &read("cgroup")).ok_or(NoCgroup::NotMounted)?;
-    // Another pool of this process has taken it before.
+    // Another pool of this process has already taken it.
     let is_main = own.file_name().is_some_and(|name| name == MAIN);
     Ok(if is_main { own.parent().map(Path::to_owned).unwrap_or(own) } else { own })
 }
@@ -271,23 +272,23 @@ fn own_group(mounts: &str, groups: &str) -> Option<PathBuf> {
     Some(Path::new(mounted).join(below))
 }
 
-/// Returns the controllers that the limits need: those that a group has, and those that it has not.
+/// Returns the controllers that the limits need: those that a group has, and those that it lacks.
 fn controllers(root: &Path, limits: &KernelLimits) -> (Vec<&'static str>, Vec<&'static str>) {
     let text = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     limits.controllers().into_iter().partition(|name| text.split_whitespace().any(|it| it == *name))
 }
 
-/// Returns the name of the group of a browser that has this directory.
+/// Returns the name of the group of a browser with this directory.
 fn name(directory: &Path) -> String {
     format!("browser-{}", directory.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The control group of one browser. Clones are the same.
+/// The control group of one browser. Clones refer to the same group.
 #[derive(Clone, Debug)]
 pub(super) struct Cgroup {
     path: PathBuf,
-    /// Set when [`is_out_of_memory`](Self::is_out_of_memory) has seen it: the group is removed
-    /// soon.
+    /// Set when [`is_out_of_memory`](Self::is_out_of_memory) has seen it, since the group is
+    /// removed soon after.
     was_out_of_memory: Arc<AtomicBool>,
 }
 
@@ -296,10 +297,10 @@ impl Cgroup {
         Self { path, was_out_of_memory: Arc::default() }
     }
 
-    /// Returns the group that was made for the browser of this directory, by whatever pool.
+    /// Returns the group that any pool has made for the browser with this directory.
     pub(super) fn of(directory: &Path) -> Option<Self> {
         let path = PathBuf::from(fs::read_to_string(directory.join(NOTE)).ok()?);
-        // Nothing but a group is killed and removed by this, and only the one that has the name.
+        // This may kill and remove nothing but a group, and only the one with the right name.
         let is_its = path.file_name().is_some_and(|held| *held == *name(directory));
         (is_its && path.join("cgroup.procs").is_file()).then(|| Self::at(path))
     }
@@ -309,13 +310,13 @@ impl Cgroup {
         self.path.join("cgroup.procs")
     }
 
-    /// Kills all processes in it at once, also those that are about to be forked.
+    /// Kills all processes in it at once, including those that are about to be forked.
     pub(super) fn kill(&self) {
         // Before Linux 5.14 there is no such file, and the processes are killed one by one.
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
     }
 
-    /// Returns `true` if the kernel has ended it because it needed more memory than it may have.
+    /// Returns `true` if the kernel has killed it because it needed more memory than it is allowed.
     pub(super) fn is_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
         let mut kills = events.lines().filter_map(|line| line.strip_prefix("oom_kill "));
@@ -367,7 +368,7 @@ mod tests {
         let at = |path: &str| Some(PathBuf::from(path));
         let found = own_group(MOUNTS, groups);
         assert_eq!(found, at("/sys/fs/cgroup/unified/system.slice/pool.service"));
-        // A container that sees a part of it.
+        // A container that sees part of the hierarchy.
         let mounts = "41 31 0:38 /docker/4711 /sys/fs/cgroup rw - cgroup2 cgroup rw";
         assert_eq!(own_group(mounts, "0::/docker/4711/pool"), at("/sys/fs/cgroup/pool"));
         assert_eq!(own_group(mounts, "0::/elsewhere"), None);
@@ -441,7 +442,7 @@ mod tests {
         }
     }
 
-    /// Returns a group of the kernel's own, if this process may make one.
+    /// Returns a real group of the kernel's, if this process may make one.
     fn real_group() -> Option<PathBuf> {
         let path = root().ok()?.join(format!("browser-pool-test-{}", fastrand::u32(..)));
         fs::create_dir(&path).ok()?;

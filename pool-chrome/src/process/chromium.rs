@@ -21,10 +21,9 @@ use crate::ChromeError;
 
 /// A Chromium that is supervised until nothing of it is left.
 ///
-/// A thread of its own drains its stderr, notices its exit at once (also when somebody else
-/// killed it), kills what is left of its process tree, reaps it and removes its directory.
-/// Dropping the handle kills the tree before the drop returns; the thread does the rest. Dropping
-/// needs no runtime.
+/// A thread of its own drains its stderr, notices its exit at once (even if somebody else killed
+/// it), kills the rest of its process tree, reaps it and removes its directory. Dropping the handle
+/// kills the tree before the drop returns; the thread does the rest. Dropping needs no runtime.
 ///
 /// # Examples
 ///
@@ -62,13 +61,13 @@ impl Chromium {
     /// Starts a Chromium and returns as soon as its process runs, before it answers.
     ///
     /// The caller sends the first command and applies
-    /// [`launch_timeout`](LaunchOptions::launch_timeout) to its answer; [`Self::not_ready`] makes
-    /// the error.
+    /// [`launch_timeout`](LaunchOptions::launch_timeout) to its answer; [`Self::not_ready`] returns
+    /// the error for a timeout.
     ///
     /// # Errors
     ///
-    /// Anything that is in the way before the process runs: no executable, an argument that is
-    /// not allowed, a sandbox that cannot work, a profile in use, a full disk.
+    /// Any obstacle before the process runs: no executable, a forbidden argument, a sandbox that
+    /// cannot work, a profile in use, a full disk.
     ///
     /// # Cancel safety
     ///
@@ -108,8 +107,8 @@ impl Chromium {
         self.process.pid
     }
 
-    /// Returns when the process started, in clock ticks since boot, as in `/proc/PID/stat`: with
-    /// the id it names this process and no later one.
+    /// Returns when the process started, in clock ticks since boot, as in `/proc/PID/stat`:
+    /// together with the id, this identifies the process.
     #[must_use]
     pub fn start_time(&self) -> u64 {
         self.process.started
@@ -133,13 +132,13 @@ impl Chromium {
         &self.executable
     }
 
-    /// Returns where the profile is.
+    /// Returns the path of the profile.
     #[must_use]
     pub fn user_data_dir(&self) -> &Path {
         &self.user_data_dir
     }
 
-    /// Returns a directory of its own for temporary files, removed with the browser.
+    /// Returns its own directory for temporary files, which is removed with the browser.
     #[must_use]
     pub fn temp_dir(&self) -> &Path {
         &self.temp_dir
@@ -151,15 +150,15 @@ impl Chromium {
         self.stage.borrow().exit().cloned()
     }
 
-    /// Returns whether the kernel has ended it for want of memory, when asked at its end. It does
-    /// not borrow the handle.
+    /// Returns a function that tells, when it is called at the browser's end, whether the kernel
+    /// has killed it for lack of memory. It does not borrow the handle.
     pub(crate) fn out_of_memory(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let cgroup = self.cgroup.clone();
         move || cgroup.as_ref().is_some_and(Cgroup::is_out_of_memory)
     }
 
-    /// Waits until the browser process has ended, whoever ended it. The future does not borrow
-    /// the handle; it may be kept by another task.
+    /// Waits until the browser process has ended, for whatever reason. The future does not borrow
+    /// the handle, so another task may keep it.
     ///
     /// # Cancel safety
     ///
@@ -179,8 +178,8 @@ impl Chromium {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
-    /// Returns the error for a Chromium that did not answer its first command in time: that it has
-    /// ended, if it has.
+    /// Returns the error for a Chromium that did not answer its first command in time, or for its
+    /// exit if it has ended.
     #[must_use]
     pub fn not_ready(&self) -> ChromeError {
         match self.exit() {
@@ -192,26 +191,26 @@ impl Chromium {
         }
     }
 
-    /// Returns the memory of the whole tree, in bytes: the sum of the proportional set sizes, which
-    /// counts what processes share once. Takes some milliseconds, on the blocking pool.
+    /// Returns the memory of the whole tree in bytes: the sum of the proportional set sizes, which
+    /// count shared memory once. It takes some milliseconds, on the blocking pool.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing has changed.
+    /// If it is dropped early, nothing has changed.
     pub async fn memory(&self) -> u64 {
         let tree = self.tree.clone();
         let measured = tokio::task::spawn_blocking(move || proportional_set_size(&tree.members()));
         measured.await.unwrap_or(0)
     }
 
-    /// Returns what its directories hold now, at their top.
+    /// Returns the present contents of its directories, at their top level.
     pub(crate) async fn contents(&self) -> Contents {
         let directories = self.directories();
         tokio::task::spawn_blocking(move || Contents::of(&directories)).await.unwrap_or_default()
     }
 
-    /// Removes the directory that downloads go to by default, and looks for anything new that is
-    /// not Chromium's.
+    /// Removes the default directory for downloads, and looks for anything new that is not
+    /// Chromium's.
     pub(crate) async fn tidy(&self, before: &Contents) -> Result<Option<PathBuf>, ChromeError> {
         let (directories, before) = (self.directories(), before.clone());
         let downloads = directories.home.join(DOWNLOADS);
@@ -231,25 +230,26 @@ impl Chromium {
         Directories { user_data_dir, home, temp_dir }
     }
 
-    /// Returns what the whole tree has done so far. Takes a millisecond or two, on the blocking
-    /// pool.
+    /// Returns the work that the whole tree has done so far. It takes a millisecond or two, on the
+    /// blocking pool.
     pub(crate) async fn work(&self) -> Work {
         let (tree, main) = (self.tree.clone(), self.pid());
         let read = tokio::task::spawn_blocking(move || Work::of(main, &tree.members()));
         read.await.unwrap_or_default()
     }
 
-    /// Kills the whole tree now, stopped processes too. [`Self::exited`] tells when it is dead.
+    /// Kills the whole tree now, including stopped processes. [`Self::exited`] tells when it is
+    /// dead.
     pub fn kill(&self) {
         self.guard.0.kill();
     }
 
     /// Ends the browser and returns when nothing of it is left: no process, no directory.
     ///
-    /// Closes the pipe, which Chromium takes as the order to exit, and kills the tree if it has
-    /// not done so within `grace`. A caller who wants a clean exit of a persistent profile sends
-    /// `Browser.close` first. A process that does not even die of SIGKILL (one that hangs in the
-    /// kernel) is given up after 10 s, with a warning.
+    /// It closes the pipe, which Chromium takes as the order to exit, and kills the tree if that
+    /// has not happened within `grace`. For a clean exit of a persistent profile, send
+    /// `Browser.close` first. If a process survives even SIGKILL (because it hangs in the kernel),
+    /// it is given up after 10 s, with a warning.
     ///
     /// # Cancel safety
     ///
@@ -258,8 +258,8 @@ impl Chromium {
         self.end(grace).await;
     }
 
-    /// As [`close`](Self::close), for a handle that others look at meanwhile; dropping the future
-    /// kills nothing.
+    /// As [`close`](Self::close), for a handle that others look at in the meantime; dropping the
+    /// future kills nothing.
     pub(crate) async fn end(&self, grace: Duration) {
         self.hangup.hang_up();
         if tokio::time::timeout(grace, self.exited()).await.is_err() {
@@ -341,14 +341,14 @@ impl AsyncWrite for PipeWriter {
     }
 }
 
-/// Closes our write end of the pipe from outside of the task that writes.
+/// Closes our write end of the pipe from outside the task that writes.
 #[derive(Clone, Debug)]
 pub(super) struct Hangup(Arc<Mutex<End>>);
 
 #[derive(Debug)]
 struct End {
     sender: Option<Sender>,
-    /// The writing task, if it waits: closing the pipe under it would not wake it.
+    /// The waker of the writing task, if that waits: closing the pipe would not wake it.
     waiting: Option<Waker>,
 }
 

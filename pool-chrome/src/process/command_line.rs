@@ -11,20 +11,20 @@ use std::sync::{Once, OnceLock};
 use super::{Engine, LaunchOptions, Sandbox};
 use crate::ChromeError;
 
-/// Finds the executable to launch and says which engine it is.
+/// Finds the executable to launch, and determines its engine.
 ///
-/// Looked at in order: `explicit`, the environment variable `CHROME`, the usual names on `PATH`.
-/// The first two decide the engine by their name, unless `engine` says it. What is returned is
-/// the program itself where the name found is Debian's wrapper script: the wrappers cost a quarter
-/// of a second, the shell's stays in front of the browser as a process of its own, and the other
-/// reads flags from `/etc/chromium.d` that could open a port.
+/// It tries, in order, `explicit`, the environment variable `CHROME`, and the usual names on
+/// `PATH`. The first two determine the engine by their name, unless `engine` does. If the name
+/// leads to one of Debian's wrapper scripts, the program itself is returned: the wrappers cost a
+/// quarter of a second, the shell's stays in front of the browser as a process of its own, and the
+/// other reads flags from `/etc/chromium.d` that could open a port.
 ///
-/// `shell_suffices`: whether [`Engine::Auto`] may take the shell, which has neither windows nor
+/// `shell_suffices` says whether [`Engine::Auto`] may use the shell, which has neither windows nor
 /// extensions.
 ///
 /// # Errors
 ///
-/// [`ChromeError::BadExecutable`] if the one that was named cannot be run,
+/// [`ChromeError::BadExecutable`] if the named executable cannot be run,
 /// [`ChromeError::WrongEngine`] if its name is that of the other engine, and
 /// [`ChromeError::NotFound`] if none was named and none is on `PATH`.
 pub fn find_executable(
@@ -66,7 +66,7 @@ fn named_executable(
         wanted if is != wanted && is.is_name(&found) => {
             return Err(ChromeError::WrongEngine { executable: path, by_variable, wanted, is });
         }
-        // A name of somebody's own says nothing.
+        // A name of the user's own proves nothing.
         wanted => wanted,
     };
     Ok((behind_wrapper(found), engine))
@@ -110,8 +110,8 @@ fn runnable(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the program behind Debian's wrapper `<prefix>/bin/<name>`:
-/// `<prefix>/lib/chromium/<name>`. Other wrappers are used as they are; the ones of Google and of
-/// Ubuntu end in an `exec`.
+/// `<prefix>/lib/chromium/<name>`. Other wrappers are used as they are; those of Google and Ubuntu
+/// end in an `exec`.
 fn behind_wrapper(path: PathBuf) -> PathBuf {
     let is_script = |path: &Path| {
         let mut magic = [0; 2];
@@ -130,11 +130,11 @@ fn behind_wrapper(path: PathBuf) -> PathBuf {
 
 static WARNED: Once = Once::new();
 
-/// Decision about the sandbox of an executable.
+/// The decision about the sandbox of an executable.
 #[derive(Debug)]
 pub(super) enum SandboxDecision {
     Sandboxed,
-    /// As it was asked for.
+    /// It was switched off by configuration.
     Off,
     /// It cannot work here, for this reason.
     Missing(String),
@@ -145,11 +145,11 @@ impl SandboxDecision {
         matches!(self, Self::Sandboxed)
     }
 
-    /// Says once in the log that browsers go without, and why.
+    /// Logs once that browsers run without a sandbox, and why.
     pub(super) fn report(&self) {
         if let Self::Missing(reason) = self {
             WARNED.call_once(|| {
-                tracing::warn!(%reason, "Chromium runs without its sandbox; let only pages that you trust into it");
+                tracing::warn!(%reason, "Chromium runs without its sandbox; load only pages that you trust");
             });
         }
     }
@@ -170,7 +170,7 @@ pub(super) fn decide_sandbox(
     }
 }
 
-/// Returns why no sandbox can work here.
+/// Returns the reason why no sandbox can work here, if there is one.
 fn obstacle(executable: &Path) -> Option<String> {
     if rustix::process::geteuid().is_root() {
         return Some("Chromium refuses to sandbox when it is run by root".to_owned());
@@ -180,7 +180,7 @@ fn obstacle(executable: &Path) -> Option<String> {
     }
     static NAMESPACES: OnceLock<Option<String>> = OnceLock::new();
     let obstacle = NAMESPACES.get_or_init(namespace_obstacle).clone();
-    // A profile of its own lets one program do what AppArmor forbids the others.
+    // With its own AppArmor profile, a program may do what AppArmor forbids others.
     obstacle.filter(|_| !has_apparmor_profile(executable))
 }
 
@@ -200,7 +200,7 @@ fn namespace_obstacle() -> Option<String> {
             return Some(format!("user namespaces are forbidden ({path} is {bad})"));
         }
     }
-    // A container's seccomp filter shows in no file: try.
+    // No file shows the seccomp filter of a container, so try it.
     let tried = Command::new("unshare")
         .args(["--user", "--map-root-user", "true"])
         .stdin(Stdio::null())
@@ -211,7 +211,7 @@ fn namespace_obstacle() -> Option<String> {
         Ok(status) if !status.success() => {
             Some("user namespaces cannot be made here (is this a container?)".to_owned())
         }
-        // Without the tool nothing is known: let Chromium try.
+        // Without the tool nothing is known, so let Chromium try.
         _ => None,
     }
 }
@@ -225,13 +225,13 @@ fn has_apparmor_profile(executable: &Path) -> bool {
     })
 }
 
-/// Given to both engines.
+/// Flags for both engines.
 ///
-/// Without `--no-startup-window` the whole browser opens its new tab page; without the three about
-/// backgrounding, the pages of a lease that is not in front are slowed down. Crashpad's handlers
-/// leave the process group and write below `HOME`, but `--disable-crashpad-for-testing`, which
-/// keeps them from being started, makes the renderers of `chromium` die of an "FD ownership
-/// violation" at their first navigation: they are let be, and found by their command line.
+/// Without `--no-startup-window`, the whole browser opens its new tab page; without the three flags
+/// about backgrounding, the pages of leases that are not in front are slowed down. Crashpad's
+/// handlers leave the process group and write below `HOME`, but `--disable-crashpad-for-testing`,
+/// which keeps them from being started, makes the renderers of `chromium` die of an "FD ownership
+/// violation" at their first navigation: so they are left alone, and found by their command line.
 const COMMON: &[&str] = &[
     "--remote-debugging-pipe",
     "--no-startup-window",
@@ -266,14 +266,14 @@ const COMMON: &[&str] = &[
     "--hide-crash-restore-bubble",
     "--metrics-recording-only",
     "--password-store=basic",
-    // Without these three the whole browser asks Google for accounts, a list of models and the
-    // time at every start, `--disable-background-networking` or not: on the operator's bill where
-    // there is a proxy. The third stands among the features.
+    // Without these three, the whole browser asks Google for accounts, a list of models and the
+    // time at every start, even with `--disable-background-networking`: at the operator's expense
+    // if there is a proxy. The third is among the features.
     "--gaia-url=http://127.0.0.1:9/",
     "--component-updater=url-source=about:blank",
 ];
 
-/// Without a window there is no pointer: pages are told that there is a mouse, as with one.
+/// Without a window there is no pointer: these tell pages that there is a mouse, as with a window.
 const HEADLESS: &[&str] = &[
     "--headless",
     "--hide-scrollbars",
@@ -282,10 +282,9 @@ const HEADLESS: &[&str] = &[
 ];
 
 /// The first two cost two hidden targets and 22 MiB per window; the third and the spare renderer
-/// cost launch time. The one about prefetching: to a page that the control session is attached to
-/// Chromium prerenders nothing, but prefetches it instead, and Puppeteer waits for ever for a
-/// navigation that such an answer serves. The others are what Playwright and Puppeteer turn off for
-/// their clients.
+/// cost launch time. As for prefetching: for a page that the control session is attached to,
+/// Chromium prefetches instead of prerendering, and Puppeteer waits for ever for a navigation that
+/// is served from a prefetch. Playwright and Puppeteer turn the others off for their clients.
 const DISABLED_FEATURES: &[&str] = &[
     "WebUIOmniboxPopup",
     "WebUIOmniboxAimPopup",
@@ -308,7 +307,7 @@ const DISABLED_FEATURES: &[&str] = &[
 const PIPE_ONLY: &str = "the pool talks to Chromium over a pipe of its own and never opens a port";
 const PROXY: &str = "set the proxies of a region (`[regions.NAME] proxies`) instead";
 
-/// Names an operator may not give, and what to do instead.
+/// Names that an operator may not give, and what to do instead.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("remote-debugging-port", PIPE_ONLY),
     ("remote-debugging-address", PIPE_ONLY),
@@ -326,7 +325,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("headless", "set `headless` instead"),
     ("no-sandbox", "set `sandbox = \"off\"` instead"),
     ("no-startup-window", "the pool sets it"),
-    ("type", "it would make Chromium something else than a browser"),
+    ("type", "it would make Chromium something other than a browser"),
 ];
 
 /// Checks the operator's extra arguments.
@@ -337,7 +336,7 @@ pub(super) fn check_args(args: &[String]) -> Result<(), ChromeError> {
             Err(ChromeError::ForbiddenArg { arg, instead })
         };
         let name = match switch(arg) {
-            Some(("", _)) => return refuse("switches may not be ended"),
+            Some(("", _)) => return refuse("it would end the switches"),
             Some((name, _)) => name,
             None => return refuse("only switches that begin with -- can be given, not URLs"),
         };
@@ -366,7 +365,7 @@ fn has(args: &[String], wanted: impl Fn(&str) -> bool) -> bool {
     args.iter().filter_map(|arg| switch(arg)).any(|(name, _)| wanted(name))
 }
 
-/// Facts that decide about flags and are not in the options.
+/// Facts that affect the flags and are not in the options.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) engine: Engine,
@@ -396,9 +395,9 @@ pub(super) fn command_line(
     }
     if let Some(proxy) = &options.proxy_server {
         flags.push(format!("--proxy-server={proxy}"));
-        // Chromium never sends loopback to a proxy unless it is told to.
+        // By default, Chromium never sends loopback to a proxy.
         flags.push("--proxy-bypass-list=<-loopback>".to_owned());
-        // The shell knows only the first of them, the whole browser only the second.
+        // The shell knows only the first of these, the whole browser only the second.
         flags.push("--force-webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
         flags.push("--webrtc-ip-handling-policy=disable_non_proxied_udp".to_owned());
     }
@@ -431,14 +430,15 @@ pub(super) fn command_line(
     command_line
 }
 
-/// Returns the switch by which nothing is resolved but the host of the proxy, addresses included:
-/// what would go round the proxy, such as a name that a page wants resolved ahead, goes nowhere.
+/// Returns the switch with which only the host of the proxy is resolved, addresses included:
+/// anything that would bypass the proxy, such as a name that a page wants resolved ahead, goes
+/// nowhere.
 fn only_resolving(proxy: &str) -> Option<String> {
     let host = url::Url::parse(proxy).ok()?.host_str()?.to_owned();
     Some(format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host}"))
 }
 
-/// Returns the name and the value of a switch. Chromium takes one dash for two.
+/// Returns the name and the value of a switch. Chromium treats one dash like two.
 fn switch(arg: &str) -> Option<(&str, &str)> {
     let rest = arg.trim().strip_prefix('-')?;
     let rest = rest.strip_prefix('-').unwrap_or(rest);
@@ -485,7 +485,7 @@ mod tests {
         let name = PathBuf::from("my-headless-shell");
         let found = named_executable(Engine::Auto, name.clone(), false, &path).unwrap();
         assert_eq!(found, (own.clone(), Engine::Shell));
-        // A name of somebody's own contradicts nothing.
+        // A name of the user's own contradicts nothing.
         let found = named_executable(Engine::Chromium, name, false, &path).unwrap();
         assert_eq!(found, (own, Engine::Chromium));
     }

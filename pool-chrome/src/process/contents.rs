@@ -1,20 +1,20 @@
-//! The contents of a Chromium's directories, and a look for what is not its own.
+//! The contents of a Chromium's directories, and a search for what is not its own.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where downloads go, below `HOME`, that nobody has sent elsewhere.
+/// Default directory for downloads, below `HOME`.
 pub(super) const DOWNLOADS: &str = "Downloads";
 
-/// The profile that is not named, below the user data directory.
+/// The default profile, below the user data directory.
 const PROFILE: &str = "Default";
 
-/// Programs that pages of extensions may start are described here. Chromium makes the directory
-/// and puts nothing into it.
+/// Describes the programs that pages of extensions may start. Chromium makes the directory and puts
+/// nothing into it.
 const NATIVE_HOSTS: &str = "NativeMessagingHosts";
 
-/// Names of what Chromium puts into its user data directory.
+/// Names of Chromium's entries in its user data directory.
 const USER_DATA: &[&str] = &[
     "BrowserMetrics",
     "BrowserMetrics-spare.pma",
@@ -71,7 +71,7 @@ const USER_DATA: &[&str] = &[
     "segmentation_platform",
 ];
 
-/// Names of what it puts into its profile.
+/// Names of its entries in its profile.
 const IN_PROFILE: &[&str] = &[
     "Account Web Data",
     "AccountBookmarks",
@@ -170,15 +170,14 @@ const IN_PROFILE: &[&str] = &[
     "trusted_vault.pb",
 ];
 
-/// Names of what it and its libraries put below `HOME`.
+/// Names of the entries that it and its libraries make below `HOME`.
 const IN_HOME: &[&str] = &[".cache", ".config", ".dbus", ".local", ".pki"];
 
-/// Beginnings of the names of files that are written under another name first, and of what is made
-/// in `TMPDIR`.
+/// Prefixes of files that are written under another name first, and of entries in `TMPDIR`.
 const TEMPORARY: [&str; 4] =
     ["org.chromium.", ".org.chromium.", "com.google.Chrome", ".com.google.Chrome"];
 
-/// Beginnings of the names of what is only made in `TMPDIR`.
+/// Prefixes of entries that are made only in `TMPDIR`.
 const IN_TEMP: [&str; 3] = ["scoped_dir", "dconf", "dbus-"];
 
 /// The directories of one Chromium.
@@ -189,10 +188,10 @@ pub(super) struct Directories {
     pub(super) temp_dir: PathBuf,
 }
 
-/// The top of each directory of a Chromium, at one moment.
+/// The top-level entries of each directory of a Chromium, at one moment.
 ///
-/// Judged by names: what is within a directory that is Chromium's is Chromium's. That nothing else
-/// is written there is for the rules about paths; this is the look behind them.
+/// They are judged by name: anything inside a directory of Chromium's counts as Chromium's. The
+/// rules about paths keep anything else from being written there; this is a second check.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents(BTreeSet<Entry>);
 
@@ -223,15 +222,15 @@ impl Contents {
         }
     }
 
-    /// Something that was not there before and is not Chromium's.
+    /// Returns an entry that was not there before and is not Chromium's.
     pub(super) fn stranger(self, before: &Self) -> Option<PathBuf> {
         let mut new = self.0.into_iter().filter(|entry| !before.0.contains(entry));
         new.find(|entry| !entry.is_known).map(|entry| entry.path)
     }
 }
 
-/// Returns `true` if a name is one of these, or one that a database or a file has beside it while
-/// it is written.
+/// Returns `true` if a name is one of these, or one that a database or file has next to it while it
+/// is being written.
 fn is_of(known: &[&str], name: &str) -> bool {
     const BESIDE: [&str; 5] = ["-journal", "-wal", "-shm", ".bad", ".tmp"];
     let plain = BESIDE.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);

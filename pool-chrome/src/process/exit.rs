@@ -3,7 +3,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-/// End of a Chromium's process. Clones are cheap.
+/// The end of a Chromium's process. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Exit {
     status: Option<ExitStatus>,
@@ -21,14 +21,14 @@ impl Exit {
         self
     }
 
-    /// Returns `true` if the kernel has ended it because it needed more memory than its
+    /// Returns `true` if the kernel has killed it because it needed more memory than its
     /// [limit](super::KernelLimits::memory).
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         self.is_out_of_memory
     }
 
-    /// Returns the exit status of the process; `None` if the operating system would not tell.
+    /// Returns the exit status of the process; `None` if the operating system would not report it.
     #[must_use]
     pub fn status(&self) -> Option<ExitStatus> {
         self.status
@@ -61,10 +61,10 @@ pub(super) fn last_lines(stderr: &str) -> String {
     lines[lines.len().saturating_sub(3)..].join(" | ")
 }
 
-/// Bytes kept of a Chromium's stderr.
+/// Number of bytes kept of a Chromium's stderr.
 const KEPT: usize = 8 * 1024;
 
-/// Complaints of every Chromium on a server, which say nothing about why it ended.
+/// Complaints of every Chromium on a server, which do not explain why it ended.
 const NOISE: [&str; 4] =
     ["dbus/bus.cc", "dbus/object_proxy.cc", "scaling_cur_freq", "scaling_max_freq"];
 

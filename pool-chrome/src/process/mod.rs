@@ -1,13 +1,13 @@
-//! Launching and supervising one Chromium: no port, no orphan, no zombie, no litter.
+//! Launching and supervising one Chromium: no open port, no orphan, no zombie, no litter.
 //!
-//! [`Chromium::launch`] starts the process with `--remote-debugging-pipe` and hands back a
-//! supervised handle and the two halves of the pipe. Everything about the process stands below
-//! one directory of its own in a [`StateDir`]; a thread of its own drains its stderr, notices its
-//! exit at once, ends what is left of its process tree and removes the directory. Nothing of that
-//! needs an async runtime, so a handle may be dropped anywhere. What a killed program leaves is
-//! ended by its [reaper](run_as_reaper), or swept away when the state directory is opened again.
+//! [`Chromium::launch`] starts the process with `--remote-debugging-pipe` and returns a supervised
+//! handle and the two halves of the pipe. All files of the process are below one directory of its
+//! own in a [`StateDir`]; a thread of its own drains its stderr, notices its exit at once, ends the
+//! rest of its process tree and removes the directory. None of that needs an async runtime, so a
+//! handle may be dropped anywhere. What a killed program leaves behind is ended by its
+//! [reaper](run_as_reaper), or swept away when the state directory is opened again.
 //!
-//! Linux only: the supervision stands on pidfds and `/proc`.
+//! Linux only: the supervision relies on pidfds and `/proc`.
 
 mod cgroup;
 mod chromium;

@@ -22,7 +22,7 @@ pub enum Sandbox {
     Off,
 }
 
-/// Place of a profile.
+/// The location of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserData {
@@ -54,7 +54,7 @@ pub struct LaunchOptions {
     pub engine: Engine,
     /// The executable. Default: the environment variable `CHROME`, then the usual names on `PATH`.
     pub executable: Option<PathBuf>,
-    /// Shows no window. Default: true.
+    /// Runs without a window. Default: true.
     pub headless: bool,
     /// Sandboxing of renderers. Default: [`Sandbox::Auto`].
     pub sandbox: Sandbox,
@@ -64,22 +64,22 @@ pub struct LaunchOptions {
     /// Chromium takes only the last of each. Arguments that would break what the pool guarantees
     /// are refused with [`ChromeError::ForbiddenArg`](crate::ChromeError::ForbiddenArg).
     pub args: Vec<String>,
-    /// Place of the profile. Default: [`UserData::Private`].
+    /// Location of the profile. Default: [`UserData::Private`].
     pub user_data: UserData,
-    /// The proxy for everything, loopback too, such as `http://127.0.0.1:41234`; without
-    /// credentials, which belong into a [`Forwarder`](crate::egress::Forwarder). WebRTC is confined
+    /// The proxy for everything including loopback, such as `http://127.0.0.1:41234`; without
+    /// credentials, which belong in a [`Forwarder`](crate::egress::Forwarder). WebRTC is confined
     /// to it. Default: direct connections.
     pub proxy_server: Option<String>,
-    /// Lets Chromium resolve names by itself where it has a proxy, as it must for another proxy of
-    /// a context's own. If it does not, nothing of it can go elsewhere by a name. Default: no.
+    /// Lets Chromium resolve names by itself although it has a proxy, which a context with another
+    /// proxy needs. Otherwise no name can lead it elsewhere. Default: false.
     pub resolves_names: bool,
-    /// Names of environment variables that Chromium gets besides the usual ones for paths, locale,
-    /// time zone, fonts and display. Default: none.
+    /// Names of environment variables that Chromium gets in addition to the usual ones for paths,
+    /// locale, time zone, fonts and display. Default: none.
     pub env: Vec<String>,
-    /// Maximum time the first answer over the pipe may take; the process is started and supervised
-    /// here, its first command is sent by the multiplexer, which applies this. Default: 20 s.
+    /// Maximum time for the first answer over the pipe. The process is started and supervised here,
+    /// but its first command is sent by the multiplexer, which applies this limit. Default: 20 s.
     pub launch_timeout: Duration,
-    /// Where each browser gets a control group of its own. Default: none does.
+    /// The control group in which each browser gets its own. Default: none.
     pub(crate) cgroups: Option<Cgroups>,
 }
 

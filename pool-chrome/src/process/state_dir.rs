@@ -12,11 +12,11 @@ use super::sweep::{Record, Sweep, note_begun, note_gone, remove, sweep, temp_dir
 use super::tree::{ProcessId, Tree};
 use crate::ChromeError;
 
-/// The directory in which a pool keeps what it must remember: one pool, one directory.
+/// The directory in which a pool keeps what must survive it: one directory for each pool.
 ///
-/// It holds a lock, one directory for every Chromium that runs, and usually the persistent
-/// profiles. Clones share the lock, which is given back when the last clone and the last browser
-/// below it are gone.
+/// It holds a lock, one directory for every running Chromium, and usually the persistent profiles.
+/// Clones share the lock, which is released when the last clone and the last browser below it are
+/// gone.
 #[derive(Clone, Debug)]
 pub struct StateDir(Arc<Inner>);
 
@@ -29,8 +29,8 @@ struct Inner {
 }
 
 impl StateDir {
-    /// Makes the directory if need be, takes its lock, and sweeps away what a pool that was
-    /// killed has left in it: Chromium processes that were recorded there, and directories.
+    /// Makes the directory if necessary, takes its lock, and sweeps away what a killed pool has
+    /// left in it: Chromium processes that were recorded there, and directories.
     ///
     /// Blocks for as long as that takes.
     ///
@@ -46,11 +46,12 @@ impl StateDir {
         let lock = lock(&path)?;
         let run = path.join("run");
         private_dir(&run)?;
-        // All below it is going to be removed, so it must be our own and no link to elsewhere.
+        // Everything below it is going to be removed, so it must be our own and not a link to
+        // elsewhere.
         if fs::symlink_metadata(&run).is_ok_and(|metadata| metadata.is_symlink()) {
             return Err(ChromeError::file("use", run)(io::ErrorKind::NotADirectory.into()));
         }
-        // A directory that was there before may have been open to others.
+        // An existing directory may have been open to others.
         fs::set_permissions(&run, Permissions::from_mode(0o700))
             .map_err(ChromeError::file("protect", &run))?;
         let swept = sweep(&run)?;
@@ -60,8 +61,9 @@ impl StateDir {
         Ok(Self(Arc::new(Inner { path, _lock: lock, swept })))
     }
 
-    /// Returns the directory used where none is configured: `browser-pool` under `XDG_STATE_HOME`,
-    /// which defaults to `~/.local/state`. `None` if the environment has neither that nor `HOME`.
+    /// Returns the directory used if none is configured: `browser-pool` under `XDG_STATE_HOME`,
+    /// which defaults to `~/.local/state`. Returns `None` if the environment has neither that nor
+    /// `HOME`.
     #[must_use]
     pub fn default_path() -> Option<PathBuf> {
         let variable =
@@ -77,7 +79,7 @@ impl StateDir {
         &self.0.path
     }
 
-    /// Returns what opening it had to clean up.
+    /// Returns what had to be cleaned up when it was opened.
     #[must_use]
     pub fn swept(&self) -> &Sweep {
         &self.0.swept
@@ -97,13 +99,13 @@ impl StateDir {
     }
 }
 
-/// The directory of one browser and everything below it. Who has it must remove it.
+/// The directory of one browser and everything below it. Its owner must remove it.
 #[derive(Debug)]
 pub(super) struct BrowserDir {
     path: PathBuf,
     temp_dir: PathBuf,
     cgroup: Option<Cgroup>,
-    /// Keeps the lock while anything of ours is below it.
+    /// Keeps the lock as long as anything of ours is below it.
     _state: StateDir,
 }
 
@@ -113,7 +115,7 @@ impl BrowserDir {
         note_begun(&directory.path);
         for part in [directory.profile(), directory.home(), directory.temp_dir.clone()] {
             if let Err(error) = make(&part) {
-                // A disk that is full leaves us little else to do.
+                // With a full disk there is little else to do.
                 let _ = directory.remove();
                 return Err(ChromeError::file("create", part)(error));
             }
@@ -160,8 +162,8 @@ impl BrowserDir {
             .map_err(ChromeError::file("write a record to", &self.path))
     }
 
-    /// Removes it: the group and the temporary files first, so that a removal that is cut short is
-    /// taken up by the next sweep.
+    /// Removes it, starting with the group and the temporary files, so that the next sweep can
+    /// finish a removal that was cut short.
     pub(super) fn remove(&self) -> io::Result<()> {
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
@@ -199,7 +201,7 @@ fn lock(directory: &Path) -> Result<File, ChromeError> {
         .open(&path)
         .map_err(ChromeError::file("open", &path))?;
     // A process that is just being started holds copies of our descriptors until its exec, so a
-    // lock that was given back a moment ago may seem to be held still.
+    // lock that was released a moment ago may seem to be still held.
     let mut tries = 0;
     while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
@@ -208,7 +210,7 @@ fn lock(directory: &Path) -> Result<File, ChromeError> {
         tries += 1;
         if tries == 10 {
             let mut owner = String::new();
-            // Without it the error only tells less.
+            // Without it the error only says less.
             let _ = file.read_to_string(&mut owner);
             let owner = owner.trim().parse().ok();
             return Err(ChromeError::StateDirBusy { directory: directory.to_owned(), owner });

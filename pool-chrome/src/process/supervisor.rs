@@ -34,7 +34,7 @@ use super::tree::{ProcessId, Tree, reap};
 use super::{Engine, Exit, LaunchOptions, StateDir, UserData};
 use crate::ChromeError;
 
-/// The environment variables that Chromium gets; everything else stays with us, secrets first.
+/// The environment variables that Chromium gets; everything else is withheld, above all secrets.
 const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "LANG",
@@ -49,14 +49,15 @@ const ENVIRONMENT: [&str; 11] = [
     "NSS_DEFAULT_DB_TYPE",
 ];
 
-/// Those that it needs besides to show a window.
+/// Additional ones that it needs to show a window.
 const DISPLAY: [&str; 5] =
     ["DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "XDG_SESSION_TYPE"];
 
-/// Chromium needs this much of /dev/shm, or it crashes on large pages.
+/// Size of /dev/shm that Chromium needs, or it crashes on large pages.
 const ENOUGH_SHM: u64 = 512 * 1024 * 1024;
 
-/// Answers wait here while the multiplexer is busy: a screenshot of some size in one piece.
+/// Size of the pipe in which answers wait while the multiplexer is busy: room for a sizeable
+/// screenshot in one piece.
 const PIPE_SIZE: usize = 256 * 1024;
 
 /// Difference between the `oom_score_adj` of a browser and the pool's.
@@ -85,7 +86,7 @@ pub(super) struct Launched {
 
 /// Starts a Chromium on a thread of its own, which then watches over it until it is gone.
 ///
-/// Cancel safe: one that is started for nobody is killed and removed.
+/// Cancel safe: a Chromium that nobody waits for any more is killed and removed.
 pub(super) async fn launch(
     options: LaunchOptions,
     state: StateDir,
@@ -95,7 +96,7 @@ pub(super) async fn launch(
         .name("chromium".to_owned())
         .spawn(move || match start(&options, &state) {
             Ok((launched, supervisor)) => {
-                // What nobody wants comes back and is dropped here, which kills it.
+                // If nobody wants it, it comes back and is dropped here, which kills it.
                 drop(started.send(Ok(launched)));
                 supervisor.run();
             }
@@ -107,7 +108,7 @@ pub(super) async fn launch(
     })?
 }
 
-/// Launch that has been prepared, as far as it can be without launching.
+/// A launch that has been prepared as far as possible without launching.
 #[derive(Debug)]
 struct Prepared {
     executable: PathBuf,
@@ -116,7 +117,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Finds out what is to be launched; an error stands in the way of every launch.
+    /// Determines what to launch; an error here prevents every launch.
     fn new(options: &LaunchOptions) -> Result<Self, ChromeError> {
         check_args(&options.args)?;
         let extensions = loads_extensions(&options.args);
@@ -140,11 +141,11 @@ impl Prepared {
 }
 
 impl LaunchOptions {
-    /// Checks everything that can be known before a launch, and returns the executable with its
+    /// Checks everything that can be known before a launch, and returns the executable and its
     /// engine.
     ///
-    /// Every launch with these options fails where this does, now and later. It starts no browser
-    /// and makes no file; where the sandbox is wanted it may run `unshare` once.
+    /// If it fails, every launch with these options fails, now and later. It starts no browser and
+    /// makes no file; if the sandbox is wanted, it may run `unshare` once.
     ///
     /// # Errors
     ///
@@ -241,7 +242,7 @@ fn spawn(
 ) -> Result<Spawned, ChromeError> {
     let (their_commands, commands) = pipe()?;
     let (answers, their_answers) = pipe()?;
-    // Without the right to a larger one the usual 64 KiB do.
+    // Without permission for a larger size, the usual 64 KiB will do.
     let _ = fcntl_setpipe_size(&answers, PIPE_SIZE);
     let mut command = program(executable, directory.cgroup());
     command
@@ -262,7 +263,7 @@ fn spawn(
     let mut child = command
         .spawn()
         .map_err(|source| ChromeError::Spawn { executable: executable.to_owned(), source })?;
-    // It holds their ends of the pipes, which must close with the child.
+    // It holds the child's ends of the pipes, which must close with the child.
     drop(command);
 
     match watch_over(&mut child, directory) {
@@ -270,7 +271,7 @@ fn spawn(
             Ok(Spawned { process, leader, pidfd, stderr, commands, answers })
         }
         Err(error) => {
-            // Not waited for yet, so the id is still its own.
+            // It has not been waited for yet, so the id is still its own.
             if let Some(leader) = Pid::from_raw(child.id().cast_signed()) {
                 let _ = kill_process_group(leader, Signal::KILL);
             }
@@ -280,8 +281,8 @@ fn spawn(
     }
 }
 
-/// Returns the command that runs Chromium, in a control group from its first instruction if it has
-/// one: what it forks before it is put there would stay outside.
+/// Returns the command that runs Chromium, from its first instruction in its control group if it
+/// has one: anything that it forks before it is moved there would stay outside.
 fn program(executable: &Path, cgroup: Option<&Cgroup>) -> Command {
     let Some(cgroup) = cgroup else { return Command::new(executable) };
     let mut command = Command::new("/bin/sh");
@@ -307,13 +308,13 @@ fn watch_over(
     Ok((process, leader, pidfd, stderr))
 }
 
-/// Makes the kernel end a browser before the pool where memory runs out: one costs its leases, the
-/// other all.
+/// Makes the kernel kill a browser before the pool if memory runs out: the one costs its own
+/// leases, the other all of them.
 fn prefer_to_the_pool(pid: u32) {
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     let own: i32 = own.trim().parse().unwrap_or(0);
     let score = (own.max(0) + DISPENSABLE).min(MOST_DISPENSABLE);
-    // It may have ended already. Chromium itself makes its renderers more dispensable still.
+    // It may have ended already. Chromium itself raises the score of its renderers further.
     let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
 }
 
@@ -336,8 +337,8 @@ fn has_display() -> bool {
     is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")
 }
 
-/// Returns `true` if shared memory had better be among the temporary files: /dev/shm is too small,
-/// is not there, or cannot be written.
+/// Returns `true` if shared memory should be placed among the temporary files: /dev/shm is too
+/// small, does not exist, or cannot be written.
 fn small_shm() -> bool {
     let enough = |shm: StatVfs| shm.f_bavail.saturating_mul(shm.f_frsize) >= ENOUGH_SHM;
     let writable = || access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
@@ -348,14 +349,14 @@ fn small_shm() -> bool {
 /// start.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Interval at which dead helpers are looked for where they become our children.
+/// Interval at which dead helpers are looked for if they become our children.
 const ADOPTION_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
 
-/// Most bytes read of a stderr after the exit: a helper that still floods it must not keep
-/// us from killing it.
+/// Maximum number of bytes read from stderr after the exit: a helper that still floods it must not
+/// keep us from killing it.
 const LAST_WORDS: usize = 256 * 1024;
 
-/// Stage in the life of a Chromium.
+/// A stage in the life of a Chromium.
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
     Running,
@@ -377,8 +378,8 @@ impl Stage {
 /// Kills the process group of a Chromium, from any thread.
 #[derive(Debug)]
 pub(super) struct Killer {
-    /// The leader until it is reaped. From then on its id may belong to anybody, so the lock is
-    /// held over both the kill and the reaping.
+    /// The leader until it is reaped. After that its id may belong to anybody, so the lock is held
+    /// during both the kill and the reaping.
     leader: Mutex<Option<Pid>>,
     cgroup: Option<Cgroup>,
 }
@@ -406,7 +407,7 @@ impl Killer {
     }
 }
 
-/// Kills the tree when the last owner of a Chromium is dropped, also one that never got it.
+/// Kills the tree when the last owner of a Chromium is dropped, or if there never was one.
 #[derive(Debug)]
 pub(super) struct KillOnDrop(pub(super) Arc<Killer>);
 
@@ -418,7 +419,7 @@ impl Drop for KillOnDrop {
 
 /// Watches over one Chromium, on a thread of its own, until nothing of it is left.
 ///
-/// A thread and not a task: it must go on when the runtime is blocked or gone, because a stderr
+/// It is a thread and not a task, since it must go on when the runtime is blocked or gone: a stderr
 /// that nobody reads freezes Chromium, and a child that nobody waits for stays a zombie.
 #[derive(Debug)]
 struct Supervisor {
@@ -439,7 +440,7 @@ impl Supervisor {
         let exit = Exit::new(self.status(), self.text()).out_of_memory(is_out_of_memory);
         self.stage.send_replace(Stage::Exited(exit.clone()));
 
-        // Before the leader is reaped: as long as its zombie is there, the id of the group is its.
+        // Before the leader is reaped: as long as its zombie exists, the group keeps its id.
         self.killer.kill();
         self.killer.reap(&self.pidfd);
         if self.tree.end(DEATH) {
@@ -472,8 +473,8 @@ impl Supervisor {
                 Ok(_) => has_stderr = self.read_stderr(64 * 1024),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    // Cannot happen with two descriptors of our own; a browser that is not watched
-                    // must not live on.
+                    // Cannot happen with two descriptors of our own; but a browser that is not
+                    // watched must not live on.
                     tracing::error!(%error, "cannot watch a browser");
                     self.killer.kill();
                     return;
@@ -482,7 +483,7 @@ impl Supervisor {
         }
     }
 
-    /// Reads what is there, up to `limit` bytes; false when the stream has ended.
+    /// Reads the available bytes, up to `limit`; returns `false` when the stream has ended.
     fn read_stderr(&mut self, limit: usize) -> bool {
         let mut chunk = [0; 16 * 1024];
         let mut read = 0;
@@ -504,7 +505,7 @@ impl Supervisor {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
-    /// Waits for the exit and looks at the status, but leaves the zombie where it is.
+    /// Waits for the exit and reads the status, but leaves the zombie in place.
     fn status(&self) -> Option<ExitStatus> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(&self.pidfd));

@@ -1,4 +1,4 @@
-//! Leftovers of a browser that ended, or whose pool was killed: found by its record, ended,
+//! Leftovers of a browser that ended or whose pool was killed: found by their record, ended, and
 //! removed.
 
 use std::collections::BTreeSet;
@@ -26,12 +26,13 @@ const FILE: &str = "record";
 
 /// Record of a running browser, for the sweep of the next start.
 ///
-/// The directory is there before the process is, so a pool that is killed between the two leaves
-/// a directory without a record.
+/// The directory exists before the process does, so a pool that is killed in between leaves a
+/// directory without a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) process: ProcessId,
-    /// Start times are counted from boot, so they say nothing after the next one.
+    /// The boot that the start time belongs to: start times are counted from boot, so they are
+    /// meaningless after the next one.
     boot: String,
 }
 
@@ -45,7 +46,7 @@ impl Record {
         fs::write(directory.join(FILE), format!("{pid} {started} {}\n", self.boot))
     }
 
-    /// Returns the record of a browser of this boot; `None` too if it was only half written.
+    /// Returns the record of a browser of this boot; also `None` if it was only half written.
     pub(super) fn read(directory: &Path) -> Option<Self> {
         let text = fs::read_to_string(directory.join(FILE)).ok()?;
         let mut words = text.strip_suffix('\n')?.split(' ');
@@ -64,13 +65,14 @@ fn boot_id() -> String {
 /// The longest path of a Unix socket, without the ending NUL.
 const SOCKET_PATH: usize = 107;
 
-/// Length of what Chromium puts below TMPDIR: `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
+/// Length of the path that Chromium appends to TMPDIR:
+/// `/org.chromium.Chromium.XXXXXX/SingletonSocket`.
 const SOCKET_SUFFIX: usize = 45;
 
 /// Maximum time a leftover process may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// Remains of a pool that was killed, gone now.
+/// The remains of a killed pool that were cleaned up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sweep {
@@ -91,13 +93,13 @@ impl Sweep {
 }
 
 /// Ends and removes every browser below `run`. The caller holds the lock of the state directory,
-/// and has no browser of its own yet.
+/// and has no browsers of its own yet.
 pub(super) fn sweep(run: &Path) -> Result<Sweep, ChromeError> {
     let mut done = Sweep::default();
     for entry in fs::read_dir(run).map_err(ChromeError::file("list", run))? {
         let entry = entry.map_err(ChromeError::file("list", run))?;
         let path = entry.path();
-        // What is no directory is none of ours; a link is removed without a look behind it.
+        // Anything but a directory is not ours; a link is removed without looking behind it.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let killed = end(&path);
             done.processes += killed;
@@ -113,11 +115,11 @@ pub(super) fn sweep(run: &Path) -> Result<Sweep, ChromeError> {
     Ok(done)
 }
 
-/// Kills what is left of one browser; how many processes that were.
+/// Kills the remaining processes of one browser; returns how many there were.
 ///
 /// The process group is killed only if its leader is the very process that was recorded. Its id
-/// alone proves nothing: it may be another program's Chrome by now. Beside the group, processes
-/// that carry this directory are killed, which no other program's do.
+/// alone proves nothing: by now it may belong to another program's Chrome. In addition to the
+/// group, processes that carry this directory are killed; no other program's processes do.
 pub(super) fn end(directory: &Path) -> usize {
     let leader =
         Record::read(directory).map(|record| record.process).filter(|leader| leader.is_alive());
@@ -148,8 +150,8 @@ fn owned_by_us(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own)
 }
 
-/// TMPDIR of the browser whose directory this is. Chromium makes a socket in it and dies where
-/// the path is too long for one; then it is in the system's own directory.
+/// Returns the TMPDIR of the browser with this directory. Chromium makes a socket in it and dies if
+/// the path is too long for one; in that case it is in the system's own directory.
 pub(super) fn temp_dir(browser_dir: &Path) -> PathBuf {
     let near = browser_dir.join("tmp");
     if near.as_os_str().len() + SOCKET_SUFFIX <= SOCKET_PATH {
@@ -159,14 +161,14 @@ pub(super) fn temp_dir(browser_dir: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("browser-pool-{name}"))
 }
 
-/// Makes a persistent profile ready for a new browser: removes the lock that a killed browser
-/// left in it, or refuses if somebody lives there.
+/// Prepares a persistent profile for a new browser: removes the lock that a killed browser left in
+/// it, or refuses if somebody is using it.
 ///
-/// `ours`: the profile stands below a state directory whose lock we hold. Then a lock that names
-/// another host is a stale one too: containers get a new host name with every start.
+/// `ours` means that the profile is below a state directory whose lock we hold. Then a lock that
+/// names another host is stale too: containers get a new host name with every start.
 ///
 /// The headless shell takes no lock at all, so processes that were given this directory are
-/// looked for as well.
+/// searched for as well.
 pub(super) fn unlock_profile(directory: &Path, ours: bool) -> Result<(), ChromeError> {
     let busy = |holder| Err(ChromeError::ProfileBusy { directory: directory.to_owned(), holder });
     let mut argument = b"--user-data-dir=".to_vec();
@@ -190,14 +192,14 @@ pub(super) fn unlock_profile(directory: &Path, ours: bool) -> Result<(), ChromeE
     Ok(())
 }
 
-/// Chromium's lock is a link that leads to `host-pid`.
+/// Returns the target of Chromium's lock, which is a link to `host-pid`.
 fn holder(directory: &Path) -> Option<(String, u32)> {
     let target = fs::read_link(directory.join("SingletonLock")).ok()?;
     let (host, pid) = target.to_str()?.rsplit_once('-')?;
     Some((host.to_owned(), pid.parse().ok()?))
 }
 
-/// Returns `true` if a process lives that could be a browser on this profile. One whose arguments
+/// Returns `true` if a live process could be a browser on this profile. A process whose arguments
 /// do not name the directory has only inherited the id, unless it uses the default directory, which
 /// is never named.
 fn mentions(pid: u32, directory: &Path) -> bool {
@@ -214,7 +216,7 @@ fn own_host() -> String {
 
 /// Removes what is at `path`, with everything below it. Symlinks are removed, never followed.
 ///
-/// A directory that a dying process still writes into is tried again for a while.
+/// A directory that a dying process is still writing into is tried again for a while.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let mut last = Ok(());
     for pause in [0, 5, 20, 80, 300] {
@@ -232,11 +234,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     last
 }
 
-/// The name that the process is started under, and known by.
+/// The name under which the process is started and recognized.
 const NAME: &str = "browser-pool-reaper";
 
-/// Time for a Chromium to exit by itself once its pipe is closed. It takes 0.1 to 1.2 s, in which a
-/// profile is written to its disk.
+/// Time for a Chromium to exit by itself once its pipe is closed. It takes 0.1 to 1.2 s, in which
+/// it writes its profile to disk.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Pause before a reaper that was killed is replaced.
@@ -246,20 +248,20 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BEGUN: u8 = b'+';
 const GONE: u8 = b'-';
 
-/// Set where this program can be started as a reaper.
+/// Set if this program can be started as a reaper.
 static IS_OFFERED: AtomicBool = AtomicBool::new(false);
 
 static REAPER: OnceLock<Option<Reaper>> = OnceLock::new();
 
-/// Ends what a pool of this program has left running, in the process that was started for that;
-/// returns false at once in any other.
+/// Ends what a pool of this program has left running, if this process was started for that purpose;
+/// otherwise returns `false` at once.
 ///
-/// Chromium exits by itself when its pipe closes. A wrapper script in front of it need not, and a
-/// Chromium that is stopped does not: when the pool is killed, both would stay until the next pool
-/// opens the same state directory. So this program starts itself once more, under the name
+/// Chromium exits by itself when its pipe closes. A wrapper script in front of it may not, and a
+/// stopped Chromium does not: when the pool is killed, both would stay until the next pool opens
+/// the same state directory. So this program starts itself a second time, under the name
 /// `browser-pool-reaper`, when it launches its first Chromium.
 ///
-/// Call it first in `main`, which must return when it returns true. A program that does not call
+/// Call it first in `main`, which must return when it returns `true`. A program that does not call
 /// it has no reaper.
 ///
 /// # Examples
@@ -279,7 +281,8 @@ pub fn run_as_reaper() -> bool {
     true
 }
 
-/// Returns the directories of the Chromiums that a pool has when its end of the pipe is closed.
+/// Returns the directories of the Chromiums that a pool has at the time when its end of the pipe is
+/// closed.
 fn read_until_death(mut stream: impl Read) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::new();
     let (mut pending, mut chunk) = (Vec::new(), [0; 4096]);
@@ -305,8 +308,8 @@ fn read_until_death(mut stream: impl Read) -> BTreeSet<PathBuf> {
     }
 }
 
-/// Ends the Chromiums of a pool that is dead, each as the sweep of the next start would, but not
-/// before it could have exited by itself.
+/// Ends the Chromiums of a dead pool, each as the sweep of the next start would, but not before it
+/// had time to exit by itself.
 fn end_all(directories: &BTreeSet<PathBuf>) {
     let began = Instant::now();
     let leads = |directory: &PathBuf| {
@@ -315,7 +318,7 @@ fn end_all(directories: &BTreeSet<PathBuf>) {
     while began.elapsed() < PATIENCE && directories.iter().any(leads) {
         thread::sleep(Duration::from_millis(50));
     }
-    // Side by side: one that does not die takes its time.
+    // In parallel, since one that does not die takes its time.
     thread::scope(|scope| {
         for directory in directories {
             scope.spawn(|| end(directory));
@@ -323,7 +326,7 @@ fn end_all(directories: &BTreeSet<PathBuf>) {
     });
 }
 
-/// Notes that a Chromium is going to run in a directory.
+/// Tells the reaper that a Chromium is going to run in a directory.
 pub(super) fn note_begun(directory: &Path) {
     if !IS_OFFERED.load(Ordering::Relaxed) {
         return;
@@ -331,7 +334,7 @@ pub(super) fn note_begun(directory: &Path) {
     let reaper = REAPER.get_or_init(|| match Reaper::start() {
         Ok(reaper) => Some(reaper),
         Err(error) => {
-            tracing::warn!(%error, "there is no reaper: what a killed pool leaves may stay until the next start");
+            tracing::warn!(%error, "there is no reaper: remains of a killed pool may stay until the next start");
             None
         }
     });
@@ -340,14 +343,14 @@ pub(super) fn note_begun(directory: &Path) {
     }
 }
 
-/// Notes that nothing of the Chromium in a directory is left.
+/// Tells the reaper that nothing is left of the Chromium in a directory.
 pub(super) fn note_gone(directory: &Path) {
     if let Some(Some(reaper)) = REAPER.get() {
         reaper.state().note(GONE, directory);
     }
 }
 
-/// The pool's end of the pipe to its reaper, which closes with the pool, however it dies.
+/// The pool's end of the pipe to its reaper, which closes with the pool, however that dies.
 #[derive(Debug)]
 struct Reaper(Mutex<State>);
 
@@ -379,8 +382,8 @@ impl State {
         self.tell(what, directory);
     }
 
-    /// Does not wait: a reaper that is stopped is none, and one that was killed is replaced and
-    /// told anew.
+    /// It does not wait: a stopped reaper is of no use, and a killed one is replaced and told
+    /// everything again.
     fn tell(&mut self, what: u8, directory: &Path) {
         let path = directory.as_os_str().as_bytes();
         let _ = self.pipe.write_all(&[&[what], path, &[0]].concat());
@@ -411,7 +414,7 @@ fn replace(mut child: Child) {
     }
 }
 
-/// Starts the program that runs, whatever has become of its file.
+/// Starts the running program again, whatever has become of its file.
 fn spawn() -> io::Result<(Child, ChildStdin)> {
     let mut child = Command::new("/proc/self/exe")
         .arg0(NAME)

@@ -11,11 +11,11 @@ use rustix::process::{
     waitid, waitpid,
 };
 
-/// A process that cannot be taken for another: ids are used again, start times are not.
+/// A process that cannot be mistaken for another: ids are reused, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ProcessId {
     pub(super) pid: u32,
-    /// In clock ticks since boot, as in `/proc/PID/stat`.
+    /// Start time in clock ticks since boot, as in `/proc/PID/stat`.
     pub(super) started: u64,
 }
 
@@ -29,12 +29,12 @@ impl ProcessId {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_dead())
     }
 
-    /// Kills exactly this process and hands back a descriptor that gets readable when it is dead.
+    /// Kills exactly this process and returns a descriptor that becomes readable when it is dead.
     fn kill(self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // The descriptor is bound to whatever has the id now: only then is the question whether
-        // it is still the same process a safe one.
+        // The descriptor is bound to whatever process has the id now: only then is it safe to check
+        // that it is still the same process.
         if Self::of(self.pid)? != self {
             return None;
         }
@@ -43,7 +43,7 @@ impl ProcessId {
     }
 }
 
-/// Contents of `/proc/PID/stat`.
+/// The contents of `/proc/PID/stat`.
 struct Stat {
     is_crash_handler: bool,
     state: u8,
@@ -58,8 +58,8 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Reads a line. The name of the program stands in brackets and may hold anything, brackets
-    /// too.
+    /// Reads a line. The name of the program is in brackets and may contain anything, including
+    /// brackets.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();
         Some(Self {
@@ -72,8 +72,9 @@ impl Stat {
         })
     }
 
-    /// Returns `true` if nothing of it runs any more. While it dies, its first thread is a zombie
-    /// before the others have ended, and its children are not yet given to another parent.
+    /// Returns `true` if nothing of it runs any more. While a process dies, its first thread
+    /// becomes a zombie before the others have ended, and its children have not been given to
+    /// another parent yet.
     fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
@@ -87,14 +88,14 @@ pub(super) struct Tree {
     pub(super) leader: Option<ProcessId>,
     pub(super) directory: PathBuf,
     pub(super) temp_dir: PathBuf,
-    /// This process has launched it. Then what left the group is a child of the group's or has been
-    /// given to one of our own ancestors, and nobody else need be looked at: the kernel makes us
-    /// wait for the arguments of a process that is busy with its memory.
+    /// This process has launched it. A process that left the group is then a child of one in the
+    /// group or has been given to one of our own ancestors, so nobody else need be examined: for a
+    /// process that is busy with its memory, the kernel makes us wait for its arguments.
     pub(super) is_ours: bool,
 }
 
 impl Tree {
-    /// Returns the processes that live.
+    /// Returns the live processes.
     pub(super) fn members(&self) -> Vec<ProcessId> {
         let own = std::process::id();
         let all: HashMap<u32, Stat> = processes().collect();
@@ -113,8 +114,8 @@ impl Tree {
             .collect()
     }
 
-    /// Returns the id of the process group, unless somebody else has it by now: as long as anything
-    /// of the group lives it is taken, and whoever takes it later leads it.
+    /// Returns the id of the process group, unless it belongs to somebody else by now: it stays
+    /// taken as long as any process of the group lives, and whoever gets it later is its leader.
     fn group(&self, all: &HashMap<u32, Stat>) -> Option<u32> {
         let leader = self.leader?;
         let is_it = all.get(&leader.pid).is_none_or(|stat| stat.started == leader.started);
@@ -132,15 +133,15 @@ impl Tree {
             || entries("environ").split(|&byte| byte == 0).any(|entry| entry == variable)
     }
 
-    /// Kills every member and waits until the last one is dead; false if one is still there at
-    /// the deadline.
+    /// Kills every member and waits until the last one is dead; returns `false` if one is still
+    /// there at the deadline.
     pub(super) fn end(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut killed = Vec::new();
         loop {
             let members = self.members();
             if members.is_empty() {
-                // Not before: only when their parents are dead can they be ours to reap.
+                // Not earlier: they can only be ours to reap once their parents are dead.
                 killed.iter().for_each(reap);
                 self.reap_adopted();
                 return true;
@@ -153,18 +154,18 @@ impl Tree {
                 wait_readable(pidfd, Duration::from_millis(200));
             }
             if dying.is_empty() {
-                // Not ours to kill, or between two states: look again, but do not spin.
+                // Not ours to kill, or in transition: look again, but do not spin.
                 std::thread::sleep(Duration::from_millis(5));
             }
             killed.extend(dying);
         }
     }
 
-    /// Reaps dead members that became our children because we are process 1 or a subreaper;
-    /// the leader, our own child from the start, is left alone.
+    /// Reaps dead members that became our children because we are process 1 or a subreaper; the
+    /// leader, our own child from the start, is left alone.
     ///
-    /// A dead process shows neither arguments nor environment, so a crash handler, which left the
-    /// group, is known by its name.
+    /// A dead process shows neither arguments nor environment, so a crash handler, which has left
+    /// the group, is recognized by its name.
     pub(super) fn reap_adopted(&self) {
         let own = std::process::id();
         let leader = self.leader.map(|leader| leader.pid);
@@ -181,14 +182,14 @@ impl Tree {
     }
 }
 
-/// Returns a process and all that it descends from.
+/// Returns a process and all its ancestors.
 fn ancestors(of: u32, all: &HashMap<u32, Stat>) -> Vec<u32> {
     std::iter::successors(Some(of), |pid| all.get(pid).map(|stat| stat.parent))
         .take_while(|pid| *pid != 0)
         .collect()
 }
 
-/// Waits until a process is dead, its zombie not yet reaped.
+/// Waits until a process is dead, without reaping its zombie.
 fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
     let timeout = Timespec::try_from(within).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
@@ -197,7 +198,7 @@ fn wait_readable(pidfd: impl AsFd, within: Duration) -> bool {
 
 /// Reaps a child that is dead.
 pub(super) fn reap(pidfd: impl AsFd) {
-    // An error means that it is no child of ours, or has been reaped.
+    // An error means that it is not our child, or has been reaped.
     let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
@@ -218,8 +219,8 @@ pub(super) fn with_argument(argument: &[u8]) -> Option<u32> {
 
 /// Returns the proportional set size of some processes together, in bytes.
 ///
-/// Where the kernel does not tell it (a sandboxed renderer, seen by another user than root), what
-/// the process has for itself alone is taken instead: less than the truth, never more.
+/// If the kernel does not report it (for a sandboxed renderer, seen by a user other than root), the
+/// memory that the process has to itself is used instead: less than the truth, never more.
 pub(super) fn proportional_set_size(processes: &[ProcessId]) -> u64 {
     let pids = processes.iter().map(|process| process.pid);
     pids.map(|pid| pss(pid).or_else(|| private(pid)).unwrap_or(0)).sum()
@@ -240,23 +241,23 @@ fn private(pid: u32) -> Option<u64> {
     Some(resident.saturating_sub(shared) * page_size)
 }
 
-/// Work that the processes of a browser have done so far, as the kernel counts it: between two
-/// looks it grows while a browser is busy, however little of a loaded machine it gets, and not
-/// while it is stopped or waits for what never comes.
+/// The work that the processes of a browser have done so far, as counted by the kernel: between two
+/// looks it grows while a browser is busy, however little of a loaded machine it gets, but not
+/// while it is stopped or waits for something that never comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     /// CPU time of all processes.
     pub(crate) busy: Duration,
-    /// Time for which threads of theirs could have run and had to wait for a CPU, all added up. A
-    /// page that is made is handed from thread to thread, each of which works for less than it
-    /// waits. Our own threads are among them.
+    /// Time for which its threads were runnable but had to wait for a CPU, added up. A page that is
+    /// being made passes from thread to thread, each of which works for less time than it waits.
+    /// Our own threads are included.
     pub(crate) queued: Duration,
     /// The browser process is stopped, as by SIGSTOP.
     pub(crate) is_stopped: bool,
 }
 
 impl Work {
-    /// Reads it of the process tree of the browser process `main`.
+    /// Measures the process tree of the browser process `main`.
     pub(super) fn of(main: u32, tree: &[ProcessId]) -> Self {
         let mut work = Self::default();
         for pid in tree.iter().map(|process| process.pid) {
@@ -267,13 +268,13 @@ impl Work {
             work.is_stopped |= pid == main && matches!(state, b'T' | b't');
             work.queued += queued(pid);
         }
-        // We may be what it waits for.
+        // It may be waiting for us.
         work.queued += queued(std::process::id());
         work
     }
 
-    /// Returns what was done since an earlier look. What has ended since is counted no more, so
-    /// it may be less than the truth.
+    /// Returns the work done since an earlier look. Processes that have ended since are no longer
+    /// counted, so it may be less than the truth.
     pub(crate) fn since(self, earlier: Self) -> Self {
         let busy = self.busy.saturating_sub(earlier.busy);
         let queued = self.queued.saturating_sub(earlier.queued);
@@ -281,7 +282,7 @@ impl Work {
     }
 }
 
-/// Returns how long the threads of a process have waited for a CPU; zero where the kernel does not
+/// Returns how long the threads of a process have waited for a CPU; zero if the kernel does not
 /// count it.
 fn queued(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -294,7 +295,7 @@ fn queued(pid: u32) -> Duration {
 
 /// Returns the state of a process and its CPU time in ticks, from `/proc/PID/stat`.
 fn parse(line: &str) -> Option<(u8, u64)> {
-    // The name of the program stands in brackets and may hold anything, brackets too.
+    // The name of the program is in brackets and may contain anything, including brackets.
     let fields: Vec<&str> = line.get(line.rfind(')')? + 1..)?.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     Some((*fields.first()?.as_bytes().first()?, number(11)? + number(12)?))

@@ -1,8 +1,8 @@
-//! The Chrome DevTools Protocol, as the Chromium that this crate is tested with describes it.
+//! The Chrome DevTools Protocol, as described by the Chromium that this crate is tested with.
 //!
-//! No command returns it over a pipe, so it is kept here: the answer of Chromium 156 to
-//! `GET /json/protocol`, the same in both engines, one domain a line. A test compares it with the
-//! Chromium that is installed.
+//! No command returns it over a pipe, so it is kept here: the answer of Chromium 156 to `GET
+//! /json/protocol`, the same in both engines, one domain per line. A test compares it with the
+//! installed Chromium.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -29,7 +29,7 @@ struct Command {
     name: String,
 }
 
-/// Returns whether the protocol has a command of this name.
+/// Returns `true` if the protocol has a command with this name.
 #[must_use]
 pub fn has_command(method: &str) -> bool {
     static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
@@ -66,7 +66,7 @@ mod tests {
         }
     }
 
-    /// Fails for a new Chromium: fetch its protocol then, and judge what it brings.
+    /// Fails for a new Chromium: fetch its protocol then, and judge what is new.
     #[tokio::test]
     async fn it_is_the_protocol_of_the_installed_chromium() {
         let ours: Value = serde_json::from_str(JSON).unwrap();
@@ -105,7 +105,7 @@ mod tests {
             let ask = b"GET /json/protocol HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
             stream.write_all(ask).await.unwrap();
             let mut answer = Vec::new();
-            // It keeps the connection open: the body has come when it can be read.
+            // The connection stays open, so the body is complete as soon as it can be parsed.
             loop {
                 assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "it hung up");
                 let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -122,8 +122,8 @@ mod tests {
         served
     }
 
-    /// Everything that an executable has started, which may be a script that starts Chromium. It
-    /// ends with this.
+    /// Everything that an executable has started, which may be a script that starts Chromium.
+    /// Dropping this ends it.
     struct Group(Pid);
 
     impl Drop for Group {

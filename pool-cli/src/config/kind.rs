@@ -420,7 +420,7 @@ const OWN_FLAGS: [(&str, &str); 18] = [
     ("--no-sandbox", "use `sandbox = \"off\"` in [chrome]"),
     ("--headless", "use `headless` in [chrome]"),
     ("--no-startup-window", "the pool sets it itself"),
-    ("--type", "it would make Chromium something else than a browser"),
+    ("--type", "it would make Chromium something other than a browser"),
 ];
 
 /// Checks one of `args`.

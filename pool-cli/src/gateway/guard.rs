@@ -199,7 +199,7 @@ impl Guesses {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the guess counts all the same.
+    /// If it is dropped early, the guess counts all the same.
     pub(super) async fn refuse(&self, peer: Option<IpAddr>, why: NoToken) -> Problem {
         if let (NoToken::Wrong, Some(peer)) = (why, peer) {
             let peer = network(peer);

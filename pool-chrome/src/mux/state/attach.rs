@@ -1,10 +1,11 @@
 //! The sessions of new targets, and the clients that get them.
 //!
-//! The root session attaches to everything that is new, paused. The lease that a target belongs to
-//! gets that very session if one of its clients asked for it; otherwise the target is resumed and
-//! left alone. Two clients cannot share a session, so further ones get one by a command of ours.
+//! The root session attaches to every new target, paused. The lease that a target belongs to gets
+//! that very session if one of its clients asked for it; otherwise the target is resumed and left
+//! alone. Two clients cannot share a session, so further ones get theirs through a command of ours.
 //!
-//! The discovery of a browser session, its view of the targets, is answered out of the registry.
+//! The discovery of a browser session, which is its view of the targets, is answered from the
+//! registry.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -31,27 +32,28 @@ pub(crate) struct AutoAttachParams {
 pub(super) struct Left {
     pub(super) session: SessionId,
     pub(super) target: Option<Id>,
-    /// It is of a page or a frame, not of a worker.
+    /// It is on a page or a frame, not on a worker.
     pub(super) is_page: bool,
-    /// The root session's, not one that goes with a browser session of the client.
+    /// It belongs to the root session, rather than to a browser session of the client.
     pub(super) handed: bool,
 }
 
 impl State {
-    /// The root session was attached to a target.
+    /// Handles an attachment of the root session to a target.
     pub(super) fn attached_on_root(&mut self, session: SessionId, info: &Info, waiting: bool) {
         let target = info.target_id.clone();
         if info.kind == "browser" {
             self.sessions.set_browser_target(session, target);
             return;
         }
-        // What attaches by itself stands still; what we attach to by a command does not.
+        // Targets attached automatically are paused; those that we attach to by a command are not.
         if !waiting && self.sessions.forget_attach(&target) {
             self.sessions.insert(session, Owner::Own, Some(target), None);
             return;
         }
         if !waiting && self.registry.target(&target).is_none() {
-            // It was forgotten meanwhile, since it never began: it will not answer that it goes on.
+            // It was forgotten in the meantime, since it never started: it will not answer that it
+            // has resumed.
             let params = json!({ "sessionId": session.as_str() });
             return self.own_command(None, "Target.detachFromTarget", &params, Reply::Nothing);
         }
@@ -92,7 +94,7 @@ impl State {
     }
 
     /// Gives a session of the root's to a client of the lease that wants it: the one that made the
-    /// target, if that is known, else the first.
+    /// target, if that is known, otherwise the first.
     pub(super) fn offer(
         &mut self,
         lease: LeaseId,
@@ -133,8 +135,8 @@ impl State {
         self.own_command(Some(browser), "Target.attachToTarget", &params, reply);
     }
 
-    /// Tells a client that it is attached. A client that wants tabs gets a session of the page's
-    /// tab first, which is ours alone: Chromium attaches us to pages, not to tabs.
+    /// Tells a client that it is attached. A client that wants tabs first gets a session on the
+    /// page's tab, which only we know: Chromium attaches us to pages, not to tabs.
     pub(super) fn hand_over(
         &mut self,
         browser: SessionId,
@@ -181,7 +183,7 @@ impl State {
         self.emit(browser, "Target.attachedToTarget", &params);
     }
 
-    /// Resumes a target that nobody wants and leaves it. Detaching before the resumption is
+    /// Resumes a target that nobody wants, and detaches from it. Detaching before the resumption is
     /// answered strands service and shared workers.
     pub(super) fn release(
         &mut self,
@@ -194,22 +196,22 @@ impl State {
         self.own_command(Some(session), "Runtime.runIfWaitingForDebugger", &json!({}), reply);
     }
 
-    /// Leaves a session of a client that is gone, so that nothing of its target stands still.
+    /// Closes a session of a client that is gone, so that nothing of its target stays paused.
     ///
-    /// A worker is stranded if it is left before it has answered that it goes on. A page may never
-    /// answer, as one that is busy or shows a dialog, and must not be held until then.
+    /// A worker is stranded if it is left before it has answered that it has resumed. A page may
+    /// never answer, if it is busy or shows a dialog, and must not be held until it does.
     pub(super) fn leave(&mut self, left: &Left) {
         let Left { session, target, is_page, handed } = left;
         let (session, is_page, handed) = (*session, *is_page, *handed);
         if is_page {
-            // The whole browser leaves a dialog open when the session ends that was told of it,
-            // and no other session can close it.
+            // If the session that was told of a dialog ends, the whole browser leaves the dialog
+            // open, and no other session can close it.
             let params = json!({ "accept": false });
             let method = "Page.handleJavaScriptDialog";
             self.own_command(Some(session), method, &params, Reply::Nothing);
         }
         match (handed, is_page) {
-            // It goes with the browser session that it was made on.
+            // It ends with the browser session that it was made on.
             (false, _) => {}
             (true, false) => self.release(session, target.clone(), None),
             (true, true) => {
@@ -221,15 +223,15 @@ impl State {
         }
     }
 
-    /// Detaches a session by whoever made it.
+    /// Detaches a session, through the session that it was made on.
     pub(super) fn detach(&mut self, session: SessionId) {
         let Some(held) = self.sessions.get(session) else { return };
         let params = json!({ "sessionId": session.as_str() });
         self.own_command(held.maker, "Target.detachFromTarget", &params, Reply::Nothing);
     }
 
-    /// Turns auto-attach on or off for a browser session. The client has its answer when all that
-    /// exists is attached.
+    /// Turns auto-attach on or off for a browser session. The client gets its answer when all
+    /// existing targets are attached.
     pub(super) fn set_auto_attach(
         &mut self,
         browser: SessionId,
@@ -274,7 +276,7 @@ impl State {
         }
     }
 
-    /// One of the existing targets is attached, or could not be.
+    /// Notes that one of the existing targets is attached, or could not be.
     pub(super) fn auto_attached(&mut self, browser: SessionId, target: &Id) {
         let Some(held) = self.sessions.browser_mut(browser) else { return };
         held.attaching.remove(target);
@@ -305,13 +307,13 @@ impl State {
         }
     }
 
-    /// A session has ended, by itself or by a command: its client learns it where it learned of
-    /// the session.
+    /// Handles the end of a session, by itself or by a command: its client is told where it was
+    /// told of the session.
     pub(super) fn session_gone(&mut self, session: SessionId) {
         let Some(held) = self.sessions.get(session) else { return };
         let (target, parent) = (held.target.clone(), held.parent);
         if held.is_root {
-            // As a Chromium says it on the socket of a page that is closed, before it closes that.
+            // A Chromium says the same on the socket of a closed page, before it closes the socket.
             let connection = held.owner.connection();
             self.emit(session, "Inspector.detached", r#"{"reason":"target_closed"}"#);
             self.forget_session(session);
@@ -370,7 +372,7 @@ impl State {
         }
     }
 
-    /// Starts or ends the discovery of a browser session; what exists is told at once.
+    /// Starts or ends the discovery of a browser session; existing targets are announced at once.
     pub(super) fn set_discover(&mut self, session: SessionId, params: DiscoverParams) {
         let Some(browser) = self.sessions.browser_mut(session) else { return };
         browser.announced.clear();
@@ -380,7 +382,7 @@ impl State {
         }
     }
 
-    /// Tells everyone whom it concerns of a target, for the first time or again.
+    /// Announces a target, or a change of one, to everyone concerned.
     pub(super) fn announce(&mut self, target: &Id, method: &'static str) {
         let sessions: Vec<SessionId> =
             self.sessions.browsers().map(|(session, _)| session).collect();
@@ -402,7 +404,8 @@ impl State {
         let method = match (known, method) {
             (true, "Target.targetCreated") => return,
             (true, changed) => changed,
-            // The first sight is always a creation: it may have been hidden until now.
+            // The first announcement is always a creation: the target may have been hidden until
+            // now.
             (false, _) => "Target.targetCreated",
         };
         let in_tabs = |browser: &BrowserSession| {

@@ -1,10 +1,10 @@
 //! A client's message on its way to Chromium.
 //!
-//! Sessions that are not flattened stand here as well. A client that attaches without `flatten`
-//! talks to the new session inside of its parent's: commands by `Target.sendMessageToTarget`,
-//! everything else by events `Target.receivedMessageFromTarget`, and so on for sessions below. To
-//! Chromium all sessions are flat, so that the rules judge what is inside as they judge anything
-//! else; a message is wrapped on its way to the client.
+//! Sessions that are not flattened are handled here as well. A client that attaches without
+//! `flatten` talks to the new session inside of its parent's: commands by
+//! `Target.sendMessageToTarget`, everything else by events `Target.receivedMessageFromTarget`, and
+//! so on for the sessions below. To Chromium all sessions are flat, so that the rules judge what is
+//! inside in the same way as anything else; a message is wrapped on its way to the client.
 
 use std::borrow::Cow;
 
@@ -22,19 +22,19 @@ use crate::mux::link::{Closed, LARGE};
 use crate::mux::rules::{self, SessionKind};
 use crate::mux::target::{Id, SessionId};
 
-/// The protocol's codes for what a caller did wrong.
+/// The protocol's codes for errors of the caller.
 pub(super) const SERVER_ERROR: i32 = -32000;
 pub(super) const INVALID_PARAMS: i32 = -32602;
 pub(super) const NOT_FOUND: i32 = -32601;
 
 pub(super) type Params = Map<String, Value>;
 
-/// A command of a client, with all that the rules need to know about where it came from.
+/// A command of a client, with everything that the rules need to know about its origin.
 pub(super) struct Request<'a> {
     pub(super) connection: ConnectionId,
     pub(super) lease: LeaseId,
     pub(super) kind: LeaseKind,
-    /// Which kind of session that is.
+    /// The kind of that session.
     pub(super) on: SessionKind,
     /// The session that it is for.
     pub(super) session: SessionId,
@@ -47,7 +47,7 @@ pub(super) struct Request<'a> {
     pub(super) params: Option<&'a RawValue>,
     /// The whole message.
     pub(super) text: &'a str,
-    /// The same where it lies, if it is too large to be copied.
+    /// The same text in place, if it is too large to be copied.
     pub(super) whole: Option<&'a Bytes>,
 }
 
@@ -103,7 +103,7 @@ impl State {
                 _ => return self.no_session(connection, command.id, within),
             },
         };
-        // A session is only known where its messages travel.
+        // A session is only known inside the session in which its messages travel.
         if nests && self.sessions.nest_of(session) != within {
             return self.no_session(connection, command.id, within);
         }
@@ -140,7 +140,7 @@ impl State {
         self.apply(rule, &request);
     }
 
-    /// Counts a command to a page that waits for its client to have had its say.
+    /// Counts a command to a page that waits until its client has had its say.
     fn note_command(&mut self, session: SessionId) {
         if let Some(departure) = self.departure_of(session) {
             departure.note_command();
@@ -152,7 +152,8 @@ impl State {
         self.deliver(connection, envelope::error(Some(id), -32001, message, within));
     }
 
-    /// A command on a tab's session, which is ours alone. Puppeteer sends these and no others.
+    /// Handles a command on a tab's session, which only we know. Puppeteer sends these and no
+    /// others.
     fn tab_command(
         &mut self,
         connection: ConnectionId,
@@ -210,7 +211,7 @@ impl State {
     }
 }
 
-/// Nested sessions lie this deep at most: enough for a worker of a frame of a frame of a page. Each
+/// Maximum depth of nested sessions: enough for a worker of a frame of a frame of a page. Each
 /// level doubles the quotes and backslashes of a message.
 const DEEPEST: usize = 4;
 
@@ -224,7 +225,7 @@ struct Sent {
 }
 
 impl State {
-    /// Takes a message for a nested session out of the one that it came in, and judges it.
+    /// Takes a message for a nested session out of the message that it came in, and judges it.
     pub(super) fn send_to_target(&mut self, request: &Request<'_>) {
         let Some(Sent { message, session_id, target_id }) = self.read(request) else { return };
         let found = match (session_id, target_id) {
@@ -254,8 +255,8 @@ impl State {
         }
     }
 
-    /// Returns the session that was made on a command's session for a target, or what Chromium
-    /// says where there are none or several.
+    /// Returns the session that was made on a command's session for a target, or Chromium's error
+    /// if there are none or several.
     pub(super) fn only_session_on(
         &self,
         request: &Request<'_>,
@@ -269,7 +270,7 @@ impl State {
         }
     }
 
-    /// Makes what attaches by itself below a page nested or not, as its client asks for it.
+    /// Makes sessions that attach automatically below a page nested or not, as its client asks.
     pub(super) fn auto_attach_below(&mut self, request: &Request<'_>) {
         let Some(mut params) = self.read::<Params>(request) else { return };
         let Some(nested) = self.takes_nested(request, &mut params) else { return };
@@ -279,8 +280,8 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Returns whether a command asks for sessions that are nested, and makes it ask Chromium for
-    /// flat ones. A client that cannot have them is told.
+    /// Returns whether a command asks for nested sessions, and rewrites it to ask Chromium for flat
+    /// ones. A client that cannot have them gets an error.
     pub(super) fn takes_nested(
         &mut self,
         request: &Request<'_>,
@@ -297,7 +298,8 @@ impl State {
         if nested {
             if self.sessions.depth_of(request.session) >= DEEPEST {
                 let message = format!(
-                    "sessions that are not flattened lie {DEEPEST} deep at most: set \"flatten\""
+                    "sessions that are not flattened may be nested {DEEPEST} deep at most: \
+                     set \"flatten\""
                 );
                 self.refuse(request, SERVER_ERROR, &message);
                 return None;
@@ -309,20 +311,20 @@ impl State {
         Some(nested)
     }
 
-    /// Makes a session that was just attached nested or not: as the command asks that attached
-    /// it, or as everything below its parent is that attaches by itself.
+    /// Makes a newly attached session nested or not: as the attaching command asks, or, if it
+    /// attached automatically, like everything below its parent.
     pub(super) fn nest(&mut self, child: SessionId, parent: SessionId, target: &Id) {
         let asked = self.pending.asks_nested(parent, target);
         self.sessions.nest(child, parent, asked);
     }
 
-    /// Wraps a message for a client as often as its session is nested. `None` where the session is
-    /// gone: what it would be wrapped in is not known any more, and as it is the client could take
-    /// it for an answer to something else.
+    /// Wraps a message for a client as often as its session is nested. Returns `None` if the
+    /// session is gone: the wrapping is no longer known then, and the client could take the bare
+    /// message for an answer to something else.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the message becomes larger than all that may wait for clients.
+    /// [`Closed`] if the message becomes larger than the whole budget for waiting messages.
     pub(super) fn wrapped(&self, mut message: Bytes) -> Result<Option<Bytes>, Closed> {
         while let Some(session) = framing::session_of(&message) {
             if !self.sessions.contains(session) {

@@ -1,4 +1,4 @@
-//! The rules, carried out.
+//! The rules, applied.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -106,7 +106,7 @@ impl State {
         }
     }
 
-    /// Sends a command as it is: its reply finds the client by itself, ids are per session.
+    /// Sends a command as it is: its reply finds the client by itself, since ids are per session.
     pub(super) fn pass(&mut self, request: &Request<'_>) {
         let params = request.params.map(|params| params.get());
         match (request.whole, params) {
@@ -117,13 +117,13 @@ impl State {
         }
     }
 
-    /// Hands a command on under the client's own id, and counts that it waits for an answer.
+    /// Passes a command on under the client's own id, and counts that it waits for an answer.
     fn forward(&mut self, request: &Request<'_>, params: Option<&str>) {
         let frame = envelope::write(request.id, &request.method, params, Some(request.session));
         self.forward_frame(request, frame.into());
     }
 
-    /// The same with params that are too large to be copied.
+    /// Does the same with params that are too large to be copied.
     fn forward_large(&mut self, request: &Request<'_>, params: Bytes) {
         let (head, tail) =
             envelope::around_params(request.id, &request.method, Some(request.session));
@@ -137,8 +137,8 @@ impl State {
         self.push_client(request.connection, frame);
     }
 
-    /// Sends a command with the params that the rules have read, written anew: what was judged is
-    /// what Chromium gets.
+    /// Sends a command with the params that the rules have read, rewritten: Chromium gets exactly
+    /// what was judged.
     pub(super) fn send(&mut self, request: &Request<'_>, params: &Params) {
         let params = write(params);
         if params.len() < LARGE {
@@ -148,7 +148,7 @@ impl State {
         }
     }
 
-    /// The same, but its reply is seen on its way back.
+    /// Does the same, but its reply is examined on the way back.
     pub(super) fn send_watched(
         &mut self,
         request: &Request<'_>,
@@ -175,8 +175,8 @@ impl State {
         }
     }
 
-    /// Refuses a command that Chromium has. One that is about a page comes from a client that has
-    /// forgotten to name its session, and learns that.
+    /// Refuses a command that Chromium has. If it is about a page, the client has forgotten to name
+    /// its session, and the message says so.
     fn refuse_method(&mut self, request: &Request<'_>) {
         let method = &request.method;
         if request.on == SessionKind::Browser && rules::is_of_pages(method, request.kind) {
@@ -199,10 +199,10 @@ impl State {
         self.deliver(request.connection, error);
     }
 
-    /// Reads the params of a command, or tells the client that it cannot be done.
+    /// Reads the params of a command, or sends the client an error.
     pub(super) fn read<T: DeserializeOwned>(&mut self, request: &Request<'_>) -> Option<T> {
         let text = request.params.map_or("{}", |params| params.get());
-        // A JSON array would also do as a struct for serde.
+        // Serde would also accept a JSON array for a struct.
         let params = text.starts_with('{').then(|| {
             let read = serde_json::from_str(text);
             read.or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
@@ -229,7 +229,7 @@ impl State {
             .target(named)
             .filter(|target| target.info.kind != "browser")
             .filter(|_| self.is_own_target(request.connection, named));
-        // A tab that Chromium does not know of stands for its page.
+        // A tab that Chromium does not know stands for its page.
         let own = own.map(|target| {
             let id = &target.info.target_id;
             let page = self
@@ -251,8 +251,8 @@ impl State {
     }
 }
 
-/// JSON whose strings are text: half a pair of surrogates becomes the replacement character, as in
-/// Chromium.
+/// Returns JSON whose strings are valid text: half a surrogate pair becomes the replacement
+/// character, as in Chromium.
 fn without_lone_surrogates(text: &str) -> String {
     let escape = |at: usize| {
         let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -268,7 +268,7 @@ fn without_lone_surrogates(text: &str) -> String {
                 at += 6;
                 continue;
             }
-            // The one that is escaped begins no other escape.
+            // The backslash that is escaped does not begin another escape.
             _ if rest.starts_with('\\') => {
                 at + 1 + rest[1..].chars().next().map_or(0, char::len_utf8)
             }

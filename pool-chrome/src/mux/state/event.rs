@@ -1,10 +1,10 @@
 //! Events that change the registry, from the root session and from sessions of clients; and pages
 //! that nobody asked for.
 //!
-//! In `chromium` the keys that a client presses reach the window as well: Ctrl+N opens a page in
-//! the real profile, Ctrl+T the new tab page, F12 the developer tools. What is in no lease is
-//! closed, or it would stay for ever; what a shared lease may not be sent to is closed before its
-//! client learns of it.
+//! In `chromium`, the keys that a client presses reach the window as well: Ctrl+N opens a page in
+//! the real profile, Ctrl+T the new tab page, F12 the developer tools. A page that is in no lease
+//! is closed, or it would stay for ever; a page that a shared lease may not visit is closed before
+//! its client learns of it.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl State {
         }
     }
 
-    /// Reads `Target.attachedToTarget` and takes over what it says of the target.
+    /// Reads `Target.attachedToTarget` and adopts its information about the target.
     fn read_attached(&mut self, params: &RawValue) -> Option<(SessionId, Info, bool)> {
         let params: AttachedParams<'_> = serde_json::from_str(params.get()).ok()?;
         let session = SessionId::parse(&params.session_id)?;
@@ -61,7 +61,7 @@ impl State {
         let id = info.target_id.clone();
         match self.registry.target_mut(&id) {
             Some(target) => target.update(info, raw),
-            // One that was forgotten, since it never began, is not news: see `forget_ghost`.
+            // It was forgotten because it never started, so it is not new: see `forget_ghost`.
             None if method == "Target.targetInfoChanged" && info.kind.ends_with("worker") => return,
             None => self.insert_target(info, raw),
         }
@@ -84,7 +84,8 @@ impl State {
                 }
                 "page" => {
                     target.hidden = matches!(lease.warm, Warm::Creating);
-                    // Chromium names no tab in its pages, but it tells of the tab right before.
+                    // Chromium does not name the tab of a page, but it announces the tab right
+                    // before.
                     target.tab = lease.new_tab.take();
                     if target.tab.is_none() && target.info.subtype.is_none() {
                         let mut tab = Target::invented_tab(&target.info);
@@ -104,7 +105,7 @@ impl State {
         self.registry.insert_target(target);
     }
 
-    /// Takes what has changed of a page over to the tab that we made up for it.
+    /// Copies changes of a page to the tab that we made up for it.
     fn follow_tab(&mut self, page: &Id) {
         let Some(page) = self.registry.target(page) else { return };
         let Some(tab) = page.tab.as_ref().and_then(|tab| self.registry.target(tab)) else { return };
@@ -147,12 +148,13 @@ impl State {
         if let Some(lease) = lease.and_then(|lease| self.leases.get_mut(lease)) {
             lease.crashed = true;
         }
-        // What its renderer had not answered by now it never will.
+        // What its renderer has not answered by now, it never will.
         self.sessions.give_up_on(&id);
         self.announce_end(&id, "Target.targetCrashed", params.get());
     }
 
-    /// A `Target` event on a session of a page, frame or worker: its children come and go there.
+    /// Handles a `Target` event on a session of a page, frame or worker, whose children come and go
+    /// there.
     pub(super) fn page_target_event(
         &mut self,
         connection: ConnectionId,
@@ -183,8 +185,8 @@ impl State {
             }
             "Target.receivedMessageFromTarget" => return,
             _ => {
-                // Discovery on a page's session is refused, so nothing else is due; what comes
-                // all the same must at least be about the client's own.
+                // Discovery on a page's session is refused, so nothing else is expected; anything
+                // that comes all the same must at least concern the client's own targets.
                 let target = self.named_target(params);
                 let own = target.is_some_and(|id| self.is_own_target(connection, &id));
                 if !own {
@@ -199,7 +201,7 @@ impl State {
         }
     }
 
-    /// A connection is attached to the page that stands for its root.
+    /// Notes that a connection is attached to the page that stands for its root.
     fn bound(&mut self, connection: ConnectionId, child: SessionId, info: &Info, maker: SessionId) {
         let target = Some(info.target_id.clone());
         self.sessions.insert(child, Owner::Page(connection), target, Some(maker));
@@ -212,14 +214,14 @@ impl State {
         self.apply_to_new_page(connection, child);
     }
 
-    /// Tells whether a target is the one that a connection is being bound to.
+    /// Returns `true` if a target is the one that a connection is being bound to.
     fn is_bound(&self, connection: ConnectionId, target: &Id) -> bool {
         let page = self.leases.client(connection).and_then(|client| client.page.as_ref());
         matches!(page, Some(BoundPage::Attaching(bound)) if bound == target)
     }
 
     /// Returns `true` if a child is in a context of the client's lease. Without a context of its
-    /// own it lives in its parent's.
+    /// own, it is in its parent's.
     fn is_own_child(&self, connection: ConnectionId, info: &Info) -> bool {
         let Some(client) = self.leases.client(connection) else { return false };
         info.browser_context_id
@@ -227,8 +229,8 @@ impl State {
             .is_none_or(|context| self.registry.is_context_of(client.lease, context))
     }
 
-    /// An event on a browser session that may be about others or about what the client does not
-    /// know of.
+    /// Handles an event on a browser session that may concern others, or things that the client
+    /// does not know.
     pub(super) fn browser_session_event(&mut self, session: SessionId, message: &Bytes) {
         let Ok(parsed) = serde_json::from_slice::<Message<'_>>(message) else { return };
         let Some(params) = parsed.params else { return };
@@ -249,12 +251,13 @@ impl State {
             "Browser.downloadWillBegin" | "Browser.downloadProgress" => {
                 self.download_event(connection, session, parsed.method, params, message);
             }
-            // The registry tells of targets; the session's own discovery is never on.
+            // Targets are announced from the registry; the session's own discovery is never on.
             _ => {}
         }
     }
 
-    /// A browser session was attached to a target: by its client, or by us for its auto-attach.
+    /// Handles the attachment of a browser session to a target: by its client, or by us for its
+    /// auto-attach.
     fn attached_on_browser(
         &mut self,
         session: SessionId,
@@ -307,7 +310,7 @@ impl State {
             .is_some_and(|target| self.is_visible_to(target, client.lease, connection))
     }
 
-    /// Sets on a new page session what its client had set for all of them.
+    /// Applies to a new page session what its client had set for all of them.
     pub(super) fn apply_to_new_page(&mut self, connection: ConnectionId, session: SessionId) {
         if self.leases.client(connection).is_some_and(|client| client.ignore_certificates) {
             self.ignore_certificates(session, true);
@@ -325,21 +328,23 @@ fn gone(params: &RawValue) -> Option<GoneParams> {
     serde_json::from_str(params.get()).ok()
 }
 
-/// The schemes of Chromium's own pages. Not `chrome-error`, which is where a page is that did not
-/// load.
+/// The schemes of Chromium's own pages. `chrome-error` is not among them: it is the scheme of a
+/// page that failed to load.
 const OWN_SCHEMES: &[&str] = &["chrome", "chrome-untrusted", "chrome-search", "devtools"];
 
-/// The schemes of pages that need no further look, and what a page has that has loaded nothing yet.
+/// The schemes of pages that need no further look, and the empty one of a page that has loaded
+/// nothing yet.
 const LOADED: &[&str] = &["http", "https", "data", "blob", "about", "chrome-error", ""];
 
 impl State {
-    /// Returns `true` if a new target is a page in a context that is nobody's.
+    /// Returns `true` if a new target is a page in a context that belongs to nobody.
     pub(super) fn is_stray(&self, info: &Info) -> bool {
         matches!(&*info.kind, "page" | "other")
             && info.browser_context_id.as_ref().is_some_and(|id| self.registry.is_nobodys(id))
     }
 
-    /// Bans a target that has come to show what its lease may not see. `true` if it is banned.
+    /// Bans a target that has come to show what its lease may not see. Returns `true` if it is
+    /// banned.
     pub(super) fn ban_if_forbidden(&mut self, id: &Id) -> bool {
         let Some(target) = self.registry.target(id) else { return false };
         if target.banned {
@@ -364,7 +369,7 @@ impl State {
             target.banned = true;
         }
         self.close_stray(id);
-        // It must not be read until it is closed.
+        // Nobody may read it until it is closed.
         for session in self.sessions.pages_on(id) {
             self.session_gone(session);
         }

@@ -1,4 +1,4 @@
-//! Leases: what belongs together, and goes together; and the clients that are connected to them.
+//! Leases: what belongs together and ends together; and the clients that are connected to them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::mux::link::Link;
 use crate::mux::parameters;
 use crate::mux::target::{Id, SessionId};
 
-/// Targets of a lease remembered after their end: a download may be reported after the
-/// page that began it is gone.
+/// Number of a lease's targets that are remembered after their end: a download may be reported
+/// after the page that began it is gone.
 const PAST_TARGETS: usize = 64;
 
-/// Number of downloads remembered at most. One whose end Chromium has not reported would stay for
-/// ever.
+/// Maximum number of downloads that are remembered. One whose end Chromium has not reported would
+/// stay for ever.
 const MOST_RUNNING: usize = 1024;
 
 /// One lease.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) options: LeaseOptions,
-    /// The session that the lease's contexts hang on. Its end disposes them.
+    /// The session that the lease's contexts depend on. Its end disposes of them.
     pub(super) base: Option<SessionId>,
-    /// Browser sessions made for the lease that are no connection's.
+    /// Browser sessions made for the lease that do not belong to a connection.
     pub(super) made: HashSet<SessionId>,
     /// The context that its clients take for the default one.
     pub(super) default: Option<Id>,
@@ -37,9 +37,9 @@ pub(super) struct Lease {
     pub(super) begun: bool,
     /// It begins with a page, which is shown as soon as it is there.
     pub(super) owes_page: bool,
-    /// A client has been connected: whatever opens now may be its own.
+    /// A client has been connected: whatever opens from now on may be the client's own.
     pub(super) used: bool,
-    /// Commands that would make a page, while the warm one is being made, and the nested sessions
+    /// Commands that would make a page while the warm one is being made, with the nested sessions
     /// that they came in.
     pub(super) waiting_for_warm: Vec<(ConnectionId, Option<SessionId>, String)>,
     /// A browser session made ahead for the next connection.
@@ -50,7 +50,7 @@ pub(super) struct Lease {
     pub(super) downloads: HashSet<Id>,
     /// The files outside of its directories that its holder has been told of.
     pub(super) refused_files: HashSet<(FileUse, String)>,
-    /// The tab that the next page stands in.
+    /// The tab that the next page belongs to.
     pub(super) new_tab: Option<Id>,
     past_targets: VecDeque<Id>,
     /// It used a command whose effects outlive it.
@@ -62,7 +62,7 @@ pub(super) struct Lease {
     pub(super) ending: Arc<Ending>,
 }
 
-/// A page made ahead: the first one that the lease begins with, or, where it begins with none, the
+/// A page made ahead: the first page that the lease begins with, or, if it begins without one, the
 /// client's first `newPage`.
 #[derive(Debug, Default)]
 pub(super) enum Warm {
@@ -71,9 +71,9 @@ pub(super) enum Warm {
     None,
     /// Asked for.
     Creating,
-    /// There, but its creation is not answered yet.
+    /// It is there, but its creation has not been answered yet.
     Attached { target: Id, session: SessionId, waiting: bool },
-    /// Ready to be handed out, still paused.
+    /// It is ready to be handed out, still paused.
     Ready { target: Id, session: SessionId, waiting: bool },
 }
 
@@ -96,10 +96,10 @@ impl Warm {
     }
 }
 
-/// Remains of a lease, which must go for it to be gone.
+/// What remains of a closed lease, and must be gone before the lease is.
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
-    /// Sessions of ours on the root, to be detached.
+    /// Sessions of ours on the root session, to be detached.
     pub(crate) sessions: Vec<SessionId>,
     /// Contexts that must not exist afterwards.
     pub(crate) contexts: Vec<Id>,
@@ -150,17 +150,17 @@ impl Lease {
         self.past_targets.push_back(target);
     }
 
-    /// Returns `true` if a target was of the lease until not long ago.
+    /// Returns `true` if a target belonged to the lease until recently.
     pub(super) fn had(&self, target: &str) -> bool {
         self.past_targets.iter().any(|past| &**past == target)
     }
 
-    /// Returns what addresses its pages may be sent to.
+    /// Returns the rule for the addresses that its pages may visit.
     pub(super) fn address_rule(&self) -> AddressRule {
         let exclusive = self.options.kind == LeaseKind::Exclusive;
         AddressRule {
             kind: self.options.kind,
-            // Pages of Chromium's own could lead a real context round its proxy.
+            // Chromium's own pages could make a real context bypass its proxy.
             off_the_record: self.options.default_context == DefaultContext::Fresh
                 || self.options.proxy.is_some(),
             files: self.options.file_urls.unwrap_or(exclusive),
@@ -174,17 +174,17 @@ pub(super) struct Client {
     pub(super) lease: LeaseId,
     /// The browser session that stands for the client's root.
     pub(super) root: SessionId,
-    /// The page that the client speaks to where it names no session, if not to the browser.
+    /// The page that receives commands without a session, if the root is not the browser.
     pub(super) page: Option<BoundPage>,
     pub(super) link: Arc<Link>,
     pub(super) ignore_certificates: bool,
     /// It has asked for sessions that are nested.
     pub(super) nests: bool,
-    /// Replies of `Target.createTarget` that wait until their target is attached: Playwright looks
+    /// Replies to `Target.createTarget` that wait until their target is attached: Playwright looks
     /// for the page when it reads the reply.
     pub(super) held: Vec<(Id, Bytes)>,
     pub(super) downloads: Downloads,
-    /// Answers what no Chromium has.
+    /// Answers commands that no Chromium has.
     pub(super) commands: Option<Arc<dyn HolderCommands>>,
 }
 
@@ -208,7 +208,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection, and lets go of whoever answered for its lease.
+    /// Ends the connection, and drops whoever answered for its lease.
     pub(super) fn close(self, reason: EndReason, effects: &mut Effects) {
         self.link.close(reason);
         effects.closed(self.link, self.commands);
@@ -218,13 +218,13 @@ impl Client {
 /// The page that stands for a client's root.
 #[derive(Debug)]
 pub(super) enum BoundPage {
-    /// It is being attached to.
+    /// We are attaching to it.
     Attaching(Id),
     /// This session is attached to it.
     Attached(SessionId),
 }
 
-/// The downloads whose owner a connection waits to learn.
+/// Downloads whose owner a connection waits to learn.
 #[derive(Debug, Default)]
 pub(super) struct Downloads {
     open: HashMap<Id, Open>,
@@ -239,7 +239,7 @@ struct Open {
 }
 
 impl Downloads {
-    /// Keeps an event while it is not known whose its download is. Returns it otherwise.
+    /// Keeps an event as long as the owner of its download is unknown. Otherwise returns it.
     pub(super) fn keep(&mut self, guid: &Id, event: Bytes) -> Option<Bytes> {
         match self.open.get_mut(guid) {
             Some(open) => {
@@ -250,18 +250,18 @@ impl Downloads {
         }
     }
 
-    /// Keeps the first event of a download that begins in a frame, until so many pages have been
-    /// asked for theirs.
+    /// Keeps the first event of a download that begins in a frame, until this many pages have
+    /// answered which frames they have.
     pub(super) fn ask(&mut self, guid: Id, frame: String, event: Bytes, asked: usize) {
         self.open.insert(guid, Open { frame, events: vec![event], asked });
     }
 
-    /// Takes the frames that a page has listed. Returns the events if the download is of one of
-    /// them; if it is of no page at all, they are forgotten.
+    /// Processes the frames that a page has listed. Returns the events if the download belongs to
+    /// one of them; if it belongs to no page at all, they are forgotten.
     pub(super) fn listed(&mut self, guid: &Id, frames: &str) -> Option<Vec<Bytes>> {
         let open = self.open.get_mut(guid)?;
         open.asked -= 1;
-        // Quotes inside of names and addresses are escaped: this is a member or nothing.
+        // Quotes inside of names and addresses are escaped, so this can only be the member itself.
         let own = frames.contains(&format!(r#""id":"{}""#, open.frame));
         if own {
             return self.open.remove(guid).map(|open| open.events);
@@ -273,13 +273,13 @@ impl Downloads {
     }
 }
 
-/// All leases on a Chromium, their clients, and the downloads that run.
+/// All leases of a Chromium, their clients, and the running downloads.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     leases: HashMap<LeaseId, Lease>,
     clients: HashMap<ConnectionId, Client>,
-    /// Downloads that have not ended, as the root session is told of all of them, and whose they
-    /// are if that is known.
+    /// Downloads that have not ended, with their lease if it is known; the root session is told of
+    /// all of them.
     running: HashMap<Id, Option<LeaseId>>,
     next_serial: u64,
 }
@@ -308,7 +308,7 @@ impl Leases {
         self.leases.contains_key(&id)
     }
 
-    /// Takes a lease out, with the downloads that run for it. Its clients stay.
+    /// Removes a lease, with its running downloads. Its clients stay.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
         self.running.retain(|_, its| *its != Some(id));
@@ -344,7 +344,7 @@ impl Leases {
         self.clients.get_mut(&id)
     }
 
-    /// Takes a client out.
+    /// Removes a client.
     pub(super) fn disconnect(&mut self, id: ConnectionId) -> Option<Client> {
         self.clients.remove(&id)
     }
@@ -358,7 +358,7 @@ impl Leases {
             .collect()
     }
 
-    /// Returns `true` if a connection is one to this lease.
+    /// Returns `true` if a connection belongs to this lease.
     pub(super) fn is_client_of(&self, lease: LeaseId, connection: ConnectionId) -> bool {
         self.clients.get(&connection).is_some_and(|client| client.lease == lease)
     }
@@ -367,7 +367,7 @@ impl Leases {
         self.clients.len()
     }
 
-    /// Returns whoever answers for a lease, if one of its clients was connected with them.
+    /// Returns whoever answers for a lease, if one of its clients was connected with such a holder.
     pub(super) fn holder_of(&self, lease: LeaseId) -> Option<Arc<dyn HolderCommands>> {
         self.clients
             .values()
@@ -375,7 +375,7 @@ impl Leases {
             .find_map(|client| client.commands.clone())
     }
 
-    /// Returns the lease that a target was of until not long ago.
+    /// Returns the lease that a target belonged to until recently.
     pub(super) fn that_had(&self, target: &str) -> Option<LeaseId> {
         self.leases.iter().find(|(_, lease)| lease.had(target)).map(|(id, _)| *id)
     }

@@ -18,7 +18,7 @@ use crate::mux::link::Link;
 use crate::mux::target::{Id, SessionId, Target};
 
 impl State {
-    /// Adds a lease, with what tells of its end.
+    /// Adds a lease, and returns the handle to its end.
     pub(crate) fn new_lease(&mut self, options: LeaseOptions) -> (LeaseId, Arc<Ending>) {
         let (id, lease) = self.leases.insert(options);
         if let Some(reason) = self.ending.reason() {
@@ -32,13 +32,14 @@ impl State {
         (id, ending)
     }
 
-    /// Only an exclusive lease may be held back: of shared ones one would hold back the others.
+    /// Only an exclusive lease may be held back: a shared one would hold back the others.
     fn set_gate(&mut self) {
         self.gate.allow(self.leases.are_exclusive());
         self.effects.gate(&self.gate);
     }
 
-    /// Keeps a browser session for the next connection to a lease, or leaves it if that is gone.
+    /// Keeps a browser session for the next connection to a lease, or closes it if the lease is
+    /// gone.
     pub(crate) fn set_spare(&mut self, id: LeaseId, spare: SessionId) {
         match self.leases.get_mut(id) {
             Some(lease) => lease.spare = Some(spare),
@@ -46,8 +47,8 @@ impl State {
         }
     }
 
-    /// Takes the browser session that was kept for the next connection to a lease. `None` if the
-    /// lease is gone.
+    /// Takes the browser session that was kept for the next connection to a lease. The outer `None`
+    /// means that the lease is gone.
     pub(crate) fn take_spare(&mut self, id: LeaseId) -> Option<Option<SessionId>> {
         Some(self.leases.get_mut(id)?.spare.take())
     }
@@ -94,7 +95,8 @@ impl State {
         self.own_command(None, "Target.attachToBrowserTarget", &json!({}), reply);
     }
 
-    /// Takes a session as the one that the lease's contexts hang on, and asks for the default one.
+    /// Makes a session the one that the lease's contexts depend on, and asks for the default
+    /// context.
     pub(crate) fn make_default_context(
         &mut self,
         lease: LeaseId,
@@ -116,7 +118,7 @@ impl State {
         self.own_command(Some(base), "Target.createBrowserContext", &params, reply);
     }
 
-    /// Sets the terms of a lease, once. Whether its first page is still to be made.
+    /// Sets the terms of a lease, once. Returns `true` if its first page has yet to be made.
     pub(crate) fn begin_lease(&mut self, id: LeaseId, terms: &LeaseTerms) -> bool {
         let Some(held) = self.leases.get_mut(id) else { return false };
         if std::mem::replace(&mut held.begun, true) || !terms.first_page {
@@ -137,8 +139,8 @@ impl State {
         }
     }
 
-    /// Brings the warm page into sight as if it had just been made, for the client that asked for
-    /// it or for whichever comes.
+    /// Shows the warm page as if it had just been made, to the client that asked for it or to any
+    /// that comes.
     pub(super) fn show_warm(&mut self, id: LeaseId, maker: Option<ConnectionId>) -> Option<Id> {
         let held = self.leases.get_mut(id)?;
         let Warm::Ready { .. } = held.warm else { return None };
@@ -166,7 +168,7 @@ impl State {
         reply: oneshot::Sender<Result<(), CdpError>>,
     ) {
         let Some(held) = self.leases.get_mut(lease) else { return };
-        // One that it owes is made even if a client was quicker.
+        // A page that the lease owes is made even if a client was quicker.
         let is_late = held.used && !held.owes_page;
         let (Some(base), Warm::None, false) = (held.base, &held.warm, is_late) else {
             return self.effects.done(reply, Ok(()));
@@ -191,7 +193,7 @@ impl State {
     ) -> Option<ConnectionId> {
         let Some(held) = self.leases.get_mut(lease) else {
             self.detach(root);
-            // Dropped outside of the lock: it may be the last of the holder's.
+            // Dropped outside of the lock, since it may be the holder's last handle.
             self.effects.closed(link, commands);
             return None;
         };
@@ -209,7 +211,7 @@ impl State {
         Some(id)
     }
 
-    /// Binds a connection that its client has not used to a page of its lease, or else to a new
+    /// Binds a connection that its client has not used yet to a page of its lease, or else to a new
     /// one.
     pub(crate) fn bind_page(
         &mut self,
@@ -229,7 +231,7 @@ impl State {
         self.own_command(Some(root), "Target.attachToTarget", &params, Reply::Call(reply));
     }
 
-    /// Returns the page of a lease that a connection is bound to where it names none.
+    /// Returns the page of a lease that a connection is bound to if it names none.
     pub(crate) fn first_page(&self, id: ConnectionId) -> Option<Id> {
         let page = |target: &&Target| target.info.kind == "page" && target.info.subtype.is_none();
         let mut own = self.registry.targets().filter(page).map(|target| &target.info.target_id);
@@ -257,7 +259,7 @@ impl State {
         let Some(client) = self.leases.disconnect(id) else { return };
         let (lease, root) = (client.lease, client.root);
         client.close(reason, &mut self.effects);
-        // Looked at before the first is forgotten, and all that hangs on it.
+        // Looked up before the first session is forgotten, with everything that depends on it.
         let sessions = self.sessions.of(id);
         let pages: Vec<_> = sessions.iter().filter_map(|id| self.left_on(*id)).collect();
         for session in sessions {
@@ -276,7 +278,7 @@ impl State {
         }
     }
 
-    /// Returns what a client that goes leaves on a session of a page, frame or worker.
+    /// Returns what a departing client leaves on a session of a page, frame or worker.
     fn left_on(&self, session: SessionId) -> Option<Left> {
         let held = self.sessions.get(session)?;
         let Owner::Page(_) = held.owner else { return None };
@@ -286,7 +288,7 @@ impl State {
         Some(Left { session, target, is_page, handed })
     }
 
-    /// Takes a lease out of the registry and says what must go with it.
+    /// Removes a lease from the registry and returns what must be removed from Chromium with it.
     pub(crate) fn close_lease(&mut self, id: LeaseId, reason: EndReason) -> Remains {
         let Some(lease) = self.leases.remove(id) else { return Remains::default() };
         self.set_gate();
@@ -297,7 +299,7 @@ impl State {
             let Some(client) = self.leases.disconnect(connection) else { continue };
             let root = client.root;
             client.close(reason, &mut self.effects);
-            // Its pages go with their context: no need to resume what stands still.
+            // Its pages go with their context, so there is no need to resume paused ones.
             for session in self.sessions.of(connection) {
                 self.forget_session(session);
             }
@@ -317,7 +319,7 @@ impl State {
         remains
     }
 
-    /// Gives the commands that end what remains of a lease, without waiting for them.
+    /// Issues the commands that end what remains of a lease, without waiting for them.
     pub(crate) fn dispose(&mut self, remains: &Remains) {
         for page in &remains.pages {
             let params = json!({ "targetId": &**page });
@@ -329,7 +331,7 @@ impl State {
         }
     }
 
-    /// Returns the workers of contexts that are neither among these nor known here.
+    /// Returns the workers of contexts that are neither listed here nor known to the registry.
     pub(crate) fn workers_outside(&self, contexts: &[String]) -> Vec<Id> {
         self.registry.workers_outside(contexts)
     }
@@ -344,8 +346,8 @@ impl State {
         }
     }
 
-    /// Returns the targets of a lease that still live: those in its contexts, and its pages in the
-    /// real one.
+    /// Returns the targets of a lease that are still alive: those in its contexts, and its pages in
+    /// the real default context.
     pub(crate) fn left_of(&self, remains: &Remains) -> Vec<Id> {
         self.registry.left_of(&remains.contexts, &remains.pages)
     }

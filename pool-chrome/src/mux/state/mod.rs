@@ -1,12 +1,12 @@
 //! The multiplexer without its pipe: every message in, every frame out, no I/O and no clock.
 //!
-//! One pipe carries the root session, which is the multiplexer's own and the only one that
-//! attaches by itself to what is new, and any number of sessions below it. Frames for Chromium go
-//! to the [`Outbox`], messages for clients into their connections' queues. Who is to be woken or
-//! answered is told by the [`Effects`], once the lock around the state is released.
+//! One pipe carries the root session, which is the multiplexer's own and the only one that attaches
+//! automatically to new targets, and any number of sessions below it. Frames for Chromium go to the
+//! [`Outbox`], messages for clients into the queues of their connections. The [`Effects`] say who
+//! must be woken or answered once the lock around the state is released.
 //!
-//! [`State`] puts parts together that keep their data to themselves: the [`Registry`] of targets,
-//! the [`Sessions`], the [`Leases`] with their clients, and the [`Pending`] commands of our own.
+//! [`State`] combines parts that keep their data to themselves: the [`Registry`] of targets, the
+//! [`Sessions`], the [`Leases`] with their clients, and the [`Pending`] commands of our own.
 
 mod attach;
 mod client;
@@ -43,15 +43,16 @@ use pending::{CallResult, Pending, Relay, Reply, Unanswered, Watch};
 use registry::{Departure, Registry};
 use sessions::{AutoAttach, BrowserSession, Owner, Session, Sessions};
 
-/// Which lease; never used again.
+/// Identifies a lease; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId(u64);
 
-/// Which connection; never used again.
+/// Identifies a connection; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(u64);
 
-/// Number of things a [`Multiplexer`](super::Multiplexer) holds, for metrics and to find leaks.
+/// Numbers of things that a [`Multiplexer`](super::Multiplexer) holds, for metrics and to find
+/// leaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
@@ -61,11 +62,11 @@ pub struct Census {
     pub connections: usize,
     /// Browser contexts of leases.
     pub contexts: usize,
-    /// Targets of all kinds, the browser's own included.
+    /// Targets of all kinds, including the browser's own.
     pub targets: usize,
-    /// Sessions, our own included.
+    /// Sessions, including our own.
     pub sessions: usize,
-    /// Commands of our own that are not answered yet.
+    /// Commands of our own that have not been answered yet.
     pub pending: usize,
 }
 
@@ -102,17 +103,17 @@ impl State {
         }
     }
 
-    /// Takes what is to be done once the lock is released.
+    /// Takes the effects, which must be carried out once the lock is released.
     pub(crate) fn take_effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
 
-    /// Returns `true` if the writer has something to do: to write, or to end.
+    /// Returns `true` if the writer must write or end.
     pub(crate) fn has_output(&self) -> bool {
         !self.outbox.is_empty() || self.end_reason().is_some()
     }
 
-    /// Moves what is to be written to `batch`, up to `limit` bytes, and a large frame behind it.
+    /// Moves output to `batch`, up to `limit` bytes, and returns a large frame that follows it.
     pub(crate) fn take_output(&mut self, batch: &mut Vec<u8>, limit: usize) -> Option<LargeFrame> {
         self.outbox.take(batch, limit, |link| self.effects.room(link))
     }
@@ -120,7 +121,7 @@ impl State {
     /// Takes one message from Chromium.
     pub(crate) fn browser_message(&mut self, message: Bytes) {
         if let Some(id) = framing::own_reply(&message) {
-            // Nothing waits for an answer on a session that is gone.
+            // The answer is for a session that is gone, so nobody waits for it.
             if let Some(pending) = self.pending.take(id) {
                 self.own_reply(pending, &message);
             }
@@ -158,7 +159,7 @@ impl State {
                     self.deliver(connection, message);
                 }
             }
-            // A session that has just ended, or one of ours: nobody waits for it.
+            // A session that has just ended, or one of ours: nobody waits for the message.
             Some((Owner::Own | Owner::Tab { .. }, _)) | None => {}
         }
     }
@@ -180,8 +181,8 @@ impl State {
         self.root_event(parsed.method, params);
     }
 
-    /// A message was too large for the budget and was dropped, all but its end. Its receiver is cut
-    /// off; an answer to a command of our own never comes.
+    /// Handles a message that was too large for the budget and was dropped, except for its end. Its
+    /// receiver is cut off; if it was the answer to a command of our own, that never comes.
     pub(crate) fn lost_message(&mut self, end: &[u8]) {
         let session = framing::session_of(end);
         let owner = session.and_then(|session| self.sessions.get(session)).map(|held| held.owner);
@@ -195,7 +196,7 @@ impl State {
         }
     }
 
-    /// The whole Chromium is gone, or about to be: every connection ends with this reason.
+    /// Ends every connection with this reason: the whole Chromium is gone, or about to be.
     pub(crate) fn end_all(&mut self, reason: EndReason) {
         if self.ending.set(reason) {
             self.effects.ended(&self.ending);
@@ -225,7 +226,7 @@ impl State {
         self.outbox.push_own(frame);
     }
 
-    /// Sends a command of our own for somebody outside, who awaits the answer.
+    /// Sends a command of our own for an outside caller, who waits for the answer.
     pub(crate) fn call(
         &mut self,
         session: Option<SessionId>,
@@ -236,12 +237,12 @@ impl State {
         self.own_command(session, method, params, Reply::Call(reply));
     }
 
-    /// The root session is about to attach to a target by a command of ours.
+    /// Notes that the root session is about to attach to a target by a command of ours.
     pub(crate) fn expect_attach(&mut self, target: &str) {
         self.sessions.expect_attach(target);
     }
 
-    /// One that was expected cannot come.
+    /// Notes that an expected attachment will not come.
     pub(crate) fn forget_attach(&mut self, target: &str) {
         self.sessions.forget_attach(target);
     }
@@ -251,12 +252,12 @@ impl State {
         self.registry.set_real_context(context);
     }
 
-    /// Takes a context as one of the multiplexer's own, for a page of ours.
+    /// Adopts a context as one of the multiplexer's own, for a page of ours.
     pub(crate) fn adopt_context(&mut self, context: &str) {
         self.registry.adopt_context(context);
     }
 
-    /// Disposes a context that is no lease's.
+    /// Disposes of a context that belongs to no lease.
     pub(crate) fn dispose_context_now(&mut self, context: &str) {
         self.registry.disown_context(context);
         let params = serde_json::json!({ "browserContextId": context });
@@ -278,7 +279,8 @@ impl State {
         self.leases.any_used()
     }
 
-    /// Returns an error that says how this Chromium does not behave as virtual browsers require.
+    /// Returns an error that says in which way this Chromium does not behave as virtual browsers
+    /// require.
     pub(crate) fn check_suited(&self) -> Result<(), CdpError> {
         self.assumptions.check()
     }
@@ -288,12 +290,12 @@ impl State {
         self.assumptions.is_proven()
     }
 
-    /// Leaves a session of ours.
+    /// Closes a session of ours.
     pub(crate) fn detach_own(&mut self, session: SessionId) {
         self.detach(session);
     }
 
-    /// Sends a command for a client, whose answer we must see, in the client's turn.
+    /// Sends a command for a client, in the client's order, if we must see the answer.
     fn relay(
         &mut self,
         connection: ConnectionId,
@@ -312,7 +314,7 @@ impl State {
         self.registry.target_mut(self.sessions.target_of(session)?)
     }
 
-    /// Returns the departure of the page that a session is on, while there is one.
+    /// Returns the pending departure of the page that a session is on, if there is one.
     fn departure_of(&mut self, session: SessionId) -> Option<&mut Departure> {
         if !self.registry.has_departures() {
             return None;
@@ -328,8 +330,8 @@ impl State {
         }
     }
 
-    /// Queues a message for a client. One that was cut off, by whichever Chromium's messages the
-    /// budget was spent, is closed here at the latest.
+    /// Queues a message for a client. A client that was cut off because some Chromium's messages
+    /// spent the budget is closed here at the latest.
     fn deliver(&mut self, connection: ConnectionId, message: impl Into<Bytes>) {
         let Some(client) = self.leases.client(connection) else { return };
         let message = message.into();
@@ -348,7 +350,7 @@ impl State {
         }
     }
 
-    /// Forgets a session with everything below it. What waits for an answer on it fails.
+    /// Forgets a session with everything below it. Commands that wait for an answer on it fail.
     fn forget_session(&mut self, session: SessionId) {
         let mut gone = vec![session];
         while let Some(session) = gone.pop() {
@@ -362,11 +364,11 @@ impl State {
     }
 }
 
-/// Assumptions that virtual browsers make about a Chromium, as far as this one has confirmed them.
+/// Assumptions of virtual browsers about a Chromium, as far as this one has confirmed them.
 ///
-/// Opening the first lease exercises all of it, so asking costs nothing: `sessionId` is the last
-/// member of every message; a new page is attached and paused before the command that makes it is
-/// answered; the commands that the multiplexer needs exist.
+/// Opening the first lease exercises all of them, so checking costs nothing: `sessionId` is the
+/// last member of every message; a new page is attached and paused before the command that makes it
+/// is answered; the commands that the multiplexer needs exist.
 #[derive(Debug, Default)]
 struct Assumptions {
     broken: Option<String>,
@@ -374,12 +376,12 @@ struct Assumptions {
 }
 
 impl Assumptions {
-    /// A message named its session somewhere else than at its end.
+    /// Notes that a message named its session elsewhere than at its end.
     fn session_not_last(&mut self) {
         self.break_with("sessionId is not the last member of its messages");
     }
 
-    /// A page was attached before the reply to its creation; `waiting` if it stood still.
+    /// Notes that a page was attached before the reply to its creation; `waiting` if it was paused.
     fn page_attached(&mut self, waiting: bool) {
         if waiting {
             self.paused_page_seen = true;
@@ -388,12 +390,12 @@ impl Assumptions {
         }
     }
 
-    /// The reply to a creation came before its page was attached.
+    /// Notes that the reply to a creation came before its page was attached.
     fn page_not_attached(&mut self) {
         self.break_with("a new page is not attached before the reply that names it");
     }
 
-    /// A command of ours does not exist.
+    /// Notes that a command of ours does not exist.
     fn unknown_command(&mut self, method: &str) {
         self.break_with(&format!("it does not know {method}"));
     }

@@ -1,5 +1,5 @@
-//! Commands about files, addresses and certificates, and the downloads that follow: Chromium tells
-//! every session of all of them, so whose each one is must be found out.
+//! Commands about files, addresses and certificates, and the resulting downloads: Chromium reports
+//! all of them to every session, so their owners must be found.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -14,7 +14,8 @@ use crate::mux::parameters::{self, Screen};
 use crate::mux::target::{Id, SessionId};
 use crate::mux::{address, framing};
 
-/// The most refused files of a lease that its holder is told of, and the letters of each path.
+/// Maximum number of refused files of a lease that its holder is told of, and of characters of each
+/// path.
 const MOST_REFUSED: usize = 64;
 const LONGEST_PATH: usize = 1024;
 
@@ -24,13 +25,13 @@ impl State {
         self.download_to(request, params);
     }
 
-    /// Sends a command that sets where downloads go. Where a path is outside of a shared lease's
+    /// Sends a command that sets where downloads go. If a path is outside of a shared lease's
     /// directories, the command succeeds and downloads are canceled: Playwright names a directory
-    /// of its own as it connects, and could do nothing at all if that were refused; every client
-    /// says of a canceled download that it is.
+    /// of its own when it connects, and could do nothing at all if that were refused; every client
+    /// reports a canceled download as such.
     ///
-    /// The pool's own directories are refused to exclusive leases, which may name all others: what
-    /// is written into a Chromium's profile would be there for its next lease.
+    /// The pool's own directories are refused even to exclusive leases, which may name any others:
+    /// anything written into a Chromium's profile would be there for its next lease.
     pub(super) fn download_to(&mut self, request: &Request<'_>, mut params: Params) {
         let path = params.get("downloadPath").and_then(Value::as_str);
         if request.kind == LeaseKind::Exclusive
@@ -117,7 +118,7 @@ impl State {
             return;
         };
         if let Some(target) = self.sessions.target_of(request.session) {
-            // Its client goes elsewhere before it could go where it was made for.
+            // Its client navigates before the page could go to the address that it was made for.
             self.registry.end_departure(target);
         }
         let address = params.get("url").and_then(Value::as_str);
@@ -131,8 +132,8 @@ impl State {
                 self.refuse(request, SERVER_ERROR, "Cannot navigate to invalid URL");
             }
             Judgement::Refused => {
-                // It fails as a navigation does: a client that waits for the events of the page
-                // that shows the error is not kept waiting.
+                // It fails like a navigation, so that a client that waits for the events of the
+                // error page is not kept waiting.
                 params.insert("url".to_owned(), json!(NOWHERE));
                 self.send_watched(request, Some(&params), Watch::RefusedNavigation);
             }
@@ -148,7 +149,7 @@ impl State {
         }
     }
 
-    /// Takes what is dragged onto a page. Its files open to the page when they are dropped, and
+    /// Handles what is dragged onto a page. The page can open its files when they are dropped, and
     /// what no page takes is opened by the browser, whatever it is.
     pub(super) fn drag(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
@@ -166,7 +167,7 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Returns `true` if something may be dragged: a list of addresses only if all could be
+    /// Returns `true` if something may be dragged: a list of addresses only if all of them may be
     /// visited. The headless shell opens them, whatever they are.
     fn is_item_allowed(&self, request: &Request<'_>, item: &Value) -> bool {
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -185,7 +186,7 @@ impl State {
         if !self.is_within_bounds(request, &params) {
             return;
         }
-        // Cleared, or without a number, it is the screen's own.
+        // If it is cleared, or without a number, it is the screen's own.
         if request.method.ends_with("DeviceMetricsOverride")
             && let Some(target) = self.target_of_mut(request.session)
         {
@@ -195,15 +196,15 @@ impl State {
         self.send(request, &params);
     }
 
-    /// Returns `true` if the parameters of a command are within the bounds; if not, the client is
-    /// told.
+    /// Returns `true` if the parameters of a command are within the bounds; otherwise the client
+    /// gets an error.
     pub(super) fn is_within_bounds(&mut self, request: &Request<'_>, params: &Params) -> bool {
         if request.kind == LeaseKind::Exclusive {
             return true;
         }
         let density = self.target_of_mut(request.session).map_or(1.0, |target| target.density);
         let names_window = parameters::names_window(&request.method);
-        // Windows are not told by their pages: the densest counts for each of them.
+        // A window does not say which pages it shows, so the densest one counts.
         let densest = || {
             let own = self.registry.targets();
             let own = own.filter(|it| self.is_own_target(request.connection, &it.info.target_id));
@@ -227,7 +228,7 @@ impl State {
         }
     }
 
-    /// Returns `true` if a path may be named. An exclusive lease may name any.
+    /// Returns `true` if a path may be named. An exclusive lease may name any path.
     fn is_path_allowed(&self, request: &Request<'_>, path: Option<&Value>) -> bool {
         match (request.kind, path) {
             (LeaseKind::Exclusive, _) | (LeaseKind::Shared, None) => true,
@@ -263,12 +264,12 @@ struct DownloadParams {
 }
 
 impl State {
-    /// A download of any lease begins.
+    /// Handles the beginning of a download of any lease.
     pub(super) fn download_begins(&mut self, params: &RawValue) {
         let Ok(DownloadParams { guid, frame_id }) = serde_json::from_str(params.get()) else {
             return;
         };
-        // A frame within a page is no target: then its lease is known when a client has asked.
+        // A frame within a page is not a target: its lease is known once a client has asked.
         let target = self.registry.target(&frame_id);
         let lease = target.and_then(|target| self.registry.lease_of(target));
         let lease = lease.or_else(|| self.leases.that_had(&frame_id));
@@ -279,8 +280,8 @@ impl State {
         }
     }
 
-    /// Tells the holder of a lease that a download which begins is canceled, if that follows from
-    /// where it was to go. One of a page that is gone, or of a frame, may be of any context.
+    /// Tells the holder of a lease that a new download is canceled, if its destination implies
+    /// that. The context is unknown if the page is gone, or if a frame began the download.
     fn download_canceled(&mut self, lease: LeaseId, context: Option<&Id>) {
         let canceled = self.registry.no_downloads(lease, context);
         if let Some(path) = canceled {
@@ -288,7 +289,7 @@ impl State {
         }
     }
 
-    /// A download of any lease goes on, or ends.
+    /// Handles the progress or the end of a download of any lease.
     pub(super) fn download_goes_on(&mut self, params: &RawValue) {
         let Ok(Progress { guid, state }) = serde_json::from_str(params.get()) else { return };
         if state != "inProgress" {
@@ -334,7 +335,7 @@ impl State {
         }
     }
 
-    /// A frame that is no target of its own: one of the client's pages may have it.
+    /// Asks the client's pages which of them has a frame that is not a target of its own.
     fn ask_whose(&mut self, connection: ConnectionId, guid: &Id, frame: String, event: Bytes) {
         let mut pages = self.sessions.pages_of(connection);
         pages.retain(|page| {
@@ -353,7 +354,7 @@ impl State {
         }
     }
 
-    /// A page has said which frames it has.
+    /// Handles a page's answer to which frames it has.
     pub(super) fn frame_tree(&mut self, connection: ConnectionId, guid: &Id, frames: &str) {
         let Some(client) = self.leases.client_mut(connection) else { return };
         let lease = client.lease;

@@ -34,7 +34,7 @@ impl Unanswered {
     }
 }
 
-/// A result as raw JSON, or why there is none.
+/// A result as raw JSON, or the reason why there is none.
 pub(crate) type CallResult = Result<Box<RawValue>, CdpError>;
 
 /// Destination of an answer.
@@ -43,7 +43,7 @@ pub(crate) enum Reply {
     Nothing,
     /// Somebody awaits it.
     Call(oneshot::Sender<CallResult>),
-    /// It resumed a target that nobody wants: leave it.
+    /// It resumed a target that nobody wants: detach from it.
     Release(SessionId),
     /// It goes to a client, under the client's id.
     Relay(Relay, Watch),
@@ -63,19 +63,19 @@ pub(crate) enum Reply {
         maker: SessionId,
         reply: oneshot::Sender<Result<(), CdpError>>,
     },
-    /// It ends the making of a lease's warm page.
+    /// It completes the making of a lease's warm page.
     Warm {
         lease: LeaseId,
         reply: oneshot::Sender<Result<(), CdpError>>,
     },
-    /// It says which frames a page has, to tell whose a download is.
+    /// It says which frames a page has, to find the owner of a download.
     FrameTree {
         connection: ConnectionId,
         guid: Id,
     },
 }
 
-/// To whom an answer goes, and under which id.
+/// The client to which an answer goes, and the id under which it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Relay {
     pub(crate) connection: ConnectionId,
@@ -84,7 +84,7 @@ pub(crate) struct Relay {
     pub(crate) id: i32,
 }
 
-/// Lesson to learn from an answer on its way to a client.
+/// What to learn from an answer on its way to a client.
 #[derive(Debug)]
 pub(crate) enum Watch {
     Nothing,
@@ -92,7 +92,7 @@ pub(crate) enum Watch {
     Target {
         going: Option<String>,
     },
-    /// A navigation went nowhere instead of to an address that is refused.
+    /// A navigation went nowhere instead of to a refused address.
     RefusedNavigation,
     /// A context was made, on this session.
     Context(SessionId),
@@ -102,14 +102,14 @@ pub(crate) enum Watch {
     Targets,
     /// A window is named.
     Window,
-    /// This target is attached to, by a session that is nested or not.
+    /// This target is attached to, by a nested session or not.
     Attached {
         target: Id,
         nested: bool,
     },
 }
 
-/// The commands of our own that are not answered, by their ids.
+/// The unanswered commands of our own, by id.
 #[derive(Debug)]
 pub(super) struct Pending {
     commands: HashMap<i32, Unanswered>,
@@ -128,7 +128,7 @@ impl Pending {
         loop {
             let id = self.next_id;
             self.next_id = id.checked_sub(1).unwrap_or(OWN_IDS_FROM);
-            // After two thousand million commands an old one may still be unanswered.
+            // After two billion commands, an old one may still be unanswered.
             if let Entry::Vacant(entry) = self.commands.entry(id) {
                 entry.insert(command);
                 return id;
@@ -146,7 +146,7 @@ impl Pending {
         self.commands.iter().filter(|(_, pending)| waits(pending)).map(|(id, _)| *id).collect()
     }
 
-    /// Returns `true` if any is to be relayed to a connection of this kind.
+    /// Returns `true` if any answer must be relayed to a connection of this kind.
     pub(super) fn any_relayed(&self, is_its: impl Fn(ConnectionId) -> bool) -> bool {
         self.commands.values().any(|pending| match &pending.reply {
             Reply::Relay(relay, _) => is_its(relay.connection),
@@ -161,8 +161,8 @@ impl Pending {
         })
     }
 
-    /// Returns whether the oldest command that attaches to a target on a session, which is the one
-    /// that is answered next, asks for a nested session.
+    /// Returns whether the oldest unanswered command that attaches to a target on a session asks
+    /// for a nested session; that command is the one that is answered next.
     pub(super) fn asks_nested(&self, session: SessionId, target: &Id) -> Option<bool> {
         let asked = |(id, pending): (&i32, &Unanswered)| {
             if let Reply::Relay(_, Watch::Attached { target: its, nested }) = &pending.reply
@@ -174,7 +174,7 @@ impl Pending {
             }
         };
         let on_it = self.commands.iter().filter(|(_, it)| it.session == Some(session));
-        // Ids of our own descend.
+        // Our own ids descend.
         on_it.filter_map(asked).max().map(|(_, nested)| nested)
     }
 
@@ -182,7 +182,7 @@ impl Pending {
         self.commands.len()
     }
 
-    /// Gives up on all of them.
+    /// Gives up on all commands.
     pub(super) fn clear(&mut self, effects: &mut Effects) {
         for (_, Unanswered { reply, .. }) in self.commands.drain() {
             effects.forget(reply);
@@ -190,44 +190,44 @@ impl Pending {
     }
 }
 
-/// Work for the shell once the state's lock is released: whom to wake, what to answer. It is done in
-/// the order in which it came, but that the first reader is woken last.
+/// Work for the shell once the state's lock is released: wakers to wake, answers to give. It is
+/// done in the order in which it came, except that the first reader is woken last.
 ///
-/// State that others may read at once, such as the reason of an end, is set under the lock; only the
-/// waiters for it are woken later.
+/// State that others may read at once, such as the reason of an end, is set under the lock; only
+/// those who wait for it are woken later.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     list: Vec<Effect>,
-    /// Whoever waits for a message, of which there is seldom more than one.
+    /// The reader that waits for a message; there is seldom more than one.
     reader: Option<Waker>,
-    /// Room is to be made in it.
+    /// The budget in which room must be made.
     spent: Option<Budget>,
 }
 
 #[derive(Debug)]
 enum Effect {
     Wake(Waker),
-    /// A connection has ended. Whoever answered for its client goes with it.
+    /// A connection has ended. Whoever answered for its client is dropped with it.
     Closed(Arc<Link>, Option<Arc<dyn HolderCommands>>),
     /// A client may send more.
     Room(Arc<Link>),
     /// A lease, or the whole Chromium, has ended.
     Ended(Arc<Ending>),
-    /// Perhaps the pipe is to be read again.
+    /// The pipe may have to be read again.
     Gate(Arc<Gate>),
     Call(oneshot::Sender<CallResult>, CallResult),
     Session(oneshot::Sender<Result<SessionId, CdpError>>, Result<SessionId, CdpError>),
     Done(oneshot::Sender<Result<(), CdpError>>, Result<(), CdpError>),
-    /// Nobody answers this any more.
+    /// This will not be answered any more.
     Forget(Reply),
-    /// A client has named a file that it may not.
+    /// A client has named a file that it may not use.
     FileRefused(Arc<dyn HolderCommands>, FileUse, String),
-    /// This page is to be sent to its address.
+    /// This page must be sent to its address.
     Depart(Id),
 }
 
 impl Effects {
-    /// Wakes whoever waits for a message.
+    /// Wakes the reader that waits for a message.
     pub(super) fn wake(&mut self, reader: Option<Waker>) {
         if self.reader.is_none() {
             self.reader = reader;
@@ -281,12 +281,12 @@ impl Effects {
         self.list.push(Effect::Done(reply, result));
     }
 
-    /// Drops a reply that never comes, which wakes whoever waits for it.
+    /// Drops a reply that will never come, which wakes whoever waits for it.
     pub(super) fn forget(&mut self, reply: Reply) {
         self.list.push(Effect::Forget(reply));
     }
 
-    /// Tells the holder of a lease that a client named a file that it may not.
+    /// Tells the holder of a lease that a client named a file that it may not use.
     pub(super) fn file_refused(
         &mut self,
         holder: Arc<dyn HolderCommands>,
@@ -305,9 +305,11 @@ impl Effects {
         self.list.len() + usize::from(self.reader.is_some())
     }
 
-    /// Carries them out, without the lock. Pages that are to be sent off go to `departing`.
+    /// Carries out the effects, without the lock. Pages that must be sent to their addresses go to
+    /// `departing`.
     ///
-    /// Whoever waited for an answer may have gone by now, and so may what sends pages off.
+    /// Whoever waited for an answer may be gone by now, and so may the task that sends pages to
+    /// their addresses.
     pub(crate) fn run(self, departing: &UnboundedSender<Id>) {
         for effect in self.list {
             match effect {
@@ -324,8 +326,8 @@ impl Effects {
                 Effect::Done(reply, result) => drop(reply.send(result)),
                 Effect::Forget(reply) => drop(reply),
                 Effect::FileRefused(holder, file, path) => {
-                    // The task that reads the pipe runs this as well. Neither it nor what is still
-                    // to be done may end by what a holder does.
+                    // The task that reads the pipe runs this as well. A holder's panic must end
+                    // neither that task nor the remaining effects.
                     let call = AssertUnwindSafe(|| holder.file_refused(file, &path));
                     if catch_unwind(call).is_err() {
                         tracing::error!(path, "a holder panicked as it was told of a refused file");

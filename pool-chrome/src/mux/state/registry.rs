@@ -1,4 +1,4 @@
-//! Targets and contexts of a Chromium, and whose they are.
+//! Targets and contexts of a Chromium, and their owners.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,12 +10,12 @@ use super::{ConnectionId, LeaseId};
 use crate::mux::framing;
 use crate::mux::target::{Id, Message, SessionId, Target};
 
-/// Everything that a Chromium has told of its targets, and the contexts that they are in.
+/// Everything that a Chromium has reported about its targets, and the contexts that they are in.
 ///
 /// A target belongs to the lease of its context, and to none if that is not known here.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    /// In the order they were made: clients see existing pages in this order.
+    /// In the order in which they were made, which is how clients see existing pages.
     targets: IndexMap<Id, Target>,
     contexts: HashMap<Id, Context>,
     /// Contexts of the multiplexer's own.
@@ -30,9 +30,9 @@ pub(super) struct Registry {
 #[derive(Debug)]
 struct Context {
     lease: LeaseId,
-    /// The session whose end disposes it.
+    /// The session whose end disposes of it.
     maker: SessionId,
-    /// Directory that its downloads were to go to and may not: then they are canceled.
+    /// Forbidden directory that its downloads were to go to; its downloads are canceled.
     no_downloads: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Registry {
         self.targets.keys().cloned().collect()
     }
 
-    /// Adds a target, or puts it in the place of the one that has its id.
+    /// Adds a target, or replaces the one with its id.
     pub(super) fn insert_target(&mut self, target: Target) {
         self.targets.insert(target.info.target_id.clone(), target);
     }
@@ -82,7 +82,7 @@ impl Registry {
         self.lease_of_context(context) == Some(lease)
     }
 
-    /// Gives a context to a lease, to be disposed with the session that made it.
+    /// Gives a context to a lease, to be disposed of with the session that made it.
     pub(super) fn insert_context(&mut self, context: Id, lease: LeaseId, maker: SessionId) {
         self.contexts.insert(context, Context { lease, maker, no_downloads: None });
     }
@@ -91,12 +91,12 @@ impl Registry {
         self.contexts.remove(context);
     }
 
-    /// Forgets the contexts that go with a session.
+    /// Forgets the contexts that end with a session.
     pub(super) fn forget_contexts_of(&mut self, maker: SessionId) {
         self.contexts.retain(|_, context| context.maker != maker);
     }
 
-    /// Takes the contexts of a lease out.
+    /// Removes and returns the contexts of a lease.
     pub(super) fn take_contexts_of(&mut self, lease: LeaseId) -> Vec<Id> {
         self.contexts.extract_if(|_, context| context.lease == lease).map(|(id, _)| id).collect()
     }
@@ -111,14 +111,16 @@ impl Registry {
         self.contexts.len()
     }
 
-    /// Notes where the downloads of a context were to go and may not; `None` if they may.
+    /// Notes the forbidden directory that downloads of a context were to go to; `None` if it is
+    /// allowed.
     pub(super) fn set_no_downloads(&mut self, context: &str, path: Option<String>) {
         if let Some(context) = self.contexts.get_mut(context) {
             context.no_downloads = path;
         }
     }
 
-    /// Returns where the downloads of this context of a lease, or of any, were to go and may not.
+    /// Returns the forbidden directory that downloads of this context of a lease, or of any, were
+    /// to go to.
     pub(super) fn no_downloads(&self, lease: LeaseId, context: Option<&Id>) -> Option<String> {
         self.contexts
             .iter()
@@ -126,7 +128,7 @@ impl Registry {
             .find_map(|(_, held)| held.no_downloads.clone())
     }
 
-    /// Takes a context as one of the multiplexer's own.
+    /// Adopts a context as one of the multiplexer's own.
     pub(super) fn adopt_context(&mut self, context: &str) {
         self.own_contexts.insert(context.into());
     }
@@ -157,7 +159,7 @@ impl Registry {
             .collect()
     }
 
-    /// Returns the workers of contexts that are neither among these nor known here.
+    /// Returns the workers of contexts that are neither listed here nor known to the registry.
     pub(super) fn workers_outside(&self, contexts: &[String]) -> Vec<Id> {
         let is_known = |id: &Id| {
             self.contexts.contains_key(id)
@@ -170,14 +172,14 @@ impl Registry {
             .filter(|target| target.info.kind.ends_with("worker"))
             .filter(|target| match &target.info.browser_context_id {
                 Some(id) => !is_known(id),
-                // A service worker that is told about after its context is gone has none.
+                // A service worker that is announced after its context is gone has none.
                 None => target.info.kind == "service_worker",
             })
             .map(|target| target.info.target_id.clone())
             .collect()
     }
 
-    /// Returns the targets that still live of these contexts and pages.
+    /// Returns the targets of these contexts and pages that are still alive.
     pub(super) fn left_of(&self, contexts: &[Id], pages: &[Id]) -> Vec<Id> {
         self.targets
             .values()
@@ -196,7 +198,7 @@ impl Registry {
         self.departures.insert(page.clone(), Departure::new(address));
     }
 
-    /// Returns `true` if any page is to go to an address later.
+    /// Returns `true` if any page has yet to go to its address.
     pub(super) fn has_departures(&self) -> bool {
         !self.departures.is_empty()
     }
@@ -205,12 +207,12 @@ impl Registry {
         self.departures.get_mut(page)
     }
 
-    /// Returns how many commands the clients of a page that goes later have sent to it.
+    /// Returns how many commands its clients have sent to a page that has yet to go to its address.
     pub(super) fn commands_to(&self, page: &str) -> Option<u32> {
         self.departures.get(page).map(|departure| departure.commands)
     }
 
-    /// Takes the address of a page that leaves the empty document with this loader for it.
+    /// Takes the address of a page that is leaving the empty document with this loader.
     pub(super) fn leave(&mut self, page: &str, loader: &str) -> Option<String> {
         let departure = self.departures.get_mut(page)?;
         departure.loader = Some(loader.to_owned());
@@ -222,7 +224,7 @@ impl Registry {
         self.departures.remove(page).map(|departure| departure.withheld).unwrap_or_default()
     }
 
-    /// Forgets everything but the contexts that are no lease's.
+    /// Forgets everything except the contexts that belong to no lease.
     pub(super) fn clear(&mut self) {
         self.targets.clear();
         self.departures.clear();
@@ -232,11 +234,11 @@ impl Registry {
 
 /// A page that was made empty for a client that named an address.
 ///
-/// While a page waits for the first byte of an address, Chromium hands no command on to it: a
-/// client that attaches to a page of its own right after making it would talk to nobody for as
-/// long as the server is silent. The control session is attached to every page from its beginning,
-/// so that this holds for all of them; in a plain Chromium it holds for clients that attach by
-/// themselves. So the page is made empty, and goes to its address once its client has had its say.
+/// While a page waits for the first byte of an address, Chromium passes no command on to it: a
+/// client that attaches to a page right after making it would talk to nobody for as long as the
+/// server is silent. The control session is attached to every page from its beginning, so this
+/// affects all of them; in a plain Chromium it affects clients that attach automatically. So the
+/// page is made empty, and goes to its address once its client has had its say.
 #[derive(Debug)]
 pub(super) struct Departure {
     /// Taken when the page leaves for it.
@@ -245,13 +247,14 @@ pub(super) struct Departure {
     commands: u32,
     /// The loader of the empty document, read when the page leaves it.
     loader: Option<String>,
-    /// Events of the empty document that clients are not told: for them the page is loaded when its
-    /// address is. Told after all if the page does not get away, as with a download.
+    /// Events of the empty document that are withheld from clients: for them the page is loaded
+    /// when its address is. They are sent after all if the page does not get away, as with a
+    /// download.
     withheld: Vec<(ConnectionId, Bytes)>,
 }
 
-/// As many events as a document has for some sessions. A client that asks for them again and again
-/// gets the first ones.
+/// Number of withheld events: as many as a document has for a few sessions. A client that asks for
+/// them again and again gets the first ones.
 const WITHHELD: usize = 64;
 
 impl Departure {
@@ -264,7 +267,8 @@ impl Departure {
         self.commands += 1;
     }
 
-    /// Withholds an event if it tells how far the empty document has loaded. Returns it otherwise.
+    /// Withholds an event if it reports how far the empty document has loaded. Otherwise returns
+    /// it.
     pub(super) fn withhold(&mut self, connection: ConnectionId, event: Bytes) -> Option<Bytes> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

@@ -115,7 +115,7 @@ impl State {
         self.unanswered(pending, (-32001, "Session with given id not found."));
     }
 
-    /// Fails a command that will have no answer.
+    /// Fails a command that will get no answer.
     fn unanswered(&mut self, pending: Unanswered, (code, message): (i32, &str)) {
         let ended = || CdpError::unexpected(&pending.method, message);
         match pending.reply {
@@ -178,7 +178,7 @@ impl State {
         self.deliver(relay.connection, envelope::result(relay.id, result, relay.session));
     }
 
-    /// Answers `Target.createTarget`, not before the client is attached if it auto-attaches.
+    /// Answers `Target.createTarget`, but not before the client is attached if it auto-attaches.
     pub(super) fn answer_made(&mut self, relay: &Relay, target: &Id) {
         let result = json!({ "targetId": &**target }).to_string();
         let frame = envelope::result(relay.id, &result, relay.session);
@@ -219,7 +219,8 @@ impl State {
         format!(r#"{{"targetInfos":[{}]}}"#, own.join(","))
     }
 
-    /// A browser session was made for a lease. If the lease is gone by now, so must the session.
+    /// Handles the creation of a browser session for a lease. If the lease is gone by now, the
+    /// session must go too.
     fn browser_session_made(
         &mut self,
         lease: LeaseId,
@@ -234,11 +235,11 @@ impl State {
                 None => self.detach(made),
             }
         }
-        // Whoever asked may have gone: then the session goes with its lease.
+        // If the caller is gone, the session ends with its lease.
         self.effects.session(reply, session);
     }
 
-    /// The warm page is there, or could not be made; commands that waited for it go on.
+    /// Notes that the warm page is there, or could not be made; commands that waited for it go on.
     fn warm_page_made(&mut self, lease: LeaseId) {
         let Some(held) = self.leases.get_mut(lease) else { return };
         held.warm = match std::mem::take(&mut held.warm) {
@@ -257,7 +258,7 @@ impl State {
     }
 }
 
-/// Returns the result of a navigation that failed, with why it did.
+/// Returns the result of a failed navigation, with the reason.
 fn refused(result: &RawValue) -> String {
     let mut result: Params = serde_json::from_str(result.get()).unwrap_or_default();
     result.insert("errorText".to_owned(), json!("net::ERR_BLOCKED_BY_ADMINISTRATOR"));

@@ -1,11 +1,11 @@
-//! Sessions on the pipe: whose each one is, and how they hang together.
+//! Sessions on the pipe: their owners, and how they are nested.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{ConnectionId, LeaseId, Relay};
 use crate::mux::target::{Id, SessionId, TargetFilter};
 
-/// Whose a session is.
+/// The owner of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The multiplexer's: events on it are of no interest.
@@ -19,7 +19,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// Returns the connection that a session is of.
+    /// Returns the connection that a session belongs to.
     pub(super) fn connection(self) -> Option<ConnectionId> {
         match self {
             Self::Own => None,
@@ -37,16 +37,16 @@ pub(super) struct Session {
     pub(super) target: Option<Id>,
     /// The session that it was made on; `None` for the root session.
     pub(super) maker: Option<SessionId>,
-    /// The session that its client believes it was made on: another one than the maker for
-    /// sessions that the control session handed over.
+    /// The session on which its client believes it was made: it differs from the maker for sessions
+    /// that the control session handed over.
     pub(super) parent: Option<SessionId>,
-    /// It stood still when its client was told of it.
+    /// It was paused when its client was told of it.
     pub(super) waiting: bool,
     /// It came by auto-attach, not by a command of its client.
     pub(super) automatic: bool,
     /// To its client it is not flattened: its messages travel inside of its parent's.
     pub(super) nested: bool,
-    /// So are those that attach by themselves below it.
+    /// Sessions that attach automatically below it are nested too.
     pub(super) nests: bool,
     /// Commands of its client that Chromium has not answered.
     pub(super) unanswered: u32,
@@ -68,11 +68,11 @@ pub(super) struct BrowserSession {
     pub(super) auto_attach: Option<AutoAttach>,
     /// Existing targets that we attach to on this session for its auto-attach.
     pub(super) attaching: HashSet<Id>,
-    /// `Target.setAutoAttach` is answered when all that exists is attached.
+    /// Replies to `Target.setAutoAttach`, sent when all existing targets are attached.
     pub(super) auto_attach_replies: Vec<Relay>,
 }
 
-/// Request of a client to `Target.setAutoAttach`.
+/// A client's request to `Target.setAutoAttach`.
 #[derive(Clone, Debug)]
 pub(super) struct AutoAttach {
     pub(super) wait: bool,
@@ -80,7 +80,7 @@ pub(super) struct AutoAttach {
 }
 
 impl AutoAttach {
-    /// Returns `true` if auto-attach is about targets of this type.
+    /// Returns `true` if auto-attach applies to targets of this type.
     pub(super) fn wants(&self, kind: &str) -> bool {
         self.filter.wants(kind) || kind == "page" && self.filter.wants_tabs()
     }
@@ -101,7 +101,7 @@ impl BrowserSession {
     }
 }
 
-/// All sessions of a Chromium but its root session.
+/// All sessions of a Chromium except its root session.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     sessions: HashMap<SessionId, Session>,
@@ -109,7 +109,7 @@ pub(super) struct Sessions {
     browsers: HashMap<SessionId, BrowserSession>,
     /// Browser targets by the session on them: each session has one of its own.
     browser_targets: HashMap<SessionId, Id>,
-    /// Targets that we attach to by ourselves, over the root session, and how often.
+    /// Targets that we attach to ourselves, over the root session, and how often.
     own_attaches: HashMap<Id, usize>,
 }
 
@@ -149,7 +149,7 @@ impl Sessions {
         self.sessions.insert(session, held);
     }
 
-    /// Forgets one session; returns those that go with it.
+    /// Forgets one session; returns those that end with it.
     pub(super) fn remove(&mut self, session: SessionId) -> Vec<SessionId> {
         self.sessions.remove(&session);
         self.browsers.remove(&session);
@@ -160,7 +160,7 @@ impl Sessions {
         })
     }
 
-    /// Returns the sessions of which something holds.
+    /// Returns the sessions that match a condition.
     fn all(&self, holds: impl Fn(&Session) -> bool) -> Vec<SessionId> {
         self.sessions.iter().filter(|(_, held)| holds(held)).map(|(id, _)| *id).collect()
     }
@@ -202,7 +202,7 @@ impl Sessions {
         })
     }
 
-    /// Returns the sessions on a target that a client was given on a session of its own.
+    /// Returns the sessions on a target that a client got through a session of its own.
     pub(super) fn children_on(
         &self,
         parent: SessionId,
@@ -216,7 +216,7 @@ impl Sessions {
             .filter(move |session| self.is_child(*session, parent, connection))
     }
 
-    /// Returns `true` if a client was given a session on another one of its own.
+    /// Returns `true` if a client got a session through another one of its own.
     pub(super) fn is_child(
         &self,
         session: SessionId,
@@ -233,7 +233,7 @@ impl Sessions {
         self.sessions.get(&session)?.target.as_ref()
     }
 
-    /// Has a client believe that auto-attach has made a session on this one.
+    /// Makes a client believe that auto-attach made a session on this parent.
     pub(super) fn set_parent(&mut self, session: SessionId, parent: SessionId, waiting: bool) {
         if let Some(held) = self.sessions.get_mut(&session) {
             held.parent = Some(parent);
@@ -249,7 +249,7 @@ impl Sessions {
             .any(|held| held.unanswered > 0 && held.owner.connection().is_some_and(&is_its))
     }
 
-    /// Takes it that nothing on a target is answered any more.
+    /// Assumes that nothing on a target will be answered any more.
     pub(super) fn give_up_on(&mut self, target: &Id) {
         for held in self.sessions.values_mut().filter(|held| held.target.as_ref() == Some(target)) {
             held.unanswered = 0;
@@ -272,8 +272,8 @@ impl Sessions {
         self.browsers.iter().map(|(session, browser)| (*session, browser))
     }
 
-    /// Returns the browser sessions whose clients know a target. With `forget` they know it no
-    /// longer.
+    /// Returns the browser sessions whose clients know a target. With `forget`, they no longer know
+    /// it afterwards.
     pub(super) fn knowing(&mut self, target: &Id, forget: bool) -> Vec<SessionId> {
         let knowing = |(session, browser): (&SessionId, &mut BrowserSession)| {
             let known = if forget {
@@ -286,7 +286,7 @@ impl Sessions {
         self.browsers.iter_mut().filter_map(knowing).collect()
     }
 
-    /// Returns `true` if we attach to a target for the auto-attach of a connection.
+    /// Returns `true` if we are attaching to a target for the auto-attach of a connection.
     pub(super) fn is_attaching(&self, connection: ConnectionId, target: &Id) -> bool {
         self.browsers
             .values()
@@ -300,7 +300,7 @@ impl Sessions {
         })
     }
 
-    /// Returns `true` if a client has new pages stand still until it resumes them.
+    /// Returns `true` if a client wants new pages to be paused until it resumes them.
     pub(super) fn waits_for_debugger(&self, connection: ConnectionId) -> bool {
         let waits = |auto: &AutoAttach| auto.wait && auto.wants("page");
         self.browsers
@@ -323,7 +323,8 @@ impl Sessions {
         *self.own_attaches.entry(target.into()).or_default() += 1;
     }
 
-    /// Forgets one that was expected, since it has come or cannot. Returns `true` if any was.
+    /// Forgets an expected attachment, since it has come or will not come. Returns `true` if one
+    /// was expected.
     pub(super) fn forget_attach(&mut self, target: &str) -> bool {
         let Some(count) = self.own_attaches.get_mut(target) else { return false };
         *count -= 1;
@@ -333,13 +334,13 @@ impl Sessions {
         true
     }
 
-    /// Expects no attach to a target any more.
+    /// Stops expecting attachments to a target.
     pub(super) fn expect_none(&mut self, target: &str) {
         self.own_attaches.remove(target);
     }
 
-    /// Makes a session that was just attached nested or not: as the command asks that attached
-    /// it, or as everything below its parent is that attaches by itself.
+    /// Makes a newly attached session nested or not: as the attaching command asks, or, if it
+    /// attached automatically, like everything below its parent.
     pub(super) fn nest(&mut self, child: SessionId, parent: SessionId, asked: Option<bool>) {
         let nests = self.sessions.get(&parent).is_some_and(|held| held.nests);
         if let Some(held) = self.sessions.get_mut(&child) {
@@ -357,17 +358,17 @@ impl Sessions {
         self.sessions.get(&session).is_some_and(|held| held.nested)
     }
 
-    /// Returns the nested session that a session's messages travel in: itself, or one above.
+    /// Returns the nested session in which a session's messages travel: itself, or one above it.
     pub(super) fn nest_of(&self, session: SessionId) -> Option<SessionId> {
         self.upwards(session).find(|session| self.is_nested(*session))
     }
 
-    /// Returns how many nested sessions a session's messages travel in.
+    /// Returns the number of nested sessions in which a session's messages travel.
     pub(super) fn depth_of(&self, session: SessionId) -> usize {
         self.upwards(session).filter(|session| self.is_nested(*session)).count()
     }
 
-    /// Returns `true` if a session is one that its client has no id for.
+    /// Returns `true` if its client has no id for a session.
     pub(super) fn is_unnamed(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|held| {
             held.is_root || matches!(held.owner, Owner::Browser { root: true, .. })

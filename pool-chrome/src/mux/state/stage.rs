@@ -1,5 +1,5 @@
-//! Clients of one Chromium that is played, for tests and fuzz targets; and the tests: whatever
-//! clients and Chromium say, nobody reaches another lease.
+//! Clients of a simulated Chromium, for tests and fuzz targets; and tests that, whatever clients
+//! and Chromium say, nobody reaches another lease.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::mux::lease_options::{LeaseKind, LeaseOptions};
 use crate::mux::link::Link;
 use crate::mux::target::Id;
 
-/// A state with leases on it, whose Chromium is played by the test.
+/// A state with leases, whose Chromium is played by the test.
 pub(crate) struct Stage {
     pub(super) state: State,
     gate: Arc<Gate>,
@@ -47,18 +47,18 @@ impl Stage {
         self.run();
     }
 
-    /// Carries out what the state asks for, as whoever holds its lock does.
+    /// Carries out the effects of the state, as whoever holds its lock does.
     pub(super) fn run(&mut self) {
         self.state.take_effects().run(&self.departing);
     }
 
-    /// A client sends something.
+    /// Makes a client send something.
     pub(crate) fn hear(&mut self, actor: &Actor, message: &str) {
         self.state.client_message(actor.connection, message, None);
         self.run();
     }
 
-    /// Returns what was written to Chromium since the last time.
+    /// Returns what was written to Chromium since the last call.
     pub(crate) fn written(&mut self) -> Vec<Value> {
         let mut batch = Vec::new();
         while let Some(large) = self.state.take_output(&mut batch, usize::MAX) {
@@ -170,8 +170,8 @@ impl Actor {
     }
 }
 
-/// Returns the params by which a command names something that may be another lease's. What a
-/// command has no use for, Chromium ignores.
+/// Returns the params by which a command names something that may be another lease's. Chromium
+/// ignores params that a command does not use.
 fn naming(method: &str) -> &'static [&'static str] {
     match method {
         "Target.createBrowserContext"
@@ -281,7 +281,8 @@ mod tests {
         assert!(matches!(answer.try_recv(), Ok(Err(_))), "whoever awaits it learns nothing");
     }
 
-    /// On a loaded machine the look at a worker that never began can be over before it is attached.
+    /// On a loaded machine, the search for a worker that never started can be over before it is
+    /// attached.
     #[test]
     fn an_attach_that_comes_after_its_worker_was_forgotten_leaves_nothing() {
         let mut stage = Stage::new();
@@ -527,7 +528,7 @@ mod tests {
         assert!(room.now_or_never().is_some_and(|room| room.is_ok()));
     }
 
-    /// Takes note of what it is told, and panics.
+    /// Records what it is told, and panics.
     #[derive(Debug, Default)]
     struct Startled(Mutex<Vec<String>>);
 

@@ -1,4 +1,4 @@
-//! Commands about targets, contexts and windows: whose they are, and what is made of them.
+//! Commands about targets, contexts and windows: their owners, and their creation.
 
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -41,7 +41,7 @@ impl State {
     pub(super) fn create_target(&mut self, request: &Request<'_>) {
         let Some(held) = self.leases.get_mut(request.lease) else { return };
         if matches!(held.warm, Warm::Creating | Warm::Attached { .. }) {
-            // Which page is whose could not be told apart. It takes some milliseconds.
+            // Otherwise its pages could not be told apart. It takes some milliseconds.
             let text = request.text.to_owned();
             held.waiting_for_warm.push((request.connection, request.within, text));
             return;
@@ -68,7 +68,7 @@ impl State {
             Judgement::Invalid if address.contains(':') => {
                 return self.refuse(request, SERVER_ERROR, "Failed to create web contents");
             }
-            // Chromium makes an empty page of what has no scheme.
+            // Chromium makes an empty page for an address without a scheme.
             Judgement::Invalid => drop(params.insert("url".to_owned(), json!(BLANK))),
             Judgement::Refused => {
                 let message =
@@ -98,24 +98,24 @@ impl State {
         self.send_watched(request, Some(&params), Watch::Target { going });
     }
 
-    /// A page was made empty for a client that named an address: it goes there once its client has
-    /// had its say.
+    /// Notes that a page was made empty for a client that named an address: the page goes there
+    /// once its client has had its say.
     pub(super) fn depart(&mut self, page: &Id, address: String) {
         self.registry.depart(page, address);
         self.effects.depart(page);
     }
 
-    /// Returns how many commands the clients of a page that goes later have sent to it.
+    /// Returns how many commands its clients have sent to a page that has yet to go to its address.
     pub(crate) fn commands_to(&self, page: &Id) -> Option<u32> {
         self.registry.commands_to(page)
     }
 
-    /// Takes the address of a page that leaves the empty document with this loader for it.
+    /// Takes the address of a page that is leaving the empty document with this loader.
     pub(crate) fn leave_for_address(&mut self, page: &Id, loader: &str) -> Option<String> {
         self.registry.leave(page, loader)
     }
 
-    /// A page has left for its address, or stays where it is.
+    /// Notes that a page has left for its address, or stays where it is.
     pub(crate) fn departed(&mut self, page: &Id, stays: bool) {
         let withheld = self.registry.end_departure(page);
         if stays {
@@ -164,7 +164,7 @@ impl State {
         let Some(held) = owned.and_then(|session| self.sessions.get(session)) else {
             return self.refuse(request, INVALID_PARAMS, "No session with given id");
         };
-        // In the client's turn: Puppeteer resumes a service worker right before.
+        // In the client's order: Puppeteer resumes a service worker right before.
         let params = json!({ "sessionId": owned.map(|id| id.to_string()) }).to_string();
         let maker = held.maker;
         let reply = Reply::Relay(request.relay(), Watch::Nothing);
@@ -176,12 +176,12 @@ impl State {
 const BLANK: &str = "about:blank";
 
 /// Returns `true` if a page may have to wait for the first byte of this address. While it does,
-/// Chromium hands no command on to it.
+/// Chromium passes no command on to it.
 fn is_slow(address: &str) -> bool {
     Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
-/// The bypass list that leaves out nothing: loopback would go round a proxy otherwise.
+/// The bypass list that exempts nothing: otherwise loopback would bypass a proxy.
 pub(super) const BYPASS_NONE: &str = "<-loopback>";
 
 const NO_CLIENT_PROXY: &str = "a context of this lease may not name a proxy or a bypass list of its own: \
@@ -192,7 +192,7 @@ struct ForeignContext(String);
 
 impl State {
     /// Sets the context of a command that names none, and checks one that is named. The real
-    /// default context is never named: Chromium takes it for none.
+    /// default context is never named: Chromium does not accept it as a context.
     fn set_context(
         &self,
         lease: LeaseId,
@@ -219,7 +219,7 @@ impl State {
         Ok(context)
     }
 
-    /// Returns the answer to `Target.getBrowserContexts`: the default one stands apart.
+    /// Returns the answer to `Target.getBrowserContexts`, in which the default context is separate.
     pub(super) fn context_list(&self, lease: LeaseId) -> String {
         let default = self.leases.get(lease).and_then(|lease| lease.default.clone());
         let others = self.registry.contexts_of(lease).filter(|id| Some(*id) != default.as_ref());
@@ -248,8 +248,8 @@ impl State {
         if let Err(message) = self.set_proxy(request.lease, &mut params) {
             return self.refuse(request, INVALID_PARAMS, message);
         }
-        // What its client did not bind to its own connection belongs to the lease: a client that
-        // comes back finds it, and nothing outlives the lease.
+        // A context that its client did not bind to its own connection belongs to the lease: a
+        // client that comes back finds it, and nothing outlives the lease.
         let bound = params.get("disposeOnDetach") == Some(&json!(true));
         params.insert("disposeOnDetach".to_owned(), json!(true));
         let base = self.leases.get(request.lease).and_then(|lease| lease.base);
@@ -260,7 +260,7 @@ impl State {
     }
 
     /// Sets the proxy of a context that names none to the lease's own, and checks one that is
-    /// named: what goes through a proxy of the pool's must not be led round it.
+    /// named: requests that go through a proxy of the pool's must not bypass it.
     fn set_proxy(&self, lease: LeaseId, params: &mut Params) -> Result<(), &'static str> {
         let Some(held) = self.leases.get(lease) else { return Ok(()) };
         let own = held.options.proxy.as_deref();
@@ -307,8 +307,8 @@ impl State {
 
     pub(super) fn window_of_target(&mut self, request: &Request<'_>) {
         let Some(params) = self.read::<Params>(request) else { return };
-        // Without a target it is the session's own. On a browser session the headless shell dies
-        // of a target that it does not know.
+        // Without a target, it is the session's own. On a browser session, the headless shell
+        // crashes if it is given an unknown target.
         let named = params.get("targetId").and_then(Value::as_str);
         if named.is_some_and(|named| !self.is_own_page(request, named)) {
             return self.refuse(request, SERVER_ERROR, "No target with given id");
