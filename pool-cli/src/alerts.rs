@@ -20,7 +20,7 @@ use crate::config::{AlertKind, AlertsConfig, Secret};
 use crate::exit::chain;
 
 impl AlertKind {
-    /// Describes what has happened so often, for people.
+    /// Describes, for people, what has happened this many times.
     fn sentence(self, count: u64) -> String {
         let clients = if count == 1 { "1 client".to_owned() } else { format!("{count} clients") };
         let browsers =
@@ -34,7 +34,7 @@ impl AlertKind {
         }
     }
 
-    /// The kind of alert that an event is one for, if any.
+    /// Returns the kind of alert that an event triggers, if any.
     fn of(event: &Event) -> Option<Self> {
         match event {
             Event::Enqueued { .. } => Some(Self::Queue),
@@ -68,7 +68,7 @@ fn reason(event: &Event) -> Option<String> {
 
 /// Occurrences since the last message.
 ///
-/// It is one entry, however much happens, so that a webhook that is down costs no memory.
+/// It is a single entry, however much happens, so that a webhook that is down costs no memory.
 #[derive(Debug, Default)]
 struct Tally {
     happened: Mutex<Option<Happened>>,
@@ -79,16 +79,16 @@ struct Tally {
 struct Happened {
     /// Number of occurrences.
     count: u64,
-    /// When first.
+    /// Time of the first one.
     since: SystemTime,
     /// The most recent known reason.
     reason: Option<String>,
-    /// Number of times by tenant of the configuration.
+    /// Number of occurrences by configured tenant.
     tenants: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    /// Counts one, with the tenant that it happened to.
+    /// Counts one occurrence, with the tenant that it concerns.
     fn add(&self, reason: Option<String>, tenant: Option<&str>) {
         let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
         let tenants = BTreeMap::new();
@@ -108,25 +108,25 @@ impl Tally {
             let taken = self.happened.lock().unwrap_or_else(PoisonError::into_inner).take();
             match taken {
                 Some(happened) => return happened,
-                // What is added in between leaves a permit behind.
+                // An occurrence that is added in between leaves a permit behind.
                 None => self.news.notified().await,
             }
         }
     }
 }
 
-/// The alerts of one pool: it counts what is worth one, and calls the webhooks that are set.
+/// The alerts of one pool: counts the events that deserve one, and calls the configured webhooks.
 #[derive(Debug)]
 pub struct Alerts {
     pool: String,
     settings: RwLock<Arc<AlertsConfig>>,
-    /// The tenants of the configuration: names that clients give themselves are not reported.
+    /// The configured tenants: names that clients give themselves are not reported.
     tenants: RwLock<BTreeSet<String>>,
     tallies: [Tally; AlertKind::ALL.len()],
 }
 
 impl Alerts {
-    /// For the pool of this name; without a webhook yet.
+    /// Creates the alerts of the pool with this name, without any webhook yet.
     #[must_use]
     pub fn new(pool: &str) -> Self {
         Self {
@@ -137,12 +137,12 @@ impl Alerts {
         }
     }
 
-    /// Calls these webhooks from now on. A call that is under way is finished as it was begun.
+    /// Calls these webhooks from now on. A call under way is finished as it was begun.
     pub fn configure(&self, settings: &AlertsConfig) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
     }
 
-    /// Tells apart these tenants from now on.
+    /// Reports these tenants separately from now on.
     pub fn set_tenants<'a>(&self, names: impl IntoIterator<Item = &'a String>) {
         let names = names.into_iter().cloned().collect();
         *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = names;
@@ -177,12 +177,12 @@ impl Alerts {
     }
 }
 
-/// Reports the first event of a kind at once, and those that follow once an interval.
+/// Reports the first event of a kind at once, and later ones once per interval.
 async fn tell(alerts: Arc<Alerts>, kind: AlertKind) {
     loop {
         let happened = alerts.tally(kind).take().await;
         let settings = alerts.settings();
-        // A reload may have taken it away meanwhile.
+        // A reload may have removed the webhook in the meantime.
         let Some(url) = settings.url(kind) else { continue };
         let message = Message::new(&alerts.pool, kind, &happened);
         // Neither the address nor the answer is logged: both may hold a secret.
@@ -196,26 +196,26 @@ async fn tell(alerts: Arc<Alerts>, kind: AlertKind) {
     }
 }
 
-/// Longer reasons end with a browser's stderr, which the log has.
+/// Maximum length of a reason: longer ones end with a browser's stderr, which is in the log.
 const MAX_REASON: usize = 500;
 
-/// The pause after the first attempt that failed; each next one is twice as long.
+/// Pause after the first failed attempt; it doubles with each further one.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The message for a webhook.
 #[derive(Clone, Debug, Serialize)]
 struct Message {
-    /// All of it in a sentence, under the name under which chats look for it.
+    /// The whole message in a sentence, under the key in which chat programs look for it.
     text: String,
     alert: &'static str,
     pool: String,
     /// Number of occurrences.
     count: u64,
-    /// Since when, in milliseconds since 1970.
+    /// Time of the first occurrence, in milliseconds since 1970.
     since_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Number of times by tenant.
+    /// Number of occurrences by tenant.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tenants: BTreeMap<String, u64>,
 }
@@ -251,7 +251,7 @@ enum Failure {
     Timeout,
     #[error("{0}")]
     Io(std::io::Error),
-    /// Not the error itself, which may repeat the address.
+    /// The error itself is left out, since it may repeat the address.
     #[error("it could not be reached")]
     Unreachable,
 }
@@ -266,7 +266,7 @@ impl Failure {
     }
 }
 
-/// Posts a message, again after a pause where that may help.
+/// Posts a message; tries again after a pause if that may help.
 async fn call(
     url: &Secret,
     message: &Message,
@@ -296,7 +296,7 @@ fn post(url: &Secret, message: &Message, patience: Duration) -> Result<(), Failu
     let agent: Agent = Agent::config_builder()
         .timeout_global(Some(patience))
         .http_status_as_error(false)
-        // Another address than the operator's would get what is meant for his.
+        // A redirect would send the operator's message to somebody else's address.
         .max_redirects(0)
         .user_agent(concat!("browser-pool/", env!("CARGO_PKG_VERSION")))
         .build()

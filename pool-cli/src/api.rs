@@ -1,5 +1,5 @@
-//! The answers of `/api/…`, `/sessions` and `/kill`: one set of types, which the gateway writes and
-//! the commands read.
+//! The answers of `/api/…`, `/sessions` and `/kill`: one set of types, written by the gateway and
+//! read by the commands.
 //!
 //! Fields that no command needs may be missing, so that the commands also understand a pool of
 //! another version.
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// The whole of a pool at one moment: what the dashboard, `status` and `top` show.
+/// The whole state of a pool at one moment, as the dashboard, `status` and `top` show it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct State {
     #[serde(default)]
@@ -160,7 +160,7 @@ pub(crate) struct Holder {
     pub(crate) peer: Option<String>,
     pub(crate) tenant: Option<String>,
     pub(crate) tracking_id: Option<String>,
-    /// The route of the call that it is for, if it is for one.
+    /// The route of the call that has the lease, if there is one.
     pub(crate) work: Option<Cow<'static, str>>,
     pub(crate) held_ms: u64,
 }
@@ -177,11 +177,11 @@ pub(crate) struct Waiter {
     pub(crate) tenant: Option<String>,
     pub(crate) priority: Option<u8>,
     pub(crate) waited_ms: u64,
-    /// At the pace of the last minute.
+    /// Expected wait at the pace of the last minute.
     pub(crate) expected_ms: Option<u64>,
 }
 
-/// Numbers of one tenant of the configuration, at present and since the start.
+/// Numbers of one configured tenant, at present and since the start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tenant {
@@ -189,21 +189,21 @@ pub struct Tenant {
     pub name: String,
     /// Leases that it holds.
     pub leased: usize,
-    /// Clients of it that wait.
+    /// Its waiting clients.
     pub waiting: usize,
-    /// Leases that it may hold, if that is limited.
+    /// Maximum number of its leases, if that is limited.
     pub max_leases: Option<usize>,
     /// Its share.
     pub share: f64,
     /// Leases granted to it since the start.
     pub leases: u64,
-    /// Requests of it that got no lease.
+    /// Its requests that got no lease.
     pub failures: u64,
-    /// Those of them that its own limit of leases kept waiting for too long.
+    /// Those of them that waited in vain because of its own limit of leases.
     pub full: u64,
-    /// Those of them that its own limit of waiters refused at once.
+    /// Those of them that were refused at once because of its own limit of waiting clients.
     pub queue_full: u64,
-    /// Time for which it held browsers.
+    /// Time for which it has held browsers.
     pub browser_seconds: f64,
 }
 
@@ -213,13 +213,13 @@ pub struct Tenant {
 pub struct Fleet {
     /// The node that sees it.
     pub node: String,
-    /// The node is connected to NATS. One that is not goes on with its own browsers.
+    /// The node is connected to NATS. Without a connection it goes on with its own browsers.
     pub connected: bool,
-    /// `connected`, `disconnected`, `closed`, or why NATS is of no use.
+    /// `connected`, `disconnected`, `closed`, or the reason why NATS cannot be used.
     pub connection: String,
-    /// The nodes that are heard, itself included, by name.
+    /// The nodes that are heard, including itself, by name.
     pub nodes: Vec<Node>,
-    /// Connections of clients here whose browser is at another node.
+    /// Connections of clients here to browsers at other nodes.
     pub relayed: usize,
     /// Totals of the node that answers.
     pub counters: FleetCounters,
@@ -253,9 +253,9 @@ pub struct Node {
     pub creating: usize,
     /// Browsers that it could launch now.
     pub room: usize,
-    /// Clients that came to it and wait, wherever they are asked for.
+    /// Clients that came to it and wait, wherever they may be served.
     pub waiting: usize,
-    /// Requests in its queue, of its own clients and of others.
+    /// Requests in its queue, from its own clients and from others.
     pub queued: usize,
     /// Time that the first of its clients has waited.
     pub oldest_wait_ms: u64,
@@ -279,7 +279,7 @@ pub struct FleetCounters {
     pub refused: u64,
     /// Requests sent to other nodes.
     pub asks: u64,
-    /// Offers of this node that another one accepted.
+    /// Offers of this node that another node accepted.
     pub offers_accepted: u64,
     /// Offers that were declined.
     pub offers_declined: u64,
@@ -289,7 +289,7 @@ pub struct FleetCounters {
     pub taken: u64,
 }
 
-/// Figures for a scaler: of the whole fleet, or of a pool that is in none.
+/// Figures for a scaler, of the whole fleet or of a pool that is not in one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Autoscale {
@@ -298,7 +298,7 @@ pub(crate) struct Autoscale {
     pub(crate) leased: usize,
     pub(crate) waiting: usize,
     pub(crate) oldest_wait_seconds: f64,
-    /// Places that would serve all: leased, waiting, and what is kept ready.
+    /// Places that would serve everybody: leased, waiting, and kept ready.
     pub(crate) wanted_places: usize,
 }
 
@@ -314,7 +314,7 @@ pub(crate) struct Lease {
     pub(crate) tracking_id: Option<String>,
     pub(crate) tenant: Option<String>,
     pub(crate) peer: Option<String>,
-    /// `work` for a lease that is for one call; else `exclusive` or `shared`.
+    /// `work` for a lease that belongs to one call, otherwise `exclusive` or `shared`.
     pub(crate) kind: Cow<'static, str>,
     /// The route of that call.
     pub(crate) work: Option<Cow<'static, str>>,
@@ -329,13 +329,13 @@ pub(crate) struct Lease {
     pub(crate) idle_ms: u64,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) idle_timeout_ms: Option<u64>,
-    /// The name under which its clients find it again.
+    /// The name by which its clients find it again.
     pub(crate) session: Option<String>,
-    /// The end of the last lease of that name.
+    /// The end of the previous lease with that name.
     pub(crate) renewed: Option<Cow<'static, str>>,
     /// `connected`, or `waiting` for a client.
     pub(crate) state: Cow<'static, str>,
-    /// Time that it goes on without a connection; `null` until it is released.
+    /// Time that it goes on without a connection; `null` if until it is released.
     pub(crate) keep_ms: Option<u64>,
     /// Time that it will go on if no client comes.
     pub(crate) kept_for_ms: Option<u64>,
@@ -350,7 +350,7 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
-    /// Counts up from 0, so that a reader knows what it has seen.
+    /// Counts up from 0, so that a reader knows which entries it has seen.
     pub number: u64,
     /// Time of the event, in milliseconds since 1970.
     pub at_ms: u64,
@@ -367,7 +367,7 @@ pub struct Entry {
     /// The reason, or the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Duration of what has ended: time taken, waited or held.
+    /// Time taken, waited or held, if the event ends something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<f64>,
 }
@@ -383,7 +383,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One second of a pool, of which `/api/history` has an hour.
+/// One second in the life of a pool; `/api/history` has an hour of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Point {
@@ -450,9 +450,9 @@ pub(crate) struct Killed {
 /// Outcome of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// The settings that changed and hold from now on.
+    /// The settings that changed and apply from now on.
     pub changed: Vec<String>,
-    /// The settings that changed and hold after a restart.
+    /// The settings that changed and apply after a restart.
     pub needs_restart: Vec<String>,
 }
 
@@ -471,26 +471,26 @@ impl Holder {
 }
 
 impl Fleet {
-    /// Returns the node that sees it.
+    /// Returns the node that this view belongs to.
     pub(crate) fn own(&self) -> Option<&Node> {
         self.nodes.iter().find(|node| node.own)
     }
 }
 
 impl Node {
-    /// Returns true if it was drained, or ends.
+    /// Returns `true` if it was drained, or is about to end.
     pub(crate) fn is_draining(&self) -> bool {
         self.phase == "draining"
     }
 
-    /// Returns true if it offers browsers to others.
+    /// Returns `true` if it offers browsers to others.
     pub(crate) fn is_running(&self) -> bool {
         self.phase == "running"
     }
 }
 
 impl Tenant {
-    /// Returns the leases that it holds, of those that it may hold.
+    /// Returns its number of leases and their maximum.
     pub(crate) fn held(&self) -> String {
         let most = self.max_leases.map(|max| format!(" of {max}")).unwrap_or_default();
         format!("{}{most}", self.leased)
@@ -503,8 +503,8 @@ impl Tenant {
 }
 
 impl Entry {
-    /// Describes the event and its reason, in one line that leaves the terminal as it is: a reason
-    /// may hold text that a browser has printed.
+    /// Describes the event and its reason in one line that does not disturb the terminal: a reason
+    /// may contain text that a browser has printed.
     pub(crate) fn line(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
         let plain = |char: char| if char.is_control() { ' ' } else { char };
@@ -513,7 +513,7 @@ impl Entry {
 }
 
 impl State {
-    /// Returns the point of the history that this moment is.
+    /// Returns this moment as a point of the history.
     pub(crate) fn point(&self) -> Point {
         Point {
             at_ms: self.at_ms,
@@ -530,7 +530,7 @@ impl State {
     }
 }
 
-/// Returns the time now, in milliseconds since 1970.
+/// Returns the present time, in milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
     ms(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }

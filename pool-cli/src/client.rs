@@ -1,4 +1,4 @@
-//! Talks to a pool that runs: what `exec`, `status`, `resize` and the like have in common.
+//! Talks to a running pool: the shared part of `exec`, `status`, `resize` and the like.
 
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::exit::Failure;
 /// Timeout of a request that may wait for a browser: longer than a pool lets anybody wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3700);
 
-/// Heading of the options in help texts. Set on each of them: set on the struct, it would be that of
-/// whatever follows in the command.
+/// Heading of the options in help texts. It is set on each of them: on the struct, it would apply
+/// to everything that follows in the command.
 const HEADING: &str = "Pool";
 
 /// The pool to talk to; flattened into the arguments of each command that does.
@@ -50,13 +50,13 @@ impl RunningPoolArgs {
     ///
     /// # Errors
     ///
-    /// If the address is not one.
+    /// If the address is not valid.
     pub fn client(&self) -> Result<Option<Client>, Failure> {
         self.url.as_deref().map(|url| Client::new(url, self.token.as_deref())).transpose()
     }
 }
 
-/// A pool that runs.
+/// A client of a running pool.
 #[derive(Debug)]
 pub struct Client {
     base: String,
@@ -69,7 +69,7 @@ impl ClientArgs {
     ///
     /// # Errors
     ///
-    /// If the address is not one.
+    /// If the address is not valid.
     pub fn client(&self) -> Result<Client, Failure> {
         Client::new(&self.url, self.token.as_deref())
     }
@@ -80,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the address is not one.
+    /// If the address is not valid.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self, Failure> {
         let wrong = || {
             Failure::new(format!("{url:?} is not the address of a pool"))
@@ -111,7 +111,7 @@ impl Client {
         self.read(answer)?.ok_or_else(|| Failure::new("the pool's answer is empty"))
     }
 
-    /// Follows the state of the pool; the first one is there at once.
+    /// Follows the state of the pool; the first state comes at once.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Client {
         self.read(answer)
     }
 
-    /// Posts JSON, and returns what is answered as it comes.
+    /// Posts JSON, and returns the answer as it arrives.
     ///
     /// # Errors
     ///
@@ -182,7 +182,7 @@ impl Client {
         self.token.as_ref().map(|token| format!("Bearer {}", token.expose()))
     }
 
-    /// Returns the answer if it is no refusal.
+    /// Returns the answer unless it is a refusal.
     fn granted(
         &self,
         answer: Result<Response<ureq::Body>, ureq::Error>,
@@ -199,7 +199,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the pool is behind TLS, which is not spoken here.
+    /// If the pool is behind TLS, which is not supported here.
     pub(crate) fn websocket(&self, query: &str) -> Result<Request, Failure> {
         let rest = self.base.strip_prefix("http:").ok_or_else(|| {
             Failure::new(format!(
@@ -229,7 +229,7 @@ impl Client {
             .map_err(|error| Failure::new(format!("the pool's answer is not understood: {error}")))
     }
 
-    /// Returns the failure that a refusal of the pool is, as its body tells.
+    /// Turns a refusal of the pool into a failure, using its body.
     pub(crate) fn refused(&self, status: u16, text: &str) -> Failure {
         let problem: Value = serde_json::from_str(text).unwrap_or_default();
         match problem["detail"].as_str() {
@@ -250,7 +250,7 @@ impl Client {
 
 /// The states of a pool, one a second, as JSON; made by [`Client::stream`](Client::stream).
 ///
-/// It ends when the pool does. Next waits for as long as the connection stands.
+/// It ends when the pool does. Each step waits for as long as the connection lives.
 pub(crate) struct Stream<R = BufReader<BodyReader<'static>>> {
     lines: std::io::Lines<R>,
 }
@@ -265,7 +265,8 @@ impl<R: BufRead> Iterator for Stream<R> {
     type Item = Result<String, Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Of server-sent events the pool sends but one line of data each, and comments between.
+        // Of server-sent events, the pool only sends ones with a single line of data, and comments
+        // in between.
         loop {
             match self.lines.next()? {
                 Ok(line) => {

@@ -1,4 +1,4 @@
-//! Ends of commands: failures with their message and exit code, and the signals that stop them.
+//! How commands end: failures with their message and exit code, and the signals that stop them.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Findings;
 
-/// The command could not do what it was asked to.
+/// The command could not do what it was asked to do.
 pub const FAILURE: u8 = 1;
 /// The command line is wrong; clap exits with it.
 pub const USAGE: u8 = 2;
@@ -45,22 +45,22 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a message: lower case, no full stop. Exit code 1.
+    /// Creates a failure with a message in lower case, without a full stop. Exit code 1.
     pub fn new(message: impl Into<String>) -> Self {
         Self { code: FAILURE, message: Some(message.into()), hint: None, findings: None }
     }
 
-    /// A failure that has printed all there is to say.
+    /// Creates a failure that has already printed everything.
     pub fn silent(code: u8) -> Self {
         Self { code, message: None, hint: None, findings: None }
     }
 
-    /// A configuration that cannot be used. Exit code 78.
+    /// Creates a failure for an unusable configuration. Exit code 78.
     fn config(findings: Findings) -> Self {
         Self { code: CONFIG, message: None, hint: None, findings: Some(findings) }
     }
 
-    /// Adds what to do next: lower case, with the command to try.
+    /// Adds a hint, in lower case, with the command to try next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -72,12 +72,12 @@ impl Failure {
         self
     }
 
-    /// The message, without the hint.
+    /// Returns the message, without the hint.
     pub(crate) fn message(&self) -> &str {
         self.message.as_deref().unwrap_or_default()
     }
 
-    /// Prints it to stderr and gives the exit code of the process.
+    /// Prints it to stderr and returns the exit code of the process.
     pub fn report(&self) -> ExitCode {
         anstream::eprint!("{self:#}");
         ExitCode::from(self.code)
@@ -104,8 +104,8 @@ impl fmt::Display for Failure {
 
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
-        // One blanket impl for `?` on any error, so the one kind with a code of its own is told
-        // apart here.
+        // There is one blanket impl for `?` on any error, so the one kind with a code of its own is
+        // recognized here.
         let error: Box<dyn Error> = Box::new(error);
         let error = match error.downcast::<Findings>() {
             Ok(findings) => return Self::config(*findings),
@@ -115,7 +115,7 @@ impl<E: Error + 'static> From<E> for Failure {
     }
 }
 
-/// An error with all of its sources in one line.
+/// Returns an error with all of its sources in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -131,7 +131,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// SIGINT and SIGTERM, from [`listen`](Self::listen) on.
+/// SIGINT and SIGTERM, from the call of [`listen`](Self::listen) on.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -139,11 +139,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from the system, which would end the process at once.
+    /// Takes over the signals from the system, which would end the process at once.
     ///
     /// # Errors
     ///
-    /// If the system does not give them.
+    /// If the system does not allow it.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -151,7 +151,7 @@ impl Signals {
         })
     }
 
-    /// The next one.
+    /// Waits for the next one.
     pub(crate) async fn next(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
@@ -160,7 +160,7 @@ impl Signals {
     }
 }
 
-/// The exit code of a command that a signal stopped: 128 and its number, as shells have it.
+/// Returns the exit code of a command that a signal stopped: 128 plus its number, as in shells.
 pub(crate) fn code_of(signal: SignalKind) -> u8 {
     128 + u8::try_from(signal.as_raw_value()).unwrap_or_default()
 }

@@ -10,12 +10,12 @@ use crate::config::{LogConfig, LogFormat};
 use crate::exit::{self, Failure};
 use crate::telemetry::Traces;
 
-/// Noise of libraries below a level that matters: chromiumoxide warns of every event that it does
-/// not know, and there are many. The WebSocket's would log what clients send, passwords and
-/// cookies among it, where the operator asks for `trace` of everything.
+/// Limits the noise of libraries: chromiumoxide warns of every event that it does not know, and
+/// there are many. The WebSocket library would log what clients send, including passwords and
+/// cookies, if the operator asks for `trace` of everything.
 ///
-/// NATS's client logs every attempt to connect; pool-fleet logs once that the connection is lost, and once that it is
-/// back.
+/// NATS's client logs every attempt to connect; pool-fleet only logs once that the connection is
+/// lost, and once that it is back.
 const QUIET: [&str; 8] = [
     "async_nats=off",
     "chromiumoxide=error",
@@ -27,22 +27,22 @@ const QUIET: [&str; 8] = [
     "tungstenite=warn",
 ];
 
-/// Starts to log as configured; once in a process.
+/// Starts logging as configured; once per process.
 ///
 /// # Errors
 ///
-/// Exit code 78 for a filter that means nothing.
+/// Exit code 78 for a filter that cannot be understood.
 pub fn init(config: &LogConfig) -> Result<(), Failure> {
     init_with(config, None)
 }
 
-/// The same, with an export of traces, which does not depend on the log's filter.
+/// Does the same with an export of traces, which does not depend on the log's filter.
 ///
 /// # Errors
 ///
 /// As [`init`].
 pub fn init_with(config: &LogConfig, traces: Option<&Traces>) -> Result<(), Failure> {
-    // Ours first, so that the operator's filter, which comes later, wins.
+    // Ours come first, so that the operator's filter, which comes later, takes precedence.
     let directives = format!("{},{}", QUIET.join(","), config.filter);
     let filter = EnvFilter::try_new(directives).map_err(|error| {
         Failure::new(format!("log.filter: {error}"))
@@ -59,12 +59,12 @@ pub fn init_with(config: &LogConfig, traces: Option<&Traces>) -> Result<(), Fail
     let subscriber = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(traces.map(Traces::layer));
-    // A process that logs already, as a test may, goes on with what it has.
+    // A process that already logs, as a test may, continues as it is.
     subscriber.try_init().or(Ok(()))
 }
 
-/// The same with this filter where the operator asked for none: what a command prints itself
-/// should not stand between lines of the log.
+/// Returns the same configuration, with this filter if the operator set none: lines of the log
+/// should not come between what a command prints itself.
 pub(crate) fn quiet(config: &LogConfig, filter: &str) -> LogConfig {
     let mut config = config.clone();
     if config.filter == LogConfig::default().filter {

@@ -16,15 +16,15 @@ use crate::service::keep_usage;
 #[derive(Debug)]
 pub struct Reloader {
     args: ConfigArgs,
-    /// The gateway has the reloader, so that a handle to it would keep both alive for ever.
+    /// Weak, since the gateway has the reloader, and the two would keep each other alive for ever.
     gateway: Weak<Gateway>,
     opened: Arc<Opened>,
-    /// The configuration in force. Locked for the whole of a reload, so that two do not mix.
+    /// The configuration in force. Locked during the whole of a reload, so that two do not mix.
     current: Mutex<Config>,
 }
 
 impl Reloader {
-    /// Reloads from these arguments; `current` is what the service was started with.
+    /// Creates a reloader from these arguments; `current` is what the service was started with.
     #[must_use]
     pub fn new(
         args: ConfigArgs,
@@ -54,7 +54,7 @@ impl Reload for Reloader {
             .into_iter()
             .partition(|key| current.holds(&loaded.config, key));
         let next = loaded.config.holding(&current).map_err(|error| error.to_string())?;
-        // All that can fail comes before the first thing that changes.
+        // Everything that can fail comes before the first change.
         let settings = Settings::new(&next).map_err(|error| error.to_string())?;
         self.opened.change(&current, &next).map_err(|error| crate::exit::chain(&error))?;
         if let Some(gateway) = self.gateway.upgrade() {
@@ -70,7 +70,7 @@ impl Reload for Reloader {
     }
 }
 
-/// Returns the keys whose values differ, as `section.key`. Secrets are compared, and never shown.
+/// Returns the keys whose values differ, as `section.key`. Secrets are compared, but never shown.
 fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     compare(&mut String::new(), &old.values(), &new.values(), &mut changed);

@@ -28,8 +28,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts what the configuration says. The port is taken first, so that a second `run` fails
-    /// before it launches anything.
+    /// Starts the configured pool and gateway. The port is taken first, so that a second `run`
+    /// fails before it launches anything.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl Service {
         Ok(Self { gateway, server, opened, token: config.gateway.token.clone(), _alerts: alerts })
     }
 
-    /// Starts a pool for one command: on a port of its own, behind a token of its own, with
-    /// `kept` browsers kept ready and no others but those that are asked for.
+    /// Starts a pool for one command: on a port of its own, behind a token of its own, with `kept`
+    /// browsers kept ready and no others except those that are asked for.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl Service {
         config.alerts = AlertsConfig::default();
         config.telemetry = TelemetryConfig::default();
         config.pool.name = "default".to_owned();
-        // It has one client, and nobody is to pay for it.
+        // It has only one client, to which no tenant's limits apply.
         config.tenants.clear();
         config.pool.min_size = kept;
         config.warming.min_idle = 0;
@@ -94,29 +94,29 @@ impl Service {
         Self::start(&config).await
     }
 
-    /// The gateway.
+    /// Returns the gateway.
     #[must_use]
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
 
-    /// The pool as it was opened, to change it at a reload.
+    /// Returns the opened pool, for changes at a reload.
     #[must_use]
     pub fn opened(&self) -> &Arc<Opened> {
         &self.opened
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// A client of it.
+    /// Returns a client for it.
     ///
     /// # Errors
     ///
-    /// None in fact: the address is one.
+    /// None in practice, since the address is valid.
     pub fn client(&self) -> Result<Client, Failure> {
         let token = self.token.as_ref().map(Secret::expose);
         Client::new(&format!("http://{}", self.address()), token)
@@ -135,11 +135,11 @@ async fn report_namesake(fleet: Weak<Fleet>) {
     let address = namesake.await;
     tracing::error!(
         %address,
-        "an older node of the fleet has the name of this one: this one drains; give it another name"
+        "an older node of the fleet has this name, so this one is draining; give it another name"
     );
 }
 
-/// Records the usage of tenants, where there are any.
+/// Records the usage of tenants, if there are any.
 pub(crate) fn keep_usage(gateway: &Gateway, config: &Config) -> std::io::Result<()> {
     if config.tenants.is_empty() {
         return Ok(());

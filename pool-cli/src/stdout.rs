@@ -8,9 +8,9 @@ use ratatui::crossterm::terminal;
 
 use crate::exit::Failure;
 
-/// Writes to stdout, without colours where it is not a terminal or `NO_COLOR` is set.
+/// Writes to stdout, without colours if it is not a terminal or `NO_COLOR` is set.
 ///
-/// A reader that has seen enough, as in `pool-cli init | head`, is no error.
+/// It is not an error if the reader has seen enough, as in `pool-cli init | head`.
 ///
 /// # Errors
 ///
@@ -19,21 +19,21 @@ pub fn print(text: &str) -> Result<(), Failure> {
     offer(text).map(|_| ())
 }
 
-/// Writes as [`print`] does, and says whether anybody reads on.
+/// Writes as [`print`] does, and returns whether anybody is still reading.
 pub(crate) fn offer(text: &str) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = anstream::stdout().lock();
     read_on(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// Writes a text over the last one, from the corner of the terminal on and cut to its size; below
-/// each other where it is no terminal. Says whether anybody reads on.
+/// Writes a text over the last one, from the top left corner of the terminal and cut to its size,
+/// or one after the other if it is not a terminal. Returns whether anybody is still reading.
 pub(crate) fn redraw(text: &str) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = io::stdout().lock();
     if !stdout.is_terminal() {
         return offer(&format!("{text}\n"));
     }
     let height = terminal::size().map_or(usize::MAX, |(_, height)| height.into());
-    // Written past anstream, which without colours would take out the moves of the cursor too.
+    // Written past anstream, which without colours would remove the cursor movements too.
     let plain = AutoStream::choice(&stdout) == ColorChoice::Never;
     let drawn = if plain {
         over(&anstream::adapter::strip_str(text).to_string(), height)
@@ -45,12 +45,12 @@ pub(crate) fn redraw(text: &str) -> Result<ControlFlow<()>, Failure> {
 
 /// Returns the text that redraws a terminal of `height` lines.
 fn over(text: &str, height: usize) -> String {
-    // Lines that are too long are cut rather than wrapped meanwhile.
+    // Lines that are too long are cut rather than wrapped in the meantime.
     let mut drawn = "\x1b[H\x1b[?7l".to_owned();
-    // One line is left for the cursor, and for the prompt when it is over.
+    // One line is left for the cursor, and for the prompt at the end.
     for line in text.lines().take(height.saturating_sub(1)) {
         drawn.push_str(line);
-        // Cleared as it is written: a screen that is cleared first flickers.
+        // Cleared while it is being written: clearing the screen first would make it flicker.
         drawn.push_str("\x1b[K\r\n");
     }
     drawn.push_str("\x1b[J\x1b[?7h");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::AnsiColor;
 
-/// Rows under a header, each column as wide as it must be.
+/// Rows under a header, with each column as wide as necessary.
 #[derive(Debug)]
 pub(crate) struct Table<const N: usize> {
     header: [&'static str; N],
@@ -30,7 +30,7 @@ impl<const N: usize> fmt::Display for Table<N> {
         let widths: [usize; N] = std::array::from_fn(width);
         let line = |f: &mut fmt::Formatter<'_>, cells: [&str; N]| {
             for (column, cell) in cells.iter().enumerate() {
-                // The last one is not filled up: it would only make lines wrap.
+                // The last column is not padded, which would only make lines wrap.
                 let width = if column + 1 == N { 0 } else { widths[column] + 2 };
                 write!(f, "{cell:<width$}")?;
             }
@@ -48,7 +48,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// Milliseconds in the two largest units that they have.
+/// Formats milliseconds in their two largest units.
 pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -58,7 +58,7 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
-/// Bytes in MiB.
+/// Formats bytes in MiB.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }

@@ -14,18 +14,18 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 use crate::exit::Failure;
 
-/// Nothing that is measured takes nearly as long, so whatever does will never be done.
+/// Time after which something counts as never done: nothing that is measured takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of the raw protocol that does one thing at a time, the same for both contestants.
 ///
 /// It is not [`cdp::Client`](pool_chrome::cdp::Client), whose task and channels would add their own
-/// wake-ups to each round trip that is measured, and make the overhead of the gateway look smaller.
+/// wake-ups to each measured round trip, and make the overhead of the gateway look smaller.
 #[derive(Debug)]
 pub(crate) struct Cdp {
     transport: Transport,
     next_id: u64,
-    /// Events that came while an answer was waited for.
+    /// Events that came while waiting for an answer.
     events: Vec<Value>,
 }
 
@@ -38,13 +38,14 @@ impl Cdp {
         Self { transport, next_id: 1, events: Vec::new() }
     }
 
-    /// Asks the browser what it is: the first answer of any.
+    /// Asks the browser for its product name: the first answer of any kind.
     pub(crate) async fn product(&mut self) -> Result<String, Failure> {
         let version = self.call(None, "Browser.getVersion", json!({})).await?;
         text(&version, "product")
     }
 
-    /// Takes the page that the browser began with and has it answer; opens one if there is none.
+    /// Takes the page that the browser began with and waits for an answer from it; opens one if
+    /// there is none.
     pub(crate) async fn first_page(&mut self) -> Result<Page, Failure> {
         let targets = self.call(None, "Target.getTargets", json!({})).await?;
         let targets = targets["targetInfos"].as_array().map_or(&[][..], Vec::as_slice);
@@ -54,7 +55,7 @@ impl Cdp {
         }
     }
 
-    /// Opens a page, attaches to it, and has it answer.
+    /// Opens a page, attaches to it, and waits for an answer from it.
     pub(crate) async fn open_page(&mut self) -> Result<Page, Failure> {
         let made = self.call(None, "Target.createTarget", json!({ "url": "about:blank" })).await?;
         self.attach_to(&text(&made, "targetId")?).await
@@ -68,14 +69,14 @@ impl Cdp {
         Ok(page)
     }
 
-    /// Evaluates `1`: the shortest way to a page's renderer and back.
+    /// Evaluates `1`: the shortest round trip to a page's renderer.
     pub(crate) async fn evaluate_one(&mut self, page: &Page) -> Result<(), Failure> {
         const METHOD: &str = "Runtime.evaluate";
         let answer = self.call(Some(page), METHOD, json!({ "expression": "1" })).await?;
         if answer["result"]["value"] == json!(1) { Ok(()) } else { Err(odd(METHOD, &answer)) }
     }
 
-    /// Sends the page to an address and waits until it is loaded.
+    /// Navigates the page to an address and waits until it is loaded.
     pub(crate) async fn goto(&mut self, page: &Page, url: &str) -> Result<(), Failure> {
         self.call(Some(page), "Page.enable", json!({})).await?;
         let on = json!({ "enabled": true });
@@ -85,7 +86,7 @@ impl Cdp {
             return Err(Failure::new(format!("{url} cannot be loaded: {error}"))
                 .hint("the page is served on loopback: measure a pool on its own machine"));
         }
-        // By its id: the empty page before it is loaded too, and may tell so only now.
+        // By its id, since the empty page before it also loads, and may report that only now.
         let loader = &went["loaderId"];
         let is_loaded = |event: &Value| {
             event["method"] == "Page.lifecycleEvent"
@@ -203,7 +204,7 @@ impl Transport {
         }
     }
 
-    /// The next message; an error when none comes any more.
+    /// Returns the next message; an error if no more will come.
     pub(crate) async fn recv(&mut self) -> io::Result<Vec<u8>> {
         let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
         match self {
@@ -223,7 +224,7 @@ impl Transport {
         }
     }
 
-    /// Says goodbye, as clients do.
+    /// Closes the connection properly, as clients do.
     pub(crate) async fn close(self) -> io::Result<()> {
         match self {
             Self::WebSocket(mut socket) => {

@@ -21,8 +21,8 @@ use crate::pool::{OpenError, RunDirectory};
 /// Time that a Chromium has to end by itself, as in the pool.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The contestant that launches a Chromium for each client: with the flags that the pool's have, a
-/// user data directory of its own, and over a pipe, which is the quickest way there is.
+/// The contestant that launches a Chromium for each client: with the same flags as the pool's, a
+/// user data directory of its own, and over a pipe, which is the fastest way.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     options: LaunchOptions,
@@ -40,7 +40,7 @@ pub(crate) struct Launched {
 }
 
 impl Launcher {
-    /// Makes ready; nothing is launched yet.
+    /// Prepares; nothing is launched yet.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Launcher {
         Ok(Self { options, state_dir, _directory: directory, engine: engine.as_str() })
     }
 
-    /// The engine that is launched: `shell` or `chromium`.
+    /// Returns the engine that is launched: `shell` or `chromium`.
     pub(crate) fn engine(&self) -> &'static str {
         self.engine
     }
@@ -65,14 +65,14 @@ impl Launcher {
         Ok(Launched { chromium, cdp: Cdp::new(Transport::from(pipe)) })
     }
 
-    /// One session from its launch to a loaded page.
+    /// Runs one session from its launch to a loaded page.
     pub(crate) async fn session(&self, url: &str) -> Result<(Launched, Steps), Failure> {
         let began = Instant::now();
         let mut launched = self.launch().await?;
         let mut steps = Steps::default();
         match steps.walk_launched(began, &mut launched.cdp, url).await {
             Ok(()) => Ok((launched, steps)),
-            // It knows better why nothing came.
+            // Its exit explains better why nothing came.
             Err(_) if launched.chromium.exit().is_some() => {
                 Err(launched.chromium.not_ready().into())
             }
@@ -80,7 +80,7 @@ impl Launcher {
         }
     }
 
-    /// Some sessions at once, each to its end.
+    /// Runs some sessions at once, each to its end.
     pub(crate) async fn round(&self, clients: usize, url: &str) -> Result<Steps, Failure> {
         let sessions = (0..clients).map(|_| self.session(url));
         let sessions = futures_util::future::try_join_all(sessions).await?;
@@ -98,7 +98,7 @@ impl Launcher {
 }
 
 impl Launched {
-    /// Ends it, and says how long it took until no process and no directory of it was left.
+    /// Ends it, and returns how long it took until no process and no directory of it was left.
     pub(crate) async fn close(self) -> Duration {
         let began = Instant::now();
         drop(self.cdp);
@@ -110,17 +110,18 @@ impl Launched {
 /// Time that it has to open its port, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A Chromium with a debugging port, to which a WebSocket goes directly: for the benchmark only.
+/// A Chromium with a debugging port, to which a WebSocket connects directly: for the benchmark
+/// only.
 ///
 /// `pool-chrome` opens no port, so this one is launched here, with the command line of one that was
-/// launched there. It has a pipe besides, of which nothing is asked but that it ends Chromium when
-/// it closes, however this process ends.
+/// launched there. It has a pipe as well, whose only purpose is to end Chromium when it closes,
+/// however this process ends.
 #[derive(Debug)]
 pub(crate) struct Direct {
     child: Child,
     pipe: (PipeWriter, PipeReader),
     url: String,
-    /// Keeps reading what Chromium says of itself, or it would stand still.
+    /// Keeps reading Chromium's stderr, which would block it otherwise.
     stderr: JoinHandle<()>,
     /// Removed last.
     _directory: TempDir,
@@ -138,7 +139,7 @@ impl Direct {
         let (answers, their_answers) = std::io::pipe()?;
         let mut command = Command::new(program);
         command
-            // The last one of a name counts.
+            // If a switch is given twice, the last one counts.
             .args(arguments)
             .arg(user_data_dir)
             .arg("--remote-debugging-port=0")
@@ -156,7 +157,7 @@ impl Direct {
             ])
             .expect("the two numbers differ");
         let mut child = command.spawn()?;
-        // It holds their ends of the pipes, which must close with the child.
+        // It holds the child's ends of the pipes, which must close with the child.
         drop(command);
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let url = timeout(PATIENCE, address(&mut stderr)).await.ok().flatten();
@@ -183,19 +184,19 @@ impl Direct {
     }
 }
 
-/// The command line that Chromium is launched with, the program first.
+/// Returns the command line that Chromium is launched with, the program first.
 async fn command_line(launcher: &Launcher) -> Result<Vec<OsString>, Failure> {
     let launched = launcher.launch().await?;
     let line = std::fs::read(format!("/proc/{}/cmdline", launched.chromium.pid()));
     launched.close().await;
     let mut words: Vec<OsString> =
         line?.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    // Each word is ended by a NUL, the last one too.
+    // Each word ends with a NUL, including the last one.
     words.pop();
     Ok(words)
 }
 
-/// The address that Chromium says its port has; `None` if it ends before.
+/// Returns the address of the port that Chromium reports; `None` if it ends before that.
 async fn address(stderr: &mut BufReader<ChildStderr>) -> Option<String> {
     let mut line = String::new();
     while stderr.read_line(&mut line).await.ok()? > 0 {

@@ -1,14 +1,14 @@
-//! `bench`: what a lease costs, beside launching a Chromium per client.
+//! `bench`: the cost of a lease, compared with launching a Chromium for each client.
 //!
 //! A [`Run`] lets two contestants do the same work in turn, with the same raw client ([`Cdp`]): the
 //! [`Pool`], over its gateway, and a [`Launcher`], which starts a Chromium for each client with the
-//! flags that the pool's have. They go round by round, so that whatever else the machine does costs
-//! both of them alike: only the ratios of one run mean something on another machine.
+//! same flags as the pool's. They alternate round by round, so that other load on the machine
+//! affects both alike: only the ratios within one run mean something on another machine.
 //!
-//! Of shared leases, `shared` tells what each further client takes and what the
-//! way through the gateway costs.
+//! For shared leases, `shared` measures the memory of each additional client and the cost of going
+//! through the gateway.
 //!
-//! A [`Report`] is what people see; every figure of it is one line of JSON.
+//! A [`Report`] is for people; each of its figures is one line of JSON.
 
 mod cdp;
 mod launcher;
@@ -30,19 +30,18 @@ pub(crate) use run::{Options, Run};
 /// The steps of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// From nothing to the first answer of the browser.
+    /// From nothing to the browser's first answer.
     Connect,
-    /// From nothing to the first answer of the page that the browser begins with: connecting is
-    /// part of it. A Chromium that is launched is launched without one, which is quicker.
+    /// From nothing, including connecting, to the first answer of the page that the browser begins
+    /// with. A launched Chromium is launched without one, which is faster.
     FirstPage,
-    /// From nothing to the first answer of a page that the client opens without a look at the
-    /// first one: connecting is part of it.
+    /// From nothing, including connecting, to the first answer of a page that the client opens
+    /// without using the first one.
     NewPage,
     /// From there until another page is loaded.
     Goto,
-    /// From closing the connection until the next client could have what this one had: until the
-    /// pool has the browser back, clean and idle, or until nothing is left of the one that was
-    /// launched.
+    /// From closing the connection until the next client could have the same: until the browser is
+    /// back in the pool, clean and idle, or until nothing is left of the one that was launched.
     Release,
 }
 
@@ -81,8 +80,7 @@ impl Steps {
         }
     }
 
-    /// Takes a client that has just connected to a lease through the steps up to the last one but
-    /// release.
+    /// Takes a client that has just connected to a lease through all steps but the release.
     pub(crate) async fn walk_leased(
         &mut self,
         began: Instant,
@@ -95,7 +93,7 @@ impl Steps {
         self.go(cdp, &page, url).await
     }
 
-    /// The same with a Chromium that was launched, where the first page is a new one.
+    /// Does the same with a launched Chromium, where the first page is a new one.
     pub(crate) async fn walk_launched(
         &mut self,
         began: Instant,

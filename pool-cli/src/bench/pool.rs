@@ -9,11 +9,11 @@ use crate::api::{Browser, State};
 use crate::client::Client;
 use crate::exit::Failure;
 
-/// Interval at which the pool is asked whether it has a browser back: what a release takes is known
-/// to within this.
+/// Interval at which the pool is asked whether it has a browser back, which is the precision to
+/// which the time of a release is known.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// No browser takes as long to come back.
+/// Maximum time to wait for a browser to come back; none takes as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The contestant that leases: a pool behind its gateway, here or elsewhere.
@@ -33,7 +33,7 @@ pub(crate) struct Leased {
 }
 
 impl Pool {
-    /// The pool of a client; `lease` is the kind to ask for, `None` for what it gives.
+    /// Returns the pool of a client; `lease` is the kind to ask for, `None` for the pool's default.
     pub(crate) fn new(client: Client, lease: Option<&str>) -> Self {
         let query = lease.map(|kind| format!("lease={kind}")).unwrap_or_default();
         Self { client: Arc::new(client), query }
@@ -43,7 +43,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If nobody answers, or what the pool's refusal says.
+    /// If nobody answers, or the pool refuses.
     pub(crate) async fn lease(&self) -> Result<Leased, Failure> {
         let request = self.client.websocket(&self.query)?;
         match Transport::open(request).await {
@@ -61,7 +61,7 @@ impl Pool {
         }
     }
 
-    /// One session from nothing to a loaded page.
+    /// Runs one session from nothing to a loaded page.
     pub(crate) async fn session(&self, url: &str) -> Result<(Leased, Steps), Failure> {
         let began = Instant::now();
         let mut leased = self.lease().await?;
@@ -70,7 +70,7 @@ impl Pool {
         Ok((leased, steps))
     }
 
-    /// One session that opens a page of its own at once.
+    /// Runs one session that opens a page of its own at once.
     async fn new_page(&self) -> Result<(Leased, Duration), Failure> {
         let began = Instant::now();
         let mut leased = self.lease().await?;
@@ -79,7 +79,7 @@ impl Pool {
         Ok((leased, began.elapsed()))
     }
 
-    /// Some sessions at once, each to its end; then as many that open a page of their own.
+    /// Runs some sessions at once, each to its end; then as many that open a page of their own.
     pub(crate) async fn round(&self, clients: usize, url: &str) -> Result<Steps, Failure> {
         let sessions = (0..clients).map(|_| self.session(url));
         let sessions = futures_util::future::try_join_all(sessions).await?;
@@ -100,7 +100,7 @@ impl Pool {
         Ok(all)
     }
 
-    /// The kind of a lease that is held: `exclusive` or `shared`.
+    /// Returns the kind of a held lease: `exclusive` or `shared`.
     pub(crate) async fn kind(&self, leased: &Leased) -> Result<String, Failure> {
         let sessions = self.state().await?.sessions;
         let own = sessions.into_iter().find(|session| session.id == leased.id);
@@ -108,8 +108,8 @@ impl Pool {
             .ok_or_else(|| Failure::new("the pool lost the lease"))
     }
 
-    /// Closes connections, and says how long each took until the next client could have its
-    /// browser: idle again, or already with somebody else, or replaced.
+    /// Closes connections, and returns how long each took until the next client could have its
+    /// browser: idle again, already with somebody else, or replaced.
     pub(crate) async fn release(&self, leases: Vec<Leased>) -> Result<Vec<Duration>, Failure> {
         let held = self.state().await?.browsers.into_iter();
         let held: HashMap<String, u64> =
@@ -146,13 +146,13 @@ impl Pool {
         Ok(took)
     }
 
-    /// Returns the pool's own account.
+    /// Returns the pool's own view of its state.
     async fn state(&self) -> Result<State, Failure> {
         let client = Arc::clone(&self.client);
         tokio::task::spawn_blocking(move || client.get("/api/state")).await?
     }
 
-    /// Finds out whether the pool can be leased from, answers, and takes the token.
+    /// Checks that the pool answers, accepts the token, and gives leases.
     pub(crate) async fn greet(&self) -> Result<(), Failure> {
         self.client.websocket(&self.query)?;
         self.state().await.map(drop)
@@ -162,7 +162,7 @@ impl Pool {
 /// Returns `true` once this lease is over and the browser is ready for the next one.
 fn is_free_of(browser: &Browser, lease: &str) -> bool {
     match &*browser.state {
-        // Between its hand-out and its session, it is leased to nobody by name.
+        // Between its grant and the start of its session, it is leased to nobody by name.
         "leased" => browser.lease.as_ref().is_some_and(|holder| holder.id != lease),
         state => state == "idle",
     }

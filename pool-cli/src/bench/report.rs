@@ -17,19 +17,19 @@ pub(crate) struct Report {
     pub(crate) concurrency: usize,
     pub(crate) pool: Steps,
     pub(crate) launch: Steps,
-    /// Of shared leases in a pool of the benchmark's own.
+    /// Set for shared leases in a pool of the benchmark's own.
     pub(crate) memory: Option<Memory>,
-    /// Of shared leases.
+    /// Set for shared leases.
     pub(crate) round_trips: Option<RoundTrips>,
 }
 
-/// Something that both contestants have.
+/// A quantity that both contestants have.
 struct Measure {
     figure: &'static str,
     unit: &'static str,
-    /// The name, the value and its spread of either: the pool first.
+    /// The name, the value and its spread for each side: the pool first.
     sides: [(&'static str, f64, Option<Spread>); 2],
-    /// The name of the pool's value divided by the other one, where it is a figure, too.
+    /// The name of the ratio (the pool's value divided by the other one), if that is a figure too.
     ratio: Option<&'static str>,
 }
 
@@ -77,7 +77,7 @@ impl Report {
         measures
     }
 
-    /// Everything that was measured.
+    /// Returns everything that was measured.
     pub(crate) fn figures(&self) -> Vec<Figure> {
         let mut figures = Vec::new();
         for measure in self.measures() {
@@ -103,7 +103,7 @@ impl Report {
         figures
     }
 
-    /// One line of JSON for each figure.
+    /// Returns one line of JSON for each figure.
     pub(crate) fn json(&self) -> String {
         let line = |figure: &Figure| {
             let line = serde_json::to_string(figure).expect("a figure is plain data");
@@ -150,10 +150,10 @@ pub(crate) struct Figure {
     pub(crate) lease: String,
     pub(crate) concurrency: usize,
     pub(crate) figure: &'static str,
-    /// Whose it is: `pool`, `launch` or `direct`; none of a ratio.
+    /// The contestant, `pool`, `launch` or `direct`; `None` for a ratio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contestant: Option<&'static str>,
-    /// The median, where there are several samples.
+    /// The median, if there are several samples.
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
     #[serde(flatten)]
@@ -161,7 +161,7 @@ pub(crate) struct Figure {
 }
 
 /// Distribution of samples, in the unit of their figure. Percentiles are samples: the smallest one
-/// that so many percent do not exceed.
+/// that this many percent do not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     /// The value of its figure.
@@ -173,7 +173,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// That of durations, in milliseconds; of no duration it is zero.
+    /// Returns the spread of some durations, in milliseconds; zero without durations.
     pub(crate) fn of(samples: &[Duration]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_unstable();
@@ -191,7 +191,7 @@ impl Spread {
     }
 }
 
-/// To a thousandth, which is more than is known.
+/// Rounds to a thousandth, which is more than the measurement's precision.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }

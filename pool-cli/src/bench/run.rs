@@ -25,7 +25,7 @@ pub(crate) struct Run {
     config: Config,
     options: Options,
     pool: Pool,
-    /// The pool of the benchmark's own, if it is that.
+    /// The benchmark's own pool, if it uses one.
     own: Option<Own>,
     launcher: Launcher,
     site: Site,
@@ -40,7 +40,7 @@ struct Own {
 }
 
 impl Run {
-    /// Finds the pool that is measured, or starts one.
+    /// Finds the pool to measure, or starts one.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// The first thing that does not work: figures with gaps would say nothing.
+    /// The first failed step: figures with gaps would mean nothing.
     pub(crate) async fn measure(&self) -> Result<Report, Failure> {
         if let Some(own) = &self.own {
             own.ready(self.options.concurrency, self.config.chrome.launch_timeout).await?;
@@ -84,7 +84,7 @@ impl Run {
         let (mut memory, mut round_trips) = (None, None);
         if lease == "shared" {
             round_trips = Some(RoundTrips::measure(&self.pool, &self.launcher).await?);
-            // Of a pool elsewhere, what else is in its Chromiums is not known.
+            // For a pool elsewhere, it is not known what else is in its Chromiums.
             if self.own.is_some() {
                 memory = Some(Memory::measure(&self.config, &self.launcher, &url).await?);
             }
@@ -100,8 +100,8 @@ impl Run {
         })
     }
 
-    /// Runs a session of each that is not counted: the first of anything takes longer. Returns the
-    /// kind of lease that the pool gives.
+    /// Runs an uncounted session on each side, since the first of anything takes longer. Returns
+    /// the kind of lease that the pool gives.
     async fn warm_up(&self, url: &str) -> Result<String, Failure> {
         let (mut leased, _) = self.pool.session(url).await?;
         let (mut launched, _) = self.launcher.session(url).await?;
@@ -118,7 +118,7 @@ impl Run {
         Ok(kind)
     }
 
-    /// Closes every browser of the benchmark's.
+    /// Closes every browser of the benchmark.
     pub(crate) async fn close(self) {
         if let Some(own) = &self.own {
             own.service.stop(Duration::ZERO).await;
@@ -127,8 +127,8 @@ impl Run {
 }
 
 impl Own {
-    /// Starts a pool as it is configured, but beside others, and with a browser ready for each
-    /// client: a queue or a launch is not what a warm lease is measured by.
+    /// Starts a pool as configured, but next to others, and with a browser ready for each client: a
+    /// warm lease must not be measured with a queue or a launch in it.
     async fn start(config: &Config, clients: usize) -> Result<Self, Failure> {
         let mut config = config.clone();
         let directory = RunDirectory::choose(&config.pool.state_dir, "bench-pools");
@@ -139,7 +139,7 @@ impl Own {
         Ok(Self { service, _directory: directory })
     }
 
-    /// Waits until so many browsers are idle.
+    /// Waits until this many browsers are idle.
     async fn ready(&self, clients: usize, launch_timeout: Duration) -> Result<(), Failure> {
         // Two are launched at once.
         let patience = launch_timeout * u32::try_from(clients.div_ceil(2)).unwrap_or(u32::MAX);
@@ -171,7 +171,7 @@ pub(crate) struct Options {
     pub(crate) lease: Option<String>,
 }
 
-/// A page with something of everything that makes a page, and of a size that costs little.
+/// A page with a bit of everything that pages have, and of a size that costs little.
 const PAGE: &str = "<!doctype html><meta charset=utf-8><title>bench</title>
 <style>body { font: 16px/1.5 sans-serif; margin: 2em }</style>
 <h1>A page</h1><p>It has a style, a script and some text.</p><ol id=list></ol>
@@ -203,7 +203,7 @@ impl Site {
         Ok(Self { address, task })
     }
 
-    /// The address of the page.
+    /// Returns the address of the page.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }

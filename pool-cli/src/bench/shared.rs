@@ -1,5 +1,5 @@
-//! Measures of shared leases only: the memory of each further client, and the cost of the way through
-//! the gateway.
+//! Measurements for shared leases only: the memory of each additional client, and the cost of going
+//! through the gateway.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::service::Service;
 /// Clients that have a page open at once.
 const CLIENTS: usize = 4;
 
-/// Pages go on for a moment after they are loaded.
+/// Time to settle, since pages keep working for a moment after they are loaded.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Proportional set sizes, in bytes, which count what processes share once. Each client has the
-/// page of the benchmark open.
+/// Proportional set sizes in bytes, which count shared memory once. Each client has the page of the
+/// benchmark open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// Memory that each client after the first adds to a shared Chromium.
     pub(crate) further: f64,
-    /// A Chromium of its own, with as many others beside it as there are clients: they share the
-    /// pages of the program.
+    /// Memory of a Chromium of its own, next to as many others as there are clients, with which it
+    /// shares the memory of the program.
     pub(crate) own: f64,
 }
 
@@ -53,7 +53,7 @@ async fn own(launcher: &Launcher, url: &str) -> Result<f64, Failure> {
     Ok(bytes as f64 / CLIENTS as f64)
 }
 
-/// In a pool of its own, which holds nothing ready: a warm page would count as a client's.
+/// Measures in a pool of its own, which keeps nothing ready: a warm page would count as a client's.
 async fn further(config: &Config, url: &str) -> Result<f64, Failure> {
     let mut config = config.clone();
     let directory = RunDirectory::choose(&config.pool.state_dir, "bench-memory");
@@ -80,7 +80,7 @@ async fn further_in(service: &Service, url: &str) -> Result<f64, Failure> {
     Ok((all as f64 - first as f64) / (CLIENTS - 1) as f64)
 }
 
-/// The memory of the one Chromium.
+/// Returns the memory of the one Chromium.
 async fn memory(service: &Service) -> Result<u64, Failure> {
     tokio::time::sleep(SETTLE).await;
     let pool = service.opened().pool();
@@ -90,14 +90,14 @@ async fn memory(service: &Service) -> Result<u64, Failure> {
     memory.ok_or_else(|| Failure::new("the memory of a Chromium could not be measured"))
 }
 
-/// Pairs of pages: how the threads of one pair come to lie on the cores decides too much of what it
-/// takes.
+/// Number of pairs of pages: how the threads of one pair happen to be placed on the cores affects
+/// its times too much.
 const PAGES: usize = 5;
 
 /// Round trips with each page.
 const SAMPLES: usize = 400;
 
-/// Round trips before that, which are not counted.
+/// Number of uncounted round trips before them.
 const WARM_UP: usize = 50;
 
 /// Round trips of `Runtime.evaluate('1')`.

@@ -67,13 +67,13 @@ pub fn show(args: &ShowArgs) -> Result<(), Failure> {
     }
 }
 
-/// TOML in which a comment on each line says where the value comes from.
+/// Returns TOML in which a comment on each line says where the value comes from.
 fn table(settings: &[&Setting]) -> Result<String, Failure> {
     let header = AnsiColor::Blue.on_default().bold();
     let dim = Style::new().dimmed();
     let changed = AnsiColor::Green.on_default();
     let lines: Vec<String> = settings.iter().map(|setting| setting.line()).collect();
-    // Long values go over the edge rather than push all the others there.
+    // Long values stick out rather than push all the comments to the right.
     let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= 48).max();
     let width = width.unwrap_or_default();
     let mut text = String::new();

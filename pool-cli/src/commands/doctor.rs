@@ -32,10 +32,10 @@ pub struct Args {
     json: bool,
 }
 
-/// Looks at everything that a pool needs of its machine, and says what to do about what is wrong.
+/// Checks everything that a pool needs from its machine, and suggests remedies.
 ///
-/// A browser is really launched, in a directory of its own, and asked for its version. In a fleet the
-/// NATS server is connected to, and the node is looked for under its own address.
+/// A browser is really launched, in a directory of its own, and asked for its version. In a fleet,
+/// it connects to the NATS server, and looks for the node at its own address.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         diagnoses.extend(runtime.block_on(nats(fleet)));
         diagnoses.push(runtime.block_on(advertised(fleet, config.gateway.listen))?);
-        // A name of a host that is not found yet must not keep the answer.
+        // A host name that is still being looked up must not delay the answer.
         runtime.shutdown_background();
     }
 
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if is_well { Ok(()) } else { Err(Failure::silent(exit::FAILURE)) }
 }
 
-/// The configuration to look with: the defaults where it cannot be used.
+/// Returns the configuration to check with: the defaults if it cannot be used.
 fn configuration(args: &ConfigArgs) -> (Config, Diagnosis) {
     let file = args.file.as_ref().map(|file| file.display().to_string());
     let name = file.clone().unwrap_or_else(|| "no file: the defaults and the environment".into());
@@ -133,7 +133,7 @@ impl Diagnosis {
 }
 
 impl fmt::Display for Diagnosis {
-    /// One line, and one more for the remedy; with `{:#}` in colour.
+    /// Prints one line, and one more for the remedy; with `{:#}` in colour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let in_colour = f.alternate();
         let style = |style: Style| if in_colour { style } else { Style::new() };
@@ -153,7 +153,7 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// The engine, the sandbox, and a launch.
+/// Checks the engine, the sandbox, and a launch.
 fn examine(config: &Config) -> Result<Vec<Diagnosis>, Failure> {
     let engine = engine(config);
     if engine.verdict == Verdict::Fail {
@@ -175,7 +175,7 @@ fn options(config: &Config, sandbox: process::Sandbox) -> LaunchOptions {
 
 fn engine(config: &Config) -> Diagnosis {
     let chrome = &config.chrome;
-    // The sandbox is a line of its own.
+    // The sandbox has a line of its own.
     match options(config, process::Sandbox::Off).check() {
         Ok((path, process::Engine::Chromium))
             if chrome.engine == Engine::Auto && chrome.headless && chrome.args.is_empty() =>
@@ -196,7 +196,7 @@ fn engine(config: &Config) -> Diagnosis {
     }
 }
 
-/// Tried rather than guessed: what forbids a sandbox shows in no one place.
+/// Tries the sandbox rather than guess: what forbids one does not show in any single place.
 async fn sandbox(config: &Config, state: &StateDir) -> Diagnosis {
     if config.chrome.sandbox == Sandbox::Off {
         return Diagnosis::warn(
@@ -243,7 +243,7 @@ enum Failed {
     Chrome(#[from] ChromeError),
     #[error("the pipe broke: {0}")]
     Pipe(#[from] std::io::Error),
-    #[error("it answered something else than its version")]
+    #[error("it answered with something other than its version")]
     Answer,
 }
 
@@ -287,7 +287,7 @@ const TASKS: u64 = 120;
 fn shared_memory(config: &Config) -> Diagnosis {
     const NAME: &str = "/dev/shm";
     let remedy = "mount -o remount,size=1g /dev/shm, or docker run --shm-size=1g";
-    // Chromium is told to use its directory for temporary files then.
+    // In that case Chromium is told to use its directory for temporary files.
     let instead = "shared memory is put into the state directory, which may be a slow disk";
     let writable = access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_ok();
     let Some(stat) = statvfs("/dev/shm").ok().filter(|_| writable) else {
@@ -328,7 +328,8 @@ fn memory(config: &Config) -> Diagnosis {
     }
 }
 
-/// A pipe and a directory for each browser, a socket for each client, leased or waiting.
+/// Checks the limit of open files: a pipe and a directory for each browser, and a socket for each
+/// client, leased or waiting.
 fn open_files(config: &Config) -> Diagnosis {
     const NAME: &str = "open files";
     let pool = &config.pool;
@@ -361,7 +362,7 @@ fn processes(config: &Config) -> Diagnosis {
     }
 }
 
-/// Checks that the kernel would enforce the limits of browsers for a pool started as this is.
+/// Checks that the kernel would enforce the limits of browsers for a pool started in this way.
 fn limits(config: &Config) -> Diagnosis {
     const NAME: &str = "cgroups";
     let limits = config.chrome.kernel_limits();
@@ -430,7 +431,7 @@ fn shown(size: ByteSize) -> String {
     size.display().iec().to_string()
 }
 
-/// Less than this fills up with a few profiles.
+/// Minimum free space: less than this fills up with a few profiles.
 const ROOM: ByteSize = ByteSize::mib(512);
 
 fn state_dir(path: &Path) -> Diagnosis {
@@ -469,10 +470,10 @@ fn port(listen: SocketAddr) -> Diagnosis {
     }
 }
 
-/// Longest time for what the servers of NATS are asked.
+/// Maximum time for the questions to the NATS servers.
 const NATS: Duration = Duration::from_secs(10);
 
-/// The server, and the name of this node in its fleet.
+/// Checks the server, and the name of this node in its fleet.
 async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
     const NAME: &str = "nats";
     let connected = timeout(NATS, async {
@@ -500,7 +501,7 @@ async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
     vec![server, name(fleet, &*transport).await]
 }
 
-/// Checks that no live node has the name of this one.
+/// Checks that no other live node has this node's name.
 async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
     const NAME: &str = "node";
     let node = fleet.node_name();
@@ -522,11 +523,11 @@ async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
     )
 }
 
-/// Longest time for a request to this node under its own address.
+/// Maximum time for a request to this node at its own address.
 const REACH: Duration = Duration::from_secs(3);
 
-/// Looks for this node where the others are to reach it: for a pool that runs here, else for a
-/// server that stands in for it and says a word that nobody else knows.
+/// Looks for this node at the address where the others should reach it: for a pool that is running
+/// here, or otherwise for a stand-in server that answers with a word that nobody else knows.
 async fn advertised(fleet: &FleetConfig, listen: SocketAddr) -> Result<Diagnosis, Failure> {
     const NAME: &str = "advertise";
     let word = format!("{:016x}", getrandom::u64()?);
@@ -561,7 +562,7 @@ async fn say(listener: tokio::net::TcpListener, word: String) {
             "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{word}",
             word.len()
         );
-        // By itself: a proxy may hold a connection on which it says nothing.
+        // In a task of its own: a proxy may hold a connection open without sending anything.
         tokio::spawn(async move {
             if client.read(&mut [0; 4096]).await.is_ok() {
                 client.write_all(answer.as_bytes()).await.ok();

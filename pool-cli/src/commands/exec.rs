@@ -80,8 +80,9 @@ struct Acquired {
 /// The one pool of a service, whatever its name is.
 const POOL: &str = "/browser_pools/default";
 
-/// Leases a browser, runs the command with `CDP_URL` set to its address, gives it back, and ends
-/// with the command's exit code; 128 and the signal's number if a signal ended it.
+/// Leases a browser, runs the command with `CDP_URL` set to its address, gives the browser back,
+/// and ends with the command's exit code, or with 128 plus the signal's number if a signal ended
+/// it.
 ///
 /// # Errors
 ///
@@ -110,7 +111,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// For people, between whose lines it stands.
+/// Returns a quieter log configuration, for people: log lines come between the command's own.
 fn quiet(log: &LogConfig) -> LogConfig {
     let mut log = logging::quiet(log, "warn");
     if log.format == LogFormat::Auto {
@@ -134,7 +135,7 @@ async fn with_lease(client: Client, args: &Args) -> Result<ExitStatus, Failure> 
         let body = json!({ "session_id": acquired.session_id });
         client.post::<()>(&format!("{POOL}/release"), &body, Duration::from_secs(5))
     };
-    // The pool takes a lease back by itself; the command's own outcome is what counts.
+    // The pool takes a lease back by itself anyway; the command's own outcome is what counts.
     if let Err(failure) = tokio::task::spawn_blocking(release).await? {
         tracing::warn!("the browser could not be given back: {failure}");
     }
@@ -177,7 +178,8 @@ impl Signals {
     async fn next(&mut self) -> Option<rustix::process::Signal> {
         use rustix::process::Signal;
         tokio::select! {
-            // A terminal sends Ctrl-C to the command itself; twice would be once too often.
+            // A terminal sends Ctrl-C to the command itself, so sending it again would be once too
+            // often.
             _ = self.interrupt.recv() => (!std::io::stdin().is_terminal()).then_some(Signal::INT),
             _ = self.terminate.recv() => Some(Signal::TERM),
             _ = self.hangup.recv() => Some(Signal::HUP),
@@ -188,7 +190,7 @@ impl Signals {
 fn forward(child: &Child, signal: Option<rustix::process::Signal>) {
     let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
     if let (Some(pid), Some(signal)) = (pid, signal) {
-        // It may have ended in this moment.
+        // The command may have ended just now.
         let _ = rustix::process::kill_process(pid, signal);
     }
 }

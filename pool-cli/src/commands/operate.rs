@@ -23,7 +23,7 @@ pub struct ResizeArgs {
     pool: ClientArgs,
 }
 
-/// Changes how many browsers a pool has, until it is restarted or reloaded. Leases go on.
+/// Changes the number of browsers of a pool, until it is restarted or reloaded. Leases go on.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub struct ReloadArgs {
     pool: ClientArgs,
 }
 
-/// Makes a pool read its configuration again, as SIGHUP does, and says what came of it.
+/// Makes a pool read its configuration again, as SIGHUP does, and prints the outcome.
 ///
 /// # Errors
 ///
@@ -80,8 +80,8 @@ pub struct DrainArgs {
     pool: ClientArgs,
 }
 
-/// Makes a pool refuse new leases, let those that are held finish, and end, as SIGTERM does; or has
-/// a node of its fleet offer nothing more.
+/// Makes a pool refuse new leases, let the held ones finish, and end, as SIGTERM does; or makes a
+/// node of its fleet stop offering browsers.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ pub struct UndrainArgs {
     pool: ClientArgs,
 }
 
-/// Has a node of the fleet offer browsers to other nodes again.
+/// Makes a node of the fleet offer browsers to other nodes again.
 ///
 /// # Errors
 ///
@@ -154,7 +154,7 @@ pub struct KillArgs {
     pool: ClientArgs,
 }
 
-/// Lists or ends the leases of a pool that runs.
+/// Lists or ends the leases of a running pool.
 ///
 /// # Errors
 ///
@@ -166,7 +166,7 @@ pub fn lease(args: &LeaseArgs) -> Result<(), Failure> {
     }
 }
 
-/// The leases of a pool, and of all nodes where it is in a fleet.
+/// The leases of a pool, and of all nodes if it is in a fleet.
 const SESSIONS: &str = "/sessions?scope=fleet";
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
@@ -197,7 +197,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 fn kill(args: &KillArgs) -> Result<(), Failure> {
     let client = args.pool.client()?;
     let sessions: Vec<Lease> = client.get(SESSIONS)?;
-    // As with commits, the beginning will do where only one begins like that.
+    // As with commits, the beginning of an id will do if it is unique.
     let mut of_prefix = sessions.iter().filter(|session| session.id.starts_with(&args.id));
     let id = match (of_prefix.next(), of_prefix.next()) {
         (Some(only), None) => &only.id,

@@ -33,7 +33,7 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 ///
 /// # Errors
 ///
-/// The reason why it could not start; or that a second signal cut the drain short.
+/// The reason why it could not start, or that a second signal cut the drain short.
 pub fn run(args: Args) -> Result<(), Failure> {
     let loaded = args.config.loader().for_this_machine().load()?;
     let traces = Traces::start(&loaded.config)?;
@@ -47,12 +47,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(args, loaded));
-    // Blocking reads of a browser's memory may be under way; nothing waits for them.
+    // Blocking reads of browsers' memory may be under way; nothing waits for them.
     runtime.shutdown_timeout(Duration::from_millis(200));
     outcome
 }
 
-/// Lets the process have as many files as it may: each client, and each browser, takes some.
+/// Raises the process's limit of open files as far as allowed: each client and each browser takes
+/// some.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -62,7 +63,7 @@ fn raise_file_limit() {
 }
 
 async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure> {
-    // Before anything is launched: a signal during the start is served after it, as a drain, so
+    // Before anything is launched: a signal during the start is handled after it, as a drain, so
     // that nothing is left behind.
     let mut signals = Signals::listen()?;
     let service = Service::start(&loaded.config).await?;
@@ -98,12 +99,12 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
         ended = service.stop(grace) => info!(ended, "drained"),
         () = signals.end() => {
             warn!("second signal: ending at once");
-            // What is not gone by then dies with its pipe when this process does.
+            // Whatever is not gone by then dies with its pipe when this process does.
             let _ = timeout(AT_ONCE, service.stop(Duration::ZERO)).await;
             return Err(Failure::silent(crate::exit::FAILURE));
         }
     }
-    // Only now: a drain may take longer than the watchdog waits.
+    // Not earlier: a drain may take longer than the watchdog waits.
     watchdog.abort();
     Ok(())
 }
@@ -122,7 +123,7 @@ async fn reload(reloader: &Reloader) {
     }
 }
 
-/// The signals that a service is steered with.
+/// The signals that control a service.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -146,20 +147,20 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal to end; a reload makes no sense meanwhile.
+    /// Waits for a signal to end; during a drain, a reload makes no sense.
     async fn end(&mut self) {
         while self.next().await != Told::End {}
     }
 }
 
-/// Meaning of a signal.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     End,
     Reload,
 }
 
-/// The address that clients connect to: one line for scripts.
+/// Returns the address that clients connect to, in one line for scripts.
 pub(crate) fn ws_url(config: &Config, address: SocketAddr) -> String {
     match &config.gateway.external_url {
         Some(url) => url.replacen("http", "ws", 1),
@@ -167,7 +168,7 @@ pub(crate) fn ws_url(config: &Config, address: SocketAddr) -> String {
     }
 }
 
-/// Where it listens and how each client connects: lines to copy.
+/// Returns the banner: where the pool listens and how each client connects, in lines to copy.
 pub(crate) fn banner(config: &Config, address: SocketAddr) -> String {
     let pool = &config.pool;
     let kind = pool.lease.as_str();
@@ -195,7 +196,7 @@ Ctrl-C lets leases finish for {grace}, then ends the pool; dashboard: http://{at
     text
 }
 
-/// An address that can be connected to, where the one listened on stands for all.
+/// Returns an address that can be connected to, if the one listened on stands for all.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -204,7 +205,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Tells the state of the service.
+/// Tells the supervisor the state of the service.
 pub(crate) fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the supervisor could not be notified");
@@ -217,7 +218,8 @@ pub(crate) async fn watch(gateway: Arc<Gateway>) {
     let mut ticks = interval(patience / 2);
     loop {
         ticks.tick().await;
-        // Takes the pool's lock: if that is never had again, nothing is told, and systemd acts.
+        // This takes the pool's lock: if that is never released again, nothing is sent, and systemd
+        // acts.
         let _ = gateway.pool().load();
         tell(&[NotifyState::Watchdog]);
     }

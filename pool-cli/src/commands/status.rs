@@ -36,7 +36,7 @@ const ERRORS: usize = 3;
 ///
 /// # Errors
 ///
-/// If no pool answers; while it is watched also if the pool ends.
+/// If no pool answers; with `--watch`, also if the pool ends.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let client = args.pool.client()?;
     if args.watch {
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
-/// Shows every state until a signal ends it.
+/// Shows each new state until a signal ends it.
 fn watch(client: Client, json: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -60,7 +60,7 @@ fn watch(client: Client, json: bool) -> Result<(), Failure> {
             _ = signals.next() => Ok(()),
         }
     });
-    // The thread may wait for the pool's next state; nobody waits for that.
+    // The thread may be waiting for the pool's next state; nobody waits for that.
     runtime.shutdown_background();
     outcome
 }
@@ -132,7 +132,7 @@ fn screen(state: &State) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Returns the table of the nodes, and above it what is wrong with the fleet.
+/// Returns the table of the nodes, below any problems of the fleet.
 fn nodes(fleet: &Fleet) -> Result<String, Failure> {
     let mut text = String::new();
     if !fleet.connected {

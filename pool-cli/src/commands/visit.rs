@@ -120,7 +120,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-/// Visits many URLs, as far apart from each other as is asked for.
+/// Visits many URLs, isolated from each other as requested.
 ///
 /// # Errors
 ///
@@ -161,10 +161,10 @@ impl Args {
         let concurrency = match (self.concurrency, pool) {
             (Some(concurrency), _) => usize::from(concurrency),
             (None, Some(pool)) => size_of(pool)?,
-            // A node without browsers has none for itself, and this one is for the call.
+            // A node without browsers has none of its own, and this pool is for the call.
             (None, None) => config.pool.max_size.max(1),
         };
-        // What the file says of leases is about the clients of the gateway.
+        // The configured kind of lease is about the clients of the gateway.
         let lease = self.config.lease.as_deref().and_then(lease_kind).unwrap_or(LeaseKind::Shared);
         Ok(Options {
             concurrency,
@@ -199,7 +199,7 @@ impl Args {
 
     fn allow_domains(&self, config: &Config, far: bool) -> Result<Option<Vec<Pattern>>, Failure> {
         let Some(domains) = &self.allow_domains else { return Ok(None) };
-        // A pool that runs says by itself that it has none.
+        // A running pool reports by itself that it has no rules.
         if config.egress.is_none() && !far {
             let message = "--allow-domains needs a configuration with a section [egress]";
             return Err(Failure::new(message)
@@ -229,7 +229,7 @@ impl Args {
         })
     }
 
-    /// A word without a dot is a type of resource, or `localhost`.
+    /// Reads a filter: a word without a dot is a type of resource, or `localhost`.
     fn filter(&self) -> Result<Filter, Failure> {
         let mut filter = Filter::default();
         for word in &self.block {
@@ -239,7 +239,7 @@ impl Args {
             } else if word == "localhost" || word.contains(['.', ':']) {
                 filter.hosts.push(word.trim_start_matches("*.").to_owned());
             } else {
-                return Err(Failure::new(format!("--block {word}: that is no type of resource"))
+                return Err(Failure::new(format!("--block {word}: that is not a type of resource"))
                     .hint("types are image, media, font, stylesheet, script, xhr, fetch …; a host has a dot")
                     .code(USAGE));
             }
@@ -248,7 +248,7 @@ impl Args {
     }
 }
 
-/// Returns a path that no server has a page at, and no page knows.
+/// Returns a path at which no server has a page, and which no page can guess.
 fn blank_path() -> String {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the operating system gives random numbers");

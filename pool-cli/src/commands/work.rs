@@ -15,7 +15,7 @@ use crate::pool::RunDirectory;
 use crate::service::Service;
 use crate::work::WorkKind;
 
-/// Arguments that all four have.
+/// Arguments that all four commands have.
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Address of the page, or - for HTML from stdin.
@@ -154,7 +154,7 @@ pub fn pdf(args: &PdfArgs) -> Result<(), Failure> {
     args.common.run(WorkKind::Pdf, json!({ "options": options }))
 }
 
-/// Writes what stands in some elements of a page, as JSON.
+/// Writes the contents of some elements of a page, as JSON.
 ///
 /// # Errors
 ///
@@ -185,13 +185,13 @@ impl Common {
         outcome
     }
 
-    /// Carries the call out in a pool of its own.
+    /// Carries out the call in a pool of its own.
     async fn call_own(&self, path: String, body: Value) -> Result<(), Failure> {
         let mut config = self.config.load()?;
         logging::init(&logging::quiet(&config.log, "error"))?;
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;
-        // Profiles are in the configured directory, which one pool has at a time.
+        // Profiles are in the configured directory, which only one pool can have at a time.
         let directory =
             self.profile.is_none().then(|| RunDirectory::choose(&config.pool.state_dir, "calls"));
         if let Some(directory) = &directory {
@@ -216,7 +216,7 @@ impl Common {
         write(client, path, body, self.out.as_deref())
     }
 
-    /// The body of the call: what was given as JSON, over what flags say.
+    /// Returns the body of the call: the given JSON, on top of the flags.
     fn body(&self, mut body: Value) -> Result<Value, Failure> {
         if self.target == "-" {
             let mut html = String::new();
@@ -255,7 +255,7 @@ impl Common {
     }
 }
 
-/// Calls a route, and writes what comes: a file is there in whole or not at all.
+/// Calls a route, and writes the answer: a file is either complete or not there at all.
 fn write(client: &Client, path: &str, body: &Value, out: Option<&Path>) -> Result<(), Failure> {
     let mut answer = client.fetch(path, body, PATIENCE)?;
     let Some(out) = out else {
@@ -269,7 +269,7 @@ fn write(client: &Client, path: &str, body: &Value, out: Option<&Path>) -> Resul
     let folder = folder.unwrap_or_else(|| Path::new("."));
     let mut file = NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
     std::io::copy(&mut answer, &mut file).map_err(|error| failed(&error))?;
-    // Temporary files are private; results are for whoever may read the directory.
+    // Temporary files are private; results are for everybody who may read the directory.
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(readable).map_err(|error| failed(&error))?;
     file.persist(out).map_err(|error| failed(&error.error))?;

@@ -94,7 +94,7 @@ pub enum Limits {
 }
 
 impl Default for ChromeConfig {
-    /// Returns the defaults of the driver, where it has one.
+    /// Returns the defaults, taken from the driver where it has them.
     fn default() -> Self {
         let driver = pool_chrome::ChromeConfig::default();
         Self {
@@ -154,7 +154,7 @@ impl Config {
 }
 
 impl ChromeConfig {
-    /// Returns the limits that the kernel is to hold each browser to.
+    /// Returns the limits that the kernel must enforce on each browser.
     pub(crate) fn kernel_limits(&self) -> KernelLimits {
         KernelLimits::new()
             .memory(self.memory_max.map(|size| size.as_u64()))
@@ -200,7 +200,7 @@ pub struct EgressConfig {
 }
 
 impl EgressConfig {
-    /// Returns the rules that a guard is to keep.
+    /// Returns the rules that a guard must enforce.
     pub(crate) fn rules(&self) -> Rules {
         let rules = Rules::new().private(self.private);
         rules.allow(self.allow.iter().cloned()).deny(self.deny.iter().cloned())

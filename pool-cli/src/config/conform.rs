@@ -1,4 +1,4 @@
-//! Checks that every value is what the schema says.
+//! Checks that every value matches the schema.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use super::schema::{Choice, ROOT, Shape, Table};
 use super::secret::Secrets;
 use super::source::{Problem, Tree};
 
-/// Takes out of a tree what cannot be used, with a problem for each, and replaces references to
+/// Removes from a tree whatever cannot be used, with a problem for each, and replaces references to
 /// secrets by the secrets.
 ///
-/// The rest deserializes, so that the rules about several settings can be checked as well and
-/// everything that is wrong is said at once. The second part of the answer are the paths of known
-/// keys that were taken out.
+/// The rest deserializes, so that the rules about several settings can be checked as well and all
+/// mistakes are reported at once. The second part of the result lists the paths of known keys that
+/// were removed.
 pub(super) fn conform<'s>(
     tree: Tree<'s>,
     secrets: &Secrets<'_>,
@@ -83,7 +83,7 @@ impl Conform<'_> {
             }
             (Shape::List { item, length }, DeValue::Array(items)) => {
                 if length.is_none_or(|length| length == items.len()) {
-                    // One that is wrong would shift the others, so it takes the list with it.
+                    // Removing one wrong item would shift the others, so the whole list is removed.
                     let count = items.len();
                     let kept: Vec<_> = items
                         .into_iter()
@@ -117,7 +117,8 @@ impl Conform<'_> {
         None
     }
 
-    /// A table that is one value: what is missing or wrong in it makes it unusable as a whole.
+    /// Checks a table that is a single value: anything missing or wrong in it makes it unusable as
+    /// a whole.
     fn inline_table<'s>(
         &mut self,
         inner: DeTable<'s>,
@@ -158,7 +159,7 @@ fn unknown(
         [] => format!("unknown key `{shown}` outside of any section"),
         path => format!("unknown key `{shown}` in [{}]", path.join(".")),
     };
-    // A table that is a value of a section is no place to look for another section's keys from.
+    // Inside a table that is a value, another section's keys make no sense as a suggestion.
     let elsewhere = if path.len() > 2 { Vec::new() } else { sections_with(name) };
     Problem::error(span.clone(), message).hint(if !elsewhere.is_empty() {
         format!("it belongs in {}", or(&elsewhere))
@@ -175,7 +176,7 @@ fn sections<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("[{name}]")).collect::<Vec<_>>().join(", ")
 }
 
-/// The sections that have a key of that name.
+/// Returns the sections that have a key with that name.
 fn sections_with(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     for section in &ROOT.keys {
@@ -192,7 +193,7 @@ fn sections_with(name: &str) -> Vec<String> {
     found
 }
 
-/// Checks that it is of its type and in its range.
+/// Checks that a value has the right type and is in range.
 pub(super) fn check(
     value: &DeValue<'_>,
     shape: &Shape,
@@ -344,7 +345,7 @@ fn text_hint(problem: Problem, kind: Kind, value: &DeValue<'_>) -> Problem {
     }
 }
 
-/// Returns what a value is.
+/// Describes a value in words.
 fn noun(value: &DeValue<'_>) -> String {
     let noun = match value {
         DeValue::String(text) if text.chars().count() > 40 => "a long string",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-/// Where a setting comes from, or where something is wrong with it.
+/// Where a setting comes from, or where a mistake is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -54,7 +54,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing that is wrong with a configuration, and what to write instead.
+/// One mistake in a configuration, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
@@ -76,12 +76,12 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
     pub(super) line: String,
-    /// Part of the line that is meant, in characters from 0.
+    /// The marked part of the line, in characters from 0.
     pub(super) marked: Range<usize>,
 }
 
 impl Finding {
-    /// Returns `true` if it keeps nothing from starting.
+    /// Returns `true` if it does not prevent a start.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         self.severity == Severity::Warning
@@ -114,7 +114,7 @@ impl fmt::Display for Finding {
             writeln!(f, "{pad}{margin}-->{margin:#} {place}")?;
         }
         if let Some(Excerpt { line, marked }) = &self.excerpt {
-            // Tabs are repeated, so that the caret stands under its character.
+            // Tabs are repeated, so that the caret is under its character.
             let indent: String = line
                 .chars()
                 .take(marked.start)
@@ -132,12 +132,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that was found in a configuration that cannot be used; at least one error.
+/// Everything that was found in an unusable configuration; at least one error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
-    /// The findings, in the order of the file; those of the environment and of flags follow.
+    /// Iterates over the findings, in the order of the file; those of the environment and of flags
+    /// follow.
     pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
         self.0.iter()
     }
@@ -157,7 +158,7 @@ impl fmt::Display for Findings {
 
 impl std::error::Error for Findings {}
 
-/// The candidate that a misspelt word is nearest to, if it is near enough to be meant.
+/// Returns the candidate that is nearest to a misspelt word, if it is near enough.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -177,17 +178,18 @@ pub(super) fn nearest<'a>(
                 || prefix(candidate)
                 || strsim::jaro_winkler(&word, candidate) >= 0.88
         })
-        // Of two that are as near, the one that the word begins: `of` is rather `off` than `on`.
+        // If two are equally near, the one that begins with the word wins: `of` means `off` rather
+        // than `on`.
         .min_by_key(|(distance, candidate)| (*distance, !candidate.starts_with(&word)))
         .map(|(_, candidate)| candidate)
 }
 
-/// The hint that offers it.
+/// Returns the hint that suggests a candidate.
 pub(super) fn did_you_mean(candidate: &str) -> String {
     format!("did you mean `{candidate}`?")
 }
 
-/// `a`, `a or b`, `a, b or c`.
+/// Joins words: `a`, `a or b`, `a, b or c`.
 pub(super) fn or(words: &[impl AsRef<str>]) -> String {
     match words {
         [] => String::new(),

@@ -116,7 +116,7 @@ impl Default for FleetConfig {
 }
 
 impl FleetConfig {
-    /// Returns the servers and credentials to connect with; the file of credentials is read.
+    /// Returns the servers and credentials to connect with; this reads the credentials file.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl FleetConfig {
         })
     }
 
-    /// Returns `true` if the pool is in a fleet at all.
+    /// Returns `true` if the pool is in a fleet.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.nats.is_empty()
@@ -173,7 +173,7 @@ impl FleetConfig {
     }
 
     /// Returns the address at which the other nodes reach this one, `ws://host:port` or
-    /// `wss://host:port`; `None` where it is not set and the gateway listens on all addresses.
+    /// `wss://host:port`; `None` if it is not set and the gateway listens on all addresses.
     #[must_use]
     pub fn advertised(&self, listen: SocketAddr) -> Option<String> {
         let own =

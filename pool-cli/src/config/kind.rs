@@ -1,4 +1,4 @@
-//! The meanings of strings, and the rules for each.
+//! The kinds of strings, and the rules for each.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use url::{Host, Url};
 use super::finding::{self, nearest, or};
 use super::units;
 
-/// Meaning of a string; named by `x-kind` in the schema.
+/// The kind of a string; named by `x-kind` in the schema.
 ///
 /// Every rule about a single string is here, so that it applies wherever the string comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) enum Kind {
     HostPattern,
 }
 
-/// Mistake in a string, and the remedy.
+/// A mistake in a string, and the remedy.
 #[derive(Debug)]
 pub(super) struct Complaint {
     pub(super) message: String,
@@ -64,14 +64,14 @@ impl Kind {
         ("host pattern", Self::HostPattern),
     ];
 
-    /// Returns the kind that the schema names; a string without one is plain.
+    /// Returns the kind with this name in the schema; a string without one is plain.
     pub(super) fn named(name: Option<&str>) -> Self {
         let Some(name) = name else { return Self::Plain };
         let found = Self::NAMED.into_iter().find(|(known, _)| *known == name);
         found.expect("the types name no kind that does not exist").1
     }
 
-    /// For "must be …".
+    /// Returns the description that follows "must be".
     pub(super) fn noun(self) -> &'static str {
         match self {
             Self::Plain | Self::Path | Self::Name | Self::HostName | Self::Filter => "a string",
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// For the column "type" of the reference.
+    /// Returns the text for the column "type" of the reference.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Plain | Self::Filter => "string",
@@ -116,7 +116,7 @@ impl Kind {
         }
     }
 
-    /// Returns `true` if `"off"` may stand here.
+    /// Returns `true` if `"off"` is allowed here.
     pub(super) fn has_off(self) -> bool {
         matches!(self, Self::DurationOrOff | Self::SizeOrOff)
     }
@@ -153,7 +153,7 @@ fn host_pattern(text: &str) -> Result<(), Complaint> {
     error.map_or(Ok(()), |error| Err(complaint(error.to_string()).hint(error.hint())))
 }
 
-/// Returns what is wrong, without a suggestion yet.
+/// Returns a complaint without a suggestion.
 pub(super) fn complaint(message: impl Into<String>) -> Complaint {
     Complaint { message: message.into(), hint: None }
 }
@@ -214,7 +214,7 @@ fn size(text: &str) -> Result<(), Complaint> {
     })
 }
 
-/// The rule for names of profiles and regions, which become names of directories.
+/// Checks a name of a profile or region, which becomes the name of a directory.
 pub(super) fn name(text: &str) -> Result<(), Complaint> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let bytes = text.as_bytes();
@@ -263,7 +263,7 @@ pub(super) fn page_url(text: &str) -> Result<(), Complaint> {
     scheme(&url, &["http", "https", "about", "data"])
 }
 
-/// The url is in no message: it may be a secret.
+/// Checks the address of a webhook. It appears in no message, since it may be a secret.
 pub(super) fn webhook_url(text: &str) -> Result<(), Complaint> {
     let url = parse(text, "https://hooks.example/pool")?;
     scheme(&url, &["http", "https"])
@@ -296,7 +296,7 @@ pub(super) fn proxy_url(text: &str) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// Checks an address as the transport reads it; whether it may be used is a rule of several keys.
+/// Checks an address as the transport reads it; whether it may be used depends on several keys.
 fn nats_url(text: &str) -> Result<(), Complaint> {
     let checked = NatsOptions::new([text]).allow_insecure(true).check();
     checked.map(drop).map_err(|error| {
@@ -401,7 +401,7 @@ const REGION: &str = "use a region: `proxies` in [regions.NAME]";
 const WEBRTC: &str = "WebRTC is confined wherever a region has proxies";
 
 /// Flags that the pool sets itself, with the setting to use instead; pool-chrome refuses them too,
-/// but cannot say where they stand.
+/// but does not know where in the configuration they are.
 const OWN_FLAGS: [(&str, &str); 18] = [
     ("--remote-debugging-port", PIPE),
     ("--remote-debugging-address", PIPE),

@@ -15,7 +15,7 @@ use super::source::{self, Origin, Problem, Sources, Tree};
 use super::{Config, conform, rules, template};
 use crate::exit::Failure;
 
-/// Reads a configuration from a file, environment variables and flags, each stronger than the one
+/// Reads a configuration from a file, environment variables and flags; each overrides the one
 /// before.
 ///
 /// # Examples
@@ -46,20 +46,21 @@ enum File {
     InMemory(PathBuf, String),
 }
 
-/// A configuration that can be used.
+/// A usable configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The effective values. A `[fleet]` without a NATS server is left out: it is none.
+    /// The effective values. A `[fleet]` without a NATS server is left out, since it is not a
+    /// fleet.
     pub config: Config,
     /// Settings that are probably not as meant.
     pub warnings: Vec<Finding>,
-    /// Every value with where it comes from, in the order of the reference.
+    /// Every value and its origin, in the order of the reference.
     pub settings: Vec<Setting>,
 }
 
 impl fmt::Debug for Loader {
-    /// Without any value: secrets are among them.
+    /// Prints no values, since secrets are among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.file.as_ref().map(|file| match file {
             File::OnDisk(path) | File::InMemory(path, _) => path,
@@ -69,7 +70,7 @@ impl fmt::Debug for Loader {
 }
 
 impl Loader {
-    /// A loader that knows of no file, no variables and no flags: it gives the defaults.
+    /// Creates a loader without a file, variables or flags: it returns the defaults.
     pub fn new() -> Self {
         Self::default()
     }
@@ -86,9 +87,9 @@ impl Loader {
         self
     }
 
-    /// Adds the variables of the process.
+    /// Adds the environment variables of the process.
     ///
-    /// They are all kept, since secrets may name any of them.
+    /// All of them are kept, since secrets may name any of them.
     pub fn environment(mut self) -> Self {
         let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
         self.variables.extend(std::env::vars_os().map(|(name, value)| (text(name), text(value))));
@@ -112,18 +113,18 @@ impl Loader {
         self
     }
 
-    /// Checks as well whether a pool with this configuration can start on this machine, now and
-    /// ever: the Chromium that it names, its sandbox, the address, the directory, the limits.
+    /// Also checks whether a pool with this configuration can ever start on this machine: the
+    /// Chromium that it names, its sandbox, the address, the directory, and the limits.
     pub fn for_this_machine(mut self) -> Self {
         self.is_for_here = true;
         self
     }
 
-    /// Reads and validates it all.
+    /// Reads and validates everything.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, with warnings among it.
+    /// Everything that is wrong, including warnings.
     pub fn load(&self) -> Result<Loaded, Findings> {
         let mut sources = Sources::default();
         let file = match &self.file {
@@ -163,7 +164,7 @@ impl Loader {
     ) -> Option<(Config, Vec<Setting>)> {
         let mut tree = if has_file { source::parse(sources.get(0), problems) } else { Tree::new() };
         if !problems.is_empty() {
-            // What could be made of the rest of the file is a guess: no complaints about guesses.
+            // Anything else that was read from the file is a guess: no complaints about guesses.
             return None;
         }
         overrides::apply(set, sources, &mut tree, problems);
@@ -191,7 +192,7 @@ impl Loader {
 }
 
 impl Config {
-    /// Returns every value by its key, secrets included: to be compared, never to be shown.
+    /// Returns every value by its key, including secrets: for comparison only, never for display.
     pub(crate) fn values(&self) -> Value {
         revealed(|| serde_json::to_value(self).unwrap_or_default())
     }
@@ -224,12 +225,12 @@ impl Config {
         (self.pool.max_size == 0) != (other.pool.max_size == 0)
     }
 
-    /// Returns this configuration with the values of `current` for the keys that
-    /// [hold](Self::holds).
+    /// Returns this configuration, but with the values of `current` for the keys that
+    /// [cannot change](Self::holds) while a pool runs.
     ///
     /// # Errors
     ///
-    /// None in fact: what was written as values is read back from them.
+    /// None in practice: the values are read back from what they were written as.
     pub(crate) fn holding(&self, current: &Self) -> Result<Self, serde_json::Error> {
         let mut values = self.values();
         hold(&mut values, &current.values(), &ROOT);
@@ -243,7 +244,7 @@ impl Config {
     }
 }
 
-/// Puts the values that hold into the place of the new ones.
+/// Replaces the new values of held keys by the current ones.
 fn hold(values: &mut Value, current: &Value, table: &Table) {
     for key in &table.keys {
         let (value, current) = (&mut values[&key.name], &current[&key.name]);
@@ -258,7 +259,7 @@ fn hold(values: &mut Value, current: &Value, table: &Table) {
     }
 }
 
-/// Leaves out what is not set, as a file does.
+/// Leaves out whatever is not set, as a file does.
 fn without_null(value: &mut Value) {
     match value {
         Value::Object(table) => {
@@ -270,7 +271,7 @@ fn without_null(value: &mut Value) {
     }
 }
 
-/// Makes room in a small pool: a default must not contradict what was written.
+/// Adjusts defaults for a small pool: a default must not contradict what was written.
 fn settle(config: &mut Config, tree: &Tree<'_>) {
     if source::find(tree, &["pool", "min_size"]).is_none() {
         let room = config.pool.max_size.saturating_sub(rules::others_min(config));
@@ -307,14 +308,14 @@ pub struct Setting {
     pub section: String,
     /// The key in it.
     pub key: String,
-    /// The value as it would be written, `None` if there is none; secrets are `(hidden)`.
+    /// The value as it would be written, or `None`; secrets are `(hidden)`.
     pub value: Option<Value>,
     /// Where it comes from.
     pub origin: Place,
 }
 
 impl Setting {
-    /// The line that would set it; a comment if it has no value.
+    /// Returns the line that would set it; a comment if it has no value.
     #[must_use]
     pub fn line(&self) -> String {
         match &self.value {
@@ -373,7 +374,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns a part of a dotted name as TOML requires it.
+/// Returns a part of a dotted name, quoted if TOML requires that.
 fn quoted(part: &str) -> String {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if part.bytes().all(bare) { part.to_owned() } else { format!("\"{part}\"") }
@@ -413,10 +414,10 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// A loader of the file, the environment of the process, and these flags.
+    /// Returns a loader of the file, the environment of the process, and these flags.
     ///
-    /// A command that starts a pool, or says whether one could start, asks it to look at
-    /// [the machine](Loader::for_this_machine) as well.
+    /// A command that starts a pool, or says whether one could start, also asks it to check [the
+    /// machine](Loader::for_this_machine).
     pub fn loader(&self) -> Loader {
         let mut loader = Loader::new().environment();
         if let Some(file) = &self.file {

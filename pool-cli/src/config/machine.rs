@@ -1,4 +1,4 @@
-//! Defaults that depend on the machine, and what no setting can change about it.
+//! Defaults that depend on the machine, and limits of the machine that no setting can change.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustix::process::{Resource, getrlimit};
 use schemars::Schema;
 
-/// Removes the default from the schema, which is the same on every machine.
+/// Removes the default from the schema, which must be the same on every machine.
 pub(super) fn computed(schema: &mut Schema) {
     schema.remove("default");
 }
 
-/// Four browsers for each core, and no more than one for each 512 MiB of memory.
+/// Returns four browsers for each core, but at most one for each 512 MiB of memory.
 ///
 /// A busy page takes most of a core, but most leased browsers wait for the network.
 pub(super) fn max_size() -> usize {
@@ -24,7 +24,7 @@ pub(super) fn max_size() -> usize {
     (cores * 4).min(by_memory).max(1)
 }
 
-/// Memory that this process may use, in bytes: that of the machine or of its cgroup.
+/// Returns the memory that this process may use, in bytes: that of the machine or of its cgroup.
 pub(crate) fn memory() -> Option<u64> {
     let total = std::fs::read_to_string("/proc/meminfo")
         .ok()
@@ -47,14 +47,14 @@ fn in_use(meminfo: &str) -> Option<u8> {
     Some((used * 100).checked_div(total)?.min(100) as u8)
 }
 
-/// The number after a name in a file such as `/proc/meminfo`.
+/// Returns the number after a name in a file such as `/proc/meminfo`.
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// `$XDG_STATE_HOME/browser-pool`, else `~/.local/state/browser-pool`, else under the temporary
-/// directory.
+/// Returns `$XDG_STATE_HOME/browser-pool`, or else `~/.local/state/browser-pool`, or else a
+/// directory under the temporary directory.
 pub(super) fn state_dir() -> PathBuf {
     let from =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -64,8 +64,8 @@ pub(super) fn state_dir() -> PathBuf {
         .join("browser-pool")
 }
 
-/// Returns the obstacle to making a directory and its contents at a path, if there is one. Nothing is made or locked: a
-/// pool may be running on it.
+/// Returns the reason why a directory and its contents cannot be made at a path, if there is one.
+/// Nothing is made or locked, since a pool may be running there.
 pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
     // The last ancestor of a relative path is empty, and stands for the current directory.
     let path = &Path::new(".").join(path);
@@ -78,17 +78,18 @@ pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
     match access(there, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => None,
         Err(rustix::io::Errno::ROFS) => {
-            Some(format!("{} is on a file system that is read-only", there.display()))
+            Some(format!("{} is on a read-only file system", there.display()))
         }
         Err(_) => Some(format!("{} cannot be written", there.display())),
     }
 }
 
-/// Returns the error that keeps anything from ever listening on an address here. One that somebody else has at the moment
-/// is free some day.
+/// Returns the error that prevents ever listening on an address here. An address in use at the
+/// moment does not count: it will be free some day.
 pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    // Bound and never listened on, with the option that servers set: it is in nobody's way.
+    // It is bound but never listened on, with the option that servers set, so it is in nobody's
+    // way.
     let tried = socket(family, SocketType::STREAM, None).and_then(|socket| {
         set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &address)
@@ -97,7 +98,8 @@ pub(crate) fn address_obstacle(address: SocketAddr) -> Option<io::Error> {
     (error.kind() != io::ErrorKind::AddrInUse).then_some(error)
 }
 
-/// Returns how many files this process may have open, once it has raised its limit; `None` for any number.
+/// Returns how many files this process may have open once it has raised its limit; `None` if there
+/// is no limit.
 pub(crate) fn open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }

@@ -1,4 +1,4 @@
-//! Sections of which there is one for each name: profiles, regions and tenants.
+//! Sections that exist once for each name: profiles, regions and tenants.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,13 +61,14 @@ impl Default for ProfileConfig {
 }
 
 impl ProfileConfig {
-    /// Returns the maximum number of its browsers: on this node or, if it travels, in the whole fleet.
+    /// Returns the maximum number of its browsers: on this node or, if it travels, in the whole
+    /// fleet.
     #[must_use]
     pub fn max(&self, is_in_fleet: bool) -> usize {
         self.max_size.unwrap_or(if self.travels(is_in_fleet) { 1 } else { 2 })
     }
 
-    /// Returns true if it goes from node to node of a fleet.
+    /// Returns `true` if it travels between the nodes of a fleet.
     #[must_use]
     pub fn travels(&self, is_in_fleet: bool) -> bool {
         is_in_fleet && self.home.is_none() && self.mode == ProfileMode::Persistent
@@ -75,7 +76,7 @@ impl ProfileConfig {
 }
 
 impl<'de> Deserialize<'de> for ProfilesConfig {
-    /// By hand because `#[serde(flatten)]` buffers the values and so loses where they stand.
+    /// Written by hand because `#[serde(flatten)]` buffers the values and so loses their positions.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
@@ -162,7 +163,8 @@ struct ProxyTable {
 }
 
 impl<'de> Deserialize<'de> for ProxyConfig {
-    /// By hand because `#[serde(untagged)]` answers every mistake with "did not match any variant".
+    /// Written by hand because `#[serde(untagged)]` answers every mistake with "did not match any
+    /// variant".
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
@@ -314,7 +316,7 @@ impl Default for TenantConfig {
 }
 
 impl TenantConfig {
-    /// Iterates over every token that is good.
+    /// Iterates over all valid tokens.
     pub fn all_tokens(&self) -> impl Iterator<Item = &Secret> {
         self.token.iter().chain(&self.tokens)
     }

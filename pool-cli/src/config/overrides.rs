@@ -13,7 +13,7 @@ use super::source::{self, Origin, Problem, Source, Sources, Tree};
 /// Prefix of the environment variables that are settings: `POOL__SECTION__KEY`.
 pub(super) const PREFIX: &str = "POOL__";
 
-/// Names that users of browserless and OpenTelemetry know, and the settings that they stand for.
+/// Names that users of browserless and OpenTelemetry know, and the settings that they map to.
 pub(super) const ALIASES: [(&str, &str, &str); 11] = [
     ("TOKEN", "gateway", "token"),
     ("CONCURRENT", "pool", "max_size"),
@@ -28,23 +28,23 @@ pub(super) const ALIASES: [(&str, &str, &str); 11] = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry", "otlp_endpoint"),
 ];
 
-/// One setting from outside the file.
+/// A setting from outside the file.
 #[derive(Debug)]
 pub(super) struct Override {
     path: Vec<String>,
-    /// Which piece of the sources holds the text.
+    /// Index of the piece of the sources that holds the text.
     source: usize,
 }
 
-/// Finds the settings among the variables, the weakest first.
+/// Finds the settings among the variables, weakest first.
 pub(super) fn from_environment(
     variables: &BTreeMap<String, String>,
     sources: &mut Sources,
 ) -> Vec<Override> {
     let aliases = ALIASES.into_iter().filter_map(|(name, section, key)| {
-        // Often passed on empty by what starts containers.
+        // Programs that start containers often pass on empty variables.
         let text = variables.get(name).filter(|text| !text.is_empty())?;
-        // Milliseconds there, and -1 for no limit.
+        // There, the unit is milliseconds, and -1 means no limit.
         let text = match name {
             "TIMEOUT" if text.trim() == "-1" => "off".to_owned(),
             "TIMEOUT" if text.trim().parse::<u64>().is_ok() => format!("{}ms", text.trim()),
@@ -74,7 +74,7 @@ pub(super) fn from_flag(flag: &str, path: &str, text: &str, sources: &mut Source
     }
 }
 
-/// Puts the settings into the tree, over what the file says.
+/// Puts the settings into the tree, overriding the file.
 pub(super) fn apply<'s>(
     overrides: &[Override],
     sources: &'s Sources,
@@ -103,18 +103,18 @@ pub(super) fn apply<'s>(
 
 /// Reasons why a path leads nowhere.
 enum Unknown {
-    /// A path that was probably meant.
+    /// Paths that were probably meant.
     Near(Vec<String>),
-    /// The names that exist where the path goes wrong.
+    /// The names that exist at the point where the path goes wrong.
     Known(Vec<String>),
-    /// A value on the way, which has nothing below it.
+    /// A value on the path, which has nothing below it.
     TooDeep(String),
 }
 
-/// The path as it is spelt in the file, and what belongs there.
+/// Returns the path as it is spelt in the file, and the shape that belongs there.
 ///
-/// A shell cannot export `POOL__REGIONS__EU-WEST__MAX_SIZE`, so in the names of profiles and
-/// regions case does not matter, and an underscore stands for a dash where the file has one.
+/// A shell cannot export `POOL__REGIONS__EU-WEST__MAX_SIZE`, so case does not matter in the names
+/// of profiles and regions, and an underscore stands for a dash if the file has one there.
 fn resolve<'k>(
     path: &[String],
     table: &'k Table,
@@ -165,8 +165,8 @@ fn resolve<'k>(
     Ok((path, shape))
 }
 
-/// Reads a text as the setting requires; where that is impossible, it stays a string and is
-/// refused as one.
+/// Reads a text as the setting requires; if that is impossible, it stays a string and is refused as
+/// one.
 fn read<'s>(source: &'s Source, shape: &Shape) -> Spanned<DeValue<'s>> {
     let text = source.text.as_str();
     let string = || {

@@ -14,13 +14,13 @@ use super::units::{AsCountOrOff, AsDuration, AsDurationOrOff};
 pub use pool_chrome::Reset;
 pub use pool_chrome::mux::LeaseKind;
 
-/// Returns the kind of lease of this name, as the configuration has it.
+/// Returns the kind of lease with this name in the configuration.
 #[must_use]
 pub fn lease_kind(name: &str) -> Option<LeaseKind> {
     LeaseKind::deserialize(StrDeserializer::<ValueError>::new(name)).ok()
 }
 
-/// No machine has more browsers than this: a larger size is a mistake.
+/// Maximum number of browsers: no machine has more, so a larger size is a mistake.
 pub const MOST_BROWSERS: usize = 1000;
 
 /// `[pool]`: how many browsers there are, how they are leased, and when they are replaced.

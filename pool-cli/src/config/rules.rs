@@ -1,4 +1,4 @@
-//! The rules that no single value can break.
+//! The rules that concern more than a single value.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -20,29 +20,30 @@ use super::{
     Reset, Sandbox, Secret, TenantConfig, kind, machine,
 };
 
-/// Open files of a pool without a browser and without a client.
+/// Open files of a pool without browsers and clients.
 const FILES: u64 = 32;
 
 /// Open files for one Chromium; each client takes one more.
 const FILES_OF_BROWSER: u64 = 5;
 
-/// Open files by which one lease gets out where the pool guards it: a listener, and the two ends of
-/// the only connection that it may need.
+/// Open files for one lease's way out if the pool guards it: a listener, and the two ends of the
+/// one connection that it needs at least.
 const FILES_OF_GATE: u64 = 3;
 
-/// Memory of a browser that has done nothing yet: the headless shell, and the whole Chromium.
+/// Memory of a browser that has done nothing yet: of the headless shell, and of the whole Chromium.
 const IDLE_SHELL: ByteSize = ByteSize::mib(130);
 const IDLE_CHROMIUM: ByteSize = ByteSize::mib(235);
 
-/// The fastest launches take a tenth of a second, and those on a busy machine ten times as long.
+/// Shortest sensible launch timeout: the fastest launches take a tenth of a second, and those on a
+/// busy machine ten times as long.
 const SHORT_LAUNCH: Duration = Duration::from_secs(2);
 
-/// Shorter ones are guessed.
+/// Minimum length of the fleet's secret; shorter ones can be guessed.
 const SECRET: usize = 16;
 
-/// Checks a configuration whose values are all right by themselves.
+/// Checks a configuration whose values are all valid by themselves.
 ///
-/// `refused` are the settings that were written but could not be used: what they are not cannot
+/// `refused` are the settings that were written but could not be used: their default values cannot
 /// break a rule.
 pub(super) fn check(
     config: &Config,
@@ -64,8 +65,8 @@ pub(super) fn check(
     rules.alerts();
 }
 
-/// Checks a configuration that breaks no rule against the machine: nothing that would fail at
-/// every start is to be started.
+/// Checks a configuration that breaks no rule against the machine: a pool that would fail at every
+/// start must not be started.
 pub(super) fn check_machine(config: &Config, tree: &Tree<'_>, problems: &mut Vec<Problem>) {
     let mut rules = Rules { config, tree, refused: &[], problems };
     if config.pool.max_size > 0 {
@@ -84,7 +85,7 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Where a value is set; nowhere if it is the default.
+    /// Returns where a value is set; `None` if it is the default.
     fn value(&self, path: &[&str]) -> Option<Range<usize>> {
         source::find(self.tree, path).map(|(_, value)| value.span())
     }
@@ -94,12 +95,12 @@ impl Rules<'_> {
         self.refused.iter().any(|refused| refused == path)
     }
 
-    /// Where a section or key is named.
+    /// Returns where a section or key is named.
     fn key(&self, path: &[&str]) -> Option<Range<usize>> {
         source::find(self.tree, path).map(|(key, _)| key.span())
     }
 
-    /// Where one item of a list is.
+    /// Returns where an item of a list is.
     fn item(&self, path: &[&str], index: usize) -> Option<Range<usize>> {
         let (_, list) = source::find(self.tree, path)?;
         list.get_ref().as_array()?.get(index).map(toml::Spanned::span)
@@ -138,7 +139,7 @@ impl Rules<'_> {
         }
         self.min_and_max(&["pool"], pool.min_size, pool.max_size);
         for (name, profile) in &self.config.profiles.named {
-            // One that travels has no minimum at all, which is said elsewhere.
+            // A travelling profile has no minimum at all, which is reported elsewhere.
             if !profile.travels(self.is_in_fleet()) {
                 let max = profile.max(self.is_in_fleet());
                 self.min_and_max(&["profiles", name], profile.min_size, max);
@@ -269,7 +270,8 @@ impl Rules<'_> {
         self.directories();
     }
 
-    /// A client names a file by its path alone, so a directory of the pool must be one as well.
+    /// Checks the directories: a client names a file by its absolute path only, so these must be
+    /// absolute too.
     fn directories(&mut self) {
         let key = ["chrome", "directories"];
         let directories = &self.config.chrome.directories;
@@ -291,7 +293,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Returns what keeps every launch from succeeding.
+    /// Finds whatever makes every launch fail.
     fn launch(&mut self) {
         let Err(error) = self.config.driver().launch_options().check() else { return };
         let key = match &error {
@@ -520,8 +522,8 @@ impl Rules<'_> {
         self.advertise(fleet);
     }
 
-    /// An empty section, and an empty list of servers, say that there is no fleet; anything else
-    /// was meant for one.
+    /// Checks a section without a fleet: an empty section, or an empty list of servers, means that
+    /// there is no fleet; anything else was meant for one.
     fn no_fleet(&mut self) {
         let section =
             source::find(self.tree, &["fleet"]).and_then(|(_, it)| it.get_ref().as_table());
@@ -552,7 +554,7 @@ impl Rules<'_> {
         self.problems.push(problem);
     }
 
-    /// Checks how a node authenticates at NATS. Returns `true` if all of that is known.
+    /// Checks how a node authenticates at NATS. Returns `true` if all of it is known.
     fn fleet_auth(&mut self, fleet: &FleetConfig) -> bool {
         let before = self.problems.len();
         let pair = fleet.user.is_some() || fleet.password.is_some();
@@ -672,7 +674,7 @@ impl Rules<'_> {
             ));
         }
         let is_guarded = gateway.token.is_some() || self.is_refused(&["gateway", "token"]);
-        // Beyond loopback `listen` is refused without one already.
+        // Beyond loopback, `listen` is already refused without a token.
         if !is_guarded && gateway.listen.ip().to_canonical().is_loopback() {
             let message = format!("{address} can be reached from elsewhere, without a token");
             let hint =
@@ -681,7 +683,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Here and not by their kind: a secret is looked at when it is known.
+    /// Checks the webhooks here and not by their kind, since a secret can only be checked once it
+    /// is known.
     fn alerts(&mut self) {
         let alerts = &self.config.alerts;
         let wrong: Vec<_> = AlertKind::ALL
@@ -715,14 +718,14 @@ impl Rules<'_> {
     }
 }
 
-/// Returns what profiles and regions keep at least, together.
+/// Returns the sum of the minimums of profiles and regions.
 pub(super) fn others_min(config: &Config) -> usize {
     let profiles = config.profiles.named.values().map(|profile| profile.min_size);
     let regions = config.regions.values().map(|region| region.min_size);
     profiles.chain(regions).fold(0, usize::saturating_add)
 }
 
-/// Returns `true` if an address, with a scheme or not, is of this machine alone.
+/// Returns `true` if an address, with or without a scheme, belongs to this machine only.
 fn is_loopback(address: &str) -> bool {
     let authority = address.split_once("://").map_or(address, |(_, authority)| authority);
     let host = match authority.strip_prefix('[') {
@@ -734,7 +737,7 @@ fn is_loopback(address: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Returns `true` if it can be run; a bare name is looked up on `PATH` when it is.
+/// Returns `true` if it can be run; a bare name is looked up on `PATH` at the launch.
 fn is_executable(path: &Path) -> bool {
     let is_bare = path.components().count() == 1 && !path.is_absolute();
     is_bare

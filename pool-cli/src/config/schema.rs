@@ -1,5 +1,5 @@
 //! The JSON schema of the configuration, for editors, and the shapes that are read from it: the
-//! source of everything else that must know the keys.
+//! source of everything else that needs to know the keys.
 
 use std::sync::LazyLock;
 
@@ -15,10 +15,11 @@ use super::kind::Kind;
 pub const URL: &str =
     concat!(env!("CARGO_PKG_REPOSITORY"), "/raw/main/pool-cli/config.schema.json");
 
-/// The schema, the same on every machine.
+/// Returns the schema, which is the same on every machine.
 ///
-/// Besides the standard keywords it has `x-kind`, which says what a string means: `duration`,
-/// `size or off`, `path`, …; and `x-reload`, which is false for what holds until a restart.
+/// In addition to the standard keywords it has `x-kind`, which gives the meaning of a string
+/// (`duration`, `size or off`, `path`, …), and `x-reload`, which is false for a setting that only
+/// changes with a restart.
 #[must_use]
 pub fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12()
@@ -26,12 +27,12 @@ pub fn schema() -> Schema {
         .with_transform(RecursiveTransform(without_null))
         .with_transform(RecursiveTransform(without_table_defaults));
     let mut schema = settings.into_generator().into_root_schema_for::<Config>();
-    // Written first, where a reader looks for it.
+    // Inserted first, where a reader looks for it.
     schema.insert("$id".to_owned(), URL.into());
     schema
 }
 
-/// The schema as it is committed and printed.
+/// Returns the schema as it is committed and printed.
 ///
 /// # Panics
 ///
@@ -44,7 +45,7 @@ pub fn text() -> String {
     text
 }
 
-/// TOML has no null: what is not set is left out.
+/// Leaves out null defaults: TOML has no null, so whatever is not set is left out.
 fn without_null(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
@@ -67,14 +68,15 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// The default of a table repeats those of its keys, and some of those depend on the machine.
+/// Removes the defaults of tables, which repeat those of their keys, some of which depend on the
+/// machine.
 fn without_table_defaults(schema: &mut Schema) {
     if schema.get("type").is_some_and(|name| name == "object") {
         schema.remove("default");
     }
 }
 
-/// The values that a key of the configuration takes, read from the schema.
+/// The values that a key of the configuration accepts, read from the schema.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Table(Table),
@@ -97,11 +99,11 @@ pub(super) enum Shape {
     Choice(Vec<Choice>),
     Text(Kind),
     Secret,
-    /// A string of some kind, or a table that says more.
+    /// A string of some kind, or a table with more details.
     TextOr(Kind, Table),
 }
 
-/// A table: its keys, and what keys of any other name hold.
+/// A table: its keys, and the shape of keys with any other name.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) keys: Vec<Key>,
@@ -117,9 +119,10 @@ pub(super) struct Key {
     pub(super) default: Option<Value>,
     pub(super) examples: Vec<Value>,
     pub(super) required: bool,
-    /// True for a section whose presence has a meaning, even where it is empty.
+    /// Set for a section whose presence has a meaning, even if it is empty.
     pub(super) optional: bool,
-    /// True if it holds from the start to the end of a pool, so that a reload does not take it.
+    /// Set if its value stays in force from the start to the end of a pool, so that a reload does
+    /// not change it.
     pub(super) held: bool,
     pub(super) shape: Shape,
 }
@@ -159,7 +162,7 @@ impl Table {
         }
     }
 
-    /// The key of that name; a table with other keys has every name.
+    /// Returns the key with that name; a table with other keys has every name.
     pub(super) fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name).or(self.others.as_deref())
     }

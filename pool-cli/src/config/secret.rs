@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::finding::{Place, nearest};
 use super::source::{Problem, Sources};
 
-/// A value that is never printed: `Debug` and `Serialize` show `(hidden)`, but for
+/// A value that is never printed: `Debug` and `Serialize` show `(hidden)`, except within
 /// [`revealed`].
 ///
 /// In the file it is `{ env = "NAME" }`, `{ file = "PATH" }`, or, with a warning, the value
@@ -30,7 +30,7 @@ impl Secret {
         Self(SecretString::from(value.into()))
     }
 
-    /// The value, for the one place that needs it.
+    /// Returns the value, for the one place that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -41,7 +41,7 @@ thread_local! {
     static REVEALED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Hides the secrets again, also where the serialization panics.
+/// Hides the secrets again when it is dropped, even if the serialization panics.
 struct Revealed;
 
 impl Drop for Revealed {
@@ -50,8 +50,8 @@ impl Drop for Revealed {
     }
 }
 
-/// Serializes something with the secrets in it, to compare it or to read it back. What comes of it
-/// must not be shown.
+/// Serializes something including its secrets, to compare it or to read it back. The result must
+/// not be shown.
 pub(crate) fn revealed<T>(serialize: impl FnOnce() -> T) -> T {
     let _revealed = Revealed;
     REVEALED.set(true);
@@ -65,8 +65,8 @@ impl fmt::Debug for Secret {
 }
 
 impl PartialEq for Secret {
-    /// Not in constant time: it tells whether a reload changed a setting, not whether a client
-    /// knows a token.
+    /// Compares without constant time: it tells whether a reload changed a setting, not whether a
+    /// client knows a token.
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
@@ -79,7 +79,7 @@ impl Serialize for Secret {
 }
 
 impl<'de> Deserialize<'de> for Secret {
-    /// Takes the value itself: references were replaced by what they name before.
+    /// Takes the value itself: references have already been replaced by what they refer to.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }
@@ -116,14 +116,14 @@ impl JsonSchema for Secret {
     }
 }
 
-/// Looks up what `{ env = "NAME" }` and `{ file = "PATH" }` name.
+/// Looks up what `{ env = "NAME" }` and `{ file = "PATH" }` refer to.
 pub(super) struct Secrets<'a> {
     pub(super) variables: &'a BTreeMap<String, String>,
     pub(super) sources: &'a Sources,
 }
 
 impl Secrets<'_> {
-    /// The secret as a string, with a warning if it stands where others can read it.
+    /// Returns the secret as a string, with a warning if it is where others can read it.
     pub(super) fn resolve<'s>(
         &self,
         name: &str,
@@ -177,7 +177,7 @@ impl Secrets<'_> {
     }
 }
 
-/// Returns a warning about a secret that is written out where others can read it.
+/// Returns a warning about a secret that is written where others can read it.
 fn exposed(name: &str, place: &Place) -> Option<String> {
     match place {
         Place::File { .. } => {
@@ -190,7 +190,7 @@ fn exposed(name: &str, place: &Place) -> Option<String> {
     }
 }
 
-/// Without the line feed at its end, which editors and `echo` add.
+/// Reads a file, without the line feed at its end, which editors and `echo` add.
 fn read(path: &str, span: &Range<usize>) -> Result<String, Problem> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Problem::error(span.clone(), format!("cannot read {path}: {}", io_reason(&error)))
@@ -198,7 +198,7 @@ fn read(path: &str, span: &Range<usize>) -> Result<String, Problem> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The reason of an I/O error in our own style: lower case, without the number.
+/// Returns the reason of an I/O error in our own style: lower case, without the number.
 pub(super) fn io_reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);

@@ -7,13 +7,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::{Excerpt, Finding, Place, Severity, nearest};
 
-/// All text that a configuration is read from, end to end: first the file, then one piece for each
-/// variable and flag.
+/// All the text that a configuration is read from, end to end: first the file, then one piece for
+/// each variable and flag.
 ///
 /// Every value keeps its range in this text, whatever it came from, as in the source map of a
-/// compiler. So one number tells both where a value is wrong and where it came from.
+/// compiler. So one number gives both the place of a mistake and the origin of the value.
 ///
-/// Not `Debug`: secrets are among it.
+/// It is not `Debug`, since it contains secrets.
 #[derive(Default)]
 pub(super) struct Sources(Vec<Source>);
 
@@ -31,7 +31,7 @@ pub(super) enum Origin {
     Flag(String),
 }
 
-/// Something that is wrong, at a range of the whole text.
+/// A mistake, at a range of the whole text.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) severity: Severity,
@@ -56,9 +56,9 @@ impl Problem {
 }
 
 impl Sources {
-    /// Adds a piece and gives its index.
+    /// Adds a piece and returns its index.
     pub(super) fn add(&mut self, origin: Origin, text: String) -> usize {
-        // One more than the text: the end of a piece belongs to it, and not to the next.
+        // One more than the length: the end of a piece belongs to it, not to the next one.
         let start = self.0.last().map_or(0, |last| last.start + last.text.len() + 1);
         self.0.push(Source { origin, text, start });
         self.0.len() - 1
@@ -73,7 +73,7 @@ impl Sources {
         self.0.get(index.checked_sub(1)?)
     }
 
-    /// Where a range begins.
+    /// Returns the place where a range begins.
     pub(super) fn place(&self, range: &Range<usize>) -> Place {
         self.at(range.start).map_or(Place::Default, |source| match &source.origin {
             Origin::File(path) => {
@@ -90,7 +90,7 @@ impl Sources {
         })
     }
 
-    /// Resolves problems for people, in the order of the text.
+    /// Turns problems into findings for people, in the order of the text.
     pub(super) fn findings(&self, mut problems: Vec<Problem>) -> Vec<Finding> {
         problems.sort_by_key(|problem| problem.at.as_ref().map_or(usize::MAX, |at| at.start));
         problems
@@ -128,7 +128,7 @@ impl Source {
         matches!(self.origin, Origin::Environment(_))
     }
 
-    /// An offset of the whole as one of this piece, at the beginning of a character.
+    /// Turns an offset in the whole text into one in this piece, at the beginning of a character.
     fn floor(&self, offset: usize) -> usize {
         let mut at = offset.saturating_sub(self.start).min(self.text.len());
         while !self.text.is_char_boundary(at) {
@@ -138,10 +138,10 @@ impl Source {
     }
 }
 
-/// Keys whose value must not be shown, whatever is wrong on their line; misspelt ones as well.
+/// Keys whose value must not be shown, whatever is wrong on their line, even if they are misspelt.
 const SECRET_KEYS: [&str; 4] = ["token", "password", "secret", "nkey"];
 
-/// The line with a star for each character of a secret, so that columns stay as they are.
+/// Returns the line with a star for each character of a secret, so that columns stay as they are.
 fn conceal(line: &str) -> String {
     let mut shown: Vec<char> = line.chars().collect();
     for (sign, _) in line.match_indices('=') {
@@ -176,24 +176,24 @@ fn conceal(line: &str) -> String {
 /// A table with ranges.
 pub(super) type Tree<'s> = DeTable<'s>;
 
-/// Parses a whole file; with mistakes in it, what could be made of the rest.
+/// Parses a whole file; if it has mistakes, returns as much as could be understood.
 pub(super) fn parse<'s>(source: &'s Source, problems: &mut Vec<Problem>) -> Tree<'s> {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     problems.extend(errors.into_iter().map(|error| {
         let at = error.span().unwrap_or(0..0);
-        // The parser's own words for what is not TOML at all.
+        // If it is not TOML at all, the parser's own words are used.
         Problem::error(shift(&at, source.start), error.message().to_lowercase())
     }));
     move_table(table.into_inner(), source.start)
 }
 
-/// Parses one value, as of a variable.
+/// Parses a single value, such as that of a variable.
 pub(super) fn parse_value(source: &Source) -> Option<Spanned<DeValue<'_>>> {
     let value = DeValue::parse(source.text.trim()).ok()?;
     Some(move_value(value, source.start))
 }
 
-/// The key and value at a path.
+/// Returns the key and value at a path.
 pub(super) fn find<'t, 's>(
     table: &'t Tree<'s>,
     path: &[impl AsRef<str>],
@@ -203,7 +203,7 @@ pub(super) fn find<'t, 's>(
     if rest.is_empty() { Some((key, value)) } else { find(value.get_ref().as_table()?, rest) }
 }
 
-/// Sets the value at a path, over what is there.
+/// Sets the value at a path, replacing any that is there.
 pub(super) fn set<'s>(table: &mut Tree<'s>, path: &[String], value: Spanned<DeValue<'s>>) {
     let Some((first, rest)) = path.split_first() else { return };
     let span = value.span();

@@ -18,7 +18,7 @@ const HEAD: &str = "\
 # POOL__SECTION__KEY, which is stronger than this file.
 ";
 
-/// A template in which some keys are set.
+/// A template of the file, in which some keys may be set.
 ///
 /// # Examples
 ///
@@ -36,20 +36,20 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template in which every key is commented out: the defaults.
+    /// Creates the template in which every key is commented out: the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets a key instead of commenting it out.
     ///
-    /// `profiles.work` and `regions.eu-west` are the names of which there are sections.
+    /// `profiles.work` and `regions.eu-west` are examples of sections with names.
     pub fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         self.set.insert((section.to_owned(), key.to_owned()), value.into());
         self
     }
 
-    /// The text of the file.
+    /// Returns the text of the file.
     #[must_use]
     pub fn render(&self) -> String {
         let mut page = Page { template: self, text: format!("#:schema {}\n\n{HEAD}", schema::URL) };
@@ -119,7 +119,7 @@ impl Page<'_> {
     }
 }
 
-/// A value as it is written in TOML, on one line.
+/// Returns a value as TOML, on one line.
 pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::Array(items) => {

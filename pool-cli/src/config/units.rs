@@ -1,7 +1,7 @@
 //! The notation of durations, sizes and the like in the configuration.
 //!
 //! Each `As…` type is named by `#[serde(with = "…")]` on a field: it reads and writes the value,
-//! and it is the field's schema, so that the two cannot disagree.
+//! and it is also the field's schema, so the two cannot disagree.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Value written instead of a limit that does not apply.
+/// Value that stands for the absence of a limit.
 pub(super) const OFF: &str = "off";
 
 /// A duration such as `"30s"`; longer than zero.
@@ -114,7 +114,7 @@ impl AsCountOrOff {
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(value), &self))
             }
 
-            /// As JSON has them, and TOML does not.
+            /// JSON has unsigned numbers; TOML does not.
             fn visit_u64<E: Error>(self, value: u64) -> Result<Option<u64>, E> {
                 match i64::try_from(value) {
                     Ok(value) => self.visit_i64(value),
@@ -261,7 +261,7 @@ pub(super) fn size(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-/// Without a fraction, so that it reads back as the same number of bytes.
+/// Formats a size without a fraction, so that it reads back as the same number of bytes.
 fn format_size(size: ByteSize) -> String {
     let bytes = size.as_u64();
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];

@@ -35,13 +35,13 @@ pub struct Fleet {
     node: Arc<dyn Node>,
     relay: Relay,
     sessions: Sessions,
-    /// None where no profile travels: in tests.
+    /// `None` if no profile travels, as in tests.
     profiles: Option<TravellingProfiles>,
-    /// Remove the names that dead nodes have left, and answer about profiles.
+    /// Tasks that remove the names that dead nodes have left behind, and answer about profiles.
     tasks: Vec<AbortHandle>,
-    /// Connections of clients here to leases at other nodes.
+    /// Number of connections of clients here to leases at other nodes.
     relays: watch::Sender<usize>,
-    /// The end that they are told, once there is one.
+    /// The end that those clients are told, once there is one.
     end: watch::Sender<Option<LeaseEnd>>,
 }
 
@@ -66,7 +66,7 @@ impl Drop for RelayedConnection {
     }
 }
 
-/// [`pool_fleet::Fleet`], whatever its pool is.
+/// [`pool_fleet::Fleet`] with any kind of pool.
 #[async_trait]
 trait Node: Send + Sync {
     async fn acquire(
@@ -90,18 +90,19 @@ trait Node: Send + Sync {
 /// Connects to a lease of another node.
 #[async_trait]
 pub(crate) trait Connect: Send + Sync {
-    /// Returns once the connection stands, or why it does not: then the client waits on.
+    /// Returns once the connection is made; an error says why it is not, and the client then keeps
+    /// waiting.
     async fn connect(&self, lease: &RemoteLease) -> Result<(), String>;
 }
 
-/// The place of a client that has got a lease.
+/// The place of a client's lease.
 pub(crate) enum Placed {
     Here(Arc<dyn Leased>),
     /// At another node, and connected to.
     There,
 }
 
-/// Reasons why a client has got no lease.
+/// Reasons why a client got no lease.
 #[derive(Debug)]
 pub(crate) enum NotPlaced {
     /// The policies of this node refuse it.
@@ -110,7 +111,8 @@ pub(crate) enum NotPlaced {
     Cannot(Cannot),
 }
 
-/// Bound on the time to connect to a lease of another node, which goes back to its node a little later.
+/// Time limit for connecting to a lease of another node, which goes back to its node slightly
+/// later.
 const CONNECT: Duration = Duration::from_millis(1900);
 
 #[async_trait]
@@ -206,24 +208,24 @@ impl<P: NodePool> Node for pool_fleet::Fleet<P> {
     }
 }
 
-/// A way into a fleet: a connection to its servers, and a name that no live node has.
+/// A node's entry into a fleet: a connection to its servers, and a name that no live node has.
 pub(crate) struct Entry {
     settings: FleetConfig,
     secret: Secret,
     transport: Arc<NatsTransport>,
 }
 
-/// Bound on the time that a live node has to say that it has a name.
+/// Time that a live node has to report that it has a name.
 const WHO: Duration = Duration::from_secs(1);
 
 impl Entry {
-    /// Connects, and asks whether the name is free; before anything is launched.
+    /// Connects, and asks whether the name is free, before anything is launched.
     ///
     /// Without a NATS server the node goes on alone, and joins the others when there is one.
     ///
     /// # Errors
     ///
-    /// The message to print: credentials that cannot be used, or a name that is taken (exit code 78).
+    /// The message to print: unusable credentials, or a name that is taken (exit code 78).
     pub(crate) async fn of(settings: &FleetConfig) -> Result<Self, Failure> {
         let secret = settings.secret.clone().ok_or_else(|| {
             Failure::new("a fleet requires a secret".to_owned())
@@ -233,7 +235,8 @@ impl Entry {
         let unusable = |error: TransportError| Failure::from(error).code(exit::CONFIG);
         let options = settings.nats_options().map_err(unusable)?.start_without_server(true);
         let transport = NatsTransport::connect(options).await.map_err(unusable)?;
-        // Whoever cannot be asked is met when the connection stands, and the younger node drains.
+        // If nobody can be asked now, a namesake is met once there is a connection, and the younger
+        // node drains.
         match namesake(settings, &*transport).await {
             Ok(Some(address)) => Err(taken(&settings.node_name(), &address)),
             Ok(None) | Err(_) => Ok(Self { settings: settings.clone(), secret, transport }),
@@ -280,8 +283,8 @@ impl Entry {
     }
 }
 
-/// Returns where the live node is that has the configured name, if there is one: an empty address where its version
-/// cannot be read.
+/// Returns the address of the live node that has the configured name, if there is one; it is empty
+/// if that node's version cannot be read.
 ///
 /// # Errors
 ///
@@ -311,8 +314,8 @@ fn taken(name: &str, address: &str) -> Failure {
 }
 
 impl Fleet {
-    /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and what
-    /// nodes send on to each other is signed with the secret.
+    /// Wraps a node that has joined its fleet; names of sessions are kept in the store, and
+    /// requests that nodes pass on to each other are signed with the secret.
     pub fn new<P: NodePool>(
         joined: pool_fleet::Fleet<P>,
         store: Arc<dyn Store>,
@@ -348,12 +351,12 @@ impl Fleet {
         self.node.name()
     }
 
-    /// Returns the fleet as this node sees it, or `None` after it has left.
+    /// Returns this node's view of the fleet, or `None` after it has left.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         self.node.snapshot().await
     }
 
-    /// Offers nothing more to other nodes. Clients of this node are served.
+    /// Stops making offers to other nodes. Clients of this node are still served.
     pub fn drain(&self) {
         self.node.drain();
     }
@@ -371,19 +374,19 @@ impl Fleet {
         self.node.leave().await;
     }
 
-    /// Waits until an older node with the name of this one is met, and returns its address.
+    /// Waits until an older node with this node's name is met, and returns its address.
     pub fn namesake(&self) -> impl Future<Output = Arc<str>> + Send + use<> {
         let mut namesake = self.node.namesake();
         async move {
             match namesake.wait_for(Option::is_some).await.map(|other| other.clone()) {
                 Ok(Some(other)) => Arc::clone(&other.address),
-                // The node has left: there is nobody to meet any more.
+                // The node has left, so it will not meet anybody any more.
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         }
     }
 
-    /// Returns what carries requests to other nodes.
+    /// Returns the part that carries requests to other nodes.
     pub(crate) fn relay(&self) -> &Relay {
         &self.relay
     }
@@ -410,7 +413,7 @@ impl Fleet {
         *self.relays.borrow()
     }
 
-    /// Waits until there is no connection to a lease at another node.
+    /// Waits until there are no connections to leases at other nodes.
     pub(crate) async fn no_relays(&self) {
         // The sender lives as long as `self`.
         let _ = self.relays.subscribe().wait_for(|relays| *relays == 0).await;
@@ -425,7 +428,7 @@ impl Fleet {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the client leaves all queues.
+    /// If the future is dropped, the client leaves all queues.
     pub(crate) async fn acquire(
         &self,
         request: Request,
@@ -441,12 +444,12 @@ impl Fleet {
         self.node.acquire(request, wait, elsewhere, choice).await
     }
 
-    /// Takes the lease of this node that was offered to another one, once.
+    /// Takes the lease of this node that was offered to another one; this works once.
     pub(crate) async fn take(&self, offer: &str) -> Option<Arc<dyn Leased>> {
         self.node.take(offer).await
     }
 
-    /// Returns the address of a node that is heard.
+    /// Returns the address of a node, if it is heard.
     pub(crate) async fn address_of(&self, node: &str) -> Option<Arc<str>> {
         let snapshot = self.snapshot().await?;
         let found = snapshot.nodes.iter().find(|beat| *beat.node == *node);
@@ -454,14 +457,15 @@ impl Fleet {
     }
 }
 
-/// The port of a NATS server that names none.
+/// The default port of NATS servers.
 const NATS: u16 = 4222;
 
-/// Time between two looks at the addresses of the nodes, which a restart may change.
+/// Time between two looks at the addresses of the nodes, which may change with a restart.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Goes by who is in the fleet for as long as this node is: guarded browsers are kept from the other nodes and from the
-/// servers, which are as much the pool as this node is, and the limits of tenants are parted among those with browsers.
+/// Keeps track of the fleet's members for as long as this node is one: guarded browsers are kept
+/// from the other nodes and from the servers, which belong to the pool as much as this node does,
+/// and the limits of tenants are divided among the nodes with browsers.
 pub(crate) async fn follow(fleet: Weak<Fleet>, opened: Weak<Opened>, servers: Vec<String>) {
     let Some(mut nodes) = fleet.upgrade().map(|fleet| fleet.node.nodes()) else { return };
     let servers = servers.iter().filter_map(|server| host_and_port(server, NATS));
@@ -474,7 +478,7 @@ pub(crate) async fn follow(fleet: Weak<Fleet>, opened: Weak<Opened>, servers: Ve
         opened.pool().driver().guard().protect_others(servers.iter().cloned().chain(nodes_at));
         let with_browsers = beats().filter(|beat| beat.load.places > 0).count();
         if let Err(error) = opened.part_among(with_browsers) {
-            tracing::warn!(%error, "the limits of tenants could not be parted among the nodes");
+            tracing::warn!(%error, "the limits of tenants could not be divided among the nodes");
         }
         drop((fleet, opened));
         // The sender is gone when the node has left.

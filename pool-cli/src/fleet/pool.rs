@@ -1,4 +1,4 @@
-//! The pool of a node: of whatever driver, and with profiles that travel.
+//! The pool of a node, with any driver and with profiles that travel.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::config::machine;
 use crate::gateway::Code;
 use crate::pool::{Browser, BrowserDriver, Leased};
 
-/// The pool of a node of a fleet, whatever its driver is.
+/// The pool of a node in a fleet, with any driver.
 pub trait NodePool: LocalPool<Lease: fmt::Debug> {
     /// [`Pool::decide`].
     ///
@@ -24,7 +24,7 @@ pub trait NodePool: LocalPool<Lease: fmt::Debug> {
     /// The refusal of a policy.
     fn decide(&self, request: &mut Request) -> Result<(Class, Duration), AcquireError>;
 
-    /// Returns a lease as the gateway has it.
+    /// Returns a lease in the form that the gateway uses.
     fn leased(lease: Self::Lease) -> Arc<dyn Leased>;
 }
 
@@ -54,7 +54,7 @@ where
     }
 }
 
-/// A pool that claims a travelling profile before it creates a browser of it.
+/// A pool that claims a travelling profile before it creates a browser for it.
 pub(crate) struct TravellingPool<D: Driver> {
     pool: Pool<D>,
     profiles: TravellingProfiles,
@@ -97,7 +97,7 @@ where
                 let idle = classes.iter().filter(|stats| stats.load.idle > 0);
                 for class in idle.map(|stats| &stats.class) {
                     if class.get(LABEL).is_some_and(|profile| profiles.travels(profile)) {
-                        // Those that are leased end with their leases in any case.
+                        // Leased ones end with their leases in any case.
                         pool.invalidate(|meta| meta.class == *class);
                     }
                 }
@@ -145,7 +145,7 @@ where
                 self.acquire_travelling(profile, instances, asked).await
             }
             Some((_, Place::Travels { .. })) => {
-                // None is ever idle: whoever may create one gets it.
+                // No such browser is ever idle: whoever may create one gets it.
                 sleep(asked.left).await;
                 Err(Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE))
             }
@@ -165,7 +165,7 @@ where
     fn is_launching(&self, asked: &Acquire) -> bool {
         let label = asked.request.labels.get(LABEL);
         if label.is_some_and(|profile| self.profiles.travels(profile)) {
-            // It is as soon as the profile is free, which is not sooner anywhere else.
+            // It will be launched as soon as the profile is free, which is no sooner anywhere else.
             return asked.creates && LocalPool::load(&self.pool).room > 0;
         }
         LocalPool::is_launching(&self.pool, asked)

@@ -1,4 +1,4 @@
-//! Profiles that travel: which do, and the claims of this node.
+//! Travelling profiles: which profiles are, and the claims of this node.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,20 +27,21 @@ use crate::gateway::Code;
 /// The label of requests, and of classes, that names a profile.
 pub(super) const LABEL: &str = "profile";
 
-/// Time for which a save is tried again while the store cannot be reached.
+/// Time for which a save is retried while the store cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// Time that the end of a node waits for its profiles to be saved.
+/// Time for which the end of a node waits for its profiles to be saved.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// Time that an instance which is in use may take to be saved before a client gets a new one: its login is better than
-/// none.
+/// Time that an instance in use may take to be saved before a client gets a new one, since an
+/// instance with a login is better than one without.
 const SAVING: Duration = Duration::from_secs(3);
 
-/// Interval at which browsers are looked for that nobody has taken: their profiles are not free.
+/// Interval at which untaken browsers are looked for, since they keep their profiles from being
+/// free.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// Files and directories of a profile that hold nothing that its Chromium does not make again.
+/// Files and directories of a profile that hold nothing that its Chromium cannot make again.
 const CACHES: [&str; 11] = [
     "BrowserMetrics",
     "Cache",
@@ -58,24 +59,26 @@ const CACHES: [&str; 11] = [
 /// The nodes of a fleet that may have the browsers of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Any, one after another: this many at a time in the whole fleet, each with a state of its own.
+    /// Any node, one after another: this many at a time in the whole fleet, each with a state of
+    /// its own.
     Travels { instances: usize },
-    /// This one.
+    /// Only this node.
     Home(NodeName),
-    /// Any, each with directories of its own.
+    /// Any node, each with directories of its own.
     Everywhere,
 }
 
-/// Where a request may be served, and where it is best served.
+/// The nodes where a request may be served, and the best ones among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) only: Option<NodeName>,
     pub(crate) prefer: Vec<NodeName>,
 }
 
-/// The profiles that travel, as this node has them. Clones are handles to the same.
+/// The travelling profiles of a configuration, as this node has them. Clones are handles to the
+/// same profiles.
 ///
-/// As a policy it hands the directory of a claimed profile to the browser that is created for it.
+/// As a policy, it hands the directory of a claimed profile to the browser that is created for it.
 #[derive(Clone)]
 pub struct TravellingProfiles {
     inner: Arc<Inner>,
@@ -83,19 +86,20 @@ pub struct TravellingProfiles {
 
 struct Inner {
     places: RwLock<Places>,
-    /// Once the node has joined its fleet.
+    /// Set once the node has joined its fleet.
     joined: OnceLock<(Profiles, watch::Receiver<Connection>)>,
-    /// The directories of profiles that do not travel, and of those of the time before the fleet.
+    /// The directories of profiles that do not travel, and of those from before the pool was in a
+    /// fleet.
     directory: PathBuf,
-    /// The clients of each profile, which are served one after another.
+    /// The clients of each profile, who are served one after another.
     lines: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
     /// The claims for which browsers are about to be created.
     ready: Mutex<HashMap<Arc<str>, Ready>>,
-    /// Number of claims that are not given up yet.
+    /// Number of claims that have not been given up yet.
     claims: watch::Sender<usize>,
 }
 
-/// The places of the profiles of a configuration.
+/// The place of each profile in a configuration.
 #[derive(Debug, Default)]
 struct Places {
     named: BTreeMap<String, Place>,
@@ -124,48 +128,50 @@ impl Places {
     }
 }
 
-/// A claim in the hands of a client that waits for a browser.
+/// A claim held by a client that waits for a browser.
 struct Ready {
     claim: Arc<ProfileClaim>,
-    /// The browser that has its directory, as long as there is one.
+    /// The browser that uses its directory, as long as there is one.
     used: Weak<()>,
 }
 
-/// A claimed profile, for its browser: kept until the Chromium is gone.
+/// A claimed profile, for its browser: it is held until the Chromium is gone.
 #[derive(Clone, Debug)]
 pub struct ProfileInUse {
     pub(super) claim: Arc<ProfileClaim>,
     _used: Arc<()>,
 }
 
-/// A profile that this node has and no other one. Its drop saves it and gives it up.
+/// A profile that only this node has. Dropping it saves the profile and gives it up.
 pub struct ProfileClaim {
     profiles: TravellingProfiles,
-    /// Some until the drop.
+    /// Set until the drop.
     claimed: Option<ClaimedProfile>,
     use_of_it: AtomicU8,
     runtime: Handle,
 }
 
-/// Use that was made of a claim.
+/// The use that was made of a claim.
 const UNTOUCHED: u8 = 0;
-/// A Chromium was launched, and nobody has had it.
+/// A Chromium was launched, but nobody has used it.
 const LAUNCHED: u8 = 1;
 pub(super) const LEASED: u8 = 2;
 
 /// A spec that holds the claimed profile of a new browser.
 pub trait TravelSpec {
-    /// The new browser uses this directory, and keeps the profile until its Chromium is gone.
+    /// Sets the directory that the new browser uses; the browser must keep the profile until its
+    /// Chromium is gone.
     fn set_travelling(&mut self, directory: &Path, profile: ProfileInUse);
 }
 
 impl ProfileInUse {
-    /// Returns true once another node may have the profile soon: then nothing may be done with it.
+    /// Returns `true` once another node may soon have the profile: from then on it must not be
+    /// used.
     pub(crate) fn is_lost(&self) -> bool {
         self.claim.claimed().is_lost()
     }
 
-    /// Waits until [`is_lost`](Self::is_lost).
+    /// Waits until [`is_lost`](Self::is_lost) is true.
     pub(crate) async fn lost(&self) {
         self.claim.claimed().lost().await;
     }
@@ -198,7 +204,7 @@ async fn give_up(claimed: ClaimedProfile, used: u8) {
     let (profile, instance) = (&id.profile, id.instance);
     let given_up = match used {
         UNTOUCHED => claimed.release_untouched().await.map(|()| None),
-        // A launch that came to nothing has nothing to save, and may have left anything.
+        // A failed launch has nothing worth saving, and may have left anything behind.
         LAUNCHED => return drop(claimed),
         _ => claimed.release(PATIENCE).await.map(Some),
     };
@@ -218,7 +224,7 @@ async fn give_up(claimed: ClaimedProfile, used: u8) {
 }
 
 impl TravellingProfiles {
-    /// Returns those of a configuration: none where it has no fleet.
+    /// Returns the travelling profiles of a configuration: none if it has no fleet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let inner = Inner {
@@ -232,19 +238,20 @@ impl TravellingProfiles {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Goes over to those of another configuration. Claims that are held stay.
+    /// Switches to those of another configuration. Held claims stay.
     pub(crate) fn change(&self, config: &Config) {
         let mut places = self.inner.places.write().unwrap_or_else(PoisonError::into_inner);
         *places = Places::new(config);
     }
 
-    /// Begins to claim profiles in a fleet that was joined, and to answer the other nodes about the copies of this one.
+    /// Starts to claim profiles in a fleet that was joined, and to answer other nodes about the
+    /// copies here.
     pub(super) fn join<P: LocalPool>(
         &self,
         joined: &pool_fleet::Fleet<P>,
         store: Arc<dyn Store>,
     ) -> AbortHandle {
-        // Beside those that stay, and under a name that none of them has.
+        // Next to the profiles that stay, and under a name that none of them can have.
         let settings = ProfileSettings::new(self.inner.directory.join(".travelling"))
             .packing(Packing::new().without(CACHES));
         let nodes = joined.nodes();
@@ -257,7 +264,7 @@ impl TravellingProfiles {
             Arc::new(move || nodes.borrow().to_vec()),
         );
         let serving = profiles.clone();
-        // A node joins one fleet in its life.
+        // A node joins only one fleet in its life.
         let _ = self.inner.joined.set((profiles, joined.transport().connection()));
         let serve = async move {
             loop {
@@ -273,7 +280,7 @@ impl TravellingProfiles {
         tokio::spawn(serve).abort_handle()
     }
 
-    /// Waits until every profile of this node is saved and free, for some seconds at most.
+    /// Waits until every profile of this node is saved and free, but only for some seconds.
     pub(super) async fn settled(&self) {
         let mut claims = self.inner.claims.subscribe();
         let none = claims.wait_for(|claims| *claims == 0);
@@ -282,7 +289,7 @@ impl TravellingProfiles {
         }
     }
 
-    /// Returns true if a profile goes from node to node.
+    /// Returns `true` if a profile travels between the nodes of a fleet.
     pub(crate) fn travels(&self, profile: &str) -> bool {
         matches!(self.place(profile), Place::Travels { .. })
     }
@@ -291,11 +298,11 @@ impl TravellingProfiles {
         self.inner.places.read().unwrap_or_else(PoisonError::into_inner).of(profile)
     }
 
-    /// Returns the nodes that are to be asked for a browser of a profile.
+    /// Returns the nodes that should be asked for a browser of a profile.
     ///
     /// # Errors
     ///
-    /// If the store of the profiles cannot be reached, where it is needed.
+    /// If the profile store cannot be reached and is needed.
     pub(super) async fn choose(&self, profile: Option<&str>) -> Result<Choice, Cannot> {
         let Some(profile) = profile else { return Ok(Choice::default()) };
         let prefer = match self.place(profile) {
@@ -306,7 +313,8 @@ impl TravellingProfiles {
         Ok(Choice { only: None, prefer: prefer.into_iter().collect() })
     }
 
-    /// Returns the node that has the newest copy of the first instance that is free, or of the first one.
+    /// Returns the node with the newest copy of the first instance that is free, or of the first
+    /// one.
     async fn newest(&self, profile: &str, instances: usize) -> Result<Option<NodeName>, Cannot> {
         let profiles = self.profiles()?;
         let mut in_use = None;
@@ -318,7 +326,7 @@ impl TravellingProfiles {
                 Some(Record { holder, .. }) => in_use = in_use.or(holder),
             }
         }
-        // It may be about to save it.
+        // That node may be about to save it.
         Ok(in_use.map(|holder| holder.node))
     }
 
@@ -332,8 +340,8 @@ impl TravellingProfiles {
         }
     }
 
-    /// Claims an instance of a profile: one that has something, the first one that is new where those are in use, or
-    /// else whichever is free first.
+    /// Claims an instance of a profile: one that has content, or the first new one if those are in
+    /// use, or else whichever is free first.
     pub(super) async fn claim(
         &self,
         profile: &str,
@@ -391,8 +399,8 @@ impl TravellingProfiles {
         }))
     }
 
-    /// Begins a profile that the fleet has not with what this node had under its name before it travelled, which stays
-    /// where it is.
+    /// Starts a profile that the fleet does not have with the contents that this node had under its
+    /// name before it travelled; the original stays where it is.
     async fn adopt(&self, claimed: &ClaimedProfile) -> io::Result<()> {
         let id = claimed.id();
         let own = self.inner.directory.join(&id.profile).join(id.instance.to_string());
@@ -428,17 +436,17 @@ impl TravellingProfiles {
     }
 }
 
-/// The numbers of the instances of a profile.
+/// Returns the numbers of the instances of a profile.
 fn numbers(instances: usize) -> impl Iterator<Item = u32> {
     0..u32::try_from(instances).unwrap_or(u32::MAX)
 }
 
-/// A browser was to be created for a profile that nobody waits for any more.
+/// A browser was to be created for a profile that nobody is waiting for any more.
 #[derive(Debug, thiserror::Error)]
 #[error("the profile is not claimed: its client has gone")]
 struct NotClaimed;
 
-/// Offers a claim to the browser that is created next, until it is dropped.
+/// Offers a claim to the browser that is created next; dropping this withdraws the offer.
 pub(super) struct Offered<'a> {
     profiles: &'a TravellingProfiles,
     profile: Arc<str>,
@@ -460,7 +468,7 @@ impl<'a> Offered<'a> {
 impl Drop for Offered<'_> {
     fn drop(&mut self) {
         let ready = lock(&self.profiles.inner.ready).remove(&self.profile);
-        // Outside of the lock: the drop of a claim gives it up.
+        // Outside of the lock, since dropping a claim gives it up.
         drop(ready);
     }
 }
@@ -479,7 +487,7 @@ impl<D: Driver<Spec: TravelSpec>> Policy<D> for TravellingProfiles {
     }
 }
 
-/// Returns an error of a profile in the words of the fleet.
+/// Translates an error of a profile into the terms of the fleet.
 fn cannot(error: &ProfileError) -> Cannot {
     match error {
         ProfileError::Busy { .. } => {

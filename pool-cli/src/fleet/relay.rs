@@ -1,4 +1,4 @@
-//! Requests that are sent on to other nodes, and the signature by which a node knows them.
+//! Requests that are passed on to other nodes, and the signature by which a node recognizes them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -29,13 +29,13 @@ use crate::config::Secret;
 use crate::gateway::tcp::{self, Ends};
 use crate::telemetry::{self, TraceParent};
 
-/// The header of a request that another node has sent on.
+/// The header of a request that another node has passed on.
 pub(crate) const RELAY: HeaderName = HeaderName::from_static("browser-pool-relay");
 
-/// Bound on the time to connect to another node.
+/// Time limit for connecting to another node.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Facts about a request that another node has sent on.
+/// Facts about a request that another node has passed on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Relayed {
     /// The node that the client is connected to.
@@ -44,20 +44,20 @@ pub(crate) struct Relayed {
     pub(crate) to: Arc<str>,
     /// The client's address.
     pub(crate) client: SocketAddr,
-    /// The `Host` that the client has sent.
+    /// The `Host` that the client sent.
     pub(crate) host: Option<String>,
     /// The lease that was offered to the gateway for this request.
     pub(crate) offer: Option<Arc<str>>,
 }
 
-/// Sends requests on to other nodes, and knows those that others send on.
+/// Passes requests on to other nodes, and recognizes those that others pass on.
 pub(crate) struct Relay {
     node: Arc<str>,
     key: Hmac<Sha256>,
     tls: OnceLock<TlsConnector>,
 }
 
-/// Reasons why another node was not reached.
+/// Reasons why another node could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreachable {
     #[error("{0:?} is not an address of a node")]
@@ -78,14 +78,14 @@ impl Relay {
         }
     }
 
-    /// Sends a request to the node at an address. Its upgrade, if there is one, is that of the answer, which has the
+    /// Sends a request to the node at an address. Any upgrade is that of the answer, which has the
     /// [`Ends`] of the connection among its extensions.
     ///
     /// The client's trace goes on at that node, below a span of this one.
     ///
     /// # Errors
     ///
-    /// If the node is not reached; it may have received the request all the same.
+    /// If the node cannot be reached; it may have received the request all the same.
     pub(crate) async fn send(
         &self,
         address: &Arc<str>,
@@ -147,7 +147,7 @@ impl Relay {
         Ok(answer)
     }
 
-    /// Returns what another node says of a request that it has sent on to this one, if it has.
+    /// Returns what another node says about a request that it has passed on to this one, if it has.
     pub(crate) fn verify(
         &self,
         header: &HeaderValue,
@@ -182,7 +182,7 @@ impl Relay {
         mac
     }
 
-    /// Trusts what the machine trusts.
+    /// Returns the TLS connector, which trusts the certificates that the machine trusts.
     fn tls(&self) -> &TlsConnector {
         self.tls.get_or_init(|| {
             let mut roots = RootCertStore::empty();
@@ -204,7 +204,7 @@ where
     sender.send_request(request).await
 }
 
-/// Makes the span of a request to another node, within that of the wait or else of the client, and puts it into the
+/// Creates the span of a request to another node, below that of the wait or else of the client, and puts it into the
 /// request's headers.
 fn relay_span(node: &str, headers: &mut HeaderMap) -> Span {
     let span = info_span!("relay", node, status = Empty, error = Empty);
@@ -218,7 +218,7 @@ fn relay_span(node: &str, headers: &mut HeaderMap) -> Span {
     span
 }
 
-/// Removes what is about the connection to the client; an upgrade is passed on.
+/// Removes headers about the connection to the client; an upgrade is passed on.
 fn strip(headers: &mut HeaderMap) {
     let upgrade = headers.remove(header::UPGRADE);
     for name in [

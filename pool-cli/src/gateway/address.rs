@@ -1,24 +1,25 @@
-//! Addresses of the gateway: as clients spell them, and where things are.
+//! Addresses of the gateway: how clients spell them, and where things are.
 
 use axum::http::Uri;
 use url::form_urlencoded;
 
 use super::query::is_known;
 
-/// Where it is asked for once [`find`] has looked at the address.
+/// The path of the version, once [`find`] has normalized the address.
 pub(super) const VERSION: &str = "/json/version";
 
-/// Where the protocol is.
+/// The path of the protocol.
 pub(super) const PROTOCOL: &str = "/json/protocol";
 
-/// Returns the address without what a client has put before or behind it, if that is not what the
-/// router takes as it is.
+/// Returns the address without anything that a client has put before or after it, if the router
+/// does not accept it as it is.
 ///
-/// Playwright appends `/json/version/` to the path and keeps the query behind it; chromiumoxide
-/// appends it to the whole address, and so to the query. What stands before it is left out, unless
-/// it is the address of a lease. Clients that keep neither query nor headers of an address show
-/// the token in its path, `/t/<token>/…`; it goes on in the query, so that what is handed out has
-/// it, too. It stands first there: what `/json/new` opens is the end of the query.
+/// Playwright appends `/json/version/` to the path and keeps the query after it; chromiumoxide
+/// appends it to the whole address, and so to the query. Anything before it is left out, unless it
+/// is the address of a lease. Clients that keep neither the query nor the headers of an address
+/// send the token in its path, `/t/<token>/…`; it is moved to the query, so that the addresses that
+/// are handed out have it too. There it comes first, since the end of the query is the address that
+/// `/json/new` opens.
 pub(super) fn find(uri: &Uri) -> Option<Uri> {
     let (path, token) = split_token(uri.path());
     let mut query = uri.query().unwrap_or_default();
@@ -41,7 +42,7 @@ pub(super) fn find(uri: &Uri) -> Option<Uri> {
     format!("{path}?{}", query.join("&")).parse().ok()
 }
 
-/// Returns the end of a path that is about `/json`, with the lease before it that it is about.
+/// Returns the end of a path that is about `/json`, with the lease before it if it names one.
 fn find_json(path: &str) -> Option<&str> {
     let at = path.rfind("/json").filter(|at| {
         let command = &path[at + "/json".len()..];
@@ -56,22 +57,22 @@ fn find_json(path: &str) -> Option<&str> {
     Some(if is_lease { path } else { &path[at..] })
 }
 
-/// Splits `/t/<token>/…` into what follows and the token.
+/// Splits `/t/<token>/…` into the rest and the token.
 fn split_token(path: &str) -> (&str, Option<String>) {
     let Some(rest) = path.strip_prefix("/t/") else { return (path, None) };
     let end = rest.find('/').unwrap_or(rest.len());
     (if end == rest.len() { "/" } else { &rest[end..] }, Some(decode(&rest[..end])))
 }
 
-/// Decodes what is written with per cent signs.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> String {
-    // A form is decoded the same way, but for the plus and what parts it.
+    // A form is decoded in the same way, except for the plus and the separators.
     let form = format!("x={}", text.replace('+', "%2B").replace('&', "%26"));
     let decoded = form_urlencoded::parse(form.as_bytes()).next();
     decoded.map_or_else(String::new, |(_, text)| text.into_owned())
 }
 
-/// Path of a lease whose client speaks with its first page.
+/// Path of a lease whose client talks to its first page.
 pub(super) const NEW_PAGE: &str = "/devtools/page/new";
 
 /// Returns the path of a lease, `/devtools/browser/{lease}`.
@@ -79,8 +80,8 @@ pub(super) fn lease_path(lease: &str) -> String {
     format!("/devtools/browser/{lease}")
 }
 
-/// Splits the query of `/json/new` into the parameters of ours that it begins with and the address
-/// that follows, as Chromium takes it: the rest, whatever is in it.
+/// Splits the query of `/json/new` into our own parameters, with which it begins, and the address
+/// that follows, which is the whole rest, as in Chromium.
 pub(super) fn split_address(query: &str) -> (&str, String) {
     let mut end = 0;
     for part in query.split_inclusive('&') {

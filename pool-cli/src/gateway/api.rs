@@ -1,5 +1,5 @@
-//! `/api/…`: what the dashboard and the commands `status`, `top`, `resize`, `drain` and the like
-//! are made of.
+//! `/api/…`: the data for the dashboard and for the commands `status`, `top`, `resize`, `drain` and
+//! the like.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,7 +26,7 @@ use crate::config::MOST_BROWSERS;
 use crate::exit::chain;
 use crate::pool::{Leased, OpenPage};
 
-/// Maximum time a page may take to be drawn for the live view.
+/// Maximum time for drawing a page for the live view.
 const SCREENSHOT: Duration = Duration::from_secs(5);
 
 /// `GET /api/state`.
@@ -51,7 +51,7 @@ pub(super) async fn stream(
     gateway.see_fleet().await;
     let first = text(&gateway, &who);
     let watcher = gateway.watchers.join();
-    // Holds no handle to the gateway: a dashboard that stays open must not keep it alive.
+    // It holds no handle to the gateway: a dashboard that stays open must not keep it alive.
     let gateway = Arc::downgrade(&gateway);
     let begin = (Some(first), watcher, gateway, who);
     let events = stream::unfold(begin, |(first, mut watcher, gateway, who)| async move {
@@ -62,7 +62,7 @@ pub(super) async fn stream(
                 let for_all = watcher.borrow_and_update().to_string();
                 match who {
                     Who::Operator => for_all,
-                    // What the others see is not for it.
+                    // A tenant must not see what others see.
                     Who::Tenant(_) => text(&*gateway.upgrade()?, &who),
                 }
             }
@@ -76,7 +76,7 @@ fn text(gateway: &Gateway, who: &Who) -> String {
     serde_json::to_string(&gateway.snapshot(who)).expect("a snapshot is plain data")
 }
 
-/// `GET /api/browsers/{id}/page`: which page a leased browser shows; `null` for none.
+/// `GET /api/browsers/{id}/page`: the page that a leased browser shows; `null` for none.
 pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
@@ -86,7 +86,7 @@ pub(super) async fn page(
     Ok(Json(leased.browser().pages().await.pop().map(shown)))
 }
 
-/// Letters of a title or an address that are shown: a `data:` URL may have millions.
+/// Number of characters of a title or an address that are shown: a `data:` URL may have millions.
 const LETTERS: usize = 2048;
 
 fn shown(page: OpenPage) -> Page {
@@ -94,7 +94,7 @@ fn shown(page: OpenPage) -> Page {
     Page { title: cut(page.title), url: cut(page.url) }
 }
 
-/// `GET /api/browsers/{id}/screenshot`: what a leased browser shows, as a PNG.
+/// `GET /api/browsers/{id}/screenshot`: the picture of a leased browser, as a PNG.
 pub(super) async fn screenshot(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
@@ -119,7 +119,7 @@ pub(super) async fn screenshot(
     }
 }
 
-/// `POST /api/browsers/{id}/retire`: closes a browser, when it comes back if it is leased.
+/// `POST /api/browsers/{id}/retire`: closes a browser; if it is leased, when it comes back.
 pub(super) async fn retire(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -128,7 +128,7 @@ pub(super) async fn retire(
 }
 
 impl Gateway {
-    /// The lease of a browser, for those that look at what its client does.
+    /// Returns the lease of a browser, for those who may look at what its client does.
     fn leased(&self, who: &Who, id: &str) -> Result<(Arc<ClientLease>, Arc<dyn Leased>), Problem> {
         let id = number(id)?;
         let session = self
@@ -144,17 +144,17 @@ impl Gateway {
     }
 }
 
-/// The number of a browser; what is none names no browser.
+/// Reads the number of a browser; anything that is not a number names no browser.
 fn number(id: &str) -> Result<u64, Problem> {
     id.parse().map_err(|_| unknown())
 }
 
 fn unknown() -> Problem {
-    let detail = "there is no browser of this number";
+    let detail = "there is no browser with this number";
     Problem::new(Code::UnknownBrowser, detail)
 }
 
-/// `POST /api/resize`: what is left out stays as it is.
+/// `POST /api/resize`: values that are left out stay as they are.
 pub(super) async fn resize(
     State(gateway): State<Arc<Gateway>>,
     Body(body): Body<Resize>,
@@ -164,7 +164,7 @@ pub(super) async fn resize(
 }
 
 impl Gateway {
-    /// Changes the size of the pool and returns it; what is left out stays as it is.
+    /// Changes the size of the pool and returns it; values that are left out stay as they are.
     pub(super) fn resize(
         &self,
         min_size: Option<usize>,
@@ -204,10 +204,10 @@ pub(super) async fn drain(State(gateway): State<Arc<Gateway>>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// `POST /api/reload`: as SIGHUP, with what came of it.
+/// `POST /api/reload`: as SIGHUP, and returns the outcome.
 pub(super) async fn reload(State(gateway): State<Arc<Gateway>>) -> Result<Json<Reloaded>, Problem> {
     let Some(reload) = gateway.reloader() else {
-        let detail = "this pool has no configuration to read again";
+        let detail = "this pool has no configuration to reload";
         return Err(Problem::new(Code::NoReload, detail));
     };
     let invalid = |detail| Problem::new(Code::BadConfiguration, detail);
@@ -223,7 +223,7 @@ struct UsageQuery {
 }
 
 impl UsageQuery {
-    /// Reads the query: from the beginning of today until now unless it says so.
+    /// Reads the query: by default from the beginning of today until now.
     fn parse(query: &str, accepts_csv: bool) -> Result<Self, Problem> {
         let now = hour_now();
         let mut asked = Self { from: now / HOURS * HOURS, to: now + 1, csv: accepts_csv };
@@ -275,7 +275,7 @@ struct UsageReport {
 
 #[derive(Debug, Serialize)]
 struct UsageRow {
-    /// `null` for the leases of no tenant.
+    /// `null` for leases without a tenant.
     tenant: Option<String>,
     leases: u64,
     browser_seconds: f64,
@@ -300,7 +300,7 @@ impl UsageRow {
 }
 
 impl UsageReport {
-    /// A table. Names are those of the configuration, so that nothing in it is quoted.
+    /// Returns a table. Names are those of the configuration, so nothing in it needs quoting.
     fn csv(&self) -> String {
         let mut text = String::from(
             "tenant,leases,browser_seconds,waiting_seconds,bytes_in,bytes_out,failures\n",
@@ -325,7 +325,7 @@ impl UsageReport {
     }
 }
 
-/// `GET /api/usage?from=&to=&by=tenant`: a tenant sees its own.
+/// `GET /api/usage?from=&to=&by=tenant`: tenants see only their own.
 pub(super) async fn usage(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,

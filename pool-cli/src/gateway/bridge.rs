@@ -1,5 +1,5 @@
-//! The WebSocket of a client: its handshake, and frames both ways between it and its browser.
-//! Nothing is parsed here.
+//! The WebSocket of a client: its handshake, and the frames in both directions between it and its
+//! browser. Nothing is parsed here.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -25,37 +25,38 @@ use super::{Code, LeaseEnd, Problem, tcp};
 use crate::metrics::Metrics;
 use crate::pool::{Commands, Events, Wire};
 
-/// A client that takes nothing at all for this long is ended, however little waits for it.
+/// Time for which a client may take nothing at all, however little is waiting for it, before it is
+/// cut off.
 const STALL: Duration = Duration::from_secs(30);
 
-/// Interval at which a write that waits looks whether the client is to be given up.
+/// Interval at which a pending write checks whether the client must be given up.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Interval at which a ping is sent, so that what stands between does not take the connection for dead.
+/// Interval at which a ping is sent, so that nothing in between takes the connection for dead.
 /// Nobody waits for its pong.
 const PING: Duration = Duration::from_secs(20);
 
-/// Maximum time what the browser said last may take to be taken, and how long a client that says
-/// nothing has to answer a close frame.
+/// Maximum time for the delivery of the browser's last messages, and for a silent client to answer
+/// a close frame.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// Time that a close frame waits for a client that does not read, behind the message that it has
-/// in half. The memory for them goes earlier if others need it.
+/// Time that a close frame waits for a client that does not read, behind a message that it has half
+/// received. Their memory is freed earlier if others need it.
 const LINGER: Duration = Duration::from_secs(120);
 
-/// Maximum time a client may go on sending after its close frame was written. One that cannot read
-/// before it has sent all of a message learns the reason then.
+/// Maximum time that a client may keep sending after its close frame was written. A client that
+/// cannot read before it has sent a whole message learns the reason after that.
 const DISCARD: Duration = Duration::from_secs(60);
 
-/// The connection of a client, its handshake done.
+/// The connection of a client, after its handshake.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
-    /// Bytes that the client sent behind its handshake.
+    /// Bytes that the client sent after its handshake.
     pub(super) read: Vec<u8>,
 }
 
-/// Bridges until either side ends or the session does, says goodbye, and returns why.
+/// Bridges until either side or the session ends, closes properly, and returns the reason.
 pub(super) async fn bridge(
     socket: Socket,
     wire: Wire,
@@ -76,7 +77,8 @@ pub(super) async fn bridge(
         () = tcp::half_open(ends) => Why::Ended(LeaseEnd::ClientGone),
     };
     drop(commands);
-    // The lease ends here: the client's goodbye below must not keep a browser from the next one.
+    // The lease ends here: the closing handshake below must not keep the browser from the next
+    // client.
     let end = attached.detach(match why {
         Why::Ended(end) => end,
         Why::Closed(_) => LeaseEnd::Released,
@@ -84,7 +86,7 @@ pub(super) async fn bridge(
     match why {
         Why::Ended(LeaseEnd::ClientGone) => return end,
         Why::Ended(LeaseEnd::SlowReader) => {}
-        // What the browser said before the end, such as the answer to `Browser.close`.
+        // The browser's last messages, such as the answer to `Browser.close`.
         Why::Ended(_) => {
             let _ = timeout(CLOSING, rest(&mut *events, &mut writer)).await;
         }
@@ -101,7 +103,7 @@ pub(super) async fn bridge(
     end
 }
 
-/// Reasons why a bridge is taken down.
+/// Reasons why a bridge ends.
 #[derive(Clone, Copy, Debug)]
 enum Why {
     Ended(LeaseEnd),
@@ -138,7 +140,7 @@ impl Pongs {
     }
 }
 
-/// From the client to the browser.
+/// Carries messages from the client to the browser.
 async fn up<R: AsyncRead + Unpin>(
     reader: &mut Reader<R>,
     commands: &mut dyn Commands,
@@ -174,13 +176,13 @@ async fn up<R: AsyncRead + Unpin>(
             commands.receiving(0);
         }
         if commands.send(message).await.is_err() {
-            // The other direction learns why, once it has delivered what came before.
+            // The other direction learns the reason, once it has delivered what came before.
             return std::future::pending().await;
         }
     }
 }
 
-/// From the browser to the client.
+/// Carries messages from the browser to the client.
 async fn down<W: AsyncWrite + Unpin>(
     events: &mut dyn Events,
     writer: &mut Writer<W>,
@@ -200,7 +202,7 @@ async fn down<W: AsyncWrite + Unpin>(
             },
             () = pongs.one.notified() => 0,
             _ = pings.tick() => {
-                // Not exactly `PING`: the last tick was not quite punctual.
+                // Less than `PING`, since the last tick may not have been quite punctual.
                 if writer.stalled_for() < PING / 2 {
                     continue;
                 }
@@ -228,7 +230,7 @@ fn bytes_of(batch: &[Utf8Bytes]) -> u64 {
     batch.iter().map(|message| message.len() as u64).sum()
 }
 
-/// Writes messages with as few writes as can be, while the client takes them.
+/// Writes messages with as few writes as possible, for as long as the client takes them.
 async fn write<W: AsyncWrite + Unpin>(
     batch: &mut Vec<Utf8Bytes>,
     events: &dyn Events,
@@ -261,7 +263,7 @@ async fn flush<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Writes what is left of a connection that has ended.
+/// Writes the rest of a connection that has ended.
 async fn rest<W: AsyncWrite + Unpin>(
     events: &mut dyn Events,
     writer: &mut Writer<W>,
@@ -278,8 +280,9 @@ async fn rest<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Waits until the client has its close frame, and throws away what it still sends: closed with
-/// that unread, the connection would be reset, and the client never learn why.
+/// Waits until the client has its close frame, and discards what it still sends: if the socket were
+/// closed with unread data, the connection would be reset, and the client would never learn the
+/// reason.
 async fn goodbye<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     reader: &mut Reader<R>,
     writer: &mut Writer<W>,
@@ -310,20 +313,20 @@ async fn goodbye<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     tokio::select! {
         () = &mut said => {}
         () = evicted => {}
-        // A client that has half closed may still read.
+        // A client that has half closed may still be reading.
         () = &mut unread => {
             let _ = timeout(CLOSING, said).await;
         }
     }
 }
 
-/// The header of the 101 that tells the lease's id, for `/devtools/browser/{lease}`.
+/// The header of the 101 that contains the lease's id, for `/devtools/browser/{lease}`.
 pub(super) const LEASE: HeaderName = HeaderName::from_static("browser-pool-lease");
 
-/// A handshake that a client has begun and that waits for its 101.
+/// A client's handshake that waits for its 101.
 ///
-/// No extension is accepted: permessage-deflate would cost more time than it saves bytes on the
-/// loopback and in the data centre where a pool runs.
+/// No extension is accepted: permessage-deflate would cost more time than it saves in bytes, on
+/// loopback or in the data centre where a pool runs.
 pub(super) struct Handshake {
     accept: HeaderValue,
     upgrade: OnUpgrade,
@@ -335,7 +338,7 @@ impl Handshake {
         has_token(headers, &header::UPGRADE, "websocket")
     }
 
-    /// Reads the client's side.
+    /// Reads the client's part.
     ///
     /// # Errors
     ///
@@ -360,7 +363,7 @@ impl Handshake {
         Ok(Self { accept, upgrade })
     }
 
-    /// The 101, and the socket that is there once it was sent.
+    /// Returns the 101, and the socket that exists once it has been sent.
     pub(super) fn accept(self, lease: &str) -> (Response, Accepted) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -384,7 +387,7 @@ impl Accepted {
         Self(upgrade)
     }
 
-    /// The socket; `None` if the client went away before it had its 101.
+    /// Returns the socket; `None` if the client went away before it had its 101.
     pub(super) async fn socket(self) -> Option<Socket> {
         let upgraded = self.0.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<Heads>>().ok()?;
@@ -393,7 +396,7 @@ impl Accepted {
     }
 }
 
-/// Returns `true` if a header that is a list of words has this one.
+/// Returns `true` if a header that is a list of words contains this one.
 fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers
         .get_all(name)

@@ -27,13 +27,13 @@ use super::{Code, Gateway, LeaseEnd, LeaseQuery, Problem, dashboard};
 use crate::api::Severity;
 use crate::pool::Wire;
 
-/// Number of browsers that are tried when one dies between its hand-out and its first command.
+/// Number of browsers that are tried if one dies between its grant and its first command.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// `/`, `/chromium` and [`NEW_PAGE`]: takes a lease, then answers 101.
 ///
-/// While it waits, hyper watches the connection: a client that goes away drops this future, and
-/// with it the place in the queue.
+/// While it waits, hyper watches the connection: when a client goes away, this future is dropped,
+/// and its place in the queue with it.
 pub(super) async fn lease(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -61,11 +61,11 @@ struct Entered {
     session: Arc<ClientLease>,
     wire: Wire,
     attached: Attached,
-    /// The end of the last lease of its name, where the client may not know it yet.
+    /// The end of the previous lease with its name, if the client may not know of that end yet.
     renewed: Option<LeaseEnd>,
 }
 
-/// Joins the lease of the name that is asked for, or leases one.
+/// Joins the lease with the requested name, or leases one.
 async fn enter(
     gateway: &Arc<Gateway>,
     mut asked: LeaseQuery,
@@ -88,7 +88,7 @@ async fn enter(
                         let renewed = session.renewed.filter(|_| waited);
                         return Ok(Entered { session, wire, attached, renewed });
                     }
-                    // It has ended in this moment: now the name is free.
+                    // It has just ended: now the name is free.
                     Err(NotConnected::Over(_)) => {}
                     Err(why) => return Err(not_connected(&why)),
                 }
@@ -133,8 +133,8 @@ async fn connected(
     }
 }
 
-/// Ends a new lease whose client has gone before it was connected, however long it was to be kept:
-/// nobody else knows of it.
+/// Ends a new lease whose client has gone before it was connected, however long it was to be kept,
+/// since nobody else knows of it.
 pub(super) struct Unmet<'a>(Option<&'a ClientLease>);
 
 impl<'a> Unmet<'a> {
@@ -155,7 +155,7 @@ impl Drop for Unmet<'_> {
     }
 }
 
-/// Answers 101, with headers by which the lease is found again, and serves the connection.
+/// Answers 101, with headers by which the lease can be found again, and serves the connection.
 fn welcome(
     gateway: &Arc<Gateway>,
     handshake: Handshake,
@@ -170,7 +170,7 @@ fn welcome(
         ("lease-renewed", renewed.map(|last| last.code().to_owned())),
     ];
     for (name, value) in told {
-        // A Host that makes no header makes no address either.
+        // A Host that cannot be part of a header cannot be part of an address either.
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -179,12 +179,12 @@ fn welcome(
     response
 }
 
-/// Answers the commands of browserless that are about the lease, `Browserless.reconnect`, and
-/// writes down which files a client may not name.
+/// Answers browserless' commands about the lease, such as `Browserless.reconnect`, and records the
+/// files that a client was not allowed to name.
 pub(super) struct Reconnect {
-    /// It holds the session.
+    /// Weak, since the gateway holds the session.
     gateway: Weak<Gateway>,
-    /// The session holds the connection, which holds this.
+    /// Weak, since the session holds the connection, which holds this.
     session: Weak<ClientLease>,
     url: String,
     limit: Duration,
@@ -243,16 +243,16 @@ impl HolderCommands for Reconnect {
     }
 }
 
-/// Without the address, which is a secret.
+/// Shown without the address, which is a secret.
 impl fmt::Debug for Reconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reconnect").finish_non_exhaustive()
     }
 }
 
-/// `/devtools/browser/{lease}`: one more connection to a lease that is held.
+/// `/devtools/browser/{lease}`: opens one more connection to a held lease.
 ///
-/// The address is a secret of 128 bits that dies with the lease, so it stands for the token here:
+/// The address is a secret of 128 bits that expires with the lease, so it replaces the token here:
 /// whoever was given it may use this one lease and nothing else.
 pub(super) async fn reconnect(
     State(gateway): State<Arc<Gateway>>,
@@ -265,10 +265,10 @@ pub(super) async fn reconnect(
     join(&gateway, parts, session, &Root::Browser).await
 }
 
-/// `/devtools/page/{page}`: a connection to a page of a lease that is held.
+/// `/devtools/page/{page}`: opens a connection to a page of a held lease.
 ///
-/// As that of a lease, its address is a secret that dies with the page and that only the clients
-/// of its lease receive.
+/// Like that of a lease, its address is a secret that expires with the page and that only the
+/// clients of its lease receive.
 pub(super) async fn page(
     State(gateway): State<Arc<Gateway>>,
     Path(page): Path<String>,
@@ -288,7 +288,7 @@ pub(super) async fn page(
     join(&gateway, parts, session, &Root::Page(page)).await
 }
 
-/// Opens one more connection to a lease that is held.
+/// Opens one more connection to a held lease.
 async fn join(
     gateway: &Arc<Gateway>,
     mut parts: Parts,
@@ -307,11 +307,11 @@ async fn join(
 }
 
 impl Gateway {
-    /// Returns the lease of an address, which stands for the token.
+    /// Returns the lease of an address, which replaces the token.
     ///
     /// # Errors
     ///
-    /// If it is not held; those that show no token do not learn whether it ever was.
+    /// If it is not held; a sender without a token does not learn whether it ever was.
     pub(super) async fn held(
         &self,
         lease: &str,
@@ -344,7 +344,7 @@ impl Gateway {
     }
 }
 
-/// The connection, from its 101 to its end.
+/// Serves the connection, from its 101 to its end.
 async fn serve(gateway: Arc<Gateway>, accepted: Accepted, wire: Wire, attached: Attached) {
     let Some(socket) = accepted.socket().await else {
         attached.detach(LeaseEnd::ClientGone);
@@ -357,7 +357,7 @@ async fn serve(gateway: Arc<Gateway>, accepted: Accepted, wire: Wire, attached: 
     tracing::debug!(end = end.code(), "connection closed");
 }
 
-/// The answer to a plain GET.
+/// Returns the answer to a plain GET.
 fn no_websocket() -> Problem {
     let detail = "open a WebSocket here to lease a browser, such as with Playwright's \
                   connectOverCDP or Puppeteer's connect";
@@ -365,5 +365,5 @@ fn no_websocket() -> Problem {
 }
 
 pub(super) fn unknown_lease() -> Problem {
-    Problem::new(Code::UnknownLease, "there is no lease of this id")
+    Problem::new(Code::UnknownLease, "there is no lease with this id")
 }

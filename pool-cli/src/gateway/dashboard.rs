@@ -1,7 +1,8 @@
-//! `GET /` for people: the page, and the files that it is made of.
+//! `GET /` for people: the page, and the files that it consists of.
 //!
-//! They stand in the folder `dashboard` as they are served, without a bundler between, and are
-//! embedded. They know nothing of any pool: what they show comes from `/api/…`, with the token.
+//! They are in the folder `dashboard` exactly as they are served, without a bundler, and are
+//! embedded. They contain nothing about any pool: what they show comes from `/api/…`, with the
+//! token.
 
 use std::sync::LazyLock;
 
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::bridge::Handshake;
 use super::{Code, Problem};
 
-/// Nothing from elsewhere, nothing inline, nothing in a frame; pictures of browsers are blobs.
+/// Allows nothing from elsewhere, nothing inline and no frames; pictures of browsers are blobs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
@@ -25,7 +26,7 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The files by their names under `/dashboard/`.
+/// Lists the files by their names under `/dashboard/`.
 macro_rules! files {
     ($($kind:ident: $($name:literal),+;)+) => {
         static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
@@ -61,11 +62,11 @@ impl File {
         Self { name, kind, text, tag }
     }
 
-    /// The file, or that it is still what the browser has.
+    /// Returns the file, or the answer that the browser's copy is still valid.
     fn answer(&self, asked: &HeaderMap) -> Response {
         let known = asked.get(header::IF_NONE_MATCH).is_some_and(|tag| tag == self.tag);
         let headers = [
-            // Kept, but asked for at each visit: a new release is seen at once.
+            // It is cached, but validated at each visit, so that a new release is seen at once.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::ETAG, self.tag.clone()),
             (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
@@ -88,12 +89,12 @@ pub(super) fn is_wanted(request: &Request) -> bool {
         && accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// The page itself.
+/// Returns the page itself.
 pub(super) fn page(asked: &HeaderMap) -> Response {
     FILES[0].answer(asked)
 }
 
-/// `GET /dashboard/{file}`: what the page is made of.
+/// `GET /dashboard/{file}`: returns a file of the page.
 pub(super) async fn file(Path(name): Path<String>, asked: HeaderMap) -> Result<Response, Problem> {
     let file = FILES.iter().find(|file| file.name == name);
     file.map(|file| file.answer(&asked)).ok_or_else(|| {

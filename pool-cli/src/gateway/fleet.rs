@@ -16,13 +16,13 @@ use super::relay::Detour;
 use super::{Code, Gateway, Problem};
 use crate::api::{Autoscale, Fleet, FleetCounters, Killed, Lease, Node};
 
-/// Nodes that a request is about.
+/// The nodes that a request is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// The one that answers.
+    /// The node that answers.
     #[default]
     Node,
-    /// All that are heard.
+    /// All nodes that are heard.
     Fleet,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
 /// Header that names the nodes that are missing from an answer for the fleet.
 const MISSING: HeaderName = HeaderName::from_static("browser-pool-missing");
 
-/// Adds what the other nodes answer to the leases of this one. A node that does not answer is named in
+/// Adds the other nodes' answers to the leases of this one. A node that does not answer is named in
 /// a header.
 pub(super) async fn with_others(
     gateway: &Gateway,
@@ -68,7 +68,7 @@ pub(super) async fn with_others(
     response
 }
 
-/// Asks all other nodes what this one is asked.
+/// Asks all other nodes the question that this one was asked.
 async fn ask_others<'a>(
     fleet: &'a Fleet,
     detour: &Detour,
@@ -79,17 +79,18 @@ async fn ask_others<'a>(
     join_all(asks).await
 }
 
-/// Ends leases of the other nodes, as this one is asked to end its own. Returns how many.
+/// Ends leases of the other nodes, in the same way as this one was asked to. Returns how many were
+/// ended.
 pub(super) async fn kill_elsewhere(gateway: &Gateway, detour: &Detour, uri: &Uri) -> usize {
     let Some(fleet) = gateway.see_fleet().await else { return 0 };
     let answers = ask_others(&fleet, detour, uri).await.into_iter();
-    // A node that has none of these answers that it knows no such lease.
+    // A node that has none of these leases answers that it does not know them.
     let killed =
         answers.filter_map(|(_, answer)| serde_json::from_slice::<Killed>(&answer.ok()?).ok());
     killed.map(|killed| killed.killed).sum()
 }
 
-/// Returns the address that each node is asked at, for itself.
+/// Returns the address at which each node is asked about itself only.
 fn without_scope(uri: &Uri) -> Uri {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(uri_pairs(uri).filter(|(name, _)| name != "scope"));
@@ -106,7 +107,7 @@ pub(super) async fn fleet(State(gateway): State<Arc<Gateway>>) -> Result<Json<Fl
     gateway.see_fleet().await.map(Json).ok_or_else(no_fleet)
 }
 
-/// `POST /api/fleet/{node}/drain`, which has come to the node that it is about.
+/// `POST /api/fleet/{node}/drain`, once it has come to that node.
 pub(super) async fn drain(
     State(gateway): State<Arc<Gateway>>,
     Path(node): Path<String>,
@@ -115,7 +116,7 @@ pub(super) async fn drain(
     gateway.own_node(&node).await
 }
 
-/// `POST /api/fleet/{node}/undrain`, which has come to the node that it is about.
+/// `POST /api/fleet/{node}/undrain`, once it has come to that node.
 pub(super) async fn undrain(
     State(gateway): State<Arc<Gateway>>,
     Path(node): Path<String>,
@@ -124,10 +125,10 @@ pub(super) async fn undrain(
     gateway.own_node(&node).await
 }
 
-/// `GET /api/autoscale`: of the whole fleet, or of a pool that is in none.
+/// `GET /api/autoscale`, for the whole fleet, or for a pool that is not in one.
 ///
-/// Cut off from its fleet, a node would speak for itself alone, and a scaler would believe that
-/// nobody needs the others.
+/// A node that is cut off from its fleet refuses: it would speak for itself alone, and a scaler
+/// would believe that nobody needs the others.
 pub(super) async fn autoscale(
     State(gateway): State<Arc<Gateway>>,
 ) -> Result<Json<Autoscale>, Problem> {
@@ -156,7 +157,7 @@ pub(super) async fn autoscale(
 impl Autoscale {
     pub(super) fn of(nodes: &[Node]) -> Self {
         let running = || nodes.iter().filter(|node| node.is_running());
-        // What a node that drains has leased must go on, there or elsewhere, and it keeps nothing.
+        // Leases of a draining node have to go on somewhere, but it keeps nothing ready.
         let leased = nodes.iter().map(|node| node.leased).sum();
         let waiting = nodes.iter().map(|node| node.waiting).sum();
         let kept: usize = running().map(|node| node.kept).sum();
@@ -173,8 +174,8 @@ impl Autoscale {
 }
 
 impl Gateway {
-    /// Returns the fleet as it is now, and remembers it for those that cannot wait for it. `None`
-    /// for a pool that is in none.
+    /// Returns the present state of the fleet, and remembers it for those that cannot wait for it.
+    /// Returns `None` if the pool is not in a fleet.
     pub(super) async fn see_fleet(&self) -> Option<Fleet> {
         let fleet = self.fleet()?;
         let seen = match fleet.snapshot().await {
@@ -197,7 +198,7 @@ impl Gateway {
 }
 
 fn no_fleet() -> Problem {
-    Problem::new(Code::NoFleet, "this pool is in no fleet: its configuration has no [fleet]")
+    Problem::new(Code::NoFleet, "this pool is not in a fleet: its configuration has no [fleet]")
 }
 
 fn view(snapshot: &Snapshot, relayed: usize) -> Fleet {

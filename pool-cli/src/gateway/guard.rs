@@ -1,6 +1,6 @@
-//! The checks before every route but the probes.
+//! The checks before every route except the probes.
 //!
-//! They are made against a web page in a browser on the same machine (DNS rebinding, cross-site
+//! They protect against a web page in a browser on the same machine (DNS rebinding, cross-site
 //! WebSockets and forms) as much as against strangers.
 
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ use super::{Code, Problem, Settings};
 /// Reasons why a request is not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoToken {
-    /// It shows none.
+    /// It has no token.
     Missing,
-    /// It shows another one.
+    /// It has a wrong one.
     Wrong,
 }
 
@@ -73,14 +73,15 @@ impl Settings {
         Err(if shown().next().is_some() { NoToken::Wrong } else { NoToken::Missing })
     }
 
-    /// Refuses a request that changes state, or spends a lease, and that any web page could have
-    /// sent.
+    /// Refuses a request that changes state, or uses up a lease, if any web page could have sent
+    /// it.
     ///
-    /// With a token this cannot be: a page does not know it. Without one, a page can send GET, HEAD
-    /// and the POST of a form to every address, by images, frames, popups and redirects, and
-    /// nothing in such a request tells it from that of a program: browsers leave out `Origin` for
-    /// links and `Sec-Fetch-Site` for addresses such as `0.0.0.0`, and say `none` after a
-    /// redirect. For other methods and for JSON they first ask the server, which never agrees.
+    /// With a token this cannot happen: a page does not know it. Without one, a page can send GET,
+    /// HEAD and the POST of a form to every address, through images, frames, popups and redirects,
+    /// and nothing in such a request distinguishes it from that of a program: browsers leave out
+    /// `Origin` for links and `Sec-Fetch-Site` for addresses such as `0.0.0.0`, and say `none`
+    /// after a redirect. For other methods and for JSON they ask the server first, which never
+    /// agrees.
     pub(super) fn check_change(&self, headers: &HeaderMap, method: &Method) -> Result<(), Problem> {
         if self.token.is_some() {
             return Ok(());
@@ -100,11 +101,12 @@ impl Settings {
         }
     }
 
-    /// Returns `true` if a `Host` is one under which this gateway is meant to be reached.
+    /// Returns `true` if a `Host` is one by which this gateway is meant to be reached.
     ///
-    /// A page that rebinds its name to our address still sends its own name. Addresses are a list
-    /// like names, since `0.0.0.0`, `[::ffff:127.0.0.1]` and the like lead here as well, and
-    /// browsers do not treat them as loopback. Spellings are compared and not what they stand for.
+    /// A page that rebinds its name to our address still sends its own name. Addresses are on a
+    /// list just like names, since `0.0.0.0`, `[::ffff:127.0.0.1]` and the like lead here as well,
+    /// and browsers do not treat them as loopback. Only spellings are compared, not what they stand
+    /// for.
     fn is_own_host(&self, host: &str) -> bool {
         self.token.is_some()
             || without_port(host)
@@ -112,7 +114,7 @@ impl Settings {
     }
 }
 
-/// Returns the host of `host` or `host:port`; `None` for a port that is no number.
+/// Returns the host of `host` or `host:port`; `None` if the port is not a number.
 fn without_port(authority: &str) -> Option<&str> {
     match authority.rsplit_once(':') {
         Some((host, port)) if !authority.ends_with(']') => {
@@ -122,7 +124,7 @@ fn without_port(authority: &str) -> Option<&str> {
     }
 }
 
-/// Returns `true` if an origin is that of a page which this host has served, by http or through a proxy
+/// Returns `true` if an origin is that of a page served by this host, over http or through a proxy
 /// that speaks https.
 fn is_origin_of(origin: &str, host: &str) -> bool {
     ["http://", "https://"]
@@ -131,7 +133,7 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
         .any(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// Returns the token of an `Authorization: Bearer` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -144,33 +146,34 @@ fn query_token(uri: &Uri) -> Option<String> {
     found.map(|(_, token)| token.into_owned())
 }
 
-/// Wrong tokens that are answered at once, as a person's mistakes.
+/// Number of wrong tokens that are answered at once, as they may be a person's mistakes.
 const FREE: u32 = 4;
 
-/// Delay of the first answer after those; each further one takes twice as long.
+/// Delay of the first answer after those; it doubles with each further one.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// No answer takes longer.
+/// Longest delay of an answer.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Half of what a peer has guessed is forgotten for each time as long as this without a guess.
+/// Time without a guess after which half of a peer's guesses are forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// The most answers that wait for one peer; its further guesses are refused at once, so that they take
-/// no connection from others.
+/// Maximum number of answers that wait for one peer; its further guesses are refused at once, so
+/// that they do not take connections from others.
 const WAITING: u32 = 16;
 
-/// So many answers wait for all peers.
+/// Maximum number of answers that wait for all peers.
 const WAITING_IN_ALL: u32 = 1024;
 
-/// So many peers are remembered twice over: those of late, and those before them.
+/// Number of peers in each of the two generations that are remembered: the recent ones, and those
+/// before.
 const REMEMBERED: usize = 2048;
 
-/// Slows down peers that guess the token, the more the more they have guessed.
+/// Slows down peers that guess the token, the more the more often they have guessed.
 ///
-/// A right token is never delayed, whoever has guessed at the same address: behind a balancer all
-/// clients have one. So this slows guessing down, and makes a flood of guesses visible; that guessing
-/// is hopeless is due to the length of the token.
+/// A right token is never delayed, whoever has guessed from the same address: behind a balancer,
+/// all clients have the same one. So this slows guessing down, and makes a flood of guesses
+/// visible; but it is the length of the token that makes guessing hopeless.
 #[derive(Debug, Default)]
 pub(super) struct Guesses(Mutex<Peers>);
 
@@ -188,14 +191,15 @@ struct Guessed {
     waiting: u32,
 }
 
-/// An answer that waits.
+/// An answer that is being delayed.
 struct Turn<'a> {
     guesses: &'a Guesses,
     peer: IpAddr,
 }
 
 impl Guesses {
-    /// Returns the refusal of a request without the right token, later if its peer has guessed.
+    /// Returns the refusal of a request without the right token, with a delay if its peer has
+    /// guessed.
     ///
     /// # Cancel safety
     ///
@@ -212,7 +216,7 @@ impl Guesses {
         why.problem()
     }
 
-    /// Counts a guess. Returns how long its answer takes, and the turn to wait for it.
+    /// Counts a guess. Returns the delay of its answer, and the turn to wait for it.
     fn count(&self, peer: IpAddr) -> (Duration, Option<Turn<'_>>) {
         let now = Instant::now();
         let mut peers = self.lock();
@@ -259,14 +263,14 @@ impl Drop for Turn<'_> {
         let mut peers = self.guesses.lock();
         peers.waiting -= 1;
         let Peers { recent, older, .. } = &mut *peers;
-        // One that was forgotten meanwhile begins anew.
+        // A peer that was forgotten in the meantime starts again.
         if let Some(held) = recent.get_mut(&self.peer).or_else(|| older.get_mut(&self.peer)) {
             held.waiting = held.waiting.saturating_sub(1);
         }
     }
 }
 
-/// Returns the addresses that one attacker commonly has: with IPv6, a whole network.
+/// Returns the range of addresses that one attacker commonly has: with IPv6, a whole network.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(peer) => IpAddr::V4(peer),

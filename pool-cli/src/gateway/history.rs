@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::api::{Machine, Point};
 use crate::config::machine;
 
-/// An hour, second by second: what the dashboard's plots begin with.
+/// An hour, second by second, with which the dashboard's plots begin.
 #[derive(Debug, Default)]
 pub(super) struct History(Mutex<Inner>);
 
@@ -31,7 +31,7 @@ impl History {
         inner.machine = machine;
     }
 
-    /// The last `seconds`, oldest first.
+    /// Returns the last `seconds`, oldest first.
     #[must_use]
     pub(super) fn last(&self, seconds: usize) -> Vec<Point> {
         let inner = self.lock();
@@ -45,20 +45,21 @@ impl History {
         self.lock().machine
     }
 
-    /// Requests refused in the last minute.
+    /// Returns the number of requests refused in the last minute.
     #[must_use]
     pub(super) fn rejected_last_minute(&self) -> u64 {
         self.growth(|point| point.rejected).0
     }
 
-    /// Leases that ended per second in the last minute.
+    /// Returns the number of leases that ended per second in the last minute.
     #[must_use]
     pub(super) fn release_rate(&self) -> f64 {
         let (released, seconds) = self.growth(|point| point.released);
         if seconds == 0 { 0.0 } else { released as f64 / seconds as f64 }
     }
 
-    /// Returns the growth of a count in the last minute, and the number of seconds that it covers.
+    /// Returns the growth of a counter in the last minute, and the number of seconds that it
+    /// covers.
     fn growth(&self, of: impl Fn(&Point) -> u64) -> (u64, usize) {
         let inner = self.lock();
         let Some(last) = inner.points.back() else { return (0, 0) };
@@ -72,8 +73,8 @@ impl History {
     }
 }
 
-/// The readers of `/api/stream`: all get the same text, which is made once a second and only
-/// while there is somebody.
+/// The readers of `/api/stream`: all get the same text, which is made once a second, and only while
+/// somebody is reading.
 #[derive(Debug)]
 pub(super) struct Watchers(watch::Sender<Arc<str>>);
 
@@ -90,13 +91,13 @@ impl Watchers {
         }
     }
 
-    /// One more; one that reads too slowly skips what came meanwhile.
+    /// Adds a reader; one that reads too slowly skips what it has missed.
     pub(super) fn join(&self) -> watch::Receiver<Arc<str>> {
         self.0.subscribe()
     }
 }
 
-/// Looks at `/proc` from time to time; elsewhere than on Linux it sees nothing.
+/// Reads `/proc` at intervals; on systems other than Linux it sees nothing.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     last: Option<(u64, u64)>,
@@ -116,11 +117,12 @@ impl Meter {
     }
 }
 
-/// Busy and all ticks of all cores since boot.
+/// Returns the busy and total ticks of all cores since boot.
 fn cpu_times(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Vec<u64> = line.split_whitespace().filter_map(|tick| tick.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; what follows is in user already.
+    // user nice system idle iowait irq softirq steal; the values after that are already included in
+    // user.
     let all: u64 = ticks.iter().take(8).sum();
     let idle = ticks.get(3)? + ticks.get(4)?;
     Some((all - idle, all))

@@ -19,21 +19,21 @@ use crate::pool::{Leased, NoConnection, OpenPage, Wire};
 use crate::telemetry::TraceParent;
 use crate::work::WorkKind;
 
-/// A lease of a client: what it asked for, what it got, and its connections.
+/// A lease of a client: its request, its browser, and its connections.
 ///
-/// It is over when [`end`](Self::end) was called first, by whomever; then its connections close
-/// and the browser goes back to the pool.
+/// It is over once [`end`](Self::end) has been called, by anybody; then its connections close and
+/// the browser goes back to the pool.
 #[derive(Debug)]
 pub(super) struct ClientLease {
     pub(super) id: LeaseId,
-    /// The id as others see it: in a fleet with the node that has the lease.
+    /// The id as others see it: in a fleet, it includes the node that has the lease.
     pub(super) public_id: String,
     /// Its name in the fleet.
     pub(super) entry: Option<SessionEntry>,
     pub(super) asked: LeaseQuery,
     pub(super) kind: LeaseKind,
     pub(super) peer: Option<SocketAddr>,
-    /// Kind of work, if it is for one call.
+    /// The kind of work, if the lease belongs to one call.
     pub(super) work: Option<WorkKind>,
     /// The trace that the client's request belongs to.
     pub(super) trace: Option<TraceParent>,
@@ -42,24 +42,24 @@ pub(super) struct ClientLease {
     pub(super) waited: Duration,
     pub(super) began: Instant,
     pub(super) began_at: SystemTime,
-    /// Maximum time it may last.
+    /// Maximum time that it may last.
     pub(super) limit: Option<Duration>,
-    /// Maximum time its clients may be silent.
+    /// Maximum time that its clients may be silent.
     pub(super) idle_limit: Option<Duration>,
-    /// The end of the last lease of its name, if there was one that is remembered.
+    /// The end of the previous lease with its name, if one is remembered.
     pub(super) renewed: Option<LeaseEnd>,
     /// The label that its holder gave it, by REST.
     pub(super) label: OnceLock<Label>,
     pub(super) traffic: Traffic,
-    /// Use that was taken into the books of its tenant.
+    /// The part of its use that is already in its tenant's books.
     booked: Mutex<Use>,
-    /// `None` once it is over: then nothing may use the browser any more.
+    /// `None` once it is over: from then on nothing may use the browser.
     leased: Mutex<Option<Arc<dyn Leased>>>,
     presence: watch::Sender<Presence>,
     end: watch::Sender<Option<LeaseEnd>>,
 }
 
-/// The name, tags and first address that a lease by REST was acquired with.
+/// The name, tags and first address that a lease acquired over REST was given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Label {
     pub(super) name: Option<String>,
@@ -67,7 +67,7 @@ pub(super) struct Label {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// Use of a browser by a lease.
+/// The use that a lease makes of a browser.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Use {
     pub(super) held_ms: u64,
@@ -78,23 +78,23 @@ pub(super) struct Use {
 /// Time that a lease goes on without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// For so long; if it is zero, the lease ends with its last connection.
+    /// For this long; if it is zero, the lease ends with its last connection.
     For(Duration),
-    /// Until it is released: a lease by REST.
+    /// Until it is released: a lease acquired over REST.
     Held,
 }
 
-/// Number of connections to a lease, and the time that it goes on without one.
+/// Number of connections to a lease, and the time for which it goes on without any.
 #[derive(Clone, Copy, Debug)]
 struct Presence {
     connections: usize,
     keep: Keep,
-    /// Since when it has gone on without a connection.
+    /// Time since which it has been without a connection.
     left: Option<Instant>,
 }
 
 impl Presence {
-    /// When the lease ends unless a client comes.
+    /// Returns the time at which the lease ends unless a client comes.
     fn over_at(&self) -> Option<Instant> {
         match self.keep {
             Keep::For(keep) => self.left.map(|left| left + keep),
@@ -106,8 +106,8 @@ impl Presence {
 /// Traffic over the connections of a session.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// When a client was last heard, or had something to wait for, in milliseconds after the
-    /// session began.
+    /// Time at which a client was last heard, or had something to wait for, in milliseconds after
+    /// the session began.
     heard: AtomicU64,
     messages_in: AtomicU64,
     messages_out: AtomicU64,
@@ -115,7 +115,7 @@ pub(super) struct Traffic {
     bytes_out: AtomicU64,
 }
 
-/// Terms that a lease is made with.
+/// The terms with which a lease is made.
 pub(super) struct Terms {
     pub(super) id: LeaseId,
     pub(super) public_id: String,
@@ -128,12 +128,12 @@ pub(super) struct Terms {
     pub(super) limit: Option<Duration>,
     pub(super) idle_limit: Option<Duration>,
     pub(super) keep: Keep,
-    /// True if it begins without a connection.
+    /// Set if it begins without a connection.
     pub(super) unattended: bool,
     pub(super) renewed: Option<LeaseEnd>,
 }
 
-/// More connections than this to one lease are a mistake of its client.
+/// Maximum number of connections to one lease; more are a mistake of its client.
 const MAX_CONNECTIONS: usize = 32;
 
 /// Reasons why a connection to a session was not made.
@@ -144,13 +144,13 @@ pub(super) enum NotConnected {
     NoPage,
 }
 
-/// The target that a client's messages without a session are for.
+/// The target of a client's messages that name no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Root {
     Browser,
-    /// The first page; a new one where there is none.
+    /// The first page, or a new one if there is none.
     FirstPage,
-    /// The page of this id.
+    /// The page with this id.
     Page(String),
 }
 
@@ -185,7 +185,7 @@ impl ClientLease {
         })
     }
 
-    /// Ends the lease. The first reason wins; returns it.
+    /// Ends the lease. The first reason counts, and is returned.
     pub(super) fn end(&self, end: LeaseEnd) -> LeaseEnd {
         self.end.send_if_modified(|held| {
             let first = held.is_none();
@@ -207,7 +207,7 @@ impl ClientLease {
         ended.ok().and_then(|end| *end).unwrap_or(LeaseEnd::Revoked)
     }
 
-    /// The browser, unless the session is over.
+    /// Returns the browser, unless the session is over.
     pub(super) fn leased(&self) -> Option<Arc<dyn Leased>> {
         self.leased.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -215,7 +215,7 @@ impl ClientLease {
     /// Gives the browser back.
     pub(super) fn give_back(&self) {
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Outside of the lock: the drop of a lease does the pool's work.
+        // Outside of the lock, since dropping a lease does the pool's work.
         drop(leased);
     }
 
@@ -237,7 +237,7 @@ impl ClientLease {
         self.presence.borrow().connections
     }
 
-    /// Returns how long it goes on without a connection, unless until it is released.
+    /// Returns how long it goes on without a connection; `None` if until it is released.
     pub(super) fn keep(&self) -> Option<Duration> {
         match self.presence.borrow().keep {
             Keep::For(keep) => Some(keep),
@@ -245,12 +245,13 @@ impl ClientLease {
         }
     }
 
-    /// Returns how long it will go on if no client comes.
+    /// Returns how much longer it will go on if no client comes.
     pub(super) fn kept_for(&self) -> Option<Duration> {
         Some(self.presence.borrow().over_at()?.saturating_duration_since(Instant::now()))
     }
 
-    /// Sets how long it goes on without a connection; one by REST is held until it is released.
+    /// Sets how long it goes on without a connection; a lease acquired over REST is held until it
+    /// is released.
     pub(super) fn set_keep(&self, keep: Duration) {
         self.presence.send_modify(|presence| {
             if presence.keep != Keep::Held {
@@ -259,8 +260,8 @@ impl ClientLease {
         });
     }
 
-    /// Opens a connection to the browser or to one of its pages, for a client whose commands that
-    /// no Chromium has are answered by `commands`.
+    /// Opens a connection to the browser or to one of its pages, for a client; commands that no
+    /// Chromium has are answered by `commands`.
     pub(super) async fn connect(
         self: &Arc<Self>,
         root: &Root,
@@ -277,7 +278,7 @@ impl ClientLease {
         self.open(connect).await
     }
 
-    /// Opens a connection to the browser for what is done with it here.
+    /// Opens a connection to the browser for the gateway's own use.
     pub(super) async fn drive(self: &Arc<Self>) -> Result<(Client, Attached), NotConnected> {
         let drive = |leased: Arc<dyn Leased>| async move {
             leased.browser().drive().await.map_err(NoConnection::Ended)
@@ -306,7 +307,7 @@ impl ClientLease {
         }
     }
 
-    /// Returns its pages, the oldest first; none once it is over.
+    /// Returns its pages, oldest first; none once it is over.
     pub(super) async fn pages(&self) -> Vec<OpenPage> {
         match self.leased() {
             Some(leased) => leased.browser().pages().await,
@@ -314,7 +315,7 @@ impl ClientLease {
         }
     }
 
-    /// Returns `true` if it has a page of this id.
+    /// Returns `true` if it has a page with this id.
     pub(super) fn has_page(&self, id: &str) -> bool {
         self.leased().is_some_and(|leased| leased.browser().has_page(id))
     }
@@ -322,7 +323,7 @@ impl ClientLease {
     fn attach(self: &Arc<Self>) -> Result<Attached, NotConnected> {
         let mut attached = Ok(());
         self.presence.send_if_modified(|presence| {
-            // Under the lock under which it ends when its time without a connection is over.
+            // Under the lock under which it ends when its time without a connection is up.
             attached = match self.has_ended() {
                 Some(end) => Err(NotConnected::Over(end)),
                 None if presence.connections >= MAX_CONNECTIONS => Err(NotConnected::TooMany),
@@ -340,7 +341,7 @@ impl ClientLease {
 
     /// Waits until its clients have been silent for too long, with nothing to wait for.
     ///
-    /// While a client may come back, the time that it is kept for counts instead.
+    /// While no client is connected, the time for which it is kept counts instead.
     pub(super) async fn idle(&self) {
         let Some(limit) = self.idle_limit else { return std::future::pending().await };
         let look = (limit / 8).clamp(Duration::from_millis(20), Duration::from_secs(5));
@@ -348,7 +349,7 @@ impl ClientLease {
         loop {
             let now = Instant::now();
             let waits = self.is_busy() || self.presence.borrow().over_at().is_some();
-            // Also when that has just ended: rather a little late than too early.
+            // Even if that has only just ended: slightly too late is better than too early.
             if std::mem::replace(&mut waited, waits) || waits {
                 self.traffic.heard_at(self.began.elapsed());
             }
@@ -361,18 +362,18 @@ impl ClientLease {
         }
     }
 
-    /// Returns `true` if a command of a client is not answered, or a download has not ended.
+    /// Returns `true` if a client's command has not been answered, or a download has not ended.
     fn is_busy(&self) -> bool {
         self.leased().is_some_and(|leased| leased.browser().is_busy())
     }
 
-    /// Waits until it has gone on without a connection for as long as it is kept, and ends it.
+    /// Waits until it has been without a connection for as long as it is kept, and ends it.
     pub(super) async fn unclaimed(&self) {
         let mut presence = self.presence.subscribe();
         loop {
             let over_at = presence.borrow_and_update().over_at();
             let changed = presence.changed();
-            // The sender lives as long as `self`, so that a change is all that can come.
+            // The sender lives as long as `self`, so this can only mean a change.
             let late = match over_at {
                 Some(over_at) => timeout_at(over_at, changed).await.is_err(),
                 None => changed.await.is_err(),
@@ -395,7 +396,7 @@ impl ClientLease {
         over
     }
 
-    /// Waits until it has lasted as long as it may.
+    /// Waits until it has lasted as long as it is allowed to.
     pub(super) async fn outlived(&self) {
         match self.limit {
             Some(limit) => sleep_until(self.began + limit).await,
@@ -422,7 +423,7 @@ impl Traffic {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A client has sent a ping of its own.
+    /// Notes that a client has sent a ping of its own.
     pub(super) fn pinged(&self, session: &ClientLease) {
         self.heard_at(session.began.elapsed());
     }
@@ -433,18 +434,18 @@ impl Traffic {
         self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Messages in, messages out, bytes in, bytes out.
+    /// Returns messages in, messages out, bytes in, bytes out.
     pub(super) fn totals(&self) -> [u64; 4] {
         [&self.messages_in, &self.messages_out, &self.bytes_in, &self.bytes_out]
             .map(|count| count.load(Ordering::Relaxed))
     }
 }
 
-/// One connection of a session; the drop of the last one ends the session, unless that is kept.
+/// A connection of a session; dropping the last one ends the session, unless that is kept.
 #[derive(Debug)]
 pub(super) struct Attached {
     session: Arc<ClientLease>,
-    /// The end of the lease if this is the last connection.
+    /// The end of the lease if this is its last connection.
     end: LeaseEnd,
 }
 
@@ -453,8 +454,8 @@ impl Attached {
         &self.session
     }
 
-    /// Ends this connection, and with it the lease where that follows. Returns the end of the lease,
-    /// or else of the connection.
+    /// Ends this connection, and the lease too if that follows. Returns the end of the lease, or
+    /// else of the connection.
     pub(super) fn detach(mut self, end: LeaseEnd) -> LeaseEnd {
         let session = Arc::clone(&self.session);
         self.end = end;
@@ -485,7 +486,7 @@ impl Drop for Attached {
     }
 }
 
-/// The name of a lease in addresses: 128 random bits, which nobody can guess.
+/// The name of a lease in addresses: 128 random bits that nobody can guess.
 ///
 /// Anybody who knows it can connect to the lease, so `Debug` and logs show only its beginning.
 ///
@@ -501,13 +502,13 @@ impl Drop for Attached {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId(u128);
 
-/// The text is not the name of a lease.
+/// The text is not a lease id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a lease is named by 32 hexadecimal digits")]
 pub struct NotALeaseId;
 
 impl LeaseId {
-    /// A new one.
+    /// Creates a new id.
     ///
     /// # Panics
     ///
@@ -519,7 +520,7 @@ impl LeaseId {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// The first 8 digits: enough to find it in a log, not enough to connect to it.
+    /// Returns the first 8 digits: enough to find it in a log, not enough to connect to it.
     #[must_use]
     pub fn short(&self) -> String {
         let mut text = self.to_string();
@@ -546,7 +547,7 @@ impl FromStr for LeaseId {
     fn from_str(text: &str) -> Result<Self, NotALeaseId> {
         let canonical = text.len() == 32
             && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        // Only one spelling is taken, so that a lease has one address.
+        // Only one spelling is accepted, so that a lease has only one address.
         if !canonical {
             return Err(NotALeaseId);
         }

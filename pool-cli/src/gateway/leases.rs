@@ -9,8 +9,8 @@ use super::lease::ClientLease;
 use super::{Code, LeaseEnd, LeaseId, LeaseQuery, Problem};
 use crate::config::LeaseKind;
 
-/// Number of leases remembered after their end, to answer 410 rather than 404; and of names of such
-/// leases, to say that the next one is new.
+/// Number of leases that are remembered after their end, to answer 410 rather than 404, and of
+/// names of such leases, to tell clients that the next one is new.
 const REMEMBERED: usize = 10_000;
 
 /// The leases that clients hold.
@@ -40,57 +40,58 @@ pub(super) struct Name {
     session: String,
 }
 
-/// Meaning of a name.
+/// The meaning of a name.
 #[derive(Debug)]
 enum Named {
-    /// Somebody acquires a lease for it: one client that waits, and in a fleet those whom other nodes send with a
-    /// lease of this node that they were offered.
+    /// A lease is being acquired for it: by one waiting client and, in a fleet, by clients whom
+    /// other nodes send with a lease of this node that they were offered.
     Acquiring(Vec<Acquirer>),
     Held(Arc<ClientLease>),
 }
 
-/// Somebody who acquires a lease for a name.
+/// A client that acquires a lease for a name.
 #[derive(Debug)]
 struct Acquirer {
     asked: Box<LeaseQuery>,
-    /// Closes when there is a lease, or none.
+    /// Closes when there is a lease, or when it is clear that there will be none.
     done: watch::Receiver<()>,
-    /// Tells it, by being dropped, that another one has got the name.
+    /// Dropped to tell the client that another one has got the name.
     _outrun: oneshot::Sender<()>,
 }
 
-/// Meaning of an id.
+/// The meaning of an id.
 pub(super) enum Known {
     Held(Arc<ClientLease>),
     Over(LeaseEnd),
     Never,
 }
 
-/// Answer to a request for a name.
+/// The answer to a request for a name.
 pub(super) enum Claim<'a> {
-    /// The lease that is held.
+    /// The lease that holds the name.
     Join(Arc<ClientLease>),
-    /// Somebody else acquires it: ask again when this has closed.
+    /// Somebody else is acquiring it: ask again when this has closed.
     Wait(watch::Receiver<()>),
-    /// There is none: the name is reserved.
+    /// There is none; the name is reserved.
     Acquire(Reservation<'a>),
 }
 
-/// The name of a lease that is being acquired. Its drop lets the next one try.
+/// The name of a lease that is being acquired. Dropping it lets the next client try.
 #[derive(Debug)]
 pub(super) struct Reservation<'a> {
     leases: &'a Leases,
     name: Name,
-    /// The end of the last lease of this name.
+    /// The end of the previous lease with this name.
     pub(super) last: Option<LeaseEnd>,
     /// There is no lease yet.
     open: bool,
-    /// Wakes those that wait, by being dropped.
+    /// Dropped to wake those who wait.
     done: watch::Sender<()>,
     outrun: oneshot::Receiver<()>,
 }
 
-/// A lease that is being given a name, for as long as this lives: the name is not one that an ended lease has left.
+/// Marks a lease that is being given a name: as long as this lives, the name does not count as left
+/// over from an ended lease.
 #[derive(Debug)]
 pub(super) struct Naming<'a> {
     leases: &'a Leases,
@@ -103,7 +104,7 @@ impl Drop for Naming<'_> {
     }
 }
 
-/// A label that nobody else may give a lease meanwhile.
+/// A label that nobody else may give to a lease in the meantime.
 #[derive(Debug)]
 pub(super) struct OnlyLabel<'a> {
     leases: &'a Leases,
@@ -117,13 +118,13 @@ impl Drop for OnlyLabel<'_> {
 }
 
 impl Name {
-    /// The name that is asked for.
+    /// Returns the requested name.
     pub(super) fn of(asked: &LeaseQuery) -> Option<Self> {
         let session = asked.session.clone()?;
         Some(Self { tenant: asked.tenant.clone(), session })
     }
 
-    /// Returns the tenant, which is empty where there is none, and the name itself.
+    /// Returns the tenant, or an empty text without one, and the name itself.
     pub(super) fn parts(&self) -> (&str, &str) {
         (self.tenant.as_deref().unwrap_or_default(), &self.session)
     }
@@ -134,7 +135,7 @@ impl Leases {
         self.lock().leases.insert(session.id, Arc::clone(session));
     }
 
-    /// Takes a session out, since it is over.
+    /// Removes a session that is over.
     pub(super) fn remove(&self, session: &ClientLease, end: LeaseEnd) {
         {
             let mut held = self.lock();
@@ -162,12 +163,13 @@ impl Leases {
         }
     }
 
-    /// Asks for the lease of a name. Whoever comes `with_offer` has a lease to give it, and does not wait for others
-    /// who acquire one.
+    /// Asks for the lease with a name. A client that comes `with_offer` brings a lease for it, and
+    /// does not wait for others who are acquiring one.
     ///
     /// # Errors
     ///
-    /// If the one that is held, or that somebody else acquires, is another than what is asked for.
+    /// If the lease that is held, or being acquired by somebody else, differs from the requested
+    /// one.
     pub(super) fn claim(
         &self,
         name: &Name,
@@ -215,18 +217,18 @@ impl Leases {
         Naming { leases: self, id }
     }
 
-    /// Says whether a lease is held, or is about to be.
+    /// Returns `true` if a lease is held, or is about to be.
     pub(super) fn has(&self, id: LeaseId) -> bool {
         let held = self.lock();
         let lives = |session: &Arc<ClientLease>| session.has_ended().is_none();
         held.naming.contains(&id) || held.leases.get(&id).is_some_and(lives)
     }
 
-    /// Takes a label for a lease that is about to be acquired: each tenant has its own.
+    /// Takes a label for a lease that is about to be acquired; each tenant has labels of its own.
     ///
     /// # Errors
     ///
-    /// If a lease that is held has it, or one that is being acquired.
+    /// If a lease that is held or being acquired has it already.
     pub(super) fn label(
         &self,
         tenant: Option<&str>,
@@ -245,11 +247,11 @@ impl Leases {
         Ok(OnlyLabel { leases: self, label: own })
     }
 
-    /// Returns the lease of a name, if it is held.
+    /// Returns the lease with a name, if it is held.
     ///
     /// # Errors
     ///
-    /// If it is another than what is asked for.
+    /// If it differs from the requested one.
     pub(super) fn named(
         &self,
         name: &Name,
@@ -269,7 +271,7 @@ impl Leases {
         self.all().into_iter().find(|session| session.has_page(id))
     }
 
-    /// All that are held, the oldest first.
+    /// Returns all held leases, oldest first.
     pub(super) fn all(&self) -> Vec<Arc<ClientLease>> {
         let mut all: Vec<_> = self.lock().leases.values().cloned().collect();
         all.sort_by_key(|session| session.began);
@@ -280,12 +282,12 @@ impl Leases {
         self.lock().leases.len()
     }
 
-    /// Waits until none is held.
+    /// Waits until no lease is held.
     pub(super) async fn none(&self) {
         loop {
             let gone = self.gone.notified();
             tokio::pin!(gone);
-            // Registered before the look, so that the last one cannot go unseen in between.
+            // Registered before checking, so that the end of the last one is not missed.
             gone.as_mut().enable();
             if self.len() == 0 {
                 return;
@@ -299,14 +301,15 @@ impl Leases {
     }
 }
 
-/// Refuses to take a lease that is held for another one.
+/// Refuses a held lease that differs from the requested one.
 fn check_same(asked: &LeaseQuery, session: &ClientLease) -> Result<(), Problem> {
     let class = |label| session.class.get(label).map(ToOwned::to_owned);
     let (profile, region) = (class("profile"), class("region"));
     differs(asked, &profile, &region, Some(session.kind), &session.asked.allow_domains)
 }
 
-/// Refuses a lease that is another than the one of its name. What is not asked for does not differ.
+/// Refuses a lease that differs from the one with its name. A property that is not requested does
+/// not differ.
 fn differs(
     asked: &LeaseQuery,
     profile: &Option<String>,
@@ -341,7 +344,7 @@ fn differs(
 }
 
 impl Reservation<'_> {
-    /// Says whether this is what the name has of it.
+    /// Returns `true` if this reservation belongs to the acquirer.
     fn is(&self, acquirer: &Acquirer) -> bool {
         self.done.subscribe().same_channel(&acquirer.done)
     }
@@ -360,7 +363,7 @@ impl Reservation<'_> {
                 self.open = false;
                 held.names.insert(self.name.clone(), Named::Held(Arc::clone(session)));
             }
-            // It was taken out before it had the name.
+            // It was removed before it got the name.
             Some(end) => self.last = Some(end),
         }
         drop(held);
@@ -386,11 +389,12 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// The ends of the latest leases that are over, by their ids or names.
+/// The ends of the latest leases that are over, by id or name.
 #[derive(Debug)]
 struct Past<K> {
     ends: HashMap<K, (u64, LeaseEnd)>,
-    /// The same in the order they ended; one that was forgotten since has another number, or none.
+    /// The same in the order in which they ended; an entry that was forgotten since has another
+    /// number there, or none.
     in_order: VecDeque<(u64, K)>,
     next: u64,
 }

@@ -1,4 +1,4 @@
-//! The one way to a lease, for WebSocket and REST, and the watch over it until it ends.
+//! The only way to a lease, for WebSocket and REST, and the watch over it until it ends.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ use crate::pool::Leased;
 use crate::telemetry::{self, TraceParent};
 use crate::work::WorkKind;
 
-/// Client that asks for a lease, as far as it is known.
+/// A client that asks for a lease, as far as it is known.
 #[derive(Clone, Default)]
 pub(super) struct Caller {
     pub(super) peer: Option<SocketAddr>,
     pub(super) trace: Option<TraceParent>,
-    /// The node that has sent the request on to this one.
+    /// Set if another node has passed the request on to this one.
     pub(super) relayed: Option<Arc<Relayed>>,
     /// The way to another node, in a fleet.
     pub(super) detour: Option<Arc<Detour>>,
@@ -46,7 +46,7 @@ impl Caller {
         }
     }
 
-    /// Returns the lease of this node that was offered to the node which has sent the request on.
+    /// Returns the lease of this node that was offered to the node which passed the request on.
     fn offer(&self) -> Option<&str> {
         self.relayed.as_ref()?.offer.as_deref()
     }
@@ -62,12 +62,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 /// Reasons why there is no lease.
 pub(super) enum NoLease {
-    /// The wait was over before there was one.
+    /// The wait was over before there was a lease.
     TimedOut(Problem),
     Refused(Problem),
-    /// It is at another node of the fleet, whose answer takes the place of any other.
+    /// It is at another node of the fleet, whose answer replaces any other.
     Elsewhere,
-    /// Another lease of this node has got the name meanwhile.
+    /// Another lease of this node has got the name in the meantime.
     Outrun,
 }
 
@@ -77,31 +77,31 @@ impl From<NoLease> for Problem {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
             NoLease::Elsewhere => Self::elsewhere(),
             NoLease::Outrun => {
-                let detail = "another lease has got the name of this session meanwhile";
+                let detail = "another lease has got the name of this session in the meantime";
                 Self::new(Code::SessionElsewhere, detail)
             }
         }
     }
 }
 
-/// Start of a lease.
+/// The way in which a lease starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// With the connection that asks for it, which is opened at once.
     Connected,
-    /// For one call, which connects to it by itself, and ends it.
+    /// For one call, which connects to it and ends it.
     Work(WorkKind),
-    /// Without one: it goes on until it is released, unless it is asked to be kept less long.
+    /// Without a connection: it goes on until it is released, unless a shorter time is requested.
     Unattended,
 }
 
 impl Gateway {
-    /// Returns the lease of a name that is held, or reserves the name for a new one. Waits while
-    /// somebody else acquires it, but no longer than a lease may be waited for: then what is left
-    /// of that time is what `asked` may still wait.
+    /// Returns the held lease with a name, or reserves the name for a new one. It waits while
+    /// somebody else is acquiring it, but no longer than the limit for waiting for a lease; `asked`
+    /// may then only wait for the rest of that time.
     ///
-    /// With an offer of another node there is nothing to wait for: of two nodes, each of whose clients has been offered
-    /// the other one's browser for the same name, both would wait.
+    /// With an offer of another node there is no waiting: if clients of two nodes had each been
+    /// offered the other node's browser for the same name, both would wait.
     pub(super) async fn claim(
         &self,
         name: &Name,
@@ -123,7 +123,7 @@ impl Gateway {
                     return Ok(Claimed::Reserved(reservation));
                 }
                 Claim::Wait(mut acquired) => {
-                    // It closes when there is a lease, or none.
+                    // It closes when there is a lease, or when it is clear that there will be none.
                     if timeout_at(began + wait, acquired.changed()).await.is_err() {
                         return Err(NoLease::TimedOut(still_acquired(began.elapsed())));
                     }
@@ -133,14 +133,14 @@ impl Gateway {
         }
     }
 
-    /// Has another node answer, if it has the lease of this name.
+    /// Lets another node answer, if it has the lease with this name.
     pub(super) async fn find_elsewhere(
         &self,
         name: &Name,
         asked: &LeaseQuery,
         caller: &Caller,
     ) -> Result<(), NoLease> {
-        // Where there is no detour, another node has found that it is here.
+        // Without a detour, another node has already found that it is here.
         let (Some(fleet), Some(detour)) = (self.fleet(), &caller.detour) else { return Ok(()) };
         let shape = self.shape(asked).map_err(NoLease::Refused)?;
         let (tenant, session) = name.parts();
@@ -154,8 +154,8 @@ impl Gateway {
         }
     }
 
-    /// Gives the name that is asked for to a lease that was just granted; another one may have got it meanwhile, at
-    /// another node.
+    /// Gives the requested name to a lease that was just granted; another lease at another node may
+    /// have got it in the meantime.
     async fn name(
         &self,
         asked: &LeaseQuery,
@@ -176,7 +176,7 @@ impl Gateway {
                     if id.is_some_and(|id| self.leases.has(id)) {
                         return Err(NoLease::Outrun);
                     }
-                    // One that has ended, and whose name could not be removed.
+                    // It has ended, but its name could not be removed.
                     fleet.sessions().forget(tenant, name, &own).await.map_err(refused)?;
                 }
                 Named::Join(other) => break other,
@@ -191,7 +191,7 @@ impl Gateway {
         Err(NoLease::Elsewhere)
     }
 
-    /// Returns in what all that join a session must agree.
+    /// Returns the properties on which everybody who joins a session must agree.
     fn shape(&self, asked: &LeaseQuery) -> Result<Shape, Problem> {
         let kind = self.settings().kind(asked)?;
         let text = |value: &Option<String>| value.as_deref().map(Arc::from);
@@ -204,7 +204,7 @@ impl Gateway {
 
     /// Waits for a lease and starts its session. Dropping the future leaves the queue.
     ///
-    /// `last` is how the last lease of the name that it gets has ended.
+    /// `last` is the end of the previous lease with its name.
     pub(super) async fn lease(
         self: &Arc<Self>,
         asked: LeaseQuery,
@@ -254,7 +254,8 @@ impl Gateway {
         let public_id = settings.public_id(id);
         let begun = leased.browser().begin(&asked.terms().holder(id.short())).await;
         let naming = self.leases.naming(id);
-        // The last wait before there is a lease that frees the name: given up in it, the name is withdrawn.
+        // The last wait before there is a lease that frees the name: if it is cancelled, the name
+        // is withdrawn.
         let entry = self.name(&asked, &public_id, &caller).await?;
         let terms = Terms {
             id,
@@ -277,7 +278,7 @@ impl Gateway {
         let session = ClientLease::new(leased, terms);
         self.usage.began(self.books_of(tenant.as_deref()), session.waited);
         if let Err(end) = begun {
-            // Whoever connects learns it, and takes another one where that helps.
+            // Whoever connects learns of it, and takes another one if that helps.
             session.end(end);
         }
         self.leases.add(&session);
@@ -290,7 +291,7 @@ impl Gateway {
         Ok(session)
     }
 
-    /// Acquires a browser here or, in a fleet, at another node: then there is none here.
+    /// Acquires a browser here or, in a fleet, at another node; in that case there is none here.
     async fn acquire(
         &self,
         request: Request,
@@ -317,17 +318,17 @@ impl Gateway {
         Ok(leased)
     }
 
-    /// Records that a client which may expect its old browser gets another one.
+    /// Records that a client that may expect its old browser gets another one.
     fn note_renewed(&self, span: &Span, name: &str, last: LeaseEnd) {
         let last = last.code();
-        info!(parent: span, session = name, last, "the session begins anew");
+        info!(parent: span, session = name, last, "the session starts with a new lease");
         let reason = format!("{name}: its last lease ended with {last}");
         self.observer().journal().note("session_renewed", Severity::Info, reason);
     }
 }
 
-/// Waits for a lease that is acquired for a name. Returns `None` if another one has got the name meanwhile: then ask
-/// for the name again.
+/// Waits for a lease that is acquired for a name. Returns `None` if another one has got the name in
+/// the meantime: then ask for the name again.
 pub(super) async fn unless_outrun<T>(
     reservation: &mut Reservation<'_>,
     leasing: impl Future<Output = Result<T, NoLease>>,
@@ -342,18 +343,18 @@ pub(super) async fn unless_outrun<T>(
     }
 }
 
-/// Answer to a client that asks for a name.
+/// The answer to a client that asks for a name.
 pub(super) enum Claimed<'a> {
-    /// The lease that is held; `waited` if it was acquired meanwhile.
+    /// The held lease; `waited` if it was acquired in the meantime.
     Held { session: Arc<ClientLease>, waited: bool },
-    /// The name, for a lease to be acquired.
+    /// The name, reserved for a lease that must be acquired.
     Reserved(Reservation<'a>),
 }
 
-/// Time that a lease with a name is kept if its client does not say.
+/// Time for which a lease with a name is kept by default.
 pub(super) const KEEP: Duration = Duration::from_secs(60);
 
-/// Time that a call of one-shot work may have a browser if its client does not say.
+/// Time for which a call of one-shot work may have a browser by default.
 const CALL: Duration = Duration::from_secs(60);
 
 impl Settings {
@@ -363,7 +364,7 @@ impl Settings {
 
     fn pool_kind(&self, asked: &LeaseQuery) -> Result<LeaseKind, Problem> {
         if asked.profile.is_some() {
-            // The store of a profile belongs to one browser process.
+            // A profile's storage belongs to one browser process.
             return match asked.lease {
                 Some(LeaseKind::Shared) => {
                     let detail = "leases of a profile are exclusive: leave out lease=shared";
@@ -405,7 +406,7 @@ impl Settings {
     fn idle_limit(&self, asked: &LeaseQuery, start: Start) -> Result<Option<Duration>, Problem> {
         self.check_time("idle_timeout", asked.idle_timeout)?;
         Ok(match start {
-            // It may have been asked to wait, and ends soon enough.
+            // It may have been asked to wait, and ends soon enough anyway.
             Start::Work(_) => None,
             Start::Connected | Start::Unattended => asked.idle_timeout.or(self.lease_idle_timeout),
         })
@@ -439,7 +440,7 @@ impl Settings {
     }
 }
 
-/// Refuses, by a sentence, a time that is longer than a setting of the pool allows.
+/// Refuses a time that is longer than a setting of the pool allows; the error is a sentence.
 pub(super) fn at_most(
     name: &str,
     asked: Duration,
@@ -452,7 +453,7 @@ pub(super) fn at_most(
     Err(format!("{name} may be at most {} ms, the pool's {setting}", most.as_millis()))
 }
 
-/// The problem of a client whose session's name cannot be had in the fleet.
+/// Returns the problem for a client whose session name cannot be used in the fleet.
 fn unnamed(error: &SessionError) -> Problem {
     match error {
         SessionError::Differs { .. } => Problem::new(Code::SessionDiffers, error.to_string()),
@@ -463,14 +464,14 @@ fn unnamed(error: &SessionError) -> Problem {
     }
 }
 
-/// The problem of a client that waits for a session which somebody else acquires.
+/// Returns the problem for a client that waits for a session that somebody else is acquiring.
 fn still_acquired(waited: Duration) -> Problem {
     let waited_for = waited.as_secs_f64();
     let detail = format!("no browser was free for this session within {waited_for:.1} s");
     Problem::new(Code::AcquireTimeout, detail).waited(waited).retry_after(Duration::from_secs(1))
 }
 
-/// The word for a failed acquire in spans, as the metrics have it.
+/// Returns the word for a failed acquire in spans, as in the metrics.
 fn outcome(error: &NotPlaced) -> &'static str {
     let error = match error {
         NotPlaced::Refused(error) => error,
@@ -491,7 +492,7 @@ fn outcome(error: &NotPlaced) -> &'static str {
     }
 }
 
-/// The problem of a session that cannot be connected to.
+/// Returns the problem for a session that cannot be connected to.
 pub(super) fn not_connected(why: &NotConnected) -> Problem {
     match why {
         NotConnected::Over(end) if end.is_of_the_browser() => {
@@ -500,17 +501,17 @@ pub(super) fn not_connected(why: &NotConnected) -> Problem {
         }
         NotConnected::Over(end) => over(*end),
         NotConnected::NoPage => {
-            let detail = "there is no page of this id in a lease that is held";
+            let detail = "no held lease has a page with this id";
             Problem::new(Code::UnknownPage, detail)
         }
         NotConnected::TooMany => {
-            let detail = "this lease has as many connections as one may have";
+            let detail = "this lease has its maximum number of connections";
             Problem::new(Code::TooManyConnections, detail)
         }
     }
 }
 
-/// The problem of a lease that is over.
+/// Returns the problem for a lease that is over.
 pub(super) fn over(end: LeaseEnd) -> Problem {
     let detail = format!("this lease is over ({})", end.code());
     Problem::new(Code::LeaseOver, detail)
@@ -530,7 +531,7 @@ async fn keep(gateway: Arc<Gateway>, session: Arc<ClientLease>, span: Span) {
     if let (Some(fleet), Some(entry)) = (gateway.fleet(), &session.entry)
         && let Err(error) = fleet.sessions().remove(entry).await
     {
-        // It is free once this node has ended, and those who ask here get a new lease.
+        // It becomes free when this node has ended; clients who ask here get a new lease.
         tracing::warn!(%error, "the name of a session that has ended could not be freed");
     }
     gateway.observer().metrics().lease_ended(end.code());
@@ -576,7 +577,7 @@ fn audit(session: &ClientLease, end: LeaseEnd, held: Duration) {
     );
 }
 
-/// The span of a lease, from its request to its end; a child of the client's own span.
+/// Returns the span of a lease, from its request to its end; a child of the client's own span.
 fn lease_span(asked: &LeaseQuery, kind: LeaseKind, caller: &Caller) -> Span {
     let span = info_span!(
         "lease",
@@ -597,13 +598,13 @@ fn lease_span(asked: &LeaseQuery, kind: LeaseKind, caller: &Caller) -> Span {
     span
 }
 
-/// The span of the wait for a browser, within that of the lease.
+/// Returns the span of the wait for a browser, within that of the lease.
 fn acquire_span(lease: &Span, caller: &Caller) -> Span {
     let trace_id = caller.trace.map(|trace| trace.trace_id());
     info_span!(parent: lease, "acquire", trace_id, outcome = Empty)
 }
 
-/// Adds what is known once there is a browser.
+/// Adds the facts that are known once there is a browser.
 fn record_grant(lease: &Span, session: &ClientLease) {
     // The whole id of a lease is a secret for as long as it is held.
     lease.record("lease", session.id.short());

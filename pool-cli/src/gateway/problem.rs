@@ -1,4 +1,4 @@
-//! Refusals of the gateway: one table of codes, and the answers that are made with them.
+//! Refusals of the gateway: one table of codes, and the answers made from them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::pool::LeaseEnd;
 /// Declares [`Code`]: each code with its word, its status and its meaning.
 macro_rules! codes {
     ($($code:ident: $word:literal, $status:ident, $meaning:literal;)+) => {
-        /// Reason for a refusal of the gateway's own. Policies have others besides.
+        /// A reason for a refusal of the gateway itself. Policies have reasons of their own.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $(#[doc = $meaning] $code,)+
@@ -46,14 +46,14 @@ macro_rules! codes {
 }
 
 codes! {
-    BadRequest: "bad_request", BAD_REQUEST, "The request is not one of HTTP/1.1, as the answer says.";
+    BadRequest: "bad_request", BAD_REQUEST, "The request is not valid HTTP/1.1; the answer says why.";
     BadHandshake: "bad_handshake", BAD_REQUEST, "The WebSocket handshake lacks a header, or has a wrong one.";
     UnknownParameter: "unknown_parameter", BAD_REQUEST, "The query has a parameter that does not exist; the answer names it.";
-    BadParameter: "bad_parameter", BAD_REQUEST, "A parameter has a value that it cannot have; the answer names it.";
-    BadBody: "bad_body", BAD_REQUEST, "The body is not what the route takes: 400, or 413 if it is too long.";
+    BadParameter: "bad_parameter", BAD_REQUEST, "A parameter has an invalid value; the answer names it.";
+    BadBody: "bad_body", BAD_REQUEST, "The body is not what the route accepts: 400, or 413 if it is too long.";
     BadSize: "bad_size", BAD_REQUEST, "The pool cannot have this size.";
     Refused: "refused", BAD_REQUEST, "The browser has refused the command.";
-    Unauthorized: "unauthorized", UNAUTHORIZED, "The request shows no token, or a wrong one.";
+    Unauthorized: "unauthorized", UNAUTHORIZED, "The request has no token, or a wrong one.";
     ForeignHost: "foreign_host", FORBIDDEN, "The request was sent to a host that is not the pool's; see `gateway.allowed_hosts`.";
     ForeignOrigin: "foreign_origin", FORBIDDEN, "The request comes from a web page; see `gateway.allowed_origins`.";
     CrossSite: "cross_site", FORBIDDEN, "The pool has no token, and any web page could have sent this request: add `Content-Type: application/json`.";
@@ -62,50 +62,50 @@ codes! {
     LeaseNotAllowed: "lease_not_allowed", FORBIDDEN, "The tenant may not have this kind of lease.";
     UnknownRoute: "unknown_route", NOT_FOUND, "There is no such route.";
     UnknownFile: "unknown_file", NOT_FOUND, "The dashboard has no such file.";
-    UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease of this id or name.";
-    UnknownPage: "unknown_page", NOT_FOUND, "No lease that is held has a page of this id.";
-    UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser of this number.";
-    NoFleet: "no_fleet", NOT_FOUND, "This pool is in no fleet.";
-    NoNode: "no_node", NOT_FOUND, "No node of the fleet has what is asked for.";
-    UnknownPool: "unknown_pool", NOT_FOUND, "There is no pool of this name.";
-    NotLeased: "not_leased", NOT_FOUND, "No client holds this browser, so that it has nothing to show.";
+    UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease with this id or name.";
+    UnknownPage: "unknown_page", NOT_FOUND, "No held lease has a page with this id.";
+    UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser with this number.";
+    NoFleet: "no_fleet", NOT_FOUND, "This pool is not in a fleet.";
+    NoNode: "no_node", NOT_FOUND, "No node of the fleet has what was requested.";
+    UnknownPool: "unknown_pool", NOT_FOUND, "There is no pool with this name.";
+    NotLeased: "not_leased", NOT_FOUND, "No client holds this browser, so it has nothing to show.";
     NotOffered: "not_offered", NOT_FOUND, "Another service has this route, and this pool does not offer it.";
     WrongMethod: "wrong_method", METHOD_NOT_ALLOWED, "The route exists for other methods.";
     AcquireTimeout: "acquire_timeout", REQUEST_TIMEOUT, "No browser was free in time.";
     SlowBody: "slow_body", REQUEST_TIMEOUT, "The body did not arrive in time.";
-    WorkTimeout: "work_timeout", REQUEST_TIMEOUT, "The call was not done within its `timeout`.";
+    WorkTimeout: "work_timeout", REQUEST_TIMEOUT, "The call did not finish within its `timeout`.";
     GotoTimeout: "goto_timeout", REQUEST_TIMEOUT, "The page did not load within `gotoOptions.timeout`.";
-    WaitTimeout: "wait_timeout", REQUEST_TIMEOUT, "What the call waits for in the page did not come in time.";
-    NoLease: "no_lease", CONFLICT, "`/json/new` opens pages in a lease that is held.";
-    NameTaken: "name_taken", CONFLICT, "A browser that is held has this name.";
-    SessionDiffers: "session_differs", CONFLICT, "The session that is held has another profile, region, kind or `allow_domains`.";
+    WaitTimeout: "wait_timeout", REQUEST_TIMEOUT, "Something that the call waits for in the page did not appear in time.";
+    NoLease: "no_lease", CONFLICT, "`/json/new` only opens pages in a held lease.";
+    NameTaken: "name_taken", CONFLICT, "A held browser already has this name.";
+    SessionDiffers: "session_differs", CONFLICT, "The held session has a different profile, region, kind or `allow_domains`.";
     SessionElsewhere: "session_elsewhere", CONFLICT, "Another node of the fleet has the lease of this session; `node` says which.";
-    OfferOver: "offer_over", CONFLICT, "The lease that was offered to another node is no longer there: that node asks again.";
-    LeaseOver: "lease_over", GONE, "The lease of this address has ended; the answer says how.";
-    NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared so.";
+    OfferOver: "offer_over", CONFLICT, "The lease that was offered to another node is no longer available: that node asks again.";
+    LeaseOver: "lease_over", GONE, "The lease at this address has ended; the answer says how.";
+    NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared as such.";
     BadConfiguration: "bad_configuration", UNPROCESSABLE_ENTITY, "The new configuration is wrong; the old one stays.";
     WebsocketWanted: "websocket_wanted", UPGRADE_REQUIRED, "A WebSocket is opened here.";
-    QueueFull: "queue_full", TOO_MANY_REQUESTS, "As many clients wait as may, or other calls take all the room for bodies and answers.";
-    TenantFull: "tenant_full", TOO_MANY_REQUESTS, "The tenant holds as many leases as it may; `held`, `limit` and `queue_position` say how many.";
-    TenantQueueFull: "tenant_queue_full", TOO_MANY_REQUESTS, "As many clients of the tenant wait as may; `held`, `queue_limit` and `queue_position` say how many.";
-    TooManyConnections: "too_many_connections", TOO_MANY_REQUESTS, "The lease has as many connections as one may have.";
-    TooManyWrongTokens: "too_many_wrong_tokens", TOO_MANY_REQUESTS, "Somebody at this address guesses the token; a right one is answered all the same.";
+    QueueFull: "queue_full", TOO_MANY_REQUESTS, "No more clients may wait, or other calls take up all the room for bodies and answers.";
+    TenantFull: "tenant_full", TOO_MANY_REQUESTS, "The tenant already holds its maximum number of leases; `held`, `limit` and `queue_position` say how many.";
+    TenantQueueFull: "tenant_queue_full", TOO_MANY_REQUESTS, "No more clients of the tenant may wait; `held`, `queue_limit` and `queue_position` say how many.";
+    TooManyConnections: "too_many_connections", TOO_MANY_REQUESTS, "The lease has its maximum number of connections.";
+    TooManyWrongTokens: "too_many_wrong_tokens", TOO_MANY_REQUESTS, "Somebody at this address is guessing the token; a right one is accepted all the same.";
     HeadTooLarge: "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many headers, or too many bytes of them.";
-    NoUsage: "no_usage", INTERNAL_SERVER_ERROR, "The records of usage cannot be read.";
-    PageUnreachable: "page_unreachable", INTERNAL_SERVER_ERROR, "The page could not be reached; the answer has the error of the network.";
+    NoUsage: "no_usage", INTERNAL_SERVER_ERROR, "The usage records cannot be read.";
+    PageUnreachable: "page_unreachable", INTERNAL_SERVER_ERROR, "The page could not be reached; the answer has the network error.";
     PageCrashed: "page_crashed", INTERNAL_SERVER_ERROR, "The page crashed.";
     PageClosed: "page_closed", INTERNAL_SERVER_ERROR, "The page closed itself.";
     PageFailed: "page_failed", INTERNAL_SERVER_ERROR, "The page could not do what the call asks for; the answer says why.";
     NoReload: "no_reload", NOT_IMPLEMENTED, "This pool has no configuration to read again.";
-    Draining: "draining", SERVICE_UNAVAILABLE, "The pool shuts down.";
+    Draining: "draining", SERVICE_UNAVAILABLE, "The pool is shutting down.";
     BrowserUnavailable: "browser_unavailable", SERVICE_UNAVAILABLE, "No browser can be launched, or one ended before it could be used.";
     Unavailable: "unavailable", SERVICE_UNAVAILABLE, "The pool cannot give a lease; the answer says why.";
     NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or not in time.";
     FleetUnavailable: "fleet_unavailable", SERVICE_UNAVAILABLE, "This node is cut off from its fleet, and cannot speak for it.";
     NodeLost: "node_lost", SERVICE_UNAVAILABLE, "The node of the fleet that has the lease cannot be reached.";
     Elsewhere: "elsewhere", SERVICE_UNAVAILABLE, "Another node of the fleet answers in place of this one.";
-    SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Names of sessions belong to the whole fleet, and its NATS server cannot be reached.";
-    ProfileStoreUnavailable: "profile_store_unavailable", SERVICE_UNAVAILABLE, "The profile travels between the nodes of the fleet, and its content cannot be had from their NATS server.";
+    SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Session names belong to the whole fleet, and its NATS server cannot be reached.";
+    ProfileStoreUnavailable: "profile_store_unavailable", SERVICE_UNAVAILABLE, "The profile travels between the nodes of the fleet, and its content is not available from their NATS server.";
     NoAnswer: "no_answer", GATEWAY_TIMEOUT, "The browser did not answer in time.";
 }
 
@@ -155,17 +155,17 @@ stands in the log as `ended`, and a sentence.
     )
 }
 
-/// A refusal, as `application/problem+json`: a sentence for people first, then a stable code.
+/// A refusal, as `application/problem+json`: first a sentence for people, then a stable code.
 ///
 /// # Examples
 ///
 /// ```
 /// use pool_cli::gateway::{Code, Problem};
 ///
-/// let problem = Problem::new(Code::UnknownLease, "there is no lease of this id");
+/// let problem = Problem::new(Code::UnknownLease, "there is no lease with this id");
 /// assert_eq!(
 ///     serde_json::to_string(&problem).unwrap(),
-///     r#"{"detail":"there is no lease of this id","code":"unknown_lease","title":"Not Found","status":404}"#,
+///     r#"{"detail":"there is no lease with this id","code":"unknown_lease","title":"Not Found","status":404}"#,
 /// );
 /// ```
 #[derive(Clone, Debug, Serialize)]
@@ -174,7 +174,7 @@ pub struct Problem {
     code: &'static str,
     title: &'static str,
     status: u16,
-    /// In whole seconds, as the header `Retry-After` has it.
+    /// In whole seconds, as in the header `Retry-After`.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,18 +185,18 @@ pub struct Problem {
     more: Option<Box<More>>,
 }
 
-/// Facts that few refusals have.
+/// Facts that only a few refusals have.
 #[derive(Clone, Debug, Default, Serialize)]
 struct More {
-    /// Leases that the tenant has for whose sake a request is refused, and may have.
+    /// Leases that the tenant holds because of which a request is refused, and its maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
-    /// Clients of it that may wait.
+    /// Maximum number of its waiting clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_limit: Option<usize>,
-    /// The node of the fleet that has what is asked for.
+    /// The node of the fleet that has the requested object.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
 }
@@ -208,12 +208,12 @@ impl Problem {
         Self::with(code.status(), code.word(), detail)
     }
 
-    /// Stands for the answer of another node until that takes its place.
+    /// Stands in for the answer of another node until that replaces it.
     pub(super) fn elsewhere() -> Self {
         Self::new(Code::Elsewhere, "another node of the fleet answers")
     }
 
-    /// Refuses a call whose browser has ended under it.
+    /// Refuses a call whose browser has ended during it.
     pub(super) fn browser_ended(end: LeaseEnd) -> Self {
         let detail = format!("the browser ended while it had the page ({})", end.code());
         let problem = Self::with(StatusCode::SERVICE_UNAVAILABLE, end.code(), detail);
@@ -233,7 +233,7 @@ impl Problem {
         }
     }
 
-    /// Adds the node of the fleet that has what is asked for.
+    /// Adds the node of the fleet that has the requested object.
     pub(super) fn at_node(mut self, node: &str) -> Self {
         self.more.get_or_insert_default().node = Some(node.to_owned());
         self
@@ -267,7 +267,7 @@ impl Problem {
         self
     }
 
-    /// Adds the leases and limits of the tenant, and the place in its queue that the request had.
+    /// Adds the leases and limits of the tenant, and the request's place in its queue.
     pub(super) fn of_group(mut self, group: &GroupStats) -> Self {
         let more = self.more.get_or_insert_default();
         more.held = Some(group.leased);
@@ -275,19 +275,19 @@ impl Problem {
         self.queue_position(group.waiting + 1)
     }
 
-    /// The status of the answer.
+    /// Returns the status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).expect("it was made from a status")
     }
 
-    /// The stable word for machines.
+    /// Returns the stable word for machines.
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The sentence for people.
+    /// Returns the sentence for people.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
@@ -315,7 +315,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The answer to a request that got no lease; `pace` is how many leases end per second.
+/// Returns the answer to a request that got no lease; `pace` is the number of leases that end per
+/// second.
 pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
     match error {
         AcquireError::Timeout { waited, load, last } => {
@@ -333,7 +334,7 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
                 .retry_after(turn(load.waiting + 1, pace))
         }
         AcquireError::QueueFull { load } => {
-            let detail = format!("the queue is full: {} clients wait already", load.waiting);
+            let detail = format!("the queue is full: {} clients are already waiting", load.waiting);
             Problem::new(Code::QueueFull, detail)
                 .queue_position(load.waiting + 1)
                 .retry_after(turn(load.waiting + 1, pace))
@@ -342,7 +343,7 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
             let (name, leased) = (&group.name, group.leased);
             let waited_for = waited.as_secs_f64();
             let detail = format!(
-                "tenant {name:?} holds {leased} leases, as many as it may, and gave none back in \
+                "tenant {name:?} holds {leased} leases, its maximum, and gave none back in \
                  {waited_for:.1} s"
             );
             Problem::new(Code::TenantFull, detail)
@@ -353,7 +354,7 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
         AcquireError::GroupQueueFull { group } => {
             let (name, waiting) = (&group.name, group.waiting);
             let detail =
-                format!("{waiting} clients of tenant {name:?} wait already, as many as may");
+                format!("{waiting} clients of tenant {name:?} are already waiting, its maximum");
             Problem::new(Code::TenantQueueFull, detail)
                 .of_group(group)
                 .retry_after(turn(group.waiting + 1, pace))
@@ -370,7 +371,7 @@ pub(super) fn refusal(error: &AcquireError, pace: f64) -> Problem {
     }
 }
 
-/// The answer to a request that no node of the fleet can serve.
+/// Returns the answer to a request that no node of the fleet can serve.
 pub(super) fn cannot(cannot: &Cannot, waited: Duration) -> Problem {
     if *cannot.code == *Code::OfferOver.word() {
         return Problem::new(Code::OfferOver, &*cannot.message);
@@ -396,13 +397,14 @@ pub(super) fn cannot(cannot: &Cannot, waited: Duration) -> Problem {
     Problem::new(code, &*cannot.message).retry_after(after)
 }
 
-/// When it would be the turn of this place in the queue, if leases go on ending at this pace.
+/// Returns when it will be the turn of this place in the queue, if leases go on ending at this
+/// pace.
 fn turn(position: usize, pace: f64) -> Duration {
     let seconds = if pace > 0.0 { position as f64 / pace } else { 1.0 };
     Duration::from_secs_f64(seconds.clamp(1.0, 60.0))
 }
 
-/// The answer while the pool drains; whoever takes its place may be there after `retry_after`.
+/// Returns the answer while the pool drains; a successor may be there after `retry_after`.
 pub(super) fn draining(retry_after: Duration) -> Problem {
     let detail = "this pool is draining and gives no new leases";
     Problem::new(Code::Draining, detail).retry_after(retry_after)

@@ -9,15 +9,15 @@ use url::form_urlencoded;
 use super::{Code, Problem};
 use crate::config::{LeaseKind, lease_kind};
 
-/// A parameter of a lease's query, and member of a body by REST.
+/// A parameter of a lease's query, and a member of a REST body.
 struct Parameter {
     name: &'static str,
-    /// Its name and form in a body, if it may stand there.
+    /// Its name and form in a body, if it is allowed there.
     member: Option<(&'static str, Form)>,
     set: fn(&mut LeaseQuery, &str, &str) -> Result<(), Problem>,
 }
 
-/// JSON that a member of a body takes.
+/// The JSON form of a member in a body.
 #[derive(Clone, Copy)]
 enum Form {
     Number,
@@ -43,7 +43,7 @@ fn put<T>(field: &mut Option<T>, value: Result<T, Problem>) -> Result<(), Proble
 
 /// Every parameter, in the order in which the message about an unknown one lists them.
 const PARAMETERS: [Parameter; 16] = [
-    // As a member it has forms of Kernel's, too.
+    // As a member it also has Kernel's forms.
     parameter("profile", None, |asked, name, value| put(&mut asked.profile, word(name, value))),
     parameter("region", Some(("region", Text)), |asked, name, value| {
         put(&mut asked.region, word(name, value))
@@ -91,26 +91,26 @@ const PARAMETERS: [Parameter; 16] = [
     parameter("allow_domains", Some(("allow_domains", List)), |asked, _, value| {
         put(&mut asked.allow_domains, domains(value))
     }),
-    // It is looked at elsewhere.
+    // The token is checked elsewhere.
     parameter("token", None, |_, _, _| Ok(())),
     parameter("trackingId", Some(("tracking_id", Text)), |asked, name, value| {
         put(&mut asked.tracking_id, word(name, value))
     }),
 ];
 
-/// The longest value that is looked at; the longest that can mean anything is far shorter.
+/// Maximum length of a value; meaningful ones are far shorter.
 const MAX_VALUE: usize = 256;
 
-/// The longest list of domains.
+/// Maximum length of a list of domains.
 const MAX_DOMAINS: usize = 4096;
 
-/// Longer than anybody waits; beyond it a number is a mistake.
+/// Maximum acquire timeout: nobody waits longer, so beyond it a number is a mistake.
 const MAX_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// The same of a lease.
+/// Maximum timeout of a lease.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Query of a client's address: what it asks for.
+/// The query of a client's address: its request for a lease.
 ///
 /// # Examples
 ///
@@ -125,25 +125,25 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct LeaseQuery {
     /// The profile whose browser is wanted.
     pub profile: Option<String>,
-    /// The region to come from.
+    /// The region whose proxies are wanted.
     pub region: Option<String>,
     /// 1 (served first) to 10.
     pub priority: Option<u8>,
-    /// On whose behalf, for the audit line.
+    /// The tenant for whom it is, for the audit line.
     pub tenant: Option<String>,
-    /// Maximum time the lease may last.
+    /// Maximum time that the lease may last.
     pub timeout: Option<Duration>,
-    /// Maximum time its clients may be silent.
+    /// Maximum time that its clients may be silent.
     pub idle_timeout: Option<Duration>,
-    /// Time that it goes on without a connection.
+    /// Time for which it goes on without a connection.
     pub keep: Option<Duration>,
-    /// The name under which its clients find it again.
+    /// The name by which its clients find it again.
     pub session: Option<String>,
     /// Maximum time to wait for a browser.
     pub acquire_timeout: Option<Duration>,
     /// The kind of lease.
     pub lease: Option<LeaseKind>,
-    /// True if the lease begins with a page, which is the default.
+    /// Set to `true` if the lease begins with a page, which is the default.
     pub pages: Option<bool>,
     /// Hosts that its pages may visit, among those that the pool's rules allow.
     pub allow_domains: Option<Vec<Pattern>>,
@@ -152,19 +152,19 @@ pub struct LeaseQuery {
 }
 
 impl LeaseQuery {
-    /// Reads a query. The token is not kept: it is looked at elsewhere.
+    /// Reads a query. The token is not kept, since it is checked elsewhere.
     ///
     /// # Errors
     ///
-    /// A 400 that names the parameter: an unknown one, one that is given twice, or one whose value
-    /// means nothing.
+    /// A 400 that names the parameter: an unknown one, one that is given twice, or one with a
+    /// meaningless value.
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let mut parsed = Self::default();
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let known = PARAMETERS.iter().find(|known| known.name == name);
             let known = known.ok_or_else(|| unknown(&name))?;
-            // What other services call it.
+            // The name that other services use.
             let name = if known.name == "keepAlive" { "keep" } else { known.name };
             if seen.contains(&name) {
                 return Err(bad(name, "is given twice"));
@@ -179,11 +179,11 @@ impl LeaseQuery {
         Ok(parsed)
     }
 
-    /// Takes the parameters out of a body by REST, and leaves what is none.
+    /// Takes the parameters out of a REST body, and leaves everything else.
     ///
     /// # Errors
     ///
-    /// If one is not of its form, or its value means nothing.
+    /// If one does not have the right form, or its value is meaningless.
     pub(super) fn take(&mut self, members: &mut Map<String, Value>) -> Result<(), Problem> {
         for parameter in &PARAMETERS {
             let Some((name, form)) = parameter.member else { continue };
@@ -199,7 +199,7 @@ impl LeaseQuery {
         Ok(())
     }
 
-    /// The terms that the lease begins with.
+    /// Returns the terms that the lease begins with.
     #[must_use]
     pub fn terms(&self) -> LeaseTerms {
         LeaseTerms::new()
@@ -207,7 +207,7 @@ impl LeaseQuery {
             .allow_domains(self.allow_domains.clone())
     }
 
-    /// Returns what the pool is asked for, but for the timeout, which depends on the settings.
+    /// Returns the request to the pool, except for the timeout, which depends on the settings.
     #[must_use]
     pub fn request(&self) -> Request {
         let mut request = Request::new();
@@ -224,7 +224,7 @@ impl LeaseQuery {
 }
 
 impl Form {
-    /// Returns a value as the query has it, if it is of this form.
+    /// Returns a value as in the query, if it has this form.
     fn text(self, value: &Value) -> Option<String> {
         match self {
             Self::Number => value.is_number().then(|| value.to_string()),
@@ -248,7 +248,7 @@ impl Form {
     }
 }
 
-/// Returns `true` if a query may have a parameter of this name.
+/// Returns `true` if a query may have a parameter with this name.
 pub(super) fn is_known(name: &str) -> bool {
     PARAMETERS.iter().any(|known| known.name == name)
 }
@@ -264,7 +264,8 @@ fn bad(name: &str, what: &str) -> Problem {
     Problem::new(Code::BadParameter, format!("the parameter {name:?} {what}"))
 }
 
-/// Names go into logs and answers, so they are kept to characters that mean nothing there.
+/// Checks a name. Names go into logs and answers, so only characters that have no meaning there are
+/// allowed.
 pub(super) fn word(name: &str, value: &str) -> Result<String, Problem> {
     if value.is_empty() {
         return Err(bad(name, "is empty"));
@@ -319,7 +320,7 @@ fn kind(value: &str) -> Result<LeaseKind, Problem> {
     lease_kind(value).ok_or_else(|| bad("lease", "must be exclusive or shared"))
 }
 
-/// Reads how many pages a lease begins with, where `true` is one.
+/// Reads the number of pages that a lease begins with; `true` means one.
 fn pages(value: &str) -> Result<bool, Problem> {
     match value {
         "0" => Ok(false),

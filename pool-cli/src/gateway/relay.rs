@@ -1,5 +1,5 @@
-//! Requests between the nodes of a fleet: those that others send on to this one, and those of clients here that
-//! another node serves.
+//! Requests between the nodes of a fleet: those that others pass on to this one, and those of
+//! clients here that another node serves.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -26,24 +26,25 @@ use super::{Code, Gateway, LeaseEnd, LeaseId, Problem, tcp};
 use crate::api::Node;
 use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 
-/// Sentence for a node that comes too late for a lease that it was offered.
+/// The message for a node that comes too late for a lease that it was offered.
 pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
 
-/// Time within which a node says that the lease of an offer is somebody else's by now. A call that is under way then
-/// takes as long as its page does.
+/// Time within which a node reports that the lease of an offer belongs to somebody else by now.
+/// After that, a call takes as long as its page does.
 const TAKEN: Duration = Duration::from_millis(1500);
 
 /// Time within which a node begins to answer a request about a lease that it has.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// Time within which a node answers for itself, and the longest such answer.
+/// Time within which a node answers a request about itself, and the maximum size of that answer.
 const ANSWERED: Duration = Duration::from_secs(3);
 const ANSWER: usize = 16 * 1024 * 1024;
 
-/// Longest refusal that is read to learn its code.
+/// Maximum size of a refusal that is read to find its code.
 const REFUSAL: usize = 64 * 1024;
 
-/// Believes other nodes: a request that one of them has sent on is that of its client, and was judged there.
+/// Accepts the word of other nodes: a request that one of them has passed on counts as its
+/// client's, and was checked there.
 pub(super) async fn receive(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
@@ -67,7 +68,8 @@ pub(super) async fn receive(
     next.run(request).await
 }
 
-/// Sends requests about leases of other nodes there, and lets the others be served wherever a browser is free first.
+/// Passes requests about leases of other nodes on to them, and lets all others be served wherever a
+/// browser is free first.
 pub(super) async fn send(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
@@ -98,7 +100,7 @@ pub(super) async fn send(
     }
 }
 
-/// Returns the other node that a path is about, or whose lease it is about.
+/// Returns the other node that a path is about, or that has the lease it is about.
 fn elsewhere(path: &str, own: &str) -> Option<String> {
     if let Some(of) = path.strip_prefix("/api/fleet/") {
         let node = of.split('/').next().unwrap_or_default();
@@ -112,7 +114,7 @@ fn elsewhere(path: &str, own: &str) -> Option<String> {
     })
 }
 
-/// A client's request, which another node may serve in place of this one.
+/// A client's request, which another node may serve instead of this one.
 pub(super) struct Detour {
     fleet: Arc<Fleet>,
     method: Method,
@@ -122,7 +124,7 @@ pub(super) struct Detour {
     body: KeptBody,
     answer: Mutex<Option<Answer>>,
     began: Instant,
-    /// It was carried out before, and the lease that was offered for it was gone.
+    /// Set if it was tried before, and the lease that was offered for it was gone.
     is_late: AtomicBool,
 }
 
@@ -149,7 +151,7 @@ impl Detour {
         }
     }
 
-    /// Returns the request once more, as it came.
+    /// Returns the request again, as it came.
     fn again(self: &Arc<Self>) -> Request {
         self.is_late.store(true, Ordering::Relaxed);
         let mut request = self.request(self.body.get().into());
@@ -159,12 +161,12 @@ impl Detour {
         request
     }
 
-    /// Returns how long the request has waited before it is carried out again.
+    /// Returns how long the request had waited before this attempt.
     pub(super) fn waited(&self) -> Duration {
         if self.is_late.load(Ordering::Relaxed) { self.began.elapsed() } else { Duration::ZERO }
     }
 
-    /// Returns what the other node is told of the request.
+    /// Returns the facts that the other node is told about the request.
     fn relayed(&self, to: Arc<str>, offer: Option<Arc<str>>) -> Relayed {
         let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         Relayed {
@@ -184,7 +186,7 @@ impl Detour {
         request
     }
 
-    /// Keeps the body, which the request can be read of only once.
+    /// Keeps the body, which can only be read from the request once.
     pub(super) fn keep(&self, body: &Bytes) {
         self.body.keep(body);
     }
@@ -198,7 +200,7 @@ impl Detour {
         Ok(pass_on(&self.fleet, answer?, upgrade))
     }
 
-    /// Asks another node as the client has asked this one, with an address of that node's own.
+    /// Asks another node the client's question, with an address of that node's own.
     pub(super) async fn ask(&self, node: &Node, uri: &Uri) -> Result<Bytes, Problem> {
         let mut request = self.request(Body::empty());
         *request.uri_mut() = uri.clone();
@@ -214,7 +216,7 @@ impl Detour {
         timeout(ANSWERED, asked).await.unwrap_or_else(|_| Err(node_lost(&node.name)))
     }
 
-    /// Has another node answer the request, if this is the id of a lease of its.
+    /// Lets another node answer the request, if this is the id of a lease there.
     ///
     /// # Errors
     ///
@@ -229,8 +231,8 @@ impl Detour {
         }
     }
 
-    /// Has any node with browsers answer the request. Returns what stands for the answer until then, or
-    /// that there is none.
+    /// Lets any node with browsers answer the request. Returns a stand-in for the answer until
+    /// then, or the refusal if there is no such node.
     pub(super) async fn anywhere(&self) -> Problem {
         let snapshot = self.fleet.snapshot().await;
         let nodes = snapshot.iter().flat_map(|snapshot| &snapshot.nodes);
@@ -243,7 +245,8 @@ impl Detour {
         }
     }
 
-    /// Has the node answer that has a page, if one has: the id of a page does not say where it is.
+    /// Lets the node answer that has a page, if one has it: the id of a page does not say where it
+    /// is.
     pub(super) async fn find_page(&self) -> bool {
         let Some(snapshot) = self.fleet.snapshot().await else { return false };
         for beat in snapshot.nodes {
@@ -259,11 +262,11 @@ impl Detour {
         false
     }
 
-    /// Has another node answer the request.
+    /// Lets another node answer the request.
     ///
     /// # Errors
     ///
-    /// If it is not heard; then nobody answers yet.
+    /// If that node is not heard; then nobody answers yet.
     pub(super) async fn go(&self, node: &str) -> Result<(), Problem> {
         let address = self.fleet.address_of(node).await.ok_or_else(|| node_lost(node))?;
         let sending = self.sending(address, node.into(), None, self.body.get().into());
@@ -323,7 +326,7 @@ impl Connect for Detour {
             }
             Err(_) => Answer::UnderWay(sending),
             Ok(Err(problem)) => return Err(problem.detail().to_owned()),
-            // The nodes have different tokens, as while they are being changed.
+            // The nodes have different tokens, as happens while these are being changed.
             Ok(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => {
                 return Err("it refuses the token".to_owned());
             }
@@ -341,12 +344,12 @@ impl Connect for Detour {
     }
 }
 
-/// Outcome of a request at the node whose lease was offered for it.
+/// The outcome of a request at the node whose lease was offered for it.
 enum Taken {
     Answer(Response),
     /// The lease was no longer there.
     Gone,
-    /// Another lease has got the session's name meanwhile, at this node.
+    /// Another lease at this node has got the session's name in the meantime.
     By(String),
 }
 
@@ -379,7 +382,7 @@ fn unreachable(node: &str, error: &Unreachable) -> Problem {
     Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
 }
 
-/// Passes the answer of another node on to the client, and what follows an upgrade.
+/// Passes the answer of another node on to the client, and whatever follows an upgrade.
 fn pass_on(fleet: &Arc<Fleet>, mut answer: Response, upgrade: Option<OnUpgrade>) -> Response {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
@@ -402,14 +405,15 @@ fn pass_on(fleet: &Arc<Fleet>, mut answer: Response, upgrade: Option<OnUpgrade>)
     answer
 }
 
-/// Bytes that are copied at a time.
+/// Number of bytes that are copied at a time.
 const CHUNK: usize = 64 * 1024;
 
 /// Time that a client has to read why its connection ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Copies bytes between a client and the node that has its browser until one of them is gone, or `ended`. A client
-/// that its node did not say goodbye to learns why.
+/// Copies bytes between a client and the node that has its browser until one of them is gone, or
+/// `ended` is. If the node did not close the client's connection properly, the client is told the
+/// reason.
 async fn splice<N>(
     client: Socket,
     node: N,
@@ -427,14 +431,15 @@ async fn splice<N>(
         end = down(&mut from_node, &mut to_client, &mut frames, ended) => end,
         () = up(&read, &mut from_client, &mut to_node) => None,
         () = tcp::half_open(ends) => None,
-        // Its machine is gone, or the way to it.
+        // Its machine is gone, or the network path to it.
         () = tcp::half_open(node_ends) => Some(LeaseEnd::NodeLost),
     };
     if let Some(end) = end.filter(|_| frames.is_between()) {
         let farewell = async {
             to_client.write_all(&close_frame(end)).await?;
             to_client.shutdown().await?;
-            // Closed with something unread, the connection would be reset, and the reason be lost.
+            // If it were closed with unread data, the connection would be reset and the reason
+            // lost.
             tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await
         };
         // A client that is gone needs no reason.
@@ -442,7 +447,8 @@ async fn splice<N>(
     }
 }
 
-/// Copies to the client, and returns why it ends if the node has not told the client itself.
+/// Copies to the client, and returns the reason for the end if the node has not told the client
+/// itself.
 async fn down<R, W>(
     node: &mut R,
     client: &mut W,
@@ -481,7 +487,7 @@ where
     while written.is_ok() {
         match client.read(&mut chunk).await {
             Ok(0) => {
-                // It may still read.
+                // It may still be reading.
                 written = node.shutdown().await;
                 break;
             }
@@ -496,12 +502,13 @@ where
     std::future::pending::<()>().await;
 }
 
-/// Follows the frames of a server's side of a WebSocket, to know when another one can be put between them.
+/// Follows the frames of the server's side of a WebSocket, to know when another frame can be
+/// inserted.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The head of the next frame, as far as it has come.
+    /// The head of the next frame, as far as it has arrived.
     head: Vec<u8>,
-    /// Bytes of the payload that are to come.
+    /// Number of payload bytes that have yet to come.
     left: u64,
     /// The server has sent a close frame.
     closed: bool,
@@ -530,7 +537,7 @@ impl Frames {
     }
 }
 
-/// Returns the length of a frame's payload, once its head is whole. A server masks nothing.
+/// Returns the length of a frame's payload, once its head is complete. A server masks nothing.
 fn payload(head: &[u8]) -> Option<u64> {
     let (_, rest) = head.split_first()?;
     let (short, rest) = rest.split_first()?;

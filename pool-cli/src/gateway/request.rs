@@ -1,4 +1,4 @@
-//! Requests as they come in: the head, read strictly, and the body, read within limits.
+//! Incoming requests: the head, read strictly, and the body, read within limits.
 
 use std::io;
 use std::pin::Pin;
@@ -17,55 +17,55 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::{Code, Problem};
 
-/// Heads longer than this belong to no client of ours.
+/// Maximum length of a head; no client of ours sends longer ones.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// More headers than any client of ours sends; as many as hyper takes.
+/// Maximum number of headers: more than any client of ours sends, and as many as hyper accepts.
 const MAX_HEADERS: usize = 100;
 
-/// Time for which the rest of what a client sends is read and dropped after the last answer.
+/// Time for which further data from a client is read and discarded after the last answer.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Most bytes of it.
+/// Maximum number of such bytes.
 const MAX_LINGER: usize = 8 * 1024 * 1024;
 
-/// The method of the request that hyper gets in place of one that is refused.
+/// The method of the request that hyper gets instead of one that is refused.
 const REFUSED: &str = "REFUSED";
 
-/// A client's connection whose request heads are read strictly before hyper reads them.
+/// A client's connection, whose request heads are read strictly before hyper reads them.
 ///
-/// hyper takes lines that end in a bare LF, requests without `Host` and bodies of two lengths,
-/// which a proxy in front may have read otherwise, and answers what it cannot read with an empty
+/// hyper accepts lines that end in a bare LF, requests without `Host` and bodies with two lengths,
+/// which a proxy in front may have read differently, and answers what it cannot read with an empty
 /// 400. Here the first three are refused, and each refusal is an answer with a sentence. Two
-/// spellings of clients that Chromium takes are made right: a method in small letters, and a
+/// deviations that Chromium accepts from clients are corrected: a method in lower case, and a
 /// target that begins with its query.
 ///
-/// Anything that a client sends behind the last answer is read for a moment and dropped: a socket that is
-/// closed with something unread resets the connection, and the answer may be lost with it.
+/// Anything that a client sends after the last answer is read for a moment and discarded: closing a
+/// socket with unread data resets the connection, and the answer may be lost with it.
 pub(super) struct Heads {
     stream: TcpStream,
-    /// Read from the socket and not looked at, or not needed, yet.
+    /// Bytes read from the socket that have not been examined, or are not needed, yet.
     unread: Vec<u8>,
-    /// Bytes of `unread` in which the end of a head was looked for.
+    /// Number of bytes of `unread` that have been searched for the end of a head.
     scanned: usize,
-    /// A head that was judged, on its way to hyper.
+    /// A head that has passed the checks, on its way to hyper.
     head: io::Cursor<Vec<u8>>,
     next: Next,
     refusal: Refusal,
     linger: Option<Linger>,
 }
 
-/// Reason why a connection's last request is refused, if it is.
+/// The reason why a connection's last request is refused, if it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refusal(Arc<OnceLock<Problem>>);
 
-/// The next thing on a connection.
+/// What comes next on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Head,
-    /// So many bytes of a body, and then a head.
+    /// This many bytes of a body, and then a head.
     Body(u64),
-    /// Whatever it is, no request is read from it any more.
+    /// Whatever it is, no further request is read from it.
     Rest,
     /// Nothing that anybody reads.
     Nothing,
@@ -77,14 +77,14 @@ struct Linger {
 }
 
 impl Refusal {
-    /// Returns the problem of a request that stands for one that was refused.
+    /// Returns the problem of a request that stands in for a refused one.
     pub(super) fn of(&self, method: &Method) -> Option<Problem> {
         if method.as_str() == REFUSED { self.0.get().cloned() } else { None }
     }
 }
 
 /// Returns `true` if a request is the last one of its connection, unless it is answered with 101:
-/// behind an upgrade or a body of unknown length nobody looks for a head.
+/// after an upgrade or a body of unknown length, nobody looks for a head.
 pub(super) fn is_last(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT
         || headers.contains_key(header::UPGRADE)
@@ -92,7 +92,7 @@ pub(super) fn is_last(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 impl Heads {
-    /// Wraps a connection that nothing was read from.
+    /// Wraps a connection from which nothing has been read.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -110,7 +110,7 @@ impl Heads {
         self.refusal.clone()
     }
 
-    /// Returns the socket, and what was read from it already.
+    /// Returns the socket, and the bytes that have already been read from it.
     pub(super) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.unread)
     }
@@ -124,7 +124,7 @@ impl Heads {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Looks for a head in what was read, and judges it.
+    /// Looks for a head in the bytes that were read, and checks it.
     fn take_head(&mut self) -> bool {
         let judged = match find(&self.unread, &mut self.scanned) {
             Ok(None) => return false,
@@ -139,7 +139,7 @@ impl Heads {
                 self.next = next;
             }
             Err(problem) => {
-                // There is one refusal for each connection, as it is the end of it.
+                // There is only one refusal for each connection, since it ends the connection.
                 let _ = self.refusal.0.set(problem);
                 self.unread = Vec::new();
                 let stand_in = format!("{REFUSED} / HTTP/1.1\r\nconnection: close\r\n\r\n");
@@ -150,7 +150,7 @@ impl Heads {
         true
     }
 
-    /// Hands on what comes after a head: up to `most` bytes, those that were read already first.
+    /// Passes on what comes after a head: up to `most` bytes, starting with those already read.
     fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
@@ -189,7 +189,7 @@ impl AsyncRead for Heads {
             }
             match this.next {
                 Next::Head => {
-                    // What is left of a head at the end of the stream is worth no answer.
+                    // An incomplete head at the end of the stream deserves no answer.
                     if !this.take_head() && ready!(this.poll_fill(cx))? == 0 {
                         return Poll::Ready(Ok(()));
                     }
@@ -255,15 +255,15 @@ impl AsyncWrite for Heads {
     }
 }
 
-/// Empty lines that are skipped before a request: some clients send one behind a body. More of them
-/// are a head without a request.
+/// Maximum number of empty lines that are skipped before a request: some clients send one after a
+/// body. More of them count as a head without a request.
 const MAX_BLANK: usize = 8;
 
-/// Finds the end of the head that `bytes` begin with.
+/// Finds the end of the head that `bytes` begins with.
 ///
 /// # Errors
 ///
-/// As soon as it is certain that no head of HTTP/1 will come.
+/// As soon as it is certain that no HTTP/1 head will come.
 fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
     let blank = bytes.chunks(2).take(MAX_BLANK).take_while(|pair| pair == b"\r\n");
     let begin = blank.count() * 2;
@@ -289,7 +289,7 @@ fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
     Ok(None)
 }
 
-/// Judges a whole head. Returns it as hyper should get it, and what comes after it.
+/// Checks a complete head. Returns it in the form that hyper should get, and what comes after it.
 fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -297,7 +297,7 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(malformed("the request has no end")),
         Err(httparse::Error::TooManyHeaders) => return Err(too_large()),
-        Err(error) => return Err(malformed(&format!("this is no HTTP/1.1 request: {error}"))),
+        Err(error) => return Err(malformed(&format!("this is not an HTTP/1.1 request: {error}"))),
     }
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
@@ -325,7 +325,7 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
     };
     let upgrade = !all(&header::UPGRADE).is_empty();
 
-    // As Chromium takes them: nodriver sends `get`, and `ws://host:port?x=1` has no path.
+    // As Chromium accepts them: nodriver sends `get`, and `ws://host:port?x=1` has no path.
     let method_len = method.len();
     let method = known(method).unwrap_or(method);
     let slash = if target.starts_with('?') { "/" } else { "" };
@@ -349,7 +349,7 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
     Ok((whole, next))
 }
 
-/// Returns the method that one in small letters stands for.
+/// Returns the method that a method in lower case stands for.
 fn known(method: &str) -> Option<&'static str> {
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     methods.into_iter().find(|known| known.eq_ignore_ascii_case(method))
@@ -358,7 +358,7 @@ fn known(method: &str) -> Option<&'static str> {
 fn read_length(text: &[u8]) -> Result<u64, Problem> {
     let digits = text.iter().all(u8::is_ascii_digit);
     let length = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    // hyper keeps the last two numbers for itself.
+    // hyper reserves the last two numbers for itself.
     length
         .filter(|length| digits && *length < u64::MAX / 2)
         .ok_or_else(|| malformed("Content-Length must be a number of bytes"))
@@ -374,7 +374,7 @@ fn too_large() -> Problem {
     Problem::new(Code::HeadTooLarge, detail)
 }
 
-/// Longer than any body that means something here.
+/// Maximum length of a body: longer than any that makes sense here.
 const LIMIT: usize = 64 * 1024;
 
 /// Maximum time a body may take to arrive.
@@ -404,7 +404,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// The body of a request that may have to be sent once more, which can be read only once.
+/// The body of a request that may have to be sent again, although it can be read only once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptBody(Arc<Mutex<Bytes>>);
 
@@ -418,7 +418,7 @@ impl KeptBody {
     }
 }
 
-/// Reads a body of so many bytes at most.
+/// Reads a body of at most `limit` bytes.
 pub(super) async fn collect(body: HttpBody, limit: usize) -> Result<Bytes, Problem> {
     match timeout(PATIENCE, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -438,7 +438,7 @@ fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<Body<T>, Problem> {
     parsed.map(Body).map_err(|error| Problem::new(Code::BadBody, error.to_string()))
 }
 
-/// Returns `true` if the body is declared to be JSON and nothing else.
+/// Returns `true` if the body is declared to be JSON.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
@@ -446,10 +446,10 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// KiB that bodies and answers of all calls may take together.
+/// KiB that the bodies and answers of all calls may take together.
 const ROOM: usize = 256 * 1024;
 
-/// Room for bodies and answers, so that calls by the hundred do not take the memory of the machine.
+/// Room for bodies and answers, so that hundreds of calls do not use up the memory of the machine.
 #[derive(Clone, Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 
@@ -460,7 +460,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Waits for room for so many bytes.
+    /// Waits for room for this many bytes.
     pub(super) async fn of(&self, bytes: usize) -> OwnedSemaphorePermit {
         let units = bytes.div_ceil(1024).clamp(1, ROOM) as u32;
         let permit = Arc::clone(&self.0).acquire_many_owned(units).await;

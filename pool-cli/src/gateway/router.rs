@@ -18,8 +18,8 @@ use super::{Code, Gateway, Problem, address, api, connect, dashboard, fleet, rel
 use crate::api::{Fleet, Node};
 use crate::fleet::Relayed;
 
-/// All routes, behind their guards. Requests for `/json/version` in its many spellings must have
-/// been through [`address::find`] before.
+/// Returns all routes, behind their guards. Requests for `/json/version` in its many spellings must
+/// have been through [`address::find`] before.
 pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
     let reads = Router::new()
         .route("/", get(connect::lease))
@@ -81,9 +81,9 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
     Router::new()
         .merge(reads)
         .merge(changes)
-        // They are the same for everybody, and hold nothing of this pool.
+        // They are the same for everybody, and contain nothing of this pool.
         .route("/dashboard/{*file}", get(dashboard::file))
-        // Its own address stands for the token.
+        // The address itself replaces the token.
         .route("/devtools/browser/{lease}", get(connect::reconnect))
         .route("/devtools/browser/{lease}/json", get(chromium::list_of_lease))
         .route("/devtools/browser/{lease}/json/list", get(chromium::list_of_lease))
@@ -110,7 +110,8 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .with_state(gateway.clone())
 }
 
-/// A change that Chromium takes by GET as well, where that shows the token or the lease.
+/// Routes a change that Chromium also accepts by GET, if the request has the token or the lease's
+/// address.
 fn changing<H, T>(handler: H) -> MethodRouter<Arc<Gateway>>
 where
     H: Handler<T, Arc<Gateway>>,
@@ -119,10 +120,10 @@ where
     put(handler.clone()).post(handler.clone()).get(handler)
 }
 
-/// Not sent by a foreign web page.
+/// Lets a request through unless a foreign web page has sent it.
 async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     if request.extensions().get::<Arc<Relayed>>().is_some() {
-        // The node that has sent it on has judged it.
+        // The node that passed it on has checked it.
         return next.run(request).await;
     }
     let peer = request.extensions().get::<SocketAddr>();
@@ -138,7 +139,7 @@ async fn is_ours(State(gateway): State<Arc<Gateway>>, request: Request, next: Ne
 }
 
 async fn may_read(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    // The page asks for the token by itself, and has nothing to show without it.
+    // The page asks for the token itself, and has nothing to show without it.
     if dashboard::is_wanted(&request) {
         return next.run(request).await;
     }
@@ -160,7 +161,7 @@ async fn may_change(State(gateway): State<Arc<Gateway>>, request: Request, next:
     }
 }
 
-/// Runs a route for those that may use it, and passes on to it who they are.
+/// Runs a route for those who may use it, and passes on to it who they are.
 async fn admit(who: Who, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if let Err(problem) = who.check(Need::of(request.method(), path)) {
@@ -176,7 +177,7 @@ fn peer(request: &Request) -> Option<IpAddr> {
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Nothing is kept by caches, nor taken for something else than it says, nor shown in a page of
+/// Adds headers so that nothing is cached, mistaken for another type, or shown inside a page of
 /// another site: the screen of a browser is a picture like any other.
 async fn as_it_is(mut response: Response) -> Response {
     let headers = response.headers_mut();
@@ -207,17 +208,17 @@ async fn unknown_route(State(gateway): State<Arc<Gateway>>, request: Request) ->
 }
 
 async fn wrong_method() -> Problem {
-    let detail = "this route is not for this method";
+    let detail = "this route does not exist for this method";
     Problem::new(Code::WrongMethod, detail)
 }
 
-/// The process answers. Nothing else is looked at: to restart a pool because its proxy is down
-/// would end the leases that work.
+/// Answers that the process is alive. Nothing else is checked: restarting a pool because its proxy
+/// is down would end the leases that work.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// New leases are given.
+/// Answers whether new leases are given.
 pub(super) async fn readyz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str) {
     if gateway.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");

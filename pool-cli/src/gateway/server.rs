@@ -22,13 +22,14 @@ use super::request::{self, Heads, MAX_HEAD, Refusal};
 use super::router::router;
 use super::{Gateway, address, snapshot, tcp};
 
-/// Maximum time a request's headers may take, and how long a connection may be kept without one.
+/// Maximum time for a request's headers, and for an idle connection.
 const HEADERS: Duration = Duration::from_secs(10);
 
-/// Connections that are not WebSockets: those that send requests, wait in the queue, or do nothing.
+/// Maximum number of connections that are not WebSockets: those that send requests, wait in the
+/// queue, or do nothing.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 
-/// Pause after a socket could not be had, rather than to ask again at once and for ever.
+/// Pause after a socket could not be accepted, rather than trying again at once, for ever.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Listens for the clients of a [`Gateway`]; dropping it closes the listener and every
@@ -40,17 +41,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address and begins to serve.
+    /// Binds the address and starts to serve.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had, such as a port in use.
+    /// If the address is not available, such as a port in use.
     pub async fn start(gateway: &Arc<Gateway>, listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         Self::start_on(gateway, listener)
     }
 
-    /// Begins to serve on a listener that was bound before.
+    /// Starts to serve on a listener that is already bound.
     ///
     /// # Errors
     ///
@@ -62,7 +63,7 @@ impl Server {
         Ok(Self { address, tasks: [accepting, sampling] })
     }
 
-    /// Returns the address that it listens on: with port 0 asked for, the one that was given.
+    /// Returns the address that it listens on; if port 0 was requested, it has the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -92,7 +93,7 @@ async fn accept(listener: TcpListener, router: Router) {
                 });
             }
             Err(error) => {
-                // Out of descriptors, or a client that was gone before it was accepted.
+                // Out of descriptors, or the client was gone before it was accepted.
                 tracing::debug!(%error, "a connection could not be accepted");
                 tokio::time::sleep(BREATH).await;
             }
@@ -121,7 +122,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router) {
                 tracing::trace!(%error, %peer, "connection ended");
             }
         }
-        // With it goes its place in the queue.
+        // Its place in the queue goes with it.
         () = tcp::half_open(ends) => {}
     }
 }

@@ -10,7 +10,7 @@ use super::who::{Tenants, Who};
 use super::{Code, LeaseId, LeaseQuery, Problem};
 use crate::config::{Config, FleetConfig, LeaseKind, Secret};
 
-/// Settings of the gateway: all of it can be swapped while it runs.
+/// Settings of the gateway, all of which can be replaced while it runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The name of this node in its fleet.
@@ -19,7 +19,7 @@ pub struct Settings {
     pub(super) token: Option<Secret>,
     pub(super) tenants: Tenants,
     pub(super) external_url: Option<Url>,
-    /// The spellings of `Host` under which requests are accepted where there is no token.
+    /// The spellings of `Host` with which requests are accepted if there is no token.
     pub(super) hosts: Vec<String>,
     pub(super) allowed_origins: Vec<String>,
     pub(super) drain_timeout: Duration,
@@ -27,14 +27,14 @@ pub struct Settings {
     pub(super) max_waiting: usize,
     pub(super) lease: LeaseKind,
     pub(super) lease_choice: bool,
-    /// Of the default kind of lease.
+    /// For the default kind of lease.
     pub(super) leases_per_browser: usize,
-    /// True if there are rules that a lease can narrow.
+    /// Set if there are rules that a lease can narrow.
     pub(super) egress: bool,
     pub(super) lease_timeout: Option<Duration>,
     pub(super) lease_idle_timeout: Option<Duration>,
     pub(super) keep_limit: Duration,
-    /// Browsers show no window.
+    /// Browsers run without windows.
     pub(super) headless: bool,
 }
 
@@ -48,16 +48,16 @@ pub enum SettingsError {
         /// The address that was to be listened on.
         listen: IpAddr,
     },
-    /// Whoever leaves the token out would be the operator.
+    /// Anybody without a token would be the operator.
     #[error("there are tenants, but the operator has no token")]
     NoOperator,
-    /// The external address is no address.
+    /// The external address is not a valid URL.
     #[error("external_url is not a url: {0}")]
     ExternalUrl(#[from] url::ParseError),
 }
 
 impl Settings {
-    /// Reads them from a configuration.
+    /// Reads the settings from a configuration.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Settings {
     }
 }
 
-/// Returns the spelling that browsers send of a host.
+/// Returns a host as browsers spell it.
 fn canonical(host: &str) -> String {
     Host::parse(host).map_or_else(|_| host.to_lowercase(), |host| host.to_string())
 }
@@ -118,12 +118,12 @@ impl Settings {
         self.drain_timeout
     }
 
-    /// The address of a lease that is held, which is all that is needed to use it.
+    /// Returns the address of a held lease, which is all that is needed to use it.
     pub(super) fn lease_url(&self, headers: &HeaderMap, public_id: &str) -> String {
         self.websocket_url(headers, &lease_path(public_id), "")
     }
 
-    /// Returns the id of a lease as others see it: in a fleet with the node that has it.
+    /// Returns the id of a lease as others see it: in a fleet, it includes the node.
     pub(super) fn public_id(&self, lease: LeaseId) -> String {
         match &self.node {
             Some(node) => lease_id(node, &lease.to_string()),
@@ -140,7 +140,7 @@ impl Settings {
         own.parse().ok()
     }
 
-    /// The address of a path of ours, as the client that sent these headers can reach it.
+    /// Returns the address of one of our paths, as the client that sent these headers can reach it.
     pub(super) fn websocket_url(&self, headers: &HeaderMap, path: &str, query: &str) -> String {
         let base = match &self.external_url {
             Some(url) => {
@@ -154,7 +154,7 @@ impl Settings {
             None => {
                 let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
                 let host = text(header::HOST).unwrap_or("127.0.0.1");
-                // Said by a proxy in front of us; a client that says it misleads only itself.
+                // Set by a proxy in front of us; a client that sets it only misleads itself.
                 let proto = text(header::HeaderName::from_static("x-forwarded-proto"));
                 let scheme = if proto == Some("https") { "wss" } else { "ws" };
                 format!("{scheme}://{host}")
@@ -164,11 +164,11 @@ impl Settings {
         format!("{base}{path}{mark}{query}")
     }
 
-    /// Puts the tenant that asks into what it asks for.
+    /// Puts the tenant that asks into its request.
     ///
     /// # Errors
     ///
-    /// If the request names a tenant, where tenants are known by their tokens.
+    /// If the request names a tenant although tenants are identified by their tokens.
     pub(super) fn attribute(&self, who: &Who, asked: &mut LeaseQuery) -> Result<(), Problem> {
         if self.tenants.is_empty() {
             return Ok(());
@@ -181,7 +181,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns the kind of lease that a tenant gets which asks for this one, or for none.
+    /// Returns the kind of lease that a tenant gets if it asks for this one, or for none.
     pub(super) fn tenant_kind(
         &self,
         asked: &LeaseQuery,

@@ -1,4 +1,4 @@
-//! The state of a pool at one moment, made once a second for all that watch.
+//! The state of a pool at one moment, made once a second for everybody who watches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -17,16 +17,16 @@ use crate::api::{
 };
 use crate::metrics::Metrics;
 
-/// Events and errors in a snapshot.
+/// Number of events and errors in a snapshot.
 const EVENTS: usize = 60;
 const ERRORS: usize = 20;
 
-/// Waiters in a snapshot: with thousands, it would be large and nobody would read it.
+/// Number of waiters in a snapshot: with thousands, it would be large and nobody would read it.
 const WAITERS: usize = 200;
 
 impl Gateway {
-    /// Returns all that there is to see; a tenant sees the numbers of the pool, and beyond them what
-    /// is its own.
+    /// Returns everything that there is to see; a tenant sees the numbers of the pool and the
+    /// details of what is its own.
     pub(super) fn snapshot(&self, who: &Who) -> State {
         let stats = self.pool().stats();
         let mut sessions = self.leases.all();
@@ -76,7 +76,7 @@ impl Gateway {
         }
     }
 
-    /// Memory of all browsers, each Chromium counted once, in bytes.
+    /// Returns the memory of all browsers, with each Chromium counted once, in bytes.
     pub(super) fn memory(&self) -> u64 {
         let vitals =
             self.pool().resources().into_iter().filter_map(|info| self.pool().vitals(info.id));
@@ -136,7 +136,7 @@ impl Gateway {
         numbers
     }
 
-    /// Returns what each tenant of the configuration has at present, and has had since the start.
+    /// Returns the present numbers of each configured tenant, and its totals since the start.
     pub(super) fn tenant_numbers(&self, stats: &Stats) -> Vec<Tenant> {
         let settings = self.settings();
         if settings.tenants.is_empty() {
@@ -214,7 +214,7 @@ fn holder(session: &ClientLease) -> Holder {
     }
 }
 
-/// Returns a lease as `/sessions` and the snapshot list it.
+/// Returns a lease in the form of `/sessions` and the snapshot.
 pub(super) fn lease(session: &ClientLease) -> Lease {
     let connections = session.connections();
     let [messages_in, messages_out, bytes_in, bytes_out] = session.traffic.totals();
@@ -267,16 +267,16 @@ fn state(state: ResourceState) -> &'static str {
     }
 }
 
-/// Interval at which the plots move.
+/// Interval at which the plots advance.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval at which the memory of the browsers is read: it takes a while in `/proc`.
+/// Interval at which the memory of the browsers is measured, since that takes a while in `/proc`.
 const MEMORY_INTERVAL: u32 = 10;
 
-/// Seconds between the times at which what tenants use is written down.
+/// Number of seconds between writes of what tenants use.
 const USAGE_INTERVAL: u32 = 30;
 
-/// Runs until the gateway is gone.
+/// Takes the snapshots until the gateway is gone.
 pub(super) async fn run(gateway: Weak<Gateway>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

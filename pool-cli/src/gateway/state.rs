@@ -18,7 +18,7 @@ use crate::fleet::Fleet;
 use crate::metrics::Observer;
 use crate::pool::BrowserPool;
 
-/// The gateway's state: what every route works with.
+/// The gateway's state, which every route works with.
 ///
 /// It does not listen by itself; see [`Server`](super::Server).
 pub struct Gateway {
@@ -30,7 +30,7 @@ pub struct Gateway {
     pub(super) history: History,
     pub(super) watchers: Watchers,
     pub(super) room: Room,
-    /// The fleet as it was last looked at.
+    /// The fleet as last seen.
     seen: Mutex<Option<FleetView>>,
     pub(super) usage: Usage,
     phase: watch::Sender<Phase>,
@@ -39,29 +39,29 @@ pub struct Gateway {
     pub(super) started: Instant,
 }
 
-/// Phase of a gateway: it gives new leases, or not any more.
+/// The phase of a gateway: it gives new leases, or no longer does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// They are.
+    /// New leases are given.
     #[default]
     Serving,
-    /// They are refused; those that are held may go on until the grace is over.
+    /// New leases are refused; held ones may go on until the grace is over.
     Draining,
 }
 
 /// Source of a new configuration, for `POST /api/reload`.
 #[async_trait]
 pub trait Reload: Send + Sync + 'static {
-    /// Validates the whole configuration, then swaps in what can be swapped.
+    /// Validates the whole configuration, then applies everything that can be changed.
     ///
     /// # Errors
     ///
-    /// The mistakes in it, for people; then nothing was changed.
+    /// The mistakes in it, for people; in that case nothing was changed.
     async fn reload(&self) -> Result<Reloaded, String>;
 }
 
 impl Gateway {
-    /// A gateway to a pool whose events this observer sees.
+    /// Creates a gateway to a pool whose events this observer sees.
     #[must_use]
     pub fn new(settings: Settings, pool: Arc<dyn BrowserPool>, observer: Observer) -> Arc<Self> {
         Arc::new(Self {
@@ -82,24 +82,24 @@ impl Gateway {
         })
     }
 
-    /// The settings as they are now.
+    /// Returns the present settings.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the settings: requests from now on use the new ones.
+    /// Replaces the settings; later requests use the new ones.
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    /// The pool.
+    /// Returns the pool.
     #[must_use]
     pub fn pool(&self) -> &Arc<dyn BrowserPool> {
         &self.pool
     }
 
-    /// Returns what is counted and remembered.
+    /// Returns the observer, with its counters and its memory of events.
     #[must_use]
     pub fn observer(&self) -> &Observer {
         &self.observer
@@ -108,7 +108,7 @@ impl Gateway {
     /// Sets the fleet of which the pool is a node; once, before it is served.
     pub fn join(&self, fleet: Arc<Fleet>) {
         self.observer.metrics().join_fleet();
-        // A second one would be a mistake of the program that changes nothing for clients.
+        // A second call would be a mistake in the program that changes nothing for clients.
         let _ = self.fleet.set(fleet);
     }
 
@@ -120,7 +120,7 @@ impl Gateway {
 
     /// Sets what `POST /api/reload` does; once.
     pub fn on_reload(&self, reload: Arc<dyn Reload>) {
-        // A second one would be a mistake of the program that changes nothing for clients.
+        // A second call would be a mistake in the program that changes nothing for clients.
         let _ = self.reload.set(reload);
     }
 
@@ -134,7 +134,7 @@ impl Gateway {
         *self.phase.borrow() == Phase::Draining
     }
 
-    /// Asks for a drain, as SIGTERM does; whoever runs the gateway waits for it by
+    /// Asks for a drain, as SIGTERM does; whoever runs the gateway waits for it with
     /// [`drain_asked`](Self::drain_asked).
     pub fn ask_drain(&self) {
         self.phase.send_replace(Phase::Draining);
@@ -143,7 +143,7 @@ impl Gateway {
     /// Waits until a drain was asked for.
     pub async fn drain_asked(&self) {
         let mut phase = self.phase.subscribe();
-        // The sender lives as long as `self`, so that this cannot fail.
+        // The sender lives as long as `self`, so this cannot fail.
         let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
     }
 
@@ -152,7 +152,7 @@ impl Gateway {
     ///
     /// # Cancel safety
     ///
-    /// The gateway goes on refusing when the future is dropped; call it again to finish.
+    /// If the future is dropped, the gateway goes on refusing; call it again to finish.
     pub async fn drain(self: &Arc<Self>, grace: Duration) -> usize {
         self.ask_drain();
         let until = Instant::now() + grace;
@@ -168,11 +168,12 @@ impl Gateway {
                 fleet.end_relays(LeaseEnd::Drained);
                 fleet.relays()
             });
-            // Ending takes no longer than the goodbye; the pool's own deadline is behind it.
+            // Ending takes no longer than the closing handshake; the pool's own deadline comes
+            // after it.
             let _ = timeout(Duration::from_secs(2), self.none()).await;
             left.len() + relays
         };
-        // At once, so that those who wait are told and idle browsers are closed.
+        // At once, so that waiting clients are told and idle browsers are closed.
         let drained = self.pool.drain(grace + Duration::from_secs(3));
         if let Some(fleet) = self.fleet() {
             fleet.drain();
@@ -188,7 +189,7 @@ impl Gateway {
 }
 
 impl Gateway {
-    /// Returns the fleet as it was last looked at: a second ago, while somebody watches.
+    /// Returns the fleet as last seen, which is a second ago while somebody watches.
     pub(super) fn seen_fleet(&self) -> Option<FleetView> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -197,7 +198,7 @@ impl Gateway {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(fleet);
     }
 
-    /// Waits until no client has a lease, here or through here.
+    /// Waits until no client has a lease here, or elsewhere through this node.
     async fn none(&self) {
         let relays = async {
             if let Some(fleet) = self.fleet() {
@@ -207,29 +208,29 @@ impl Gateway {
         tokio::join!(self.leases.none(), relays);
     }
 
-    /// Returns whose books the leases of this tenant go into. Where there are no tenants in the
-    /// configuration, a client may call itself anything, and names would pile up.
+    /// Returns the name under which this tenant's leases are booked. Without configured tenants, a
+    /// client may call itself anything, and names would pile up.
     pub(super) fn books_of<'a>(&self, tenant: Option<&'a str>) -> Option<&'a str> {
         tenant.filter(|_| !self.settings().tenants.is_empty())
     }
 
-    /// Takes in what all leases have used until now.
+    /// Books what all leases have used until now.
     pub(super) fn book_all(&self) {
         for session in self.leases.all() {
             self.usage.book(self.books_of(session.asked.tenant.as_deref()), &session);
         }
     }
 
-    /// Keeps what tenants use in a directory, beyond the end of this gateway.
+    /// Keeps the usage of tenants in a directory, where it outlives this gateway.
     ///
     /// # Errors
     ///
-    /// If it cannot be made, or what is there cannot be read.
+    /// If it cannot be made, or its contents cannot be read.
     pub fn keep_usage_in(&self, directory: &Path) -> io::Result<()> {
         self.usage.keep_in(directory)
     }
 
-    /// Writes down what tenants have used; says in the log if that is impossible.
+    /// Writes down the usage of tenants; logs a failure.
     pub(super) async fn write_usage(self: &Arc<Self>) {
         self.book_all();
         let gateway = Arc::clone(self);

@@ -1,5 +1,5 @@
 //! Questions to the kernel about the connection of a client: to notice when the client's machine is
-//! gone, whatever was on its way to it.
+//! gone, even if data was on its way to it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +18,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 /// Pause between two looks at whether a client still acknowledges what it is sent.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A client that has acknowledged nothing for so long, although something was on its way, is gone.
+/// Time without an acknowledgement after which a client counts as gone, if something was on its way
+/// to it.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Small messages go out at once. A peer whose machine is gone is noticed within 20 s where nothing
-/// is on its way to it: then the kernel asks for a sign of life. Where something is, it does not,
-/// and would send that again and again for a quarter of an hour; see [`half_open`].
+/// Makes small messages go out at once, and a peer whose machine is gone be noticed. If nothing is
+/// on its way to the peer, the kernel asks for a sign of life, and notices within 20 s. If
+/// something is, the kernel does not ask, but would send that again and again for a quarter of an
+/// hour; see [`half_open`].
 pub(crate) fn prepare(stream: &TcpStream) {
     let prepared = stream.set_nodelay(true).and_then(|()| {
         sockopt::set_socket_keepalive(stream, true)?;
@@ -50,11 +52,11 @@ impl Ends {
     }
 }
 
-/// Returns when the other end of a connection is gone: something was sent to it, and nothing at
-/// all was acknowledged for 22 s. One that is only busy acknowledges that it has no room, and one
-/// that is idle the signs of life that the kernel asks for.
+/// Returns when the other end of a connection is gone: something was sent to it, and nothing at all
+/// was acknowledged for 22 s. A peer that is merely busy acknowledges that it has no room, and one
+/// that is idle acknowledges the signs of life that the kernel asks for.
 ///
-/// Not by `TCP_USER_TIMEOUT`, which also ends a peer that has no room for some time.
+/// `TCP_USER_TIMEOUT` is not used, since it also ends a peer that has no room for some time.
 pub(super) async fn half_open(ends: Option<Ends>) {
     let Some(ends) = ends else { return std::future::pending().await };
     let mut looks = interval_at(Instant::now() + LOOK, LOOK);
@@ -65,15 +67,15 @@ pub(super) async fn half_open(ends: Option<Ends>) {
         let info = match TcpInfo::of(ends) {
             Ok(info) => info,
             Err(error) => {
-                // A kernel or a sandbox that does not tell; or the connection has just ended,
-                // which others notice.
+                // The kernel or a sandbox does not tell; or the connection has just ended, which
+                // others notice.
                 tracing::trace!(%error, "the kernel has no information about a connection");
                 waited = false;
                 continue;
             }
         };
-        // Twice in a row: what was sent a moment ago is not acknowledged yet, and a client that
-        // only sends need not have acknowledged anything for long.
+        // Twice in a row: what was sent a moment ago has not been acknowledged yet, and a client
+        // that only sends need not have acknowledged anything for long.
         let waits = info.since_ack >= SILENCE && (info.unacknowledged > 0 || info.probes > 0);
         if waits && waited {
             tracing::debug!(peer = %ends.peer, ?info, "a client's machine is gone");
@@ -83,25 +85,25 @@ pub(super) async fn half_open(ends: Option<Ends>) {
     }
 }
 
-/// The fields that are read of the kernel's `struct tcp_info`.
+/// The fields that are read from the kernel's `struct tcp_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TcpInfo {
-    /// Segments that were sent and not acknowledged.
+    /// Number of segments that were sent and not acknowledged.
     unacknowledged: u32,
-    /// Probes of a closed window that were not answered.
+    /// Number of unanswered probes of a closed window.
     probes: u8,
     /// Time since anything was acknowledged.
     since_ack: Duration,
 }
 
-/// The numbers of the kernel's `linux/netlink.h`, `sock_diag.h` and `inet_diag.h`.
+/// Constants of the kernel from `linux/netlink.h`, `sock_diag.h` and `inet_diag.h`.
 mod kernel {
     pub(super) const HEADER: usize = 16;
     pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
     pub(super) const NLM_F_REQUEST: u16 = 1;
     pub(super) const IPPROTO_TCP: u8 = 6;
     pub(super) const INET_DIAG_INFO: u16 = 2;
-    /// The length of `struct inet_diag_msg`, behind which the attributes are.
+    /// The length of `struct inet_diag_msg`, after which the attributes come.
     pub(super) const INET_DIAG_MSG: usize = 72;
     pub(super) const AF_INET: u8 = 2;
     pub(super) const AF_INET6: u8 = 10;
@@ -116,7 +118,7 @@ impl TcpInfo {
             Ok(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?)
         });
         let Ok(socket) = socket else { return Err(io::ErrorKind::Unsupported.into()) };
-        // One question at a time: the kernel answers before it returns from the sending.
+        // One question at a time: the kernel answers before the send returns.
         static ASKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _asking = ASKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let to_kernel = SocketAddrNetlink::new(0, 0);
@@ -126,7 +128,7 @@ impl TcpInfo {
         Self::read(&answer[..length]).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Reads it out of the answer; `None` where that is an error, or without it.
+    /// Reads the fields from the answer; `None` if that is an error, or lacks them.
     fn read(answer: &[u8]) -> Option<Self> {
         let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
         if kind != kernel::SOCK_DIAG_BY_FAMILY {
@@ -151,7 +153,7 @@ impl TcpInfo {
     }
 }
 
-/// The question for one connection: `struct inet_diag_req_v2` behind a header.
+/// Returns the question about one connection: `struct inet_diag_req_v2` after a header.
 fn question(ends: Ends) -> Vec<u8> {
     const LENGTH: u32 = 72;
     let family = if ends.local.is_ipv4() { kernel::AF_INET } else { kernel::AF_INET6 };
@@ -167,7 +169,7 @@ fn question(ends: Ends) -> Vec<u8> {
     question.extend(LENGTH.to_ne_bytes());
     question.extend(kernel::SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     question.extend(kernel::NLM_F_REQUEST.to_ne_bytes());
-    // Neither a number nor a port of the asker's: there is one question at a time.
+    // Neither a sequence number nor a port: there is only one question at a time.
     question.extend([0; 8]);
     question.extend([family, kernel::IPPROTO_TCP, 1 << (kernel::INET_DIAG_INFO - 1), 0]);
     question.extend(u32::MAX.to_ne_bytes());

@@ -1,7 +1,7 @@
-//! The use of each tenant, by the hour, kept over restarts: the books behind `/api/usage`.
+//! The use of each tenant, by the hour, kept across restarts: the books behind `/api/usage`.
 //!
-//! It is taken from the leases that are held, again and again until each is over, so that no event
-//! can be missed or counted twice; a pool that is killed loses what came since the last time.
+//! It is taken repeatedly from the held leases until each is over, so that no event can be missed
+//! or counted twice; a pool that is killed loses what came after the last time.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -16,24 +16,24 @@ use serde::{Deserialize, Serialize};
 use super::lease::{ClientLease, Use};
 use crate::api::ms;
 
-/// Use by one tenant, in some time.
+/// Use by one tenant in a period of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Used {
     /// Leases that began.
     pub(super) leases: u64,
-    /// Milliseconds for which browsers were held.
+    /// Time for which browsers were held, in milliseconds.
     pub(super) browser_ms: u64,
-    /// Milliseconds that granted requests have waited.
+    /// Time that granted requests waited, in milliseconds.
     pub(super) waiting_ms: u64,
-    /// Bytes of the messages of clients, and to them.
+    /// Bytes of messages from clients, and to them.
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     /// Requests that got no lease.
     pub(super) failures: u64,
-    /// Those of them that its own limit of leases kept waiting for too long.
+    /// Those of them that waited in vain because of its own limit of leases.
     pub(super) full: u64,
-    /// Those of them that its own limit of waiters refused at once.
+    /// Those of them that were refused at once because of its own limit of waiting clients.
     pub(super) queue_full: u64,
 }
 
@@ -50,13 +50,13 @@ impl Used {
     }
 }
 
-/// By the hour since 1970, then by tenant; the empty name stands for those of none.
+/// By hour since 1970, then by tenant; the empty name stands for requests without a tenant.
 type Hours = BTreeMap<u64, BTreeMap<String, Used>>;
 
 pub(super) const HOURS: u64 = 24;
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// Days that are kept.
+/// Number of days that are kept.
 const KEPT_DAYS: u64 = 400;
 
 /// The books of a pool.
@@ -65,22 +65,22 @@ pub(super) struct Usage(Mutex<Books>);
 
 #[derive(Debug, Default)]
 struct Books {
-    /// Of today, and of what is not written yet.
+    /// The hours of today, and those that have not been written yet.
     hours: Hours,
     totals: BTreeMap<String, Used>,
-    /// A file for each day; without one, nothing outlives the pool.
+    /// Directory with a file for each day; without one, nothing outlives the pool.
     directory: Option<PathBuf>,
-    /// There is something that is not written.
+    /// There is something that has not been written yet.
     is_dirty: bool,
 }
 
 impl Usage {
-    /// Keeps the books in this directory from now on, unless they are kept already, and goes on with
+    /// Keeps the books in this directory from now on, unless they are kept already, and continues
     /// those of today.
     ///
     /// # Errors
     ///
-    /// If it cannot be made, or what is there cannot be read.
+    /// If it cannot be made, or its contents cannot be read.
     pub(super) fn keep_in(&self, directory: &Path) -> io::Result<()> {
         if self.lock().directory.is_some() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Usage {
         self.add(tenant, Used { failures: 1, full, queue_full, ..Used::default() });
     }
 
-    /// Takes in what a session has used since the last time.
+    /// Books what a session has used since the last time.
     pub(super) fn book(&self, tenant: Option<&str>, session: &ClientLease) {
         let Use { held_ms, bytes_in, bytes_out } = session.take_use();
         self.add(tenant, Used { browser_ms: held_ms, bytes_in, bytes_out, ..Used::default() });
@@ -134,7 +134,7 @@ impl Usage {
         self.lock().totals.get(tenant.unwrap_or_default()).copied().unwrap_or_default()
     }
 
-    /// Writes new records to disk, and drops days that are over. Blocks.
+    /// Writes new records to disk, and removes days that are too old. Blocks.
     pub(super) fn write(&self) -> io::Result<()> {
         let today = hour_now() / HOURS;
         let (directory, hours) = {
@@ -159,13 +159,13 @@ impl Usage {
         }
         self.lock().hours.retain(|hour, _| hour / HOURS >= today);
         if let Some(old) = today.checked_sub(KEPT_DAYS) {
-            // One that is not there has been removed before.
+            // If it is not there, it has been removed before.
             let _ = fs::remove_file(file(&directory, old));
         }
         Ok(())
     }
 
-    /// Returns what was used in the hours from `from` to before `to`. Blocks.
+    /// Returns the use in the hours from `from` to before `to`. Blocks.
     pub(super) fn between(&self, from: u64, to: u64) -> io::Result<BTreeMap<String, Used>> {
         let (directory, mut hours) = {
             let books = self.lock();
@@ -174,10 +174,10 @@ impl Usage {
         if let Some(directory) = directory {
             let today = hour_now() / HOURS;
             let oldest = today.saturating_sub(KEPT_DAYS);
-            // Days without end may be asked for.
+            // The request may be for any number of days.
             for day in (from / HOURS).max(oldest)..=(to.saturating_sub(1) / HOURS).min(today) {
                 for (hour, tenants) in read(&directory, day)? {
-                    // What is held here is newer.
+                    // What is in memory is newer.
                     hours.entry(hour).or_insert(tenants);
                 }
             }

@@ -1,8 +1,8 @@
 //! The server's end of a client's WebSocket (RFC 6455), with no extension.
 //!
-//! It is our own so that memory is: a large message comes in and goes out where it lies, in memory
-//! of its own that is gone with it, and how much of a frame the client has taken is known by the
-//! byte.
+//! It is our own so that its memory is too: a large message is received and sent in place, in
+//! memory of its own that is freed with it, and it is known to the byte how much of a frame the
+//! client has taken.
 
 use std::io;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// The longest message of a client. Chromium itself drops a WebSocket at a command of about
-/// 100 MB, so that nothing that works without the pool fails here.
+/// Maximum length of a client's message. Chromium itself drops a WebSocket at a command of about
+/// 100 MB, so nothing that works without the pool fails here.
 pub(super) const MAX_MESSAGE: usize = 100 * 1024 * 1024;
 
-/// Bytes read at once.
+/// Number of bytes read at once.
 const READ: usize = 32 * 1024;
 
 /// Size from which a message is read into [`ROOM`].
 const LARGE: usize = 256 * 1024;
 
-/// Room for a large message, which glibc maps by itself, grows without copying and unmaps at once.
+/// Room for a large message, which glibc maps separately, grows without copying and unmaps at once.
 const ROOM: usize = 64 * 1024 * 1024;
 
-/// Bytes written at once, and the size from which a message is not copied.
+/// Number of bytes written at once, and the size from which a message is not copied.
 pub(super) const BATCH: usize = 64 * 1024;
 
 const CONTINUATION: u8 = 0x0;
@@ -36,7 +36,7 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// The bit of the first byte that says that a message is whole with this frame.
+/// The bit of the first byte that marks the last frame of a message.
 const FINAL: u8 = 0x80;
 
 /// Message from a client.
@@ -44,12 +44,12 @@ const FINAL: u8 = 0x80;
 pub(super) enum Received {
     /// A message.
     Text(Utf8Bytes),
-    /// So many bytes of a large message have come.
+    /// This many bytes of a large message have arrived.
     Part(usize),
-    /// To be answered with a [pong](Writer::pong).
+    /// Must be answered with a [pong](Writer::pong).
     Ping(Vec<u8>),
     Pong,
-    /// With the code, to be [answered](Writer::close) with the same.
+    /// With the code, to be [answered](Writer::close) with the same code.
     Close(Option<u16>),
 }
 
@@ -71,13 +71,13 @@ pub(super) enum Fault {
 pub(super) struct Reader<R> {
     io: R,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that have been used up.
+    /// Number of bytes of the buffer that have been used up.
     used: usize,
     /// The frame whose payload is being received.
     frame: Option<Head>,
     /// The part received so far of a message in several frames, or in one that is large.
     message: Option<Vec<u8>>,
-    /// Bytes of a payload still to be thrown away.
+    /// Number of payload bytes that have yet to be discarded.
     skip: u64,
 }
 
@@ -88,17 +88,17 @@ struct Head {
     opcode: u8,
     length: usize,
     mask: [u8; 4],
-    /// Bytes of the payload that have gone to the message already.
+    /// Number of payload bytes that have already gone into the message.
     have: usize,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// `read` is what came behind the handshake.
+    /// Creates a reader; `read` are the bytes that came after the handshake.
     pub(super) fn new(io: R, read: Vec<u8>) -> Self {
         Self { io, buffer: read, used: 0, frame: None, message: None, skip: 0 }
     }
 
-    /// The next thing that the client sends.
+    /// Returns the next thing that the client sends.
     ///
     /// # Errors
     ///
@@ -137,10 +137,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Takes what is there of a payload over to the message.
+    /// Moves the available part of a payload into the message.
     async fn collect(&mut self, head: Head) -> Result<Option<Received>, Fault> {
         let left = head.length - head.have;
-        // A length that is only claimed takes no memory: pages that are never touched do not exist.
+        // A length that is merely claimed takes no memory: pages that are never touched do not
+        // exist.
         let message = self.message.get_or_insert_default();
         if message.is_empty() {
             let room = if head.length < LARGE { head.length } else { head.length.max(ROOM) };
@@ -196,9 +197,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Throws away what the client sends, until it closes or is gone.
+    /// Discards what the client sends, until it closes or is gone.
     ///
-    /// A socket that is closed with bytes unread resets its connection, and the reset overtakes
+    /// If a socket is closed with bytes unread, its connection is reset, and the reset overtakes
     /// what was written last: the close frame.
     ///
     /// # Cancel safety
@@ -223,7 +224,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                         continue;
                     }
                     Ok(None) => {}
-                    // Not frames any more.
+                    // From here on these are not frames any more.
                     Err(_) => self.skip = u64::MAX,
                 }
             }
@@ -238,7 +239,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         &self.buffer[self.used..]
     }
 
-    /// Reads on behind what is in the buffer.
+    /// Reads more after the contents of the buffer.
     async fn fill(&mut self) -> Result<(), Fault> {
         if self.used > 0 {
             self.buffer.drain(..self.used);
@@ -259,7 +260,7 @@ fn is_control(opcode: u8) -> bool {
     opcode & 0x8 != 0
 }
 
-/// The head of a frame and how many bytes it takes; `None` if not all of it is there.
+/// Returns the head of a frame and its length; `None` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
     let [first, second, ..] = *bytes else { return Ok(None) };
     let (is_final, opcode) = (first & FINAL != 0, first & 0x0F);
@@ -292,7 +293,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
     Ok(Some((Head { is_final, opcode, length, mask, have: 0 }, size)))
 }
 
-/// Takes the mask off, from a place in the payload that is so far behind its start.
+/// Removes the mask, starting at this offset in the payload.
 fn unmask(payload: &mut [u8], mut mask: [u8; 4], from: usize) {
     mask.rotate_left(from % 4);
     let key = u64::from(u32::from_ne_bytes(mask));
@@ -333,15 +334,15 @@ fn received(opcode: u8, payload: Vec<u8>) -> Result<Received, Fault> {
 #[derive(Debug)]
 pub(super) struct Writer<W> {
     io: W,
-    /// Whole frames, or the head of the large one at their end.
+    /// Complete frames, or the head of the large one at their end.
     out: Vec<u8>,
-    /// Bytes of `out` that the client has taken.
+    /// Number of bytes of `out` that the client has taken.
     sent: usize,
     /// The payload of a large frame, and how much of it the client has taken.
     large: Option<(Utf8Bytes, usize)>,
     /// Frames that wait for the end of the large one.
     behind: Vec<u8>,
-    /// When the client last took something, or began to be waited for.
+    /// Time at which the client last took something, or we began to wait for it.
     taken_at: Instant,
 }
 
@@ -351,7 +352,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         Self { io, out: Vec::new(), sent: 0, large: None, behind: Vec::new(), taken_at }
     }
 
-    /// Queues a message. To be [flushed](Self::flush) first if it [is full](Self::is_full).
+    /// Queues a message. [Flush](Self::flush) first if it [is full](Self::is_full).
     pub(super) fn text(&mut self, message: Utf8Bytes) {
         push_head(&mut self.out, TEXT, message.len());
         if message.len() >= BATCH {
@@ -369,7 +370,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.control(PONG, payload);
     }
 
-    /// Queues the close frame, the last one. The reason has 123 bytes at most.
+    /// Queues the close frame, which is the last one. The reason has at most 123 bytes.
     pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
         let mut payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
         payload.extend_from_slice(reason.as_bytes());
@@ -382,26 +383,26 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         at.extend_from_slice(payload);
     }
 
-    /// Returns `true` if what is queued must be flushed before there is room for more.
+    /// Returns `true` if the queue must be flushed before there is room for more.
     pub(super) fn is_full(&self) -> bool {
         self.large.is_some() || self.out.len() >= BATCH
     }
 
-    /// Returns how long the client has taken nothing.
+    /// Returns for how long the client has taken nothing.
     pub(super) fn stalled_for(&self) -> Duration {
         self.taken_at.elapsed()
     }
 
-    /// The client is waited for from now on.
+    /// Starts to wait for the client from now on.
     pub(super) fn begin(&mut self) {
         self.taken_at = Instant::now();
     }
 
-    /// Writes all that is queued.
+    /// Writes everything that is queued.
     ///
     /// # Errors
     ///
-    /// Those of the socket.
+    /// Errors of the socket.
     ///
     /// # Cancel safety
     ///

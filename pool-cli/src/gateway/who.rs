@@ -1,4 +1,4 @@
-//! The sender of a request: the pool's operator, or a tenant, by the token that it shows.
+//! The sender of a request: the pool's operator or a tenant, depending on its token.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
@@ -13,27 +13,27 @@ use super::lease::ClientLease;
 use super::{Code, Problem};
 use crate::config::{Config, Scope, Secret, TenantConfig};
 
-/// Sender of a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Who {
-    /// Holder of the pool's own token; everybody, where there is none.
+    /// Whoever has the pool's own token; everybody, if there is none.
     Operator,
     Tenant(Arc<Tenant>),
 }
 
-/// A tenant, by its name and configuration.
+/// A tenant, with its name and configuration.
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) name: String,
     pub(super) config: TenantConfig,
 }
 
-/// The tenants of a pool, by their names and tokens.
+/// The tenants of a pool, by name and token.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tenants {
     by_name: BTreeMap<String, Arc<Tenant>>,
-    /// By a hash that nobody outside can compute, so that the time of a look-up says nothing of the
-    /// tokens.
+    /// By a hash that nobody outside can compute, so that the time of a look-up reveals nothing
+    /// about the tokens.
     by_token: HashMap<u64, Vec<(Secret, Arc<Tenant>)>>,
     hasher: RandomState,
 }
@@ -61,12 +61,12 @@ impl Tenants {
         self.by_name.get(name)
     }
 
-    /// Iterates over all of them, by name.
+    /// Iterates over all tenants, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Tenant> {
         self.by_name.values().map(|tenant| &**tenant)
     }
 
-    /// Returns the tenant that a token is of.
+    /// Returns the tenant that a token belongs to.
     pub(super) fn of(&self, token: &str) -> Option<&Arc<Tenant>> {
         let same = self.by_token.get(&self.hasher.hash_one(token))?;
         let found = same.iter().find(|(held, _)| is_token(held, token));
@@ -74,15 +74,15 @@ impl Tenants {
     }
 }
 
-/// Returns `true` if this is the token; in constant time, but for the length.
+/// Returns `true` if this is the token; in constant time, except for the length.
 pub(super) fn is_token(token: &Secret, given: &str) -> bool {
     token.expose().as_bytes().ct_eq(given.as_bytes()).into()
 }
 
-/// Permission that a route needs.
+/// The permission that a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing but a token that is good.
+    /// Only a valid token.
     Token,
     Scope(Scope),
     /// It is for the operator alone.
@@ -90,8 +90,8 @@ pub(super) enum Need {
 }
 
 impl Need {
-    /// Returns what the route of this method and path asks for. What is not listed is for the operator, so that
-    /// a new route is not open by mistake.
+    /// Returns the permission that the route with this method and path needs. Routes that are not
+    /// listed are for the operator, so that a new route is not open by mistake.
     pub(super) fn of(method: &Method, path: &str) -> Self {
         match path {
             "/browser_pools/{name}" if *method == Method::PATCH => Self::Scope(Scope::Operate),
@@ -157,7 +157,7 @@ impl Need {
 }
 
 impl Who {
-    /// Returns the name of the tenant, if it is one.
+    /// Returns the name of the tenant, if the sender is one.
     pub(super) fn tenant(&self) -> Option<&str> {
         match self {
             Self::Operator => None,
@@ -170,7 +170,7 @@ impl Who {
         self.sees_tenant(session.asked.tenant.as_deref())
     }
 
-    /// Returns `true` if what belongs to this tenant, or to none, may be seen.
+    /// Returns `true` if the sender may see things that belong to this tenant, or to none.
     pub(super) fn sees_tenant(&self, tenant: Option<&str>) -> bool {
         match self {
             Self::Operator => true,
@@ -178,7 +178,7 @@ impl Who {
         }
     }
 
-    /// Refuses what a tenant may not do.
+    /// Refuses what a tenant is not allowed to do.
     pub(super) fn check(&self, need: Need) -> Result<(), Problem> {
         let Self::Tenant(tenant) = self else { return Ok(()) };
         let allowed = &tenant.config.allow;

@@ -1,6 +1,7 @@
-//! `/content`, `/screenshot`, `/pdf` and `/scrape`, as browserless 2 has them: one call is one lease.
+//! `/content`, `/screenshot`, `/pdf` and `/scrape`, as in browserless 2: one call is one lease.
 //!
-//! A call is read whole before it waits for a browser, and its answer is sent in pieces. A client that goes away gives its browser back, whatever the page does at that moment.
+//! A call is read completely before it waits for a browser, and its answer is sent in pieces. If a
+//! client goes away, its browser is given back, whatever the page is doing at that moment.
 
 use std::io;
 use std::sync::Arc;
@@ -30,19 +31,19 @@ use crate::loader::{Answer, Pdf, Trouble};
 use crate::metrics::{Metrics, WorkOutcome};
 use crate::work::{BadOrder, Done, Order, Product, WorkKind};
 
-/// The longest body; browserless has the same.
+/// Maximum length of a body; browserless has the same.
 const BODY: usize = 10 * 1024 * 1024;
 
-/// Bytes of an answer that are sent at a time.
+/// Number of bytes of an answer that are sent at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Pieces of an answer that wait for its client.
+/// Number of pieces of an answer that may wait for its client.
 const PIECES: usize = 4;
 
 /// Maximum time for which a client may take nothing of its answer, as over a WebSocket.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The routes, which may be under `/chromium` as well.
+/// Returns the routes, which are also available under `/chromium`.
 pub(super) fn routes() -> Router<Arc<Gateway>> {
     let mut routes = Router::new();
     for base in ["", "/chromium"] {
@@ -56,7 +57,7 @@ pub(super) fn routes() -> Router<Arc<Gateway>> {
     routes
 }
 
-/// The route of a kind of work.
+/// Returns the route of a kind of work.
 fn route(kind: WorkKind) -> MethodRouter<Arc<Gateway>> {
     let call = move |State(gateway), request| answer(kind, gateway, request);
     match kind {
@@ -65,14 +66,14 @@ fn route(kind: WorkKind) -> MethodRouter<Arc<Gateway>> {
     }
 }
 
-/// `/function`, `/download` and `/performance` of browserless.
+/// Answers `/function`, `/download` and `/performance` of browserless, which are not offered.
 async fn not_offered() -> Problem {
     let detail = "this route of browserless runs code in Node, which this pool has not: connect a \
                   client of your own to /, or see /content, /screenshot, /pdf and /scrape";
     Problem::new(Code::NotOffered, detail)
 }
 
-/// A call that failed: what it counts as, and what its client is told.
+/// A failed call: the outcome that it counts as, and the problem that its client is told.
 struct Fault(WorkOutcome, Problem);
 
 impl Fault {
@@ -97,7 +98,7 @@ async fn answer(kind: WorkKind, gateway: Arc<Gateway>, request: Request) -> Resp
     }
 }
 
-/// Counts a call when it has ended; one that nobody ended has lost its client.
+/// Counts a call when it has ended; a call that nobody ended has lost its client.
 struct Tally {
     metrics: Arc<Metrics>,
     kind: WorkKind,
@@ -160,7 +161,7 @@ async fn call(kind: WorkKind, gateway: &Arc<Gateway>, request: Request) -> Resul
     let mime = product.mime();
     let rest = match product {
         Product::Pdf(mut pdf) => {
-            // What cannot be had at all is told by the status.
+            // A call that fails completely is reported by the status.
             let first = tokio::select! {
                 biased;
                 end = session.ended() => return Err(ended(gateway, &session, end)),
@@ -173,7 +174,7 @@ async fn call(kind: WorkKind, gateway: &Arc<Gateway>, request: Request) -> Resul
         }
         product => {
             let bytes = bytes(product);
-            // Without room it waits with its browser, which its own deadline ends.
+            // Without room it waits with its browser, until its own deadline ends it.
             let room = tokio::select! {
                 biased;
                 end = session.ended() => return Err(ended(gateway, &session, end)),
@@ -186,7 +187,8 @@ async fn call(kind: WorkKind, gateway: &Arc<Gateway>, request: Request) -> Resul
     Ok(Ready { mime, answer, rest })
 }
 
-/// The query of a call, without what only makes sense for a lease that is connected to.
+/// Reads the query of a call, without parameters that only make sense for a lease that is connected
+/// to.
 fn lease_query(query: &str) -> Result<LeaseQuery, Problem> {
     let asked = LeaseQuery::parse(query)?;
     let senseless = [
@@ -198,7 +200,7 @@ fn lease_query(query: &str) -> Result<LeaseQuery, Problem> {
     match senseless.into_iter().find(|(_, is)| *is) {
         None => Ok(asked),
         Some((name, _)) => {
-            let detail = format!("the parameter {name:?} means nothing for a single call");
+            let detail = format!("the parameter {name:?} has no meaning for a single call");
             Err(Problem::new(Code::BadParameter, detail))
         }
     }
@@ -255,8 +257,7 @@ fn bad_body(why: BadOrder) -> Fault {
 }
 
 impl Gateway {
-    /// Lets a call that does not say which kind of lease it is for have a shared one, where the
-    /// pool has both kinds.
+    /// Gives a call that does not ask for a kind of lease a shared one, if the pool has both kinds.
     fn of_work(&self, mut asked: LeaseQuery) -> LeaseQuery {
         if self.settings().lease_choice && asked.profile.is_none() {
             asked.lease.get_or_insert(LeaseKind::Shared);
@@ -292,7 +293,7 @@ async fn enter(
     }
 }
 
-/// The fault of a call whose lease has ended under it.
+/// Returns the fault of a call whose lease has ended during it.
 fn ended(gateway: &Gateway, session: &ClientLease, end: LeaseEnd) -> Fault {
     match end {
         LeaseEnd::LeaseLimit => {
@@ -309,7 +310,7 @@ fn ended(gateway: &Gateway, session: &ClientLease, end: LeaseEnd) -> Fault {
     }
 }
 
-/// The fault of a call whose page failed; gives the browser back.
+/// Returns the fault of a call whose page failed, and gives the browser back.
 async fn failed(
     gateway: &Gateway,
     session: &ClientLease,
@@ -317,7 +318,7 @@ async fn failed(
     trouble: Trouble,
 ) -> Fault {
     if matches!(trouble, Trouble::Browser(_)) {
-        // Why it did is known in a moment.
+        // The reason will be known in a moment.
         let end = timeout(Duration::from_secs(1), session.ended()).await;
         let end = end.unwrap_or_else(|_| attached.detach(LeaseEnd::BrowserCrashed));
         return ended(gateway, session, end);
@@ -364,7 +365,7 @@ fn bytes(product: Product) -> Bytes {
     }
 }
 
-/// An answer whose first piece is there.
+/// An answer whose first piece is available.
 struct Ready {
     mime: &'static str,
     answer: Option<Answer>,
@@ -372,9 +373,9 @@ struct Ready {
 }
 
 enum Rest {
-    /// All of it, and the room that it takes.
+    /// The whole answer, and the room that it takes.
     Bytes(Bytes, OwnedSemaphorePermit),
-    /// It is in the browser still, which is leased until it has been taken.
+    /// It is still in the browser, which is leased until the answer has been taken.
     Pdf { first: Vec<u8>, pdf: Box<Pdf>, attached: Attached, client: Client },
 }
 
@@ -398,7 +399,7 @@ impl Ready {
     }
 }
 
-/// Headers that say what the page's server answered.
+/// Returns headers that describe the answer of the page's server.
 fn told(answer: &Answer) -> Vec<(HeaderName, HeaderValue)> {
     let url: String = answer.url.chars().take(1000).collect();
     let told = [
@@ -409,14 +410,14 @@ fn told(answer: &Answer) -> Vec<(HeaderName, HeaderValue)> {
         ("x-response-port", answer.port.map(|port| port.to_string())),
     ];
     let header = |(name, value): (&'static str, Option<String>)| {
-        // What makes no header is not told.
+        // A value that is not valid in a header is left out.
         let value = HeaderValue::try_from(value?).ok()?;
         Some((HeaderName::from_static(name), value))
     };
     told.into_iter().filter_map(header).collect()
 }
 
-/// Sends an answer, until its client has it all, has gone, or takes nothing for too long.
+/// Sends an answer until its client has all of it, has gone, or takes nothing for too long.
 async fn send(rest: Rest, sender: mpsc::Sender<io::Result<Bytes>>, tally: Tally) {
     let sent = match rest {
         Rest::Bytes(bytes, _room) => send_bytes(bytes, &sender).await,
@@ -437,13 +438,13 @@ async fn send(rest: Rest, sender: mpsc::Sender<io::Result<Bytes>>, tally: Tally)
     }
 }
 
-/// Reason why an answer was not sent to its end.
+/// Reasons why an answer was not sent completely.
 enum Unsent {
     /// Its client has gone.
     Gone,
     /// Its client took nothing for too long.
     Stalled,
-    /// The rest of it could not be had.
+    /// The rest of it was not available.
     Failed,
 }
 
@@ -476,7 +477,7 @@ async fn send_pdf(
             Ok(Some(next)) => next,
             Ok(None) => return Ok(()),
             Err(why) => {
-                // Nothing but a broken answer can say that it is not whole.
+                // Only a broken answer can show that it is incomplete.
                 let _ = sender.send(Err(io::Error::other(why))).await;
                 return Err(Unsent::Failed);
             }
@@ -489,14 +490,14 @@ async fn send_piece(piece: Bytes, sender: &mpsc::Sender<io::Result<Bytes>>) -> R
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Unsent::Gone),
         Err(_) => {
-            // An end without an error would pass for the whole.
+            // Without an error, the end would look like that of a complete answer.
             let _ = sender.try_send(Err(io::ErrorKind::TimedOut.into()));
             Err(Unsent::Stalled)
         }
     }
 }
 
-/// Returns `true` if a client takes a problem as JSON; one that does not say takes anything.
+/// Returns `true` if a client accepts a problem as JSON; without a preference it accepts anything.
 fn takes_problem(headers: &HeaderMap) -> bool {
     let mut accepts = headers.get_all(header::ACCEPT).iter().peekable();
     let known = ["application/problem+json", "application/json", "application/*", "*/*"];
@@ -510,7 +511,7 @@ fn takes_problem(headers: &HeaderMap) -> bool {
     takes
 }
 
-/// A problem as browserless has them: a sentence.
+/// Returns a problem in browserless' form: a sentence.
 fn as_text(problem: Problem) -> Response {
     let detail = problem.detail().to_owned();
     let (mut parts, _) = problem.into_response().into_parts();

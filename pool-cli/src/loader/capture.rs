@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::trouble::{AREA, SIDE};
 use super::{Page, Trouble};
 
-/// Options for a picture of a page, as Puppeteer has them.
+/// Options for a picture of a page, as in Puppeteer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct PictureOptions {
@@ -15,12 +15,12 @@ pub(crate) struct PictureOptions {
     pub(crate) format: PictureFormat,
     /// 0 to 100; not for PNG.
     pub(crate) quality: Option<f64>,
-    /// The whole page, and not only what is in view.
+    /// The whole page, not only what is in view.
     pub(crate) full_page: bool,
     pub(crate) clip: Option<Clip>,
-    /// Nothing behind the page, instead of white.
+    /// A transparent background instead of white.
     pub(crate) omit_background: bool,
-    /// Also what is outside of the view; where there is a clip, or the whole page is taken.
+    /// Also what is outside of the view; only with a clip, or if the whole page is taken.
     pub(crate) capture_beyond_viewport: bool,
     pub(crate) encoding: Encoding,
     pub(crate) from_surface: bool,
@@ -61,7 +61,7 @@ impl PictureFormat {
         }
     }
 
-    /// Its content type.
+    /// Returns its content type.
     pub(crate) fn mime(self) -> &'static str {
         match self {
             Self::Png => "image/png",
@@ -102,7 +102,7 @@ pub(crate) struct Picture {
 }
 
 impl PictureOptions {
-    /// Refuses what contradicts itself, by the member that does.
+    /// Refuses options that contradict each other, and names the member at fault.
     pub(crate) fn check(&self) -> Result<(), Trouble> {
         match (self.quality, &self.clip) {
             (Some(_), _) if self.format == PictureFormat::Png => {
@@ -137,7 +137,7 @@ impl Page {
         let clip = match clip {
             Some(clip) if beyond => Some(clip),
             Some(clip) => Some(self.in_view(clip).await?),
-            // Where that is not to be, the page itself is made as large as it is.
+            // If that is not allowed, the view is made as large as the page.
             None if options.full_page && !beyond => {
                 self.unfold().await?;
                 None
@@ -173,7 +173,7 @@ impl Page {
         Ok(Picture { bytes, format: options.format })
     }
 
-    /// Scrolls through the page, so that what is loaded when it comes into view is there.
+    /// Scrolls through the page, so that content that loads when it comes into view is there.
     pub(crate) async fn scroll_through(&mut self) -> Result<(), Trouble> {
         const STEPS: usize = 200;
         for _ in 0..STEPS {
@@ -191,7 +191,7 @@ impl Page {
         Ok(())
     }
 
-    /// The place of an element on the page, and of a clip in it.
+    /// Returns the place of an element on the page, or of a clip within it.
     async fn element_clip(
         &mut self,
         selector: &str,
@@ -208,7 +208,7 @@ impl Page {
         let place = self.evaluate(&expression).await.map_err(|trouble| match trouble {
             Trouble::Script { error } => Trouble::Unfit {
                 member: "selector",
-                why: format!("is none that the page understands: {error}"),
+                why: format!("is not understood by the page: {error}"),
             },
             trouble => trouble,
         })?;
@@ -226,7 +226,7 @@ impl Page {
         Ok(rounded(clip))
     }
 
-    /// The part of a clip that is in view.
+    /// Returns the part of a clip that is in view.
     async fn in_view(&mut self, clip: Clip) -> Result<Clip, Trouble> {
         const VIEW: &str = "(({ pageLeft, pageTop, width, height }) => \
              [pageLeft, pageTop, width, height])(visualViewport)";
@@ -251,7 +251,7 @@ impl Page {
         Ok(())
     }
 
-    /// Refuses a picture that Chromium would draw wrongly, or that is too large.
+    /// Refuses a picture that Chromium would draw incorrectly, or that is too large.
     async fn check_size(
         &mut self,
         options: &PictureOptions,
@@ -267,12 +267,13 @@ impl Page {
                 let [width, height, density] = self.extent().await?;
                 check_area(width * density, height * density, "options.fullPage")
             }
-            // The view was checked when it was made.
+            // The view was checked when it was set.
             None => Ok(()),
         }
     }
 
-    /// Width and height of the whole page, and how many pixels each of its own has.
+    /// Returns the width and height of the whole page, and the number of device pixels per page
+    /// pixel.
     async fn extent(&mut self) -> Result<[f64; 3], Trouble> {
         let layout = self.call("Page.getLayoutMetrics", json!({})).await?;
         let density = self.evaluate("devicePixelRatio").await?;
@@ -290,7 +291,7 @@ fn check_area(width: f64, height: f64, member: &'static str) -> Result<(), Troub
     Ok(())
 }
 
-/// In whole pixels, as Puppeteer does it.
+/// Rounds to whole pixels, as Puppeteer does.
 fn rounded(clip: Clip) -> Clip {
     let (x, y) = (clip.x.round(), clip.y.round());
     let width = (clip.width + clip.x - x).round();
@@ -302,10 +303,10 @@ fn unfit<T>(member: &'static str, why: impl Into<String>) -> Result<T, Trouble> 
     Err(Trouble::Unfit { member, why: why.into() })
 }
 
-/// Bytes of a PDF that are taken at a time.
+/// Number of bytes of a PDF that are taken at a time.
 const CHUNK: u32 = 256 * 1024;
 
-/// Options for printing a page, as Puppeteer has them.
+/// Options for printing a page, as in Puppeteer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct PdfOptions {
@@ -351,7 +352,7 @@ impl Default for PdfOptions {
     }
 }
 
-/// A size of paper, in any case of its letters.
+/// A paper size, whose name may be in upper or lower case.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Paper {
@@ -359,7 +360,7 @@ struct Paper {
     height: f64,
 }
 
-/// Inches, as Puppeteer has them.
+/// Sizes in inches, as in Puppeteer.
 const PAPERS: [(&str, f64, f64); 11] = [
     ("letter", 8.5, 11.0),
     ("legal", 8.5, 14.0),
@@ -407,7 +408,9 @@ impl TryFrom<Value> for Length {
         const UNITS: [(&str, f64); 4] = [("px", 1.0), ("in", 96.0), ("cm", 37.8), ("mm", 3.78)];
         let wrong = || {
             let shown: String = value.to_string().chars().take(40).collect();
-            format!("{shown} is no length: write a number of pixels, or one with px, in, cm or mm")
+            format!(
+                "{shown} is not a length: write a number of pixels, or one with px, in, cm or mm"
+            )
         };
         let (number, pixels) = match &value {
             Value::Number(number) => (number.as_f64(), 1.0),
@@ -428,7 +431,7 @@ impl TryFrom<Value> for Length {
 }
 
 impl PdfOptions {
-    /// As the page's own stylesheets have it.
+    /// Returns the options that follow the page's own stylesheets.
     pub(crate) fn as_styled() -> Self {
         Self { print_background: true, prefer_css_page_size: true, ..Self::default() }
     }
@@ -501,7 +504,7 @@ impl Page {
         handle.map(str::to_owned).ok_or_else(|| failed("Chromium gave no stream"))
     }
 
-    /// The next piece of a PDF.
+    /// Returns the next piece of a PDF.
     async fn read(&mut self, handle: &str) -> Result<Option<Vec<u8>>, Trouble> {
         let answer = self.call("IO.read", json!({ "handle": handle, "size": CHUNK })).await?;
         let data = answer["data"].as_str().unwrap_or_default();
@@ -518,7 +521,7 @@ impl Page {
 }
 
 impl Pdf {
-    /// The next piece; `None` at the end.
+    /// Returns the next piece; `None` at the end.
     ///
     /// # Errors
     ///
@@ -533,7 +536,7 @@ impl Pdf {
     }
 }
 
-/// The page's range, its margins or its paper were such that nothing is left to print.
+/// Converts the error for a page range, margins or paper that leave nothing to print.
 fn unprintable(trouble: Trouble) -> Trouble {
     match trouble {
         Trouble::Protocol(CdpError::Refused { message, .. }) => {

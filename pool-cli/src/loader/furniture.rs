@@ -9,21 +9,21 @@ use url::Url;
 
 use super::Wait;
 
-/// State of a page before its first request.
+/// The state of a page before its first request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Furniture {
-    /// Events after which it counts as loaded, all of them.
+    /// Events after all of which it counts as loaded.
     pub(crate) waits: Vec<Wait>,
     /// Referrer of its first request.
     pub(crate) referrer: Option<String>,
-    /// `screen` or `print`, if not what it is by itself.
+    /// `screen` or `print`, if it should differ from the default.
     pub(crate) media: Option<String>,
     pub(crate) cookies: Vec<Cookie>,
     pub(crate) viewport: Viewport,
     pub(crate) user_agent: Option<UserAgent>,
-    /// Sent with every request.
+    /// Headers that are sent with every request.
     pub(crate) headers: BTreeMap<String, String>,
-    /// Scripts of the page do not run.
+    /// Disables the page's scripts.
     pub(crate) without_javascript: bool,
     /// Filter of its requests.
     pub(crate) filter: Filter,
@@ -31,11 +31,12 @@ pub(crate) struct Furniture {
     pub(crate) console: bool,
     /// Keeps an archive of its requests.
     pub(crate) har: bool,
-    /// The path of the empty document that it shows while it is wiped; none for a page that is not.
+    /// The path of the empty document that it shows while it is wiped; `None` for a page that is
+    /// not wiped.
     pub(crate) blank: Option<String>,
 }
 
-/// The size of a page, in CSS pixels, and the device that it is on.
+/// The size of a page, in CSS pixels, and its device.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Viewport {
@@ -56,7 +57,7 @@ fn one() -> f64 {
 }
 
 impl Viewport {
-    /// A screen of this size.
+    /// Returns a screen of this size.
     pub(crate) fn new(width: u32, height: u32) -> Self {
         Self {
             width,
@@ -70,7 +71,7 @@ impl Viewport {
 }
 
 impl Default for Viewport {
-    /// Puppeteer's.
+    /// Returns Puppeteer's default.
     fn default() -> Self {
         Self::new(800, 600)
     }
@@ -84,14 +85,14 @@ pub(crate) struct Credentials {
     pub(crate) password: String,
 }
 
-/// Without the password.
+/// Shown without the password.
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
     }
 }
 
-/// User agent of a page.
+/// The user agent of a page.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct UserAgent {
@@ -105,7 +106,7 @@ pub(crate) struct UserAgent {
 }
 
 impl UserAgent {
-    /// Only the text of the header.
+    /// Creates one with only the text of the header.
     pub(crate) fn new(user_agent: String) -> Self {
         Self { user_agent, accept_language: None, platform: None, user_agent_metadata: None }
     }
@@ -139,7 +140,7 @@ pub(crate) struct Cookie {
     source_scheme: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition_key: Option<PartitionKey>,
-    /// Those that a client copies from what it was told; they follow from the others.
+    /// Members that a client may copy from an earlier answer; they follow from the others.
     #[serde(default, skip_serializing, rename = "size")]
     _size: Option<Value>,
     #[serde(default, skip_serializing, rename = "session")]
@@ -164,7 +165,7 @@ struct PartitionKey {
     has_cross_site_ancestor: bool,
 }
 
-/// As Puppeteer has it, or the protocol.
+/// The key in Puppeteer's form, or in the protocol's.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum GivenKey {
@@ -191,7 +192,7 @@ impl From<GivenKey> for PartitionKey {
     }
 }
 
-/// A command that furnishes a page, and the member of a request that it comes from.
+/// A command that prepares a page, and the member of a request that it comes from.
 pub(super) struct Fitting {
     pub(super) member: &'static str,
     pub(super) method: &'static str,
@@ -199,12 +200,12 @@ pub(super) struct Fitting {
 }
 
 impl Furniture {
-    /// The commands in their order.
+    /// Returns the commands in order.
     pub(super) fn fittings(&self) -> Vec<Fitting> {
         let mut fittings = Vec::new();
         let mut fit = |member, method, params| fittings.push(Fitting { member, method, params });
         fit("url", "Page.enable", json!({}));
-        // Nobody asks for bodies, so that none are kept.
+        // Nobody asks for bodies, so none are kept.
         let buffers = json!({ "maxTotalBufferSize": 0, "maxResourceBufferSize": 0 });
         fit("url", "Network.enable", buffers);
         fit("url", "Inspector.enable", json!({}));
@@ -225,7 +226,8 @@ impl Furniture {
         fittings
     }
 
-    /// The commands that each frame with a process of its own needs as well, and each worker.
+    /// Calls `fit` with the commands that each frame with a process of its own, and each worker,
+    /// needs as well.
     pub(super) fn fit_traffic(&self, mut fit: impl FnMut(&'static str, &'static str, Value)) {
         if let Some(agent) = &self.user_agent {
             fit("userAgent", "Emulation.setUserAgentOverride", json!(agent));
@@ -243,7 +245,8 @@ impl Furniture {
         }
     }
 
-    /// The command that answers `Fetch.requestPaused` while a page is left for its empty document.
+    /// Returns the command that answers `Fetch.requestPaused` while a page is being replaced by its
+    /// empty document.
     pub(super) fn judge_of_leaving(&self, paused: &Value) -> (&'static str, Value) {
         let id = &paused["requestId"];
         let url = paused["request"]["url"].as_str().unwrap_or_default();
@@ -263,7 +266,7 @@ impl Furniture {
         }
     }
 
-    /// Returns `true` if frames and workers must be furnished, too.
+    /// Returns `true` if frames and workers must be prepared too.
     pub(super) fn reaches_frames(&self) -> bool {
         self.user_agent.is_some()
             || !self.headers.is_empty()
@@ -289,22 +292,22 @@ impl Viewport {
     }
 }
 
-/// Filter of the requests of a page.
+/// The filter for the requests of a page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
-    /// Requests to such addresses fail.
+    /// Addresses to which requests fail.
     pub(crate) patterns: Vec<Regex>,
-    /// Requests for such things fail.
+    /// Types of resources for which requests fail.
     pub(crate) types: Vec<ResourceType>,
-    /// Requests to these hosts, and to those below them, fail.
+    /// Hosts to which requests fail, including those below them.
     pub(crate) hosts: Vec<String>,
-    /// Requests that are answered without a server.
+    /// Answers to requests that never reach a server.
     pub(crate) interceptors: Vec<Interceptor>,
-    /// For servers that ask who comes.
+    /// Credentials for servers that ask for them.
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// An answer to the requests for some addresses.
+/// An answer to requests for certain addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Interceptor {
     pub(crate) pattern: Regex,
@@ -313,7 +316,7 @@ pub(crate) struct Interceptor {
     pub(crate) body: Vec<u8>,
 }
 
-/// The kind of thing that a request is for, by Puppeteer's names.
+/// The type of resource that a request is for, with Puppeteer's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ResourceType {
@@ -339,7 +342,7 @@ pub(crate) enum ResourceType {
 }
 
 impl ResourceType {
-    /// The protocol's name.
+    /// Returns the protocol's name.
     fn name(self) -> &'static str {
         match self {
             Self::Document => "Document",
@@ -365,10 +368,11 @@ impl ResourceType {
     }
 }
 
-/// More requests that were asked who comes than a page has.
+/// Maximum number of requests that are remembered as having been asked for credentials.
 const ASKED: usize = 10_000;
 
-/// The requests that the credentials were given to; whoever asks again does not take them.
+/// The requests that have been given the credentials; a server that asks again does not accept
+/// them.
 pub(super) type Asked = HashSet<String>;
 
 impl Filter {
@@ -376,7 +380,8 @@ impl Filter {
         self.interception().is_none()
     }
 
-    /// The params of `Fetch.enable`, if it is needed. Requests that need no look are not paused.
+    /// Returns the params of `Fetch.enable`, if it is needed. Requests that need no examination are
+    /// not paused.
     pub(super) fn interception(&self) -> Option<Value> {
         let asks = self.credentials.is_some();
         let all = asks || !self.patterns.is_empty() || !self.interceptors.is_empty();
@@ -399,7 +404,7 @@ impl Filter {
         (!patterns.is_empty()).then(|| json!({ "patterns": patterns, "handleAuthRequests": asks }))
     }
 
-    /// The command that answers `Fetch.requestPaused`.
+    /// Returns the command that answers `Fetch.requestPaused`.
     pub(super) fn judge(&self, paused: &Value) -> (&'static str, Value) {
         let id = &paused["requestId"];
         let url = paused["request"]["url"].as_str().unwrap_or_default();
@@ -429,7 +434,7 @@ impl Filter {
         })
     }
 
-    /// The command that answers `Fetch.authRequired`.
+    /// Returns the command that answers `Fetch.authRequired`.
     pub(super) fn authenticate(&self, asked: &mut Asked, params: &Value) -> (&'static str, Value) {
         const METHOD: &str = "Fetch.continueWithAuth";
         let id = params["requestId"].as_str().unwrap_or_default();
@@ -457,8 +462,8 @@ impl Interceptor {
     }
 }
 
-/// Permissions that pages may ask people for. Where nobody answers, Chromium counts how often, and
-/// denies them to the origin in the end: nothing clears that. So it must not come to be asked.
+/// Permissions that pages may ask people for. If nobody answers, Chromium counts how often it has
+/// asked, and finally denies them to the origin, which nothing clears. So it must never ask.
 const ASKED_FOR: [&str; 21] = [
     "camera",
     "captured-surface-control",

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Event after which a page counts as loaded.
+/// The event after which a page counts as loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Wait {
@@ -22,7 +22,7 @@ pub(crate) enum Wait {
 }
 
 impl Wait {
-    /// Returns `true` for an event that only Chromium knows of, by a lifecycle event.
+    /// Returns `true` for an event that only Chromium can report, by a lifecycle event.
     pub(crate) fn is_of_network(self) -> bool {
         match self {
             Self::NetworkIdle | Self::NetworkAlmostIdle => true,
@@ -31,22 +31,22 @@ impl Wait {
     }
 }
 
-/// Progress of loading a page, according to its events.
+/// The progress of loading a page, according to its events.
 ///
-/// Only the page's own document counts, not its frames. A page that goes elsewhere while it loads
-/// is followed.
+/// Only the page's own document counts, not its frames. If a page navigates elsewhere while it
+/// loads, it is followed.
 #[derive(Debug)]
 pub(crate) struct Load {
     frame: String,
-    /// The events that are waited for, all of them.
+    /// The events that must all happen.
     waits: Vec<Wait>,
     /// Those of them that the document has had.
     had: Vec<Wait>,
-    /// The document that is asked for or shown.
+    /// The document that was requested or is shown.
     document: Option<String>,
     /// It is shown.
     committed: bool,
-    /// It was written rather than asked for, so that its address says nothing.
+    /// It was written rather than requested, so its address means nothing.
     written: bool,
     answer: Option<Answer>,
     end: Option<LoadEnd>,
@@ -66,22 +66,23 @@ pub(crate) struct Answer {
     pub(crate) port: Option<u16>,
 }
 
-/// Outcome of loading a page.
+/// The outcome of loading a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LoadEnd {
-    /// As far as was to be waited for.
+    /// It loaded as far as required.
     Loaded,
-    /// It did not begin to: Chromium's word for why.
+    /// It did not start to load; the reason is in Chromium's own words.
     Failed(String),
     /// Its renderer died.
     Crashed,
 }
 
-/// An answer without a body and with an error status: Chromium shows a page of its own.
+/// Chromium's error for an answer without a body and with an error status, for which it shows a
+/// page of its own.
 const EMPTY_ERROR: &str = "net::ERR_HTTP_RESPONSE_CODE_FAILURE";
 
 impl Load {
-    /// Of the page whose main frame this is.
+    /// Creates the progress of the page with this main frame.
     pub(crate) fn new(frame: &str, waits: &[Wait]) -> Self {
         Self {
             frame: frame.to_owned(),
@@ -95,28 +96,28 @@ impl Load {
         }
     }
 
-    /// Takes an empty document for one like any other, since it was asked for.
+    /// Treats an empty document like any other, since it was asked for.
     pub(crate) fn expect_empty(&mut self) {
         self.written = true;
     }
 
-    /// It shows the document that it was to show.
+    /// Returns `true` if it shows the document that it should show.
     pub(crate) fn is_shown(&self) -> bool {
         self.committed
     }
 
-    /// The page's main frame.
+    /// Returns the page's main frame.
     pub(crate) fn frame(&self) -> &str {
         &self.frame
     }
 
-    /// Waits for the document that is about to be written over the present one.
+    /// Starts to wait for the document that is about to be written over the present one.
     pub(crate) fn begin_writing(&mut self) {
         self.written = true;
         self.committed = false;
     }
 
-    /// Takes an event of the page's session.
+    /// Processes an event of the page's session.
     pub(crate) fn event(&mut self, method: &str, params: &Value) {
         match method {
             "Network.requestWillBeSent" if self.is_document(params) => {
@@ -125,7 +126,7 @@ impl Load {
             "Network.responseReceived"
                 if self.is_document(params) || self.is_of_document(params) =>
             {
-                // Chromium may have told of the request before anybody listened.
+                // Chromium may have reported the request before anybody listened.
                 self.begin(params["loaderId"].as_str());
                 self.answer = Answer::of(&params["response"]);
             }
@@ -136,7 +137,7 @@ impl Load {
             "Page.frameNavigated" if params["frame"]["id"].as_str() == Some(&self.frame) => {
                 let frame = &params["frame"];
                 if frame["unreachableUrl"].is_string() {
-                    // Chromium's own page about an error; the error itself came before.
+                    // This is Chromium's own error page; the error itself came before.
                     self.end.get_or_insert(LoadEnd::Failed("net::ERR_FAILED".to_owned()));
                     return;
                 }
@@ -155,21 +156,22 @@ impl Load {
         }
     }
 
-    /// Takes Chromium's word that it does not begin to load.
+    /// Processes Chromium's report that the page does not start to load.
     pub(crate) fn failed(&mut self, error: &str) {
         let failure = self.failure(error);
         self.end.get_or_insert(failure);
     }
 
     fn failure(&self, error: &str) -> LoadEnd {
-        // The status says more than that there is nothing to show with it.
+        // The status says more than the fact that there is nothing to show.
         if error == EMPTY_ERROR && self.answer.is_some() {
             return LoadEnd::Loaded;
         }
         LoadEnd::Failed(error.to_owned())
     }
 
-    /// It shows this document, as the answer to the command that sent it there says.
+    /// Notes that it shows this document, according to the answer to the command that sent it
+    /// there.
     pub(crate) fn shows(&mut self, document: Option<&str>) {
         if self.document.is_none() {
             self.begin(document);
@@ -177,13 +179,13 @@ impl Load {
         self.committed |= self.document.as_deref() == document;
     }
 
-    /// It says of itself that it is in this state, at this address.
+    /// Processes the page's own report that it is in this state, at this address.
     pub(crate) fn seen(&mut self, ready_state: &str, address: &str) {
         let empty = address == "about:blank" && !self.written;
         if empty || address.starts_with("chrome-error:") || self.end.is_some() {
             return;
         }
-        // Only Chromium knows of its network.
+        // Only Chromium knows about its network.
         let had: &[Wait] = match ready_state {
             "complete" => &[Wait::DomContentLoaded, Wait::Load],
             "interactive" => &[Wait::DomContentLoaded],
@@ -198,7 +200,7 @@ impl Load {
     fn lifecycle(&mut self, params: &Value) {
         let document = params["loaderId"].as_str();
         match params["name"].as_str() {
-            // The document was opened to be written.
+            // The document was opened for writing.
             Some("init") if self.written && !self.committed => {
                 self.begin(document);
                 self.committed = true;
@@ -230,19 +232,19 @@ impl Load {
         self.end.as_ref()
     }
 
-    /// The HTTP status of the document.
+    /// Returns the HTTP status of the document.
     pub(crate) fn status(&self) -> Option<u16> {
         self.answer.as_ref().map(|answer| answer.status).filter(|status| *status != 0)
     }
 
-    /// The answer that the document came with; none for one that was written.
+    /// Returns the answer that the document came with; `None` for a written document.
     pub(crate) fn answer(&self) -> Option<&Answer> {
         self.answer.as_ref()
     }
 
     fn begin(&mut self, document: Option<&str>) {
         if self.document.as_deref() == document || self.end == Some(LoadEnd::Crashed) {
-            // A redirect goes on with the same document.
+            // A redirect continues with the same document.
             return;
         }
         self.document = document.map(str::to_owned);
@@ -256,7 +258,7 @@ impl Load {
         params["type"] == "Document" && params["frameId"].as_str() == Some(&self.frame)
     }
 
-    /// Returns `true` if it is about the request for the document. Before there is any document,
+    /// Returns `true` if it is about the request for the document. As long as there is no document,
     /// there are no frames whose documents it could be about.
     fn is_of_document(&self, params: &Value) -> bool {
         match &self.document {

@@ -1,9 +1,9 @@
-//! Pages: how they are made ready, loaded, and what is taken of them.
+//! Pages: how they are prepared and loaded, and what is taken from them.
 //!
-//! A [`Page`] is furnished with what must hold before its first request, loads as far as its
-//! [`Load`] waits for, and is looked after whatever it does: dialogs are answered, downloads denied,
-//! and a page that goes elsewhere is followed. Each thing that goes wrong is a [`Trouble`]. `visit`
-//! and the routes of one-shot work load by this, and by nothing else.
+//! A [`Page`] is furnished with everything that must be in place before its first request, loads as
+//! far as its [`Load`] requires, and is looked after whatever it does: dialogs are answered,
+//! downloads denied, and a page that navigates elsewhere is followed. Each problem is a
+//! [`Trouble`]. `visit` and the routes of one-shot work use this for loading, and nothing else.
 
 mod capture;
 mod furniture;

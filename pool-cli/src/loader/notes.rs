@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-/// More of a kind is not kept: a page may do any number of things.
+/// Maximum number of notes of each kind, since a page may do any number of things.
 const MOST: usize = 1_000;
 
-/// Characters of a text that are kept.
+/// Number of characters of a text that are kept.
 const LETTERS: usize = 8_192;
 
 /// Notes of what a page did.
@@ -37,7 +37,7 @@ pub(crate) struct Inbound {
 }
 
 impl Notes {
-    /// Takes an event of the page.
+    /// Processes an event of the page.
     pub(super) fn take(&mut self, method: &str, params: &Value) {
         match method {
             "Runtime.consoleAPICalled" => {
@@ -72,7 +72,7 @@ fn keep<T>(kept: &mut Vec<T>, make: impl FnOnce() -> T) {
     }
 }
 
-/// An argument of `console.log`, as it stands there.
+/// Returns an argument of `console.log` as the console shows it.
 fn word(argument: &Value) -> String {
     match (&argument["value"], argument["description"].as_str()) {
         (Value::String(text), _) => text.clone(),
@@ -95,16 +95,16 @@ fn cut(text: &str) -> String {
     text.chars().take(LETTERS).collect()
 }
 
-/// Requests of a page that an archive has.
+/// Maximum number of requests in an archive.
 const ENTRIES: usize = 10_000;
 
-/// Requests of a page, to become an HTTP archive (HAR 1.2) without bodies.
+/// The requests of a page, collected for an HTTP archive (HAR 1.2) without bodies.
 #[derive(Debug, Default)]
 pub(super) struct Har {
     entries: Vec<Entry>,
-    /// The last entry of each request; redirects have one entry each.
+    /// The last entry of each request; redirects have an entry each.
     last: HashMap<String, usize>,
-    /// Headers that came before the request that they are of.
+    /// Headers that came before the request that they belong to.
     early: HashMap<String, Value>,
     dom_content: Option<f64>,
     load: Option<f64>,
@@ -113,16 +113,16 @@ pub(super) struct Har {
 #[derive(Debug)]
 struct Entry {
     request: Value,
-    /// The headers that were really sent, once they are known.
+    /// The headers that were actually sent, once they are known.
     sent: Value,
     response: Value,
     received: Value,
-    /// Seconds since 1970.
+    /// Time in seconds since 1970.
     wall: f64,
-    /// Seconds of Chromium's own clock.
+    /// Time in seconds on Chromium's own clock.
     began: f64,
     ended: Option<f64>,
-    /// Bytes of the body, and of all that came.
+    /// Bytes of the body, and bytes received in all.
     size: u64,
     transferred: Option<u64>,
     error: Option<String>,
@@ -133,7 +133,7 @@ impl Har {
         Self::default()
     }
 
-    /// Takes an event of the page.
+    /// Processes an event of the page.
     pub(super) fn take(&mut self, method: &str, params: &Value) {
         let at = params["timestamp"].as_f64();
         match method {
@@ -144,7 +144,7 @@ impl Har {
                 let headers = params["headers"].clone();
                 match self.entry(params) {
                     Some(entry) if entry.sent.is_null() => entry.sent = headers,
-                    // They are of the next step of a redirect.
+                    // They belong to the next step of a redirect.
                     Some(_) | None => self.keep_early(text(&params["requestId"]), headers),
                 }
             }
@@ -221,7 +221,7 @@ impl Har {
         });
     }
 
-    /// Returns the archive of the page, under its title.
+    /// Returns the archive of the page, with its title.
     pub(super) fn archive(self, title: &str) -> Value {
         let first = self.entries.first();
         let (wall, began) = first.map_or((0.0, 0.0), |entry| (entry.wall, entry.began));
@@ -322,7 +322,7 @@ impl Entry {
         self.response["protocol"].as_str().unwrap_or("unknown").to_owned()
     }
 
-    /// Milliseconds of each part; -1 for one that there was not.
+    /// Returns the milliseconds of each phase; -1 for a phase that did not happen.
     fn timings(&self) -> Value {
         let timing = &self.response["timing"];
         let whole = self.ended.map_or(0.0, |ended| milliseconds(ended - self.began).max(0.0));
@@ -369,7 +369,8 @@ fn pair<N: AsRef<str>, V: AsRef<str>>((name, value): (N, V)) -> Value {
     json!({ "name": cut(name.as_ref()), "value": cut(value.as_ref()) })
 }
 
-/// Headers as a list; those that came several times stand in lines of one value.
+/// Returns headers as a list; for a header that came several times, the value has one line for
+/// each.
 fn listed(headers: &Value) -> Vec<Value> {
     let headers = headers.as_object().into_iter().flatten();
     let lines = headers.flat_map(|(name, value)| {
@@ -378,7 +379,7 @@ fn listed(headers: &Value) -> Vec<Value> {
     lines.collect()
 }
 
-/// The values of a header, whatever the case of its name.
+/// Returns the values of a header, ignoring the case of its name.
 fn values(headers: &Value, name: &str) -> Vec<String> {
     let headers = headers.as_object().into_iter().flatten();
     let found = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));

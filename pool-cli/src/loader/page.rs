@@ -15,21 +15,21 @@ use super::notes::{Har, Notes};
 use super::trace::Trace;
 use super::{Answer, Furniture, Load, Trouble, Wait};
 
-/// A page that says nothing for so long is asked whether it is loaded: the event that tells so may
+/// Time of silence after which a page is asked whether it is loaded: the event that reports it may
 /// have been lost among too many, or while the page moved from one renderer to another.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Resumes a page or a frame that was created paused.
 const RUN: &str = "Runtime.runIfWaitingForDebugger";
 
-/// Interval at which a page is asked whether the wait is over.
+/// Interval at which a page is asked whether a condition holds.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// The document with all that stands before it, as Puppeteer's `content()` has it.
+/// The document with everything before it, as in Puppeteer's `content()`.
 const HTML: &str = "[...document.childNodes].map(node => node === document.documentElement \
     ? node.outerHTML : new XMLSerializer().serializeToString(node)).join('')";
 
-/// More windows that a page opened are not kept in mind.
+/// Maximum number of windows opened by a page that are remembered.
 const POPUPS: usize = 1_000;
 
 /// A page, ready to go to its address.
@@ -44,38 +44,38 @@ pub(crate) struct Page {
     asked: Asked,
     notes: Option<Notes>,
     har: Option<Har>,
-    /// Kept where the page is to be wiped.
+    /// Kept if the page is to be wiped.
     pub(super) trace: Trace,
     pub(super) paused: Paused,
-    /// Windows that it opened, where it shares its context with other pages.
+    /// Windows that it opened, if it shares its context with other pages.
     popups: Vec<String>,
     /// The page, or its browser, is gone.
     gone: Option<Trouble>,
 }
 
-/// The way in which a page is let go.
+/// The way in which a page is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
     /// It was made with its address, and is held before its first request.
     Held,
-    /// It is empty, and is sent there.
+    /// It is empty, and is sent to this address.
     Empty(String),
-    /// It is empty, and is written.
+    /// It is empty, and this document is written into it.
     Written(String),
 }
 
-/// Treatment of the requests of a page that are paused for it.
+/// What happens to the requests of a page that are paused for it.
 #[derive(Debug)]
 pub(super) enum Paused {
     /// Its filter judges them.
     Judged,
-    /// It is being left for its empty document: all other requests fail.
+    /// The page is being replaced by its empty document: all other requests fail.
     Left,
-    /// The answer that its document would be made of is kept, once it has come.
+    /// The answer that would become its document is kept, once it has come.
     Kept(Option<Arc<Value>>),
 }
 
-/// A loaded page's own account.
+/// A loaded page's own details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Details {
     pub(crate) status: Option<u16>,
@@ -84,12 +84,12 @@ pub(crate) struct Details {
 }
 
 impl Page {
-    /// Makes a page for an address. One round trip: everything is sent at once, and nothing is
-    /// asked of any server until [`load`](Self::load) lets it go.
+    /// Makes a page for an address. It takes one round trip: everything is sent at once, and no
+    /// server is asked for anything until [`load`](Self::load) starts the page.
     ///
-    /// With `held` it is made with its address, and held, as the shell can. The whole browser does
-    /// not hold a page that is made with an address: it asks for it before anybody can be attached
-    /// to the page.
+    /// With `held`, it is made with its address and held, which the shell supports. The whole
+    /// browser does not hold a page that is made with an address: it requests the address before
+    /// anybody can be attached to the page.
     pub(crate) async fn stage(
         client: &Client,
         held: bool,
@@ -100,14 +100,14 @@ impl Page {
         let mut events = client.events();
         let root = client.browser();
         let start = if held { Start::Held } else { Start::Empty(url.to_owned()) };
-        // Where the context is used again, nothing in it may go unseen.
+        // If the context is used again, nothing in it may go unnoticed.
         let kinds: &[&str] = if furniture.blank.is_some() { &[] } else { &["page"] };
         root.send("Target.setAutoAttach", auto_attach(held, kinds)).await?;
         root.send("Browser.setDownloadBehavior", json!({ "behavior": "deny" })).await?;
         if furniture.blank.is_some() {
             for permission in never_granted() {
                 let setting = json!({ "permission": permission, "setting": "prompt" });
-                // One that this Chromium does not know is none that a page could ask for.
+                // If this Chromium does not know it, no page can ask for it.
                 root.send("Browser.setPermission", setting).await?;
             }
         }
@@ -117,19 +117,19 @@ impl Page {
         let id =
             attached(&mut events, target).ok_or_else(|| odd(METHOD, "it was not attached to"))?;
         if held {
-            // A popup must not stand still: its opener would with it.
+            // A popup must not stay paused, or its opener would too.
             root.send("Target.setAutoAttach", auto_attach(false, kinds)).await?;
         }
         let page = Self::new(client, id, target, events, start, furniture);
         page.furnish().await?;
         if !held {
-            // A page that goes elsewhere before this is answered does not tell that it went.
+            // A page that navigates before this is answered does not report it.
             page.session.call("Page.enable", json!({})).await?;
         }
         Ok(page)
     }
 
-    /// Makes an empty page beside others of its context, for one address after another.
+    /// Makes an empty page next to others in its context, for one address after another.
     pub(crate) async fn open(
         client: &Client,
         url: &str,
@@ -153,7 +153,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Takes the events that have come already.
+    /// Processes the events that have already come.
     pub(super) async fn catch_up(&mut self) -> Result<(), Trouble> {
         loop {
             match self.events.try_recv() {
@@ -165,12 +165,12 @@ impl Page {
         }
     }
 
-    /// Makes the page ready for another address, once it was loaded. Returns `false` if it is not to
-    /// be used again: since it was wiped, more has come of what it showed before.
+    /// Prepares a loaded page for another address. Returns `false` if it must not be used again,
+    /// because more has come from its previous address since it was wiped.
     ///
     /// # Errors
     ///
-    /// If the page or its browser has gone since.
+    /// If the page or its browser has gone in the meantime.
     pub(crate) async fn again(&mut self, url: &str) -> Result<bool, Trouble> {
         self.catch_up().await?;
         if let Some(trouble) = self.trouble() {
@@ -184,11 +184,11 @@ impl Page {
         Ok(self.furniture.blank.is_none() || self.trace.left().is_none())
     }
 
-    /// Closes the page, and what it opened.
+    /// Closes the page, and the windows that it opened.
     pub(crate) async fn close(mut self) {
         let root = self.session.client().browser();
         let target = json!({ "targetId": self.load.frame() });
-        // What is gone needs no closing.
+        // If it is gone, it need not be closed.
         let _ = self.close_popups().await;
         let _ = root.send("Target.closeTarget", target).await;
     }
@@ -201,7 +201,7 @@ impl Page {
         Ok(())
     }
 
-    /// Sends what must hold before the first request.
+    /// Sends the settings that must be in place before the first request.
     async fn furnish(&self) -> Result<(), CdpError> {
         self.reach_frames().await?;
         for Fitting { method, params, .. } in self.furniture.fittings() {
@@ -214,7 +214,7 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// [`Trouble::Unfit`] if the furniture is such that Chromium does not take it.
+    /// [`Trouble::Unfit`] if Chromium does not accept the furniture.
     pub(crate) async fn first(
         client: &Client,
         content: &str,
@@ -276,7 +276,7 @@ impl Page {
         }
     }
 
-    /// Makes the empty document anew, since one is what its screen was when it was made.
+    /// Makes the empty document anew, since a document keeps the screen that it was made with.
     async fn renew(&mut self) -> Result<(), Trouble> {
         let fresh = Load::new(self.load.frame(), &self.furniture.waits);
         let answer = self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
@@ -288,8 +288,7 @@ impl Page {
         Ok(())
     }
 
-    /// Lets the page be what it is, if it has not even begun to be what it was to become: until it
-    /// has, it answers nothing.
+    /// Gives up a navigation that has not even begun: until it has, the page answers nothing.
     pub(crate) async fn give_up(&mut self) -> Result<(), Trouble> {
         if !self.load.is_shown() {
             self.call("Page.stopLoading", json!({})).await?;
@@ -297,7 +296,7 @@ impl Page {
         Ok(())
     }
 
-    /// Keeps what the page does from now on, for those who look for a mistake.
+    /// Starts to record what the page does, for those who look for a mistake.
     pub(crate) fn take_notes(&mut self) {
         self.notes.get_or_insert_default();
     }
@@ -307,13 +306,13 @@ impl Page {
         self.notes.take().unwrap_or_default()
     }
 
-    /// Returns what the page has loaded so far, as an archive, if that was to be kept.
+    /// Returns an archive of what the page has loaded so far, if one is kept.
     pub(crate) fn har(&mut self, title: &str) -> Option<Value> {
         self.har.take().map(|har| har.archive(title))
     }
 
-    /// Asks to be told of frames and workers with a process of their own, where what holds for the
-    /// page must hold for them.
+    /// Asks to be told of frames and workers with a process of their own, if the page's settings
+    /// must apply to them as well.
     async fn reach_frames(&self) -> Result<(), CdpError> {
         let written = matches!(self.start, Start::Written(_));
         if written || self.furniture.waits.iter().any(|wait| wait.is_of_network()) {
@@ -327,13 +326,13 @@ impl Page {
             self.session.send("Target.setAutoAttach", auto_attach(false, &[])).await?;
         }
         if self.furniture.blank.is_some() {
-            // What is loaded ahead is loaded where nobody looks.
+            // Preloading happens where nobody looks.
             self.session.send("Preload.enable", json!({})).await?;
         }
         Ok(())
     }
 
-    /// Furnishes a frame or a worker of the page, and lets it go.
+    /// Prepares a frame or a worker of the page, and resumes it.
     async fn furnish_frame(&self, id: SessionId) -> Result<(), CdpError> {
         let frame = self.session.client().session(id);
         let mut fittings = Vec::new();
@@ -346,9 +345,9 @@ impl Page {
         frame.send(RUN, json!({})).await
     }
 
-    /// Lets the page go, waits until it is loaded, and asks it what it is.
+    /// Starts the page, waits until it is loaded, and asks for its details.
     pub(crate) async fn load(&mut self) -> Result<Details, Trouble> {
-        // The title cannot be taken over by an element of that name.
+        // An element with that name cannot shadow the title.
         const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
         match self.start.clone() {
             Start::Held => self.session.send(RUN, json!({})).await?,
@@ -365,7 +364,7 @@ impl Page {
         Ok(Details { status: self.load.status(), title: text(0), final_url: text(1) })
     }
 
-    /// Lets the page go, and does not wait for what becomes of it.
+    /// Starts the page, and does not wait for the outcome.
     pub(super) async fn depart(&self) -> Result<(), CdpError> {
         match &self.start {
             Start::Held => self.session.send(RUN, json!({})).await,
@@ -388,12 +387,12 @@ impl Page {
         Ok(())
     }
 
-    /// The answer that its document came with; none for one that was written.
+    /// Returns the answer that its document came with; `None` for a written document.
     pub(crate) fn answer(&self) -> Option<&Answer> {
         self.load.answer()
     }
 
-    /// Its document as it is now, with its doctype.
+    /// Returns its present document, including the doctype.
     pub(crate) async fn html(&mut self) -> Result<String, Trouble> {
         match self.evaluate(HTML).await? {
             Value::String(html) => Ok(html),
@@ -401,8 +400,8 @@ impl Page {
         }
     }
 
-    /// The value of an expression, or of the promise that it is. A page that goes elsewhere
-    /// meanwhile is asked again when it is there.
+    /// Returns the value of an expression, or of the promise that it evaluates to. If the page
+    /// navigates in the meantime, it is asked again when it is there.
     ///
     /// # Errors
     ///
@@ -416,7 +415,7 @@ impl Page {
                     None => return Ok(answer["result"]["value"].take()),
                     Some(error) => return Err(Trouble::Script { error }),
                 },
-                // It went elsewhere in this moment: wait for what comes next.
+                // It has just navigated: wait for what comes next.
                 Err(Trouble::Protocol(CdpError::Refused { .. })) if self.load.end().is_none() => {
                     self.loaded().await?;
                 }
@@ -446,7 +445,7 @@ impl Page {
         .await
     }
 
-    /// Sends a command and awaits its result; meanwhile the page is looked after.
+    /// Sends a command and waits for its result, looking after the page in the meantime.
     pub(crate) async fn call(&mut self, method: &str, params: Value) -> Result<Value, Trouble> {
         let session = self.session.clone();
         let answer = session.call(method, params);
@@ -470,7 +469,7 @@ impl Page {
         }
     }
 
-    /// Takes the next event.
+    /// Processes the next event.
     pub(super) async fn next(&mut self) -> Result<(), Trouble> {
         let event = self.events.recv().await;
         self.take(event).await?;
@@ -495,7 +494,7 @@ impl Page {
         }
     }
 
-    /// Asks the page how far it is.
+    /// Asks the page how far it has loaded.
     async fn look(&mut self) -> Result<(), Trouble> {
         const STATE: &str = "[document.readyState, location.href]";
         let params = json!({ "expression": STATE, "returnByValue": true });
@@ -506,7 +505,7 @@ impl Page {
                 self.load.seen(text(0), text(1));
                 Ok(())
             }
-            // It went elsewhere in this moment.
+            // It has just navigated.
             Err(Trouble::Protocol(CdpError::Refused { .. })) => Ok(()),
             Err(trouble) => Err(trouble),
         }
@@ -531,7 +530,7 @@ impl Page {
                 return Ok(());
             }
             Err(RecvError::Closed) => {
-                // Says why.
+                // The error says why.
                 let ended = self.session.send("Page.enable", json!({})).await;
                 return Err(ended.err().map_or(Trouble::PageClosed, Trouble::from));
             }
@@ -555,7 +554,7 @@ impl Page {
         let of_session = || self.session.client().session(session);
         match &*event.method {
             "Page.javascriptDialogOpening" => {
-                // Nobody is there to answer. To leave a page must always be possible.
+                // Nobody is there to answer. It must always be possible to leave a page.
                 let accept = json!({ "accept": event.params["type"] == "beforeunload" });
                 of_session().send("Page.handleJavaScriptDialog", accept).await?;
             }
@@ -589,7 +588,7 @@ impl Page {
         Ok(())
     }
 
-    /// Takes an event of the browser's own session.
+    /// Processes an event of the browser's own session.
     fn take_of_browser(&mut self, method: &str, params: &Value) {
         let own = params["sessionId"].as_str() == Some(self.id.as_str());
         let info = &params["targetInfo"];
@@ -607,17 +606,17 @@ impl Page {
     }
 }
 
-/// The error that an evaluation has ended with, if it has.
+/// Returns the error that an evaluation has ended with, if it has.
 fn thrown(answer: &Value) -> Option<String> {
     let details = answer.get("exceptionDetails")?;
     let exception = &details["exception"];
     let said = exception["description"].as_str().or(exception["value"].as_str());
     let said = said.or(details["text"].as_str()).unwrap_or_default();
-    // Without the places in the script, which are ours.
+    // Without the positions in the script, which is ours.
     Some(said.lines().next().unwrap_or_default().chars().take(500).collect())
 }
 
-/// Returns `true` if a request is paused at its answer, and that is no redirect.
+/// Returns `true` if a request is paused at its answer, and that is not a redirect.
 fn is_final(paused: &Value) -> bool {
     let names = || paused["responseHeaders"].as_array().into_iter().flatten();
     let is_location = |header: &Value| {
@@ -626,7 +625,7 @@ fn is_final(paused: &Value) -> bool {
     match paused["responseStatusCode"].as_u64() {
         Some(301 | 302 | 303 | 307 | 308) => !names().any(is_location),
         Some(_) => true,
-        // It has not been answered, or has failed.
+        // It has not been answered, or it has failed.
         None => false,
     }
 }
@@ -644,7 +643,8 @@ pub(super) fn odd(method: &str, what: &str) -> CdpError {
     CdpError::Unexpected { method: method.to_owned(), message: what.to_owned() }
 }
 
-/// To targets of some kinds; to all but browsers and tabs where none are named.
+/// Returns the params for attaching to targets of some kinds; if none are named, to all except
+/// browsers and tabs.
 fn auto_attach(hold: bool, kinds: &[&str]) -> Value {
     let mut params = json!({ "autoAttach": true, "waitForDebuggerOnStart": hold, "flatten": true });
     if !kinds.is_empty() {
@@ -655,8 +655,8 @@ fn auto_attach(hold: bool, kinds: &[&str]) -> Value {
     params
 }
 
-/// The session that Chromium has attached to a page, which it tells before it answers that the page
-/// is made.
+/// Returns the session that Chromium has attached to a page; it reports that before it answers that
+/// the page is made.
 fn attached(events: &mut Receiver<Event>, target: &str) -> Option<SessionId> {
     loop {
         let event = events.try_recv().ok()?;

@@ -12,15 +12,15 @@ use super::{Page, Trouble};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
     pub(crate) status: u16,
-    /// Its content; none where the status says that there is none, or that it failed.
+    /// Its content; empty if the status says that there is none, or that the request failed.
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Page {
-    /// Takes what is at the page's address instead of showing it. A download, or a type that no
-    /// page can be made of, is taken like any other. No more than `most` bytes are read.
+    /// Takes the resource at the page's address instead of showing it. A download, or a type that
+    /// cannot be shown as a page, is taken like any other. No more than `most` bytes are read.
     ///
-    /// The page is of no further use.
+    /// The page cannot be used afterwards.
     ///
     /// # Errors
     ///

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 use url::Url;
 
-/// Headers by which a server leaves something in a browser that no command clears for one context:
-/// rules for its host, ways to reach it, where to report to, hints that it is to be told.
+/// Headers by which a server leaves something in a browser that no command clears for a single
+/// context: rules for its host, ways to reach it, addresses for reports, and hints that it wants to
+/// receive.
 const LASTING: [&str; 25] = [
     "accept-ch",
     "alt-svc",
@@ -34,11 +35,11 @@ const LASTING: [&str; 25] = [
     "www-authenticate",
 ];
 
-/// Requests that a page may have open at the same time before nobody counts them any more.
+/// Maximum number of open requests of a page that are tracked.
 const OPEN: usize = 10_000;
 
-/// Remains of a page, as far as its events tell: a context is only used again where all of
-/// it is of one origin and of a kind that can be cleared.
+/// The traces of a page, as far as its events show them: a context is only used again if everything
+/// in it is of one origin and of a kind that can be cleared.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
     /// The origin of all its documents.
@@ -49,7 +50,7 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// Takes an event of the page's session.
+    /// Processes an event of the page's session.
     pub(super) fn event(&mut self, method: &str, params: &Value) {
         match method {
             "Page.frameNavigated" => self.document(&params["frame"]),
@@ -69,14 +70,14 @@ impl Trace {
                 }
             }
             "Network.responseReceived" => {
-                // Its body may never be read, and then it is not told to have ended.
+                // Its body may never be read, and then its end is not reported.
                 self.open.remove(&id(params));
                 let response = &params["response"];
                 self.headers(&response["headers"]);
                 if response["fromServiceWorker"] == true {
                     self.stain("a service worker");
                 }
-                // Of http, too, but there it says nothing.
+                // Also set for http, but there it means nothing.
                 let secure = response["url"].as_str().is_some_and(|url| url.starts_with("https:"));
                 let state = response["securityState"].as_str().unwrap_or_default();
                 if secure && state.starts_with("insecure") {
@@ -92,7 +93,7 @@ impl Trace {
             "Network.loadingFinished" | "Network.loadingFailed" => {
                 self.open.remove(&id(params));
             }
-            // A handshake that is refused says nothing of its headers.
+            // A refused handshake does not report its headers.
             "Network.webSocketCreated" => self.stain("a WebSocket"),
             "Network.webTransportCreated" => self.stain("a connection of WebTransport"),
             "Network.trustTokenOperationDone" => self.stain("a trust token"),
@@ -102,7 +103,7 @@ impl Trace {
         }
     }
 
-    /// Returns what is left, or may be, once the page has gone.
+    /// Returns what is left, or may be left, once the page has gone.
     pub(super) fn left(&self) -> Option<Cow<'static, str>> {
         let open = || (!self.open.is_empty()).then_some("a request that outlived it".into());
         self.stain.clone().or_else(open)
@@ -114,7 +115,7 @@ impl Trace {
         self.stain(format!("a {} of its own", kind.replace('_', " ")));
     }
 
-    /// Records that some of its events were not seen.
+    /// Records that some of its events were missed.
     pub(super) fn lost(&mut self) {
         self.stain("more than could be followed");
     }
@@ -122,7 +123,7 @@ impl Trace {
     fn document(&mut self, frame: &Value) {
         let url = frame["url"].as_str().and_then(|url| Url::parse(url).ok());
         let Some(url) = url else { return self.stain("a document without an address") };
-        // They have the origin of the document that they are in, or none that could store.
+        // They have the origin of the document that they are in, or one that cannot store anything.
         if matches!(url.scheme(), "about" | "data") {
             return;
         }
@@ -139,7 +140,7 @@ impl Trace {
     }
 
     fn request(&mut self, url: &Value) {
-        // An `@` before the path names a user.
+        // An `@` before the path marks a user name.
         let text = url.as_str().unwrap_or_default();
         let authority = text.split_once("://").map_or("", |(_, rest)| rest);
         if authority.split(['/', '?', '#']).next().is_some_and(|part| part.contains('@')) {
@@ -153,7 +154,7 @@ impl Trace {
         }
     }
 
-    /// The first one stands.
+    /// Records a stain; the first one counts.
     fn stain(&mut self, what: impl Into<Cow<'static, str>>) {
         self.stain.get_or_insert_with(|| what.into());
     }
@@ -163,7 +164,7 @@ fn id(params: &Value) -> String {
     params["requestId"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Returns the first of some names, in small letters, that the headers have.
+/// Returns the first of some lower-case names that is among the headers.
 fn has(headers: &Value, names: &[&'static str]) -> Option<&'static str> {
     let headers = headers.as_object()?;
     let known = |header: &String| names.iter().find(|name| header.eq_ignore_ascii_case(name));

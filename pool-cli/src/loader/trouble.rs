@@ -7,19 +7,19 @@ use pool_core::AcquireError;
 
 use crate::exit::chain;
 
-/// The longest side of a picture in its own pixels: beyond it Chromium repeats what it has drawn.
+/// The longest side of a picture in device pixels: beyond it Chromium repeats what it has drawn.
 pub(super) const SIDE: f64 = 16_384.0;
 
-/// The largest area of a picture, 4,096 by 16,384: what a shared lease may take.
+/// The largest area of a picture, 4,096 by 16,384: the limit of a shared lease.
 pub(super) const AREA: f64 = 67_108_864.0;
 
-/// Reason why a page could not be loaded, or gave nothing.
+/// A reason why a page could not be loaded, or gave nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// The page did not get there in time.
     #[error("the page was not loaded within {waited:?}")]
     Timeout {
-        /// Time it had.
+        /// Time that it had.
         waited: Duration,
     },
     /// Something on the page did not come in time.
@@ -27,29 +27,29 @@ pub(crate) enum Trouble {
     Wait {
         /// A sentence without its end, such as "nothing matched the selector".
         what: String,
-        /// Time it had.
+        /// Time that it had.
         waited: Duration,
     },
-    /// The page cannot do what was asked for.
+    /// The page cannot do what was requested.
     #[error("the member {member:?} {why}")]
     Unfit {
-        /// The part of the request that asks for it.
+        /// The member of the request at fault.
         member: &'static str,
         /// The reason, as the rest of a sentence.
         why: String,
     },
-    /// The picture that was asked for is larger than Chromium draws.
+    /// The requested picture is larger than Chromium can draw.
     #[error(
         "a picture of {width} by {height} pixels is too large: Chromium draws no more than {SIDE} \
          a side and {AREA} in all; take parts of the page, or a PDF"
     )]
     TooLarge {
-        /// The part of the request that asks for it.
+        /// The member of the request at fault.
         member: &'static str,
         width: f64,
         height: f64,
     },
-    /// A script that was given threw an error.
+    /// A given script threw an error.
     #[error("a script failed in the page: {error}")]
     Script {
         /// The error, as the page's engine words it.
@@ -79,7 +79,7 @@ pub(crate) enum Trouble {
     /// The browser would not do what it was told.
     #[error("{0}")]
     Protocol(CdpError),
-    /// A screenshot, a PDF or the HTML of the page could not be had.
+    /// A screenshot, a PDF or the HTML of the page could not be made.
     #[error("the {what} could not be made: {why}")]
     Capture {
         /// Name of the product.
@@ -89,7 +89,7 @@ pub(crate) enum Trouble {
     },
 }
 
-/// Reason why there is no browser.
+/// The reason why there is no browser.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct NoBrowser {
@@ -97,10 +97,10 @@ pub(crate) struct NoBrowser {
     pub(crate) outlook: Outlook,
 }
 
-/// Chance of a browser for the next one that asks.
+/// The chance of a browser for the next one who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// Others have them all: it is worth waiting, however long.
+    /// Others have them all: it is worth waiting, however long it takes.
     Busy,
     /// Another attempt may go better.
     Uncertain,
@@ -118,14 +118,14 @@ impl From<AcquireError> for NoBrowser {
     }
 }
 
-/// Consequence of a failed attempt.
+/// The consequence of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blame {
     /// Another attempt may go better.
     Retry,
     /// Another attempt would go the same way.
     Permanent,
-    /// The browser died under it, and of those that were in it nobody knows whose fault it was.
+    /// The browser died, and it is not known which of the pages in it was at fault.
     Unknown,
 }
 
@@ -148,7 +148,8 @@ const PERMANENT: [&str; 14] = [
 ];
 
 impl Trouble {
-    /// A stable word for machines: ours, or Chromium's in small letters (`connection_refused`).
+    /// Returns a stable word for machines: ours, or Chromium's in lower case
+    /// (`connection_refused`).
     pub(crate) fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Timeout { .. } | Self::Wait { .. } => "timeout",
@@ -170,7 +171,7 @@ impl Trouble {
         })
     }
 
-    /// Returns what follows from it.
+    /// Returns the consequence of this trouble.
     pub(crate) fn blame(&self) -> Blame {
         match self {
             Self::Net { error } if error.starts_with("net::ERR_CERT_") => Blame::Permanent,

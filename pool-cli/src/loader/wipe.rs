@@ -8,8 +8,8 @@ use super::page::Paused;
 use super::trace::Trace;
 use super::{Page, Trouble, Wait};
 
-/// Says which stores of its origin are not empty. It runs in an empty document, in which no script
-/// of the site's has touched anything.
+/// Script that lists the stores of its origin that are not empty. It runs in an empty document, in
+/// which no script of the site has touched anything.
 const LEFT: &str = "(async () => { \
     history.replaceState(null, '', '/'); name = ''; localStorage.clear(); sessionStorage.clear(); \
     const left = []; \
@@ -29,21 +29,21 @@ const LEFT: &str = "(async () => { \
     ]); \
     return left; })()";
 
-/// Outcome of wiping a page.
+/// The outcome of wiping a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wiped {
     /// Nothing of what it showed is left in its context.
     Clean,
-    /// Something is left, or may be: its context is not for another page.
+    /// Something is left, or may be: its context must not be used for another page.
     Stained(Cow<'static, str>),
 }
 
 impl Page {
     /// Blanks the page and clears everything of the origin that it showed, so that the next address
-    /// finds its context as a new one; and proves it.
+    /// finds its context like a new one; then verifies that.
     ///
     /// The page goes to an empty document of that origin, which is answered here: its renderer
-    /// stays, scripts and timers of the site end, and what its origin stores can be asked for from
+    /// stays, scripts and timers of the site end, and the stores of its origin can be examined from
     /// within. What cannot be cleared, or was not seen, is a stain.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Page {
             (None, None) => return Ok(stained("a page of no origin")),
             (None, Some(origin)) => origin.clone(),
         };
-        // Requests that a page makes as it is left are reported by `Fetch` alone.
+        // Requests that a page makes while it is being left are only reported by `Fetch`.
         self.paused = Paused::Left;
         let all = json!({ "patterns": [{ "urlPattern": "*" }] });
         self.call("Fetch.enable", all).await?;
@@ -66,7 +66,7 @@ impl Page {
         self.navigate(&format!("{origin}{path}")).await?;
         self.loaded().await?;
         self.clear(&origin).await?;
-        // Asked for by itself: no script can change it, as it could what a promise resolves to.
+        // Asked for separately: no script can change it, unlike the result of a promise.
         if self.evaluate("location.pathname").await? != path {
             return Ok(stained("a document that stayed"));
         }
@@ -85,7 +85,7 @@ impl Page {
             Some(own) => ("Fetch.enable", own),
             None => ("Fetch.disable", json!({})),
         };
-        // Only now: what comes late was caught, and shows as well.
+        // Only now: late requests were caught until here, and show as well.
         self.call(interception.0, interception.1).await?;
         self.paused = Paused::Judged;
         self.catch_up().await?;
@@ -96,8 +96,8 @@ impl Page {
         Ok(Wiped::Clean)
     }
 
-    /// Clears what the protocol clears: storage of the origin, cookies and caches of the context,
-    /// the history of the page, and what its renderer keeps in memory of what it loaded.
+    /// Clears what the protocol can clear: storage of the origin, cookies and caches of the
+    /// context, the history of the page, and what its renderer keeps in memory of what it loaded.
     async fn clear(&mut self, origin: &str) -> Result<(), Trouble> {
         let commands = [
             ("Storage.clearDataForOrigin", json!({ "origin": origin, "storageTypes": "all" })),
@@ -116,7 +116,7 @@ impl Page {
         self.meanwhile(async { Ok(try_join_all(calls).await.map(drop)?) }).await
     }
 
-    /// The number of cookies in its context, whatever they are for.
+    /// Returns the number of cookies in its context, whatever they are for.
     async fn cookies(&mut self) -> Result<usize, Trouble> {
         let root = self.session.client().browser();
         let answer = root.call("Storage.getCookies", json!({}));

@@ -37,23 +37,23 @@ const STATES: [&str; 6] = ["creating", "idle", "leased", "recycling", "checking"
 
 const OUTCOMES: [&str; 5] = ["granted", "timeout", "rejected", "cancelled", "error"];
 
-/// Seconds: from a hand-out of what is there, to the longest that anybody waits.
+/// Buckets in seconds: from granting an idle browser to the longest that anybody waits.
 const WAITS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Seconds: from a screenshot to a long job.
+/// Buckets in seconds: from a screenshot to a long job.
 const LEASES: [f64; 13] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0];
 
-/// Seconds: from a reset to a launch that is about to be given up.
+/// Buckets in seconds: from a reset to a launch that is about to be given up.
 const WORK: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
-/// Outcome of a call of one-shot work.
+/// The outcome of a call of one-shot work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkOutcome {
-    /// Its client has what it asked for.
+    /// Its client got what it asked for.
     Ok,
-    /// It could not be understood, or not be done with this page.
+    /// It could not be understood, or could not be done with this page.
     Invalid,
     /// There was no browser for it.
     Refused,
@@ -111,7 +111,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All series of the pool of this name, at 0.
+    /// Creates all series of the pool with this name, at 0.
     #[must_use]
     pub fn new(pool: &str) -> Self {
         let buckets = |builder: PrometheusBuilder, name: &str, bounds: &[f64]| {
@@ -279,8 +279,8 @@ impl Metrics {
         self.bytes.of("out").increment(bytes);
     }
 
-    /// Everything in the format of Prometheus, with the gauges and the pool's own counters as
-    /// they are in this snapshot.
+    /// Returns everything in the Prometheus format, with the gauges and the pool's own counters
+    /// taken from this snapshot.
     #[must_use]
     pub fn render(
         &self,
@@ -328,8 +328,8 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Folds the samples of the histograms; to be called now and then, or they pile up while
-    /// nobody scrapes.
+    /// Folds the samples of the histograms. Call it regularly, or they pile up while nobody
+    /// scrapes.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -344,7 +344,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Makes series on one recorder, with their help text.
+/// Makes series on one recorder, with their help texts.
 pub(super) struct Maker<'a>(pub(super) &'a PrometheusRecorder);
 
 const METADATA: Metadata<'static> =
@@ -361,13 +361,13 @@ impl Maker<'_> {
         self.0.register_counter(&Key::from_name(name), &METADATA)
     }
 
-    /// A histogram of seconds.
+    /// Makes a histogram of seconds.
     pub(super) fn seconds(&self, name: &'static str, help: &'static str) -> Histogram {
         self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
         self.0.register_histogram(&Key::from_name(name), &METADATA)
     }
 
-    /// One counter for each value of a label.
+    /// Makes a counter for each value of a label.
     pub(super) fn counters(
         &self,
         name: &'static str,
@@ -380,7 +380,7 @@ impl Maker<'_> {
         Family(values.into_iter().map(|value| (value, of(value))).collect())
     }
 
-    /// One counter for each value of a label, beside another label that has this one value.
+    /// Makes a counter for each value of a label, with another label that has this one value.
     pub(super) fn counters_of(
         &self,
         name: &'static str,
@@ -402,7 +402,7 @@ impl Maker<'_> {
         )
     }
 
-    /// One histogram of seconds for each value of a label.
+    /// Makes a histogram of seconds for each value of a label.
     pub(super) fn seconds_by(
         &self,
         name: &'static str,
@@ -415,7 +415,7 @@ impl Maker<'_> {
         Family(values.into_iter().map(|value| (value, of(value))).collect())
     }
 
-    /// One gauge for each value of a label.
+    /// Makes a gauge for each value of a label.
     pub(super) fn gauges(
         &self,
         name: &'static str,
@@ -438,7 +438,7 @@ fn key(name: &'static str, label: &'static str, value: &'static str) -> Key {
 pub(super) struct Family<T>(Vec<(&'static str, T)>);
 
 impl<T> Family<T> {
-    /// The series of a value; the last one, by convention `other`, for a value that has none.
+    /// Returns the series of a value; for an unknown value, the last one, by convention `other`.
     pub(super) fn of(&self, value: &str) -> &T {
         let found = self.0.iter().find(|(held, _)| *held == value);
         let (_, series) = found.or(self.0.last()).expect("a family has a series");
@@ -446,10 +446,10 @@ impl<T> Family<T> {
     }
 }
 
-/// The series with a label `tenant`, of which there are as many as the configuration has tenants.
+/// The series with a label `tenant`, as many as there are configured tenants.
 pub(super) struct TenantSeries {
     recorder: PrometheusRecorder,
-    /// Tenants that have series, which are never taken back.
+    /// Tenants that have series; these are never removed.
     known: Mutex<BTreeSet<String>>,
 }
 
@@ -481,7 +481,8 @@ impl TenantSeries {
 
     pub(super) fn set(&self, tenants: &[Tenant]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a reload has removed would stand there as it was for ever, and keep its alerts firing.
+        // Otherwise a tenant that a reload has removed would stay there for ever, and keep its
+        // alerts firing.
         for gone in known.iter().filter(|name| tenants.iter().all(|held| held.name != **name)) {
             for name in [
                 "browserpool_tenant_leases",
@@ -523,7 +524,7 @@ impl TenantSeries {
     }
 }
 
-/// Phases of a node that is heard.
+/// Phases of nodes that are heard.
 const PHASES: [&str; 3] = ["starting", "running", "draining"];
 
 /// Places of a lease, as seen from the node that its client came to.

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use crate::api::{Entry, Severity, Wait, unix_ms};
 use crate::exit::chain;
 
-/// Entries kept of everything, and of the errors by themselves, so that a busy pool does not push
-/// yesterday's failed launch out of sight.
+/// Number of entries that are kept of all events, and of the errors separately, so that a busy pool
+/// does not push yesterday's failed launch out of sight.
 const KEPT: usize = 256;
 const ERRORS_KEPT: usize = 64;
 
 /// The latest events of a pool, for people to read: dashboard, `status`, `top`.
 ///
-/// It is a memory of the last few hundred events, not a log; the log has them all.
+/// It remembers the last few hundred events and is not a log; the log has all of them.
 #[derive(Debug, Default)]
 pub struct Journal(Mutex<Kept>);
 
@@ -41,14 +41,14 @@ impl Journal {
         kept.push(entry);
     }
 
-    /// The latest events, newest first.
+    /// Returns the latest events, newest first.
     #[must_use]
     pub fn latest(&self, count: usize) -> Vec<Entry> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.all.iter().rev().take(count).cloned().collect()
     }
 
-    /// The latest of those that are warnings, newest first.
+    /// Returns the latest warnings, newest first.
     #[must_use]
     pub fn errors(&self, count: usize) -> Vec<Entry> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,12 +146,12 @@ impl Entry {
     }
 }
 
-/// A maximum, which may be none.
+/// Describes a maximum, which may be absent.
 pub(super) fn most(max: usize) -> String {
     if max == usize::MAX { "none".to_owned() } else { max.to_string() }
 }
 
-/// The code of a reason, with what went wrong where something did.
+/// Returns the code of a reason, with the error if there is one.
 pub(super) fn why(reason: &CloseReason) -> String {
     match reason {
         CloseReason::CheckFailed(error) | CloseReason::RecycleFailed(error) => {
@@ -173,10 +173,10 @@ pub(super) fn is_failure(reason: &CloseReason) -> bool {
     )
 }
 
-/// Samples older than this say nothing about now.
+/// Age beyond which samples say nothing about the present.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Enough for exact percentiles, little enough to sort every second.
+/// Enough for exact percentiles, and few enough to sort every second.
 const CAPACITY: usize = 2048;
 
 /// Waits of the requests granted in the last minute.
@@ -193,7 +193,7 @@ impl Waits {
         samples.push_back((Instant::now(), waited));
     }
 
-    /// Looks at the last minute.
+    /// Summarizes the last minute.
     #[must_use]
     pub fn summary(&self) -> Wait {
         let now = Instant::now();

@@ -11,7 +11,7 @@ use crate::alerts::Alerts;
 /// A policy that decides nothing: it counts, remembers, logs and passes on the events of the pool.
 ///
 /// It is a policy rather than a reader of [`Pool::events`](pool_core::Pool::events), because a
-/// reader that is too slow misses events and the counts would be wrong.
+/// reader that is too slow misses events, and the counts would be wrong.
 #[derive(Clone, Debug)]
 pub struct Observer {
     metrics: Arc<Metrics>,
@@ -21,7 +21,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Counts and remembers for the pool of this name.
+    /// Creates the observer of the pool with this name.
     #[must_use]
     pub fn new(pool: &str) -> Self {
         Self {
@@ -32,25 +32,25 @@ impl Observer {
         }
     }
 
-    /// The counters.
+    /// Returns the counters.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// The events that are remembered.
+    /// Returns the journal of events.
     #[must_use]
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
-    /// Waits of requests.
+    /// Returns the waits of requests.
     #[must_use]
     pub fn waits(&self) -> &Arc<Waits> {
         &self.waits
     }
 
-    /// The alerts for webhooks.
+    /// Returns the alerts for webhooks.
     #[must_use]
     pub fn alerts(&self) -> &Arc<Alerts> {
         &self.alerts
@@ -77,7 +77,7 @@ impl<D: Driver> Policy<D> for Observer {
     }
 }
 
-/// Logs changes of the pool; what happens at every lease only at debug level.
+/// Logs changes of the pool; events of every lease only at debug level.
 fn log(event: &Event) {
     match event {
         Event::Creating { id, class } => debug!(browser = %id, %class, "launching a browser"),

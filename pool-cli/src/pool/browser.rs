@@ -13,13 +13,12 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::LeaseEnd;
 use crate::fleet::ProfileInUse;
 
-/// Interface to a leased browser: all that the gateway knows of one.
+/// The interface to a leased browser: everything that the gateway knows of one.
 ///
-/// It is implemented for the virtual browsers of `pool-chrome`, and in tests for whatever stands
-/// in for them.
+/// It is implemented for the virtual browsers of `pool-chrome`, and in tests for their stand-ins.
 #[async_trait]
 pub trait Browser: Send + Sync + 'static {
-    /// Sets the terms of the lease that it was granted for, before its first connection.
+    /// Sets the terms of the lease that the browser was granted for, before its first connection.
     ///
     /// # Errors
     ///
@@ -27,22 +26,23 @@ pub trait Browser: Send + Sync + 'static {
     async fn begin(&self, terms: &LeaseTerms) -> Result<(), LeaseEnd>;
 
     /// Opens one more CDP connection to it. The lease ends with the browser, not with the
-    /// connection. What no Chromium has, and a client asks for all the same, `commands` answers.
+    /// connection. Commands that no Chromium has, but that a client sends all the same, are
+    /// answered by `commands`.
     ///
     /// # Errors
     ///
     /// The end of the browser, if it has ended.
     async fn connect(&self, commands: Arc<dyn HolderCommands>) -> Result<Wire, LeaseEnd>;
 
-    /// Opens a connection for what is done with it here, as one more client.
+    /// Opens a connection for the gateway's own use, as one more client.
     ///
     /// # Errors
     ///
     /// The end of the browser, if it has ended.
     async fn drive(&self) -> Result<Client, LeaseEnd>;
 
-    /// Opens one more CDP connection to it, whose root is one of its pages: the one of this id, or
-    /// else the first. It ends with its page.
+    /// Opens one more CDP connection to it, whose root is one of its pages: the one with this id,
+    /// or else the first. It ends with its page.
     ///
     /// # Errors
     ///
@@ -53,20 +53,20 @@ pub trait Browser: Send + Sync + 'static {
         commands: Arc<dyn HolderCommands>,
     ) -> Result<Wire, NoConnection>;
 
-    /// Returns its pages as they are now, the oldest first, without disturbing its client.
+    /// Returns its present pages, oldest first, without disturbing its client.
     async fn pages(&self) -> Vec<OpenPage>;
 
-    /// Returns `true` if it has a page of this id.
+    /// Returns `true` if it has a page with this id.
     fn has_page(&self, id: &str) -> bool;
 
-    /// Returns `true` if its clients have something to wait for: a command that is not answered, or a
-    /// download that has not ended.
+    /// Returns `true` if its clients have something to wait for: a command that has not been
+    /// answered, or a download that has not ended.
     fn is_busy(&self) -> bool;
 
     /// Waits until the browser has ended: crashed, hung, or closed by its client.
     async fn ended(&self) -> LeaseEnd;
 
-    /// Returns the profile that it has, if that travels between the nodes of a fleet.
+    /// Returns its profile, if that travels between the nodes of a fleet.
     fn travelling(&self) -> Option<&ProfileInUse> {
         None
     }
@@ -79,7 +79,7 @@ pub trait Browser: Send + Sync + 'static {
     async fn screenshot(&self) -> Result<Vec<u8>, BoxError>;
 }
 
-/// A page that a client has open. Title and address are the page's own choice.
+/// An open page of a client. Title and address are the page's own choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPage {
     /// The id of its target: 128 random bits, which only the clients of its lease receive.
@@ -104,18 +104,18 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// The half of a [`Wire`] that takes a client's messages.
+/// The half of a [`Wire`] that accepts a client's messages.
 #[async_trait]
 pub trait Commands: Send {
-    /// Passes one message on; waits while the browser takes no more.
+    /// Passes a message on; waits while the browser accepts no more.
     ///
     /// # Errors
     ///
     /// The end of the connection.
     async fn send(&mut self, message: Utf8Bytes) -> Result<(), LeaseEnd>;
 
-    /// Reports the bytes received of a large message that the client is sending, so that they count
-    /// as waiting; 0 when it is whole and about to be sent.
+    /// Reports how many bytes have arrived of a large message that the client is sending, so that
+    /// they count as waiting; 0 when it is complete and about to be sent.
     fn receiving(&mut self, bytes: usize) {
         let _ = bytes;
     }
@@ -124,36 +124,37 @@ pub trait Commands: Send {
 /// The half of a [`Wire`] that yields the browser's messages.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// The next messages: those that are there up to so many bytes and a few more, so that
+    /// Waits for the next messages: those that are there, not much more than `limit` bytes, so that
     /// several go out in one write. They count as waiting until [`taken`](Self::taken) is called
-    /// with what this returns.
+    /// with the number that this returns.
     ///
     /// # Errors
     ///
-    /// The end of the connection, once all messages before it were taken.
+    /// The end of the connection, once all messages before it have been taken.
     ///
     /// # Cancel safety
     ///
     /// No message is lost when the future is dropped.
     async fn next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> Result<usize, LeaseEnd>;
 
-    /// As [`next`](Self::next), for what is there already; 0 if nothing is.
+    /// As [`next`](Self::next), for messages that are already there; 0 if there are none.
     fn try_next(&mut self, limit: usize, batch: &mut Vec<Utf8Bytes>) -> usize;
 
-    /// The client has taken what counted for so much.
+    /// Notes that the client has taken messages that counted for this much.
     fn taken(&self, counted: usize) {
         let _ = counted;
     }
 
-    /// Forgets all messages that were not given out yet.
+    /// Forgets all messages that have not been passed on.
     fn forget(&mut self) {}
 
-    /// Returns `true` if what was given out and not taken is to be forgotten too, since others need the room.
+    /// Returns `true` if messages that were passed on but not taken must be forgotten too, since
+    /// others need the room.
     fn must_leave(&self) -> bool {
         false
     }
 
-    /// Returns why the connection has ended, if it has; messages may be left that came before.
+    /// Returns why the connection has ended, if it has; earlier messages may be left.
     fn end(&self) -> Option<LeaseEnd>;
 }
 
@@ -166,21 +167,21 @@ pub enum NoConnection {
     NoPage,
 }
 
-/// A driver whose resources are browsers, with what can be said of them all.
+/// A driver whose resources are browsers, with what can be said about all of them.
 #[async_trait]
 pub trait BrowserDriver: Driver<Resource: Browser> {
-    /// The native fields of `/json/version`, of whichever browser was launched last; `None`
+    /// Returns the native fields of `/json/version`, for the browser that was launched last; `None`
     /// before the first one.
     fn version(&self) -> Option<Version>;
 
-    /// The process of a browser and its memory, as last looked at.
+    /// Returns the process of a browser and its memory, as last measured.
     fn vitals(&self, id: ResourceId) -> Option<Vitals>;
 
-    /// Stops what several browsers have in common from taking more of them: idle ones are about to be
-    /// closed so that new ones are launched.
+    /// Stops Chromiums that several leases share from taking more of them: idle browsers are about
+    /// to be closed so that new ones are launched.
     fn renew(&self) {}
 
-    /// Returns what became of the requests of browsers that are guarded or proxied.
+    /// Returns the outcomes of the requests of browsers that are guarded or proxied.
     fn requests(&self) -> Requests {
         Requests::default()
     }
@@ -190,12 +191,12 @@ pub trait BrowserDriver: Driver<Resource: Browser> {
         false
     }
 
-    /// Looks at the memory of all browsers. Reads `/proc`, so it is called now and then.
+    /// Measures the memory of all browsers. It reads `/proc`, so it is only called at intervals.
     async fn measure(&self);
 }
 
-/// Version of a browser: the fields of `Browser.getVersion` under the names that
-/// `/json/version` has for them.
+/// The version of a browser: the fields of `Browser.getVersion` under their names in
+/// `/json/version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Version {
     /// Product and version, such as `Chrome/156.0.8078.79`.

@@ -11,7 +11,7 @@ use pool_core::{
 
 use super::{Browser, BrowserDriver, Version, Vitals};
 
-/// A pool of browsers, whatever its driver is: what the gateway, the metrics and the commands
+/// A pool of browsers with any driver: the interface that the gateway, the metrics and the commands
 /// work with.
 ///
 /// The methods are those of [`Pool`], where they are documented.
@@ -33,7 +33,7 @@ pub trait BrowserPool: Send + Sync + 'static {
     fn set_limits(&self, class: &Class, limits: Limits);
     /// [`Pool::invalidate`].
     fn invalidate(&self, unwanted: &mut dyn FnMut(&Meta) -> bool) -> usize;
-    /// [`Pool::retire`] by the number of a resource.
+    /// [`Pool::retire`], with the number of a resource.
     fn retire(&self, id: u64) -> bool;
     /// [`Pool::flush_idle`].
     fn flush_idle(&self) -> usize;
@@ -53,11 +53,11 @@ pub trait BrowserPool: Send + Sync + 'static {
 
 /// A leased browser; it is given back when the last handle to it is dropped.
 pub trait Leased: Send + Sync + 'static {
-    /// Returns what the pool knows of it.
+    /// Returns what the pool knows about it.
     fn meta(&self) -> &Meta;
-    /// Returns how long its holder had waited for it.
+    /// Returns how long its holder waited for it.
     fn waited(&self) -> Duration;
-    /// The browser.
+    /// Returns the browser.
     fn browser(&self) -> &dyn Browser;
 }
 
@@ -112,7 +112,7 @@ where
     }
 
     fn retire(&self, id: u64) -> bool {
-        // An id cannot be made from a number, so that it is looked up among those that exist.
+        // An id cannot be made from a number, so it is looked up among those that exist.
         let known = Self::resources(self).into_iter().find(|info| info.id.get() == id);
         known.is_some_and(|info| Self::retire(self, info.id))
     }

@@ -22,10 +22,10 @@ use super::{
 use crate::config::LeaseKind;
 use crate::fleet::{ProfileInUse, TravelSpec};
 
-/// Memory that was read this recently is not read again.
+/// Age up to which a memory measurement is not repeated.
 const MEMORY_AGE: Duration = Duration::from_secs(5);
 
-/// Longer messages are passed on where they lie, rather than copied.
+/// Length from which messages are passed on in place, rather than copied.
 const LARGE: usize = 64 * 1024;
 
 impl KindSpec for BrowserSpec {
@@ -69,7 +69,7 @@ impl Browser for VirtualBrowser {
         let connection = Self::connect_page(self, page, commands).await.map_err(|error| {
             match (&error, self.end_reason()) {
                 (CdpError::Ended(_), _) | (_, Some(_)) => NoConnection::Ended(failed(self, &error)),
-                // A page that was named may have gone in this moment.
+                // A page that was named may have just gone.
                 (_, None) if page.is_some() => NoConnection::NoPage,
                 (_, None) => NoConnection::Ended(LeaseEnd::BrowserHung),
             }
@@ -115,8 +115,8 @@ fn wire(browser: &VirtualBrowser, connection: Connection) -> Wire {
     }
 }
 
-/// Half of a wire to a browser whose profile another node may get: nothing passes it after that, even if this program
-/// was stopped meanwhile.
+/// Half of a wire to a browser whose profile another node may get: nothing passes it after that,
+/// even if this program was stopped in the meantime.
 struct WhileHeld<T> {
     wire: Box<T>,
     profile: ProfileInUse,
@@ -173,11 +173,11 @@ fn open_page(LeaseTarget { id, title, url, .. }: LeaseTarget) -> OpenPage {
     OpenPage { id, title, url }
 }
 
-/// Returns how a browser has ended that could not do what every lease needs.
+/// Returns the end of a browser that could not do what every lease needs.
 fn failed(browser: &VirtualBrowser, error: &CdpError) -> LeaseEnd {
     match error {
         CdpError::Ended(reason) => (*reason).into(),
-        // It could not even give a session or a page: as good as dead.
+        // It could not even provide a session or a page: it is as good as dead.
         _ => browser.end_reason().map_or(LeaseEnd::BrowserHung, LeaseEnd::from),
     }
 }
@@ -229,7 +229,7 @@ impl Events for ConnectionReceiver {
 }
 
 fn push_text(batch: &mut Vec<Utf8Bytes>, message: Bytes) {
-    // JSON is UTF-8; what is not would be no message.
+    // JSON is UTF-8, so anything else is not a message.
     batch.extend(Utf8Bytes::try_from(message));
 }
 

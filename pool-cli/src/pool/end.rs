@@ -4,7 +4,7 @@ use std::fmt;
 
 use pool_chrome::mux::EndReason;
 
-/// Extent of an end, where a lease has several connections.
+/// The extent of an end, if a lease has several connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// The connection of the client that leaves, breaks the rules or does not read.
@@ -18,7 +18,7 @@ use Scope::{Connection, Lease};
 /// Declares [`LeaseEnd`]: each end with its word, its close code, its scope and its sentence.
 macro_rules! ends {
     ($($(#[$doc:meta])+ $end:ident: $word:literal, $close:literal, $scope:ident, $sentence:literal;)+) => {
-        /// End of a client's lease.
+        /// The end of a client's lease.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum LeaseEnd {
             $($(#[$doc])+ $end,)+
@@ -92,12 +92,12 @@ ends! {
 }
 
 impl LeaseEnd {
-    /// Returns the first end of this word.
+    /// Returns the first end with this word.
     pub(crate) fn named(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|end| end.code() == word)
     }
 
-    /// Returns `true` if the whole lease is over, and not only the connection that has ended so.
+    /// Returns `true` if the whole lease is over, rather than only the connection.
     pub(crate) fn is_for_all(self) -> bool {
         self.scope() == Lease
     }
@@ -109,8 +109,8 @@ impl LeaseEnd {
 }
 
 impl fmt::Display for LeaseEnd {
-    /// The reason in the close frame: the word, then a sentence. At most 123 bytes, as WebSocket
-    /// has it.
+    /// Writes the reason in the close frame: the word, then a sentence. It has at most 123 bytes,
+    /// as WebSocket requires.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code(), self.sentence())
     }

@@ -1,4 +1,4 @@
-//! The pool as the service sees it: what it needs of a browser, and how a configuration becomes a
+//! The pool as the service sees it: what it needs from a browser, and how a configuration becomes a
 //! driver, policies and a pool.
 
 mod browser;

@@ -25,11 +25,11 @@ pub struct Opened {
     terms: Mutex<Terms>,
 }
 
-/// The terms on which a pool goes on.
+/// The terms on which a pool runs.
 struct Terms {
     config: Config,
-    /// Nodes of the fleet that have browsers, this one among them: each lets a tenant have its part
-    /// of the leases that it may have. 1 in no fleet.
+    /// Number of nodes of the fleet that have browsers, including this one: each allows a tenant
+    /// its part of the tenant's maximum. It is 1 outside of a fleet.
     nodes: usize,
 }
 
@@ -40,7 +40,7 @@ pub enum OpenError {
     /// There is no Chromium, or its directory cannot be used.
     #[error(transparent)]
     Chrome(#[from] ChromeError),
-    /// A policy does not take its configuration.
+    /// A policy does not accept its configuration.
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The sizes contradict each other.
@@ -49,7 +49,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Returns what a command prints: exit code 78 where no start with this configuration can succeed.
+    /// Returns what a command prints: exit code 78 if no start with this configuration can succeed.
     pub(crate) fn failure(self) -> Failure {
         match &self {
             Self::Chrome(error) if error.is_permanent() => Failure::from(self)
@@ -60,11 +60,11 @@ impl OpenError {
     }
 }
 
-/// Opens it: takes the state directory, finds the Chromium, and begins to launch the minimum.
+/// Opens the pool: takes the state directory, finds the Chromium, and begins to launch the minimum.
 ///
 /// # Errors
 ///
-/// An [`OpenError`]; nothing was launched then.
+/// An [`OpenError`]; nothing has been launched then.
 pub async fn open(config: &Config, observer: &Observer) -> Result<Opened, OpenError> {
     open_tuned(config, observer, |chrome| chrome).await
 }
@@ -81,12 +81,12 @@ pub async fn open_tuned(
 ) -> Result<Opened, OpenError> {
     let wanted = tune(config.driver());
     if config.pool.max_size > 0 {
-        // Asked for now, since the pool would only try again and again.
+        // Checked now, since the pool would only try again and again.
         wanted.launch_options().check()?;
     }
     let driver = ChromeDriver::start(wanted).await?;
     if config.gateway.listen.port() != 0 {
-        // A command has a pool of its own beside the one that the configuration is of.
+        // A command has a pool of its own, next to the one that the configuration describes.
         driver.guard().protect(config.gateway.listen);
         protect_name(driver.guard(), config);
     }
@@ -99,7 +99,7 @@ pub async fn open_tuned(
         .acquire_timeout(Some(settings.acquire_timeout))
         // The launch has its own, shorter limit; the rest is for the warm-up.
         .create_timeout(config.chrome.launch_timeout + WARM_UP)
-        // The driver judges by progress; this is for one that does not end a check.
+        // The driver judges by progress; this limit is for a driver whose checks do not end.
         .check_timeout(config.chrome.check_timeout * CHECKS)
         .max_idle_time(settings.max_idle_time)
         .max_lifetime(settings.max_lifetime)
@@ -107,15 +107,16 @@ pub async fn open_tuned(
         .health_check_interval(settings.health_check_interval)
         // Always: it may have stopped since the last check, and the proof costs a millisecond.
         .check_after_idle(settings.health_check_interval.map(|_| Duration::ZERO))
-        // The gateway ends its leases itself; this is for one that it has lost.
+        // The gateway ends its leases itself; this limit is for one that it has lost.
         .hold_limit(settings.lease_timeout.map(|limit| limit + LOST));
     let (builder, policies) = Policies::add_to(builder, config, observer)?;
     let terms = Mutex::new(Terms { config: config.clone(), nodes: 1 });
     Ok(Opened { pool: builder.build()?, policies, terms })
 }
 
-/// Returns a configuration with the part of each tenant's limit that one of so many nodes may give.
-/// Rounded up, so that a tenant may have a lease at all: together they give up to `nodes - 1` more.
+/// Returns a configuration with the part of each tenant's limit that one of this many nodes may
+/// give. It is rounded up, so that a tenant may have a lease at all: together they give up to
+/// `nodes - 1` more.
 fn parted(config: &Config, nodes: usize) -> Config {
     let mut config = config.clone();
     for tenant in config.tenants.values_mut() {
@@ -132,10 +133,10 @@ fn protect_name(guard: &Guard, config: &Config) {
     }
 }
 
-/// Maximum time the warm-up of a new browser may take on top of its launch.
+/// Maximum time that the warm-up of a new browser may take on top of its launch.
 const WARM_UP: Duration = Duration::from_secs(10);
 
-/// Multiple of the timeout of a check that all its questions may take together, on a machine that
+/// Multiple of the timeout of a check that all its questions together may take, on a machine that
 /// has much else to do.
 const CHECKS: u32 = 60;
 
@@ -143,7 +144,7 @@ const CHECKS: u32 = 60;
 const LOST: Duration = Duration::from_secs(30);
 
 impl Opened {
-    /// The pool.
+    /// Returns the pool.
     #[must_use]
     pub fn pool(&self) -> &Pool<ChromeDriver> {
         &self.pool
@@ -154,24 +155,25 @@ impl Opened {
         self.policies.travelling()
     }
 
-    /// The pool, for the gateway.
+    /// Returns the pool, in the form that the gateway uses.
     #[must_use]
     pub fn browser_pool(&self) -> Arc<dyn BrowserPool> {
         Arc::new(self.pool.clone())
     }
 
-    /// Keeps guarded browsers from where the pool listens, and from where others find it.
+    /// Keeps guarded browsers from the addresses on which the pool listens, and from those at which
+    /// others find it.
     pub(crate) fn protect(&self, listen: SocketAddr, config: &Config) {
         let guard = self.pool.driver().guard();
         guard.protect(listen);
         protect_name(guard, config);
     }
 
-    /// Goes over from one configuration to another, as far as that can be done while it runs.
+    /// Switches from one configuration to another, as far as that is possible while it runs.
     ///
     /// # Errors
     ///
-    /// If a policy or the pool does not take it; then nothing was changed.
+    /// If a policy or the pool does not accept it; then nothing was changed.
     pub fn change(&self, old: &Config, new: &Config) -> Result<(), OpenError> {
         let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         self.apply(&parted(old, terms.nodes), &parted(new, terms.nodes))?;
@@ -179,7 +181,7 @@ impl Opened {
         Ok(())
     }
 
-    /// Parts the limits of tenants among so many nodes of a fleet.
+    /// Divides the limits of tenants among this many nodes of a fleet.
     ///
     /// # Errors
     ///
@@ -250,20 +252,20 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// A state directory for one run of a command, so that runs stand beside each other and beside a
-/// service; removed when it is dropped, which must be after whatever uses it.
+/// A state directory for one run of a command, so that runs can exist next to each other and next
+/// to a service; it is removed when this is dropped, which must be after everything that uses it.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
 }
 
 impl RunDirectory {
-    /// Chooses one below the configured state directory, for a purpose of the command; nothing is
-    /// made yet. Those of runs that were killed are swept up and removed.
+    /// Chooses a directory below the configured state directory, for a purpose of the command;
+    /// nothing is made yet. Directories of runs that were killed are swept up and removed.
     pub(crate) fn choose(state_dir: &Path, purpose: &str) -> Self {
         let runs = state_dir.join(purpose);
         for entry in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
-            // One that is in use is locked, and opening it fails.
+            // If it is in use it is locked, and opening it fails.
             if let Ok(abandoned) = StateDir::open(entry.path()) {
                 let _ = std::fs::remove_dir_all(abandoned.path());
             }
@@ -271,7 +273,7 @@ impl RunDirectory {
         Self { path: runs.join(std::process::id().to_string()) }
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -279,7 +281,7 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // What is left of it is swept away by the next run.
+        // The remains are swept away by the next run.
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }

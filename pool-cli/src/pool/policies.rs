@@ -1,4 +1,4 @@
-//! From the configuration to the policies, each in a place where a reload can put another.
+//! From the configuration to the policies, each wrapped so that a reload can replace it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::config::{
 use crate::fleet::{TravelSpec, TravellingProfiles};
 use crate::metrics::Observer;
 
-/// Driver on which all policies work.
+/// A driver with which all policies work.
 pub(super) trait Steerable:
     Driver<Spec: ProfileSpec + ProxySpec + KindSpec + TravelSpec, Resource: Warm + ProxyResource>
 {
@@ -35,7 +35,7 @@ impl<D> Steerable for D where
 {
 }
 
-/// The policies of a pool, to change them at a reload.
+/// The policies of a pool, kept so that a reload can change them.
 #[derive(Debug)]
 pub(super) struct Policies<D: Driver> {
     profiles: ReloadablePolicy<D>,
@@ -57,7 +57,7 @@ impl<D: Driver> Policy<D> for Nothing {
 }
 
 impl<D: Steerable> Policies<D> {
-    /// Makes them, and adds them to a pool, with the observer behind them all.
+    /// Makes the policies, and adds them to a pool, with the observer last.
     pub(super) fn add_to(
         builder: PoolBuilder<D>,
         config: &Config,
@@ -90,8 +90,8 @@ impl<D: Steerable> Policies<D> {
         Ok((builder, policies))
     }
 
-    /// Puts new ones in the place of those whose configuration has changed. They are all made
-    /// before the first is put there, so that a mistake changes nothing.
+    /// Replaces the policies whose configuration has changed. All new ones are made before the
+    /// first is installed, so that a mistake changes nothing.
     pub(super) fn change(&self, old: &Config, new: &Config) -> Result<(), PolicyError> {
         let profiles = profiles(new)?;
         let regions = regions(new)?;
@@ -118,8 +118,8 @@ impl<D: Steerable> Policies<D> {
         Ok(())
     }
 
-    /// The limits of a class as the policies have them now, as the pool puts them together: the
-    /// first answer for each of them.
+    /// Returns the limits of a class according to the present policies, combined as the pool does:
+    /// the first answer for each limit.
     pub(super) fn limits(&self, class: &Class) -> Limits {
         let slots = [&self.profiles, &self.regions, &self.sizing, &self.warming];
         slots.into_iter().filter_map(|slot| slot.limit(class)).fold(
@@ -137,7 +137,8 @@ impl<D: Steerable> Policies<D> {
         &self.travelling
     }
 
-    /// Without tenants, the label `tenant` is what a client says of itself, and any is good.
+    /// Sets the policy for tenants. Without tenants, the label `tenant` is what a client says of
+    /// itself, and any is accepted.
     fn put_tenants(&self, config: &Config) -> Result<(), PolicyError> {
         if config.tenants.is_empty() {
             self.tenants.put(Nothing);
@@ -178,8 +179,8 @@ fn profiles(config: &Config) -> Result<Profiles, PolicyError> {
 }
 
 fn profile(config: &ProfileConfig, is_in_fleet: bool) -> Profile {
-    // Ready beyond those in use are none, whatever the anonymous browsers have: each directory is
-    // a login of its own.
+    // No profile keeps browsers ready in addition to those in use, whatever the anonymous browsers
+    // do: each directory is a login of its own.
     let profile = Profile::new()
         .mode(config.mode)
         .min_size(config.min_size)
@@ -193,7 +194,7 @@ fn profile(config: &ProfileConfig, is_in_fleet: bool) -> Profile {
 }
 
 fn regions(config: &Config) -> Result<GeoProxy, PolicyError> {
-    // No probe of its own: each new browser asks its proxy, with the credentials.
+    // It has no probe of its own: each new browser probes its proxy, with the credentials.
     let mut builder = GeoProxy::builder();
     for (name, config) in &config.regions {
         builder = builder.region(name, region(config)?);
@@ -236,7 +237,7 @@ fn sizing(config: &SizingConfig) -> Result<DynamicSizing, PolicyError> {
 ///
 /// # Errors
 ///
-/// If a setting makes no sense, which a configuration that was checked has none of.
+/// If a setting makes no sense, which cannot happen with a checked configuration.
 pub fn tenants(config: &Config) -> Result<Tenants, PolicyError> {
     let parts = waiting_parts(config);
     let tenants = config.tenants.iter().map(|(name, tenant)| {
@@ -260,8 +261,8 @@ pub fn tenants(config: &Config) -> Result<Tenants, PolicyError> {
     Tenants::new(tenants.collect::<Result<Vec<_>, PolicyError>>()?)
 }
 
-/// Returns how many clients of each tenant may wait: what is set, or its part, by share, of what may
-/// wait in all, so that nobody fills the queue for the others.
+/// Returns how many clients of each tenant may wait: the configured number, or its part by share of
+/// the total, so that nobody fills the queue for the others.
 fn waiting_parts(config: &Config) -> BTreeMap<&str, usize> {
     let shares: f64 = config.tenants.values().map(|tenant| tenant.share).sum();
     let part = |share: f64| (config.pool.max_waiting as f64 * share / shares) as usize;
@@ -271,7 +272,7 @@ fn waiting_parts(config: &Config) -> BTreeMap<&str, usize> {
     parts.collect()
 }
 
-/// Returns the groups of the pool as a configuration has them.
+/// Returns the groups of the pool according to a configuration.
 pub(super) fn groups(config: &Config) -> Result<Vec<Arc<Group>>, PolicyError> {
     Ok(tenants(config)?.groups().cloned().collect())
 }
@@ -290,8 +291,8 @@ fn warming(config: &WarmingConfig) -> Warming {
 
 /// A policy that can be replaced while the pool runs.
 ///
-/// A pool keeps the policies that it was built with; this one passes every question on to the one
-/// that is in it now. Clones are handles to the same place.
+/// A pool keeps the policies that it was built with; this one passes every question on to the
+/// policy that is in it at the time. Clones are handles to the same one.
 pub(super) struct ReloadablePolicy<D: Driver>(Arc<RwLock<Arc<dyn Policy<D>>>>);
 
 impl<D: Driver> ReloadablePolicy<D> {
@@ -299,8 +300,7 @@ impl<D: Driver> ReloadablePolicy<D> {
         Self(Arc::new(RwLock::new(Arc::new(policy))))
     }
 
-    /// Puts another policy in the place of the one that is there. Questions under way are answered
-    /// by the old one.
+    /// Replaces the present policy. Questions under way are answered by the old one.
     pub(super) fn put(&self, policy: impl Policy<D>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
@@ -326,7 +326,7 @@ impl<D: Driver> fmt::Debug for ReloadablePolicy<D> {
 #[async_trait]
 impl<D: Driver> Policy<D> for ReloadablePolicy<D> {
     fn name(&self) -> &str {
-        // The name of what is in it would have to outlive the next `put`.
+        // The name of the inner policy would have to outlive the next `put`.
         "reloadable"
     }
 
@@ -376,20 +376,20 @@ const LABEL: &str = "lease";
 
 /// A spec that holds the kind of lease that a new browser is for.
 pub trait KindSpec {
-    /// The new browser is for leases of this kind.
+    /// Sets the kind of lease that the new browser is for.
     fn set_kind(&mut self, kind: LeaseKind);
 }
 
-/// A class for each kind of lease, where clients may choose: `?lease=shared`.
+/// Adds a class for each kind of lease, if clients may choose: `?lease=shared`.
 ///
-/// A browser of a profile is always exclusive, whatever is asked for.
+/// A browser of a profile is always exclusive, whatever is requested.
 #[derive(Clone, Copy, Debug)]
 pub struct Kinds {
     default: LeaseKind,
 }
 
 impl Kinds {
-    /// Requests that name no kind get this one.
+    /// Creates the policy; requests that name no kind get this one.
     #[must_use]
     pub fn new(default: LeaseKind) -> Self {
         Self { default }

@@ -1,5 +1,5 @@
-//! Traces for a collector of OpenTelemetry: what the spans of acquire, lease, launch, reset and
-//! check are exported with.
+//! Traces for an OpenTelemetry collector: the export of the spans of acquire, lease, launch, reset
+//! and check.
 //!
 //! Only with the feature `otlp`; without it, everything here does nothing.
 
@@ -22,8 +22,8 @@ pub(crate) use otlp::{context, follow};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The place of a request in its client's trace: the `traceparent` header of the W3C's Trace
-/// Context, version 00.
+/// The place of a request in its client's trace: the `traceparent` header of W3C Trace Context,
+/// version 00.
 ///
 /// # Examples
 ///
@@ -42,8 +42,8 @@ pub(crate) struct TraceParent {
 }
 
 impl TraceParent {
-    /// Reads the header; one that is malformed, or there twice, counts as none, as the
-    /// specification has it: a client's broken tracing is no reason to refuse it a browser.
+    /// Reads the header. If it is malformed or appears twice, it counts as absent, as the
+    /// specification requires: a client's broken tracing is no reason to refuse it a browser.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -67,13 +67,13 @@ impl TraceParent {
         (parent.trace_id != 0 && parent.span_id != 0).then_some(parent)
     }
 
-    /// Puts it into the headers of a request, in place of the client's.
+    /// Puts it into the headers of a request, replacing the client's.
     pub(crate) fn insert_into(&self, headers: &mut HeaderMap) {
         let value = HeaderValue::try_from(self.to_string());
         headers.insert(TRACEPARENT, value.expect("digits make a header"));
     }
 
-    /// The id of the trace as text, for logs.
+    /// Returns the id of the trace as text, for logs.
     pub(crate) fn trace_id(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
@@ -86,7 +86,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Exactly so many digits, in lower case.
+/// Reads exactly this many digits, in lower case.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if text.len() != digits || !text.bytes().all(lower) {
@@ -109,7 +109,7 @@ mod none {
     pub struct Traces(());
 
     impl Traces {
-        /// `None`.
+        /// Returns `None`.
         ///
         /// # Errors
         ///

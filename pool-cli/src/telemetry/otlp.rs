@@ -22,7 +22,7 @@ use super::TraceParent;
 use crate::config::Config;
 use crate::exit::Failure;
 
-/// The export of traces; its drop sends what is left.
+/// The export of traces; dropping it sends what is left.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
@@ -32,12 +32,12 @@ const LAST: Duration = Duration::from_secs(5);
 impl Traces {
     /// Starts to export to `telemetry.otlp_endpoint`; `None` if that is not set.
     ///
-    /// Sampling, headers and batches are steered by the variables that every program with
+    /// Sampling, headers and batches are controlled by the variables that every program with
     /// OpenTelemetry has: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_…`.
     ///
     /// # Errors
     ///
-    /// If the exporter cannot be made; a collector that does not answer is no error.
+    /// If the exporter cannot be made; it is not an error if the collector does not answer.
     pub fn start(config: &Config) -> Result<Option<Self>, Failure> {
         let Some(endpoint) = &config.telemetry.otlp_endpoint else { return Ok(None) };
         let exporter = SpanExporter::builder()
@@ -58,7 +58,7 @@ impl Traces {
         Ok(Some(Self(provider)))
     }
 
-    /// The layer that receives our spans, whatever the log's filter is.
+    /// Returns the layer that receives our spans, whatever the log's filter is.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -67,7 +67,7 @@ impl Traces {
         let ours = ours.map(|target| (target, LevelFilter::INFO));
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("browser-pool"))
-            // Files, lines and threads of ours say nothing to those who look at a trace.
+            // Our files, lines and threads mean nothing to those who look at a trace.
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
@@ -92,7 +92,7 @@ pub(crate) fn follow(span: &Span, parent: &TraceParent) {
         true,
         TraceState::default(),
     );
-    // Fails only where nothing is exported.
+    // Fails only if nothing is exported.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
@@ -134,8 +134,8 @@ impl Collector {
         Ok(Response::from_parts(parts, body.read_to_vec()?.into()))
     }
 
-    /// Logs the beginning and the end of an outage. The exporter tries again for a while, drops what
-    /// it could not send, and reports neither; not even at the end of the process.
+    /// Logs the beginning and the end of an outage. The exporter tries again for a while, drops
+    /// what it could not send, and reports neither, not even at the end of the process.
     fn report(&self, failure: Option<String>) {
         let was_failing = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
         match failure {

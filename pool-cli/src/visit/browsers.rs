@@ -25,26 +25,26 @@ use crate::loader::{NoBrowser, Outlook};
 use crate::metrics::Observer;
 use crate::pool::{LeaseEnd, OpenError, Opened, RunDirectory, open_tuned};
 
-/// Time that a pool elsewhere has to take a connection, besides the wait for a browser.
+/// Time that a pool elsewhere has to accept a connection, in addition to the wait for a browser.
 const REACH: Duration = Duration::from_secs(10);
 
-/// Messages of a connection that wait to be carried.
+/// Number of messages of a connection that may wait to be carried.
 const CARRIED: usize = 64;
 
-/// More leases than anybody has at the same time.
+/// Maximum number of leases: more than anybody has at the same time.
 const LEASES: u32 = 10_000;
 
 /// The browsers that a visit leases.
 #[derive(Debug)]
 pub(crate) enum Browsers {
-    /// Those of a pool of its own.
+    /// Those of its own pool.
     Own(Box<OwnPool>),
-    /// Those of a pool that runs.
+    /// Those of a running pool.
     Far(FarPool),
 }
 
-/// The pool of a visit: as it is configured, but of the size and kind that the visit requires, and
-/// with nothing running that it has not asked for.
+/// The pool of a visit: as configured, but of the size and kind that the visit requires, and with
+/// nothing running that it has not asked for.
 #[derive(Debug)]
 pub(crate) struct OwnPool {
     opened: Opened,
@@ -53,23 +53,23 @@ pub(crate) struct OwnPool {
     _directory: Option<RunDirectory>,
 }
 
-/// A pool that runs, leased from over its WebSocket.
+/// A running pool, from which browsers are leased over its WebSocket.
 #[derive(Debug)]
 pub(crate) struct FarPool {
     client: Client,
-    /// The query of a lease, but for its kind.
+    /// The query of a lease, except for its kind.
     query: String,
     kind: LeaseKind,
     /// Each connection has a permit until it is closed.
     connections: Arc<Semaphore>,
 }
 
-/// A browser to visit with; it goes back when it is dropped.
+/// A browser to visit with; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) enum Browser {
     /// A lease of the pool of this process.
     Own(Lease<ChromeDriver>),
-    /// A lease that is a connection to a pool that runs.
+    /// A lease that is a connection to a running pool.
     Far(cdp::Client),
 }
 
@@ -83,12 +83,12 @@ impl Browsers {
         Ok(Self::Own(Box::new(OwnPool::open(config, options).await?)))
     }
 
-    /// Uses a pool that runs. Nothing is leased yet.
+    /// Uses a running pool. Nothing is leased yet.
     pub(crate) fn of(client: Client, options: &Options) -> Self {
         Self::Far(FarPool::new(client, options))
     }
 
-    /// Returns the number of pages to make ready while others load. Of a pool that others use no
+    /// Returns the number of pages to prepare while others load. From a pool that others use, no
     /// more is taken than was asked for.
     pub(crate) fn ahead(&self, options: &Options) -> usize {
         match self {
@@ -97,11 +97,11 @@ impl Browsers {
         }
     }
 
-    /// Leases a browser; `alone` for one that has its Chromium to itself.
+    /// Leases a browser; with `alone`, one that has its Chromium to itself.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from having one.
+    /// Whatever prevents it.
     pub(crate) async fn lease(&self, alone: bool) -> Result<Browser, NoBrowser> {
         match self {
             Self::Own(pool) => Ok(Browser::Own(pool.lease(alone).await?)),
@@ -113,11 +113,11 @@ impl Browsers {
     ///
     /// # Cancel safety
     ///
-    /// Browsers go all the same.
+    /// If it is dropped early, the browsers are closed all the same.
     pub(crate) async fn close(&self) {
         match self {
             Self::Own(pool) => drop(pool.opened.pool().close().await),
-            // Each goes back when its connection is closed.
+            // Each one goes back when its connection is closed.
             Self::Far(pool) => drop(pool.connections.acquire_many(LEASES).await),
         }
     }
@@ -131,10 +131,10 @@ impl OwnPool {
         pool.min_size = 0;
         pool.max_size = options.concurrency + 2 * options.ahead();
         if options.isolation == Isolation::None {
-            // The one that all have in common is never given back while others need one alone.
+            // The one that all pages share is never given back while others need one alone.
             pool.max_size += 1;
         }
-        // Every worker may wait for one.
+        // Every worker may be waiting for one.
         pool.max_waiting = options.concurrency + options.ahead();
         // A place in a Chromium is made in milliseconds; the limit is about launches.
         let launches = pool.max_creating;
@@ -142,13 +142,13 @@ impl OwnPool {
         pool.lease_timeout = None;
         config.sizing.enabled = false;
         config.warming.min_idle = 0;
-        // An empty page warms nothing that lasts; a page or a script may.
+        // An empty page warms nothing that lasts; another page or a script may.
         config.warming.enabled &=
             config.warming.url != "about:blank" || config.warming.script.is_some();
         config.profiles.named.values_mut().for_each(|profile| profile.min_size = 0);
         config.regions.values_mut().for_each(|region| region.min_size = 0);
         let directory = match options.profile {
-            // Profiles are in the configured directory, which one pool has at a time.
+            // Profiles are in the configured directory, which only one pool can have at a time.
             Some(_) => None,
             None => Some(RunDirectory::choose(&config.pool.state_dir, "visits")),
         };
@@ -156,7 +156,7 @@ impl OwnPool {
             directory.path().clone_into(&mut config.pool.state_dir);
         }
         let observer = Observer::new(&config.pool.name);
-        // Pages are made with their addresses: a page that was made ahead is empty.
+        // Pages are made with their addresses, so an empty page made ahead is of no use.
         let tune = |chrome: ChromeConfig| chrome.warm_page(false).max_launching(launches);
         let opened = open_tuned(&config, &observer, tune).await.map_err(OpenError::failure)?;
         let mut request = Request::new();
@@ -245,9 +245,9 @@ impl Browser {
     /// If it is gone.
     pub(crate) async fn begin(&self, options: &Options) -> Result<(), CdpError> {
         match self {
-            // The terms that count are those that are set first.
+            // The terms that are set first are the ones that count.
             Self::Own(lease) => lease.begin(&options.terms()).await,
-            // They stood in its query.
+            // They are in its query.
             Self::Far(_) => Ok(()),
         }
     }
@@ -264,11 +264,11 @@ impl Browser {
         }
     }
 
-    /// Returns `true` if it holds a page that is made with an address before its first request.
+    /// Returns `true` if it can hold a page that is made with an address before its first request.
     pub(crate) fn holds_pages(&self) -> bool {
         match self {
             Self::Own(lease) => lease.engine() == Engine::Shell,
-            // Nobody says which engine it is.
+            // It is not known which engine it is.
             Self::Far(_) => false,
         }
     }
@@ -290,7 +290,7 @@ impl Browser {
     }
 }
 
-/// Returns how many leases a pool that runs can have at the same time.
+/// Returns how many leases a running pool can have at the same time.
 ///
 /// # Errors
 ///
@@ -301,7 +301,7 @@ pub(crate) fn size_of(pool: &Client) -> Result<usize, Failure> {
     Ok(usize::try_from(most).unwrap_or(usize::MAX).clamp(1, 1000))
 }
 
-/// A WebSocket's way out.
+/// The sending half of a WebSocket.
 #[derive(Debug)]
 struct Carrier {
     outgoing: mpsc::Sender<String>,
@@ -320,7 +320,7 @@ impl Outgoing for Carrier {
     }
 }
 
-/// A client of the protocol over a WebSocket, which closes with the client.
+/// Returns a client of the protocol over a WebSocket, which closes with the client.
 fn carried(socket: WebSocketStream<TcpStream>, permit: OwnedSemaphorePermit) -> cdp::Client {
     let (outgoing, mut to_send) = mpsc::channel::<String>(CARRIED);
     let (received, incoming) = mpsc::channel(CARRIED);
@@ -334,7 +334,7 @@ fn carried(socket: WebSocketStream<TcpStream>, permit: OwnedSemaphorePermit) -> 
                     return;
                 }
             }
-            // Its client is gone: the lease is over.
+            // Its client is gone, so the lease is over.
             let _ = sink.close().await;
         };
         let receive = async {
@@ -369,7 +369,7 @@ fn carried(socket: WebSocketStream<TcpStream>, permit: OwnedSemaphorePermit) -> 
 fn end_of(frame: Option<&CloseFrame>) -> EndReason {
     let reason = frame.map(|frame| frame.reason.as_str()).unwrap_or_default();
     let word = reason.split(':').next().unwrap_or_default();
-    // A later version may have ends of which nothing is known here.
+    // A later version may have ends that are not known here.
     LeaseEnd::named(word).map_or(EndReason::Revoked, EndReason::from)
 }
 

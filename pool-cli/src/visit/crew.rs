@@ -11,31 +11,31 @@ use super::robots::{Asked, LONGEST, Robots, Verdict};
 use super::{Browsers, Isolation, Job, Options, Queue, Record, origin};
 use crate::loader::{Furniture, NoBrowser, Outlook, Page, Resource, Trouble, Wiped};
 
-/// The wait before the first retry of a URL; it doubles with each further one.
+/// The pause before the first retry of a URL; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The wait for a pool that has no browser at present.
+/// The pause if a pool has no browser at present.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Maximum time a page may take to be wiped. To make a new context takes a fraction of it.
+/// Maximum time for wiping a page. Making a new context takes a fraction of it.
 const WIPING: Duration = Duration::from_secs(2);
 
-/// Maximum number of pages in the same context before it is made anew, which bounds what a renderer
+/// Maximum number of pages in the same context before it is replaced, which bounds what a renderer
 /// does not give back.
 const USES: u32 = 100;
 
-/// The workers that visit what is in a queue.
+/// The workers that visit the URLs in a queue.
 #[derive(Debug)]
 pub(crate) struct Crew {
     queue: Queue,
     browsers: Arc<Browsers>,
     options: Options,
-    /// Pages may load at the same time only as many as there are turns.
+    /// Turns, which limit the number of pages that load at the same time.
     turns: Semaphore,
     robots: Option<Robots>,
     /// The browser that all pages share, if they do.
     common: Mutex<Option<Arc<Browser>>>,
-    /// Pages that found a context wiped for them.
+    /// Number of pages that found a context wiped for them.
     wiped: AtomicUsize,
 }
 
@@ -46,22 +46,22 @@ struct Worker {
     held: Option<Held>,
 }
 
-/// A page, and the browser that it is in. It goes before its browser.
+/// A page, and the browser that it is in. The page is dropped before its browser.
 #[derive(Debug)]
 struct Held {
     page: Page,
     browser: Arc<Browser>,
-    /// The URL that it was loaded for last.
+    /// The URL that it was last loaded for.
     job: Job,
     uses: u32,
 }
 
-/// Reason for which the crew stops before everything is done.
+/// The reason why the crew stops before everything is done.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("there are no browsers to visit with: {0}")]
 pub(crate) struct NoBrowsers(NoBrowser);
 
-/// An attempt at a URL that failed.
+/// A failed attempt at a URL.
 #[derive(Debug)]
 struct Attempt {
     trouble: Trouble,
@@ -69,7 +69,7 @@ struct Attempt {
     alone: bool,
     /// It had begun to load.
     begun: bool,
-    /// Time it took.
+    /// Time that it took.
     ms: u64,
 }
 
@@ -90,11 +90,11 @@ impl Crew {
     ///
     /// # Errors
     ///
-    /// If there is no way to get a browser. What has no record by then was not visited.
+    /// If there is no way to get a browser. URLs without a record by then were not visited.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, all that is under way is given up.
+    /// If it is dropped early, everything under way is given up.
     pub(crate) async fn work(
         self: Arc<Self>,
         records: mpsc::Sender<Record>,
@@ -119,7 +119,7 @@ impl Crew {
         self.wiped.load(Relaxed)
     }
 
-    /// Leases a browser for one page; `alone` for one that has its Chromium to itself.
+    /// Leases a browser for one page; with `alone`, one that has its Chromium to itself.
     async fn lease(&self, alone: bool) -> Result<Browser, Trouble> {
         let browser = self.browsers.lease(alone).await.map_err(Trouble::NoBrowser)?;
         browser.begin(&self.options).await?;
@@ -139,7 +139,7 @@ impl Crew {
         }
     }
 
-    /// Gets the `robots.txt` at an address, in a browser: it goes the way that pages go.
+    /// Gets the `robots.txt` at an address in a browser, so that it takes the same route as pages.
     async fn ask_for_robots(&self, address: &str) -> Result<Asked, Trouble> {
         let browser = self.lease(false).await?;
         let client = browser.connect().await?;
@@ -151,7 +151,7 @@ impl Crew {
         let ask = async {
             let held = browser.holds_pages();
             let mut page = Page::stage(&client, held, address, &furniture).await?;
-            // One more, to see whether there is more than counts.
+            // One more byte, to see whether there is more than counts.
             page.resource(LONGEST + 1).await
         };
         let waited = self.options.timeout;
@@ -192,7 +192,7 @@ impl Worker {
                     continue;
                 }
                 Err(attempt) => {
-                    // Where it had not begun to load, the browser's death cannot be its doing.
+                    // If it had not begun to load, it cannot have caused the browser's death.
                     let alone = attempt.alone && attempt.begun;
                     if job.try_again(attempt.trouble.blame(), alone, crew.options.retries) {
                         let doublings = job.failures().saturating_sub(1).min(6);
@@ -208,7 +208,7 @@ impl Worker {
                 }
             };
             if records.send(record).await.is_err() {
-                // Nobody takes them any more: the run is over.
+                // Nobody receives them any more: the run is over.
                 return Ok(());
             }
             crew.queue.done(&job);
@@ -219,7 +219,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Visits a URL once, if its host lets it.
+    /// Visits a URL once, if its host allows it.
     async fn visit(&mut self, job: &mut Job) -> Result<(Record, Option<Held>), Attempt> {
         if let Some(verdict) = self.judge(job).await? {
             let delay = match &verdict {
@@ -242,7 +242,7 @@ impl Worker {
         self.load(job).await.map(|(record, held)| (record, Some(held)))
     }
 
-    /// Asks the host of a URL for its rules, if they are to be kept.
+    /// Asks the host of a URL for its rules, if they must be obeyed.
     async fn judge(&mut self, job: &Job) -> Result<Option<Verdict>, Attempt> {
         let crew = &self.crew;
         let Some(robots) = &crew.robots else { return Ok(None) };
@@ -250,7 +250,7 @@ impl Worker {
             return Ok(Some(Verdict::Allowed(None)));
         };
         if !robots.knows(&address) {
-            // What asks may need its place.
+            // The request may need its place.
             self.held = None;
         }
         let verdict = robots.judge(&job.url, &address, crew.ask_for_robots(&address)).await;
@@ -258,7 +258,7 @@ impl Worker {
         verdict.map(Some).map_err(before)
     }
 
-    /// Makes a page ready, waits for its turn, loads it, and takes what is asked for from it.
+    /// Prepares a page, waits for its turn, loads it, and takes what is requested from it.
     async fn load(&mut self, job: &mut Job) -> Result<(Record, Held), Attempt> {
         let crew = Arc::clone(&self.crew);
         let options = &crew.options;
@@ -306,14 +306,14 @@ impl Worker {
                 Ok((record, held))
             }
             Err(trouble) => {
-                // Whatever still runs in there, and whatever state it is in.
+                // Whatever is still running in it, and whatever state it is in.
                 held.give_up().await;
                 Err(Attempt { trouble, alone, begun: true, ms: elapsed() })
             }
         }
     }
 
-    /// Returns the page that is held, if it will do, or makes one.
+    /// Returns the page that is held, if it can be used, or makes one.
     async fn stage(&mut self, job: &Job) -> Result<Held, Trouble> {
         if let Some(mut held) = self.held.take() {
             let fits = match self.crew.options.isolation {
@@ -352,7 +352,7 @@ impl Worker {
         }
     }
 
-    /// Keeps the page for the next URL, if it may have it.
+    /// Keeps the page for the next URL, if that may use it.
     async fn keep(&mut self, mut held: Held) {
         let crew = &self.crew;
         let is_last = crew.queue.waiting() == 0;
@@ -388,17 +388,17 @@ impl Worker {
 }
 
 impl Held {
-    /// Lets the page go with all that is in it; its browser is cleaned for the next one.
+    /// Closes the page with everything in it; its browser is cleaned for the next one.
     async fn let_go(self) {
         let Self { page, browser, .. } = self;
         match Arc::try_unwrap(browser) {
-            // It goes with its page.
+            // It ends with its page.
             Ok(browser) => drop((page, browser)),
             Err(_shared) => page.close().await,
         }
     }
 
-    /// Gives the page up, whatever state it is in, and its browser, if it was its own.
+    /// Gives up the page, whatever state it is in, and its browser, if that is its own.
     async fn give_up(self) {
         let Self { page, browser, .. } = self;
         match Arc::try_unwrap(browser) {
@@ -411,7 +411,7 @@ impl Held {
     }
 }
 
-/// Gives a browser up, if nobody shares it.
+/// Gives up a browser, if nobody shares it.
 fn discard(browser: Arc<Browser>) {
     if let Ok(browser) = Arc::try_unwrap(browser) {
         browser.discard();

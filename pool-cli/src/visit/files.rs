@@ -12,7 +12,7 @@ use crate::loader::{Page, PdfOptions, PictureOptions, Trouble};
 /// Number of characters of a URL in the names of its files.
 const READABLE: usize = 60;
 
-/// Files stored of a page besides its record.
+/// The files that are stored of a page in addition to its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileKind {
     /// An image of it, as PNG.
@@ -59,7 +59,7 @@ impl FileKind {
         }
     }
 
-    /// Its name for people.
+    /// Returns its name for people.
     fn name(self) -> &'static str {
         match self {
             Self::Screenshot => "screenshot",
@@ -86,7 +86,7 @@ impl Files {
         Ok(())
     }
 
-    /// Where files of a kind go, if they are wanted.
+    /// Returns where files of a kind go, if they are wanted.
     fn directory(&self, kind: FileKind) -> Option<&Path> {
         match kind {
             FileKind::Screenshot => self.screenshots.as_deref(),
@@ -96,7 +96,7 @@ impl Files {
         }
     }
 
-    /// Stores what is wanted of a page that is loaded.
+    /// Stores the requested files of a loaded page.
     pub(crate) async fn capture(
         &self,
         page: &mut Page,
@@ -118,7 +118,7 @@ impl Files {
             })?;
             let (directory, url) = (directory.to_owned(), url.to_owned());
             let store = move || Self::store(&directory, kind, &url, &bytes);
-            // A disk may take its time, and other pages load meanwhile.
+            // A disk may be slow, and other pages load in the meantime.
             let stored = tokio::task::spawn_blocking(store).await;
             let stored = stored.map_err(|error| failed(error.to_string()))?;
             *slot = Some(stored.map_err(|error| failed(error.to_string()))?);
@@ -139,17 +139,17 @@ impl Files {
         }
     }
 
-    /// Stores a file of a page and says where it is. It is there in whole or not at all; one of an
-    /// earlier run is replaced.
+    /// Stores a file of a page and returns its path. The file is either complete or not there at
+    /// all; one from an earlier run is replaced.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Errors of the operating system.
     fn store(directory: &Path, kind: FileKind, url: &str, bytes: &[u8]) -> std::io::Result<String> {
         let path = directory.join(file_name(url, kind.extension()));
         let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(bytes)?;
-        // Temporary files are private; results are for whoever may read the directory.
+        // Temporary files are private; results are for everybody who may read the directory.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(readable)?;
         file.persist(&path)?;
@@ -157,7 +157,7 @@ impl Files {
     }
 }
 
-/// A name that is unique to the URL, safe on any file system, and readable as far as that goes.
+/// Returns a name that is unique to the URL, safe on any file system, and as readable as possible.
 fn file_name(url: &str, extension: &str) -> String {
     let readable = match Url::parse(url) {
         Ok(parsed) if parsed.has_host() => {
@@ -173,7 +173,7 @@ fn file_name(url: &str, extension: &str) -> String {
         match char {
             'a'..='z' | '0'..='9' => name.push(char),
             'A'..='Z' => name.push(char.to_ascii_lowercase()),
-            // No name begins with a dot or a dash, or holds two dots in a row.
+            // No name begins with a dot or a dash, or contains two dots in a row.
             _ if name.is_empty() || name.ends_with(['-', '.']) => {}
             '.' => name.push('.'),
             _ => name.push('-'),

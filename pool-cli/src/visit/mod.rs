@@ -1,16 +1,18 @@
 //! `visit`: many URLs through the pool, each in a virtual browser of its own.
 //!
 //! A [`UrlList`] becomes a [`Queue`] of jobs. As many workers as there may be pages at once, and
-//! some more, take jobs from it; each leases a browser and [stages](crate::loader::Page::stage) a page in it. The
-//! page goes to its address when it is its turn, so that making one browser and cleaning another
-//! overlap with what is loading. What came of a URL is a [`Record`], one line in the [`Journal`].
+//! some more, take jobs from it; each leases a browser and [stages](crate::loader::Page::stage) a
+//! page in it. The page goes to its address when its turn has come, so that making one browser and
+//! cleaning another overlap with loading. The result of a URL is a [`Record`], one line in the
+//! [`Journal`].
 //!
-//! The cost of a visit was measured before this was cut. On two cores nearly all of it is processor
-//! time of Chromium's, half of it for making and ending a context with its renderer; flags make no
-//! difference. A page that is made with its address costs a seventh less than one that is made
-//! empty and sent there, where Chromium can hold it until somebody listens: the shell can.
-//! `chromium` spends more on the window of a new context than on the page in it, but a page without
-//! a window is never drawn, so that scripts that wait for a frame, screenshots and PDFs would fail.
+//! The cost of a visit was measured before this design was chosen. On two cores nearly all of it is
+//! processor time of Chromium's, half of it for making and ending a context with its renderer;
+//! flags make no difference. A page that is made with its address costs a seventh less than one
+//! that is made empty and sent there, provided that Chromium can hold it until somebody listens,
+//! which the shell can. `chromium` spends more on the window of a new context than on the page in
+//! it, but a page without a window is never drawn, so scripts that wait for a frame, screenshots
+//! and PDFs would fail.
 
 mod browsers;
 mod crew;
@@ -55,23 +57,23 @@ pub(crate) enum Isolation {
 /// Options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Pages that load at the same time.
+    /// Number of pages that load at the same time.
     pub(crate) concurrency: usize,
     /// Number of retries of a URL.
     pub(crate) retries: u32,
     /// Isolation of pages from each other.
     pub(crate) isolation: Isolation,
-    /// Pages of one host that may be in work at the same time; any number if there is none.
+    /// Maximum number of pages of one host in progress at the same time; `None` for no limit.
     pub(crate) per_host: Option<usize>,
-    /// Time between two pages of one host.
+    /// Minimum time between two pages of one host.
     pub(crate) delay: Duration,
-    /// The name under which the `robots.txt` of hosts is read, if it is to be.
+    /// The name under which the `robots.txt` of hosts is read, if that is wanted.
     pub(crate) robots: Option<String>,
     /// Timeout of an attempt.
     pub(crate) timeout: Duration,
     /// State of each page before its first request.
     pub(crate) furniture: Arc<Furniture>,
-    /// Data to take of each page for its record.
+    /// Data to take from each page for its record.
     pub(crate) take: Take,
     /// Files stored of each page.
     pub(crate) files: Files,
@@ -86,7 +88,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Returns the limits for the sake of the hosts that are visited.
+    /// Returns the limits that protect the visited hosts.
     pub(crate) fn manners(&self) -> Manners {
         Manners {
             per_host: self.per_host,
@@ -96,13 +98,13 @@ impl Options {
         }
     }
 
-    /// Returns the terms of each lease: its page is made with its address.
+    /// Returns the terms of each lease: no first page, since its page is made with its address.
     pub(crate) fn terms(&self) -> LeaseTerms {
         LeaseTerms::new().first_page(false).allow_domains(self.allow_domains.clone())
     }
 
-    /// Returns the maximum time of an attempt. A page whose element does not come in time has to
-    /// report that by itself first.
+    /// Returns the maximum time of an attempt. If an element of a page does not appear in time, the
+    /// page must be able to report that first.
     pub(crate) fn patience(&self) -> Duration {
         match self.take.wait_for {
             Some(_) => self.timeout + Duration::from_secs(1),
@@ -110,11 +112,11 @@ impl Options {
         }
     }
 
-    /// Returns the number of pages made ready while others load, in a pool that nobody else uses.
+    /// Returns the number of pages to prepare while others load, in a pool that nobody else uses.
     ///
-    /// Half as many as load: making one takes about half of what loading a plain page does. With
-    /// whole browsers one must do, each of them costs more than it saves. Pages that share a context
-    /// are there already.
+    /// It is half the number of loading pages: making one takes about half of the time that loading
+    /// a plain page does. With whole browsers one must be enough, since each of them costs more
+    /// than it saves. Pages that share a context are there already.
     pub(crate) fn ahead(&self) -> usize {
         if self.isolation == Isolation::None {
             0
@@ -125,12 +127,12 @@ impl Options {
         }
     }
 
-    /// Returns `true` if each page has a Chromium to itself anyway.
+    /// Returns `true` if each page has a Chromium to itself in any case.
     pub(crate) fn has_browsers_of_its_own(&self) -> bool {
         self.lease == LeaseKind::Exclusive || self.profile.is_some()
     }
 
-    /// Returns `true` if a page has its Chromium to itself; `asked_alone` if it must.
+    /// Returns `true` if a page has its Chromium to itself; with `asked_alone`, it must.
     pub(crate) fn is_alone(&self, asked_alone: bool) -> bool {
         let shares = self.isolation == Isolation::None;
         asked_alone || (self.has_browsers_of_its_own() && !shares)

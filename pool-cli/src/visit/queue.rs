@@ -8,16 +8,16 @@ use url::{Origin, Url};
 
 use crate::loader::Blame;
 
-/// A URL that is to be visited.
+/// A URL to be visited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     /// The URL as it was given.
     pub(crate) url: String,
-    /// Attempts begun so far.
+    /// Number of attempts begun so far.
     pub(crate) attempts: u32,
-    /// Attempts that failed and count against it.
+    /// Number of failed attempts that count against it.
     failures: u32,
-    /// A Chromium died while it was in it: it gets one to itself, to show whose fault it was.
+    /// A Chromium died while it was in it: it gets one to itself, to show who was at fault.
     pub(crate) suspect: bool,
 }
 
@@ -26,8 +26,8 @@ impl Job {
         Self { url: url.into(), attempts: 0, failures: 0, suspect: false }
     }
 
-    /// Returns `true` if it is to be tried once more after an attempt that failed; `alone` if it
-    /// had its Chromium to itself.
+    /// Returns `true` if it should be tried again after a failed attempt; `alone` if it had its
+    /// Chromium to itself.
     pub(crate) fn try_again(&mut self, blame: Blame, alone: bool, retries: u32) -> bool {
         if blame == Blame::Unknown && !alone {
             // At most once: from now on it is alone.
@@ -38,30 +38,30 @@ impl Job {
         blame != Blame::Permanent && self.failures <= retries
     }
 
-    /// Failures that count against it.
+    /// Returns the number of failures that count against it.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 }
 
-/// Limits of a run for the sake of the hosts that it visits.
+/// Limits of a run that protect the hosts that it visits.
 ///
 /// A host is an origin: scheme, name and port. RFC 9309 has a `robots.txt` for each, and a context
-/// can be wiped for one.
+/// can be wiped for one origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manners {
-    /// Pages of one host that may be in work at the same time; any number if there is none.
+    /// Maximum number of pages of one host in progress at the same time; `None` for no limit.
     pub(crate) per_host: Option<usize>,
-    /// Time between two pages of one host.
+    /// Minimum time between two pages of one host.
     pub(crate) delay: Duration,
-    /// Until it is known what the `robots.txt` of a host says, only one of its pages is in work:
-    /// see [`settle`](Queue::settle).
+    /// Only one page of a host is in progress until the contents of its `robots.txt` are known: see
+    /// [`settle`](Queue::settle).
     pub(crate) robots: bool,
-    /// Workers stay with a host, whose pages share something.
+    /// Workers stay with a host, because its pages share something.
     pub(crate) sites: bool,
 }
 
-/// The jobs that are still to be done. Workers take from it and say what became of what they took.
+/// The jobs that have yet to be done. Workers take jobs from it and report their outcomes.
 #[derive(Debug)]
 pub(crate) struct Queue {
     manners: Manners,
@@ -72,33 +72,33 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     hosts: HashMap<String, Host>,
-    /// The hosts that have jobs which are ready, each once; the next one's turn is first.
+    /// The hosts that have jobs that are ready, each once; the next one to be served comes first.
     turns: VecDeque<String>,
     ready: usize,
-    /// Those that wait for their next attempt, in no order: there are few.
+    /// Jobs that wait for their next attempt, in no order, since there are few.
     later: Vec<(Instant, Job)>,
-    /// Taken, and not yet done or put back.
+    /// Number of jobs that are taken, and neither done nor put back.
     in_hand: usize,
 }
 
-/// The jobs of one host; of all of them, where nothing is owed to any.
+/// The jobs of one host; of all hosts, if no limits apply.
 #[derive(Debug, Default)]
 struct Host {
     ready: VecDeque<Job>,
     in_hand: usize,
-    /// When the next one may be taken.
+    /// Time from which the next one may be taken.
     free_at: Option<Instant>,
-    /// Crawl-delay that it asks for.
+    /// The crawl-delay that it asks for.
     delay: Option<Duration>,
-    /// It is among the turns. One that a worker stays with may be there without a job.
+    /// It is among the turns. A host that a worker stays with may be there without a job.
     has_turn: bool,
     /// Its `robots.txt` is known.
     settled: bool,
 }
 
 impl Manners {
-    /// Returns the host whose jobs stand in one line with this one; the empty one for all where
-    /// nothing is owed to any.
+    /// Returns the host whose jobs form one line with this one; an empty name for all of them if no
+    /// limits apply.
     fn host(self, job: &Job) -> String {
         if self == Self::default() {
             return String::new();
@@ -110,7 +110,7 @@ impl Manners {
     ///
     /// # Errors
     ///
-    /// The time from which it may, if it only has to pass.
+    /// The time from which it may be taken, if it only has to wait.
     fn allow(self, host: &Host, now: Instant) -> Result<(), Option<Instant>> {
         let most = if self.robots && !host.settled { Some(1) } else { self.per_host };
         if most.is_some_and(|most| host.in_hand >= most) {
@@ -132,8 +132,8 @@ impl Queue {
         Self { manners, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Takes the next job, preferably one of the same host as `stay`. Waits while all that are left
-    /// are due later or their hosts have had enough for now. `None` when all are done.
+    /// Takes the next job, preferably one with the same host as `stay`. Waits while all remaining
+    /// jobs are due later or their hosts have had enough for now. Returns `None` when all are done.
     ///
     /// # Cancel safety
     ///
@@ -143,7 +143,7 @@ impl Queue {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // From now on, so that nothing is missed between the look and the wait.
+            // From here on, so that nothing is missed between the check and the wait.
             changed.as_mut().enable();
             let next_try = {
                 let mut state = self.lock();
@@ -160,12 +160,12 @@ impl Queue {
         }
     }
 
-    /// Counts a job that was taken as done.
+    /// Counts a taken job as done.
     pub(crate) fn done(&self, job: &Job) {
         self.change(|state| state.let_go(&self.manners.host(job)));
     }
 
-    /// Puts a job that was taken back, to be tried again after a while.
+    /// Puts back a taken job, to be tried again after a while.
     pub(crate) fn put_back(&self, job: Job, after: Duration) {
         self.change(|state| {
             state.let_go(&self.manners.host(&job));
@@ -173,8 +173,8 @@ impl Queue {
         });
     }
 
-    /// Records what the `robots.txt` of a job's host says: from now on more than one of its pages
-    /// may be in work, and its own delay holds where it is longer.
+    /// Records the contents of the `robots.txt` of a job's host: from now on more than one of its
+    /// pages may be in progress, and its own delay applies if it is longer.
     pub(crate) fn settle(&self, job: &Job, delay: Option<Duration>) {
         self.change(|state| {
             let host = state.hosts.get_mut(&self.manners.host(job)).expect("a job of it was taken");
@@ -217,7 +217,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// The time of the next look, if one only has to wait.
+    /// The time of the next check, if a job only has to wait.
     fn take(
         &mut self,
         manners: Manners,
@@ -228,7 +228,7 @@ impl State {
             let (_, job) = self.later.swap_remove(due);
             let host = manners.host(&job);
             self.add(host.clone(), job);
-            // It has waited already: before what is new of its host.
+            // It has already waited, so it goes before new ones of its host.
             let jobs = self.hosts.get_mut(&host).expect("it was added to this moment");
             jobs.ready.rotate_right(1);
         }
@@ -286,7 +286,7 @@ impl Host {
     }
 }
 
-/// Returns the origin of an address, if other addresses can be of the same.
+/// Returns the origin of an address, if other addresses can have the same.
 pub(crate) fn origin(url: &str) -> Option<Origin> {
     Url::parse(url).ok().map(|url| url.origin()).filter(Origin::is_tuple)
 }

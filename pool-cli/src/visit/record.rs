@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use super::Job;
 use crate::loader::{Page, Trouble};
 
-/// Result of a URL: one line of JSON.
+/// The result of a URL: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The URL as it was given.
     pub(crate) url: String,
-    /// Where the page was in the end, after redirects.
+    /// The final address of the page, after redirects.
     pub(crate) final_url: Option<String>,
-    /// The HTTP status of the page; none for a `data:` URL.
+    /// The HTTP status of the page; `None` for a `data:` URL.
     pub(crate) status: Option<u16>,
     /// The page's title.
     pub(crate) title: Option<String>,
@@ -37,7 +37,7 @@ pub(crate) struct Record {
     /// The file with the archive of what it loaded, if one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) har: Option<String>,
-    /// Data taken of it, as far as it was asked for.
+    /// Data taken from it, as far as requested.
     #[serde(flatten)]
     pub(crate) taken: Taken,
 }
@@ -52,7 +52,7 @@ pub(crate) struct RecordError {
 }
 
 impl Record {
-    /// The record of a URL that is given up.
+    /// Returns the record of a URL that is given up.
     pub(crate) fn failed(job: &Job, ms: u64, trouble: &Trouble) -> Self {
         let error = RecordError { code: trouble.code().into_owned(), message: trouble.to_string() };
         Self {
@@ -64,14 +64,14 @@ impl Record {
         }
     }
 
-    /// The record of a URL that is not visited, for a reason of its host's.
+    /// Returns the record of a URL that is not visited, for a reason given by its host.
     pub(crate) fn refused(job: &Job, code: &str, why: &str) -> Self {
         let error = RecordError { code: code.to_owned(), message: why.to_owned() };
         let (url, attempts) = (job.url.clone(), job.attempts);
         Self { url, error: Some(error), attempts, ..Self::default() }
     }
 
-    /// The line, with its end.
+    /// Returns the line, including its end.
     pub(crate) fn line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("a record is made of texts and numbers");
         line.push('\n');
@@ -79,10 +79,10 @@ impl Record {
     }
 }
 
-/// Links of a page that are taken.
+/// Maximum number of links that are taken from a page.
 const LINKS: usize = 10_000;
 
-/// The document as HTML, in which links and images have whole addresses.
+/// Script that returns the document as HTML, in which links and images have absolute addresses.
 const WITH_WHOLE_LINKS: &str = "(() => { \
     const copy = document.documentElement.cloneNode(true); \
     for (const [selector, name] of [['a[href], area[href]', 'href'], ['img[src]', 'src']]) { \
@@ -100,7 +100,7 @@ fn markdown(html: &str) -> std::io::Result<String> {
     converter.convert(html)
 }
 
-/// Data to take of each page besides files.
+/// Data to take from each page in addition to files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Take {
     /// A selector that must match something first.
@@ -109,31 +109,31 @@ pub(crate) struct Take {
     pub(crate) script: Option<String>,
     /// Values of some elements.
     pub(crate) extracts: Vec<Extract>,
-    /// Where it links to.
+    /// The addresses that it links to.
     pub(crate) links: bool,
-    /// The text that is shown.
+    /// The text that it shows.
     pub(crate) text: bool,
     /// The page as Markdown.
     pub(crate) markdown: bool,
 }
 
-/// One value that is taken of a page: `NAME=SELECTOR[@ATTR]`.
+/// A value that is taken from a page: `NAME=SELECTOR[@ATTR]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extract {
-    /// Without the `[]` that asks for a list of all there are.
+    /// Without the `[]` that asks for a list of all matches.
     pub(crate) name: String,
     all: bool,
     selector: String,
     attribute: Option<String>,
 }
 
-/// Data taken of a page.
+/// Data taken from a page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Taken {
     /// The value of the script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) script: Option<Value>,
-    /// The values that were extracted, by their names.
+    /// The extracted values, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) extract: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +158,7 @@ impl FromStr for Extract {
             !part.is_empty()
                 && part.chars().all(|char| char.is_alphanumeric() || "-_:".contains(char))
         };
-        // What follows an @ within quotes or brackets is part of a selector.
+        // An @ within quotes or brackets is part of the selector.
         let (selector, attribute) = match rest.rsplit_once('@') {
             Some((selector, attribute)) if is_name(attribute) => (selector, Some(attribute)),
             _ => (rest, None),
@@ -193,7 +193,7 @@ impl Extract {
 }
 
 impl Take {
-    /// Waits for what must be there.
+    /// Waits for whatever must be there first.
     ///
     /// # Errors
     ///
@@ -203,13 +203,13 @@ impl Take {
         page.until(&format!("document.querySelector({}) !== null", json!(selector))).await
     }
 
-    /// The trouble of a page on which that did not come.
+    /// Returns the trouble of a page on which that did not appear.
     pub(crate) fn missing(&self, waited: Duration) -> Trouble {
         let selector = self.wait_for.as_deref().unwrap_or_default();
         Trouble::Wait { what: format!("nothing matched {selector:?}"), waited }
     }
 
-    /// Takes what is asked for of a page that is loaded.
+    /// Takes the requested data from a loaded page.
     ///
     /// # Errors
     ///
@@ -241,7 +241,7 @@ impl Take {
         if self.markdown {
             let html = page.evaluate(WITH_WHOLE_LINKS).await?;
             let html = html.as_str().unwrap_or_default().to_owned();
-            // A long page takes its time, and other pages load meanwhile.
+            // A long page takes its time, and other pages load in the meantime.
             let text = tokio::task::spawn_blocking(move || markdown(&html)).await;
             let failed = |why: String| Trouble::Capture { what: "Markdown", why };
             let text = text.map_err(|error| failed(error.to_string()))?;

@@ -8,24 +8,25 @@ use rustix::fs::{FlockOperation, flock};
 use super::Record;
 use crate::exit::Failure;
 
-/// The file of results: one record a line, each written at once and in whole.
+/// The file of results: one record per line, each written at once and as a whole.
 ///
-/// A run that was stopped, whatever stopped it, leaves whole lines and at most one that was cut
+/// A run that was stopped, for whatever reason, leaves whole lines and at most one that was cut
 /// off, which the next run removes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
-    /// The URLs that it holds; whether the last record of each tells of success.
+    /// The URLs that it holds, and whether the last record of each was a success.
     done: HashMap<String, bool>,
 }
 
 impl Journal {
-    /// Opens the file, or makes it, and reads what is in it.
+    /// Opens the file, or makes it, and reads its contents.
     ///
     /// # Errors
     ///
-    /// If it cannot be used, another visit writes to it, or it holds something else than results.
+    /// If it cannot be used, another visit is writing to it, or it contains something other than
+    /// results.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let name = path.display();
         let cannot = |what: &str, error: &dyn std::fmt::Display| {
@@ -48,7 +49,7 @@ impl Journal {
                     .hint("use another file: --out FILE")
             }
         })?;
-        // What is written goes to the end, wherever that is.
+        // Writes go to the end, wherever that is.
         file.set_len(whole).map_err(|error| cannot("write", &error))?;
         Ok(Self { path: path.to_owned(), file, done })
     }
@@ -58,12 +59,13 @@ impl Journal {
         self.done.get(url).copied()
     }
 
-    /// Where it is.
+    /// Returns its path.
     fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Forgets what the file held when it was opened, once nobody asks for it any more.
+    /// Forgets the contents that the file had when it was opened, once nobody asks for them any
+    /// more.
     fn forget(&mut self) {
         self.done = HashMap::new();
     }
@@ -72,7 +74,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// Those of the operating system: a full disk above all.
+    /// Errors of the operating system, above all a full disk.
     pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
         // One write to a file that is open for appending: nothing comes between its bytes.
         self.file.write_all(record.line().as_bytes())
@@ -82,12 +84,12 @@ impl Journal {
 /// Reason why a file of results cannot be read.
 enum ReadError {
     File(std::io::Error),
-    /// The number of a line that is no record.
+    /// The number of a line that is not a record.
     Line(usize),
 }
 
-/// Reads the records, and how many bytes of whole ones there are: line by line, since a file may
-/// hold the texts of very many pages.
+/// Reads the records, and the number of bytes of complete ones: line by line, since a file may hold
+/// the texts of very many pages.
 fn read(mut file: impl BufRead) -> Result<(HashMap<String, bool>, u64), ReadError> {
     let mut done = HashMap::new();
     let mut whole = 0;
@@ -96,7 +98,7 @@ fn read(mut file: impl BufRead) -> Result<(HashMap<String, bool>, u64), ReadErro
         line.clear();
         let read = file.read_until(b'\n', &mut line).map_err(ReadError::File)?;
         if !line.ends_with(b"\n") {
-            // Cut off while it was written. What is no record at all is somebody else's.
+            // It was cut off while being written. Anything that is not a record is somebody else's.
             if line.starts_with(b"{\"url\":") || line.len() < 7 {
                 break;
             }
@@ -113,7 +115,7 @@ fn read(mut file: impl BufRead) -> Result<(HashMap<String, bool>, u64), ReadErro
     Ok((done, whole))
 }
 
-/// The results once more, as a table: a line of names, and a line for each record.
+/// The results again, as a table: a line of names, and a line for each record.
 #[derive(Debug)]
 pub(crate) struct Table {
     path: PathBuf,
@@ -130,10 +132,11 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// If it cannot be used, or is another table.
+    /// If it cannot be used, or is a different table.
     ///
-    /// A run that was killed may have begun a line, or ended one of a URL that the file of results
-    /// does not have: that one is visited again, and the line goes. `is_done` knows the URLs.
+    /// A run that was killed may have left an incomplete line, or a line for a URL that the file of
+    /// results does not have: that URL is visited again, so the line is removed. `is_done` knows
+    /// the URLs.
     pub(crate) fn open(
         path: &Path,
         extracts: Vec<String>,
@@ -148,7 +151,7 @@ impl Table {
             OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
         let rows = Rows::read(BufReader::new(&file)).map_err(failed)?;
         if rows.count == 0 && head.as_bytes().starts_with(&rows.rest) {
-            // Nothing, or a head that was cut off.
+            // It is empty, or its head was cut off.
             file.set_len(0).map_err(failed)?;
             file.write_all(head.as_bytes()).map_err(failed)?;
         } else if rows.first != head.as_bytes() {
@@ -161,7 +164,7 @@ impl Table {
         Ok(Self { path: path.to_owned(), file, extracts })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -170,7 +173,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// Errors of the operating system.
     pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let fields = [
@@ -196,13 +199,13 @@ impl Table {
     }
 }
 
-/// The rows that a file of a table holds, as far as it matters for going on.
+/// The rows of a table's file, as far as they matter for continuing.
 #[derive(Debug, Default)]
 struct Rows {
     count: usize,
     first: Vec<u8>,
     last: Vec<u8>,
-    /// Bytes of all whole rows, and of those without the last.
+    /// Number of bytes of all complete rows, and of those without the last.
     whole: u64,
     before_last: u64,
     /// Bytes after them: a row that was cut off.
@@ -213,7 +216,7 @@ impl Rows {
     fn read(mut file: impl BufRead) -> std::io::Result<Self> {
         let mut rows = Self::default();
         let mut row = Vec::new();
-        // A field in quotes may have lines.
+        // A quoted field may contain line breaks.
         while file.read_until(b'\n', &mut row)? > 0 {
             let quotes = row.iter().filter(|byte| **byte == b'"').count();
             if !row.ends_with(b"\n") || quotes % 2 == 1 {
@@ -231,7 +234,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// The first field of the last row.
+    /// Returns the first field of the last row.
     fn last_url(&self) -> Option<String> {
         let row = String::from_utf8_lossy(&self.last);
         let Some(quoted) = row.strip_prefix('"') else {
@@ -243,13 +246,14 @@ impl Rows {
     }
 }
 
-/// A line of a table, with its end.
+/// Returns a line of a table, including its end.
 fn line<'a>(fields: impl Iterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = fields.map(quoted).collect();
     format!("{}\r\n", quoted.join(","))
 }
 
-/// A field as RFC 4180 has it. What a spreadsheet would take for a formula is only text.
+/// Returns a field in the form of RFC 4180. Anything that a spreadsheet would take for a formula is
+/// made plain text.
 fn quoted(field: &str) -> String {
     let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let field = if formula { format!("'{field}") } else { field.to_owned() };
@@ -260,7 +264,7 @@ fn quoted(field: &str) -> String {
     }
 }
 
-/// Where records go, and once more as a table if that is asked for.
+/// The destination of records, and a table as well if that is requested.
 #[derive(Debug)]
 pub(crate) struct Results {
     output: Output,
@@ -272,7 +276,7 @@ impl Results {
         Self { output, table }
     }
 
-    /// The first of the two.
+    /// Returns the primary output.
     pub(crate) fn output(&self) -> &Output {
         &self.output
     }
@@ -291,14 +295,14 @@ impl Results {
     ///
     /// As [`Output::write`].
     pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
-        // What is in the file is done, so that it is the last to be written.
+        // A URL in the file counts as done, so the file is written last.
         if let Some(table) = &mut self.table {
             table.write(record)?;
         }
         self.output.write(record)
     }
 
-    /// Returns the message for when it cannot be written.
+    /// Returns the message for the case that it cannot be written.
     pub(crate) fn broken(&self, error: &std::io::Error) -> String {
         match (&self.table, &self.output) {
             (Some(table), Output::Stdout) => {
@@ -309,7 +313,7 @@ impl Results {
     }
 }
 
-/// Where records go.
+/// The destination of records.
 #[derive(Debug)]
 pub(crate) enum Output {
     /// A file, from which a later run resumes.
@@ -319,12 +323,12 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Writes a record, in whole.
+    /// Writes a record as a whole.
     ///
     /// # Errors
     ///
-    /// Those of the operating system. A reader of stdout that has gone is one, too: what it does
-    /// not read would be lost.
+    /// Errors of the operating system. It is also an error if the reader of stdout has gone: what
+    /// it does not read would be lost.
     pub(crate) fn write(&mut self, record: &Record) -> std::io::Result<()> {
         match self {
             Self::File(journal) => journal.write(record),
@@ -336,7 +340,7 @@ impl Output {
         }
     }
 
-    /// Returns the message for when it cannot be written.
+    /// Returns the message for the case that it cannot be written.
     pub(crate) fn broken(&self, error: &std::io::Error) -> String {
         match self {
             Self::File(journal) => format!("cannot write to {}: {error}", journal.path().display()),

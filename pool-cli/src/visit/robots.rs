@@ -8,16 +8,16 @@ use url::Url;
 
 use crate::loader::Trouble;
 
-/// Bytes of a `robots.txt` that count, as RFC 9309 has it.
+/// Number of bytes of a `robots.txt` that count, as in RFC 9309.
 pub(crate) const LONGEST: usize = 500 * 1024;
 
-/// Maximum number of hosts whose rules are kept; beyond it they are asked for again.
+/// Maximum number of hosts whose rules are kept; beyond it they are requested again.
 const HOSTS: usize = 4_096;
 
-/// Maximum crawl-delay: a host that asks for a day would hold a run up for ever.
+/// Maximum crawl-delay: a host that asks for a day would hold up a run for ever.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
-/// Rules of hosts, as their `robots.txt` has them.
+/// The rules of hosts, according to their `robots.txt`.
 #[derive(Debug)]
 pub(crate) struct Robots {
     /// The name under which the rules are read.
@@ -25,18 +25,18 @@ pub(crate) struct Robots {
     known: Mutex<HashMap<String, Arc<OnceCell<Rules>>>>,
 }
 
-/// Answer of a host to the request for its `robots.txt`.
+/// The answer of a host to the request for its `robots.txt`.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// A file, or its beginning.
     Text(Vec<u8>),
     /// There is none.
     Nothing,
-    /// It did not answer, or failed: nothing of it may be visited.
+    /// It did not answer, or failed: nothing on it may be visited.
     Unreachable(String),
 }
 
-/// Verdict of a host on an address.
+/// The verdict of a host on an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It may be visited, this long after the page before it.
@@ -71,11 +71,11 @@ impl Robots {
         known.get(address).is_some_and(|rules| rules.initialized())
     }
 
-    /// Judges an address by the rules at another; `ask` gets them, once for each host.
+    /// Judges an address by the rules at another address; `ask` gets them, once for each host.
     ///
     /// # Errors
     ///
-    /// That of `ask`; the next one asks again.
+    /// The error of `ask`; the next call asks again.
     pub(crate) async fn judge(
         &self,
         url: &str,
@@ -110,7 +110,7 @@ impl Robots {
     }
 }
 
-/// Returns what counts of a file: a rule that is cut off could say something else.
+/// Returns the part of a file that counts: a rule that is cut off could mean something else.
 fn whole_lines(text: &[u8]) -> &[u8] {
     match text.get(..LONGEST) {
         Some(read) if text.len() > LONGEST => {

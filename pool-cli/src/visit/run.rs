@@ -17,20 +17,20 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::exit::{self, FAILURE, Failure, Signals};
 
-/// Source of the browsers of a run.
+/// The source of the browsers of a run.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// A pool of its own, by this configuration.
+    /// A pool of its own, with this configuration.
     Own(Box<Config>),
-    /// A pool that runs.
+    /// A running pool.
     Far(Client),
 }
 
-/// Time that browsers have to close. What is not gone by then dies with its pipe, when this process
-/// ends.
+/// Time that browsers have to close. Whatever is not gone by then dies with its pipe, when this
+/// process ends.
 const CLOSING: Duration = Duration::from_secs(3);
 
-/// One run: what is to be visited, and where the results go.
+/// A run: the URLs to visit, and the destination of the results.
 #[derive(Debug)]
 pub(crate) struct Run {
     jobs: Vec<Job>,
@@ -41,7 +41,7 @@ pub(crate) struct Run {
     began: Instant,
 }
 
-/// The reason why no more records are taken.
+/// The reason why no more records are accepted.
 enum End {
     /// There are none.
     Done,
@@ -52,7 +52,8 @@ enum End {
 }
 
 impl Run {
-    /// Leaves out what the output has already; what has failed only if it is not to be tried again.
+    /// Leaves out URLs that the output already has; failed ones only if they should not be tried
+    /// again.
     pub(crate) fn new(list: UrlList, mut results: Results, retry_failed: bool) -> Self {
         let is_done = |url: &str| match results.output() {
             Output::File(journal) => journal.done(url).is_some_and(|good| good || !retry_failed),
@@ -71,11 +72,11 @@ impl Run {
         Self { jobs, bad, results, progress, summary, began: Instant::now() }
     }
 
-    /// Visits all there is to visit.
+    /// Visits everything that there is to visit.
     ///
     /// # Errors
     ///
-    /// The message to print, and the exit code: 1 if a URL failed, 128 and the number of a signal.
+    /// The message to print, and the exit code: 1 if a URL failed, 128 plus the number of a signal.
     pub(crate) async fn go(mut self, place: Place, options: Options) -> Result<(), Failure> {
         // Before anything is launched: a signal must not leave browsers behind.
         let mut signals = Signals::listen()?;
@@ -99,7 +100,7 @@ impl Run {
             }
             let worked = work.await;
             self.summary.wiped(crew.wiped());
-            // What it holds goes back now.
+            // Pages that it holds go back now.
             drop(crew);
             self.progress.finish();
             // A second signal, or a browser that does not end, must not keep anybody waiting.
@@ -114,7 +115,7 @@ impl Run {
         self.finish(end)
     }
 
-    /// Lines that are no URLs have a record, too, so that none is lost.
+    /// Records lines that are not URLs as well, so that none is lost.
     fn refuse_bad_lines(&mut self) -> std::io::Result<()> {
         for bad in std::mem::take(&mut self.bad) {
             self.progress.line(&bad.to_string());
@@ -195,7 +196,7 @@ impl Run {
     }
 }
 
-/// Progress display: a bar on a terminal, and a line for each failure.
+/// The display of progress: a bar on a terminal, and a line for each failure.
 #[derive(Debug)]
 struct Progress {
     bar: ProgressBar,
@@ -203,7 +204,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Of so many URLs, of which some were done before.
+    /// Creates the display for this many URLs, some of which were done before.
     fn new(total: usize, done: usize) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr_with_hz(8))
@@ -217,7 +218,7 @@ impl Progress {
         Self { bar, failed: 0 }
     }
 
-    /// One more is done.
+    /// Counts one more as done.
     fn count(&self) {
         self.bar.inc(1);
     }
@@ -237,13 +238,14 @@ impl Progress {
         self.bar.suspend(|| anstream::eprintln!("{text}"));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// A URL for a line of a terminal: no control characters, and not a whole document in `data:`.
+/// Shortens a URL for a line of a terminal: no control characters, and not a whole document in
+/// `data:`.
 fn shown(url: &str) -> String {
     const LONGEST: usize = 200;
     let mut text: String = url.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
@@ -260,27 +262,27 @@ struct Summary {
     /// Failures by their code.
     failed: BTreeMap<String, usize>,
     retried: usize,
-    /// Done by an earlier run.
+    /// Number of URLs done by an earlier run.
     before: usize,
-    /// Lines that name a URL for the second time.
+    /// Number of lines that repeat a URL.
     repeated: usize,
-    /// Pages that found a context wiped for them.
+    /// Number of pages that found a context wiped for them.
     wiped: usize,
     took: Duration,
 }
 
 impl Summary {
-    /// Of a run that leaves out what was done before, and what was given for the second time.
+    /// Creates the summary of a run that leaves out URLs that were done before or are repeated.
     fn new(before: usize, repeated: usize) -> Self {
         Self { before, repeated, ..Self::default() }
     }
 
-    /// So many pages found a context wiped for them.
+    /// Sets the number of pages that found a context wiped for them.
     fn wiped(&mut self, wiped: usize) {
         self.wiped = wiped;
     }
 
-    /// The run took this long.
+    /// Sets how long the run took.
     fn ended(&mut self, took: Duration) {
         self.took = took;
     }
@@ -296,12 +298,12 @@ impl Summary {
         }
     }
 
-    /// Number of URLs with a record of this run.
+    /// Returns the number of URLs with a record in this run.
     fn visited(&self) -> usize {
         self.visited
     }
 
-    /// Number of URLs that failed.
+    /// Returns the number of URLs that failed.
     fn failed(&self) -> usize {
         self.failed.values().sum()
     }

@@ -7,7 +7,8 @@ use url::Url;
 
 use crate::exit::Failure;
 
-/// The schemes that a visit may go to. Others are not pages, or are not for a shared Chromium.
+/// The schemes that a visit may go to. Others are not pages, or are not allowed in a shared
+/// Chromium.
 const SCHEMES: [&str; 3] = ["http", "https", "data"];
 
 /// URLs to visit, each once, in the order in which they were first given.
@@ -19,10 +20,10 @@ pub(crate) struct UrlList {
     repeated: usize,
 }
 
-/// A line that is no URL.
+/// A line that is not a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadLine {
-    /// Where it stands: `urls.txt:17`, or `argument 3`.
+    /// Its place: `urls.txt:17`, or `argument 3`.
     pub(crate) place: String,
     /// The line itself.
     pub(crate) text: String,
@@ -35,7 +36,7 @@ impl UrlList {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read. Lines that are no URLs are no error here: see
+    /// If a file cannot be read. Lines that are not URLs are not an error here: see
     /// [`into_parts`](Self::into_parts).
     pub(crate) fn read(given: &[String]) -> Result<Self, Failure> {
         let mut list = Self::default();
@@ -53,7 +54,7 @@ impl UrlList {
 
     /// Adds the lines of a text. Empty lines and those that begin with `#` are left out.
     fn add_text(&mut self, name: &str, text: &str) {
-        // A byte order mark is what some editors begin a file with.
+        // Some editors begin a file with a byte order mark.
         for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
@@ -70,12 +71,12 @@ impl UrlList {
         }
     }
 
-    /// Returns the URLs, as they were written, and the lines that are none, in order.
+    /// Returns the URLs as they were written, and the lines that are not URLs, in order.
     pub(crate) fn into_parts(self) -> (Vec<String>, Vec<BadLine>) {
         (self.urls, self.bad)
     }
 
-    /// Number of lines with a URL that an earlier line has.
+    /// Returns the number of lines that repeat the URL of an earlier line.
     pub(crate) fn repeated(&self) -> usize {
         self.repeated
     }
@@ -91,7 +92,8 @@ fn is_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("data:")
 }
 
-/// A name that a file was meant by, so that a file that is missing is told as such.
+/// Returns `true` if the text was probably meant as the name of a file, so that a missing file is
+/// reported as such.
 fn looks_like_a_file(text: &str) -> bool {
     Path::new(text).extension().is_some_and(|extension| {
         ["txt", "csv", "list", "urls", "tsv", "jsonl"].iter().any(|known| extension == *known)

@@ -1,4 +1,4 @@
-//! The members of a body, under browserless' names.
+//! The members of a body, with browserless' names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::loader::{Cookie, Credentials, Interceptor, ResourceType, UserAgent, Viewport, Wait};
 
-/// Mistake in a body: a sentence that names the member.
+/// A mistake in a body: a sentence that names the member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadOrder(pub(crate) String);
 
@@ -29,7 +29,7 @@ impl fmt::Display for BadOrder {
     }
 }
 
-/// All members that a body may have, whichever route it is for.
+/// All members that a body may have, for any of the routes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Members {
@@ -55,7 +55,7 @@ pub(super) struct Members {
     #[serde(rename = "setJavaScriptEnabled")]
     pub(super) javascript: Option<bool>,
     pub(super) best_attempt: bool,
-    /// Those of a picture or of a PDF, by the route.
+    /// The options of a picture or of a PDF, depending on the route.
     pub(super) options: Option<Value>,
     pub(super) selector: Option<String>,
     pub(super) scroll_page: Option<bool>,
@@ -67,7 +67,7 @@ pub(super) struct Members {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct GotoOptions {
     pub(super) referer: Option<String>,
-    /// Without end if it is 0.
+    /// No limit if it is 0.
     pub(super) timeout: Option<Milliseconds>,
     pub(super) wait_until: Option<WaitUntil>,
 }
@@ -105,7 +105,7 @@ pub(super) enum Polling {
     Every(Milliseconds),
 }
 
-/// Both mean often: what makes them differ in a page of Puppeteer's is not run in the page here.
+/// Both mean often: the difference between them in Puppeteer's page does not exist here.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum NamedPolling {
@@ -189,7 +189,7 @@ impl TryFrom<f64> for Milliseconds {
         if (0.0..=DAY).contains(&number) {
             return Ok(Self(Duration::from_secs_f64(number / 1000.0)));
         }
-        Err(format!("{number} is no number of milliseconds from 0 to a day"))
+        Err(format!("{number} is not a number of milliseconds from 0 to a day"))
     }
 }
 
@@ -202,15 +202,15 @@ impl TryFrom<String> for Pattern {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        // What a pattern may take, so that a body of many takes little.
+        // Maximum size of a pattern, so that a body with many of them takes little.
         const SIZE: usize = 256 * 1024;
         let pattern = RegexBuilder::new(&text).size_limit(SIZE).build();
         pattern.map(Self).map_err(|error| {
-            // Its first lines show the place, one above the other.
+            // Its first lines show the place, one below the other.
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
             let shown: String = text.chars().take(80).collect();
-            format!("{shown:?} is no pattern: {why}")
+            format!("{shown:?} is not a pattern: {why}")
         })
     }
 }
@@ -222,7 +222,7 @@ impl From<GivenInterceptor> for Interceptor {
             headers.insert("content-type".to_owned(), kind);
         }
         let body = body.map(|text| match BASE64_STANDARD.decode(&text) {
-            // As browserless has it: what can be base64 is.
+            // As in browserless: anything that can be base64 is.
             Ok(bytes) => bytes,
             Err(_) => text.into_bytes(),
         });
@@ -243,12 +243,12 @@ pub(super) fn read<'de, T: DeserializeOwned>(
     serde_path_to_error::deserialize(text).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        // Where a text broke off, no member is to blame.
+        // If a text broke off, no member is to blame.
         if inner.is_syntax() || inner.is_eof() {
-            return BadOrder(format!("the body is no JSON: {inner}"));
+            return BadOrder(format!("the body is not JSON: {inner}"));
         }
         let why = inner.to_string();
-        // The place in the text means nothing to those whose library wrote it.
+        // The position in the text means nothing to those whose library wrote it.
         let why = why.split(" at line ").next().unwrap_or_default().to_owned();
         let member = format!("{within}{}", if path == "." { "" } else { &path });
         match member.trim_end_matches('.') {

@@ -1,9 +1,9 @@
-//! One-shot work: a page is loaded, and its HTML, a picture, a PDF or what stands in some of its
-//! elements is taken of it, as browserless' REST routes do.
+//! One-shot work: a page is loaded, and its HTML, a picture, a PDF or the contents of some of its
+//! elements are taken from it, as browserless' REST routes do.
 //!
-//! An [`Order`] is what a request's body asks for, checked whole before anything is leased. It is
-//! [carried out](Order::carry_out) on the page that a lease begins with, and gives a [`Product`].
-//! Nothing here knows of HTTP: the routes are in the gateway.
+//! An [`Order`] is the request in a body, checked completely before anything is leased. It is
+//! [carried out](Order::carry_out) on the page that a lease begins with, and yields a [`Product`].
+//! Nothing here knows about HTTP: the routes are in the gateway.
 
 mod members;
 mod order;

@@ -16,24 +16,24 @@ use crate::loader::{
     Encoding, Filter, Furniture, Page, PdfOptions, PictureOptions, Trouble, UserAgent, Wait,
 };
 
-/// Maximum time of each wait for a page, if nothing else is asked for: for its load, for a tag that
-/// is added to it, for an event, a function or a selector; as in Puppeteer.
+/// Default maximum time of each wait for a page: for its load, for a tag that is added to it, for
+/// an event, a function or a selector; as in Puppeteer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// More of one kind in a list are a mistake.
+/// Maximum length of each list; more is a mistake.
 const MOST: usize = 1_000;
 
-/// The largest side of a view, and the largest area, in pixels of the device: as a shared lease
-/// has it.
+/// The longest side of a view, and its largest area, in device pixels: the limits of a shared
+/// lease.
 const SIDE: f64 = 16_384.0;
 const AREA: f64 = 67_108_864.0;
 
-/// Order of a call.
+/// The order of a call.
 #[derive(Debug)]
 pub(crate) struct Order {
     content: Content,
     furniture: Arc<Furniture>,
-    /// Maximum time the page may load; `None` for as long as the call may last.
+    /// Maximum time that the page may load; `None` for as long as the call may last.
     patience: Option<Duration>,
     styles: Vec<Tag>,
     scripts: Vec<Tag>,
@@ -48,7 +48,7 @@ enum Content {
     Html(String),
 }
 
-/// Product to take of the page, with its options.
+/// The product to take from the page, with its options.
 #[derive(Debug)]
 enum Task {
     Content,
@@ -62,20 +62,20 @@ impl Order {
     ///
     /// # Errors
     ///
-    /// A sentence that names the member that is wrong.
+    /// A sentence that names the wrong member.
     pub(crate) fn read(kind: WorkKind, body: &[u8]) -> Result<Self, BadOrder> {
-        // Lists are read as structures, too, by the order of their members.
+        // Lists would also be accepted as structures, by the order of their members.
         if body.trim_ascii_start().first() == Some(&b'[') {
             return Err(BadOrder("the body must be an object with members".to_owned()));
         }
         Self::new(kind, read("", &mut serde_json::Deserializer::from_slice(body))?)
     }
 
-    /// The order of a call that only has an address.
+    /// Returns the order of a call that has only an address.
     ///
     /// # Errors
     ///
-    /// If it is none that a page can be sent to.
+    /// If a page cannot be sent to it.
     pub(crate) fn of_url(kind: WorkKind, url: String) -> Result<Self, BadOrder> {
         Self::new(kind, Members { url: Some(url), ..Members::default() })
     }
@@ -108,12 +108,12 @@ impl Order {
         })
     }
 
-    /// Loads the page in the lease that this client is connected to, and takes of it what is asked
-    /// for. How long that may last in all is the caller's to say.
+    /// Loads the page in the lease that this client is connected to, and takes the requested
+    /// product from it. The caller limits how long that may take in all.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the page stays as it is, and goes with its lease.
+    /// If it is dropped early, the page stays as it is, and ends with its lease.
     pub(crate) async fn carry_out(&self, client: &Client) -> Result<Done, Trouble> {
         let (content, written) = match &self.content {
             Content::Url(url) => (url, false),
@@ -146,7 +146,7 @@ impl Order {
         Ok(Done { product, answer })
     }
 
-    /// Goes on after what may fail where as much as can be had is wanted.
+    /// Ignores a failure if as much as possible is wanted.
     fn attempt(&self, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
         match outcome {
             Err(
@@ -208,13 +208,13 @@ fn check_address(member: &str, address: &str) -> Result<(), BadOrder> {
     }
 }
 
-/// Takes the members that are of one kind of work, and refuses those that are of another.
+/// Takes the members of one kind of work, and refuses those of another.
 fn task(kind: WorkKind, members: &mut Members) -> Result<Task, BadOrder> {
     let (options, selector) = (members.options.take(), members.selector.take());
     let (scroll, elements) = (members.scroll_page.take(), members.elements.take());
     let debug = members.debug_opts.take();
     let has = |is: bool, member: &str, at: &str| match is {
-        true => Err(BadOrder::member(member, format!("is none of /{}, but of {at}", kind.word()))),
+        true => Err(BadOrder::member(member, format!("is not for /{}, but for {at}", kind.word()))),
         false => Ok(()),
     };
     if kind != WorkKind::Screenshot {
@@ -331,7 +331,7 @@ fn furniture(
             continue;
         }
         match content {
-            // Whose page it is for is plain.
+            // It is clear which page it is for.
             Content::Url(url) => cookie.url = Some(url.clone()),
             Content::Html(_) => {
                 let why = "needs a url or a domain, since the page has no address";
@@ -390,7 +390,7 @@ async fn add(page: &mut Page, member: &'static str, tag: &Tag) -> Result<(), Tro
             properties["rel"] = json!("stylesheet");
         }
     }
-    // What has its content is there as soon as it is added; a script has run.
+    // With content of its own it is there as soon as it is added; a script has run.
     let loaded = tag.url.is_none();
     let expression = format!(
         "new Promise((resolve, reject) => {{ \
@@ -416,7 +416,7 @@ async fn add(page: &mut Page, member: &'static str, tag: &Tag) -> Result<(), Tro
 /// Interval at which a page is asked.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// Waits once a page is loaded, in this order.
+/// Waits after a page is loaded, in this order.
 #[derive(Debug, Default)]
 struct Waits {
     event: Option<WaitForEvent>,
@@ -426,7 +426,7 @@ struct Waits {
 }
 
 impl Waits {
-    /// Waits for one after the other; `attempt` says whether to go on after one.
+    /// Waits for one after the other; `attempt` says whether to continue after a failure.
     async fn wait(
         &self,
         page: &mut Page,
@@ -516,7 +516,7 @@ async fn until(
     }
 }
 
-/// Gives up when the time is over, which is without end if it is 0.
+/// Gives up when the time is over; 0 means no limit.
 async fn within(
     asked: Option<Milliseconds>,
     what: impl FnOnce() -> String,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::members::{DebugOptions, Element};
 use crate::loader::{Answer, Page, Pdf, Picture, PictureFormat, PictureOptions, Trouble};
 
-/// Kind of work: the product that is taken of a page.
+/// The kind of work: the product that is taken from a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum WorkKind {
     /// Its HTML.
@@ -22,10 +22,10 @@ pub(crate) enum WorkKind {
 }
 
 impl WorkKind {
-    /// All of them.
+    /// All kinds.
     pub(crate) const ALL: [Self; 4] = [Self::Content, Self::Screenshot, Self::Pdf, Self::Scrape];
 
-    /// Its word in routes, commands, metrics and logs.
+    /// Returns its word in routes, commands, metrics and logs.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Content => "content",
@@ -40,18 +40,18 @@ impl WorkKind {
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) product: Product,
-    /// Answer of the page's server.
+    /// The answer of the page's server.
     pub(crate) answer: Option<Answer>,
 }
 
-/// Data taken of a page.
+/// Data taken from a page.
 #[derive(Debug)]
 pub(crate) enum Product {
     Html(String),
     Picture(Picture),
     /// A picture as text.
     Base64(String),
-    /// Still in the browser.
+    /// It is still in the browser.
     Pdf(Box<Pdf>),
     Json(Value),
 }
@@ -61,7 +61,7 @@ impl Product {
         Self::Base64(BASE64_STANDARD.encode(&picture.bytes))
     }
 
-    /// Its content type.
+    /// Returns its content type.
     pub(crate) fn mime(&self) -> &'static str {
         match self {
             Self::Html(_) => "text/html; charset=utf-8",
@@ -73,13 +73,13 @@ impl Product {
     }
 }
 
-/// Maximum time an element may take to be there, if nothing else is asked for.
+/// Default maximum time for an element to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Interval at which the page is asked for those that are missing.
+/// Interval at which the page is asked for missing elements.
 const OFTEN: Duration = Duration::from_millis(50);
 
-/// Elements to take of a page.
+/// Elements to take from a page.
 #[derive(Debug)]
 pub(super) struct Scrape {
     elements: Vec<Element>,
@@ -95,12 +95,12 @@ impl Scrape {
         self.debug.unwrap_or_default()
     }
 
-    /// Returns `true` if what the page does is asked for.
+    /// Returns `true` if a record of what the page does is requested.
     pub(super) fn takes_notes(&self) -> bool {
         self.debug().console || self.debug().network
     }
 
-    /// Waits for the elements, and takes what stands in them.
+    /// Waits for the elements, and takes their contents.
     pub(super) async fn take(&self, page: &mut Page, best_attempt: bool) -> Result<Value, Trouble> {
         self.wait(page, best_attempt).await?;
         let selectors = json!(self.selectors());

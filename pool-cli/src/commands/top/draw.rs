@@ -12,14 +12,14 @@ use crate::table::{duration, mebibytes};
 
 /// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
-    // Frame and header are three lines; with one more the table is seen to be empty.
+    // Frame and header take three lines; one more shows that the table is empty.
     let waiters = (view.state.waiters.len() as u16).saturating_add(3).max(4);
-    // There is no table where there are no tenants.
+    // Without tenants there is no table of them.
     let tenants = match view.state.tenants.len() as u16 {
         0 => 0,
         tenants => tenants.saturating_add(3).min(frame.area().height / 4),
     };
-    // Nor one of nodes where there is no fleet.
+    // And without a fleet there is no table of nodes.
     let nodes = match &view.state.fleet {
         None => 0,
         Some(fleet) => (fleet.nodes.len() as u16).saturating_add(3).min(frame.area().height / 4),
@@ -89,7 +89,7 @@ pub(super) const HEIGHT: u16 = 5;
 struct Plot {
     title: String,
     value: fn(&Point) -> u64,
-    /// The value at the top of the plot; without it, the highest seen.
+    /// The value at the top of the plot; `None` for the highest one seen.
     most: Option<u64>,
 }
 
@@ -122,7 +122,7 @@ pub(super) fn draw_plots(frame: &mut Frame<'_>, area: Rect, view: &View) {
     for (plot, area) in plots.into_iter().zip(areas.iter()) {
         let block = Block::bordered().title(plot.title);
         let columns = columns(&view.points, block.inner(*area).width.into(), plot.value);
-        // Not 0, or nothing would be as high as everything.
+        // At least 1: with 0, an empty plot would look full.
         let most = plot.most.or_else(|| columns.iter().max().copied()).unwrap_or_default().max(1);
         let bars = Sparkline::default().block(block).data(columns).max(most).blue();
         frame.render_widget(bars, *area);

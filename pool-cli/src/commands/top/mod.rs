@@ -27,14 +27,16 @@ pub struct Args {
     pool: ClientArgs,
 }
 
-/// The pool tells its state once a second; a pool that hangs keeps the connection and says nothing.
+/// Time without a message after which the pool counts as lost: it sends its state once a second,
+/// and a pool that hangs keeps the connection open.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Shows a pool live until a key or a signal ends it, and does to it what keys ask for.
+/// Shows a pool live until a key or a signal ends it, and carries out what keys ask for.
 ///
 /// # Errors
 ///
-/// If this is no terminal, or no pool answers at first. A pool that goes away later is waited for.
+/// If this is not a terminal, or no pool answers at first. If a pool goes away later, it is waited
+/// for.
 pub fn run(args: &Args) -> Result<(), Failure> {
     if !(stdin().is_terminal() && stdout().is_terminal()) {
         return Err(Failure::new("top requires a terminal, and stdout is not one")
@@ -44,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let view = View::new(client.address(), client.get("/api/state")?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(show(client, view));
-    // What a key has asked for is still asked of the pool when the next key quits.
+    // A change that a key has asked for is still sent if the next key quits.
     runtime.shutdown_timeout(view::PATIENCE);
     outcome
 }
@@ -89,8 +91,8 @@ async fn show(client: Arc<Client>, mut view: View) -> Result<(), Failure> {
     }
 }
 
-/// The terminal while `top` has it: raw, on the alternate screen. Its drop gives it back as it was;
-/// a panic does so before it prints its message.
+/// The terminal while `top` uses it: raw, on the alternate screen. Dropping it restores the
+/// terminal; a panic does so before it prints its message.
 #[derive(Debug)]
 struct Screen(DefaultTerminal);
 
@@ -107,7 +109,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Where even that fails, there is no terminal left to restore.
+        // If even that fails, there is no terminal left to restore.
         let _ = ratatui::try_restore();
     }
 }
@@ -125,10 +127,10 @@ fn input() -> mpsc::Receiver<Event> {
     input
 }
 
-/// The pool's latest state, or its silence.
+/// News from the pool: its latest state, or its silence.
 #[derive(Debug)]
 enum News {
-    /// The last hour, oldest first: at every new connection.
+    /// The last hour, oldest first; sent with every new connection.
     History(Vec<Point>),
     /// This second.
     State(Box<State>),
@@ -139,7 +141,7 @@ enum News {
 /// Pause before another connection is tried.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Follows the pool, over restarts, for as long as somebody listens.
+/// Follows the pool, across restarts, for as long as somebody listens.
 fn start(client: Arc<Client>) -> mpsc::Receiver<News> {
     let (sender, news) = mpsc::channel(4);
     thread::spawn(move || {
@@ -157,7 +159,7 @@ fn start(client: Arc<Client>) -> mpsc::Receiver<News> {
     news
 }
 
-/// One connection, to its end.
+/// Follows one connection to its end.
 fn follow(client: &Client, sender: &mpsc::Sender<News>) -> Result<(), Failure> {
     let states = client.stream()?;
     let send = |news| sender.blocking_send(news).is_ok();

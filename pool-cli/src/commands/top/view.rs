@@ -18,7 +18,8 @@ pub(super) struct View {
     /// The reason why there is no news.
     pub(super) lost: Option<String>,
     pub(super) table: Table,
-    /// By number rather than by row, so that it stays on its browser while others come and go.
+    /// By number rather than by row, so that the selection stays on its browser while others come
+    /// and go.
     browser: Option<u64>,
     /// The row to fall back to when that browser is gone.
     row: usize,
@@ -28,7 +29,7 @@ pub(super) struct View {
     pub(super) notice: Option<Outcome>,
 }
 
-/// The table that the keys are about.
+/// The table that the keys apply to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Browsers,
@@ -74,7 +75,7 @@ impl View {
         self.notice = Some(outcome);
     }
 
-    /// The row that is selected in a table.
+    /// Returns the selected row of a table.
     pub(super) fn selected(&self, table: Table) -> Option<usize> {
         match table {
             Table::Browsers => {
@@ -85,7 +86,7 @@ impl View {
         }
     }
 
-    /// The browser that is selected, if the keys are about browsers.
+    /// Returns the selected browser, if the keys apply to browsers.
     pub(super) fn browser(&self) -> Option<&Browser> {
         let row = self.selected(Table::Browsers)?;
         (self.table == Table::Browsers).then(|| &self.state.browsers[row])
@@ -117,7 +118,7 @@ impl View {
     }
 }
 
-/// The keys as the footer shows them.
+/// The keys, as the footer shows them.
 pub(super) const KEYS: [(&str, &str); 7] = [
     ("j/k", "select"),
     ("tab", "table"),
@@ -128,7 +129,7 @@ pub(super) const KEYS: [(&str, &str); 7] = [
     ("q", "quit"),
 ];
 
-/// Consequence of an event of the terminal.
+/// The consequence of a terminal event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reaction {
     /// The screen is drawn anew.
@@ -149,7 +150,7 @@ impl View {
 
     fn press(&mut self, key: KeyEvent) -> Reaction {
         if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
-            // Ctrl-D is not the key to drain, nor Esc and a letter in one go that letter.
+            // Ctrl-D does not drain, and Esc followed at once by a letter is not that letter.
             let ctrl_c =
                 key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
             return if ctrl_c { Reaction::Quit } else { Reaction::Draw };
@@ -158,7 +159,7 @@ impl View {
         if let Some(change) = self.asked.take() {
             return match key.code {
                 KeyCode::Char('y' | 'Y') => Reaction::Change(change),
-                // Anything else is no yes.
+                // Anything else does not count as a yes.
                 _ => Reaction::Draw,
             };
         }
@@ -187,7 +188,7 @@ impl View {
         Reaction::Draw
     }
 
-    /// Makes a change, after a question where there is one.
+    /// Makes a change, after asking if it has a question.
     fn ask(&mut self, change: Option<Change>, none: &str) -> Reaction {
         match change {
             None => self.notice = Some(Outcome { text: none.to_owned(), failed: true }),
@@ -201,7 +202,7 @@ impl View {
 /// A change to the pool, made by a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Closes a browser, when it comes back if it is leased.
+    /// Closes a browser; if it is leased, when it comes back.
     Retire { browser: u64 },
     /// Ends the lease of a browser.
     EndLease { browser: u64, lease: String, who: String },
@@ -218,17 +219,17 @@ pub(super) struct Outcome {
     pub(super) failed: bool,
 }
 
-/// Longer than the pool takes for any of them.
+/// Timeout of a change: longer than the pool takes for any of them.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Change {
-    /// The end of a browser's lease, if a client holds it.
+    /// Returns the change that ends a browser's lease, if a client holds it.
     pub(super) fn end_lease(browser: &Browser) -> Option<Self> {
         let holder = browser.lease.as_ref()?;
         Some(Self::EndLease { browser: browser.id, lease: holder.id.clone(), who: holder.who() })
     }
 
-    /// The question to ask first; `None` for changes that disturb nobody.
+    /// Returns the question to ask first; `None` for changes that disturb nobody.
     pub(super) fn question(&self) -> Option<String> {
         match self {
             Self::Retire { .. } => None,
@@ -240,7 +241,7 @@ impl Change {
         }
     }
 
-    /// Asks the pool for it.
+    /// Asks the pool to make the change.
     pub(super) fn make(&self, client: &Client) -> Outcome {
         let path = match self {
             Self::Retire { browser } => format!("/api/browsers/{browser}/retire"),

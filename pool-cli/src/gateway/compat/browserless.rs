@@ -35,7 +35,7 @@ pub(in crate::gateway) async fn sessions(
     })
 }
 
-/// Ends a lease by its id, or the leases of a `trackingId`, or all of them: a tenant's own.
+/// Ends a lease by its id, the leases with a `trackingId`, or all of them; a tenant only its own.
 pub(in crate::gateway) async fn kill(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
@@ -45,7 +45,7 @@ pub(in crate::gateway) async fn kill(
 ) -> Result<Json<Killed>, Problem> {
     let own = gateway.kill(&who, &id);
     let others = match detour {
-        // The lease of an id is here, or the request had gone to its node.
+        // A lease with this id would be here, or the request would have gone to its node.
         Some(Extension(detour)) if gateway.settings().own_id(&id).is_none() => {
             kill_elsewhere(&gateway, &detour, &uri).await
         }
@@ -88,12 +88,12 @@ struct Pressure {
     /// Milliseconds since 1970.
     date: u64,
     is_available: bool,
-    /// Empty, or why it is not available.
+    /// Empty, or the reason why it is not available.
     reason: &'static str,
     message: &'static str,
     /// The unit of `running` and `maxConcurrent`.
     counts: &'static str,
-    /// Leases that one Chromium may have: leases are browsers only where it is 1.
+    /// Leases that one Chromium may have: only if this is 1 does a lease mean a browser.
     leases_per_browser: usize,
     running: usize,
     queued: usize,
@@ -162,7 +162,7 @@ pub(in crate::gateway) async fn pressure(
     Ok(Json(serde_json::json!({ "pressure": pressure })).into_response())
 }
 
-/// `GET /meta`, in browserless' shape: which browsers there are.
+/// `GET /meta`, in browserless' shape: the versions of the browsers.
 pub(in crate::gateway) async fn meta(
     State(gateway): State<Arc<Gateway>>,
 ) -> Json<serde_json::Value> {
@@ -180,7 +180,7 @@ pub(in crate::gateway) async fn meta(
     }))
 }
 
-/// `GET /active`, as browserless has it: the pool answers.
+/// `GET /active`, as in browserless: the pool answers.
 pub(in crate::gateway) async fn active() -> StatusCode {
     StatusCode::NO_CONTENT
 }

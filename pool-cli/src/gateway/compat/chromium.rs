@@ -1,8 +1,8 @@
-//! `/json/…`, as Chromium has it: how clients that are given `http://` find the WebSocket, and the
+//! `/json/…`, as in Chromium: how clients that are given `http://` find the WebSocket, and the
 //! pages behind it.
 //!
-//! Without a lease there is one page, which is leased when its socket is opened. The pages of a lease
-//! are listed below its address, and by `?session=`.
+//! Without a lease there is one page, which is leased when its socket is opened. The pages of a
+//! lease are listed below its address, and with `?session=`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::pool::{OpenPage, Version, Wire};
 /// Maximum time of one command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of a browser's messages that are taken at once.
+/// Number of bytes of a browser's messages that are taken at once.
 const BATCH: usize = 64 * 1024;
 
 /// A page as Chromium lists it.
@@ -46,14 +46,14 @@ pub(in crate::gateway) struct Entry {
     socket: String,
 }
 
-/// A request about the pages of a lease, with what its answer is made of.
+/// A request about the pages of a lease, with everything that its answer needs.
 struct Asked<'a> {
     gateway: &'a Arc<Gateway>,
     headers: &'a HeaderMap,
     query: &'a str,
 }
 
-/// `/json/list`: the pages of the session that is asked for, or else the one that leases.
+/// `/json/list`: the pages of the named session, or else the one page that leases.
 pub(in crate::gateway) async fn list(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
@@ -73,7 +73,7 @@ pub(in crate::gateway) async fn list(
     }))
 }
 
-/// `/devtools/browser/{lease}/json/list`: the pages of a lease that is held.
+/// `/devtools/browser/{lease}/json/list`: the pages of a held lease.
 pub(in crate::gateway) async fn list_of_lease(
     State(gateway): State<Arc<Gateway>>,
     Path(lease): Path<String>,
@@ -87,7 +87,7 @@ pub(in crate::gateway) async fn list_of_lease(
     Ok(Json(Asked { gateway: &gateway, headers: &headers, query }.entries(&session).await))
 }
 
-/// `PUT /json/new?session=NAME&ADDRESS`: opens a page in the session that is held.
+/// `PUT /json/new?session=NAME&ADDRESS`: opens a page in a held session.
 pub(in crate::gateway) async fn new(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
@@ -102,7 +102,7 @@ pub(in crate::gateway) async fn new(
     asked.open(&session, &address).await.map(Json)
 }
 
-/// `PUT /devtools/browser/{lease}/json/new?ADDRESS`: opens a page in a lease that is held.
+/// `PUT /devtools/browser/{lease}/json/new?ADDRESS`: opens a page in a held lease.
 pub(in crate::gateway) async fn new_in_lease(
     State(gateway): State<Arc<Gateway>>,
     Path(lease): Path<String>,
@@ -132,7 +132,7 @@ pub(in crate::gateway) async fn change(
     asked.change(&holder, &page, change).await
 }
 
-/// The same below the address of a lease, `/devtools/browser/{lease}`.
+/// The same, below the address of a lease: `/devtools/browser/{lease}`.
 pub(in crate::gateway) async fn change_in_lease(
     State(gateway): State<Arc<Gateway>>,
     Extension(change): Extension<Change>,
@@ -237,7 +237,7 @@ impl Asked<'_> {
         Ok(self.entry(page, &path))
     }
 
-    /// Gives a command about a page of this lease.
+    /// Sends a command about a page of this lease.
     async fn change(
         &self,
         session: &Arc<ClientLease>,
@@ -251,7 +251,7 @@ impl Asked<'_> {
         Ok(change.done)
     }
 
-    /// Gives one command on a connection of its own, which is judged as a client's.
+    /// Sends one command on a connection of its own, which is judged like a client's.
     async fn command(
         &self,
         session: &Arc<ClientLease>,
@@ -260,13 +260,13 @@ impl Asked<'_> {
     ) -> Result<Value, Problem> {
         let holder = Reconnect::of(self.gateway, session, self.headers);
         let connected = session.connect(&Root::Browser, holder).await;
-        // Dropped at the end: the lease lives as long as any of its connections.
+        // Dropped at the end, since the lease lives as long as any of its connections.
         let (wire, _attached) = connected.map_err(|why| not_connected(&why))?;
         command(wire, method, params).await
     }
 }
 
-/// Gives the only command of a connection and returns its result.
+/// Sends the only command of a connection and returns its result.
 pub(in crate::gateway) async fn command(
     wire: Wire,
     method: &str,
@@ -324,7 +324,8 @@ pub(in crate::gateway) struct Discovery {
     url: String,
 }
 
-/// Takes no lease: a client that only looks must not keep a browser from the others.
+/// Returns the version. It takes no lease: a client that only looks must not keep a browser from
+/// others.
 pub(in crate::gateway) async fn version(
     State(gateway): State<Arc<Gateway>>,
     caller: Caller,
@@ -333,7 +334,7 @@ pub(in crate::gateway) async fn version(
     headers: HeaderMap,
 ) -> Result<Json<Discovery>, Problem> {
     let query = uri.query().unwrap_or_default();
-    // A mistake is told here, where the client still shows the answer.
+    // Mistakes are reported here, where the client still shows the answer.
     let mut asked = LeaseQuery::parse(query)?;
     let settings = gateway.settings();
     settings.attribute(&who, &mut asked)?;
@@ -343,7 +344,8 @@ pub(in crate::gateway) async fn version(
             if let Some(detour) = caller.detour.filter(|_| gateway.pool().load().max_size == 0) {
                 return Err(detour.anywhere().await);
             }
-            // No browser was ever launched: one is, into the pool, so that it can be asked.
+            // No browser has been launched yet: one is launched into the pool, so that it can be
+            // asked.
             let wait = asked.acquire_timeout.unwrap_or(settings.acquire_timeout);
             let request = asked.request().timeout(wait);
             let leased = gateway
@@ -358,7 +360,7 @@ pub(in crate::gateway) async fn version(
     Ok(Json(Discovery { version, url: settings.websocket_url(&headers, "/", query) }))
 }
 
-/// `GET /devtools/browser/{lease}/json/version`: where the lease is that is held.
+/// `GET /devtools/browser/{lease}/json/version`: the address of a held lease.
 pub(in crate::gateway) async fn version_of_lease(
     State(gateway): State<Arc<Gateway>>,
     Path(lease): Path<String>,

@@ -1,5 +1,5 @@
-//! `/browser_pools` and `/browsers`, as Kernel has them: leases that are held until they are
-//! released, with or without a connection.
+//! `/browser_pools` and `/browsers`, as in Kernel: leases that are held until they are released,
+//! with or without a connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::gateway::snapshot::part;
 use crate::gateway::who::Who;
 use crate::gateway::{Code, Gateway, LeaseEnd, LeaseQuery, Problem};
 
-/// The most that is listed at once, and what is if nothing is said.
+/// Maximum number of entries listed at once, and the default.
 const MAX_LISTED: usize = 100;
 const LISTED: usize = 20;
 
@@ -38,7 +38,7 @@ struct Acquired {
     ignored: Vec<String>,
 }
 
-/// A lease as Kernel shows a browser. `null` is what there is not.
+/// A lease in the form in which Kernel shows a browser. Missing values are `null`.
 #[derive(Debug, Serialize)]
 struct BrowserView {
     session_id: String,
@@ -58,7 +58,7 @@ struct BrowserView {
     tags: BTreeMap<String, String>,
 }
 
-/// A thing whose id is its name.
+/// An object whose id is its name.
 #[derive(Debug, Serialize)]
 struct Named {
     id: String,
@@ -110,9 +110,9 @@ fn yes() -> bool {
     true
 }
 
-/// Leases a browser. Answers 204 when the wait was over before one was free, so that clients poll
-/// again, but 429 when it was their own tenant's limit that kept them waiting: no browser that others
-/// give back is for them, so they are told what they hold instead.
+/// Leases a browser. It answers 204 if the wait was over before one was free, so that clients poll
+/// again, but 429 if their own tenant's limit kept them waiting: no browser that others give back
+/// is for them, so they are told what they hold instead.
 pub(in crate::gateway) async fn acquire(
     State(gateway): State<Arc<Gateway>>,
     Path(pool): Path<String>,
@@ -135,7 +135,7 @@ pub(in crate::gateway) async fn acquire(
             return Err(no.into());
         }
     };
-    // One that was held keeps what it was given first.
+    // A held lease keeps the label that it was given first.
     let label = session.label.get_or_init(|| label);
     if let Some(address) = &label.start_url {
         open(&gateway, &session, &headers, address).await;
@@ -145,7 +145,7 @@ pub(in crate::gateway) async fn acquire(
     Ok(Json(Acquired { browser, waited_ms, ignored }).into_response())
 }
 
-/// Sends the first page of a lease to an address, without waiting for it: it may never load.
+/// Sends the first page of a lease to an address, without waiting for it, since it may never load.
 async fn open(
     gateway: &Arc<Gateway>,
     session: &Arc<ClientLease>,
@@ -153,7 +153,7 @@ async fn open(
     address: &str,
 ) {
     let holder = Reconnect::of(gateway, session, headers);
-    // One that is over already is what its holder learns next.
+    // If it is already over, its holder will learn that next.
     let Ok((wire, attached)) = session.connect(&Root::FirstPage, holder).await else { return };
     let address = json!({ "url": address });
     tokio::spawn(async move {
@@ -164,7 +164,7 @@ async fn open(
     });
 }
 
-/// Returns the lease of the name that is asked for, or leases one.
+/// Returns the held lease with the requested name, or leases one.
 async fn held(
     gateway: &Arc<Gateway>,
     mut asked: LeaseQuery,
@@ -208,7 +208,7 @@ pub(in crate::gateway) async fn release(
     }
     let session = gateway.browser(&who, &body.session_id)?;
     if !body.reuse {
-        // Told while it is leased: it goes when it comes back.
+        // Retired while it is leased, so that it is closed when it comes back.
         gateway.pool().retire(session.browser);
     }
     session.end(LeaseEnd::Released);
@@ -225,7 +225,7 @@ pub(in crate::gateway) async fn flush(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /browser_pools`: the one that there is.
+/// `GET /browser_pools`: lists the only pool.
 pub(in crate::gateway) async fn pools(
     State(gateway): State<Arc<Gateway>>,
     RawQuery(query): RawQuery,
@@ -265,7 +265,7 @@ pub(in crate::gateway) async fn update(
     Ok(Json(PoolView::of(&gateway, Some(ignored))).into_response())
 }
 
-/// `GET /browsers`: the leases that are held.
+/// `GET /browsers`: lists the held leases.
 pub(in crate::gateway) async fn browsers(
     State(gateway): State<Arc<Gateway>>,
     Extension(who): Extension<Who>,
@@ -307,7 +307,7 @@ pub(in crate::gateway) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Answers what Kernel has and this pool has not.
+/// Answers requests that Kernel supports and this pool does not.
 pub(in crate::gateway) async fn not_offered() -> Problem {
     let detail = "this part of Kernel is not offered: there are /browser_pools with acquire, \
                   release and flush, and /browsers; profiles are set up in the configuration";
@@ -318,7 +318,7 @@ impl BrowserView {
     fn of(gateway: &Gateway, session: &ClientLease, headers: &HeaderMap) -> Self {
         let settings = gateway.settings();
         let cdp_ws_url = settings.lease_url(headers, &session.public_id);
-        // The same place by HTTP: ws for http, wss for https.
+        // The same place over HTTP: ws becomes http, wss becomes https.
         let base_url = cdp_ws_url.replacen("ws", "http", 1);
         let label = session.label.get().cloned().unwrap_or_default();
         Self {
@@ -368,12 +368,12 @@ impl PoolView {
     }
 }
 
-/// The part of a list that is asked for.
+/// The requested part of a list.
 #[derive(Debug)]
 struct Listed {
     limit: usize,
     offset: usize,
-    /// Asks for leases that are held; those that are over are not listed.
+    /// Asks for held leases only; those that are over are not listed anyway.
     active: bool,
     name: Option<String>,
     query: Option<String>,
@@ -429,7 +429,7 @@ impl Listed {
             && self.tags.iter().all(|(tag, value)| browser.tags.get(tag) == Some(value))
     }
 
-    /// Returns this part of a list, with the headers that lead to the next one.
+    /// Returns this part of a list, with the headers that lead to the next part.
     fn page<T: Serialize>(&self, all: Vec<T>) -> Response {
         let (count, end) = (all.len(), self.offset.saturating_add(self.limit));
         let part: Vec<T> = all.into_iter().skip(self.offset).take(self.limit).collect();
@@ -451,7 +451,8 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 impl Gateway {
-    /// Returns the lease of an id, or of the name that its holder gave it, if this sender may see it.
+    /// Returns the lease with an id, or with the name that its holder gave it, if this sender may
+    /// see it.
     fn browser(&self, who: &Who, id: &str) -> Result<Arc<ClientLease>, Problem> {
         if let Some(lease) = self.settings().own_id(id) {
             return match self.leases.find(lease) {
@@ -469,17 +470,17 @@ impl Gateway {
 
     fn is_pool(&self, name: &str) -> Result<(), Problem> {
         let settings = self.settings();
-        // There is one pool; a client that does not know its name may say `default`.
+        // There is only one pool; a client that does not know its name may say `default`.
         if settings.pool_name == name || name == "default" {
             return Ok(());
         }
         let own = &settings.pool_name;
-        let detail = format!("there is no pool of this name; the one here is {own:?}");
+        let detail = format!("there is no pool with this name; the one here is {own:?}");
         Err(Problem::new(Code::UnknownPool, detail))
     }
 }
 
-/// Fields of Kernel's clients that have no meaning here: a request that has them is granted, and its
+/// Fields of Kernel's clients that have no meaning here: a request with them is granted, and its
 /// answer lists them.
 const IGNORED: [&str; 13] = [
     "chrome_policy",
@@ -497,19 +498,19 @@ const IGNORED: [&str; 13] = [
     "viewport",
 ];
 
-/// The most tags of a browser, and the longest key, value and address.
+/// Maximum number of tags of a browser, and maximum lengths of a key, a value and an address.
 const MAX_TAGS: usize = 50;
 const MAX_TAG: usize = 255;
 const MAX_ADDRESS: usize = 8192;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A request for a lease; the names of the query hold here too.
+/// A request for a lease; the parameters of the query are accepted here too.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::gateway) struct Acquire {
     acquire_timeout_seconds: Option<f64>,
-    /// Maximum silence of its clients, as Kernel has it.
+    /// Maximum silence of its clients, as in Kernel.
     timeout_seconds: Option<f64>,
     profile: Option<Profile>,
     acquire_timeout: Option<u64>,
@@ -520,7 +521,7 @@ pub(in crate::gateway) struct Acquire {
     more: Map<String, Value>,
 }
 
-/// A name, or what Kernel has for one.
+/// A name, or Kernel's form of one.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Profile {
@@ -528,11 +529,11 @@ enum Profile {
     Kernel { id: Option<String>, name: Option<String> },
 }
 
-/// Returns what a body holds and has no meaning here.
+/// Returns the fields of a body that have no meaning here.
 ///
 /// # Errors
 ///
-/// If there is something that nobody knows.
+/// If there is a field that nobody knows.
 fn ignored(more: &Map<String, Value>, known: &[&str]) -> Result<Vec<String>, Problem> {
     let unknown =
         |name: &&String| !IGNORED.contains(&name.as_str()) && !known.contains(&name.as_str());
@@ -561,7 +562,7 @@ impl Acquire {
         Ok(Label { name, start_url, tags })
     }
 
-    /// Takes what is asked of the lease out of the body.
+    /// Takes the request for the lease out of the body.
     fn query(&mut self) -> Result<LeaseQuery, Problem> {
         let mut asked = LeaseQuery::default();
         asked.take(&mut self.more)?;
@@ -584,7 +585,7 @@ impl Profile {
     fn name(self) -> Option<String> {
         match self {
             Self::Name(name) => Some(name),
-            // Here they are the same; an empty one is Kernel's for none.
+            // Here they are the same; an empty one means none in Kernel.
             Self::Kernel { id, name } => name.or(id).filter(|name| !name.is_empty()),
         }
     }
