@@ -139,7 +139,8 @@ fn nodes(fleet: &Fleet) -> Result<String, Failure> {
         writeln!(text, "{} is alone: NATS is {}\n", fleet.node, fleet.connection)?;
     }
     let header = [
-        "node", "phase", "places", "leased", "idle", "waiting", "memory", "age", "version", "address",
+        "node", "phase", "places", "leased", "idle", "waiting", "memory", "age", "version",
+        "address",
     ];
     let mut rows = Table::new(header);
     for node in fleet.nodes.iter().take(NODES) {

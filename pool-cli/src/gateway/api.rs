@@ -177,7 +177,8 @@ impl Gateway {
             return Err(Problem::new(Code::BadSize, detail));
         }
         if self.pool().load().max_size == 0 {
-            let detail = "this node was started without browsers: set [pool] max_size and restart it";
+            let detail =
+                "this node was started without browsers: set [pool] max_size and restart it";
             return Err(Problem::new(Code::BadSize, detail));
         }
         self.pool()

@@ -35,8 +35,12 @@ impl Rig {
         let mut beat = Beat::new(name, run(2), "ws://there");
         (beat.phase, beat.sequence) = (Phase::Running, self.beats);
         let class = ClassLoad { idle, room, ..ClassLoad::default() };
-        beat.load =
-            Load { places: 8, room, classes: [(Arc::from("default"), class)].into(), ..Load::default() };
+        beat.load = Load {
+            places: 8,
+            room,
+            classes: [(Arc::from("default"), class)].into(),
+            ..Load::default()
+        };
         let beat = Arc::new(beat);
         self.members.beat(&beat, self.now, &mut self.fx);
         self.asker.heard(&beat, self.now);
