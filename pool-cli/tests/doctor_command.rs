@@ -1,5 +1,7 @@
 //! `pool-cli doctor`, on a real Chromium where there is one to look at, and a real NATS server.
 
+mod gateway_support;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use gateway_support::unused_port;
 use pool_core::Pool;
 use pool_core::testing::FakeDriver;
 use pool_fleet::{Fleet, Member, NatsOptions, NatsTransport};
@@ -134,7 +137,7 @@ impl Nats {
             let installed = std::process::Command::new(script).arg("current").status().unwrap();
             assert!(installed.success(), "scripts/install-nats current failed");
         }
-        let port = free_port();
+        let port = unused_port();
         let dir = tempfile::tempdir().unwrap();
         let (config, log) = (dir.path().join("nats.conf"), dir.path().join("log"));
         let store = format!("jetstream {{ store_dir: {:?} }}\n", dir.path().join("store"));
@@ -166,10 +169,6 @@ impl Drop for Nats {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A doctor for a node without browsers, on a machine without a Chromium.
@@ -229,7 +228,7 @@ fn a_server_without_jetstream_is_a_warning() {
 
 #[test]
 fn a_server_that_is_not_there_fails() {
-    let port = free_port();
+    let port = unused_port();
     let (code, check) = examined(&mut doctor_of_a_fleet(port));
     assert_eq!((code, &check("nats")["verdict"]), (1, &"fail".into()));
     let expected = format!("nats://127.0.0.1:{port}: there is no connection to the server");
@@ -293,7 +292,7 @@ fn other_service() -> u16 {
 #[test]
 fn an_address_that_does_not_lead_to_this_node_is_a_warning() {
     let nats = Nats::start(true, "");
-    let (nobody, other) = (free_port(), other_service());
+    let (nobody, other) = (unused_port(), other_service());
     for (port, expected) in
         [(nobody, "cannot be reached from here"), (other, "something else answers")]
     {

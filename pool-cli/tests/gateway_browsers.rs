@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use futures_util::StreamExt;
-use gateway_support::{Cdp, PATIENCE, Service, Site};
+use gateway_support::{Cdp, PATIENCE, Service, Site, unused_port};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,8 +36,7 @@ async fn a_profile_keeps_its_cookies_over_leases_and_nobody_else_has_them() {
     let visit = async |query: &str, path: &str| {
         let mut cdp = Cdp::new(service.connect(query).await);
         let page = cdp.page(&site.url(path)).await;
-        let script = "new Promise(done => setTimeout(() => done(document.cookie), 50))";
-        let cookie = cdp.evaluate(&page, script).await;
+        let cookie = cdp.evaluate(&page, "document.cookie").await;
         let keep = "document.cookie = 'login=yes; max-age=3600'; 0";
         cdp.evaluate(&page, keep).await;
         cdp.client.close(None).await.expect("it was open");
@@ -65,8 +64,7 @@ async fn a_region_goes_through_its_proxy_with_credentials_and_never_directly() {
     let service = Service::start(&config(proxy.port));
     let mut cdp = Cdp::new(service.connect("/?region=eu").await);
     let page = cdp.page(&site.url("/through")).await;
-    let script = "new Promise(done => setTimeout(() => done(document.title), 200))";
-    assert_eq!(cdp.evaluate(&page, script).await, "a page");
+    assert_eq!(cdp.evaluate(&page, "document.title").await, "a page");
     assert!(site.requests("/through")[0].contains("via: test-proxy"));
     for pid in service.browsers() {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -77,8 +75,7 @@ async fn a_region_goes_through_its_proxy_with_credentials_and_never_directly() {
     drop(cdp);
 
     drop(proxy);
-    let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let service = Service::start(&config(down));
+    let service = Service::start(&config(unused_port()));
     let stream = TcpStream::connect(&service.address).await.unwrap();
     let url = format!("ws://{}/?region=eu&acquire_timeout=5000", service.address);
     let refused = tokio_tungstenite::client_async(url, stream).await;
@@ -105,7 +102,7 @@ async fn shared_leases_are_browsers_of_their_own_in_one_chromium() {
     pids.dedup();
     assert_eq!(pids.len(), 1, "one Chromium for both");
     second.call(None, "Browser.close", json!({})).await;
-    assert_eq!(first.title(&page).await, "one", "it outlives its neighbour");
+    assert_eq!(first.evaluate(&page, "document.title").await, "one", "it outlives its neighbour");
 }
 
 /// Waits until something is so.

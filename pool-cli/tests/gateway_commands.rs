@@ -4,9 +4,8 @@ mod gateway_support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
-use gateway_support::{Service, closed, command};
+use gateway_support::{PATIENCE, Service, closed, command};
 
 const CONFIG: &str = "[pool]\nmin_size = 1\nmax_size = 2\n\
                       [gateway]\ntoken = { env = \"TEST_TOKEN\" }\n";
@@ -83,7 +82,7 @@ async fn watching_as_json_prints_an_object_a_line_until_a_signal_or_the_end_of_t
 
     let (left, _lines) = watch();
     service.signal(rustix::process::Signal::TERM);
-    assert!(service.wait(Duration::from_secs(10)).success(), "{}", service.log());
+    assert!(service.wait(PATIENCE).success(), "{}", service.log());
     let output = left.wait_with_output().expect("it is ours");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
@@ -108,7 +107,7 @@ async fn a_pool_is_resized_reloaded_and_drained() {
     assert!(error.contains("max_size"), "{error}");
 
     assert_eq!(run(&service, &["drain"]).0, Some(0));
-    assert!(service.wait(Duration::from_secs(5)).success(), "{}", service.log());
+    assert!(service.wait(PATIENCE).success(), "{}", service.log());
     let (code, _, error) = run(&service, &["status"]);
     assert_eq!(code, Some(1));
     assert!(error.contains("no pool answers") && error.contains("hint: start one"), "{error}");

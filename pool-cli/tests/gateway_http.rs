@@ -5,7 +5,7 @@ mod gateway_support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gateway_support::{Running, ask, closed, request, start};
+use gateway_support::{PATIENCE, Running, ask, closed, request, start};
 use pool_cli::config::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -348,7 +348,7 @@ async fn the_state_is_one_snapshot_and_is_streamed() {
             text.push_str(&String::from_utf8_lossy(&chunk[..read]));
         }
     };
-    tokio::time::timeout(Duration::from_secs(4), two).await.expect("one each second");
+    tokio::time::timeout(PATIENCE, two).await.expect("one each second");
 }
 
 #[tokio::test]

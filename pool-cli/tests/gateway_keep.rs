@@ -4,7 +4,7 @@ mod gateway_support;
 
 use std::time::Duration;
 
-use gateway_support::{Client, Running, ask, closed, start};
+use gateway_support::{Client, PATIENCE, Running, ask, closed, start};
 use pool_cli::config::Config;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -24,6 +24,25 @@ async fn sessions(pool: &Running) -> Vec<Value> {
     pool.get("/sessions").await.json().as_array().expect("a list").clone()
 }
 
+/// The lease of this id.
+async fn session(pool: &Running, id: &str) -> Value {
+    let all = sessions(pool).await;
+    all.into_iter().find(|session| session["id"] == id).expect("it is held")
+}
+
+/// Waits until a lease has no connection, and returns it.
+async fn until_waiting(pool: &Running, id: &str) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let listed = session(pool, id).await;
+        if listed["state"] == "waiting" {
+            return listed;
+        }
+        assert!(Instant::now() < deadline, "its client has left: {listed}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until a metric counts so many leases that ended like this.
 async fn ended(pool: &Running, reason: &str, count: usize) {
     let line =
@@ -37,34 +56,35 @@ fn one_browser(config: &mut Config) {
 
 #[tokio::test]
 async fn a_kept_lease_waits_for_its_client_and_then_goes_back() {
-    let pool = start(|_| ()).await;
-    for (path, kept) in [("/?keep=400", 400), ("/?keepAlive=400", 400)] {
-        let (client, headers) = connect(&pool, path).await;
+    const KEPT: Duration = Duration::from_secs(2);
+    let comes_back_once = async |parameter: &str| {
+        let pool = start(|_| ()).await;
+        let (client, headers) = connect(&pool, &format!("/?{parameter}=2000")).await;
         let id = header(&headers, "lease-id").expect("the 101 tells it");
         assert_eq!(header(&headers, "browser-pool-lease"), Some(id));
         let url = format!("ws://{}/devtools/browser/{id}", pool.address());
         assert_eq!(header(&headers, "lease-url"), Some(&*url));
         assert_eq!(sessions(&pool).await[0]["state"], "connected");
         drop(client);
-        let left = Instant::now();
-        sleep(Duration::from_millis(150)).await;
-        let listed = sessions(&pool).await[0].clone();
-        assert_eq!((&listed["state"], &listed["keepMs"]), (&"waiting".into(), &kept.into()));
-        assert!(listed["keptForMs"].as_u64().is_some_and(|ms| ms < kept), "{listed}");
+        let listed = until_waiting(&pool, id).await;
+        assert_eq!(listed["keepMs"], 2000, "{listed}");
+        assert!(listed["keptForMs"].as_u64().is_some_and(|ms| ms <= 2000), "{listed}");
 
         let mut back = pool.connect(&format!("/devtools/browser/{id}")).await;
         assert_eq!(ask(&mut back, "hello").await, "hello");
-        sleep(Duration::from_millis(500)).await;
+        sleep(KEPT * 5 / 4).await;
         assert_eq!(ask(&mut back, "still here").await, "still here");
         assert_eq!(pool.gateway.pool().load().leased, 1);
+        let left = Instant::now();
         back.close(None).await.expect("it was open");
         pool.until("given back", |load| load.leased == 0).await;
-        assert!(left.elapsed() > Duration::from_millis(1050));
+        assert!(left.elapsed() >= KEPT, "{:?}", left.elapsed());
         let (status, problem) = pool.refused(&format!("/devtools/browser/{id}")).await;
         assert_eq!((status, problem["code"].as_str()), (410, Some("lease_over")));
         assert!(problem["detail"].as_str().unwrap().contains("keep_over"), "{problem}");
-    }
-    ended(&pool, "keep_over", 2).await;
+        ended(&pool, "keep_over", 1).await;
+    };
+    tokio::join!(comes_back_once("keep"), comes_back_once("keepAlive"));
 }
 
 #[tokio::test]
@@ -123,24 +143,18 @@ async fn a_name_finds_its_lease_again() {
     drop(first);
     assert_eq!(ask(&mut second, "hello").await, "hello");
     drop(second);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while sessions(&pool).await.iter().any(|it| it["id"] == *id && it["state"] != "waiting") {
-        assert!(Instant::now() < deadline, "it waits for its client");
-        sleep(Duration::from_millis(5)).await;
-    }
+    until_waiting(&pool, &id).await;
     let (_third, headers) = connect(&pool, "/?session=mine&keep=90000").await;
     assert_eq!(header(&headers, "lease-id"), Some(&*id), "after a while without anybody");
-    let listed = sessions(&pool).await;
-    let listed = listed.iter().find(|session| session["id"] == *id).expect("it is held").clone();
+    let listed = session(&pool, &id).await;
     assert_eq!((&listed["session"], &listed["keepMs"]), (&"mine".into(), &90_000.into()));
     assert!(listed["renewed"].is_null(), "{listed}");
 }
 
 #[tokio::test]
 async fn a_new_lease_says_how_the_last_one_of_its_name_has_ended() {
-    let idle = Duration::from_millis(300);
-    let pool = start(|config| config.pool.lease_idle_timeout = Some(idle)).await;
-    let (mut client, headers) = connect(&pool, "/?session=mine").await;
+    let pool = start(|_| ()).await;
+    let (mut client, headers) = connect(&pool, "/?session=mine&idle_timeout=300").await;
     assert_eq!(header(&headers, "lease-renewed"), None);
     assert_eq!(closed(&mut client).await.0, 4408);
     let (_again, headers) = connect(&pool, "/?session=mine").await;
@@ -163,12 +177,12 @@ async fn clients_that_race_for_a_name_get_one_lease() {
         connect(&pool, "/?session=mine"),
         connect(&pool, "/?session=mine"),
         async {
-            sleep(Duration::from_millis(200)).await;
-            assert_eq!(pool.gateway.pool().load().waiting, 1, "the others wait for it");
+            pool.until("one waits", |load| load.waiting == 1).await;
             let (status, problem) = pool.refused("/?session=mine&region=eu").await;
             assert_eq!((status, problem["code"].as_str()), (409, Some("session_differs")));
             let (status, problem) = pool.refused("/?session=mine&nowait").await;
             assert_eq!((status, problem["code"].as_str()), (408, Some("acquire_timeout")));
+            assert_eq!(pool.gateway.pool().load().waiting, 1, "the others wait for it");
             drop(blocking);
         }
     );
@@ -256,18 +270,24 @@ async fn a_client_that_waits_is_not_idle_and_while_nobody_is_there_the_keep_coun
 
 #[tokio::test]
 async fn one_lease_may_be_silent_for_longer_or_less_long_than_the_others() {
-    let idle = Duration::from_millis(400);
     let pool = start(|config| {
-        config.pool.lease_idle_timeout = Some(idle);
+        config.pool.lease_idle_timeout = Some(Duration::from_secs(2));
         config.pool.max_size = 3;
     })
     .await;
-    let (mut short, _) = connect(&pool, "/?idle_timeout=100").await;
     let (mut long, _) = connect(&pool, "/?idle_timeout=60000").await;
-    let began = Instant::now();
-    assert_eq!(closed(&mut short).await.0, 4408);
-    assert!(began.elapsed() < idle, "{:?}", began.elapsed());
-    sleep(idle * 2).await;
+    let (mut usual, _) = connect(&pool, "/").await;
+    let (mut short, _) = connect(&pool, "/?idle_timeout=100").await;
+    let first = tokio::select! {
+        biased;
+        _ = closed(&mut usual) => "usual",
+        (code, _) = closed(&mut short) => {
+            assert_eq!(code, 4408);
+            "short"
+        }
+    };
+    assert_eq!(first, "short");
+    assert_eq!(closed(&mut usual).await.0, 4408);
     assert_eq!(ask(&mut long, "hello").await, "hello");
 }
 

@@ -5,18 +5,24 @@ mod gateway_support;
 use std::time::Duration;
 
 use gateway_support::{ask, start};
-use tokio::time::Instant;
+
+/// Longer than any test is patient: a client that has an answer did not get it by waiting this long.
+const VERY_LONG: Duration = Duration::from_secs(300);
 
 #[tokio::test]
 async fn a_waiting_client_that_goes_away_leaves_the_queue_at_once() {
-    let pool = start(|config| config.pool.max_size = 1).await;
+    let pool = start(|config| {
+        config.pool.max_size = 1;
+        config.pool.acquire_timeout = VERY_LONG;
+    })
+    .await;
     let holder = pool.connect("/").await;
-    let waiting = pool.try_connect("/", &[]);
-    let gone = tokio::time::timeout(Duration::from_millis(100), waiting).await;
-    assert!(gone.is_err(), "it had to wait, and its socket is closed now");
-    let dropped = Instant::now();
+    // What is not done first is dropped, and its socket closed.
+    tokio::select! {
+        _ = pool.try_connect("/", &[]) => panic!("it has to wait"),
+        () = pool.until("it waits", |load| load.waiting == 1) => {}
+    }
     pool.until("the queue is empty", |load| load.waiting == 0).await;
-    assert!(dropped.elapsed() < Duration::from_secs(1));
     pool.until_metric(r#"browserpool_acquires_total{pool="default",outcome="cancelled"} 1"#).await;
     drop(holder);
     let mut next = pool.connect("/").await;
@@ -41,12 +47,14 @@ async fn a_client_that_waited_gets_the_browser_of_the_one_before() {
 
 #[tokio::test]
 async fn a_wait_ends_with_408_and_what_to_do() {
-    let pool = start(|config| config.pool.max_size = 1).await;
+    let pool = start(|config| {
+        config.pool.max_size = 1;
+        config.pool.acquire_timeout = VERY_LONG;
+    })
+    .await;
     let _holder = pool.connect("/").await;
     for query in ["acquire_timeout=150", "nowait", "acquire_timeout=0"] {
-        let asked = Instant::now();
         let (status, problem) = pool.refused(&format!("/?{query}")).await;
-        assert!(asked.elapsed() < Duration::from_millis(600), "{query}");
         assert_eq!((status, problem["code"].as_str()), (408, Some("acquire_timeout")), "{query}");
         assert!(problem["retry_after"].as_u64().is_some());
         assert!(problem["queue_position"].as_u64().is_some());
@@ -58,15 +66,14 @@ async fn past_the_limit_of_the_queue_clients_are_refused_at_once() {
     let pool = start(|config| {
         config.pool.max_size = 1;
         config.pool.max_waiting = 1;
+        config.pool.acquire_timeout = VERY_LONG;
     })
     .await;
     let _holder = pool.connect("/").await;
-    let waiting = pool.try_connect("/?acquire_timeout=3000", &[]);
+    let waiting = pool.try_connect("/", &[]);
     let refused = async {
         pool.until("one waits", |load| load.waiting == 1).await;
-        let asked = Instant::now();
         let (status, problem) = pool.refused("/").await;
-        assert!(asked.elapsed() < Duration::from_millis(50), "{:?}", asked.elapsed());
         assert_eq!((status, problem["code"].as_str()), (429, Some("queue_full")));
         assert_eq!(problem["queue_position"], 2);
         let pressure = pool.get("/pressure").await.json();
@@ -74,7 +81,7 @@ async fn past_the_limit_of_the_queue_clients_are_refused_at_once() {
         assert_eq!(pressure["pressure"]["reason"], "full");
     };
     tokio::select! {
-        answer = waiting => panic!("it waits for 3 s: {:?}", answer.map(|(_, answer)| answer)),
+        answer = waiting => panic!("it still waits: {:?}", answer.map(|(_, answer)| answer)),
         () = refused => {}
     }
 }

@@ -1,18 +1,19 @@
-//! `pool-cli run` as a process, on real Chromium: how it starts, is steered, and ends.
+//! `pool-cli run` as a process, on real Chromium: how it starts, is steered, and ends. How soon is for the fault
+//! tests, which have the machine to themselves.
 
 mod gateway_support;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use gateway_support::{Cdp, Service, closed, command, processes_below};
+use gateway_support::{Cdp, PATIENCE, Service, closed, command, processes_below};
 use rustix::process::Signal;
 
 const SMALL: &str = "[pool]\nmin_size = 1\nmax_size = 2\n";
 
-async fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + patience;
-    while !condition() {
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -23,7 +24,7 @@ async fn a_client_opens_a_page_and_the_lease_leaves_an_audit_line() {
     let service = Service::start(SMALL);
     let mut cdp = Cdp::new(service.connect("/?tenant=t1&trackingId=job-7&priority=2").await);
     let page = cdp.page("data:text/html,<title>hello</title>").await;
-    assert_eq!(cdp.title(&page).await, "hello");
+    assert_eq!(cdp.evaluate(&page, "document.title").await, "hello");
     let state = service.get("/api/state").await.json();
     let id = state["browsers"].as_array().unwrap().iter().find(|b| b["state"] == "leased");
     let id = id.expect("it is leased")["id"].as_u64().unwrap();
@@ -40,16 +41,16 @@ async fn a_client_opens_a_page_and_the_lease_leaves_an_audit_line() {
 
 #[tokio::test]
 async fn sigterm_lets_leases_finish_and_ends_with_0() {
-    let mut service = Service::start(SMALL);
+    // Longer than anybody waits here: it ends when its last lease does.
+    let mut service = Service::start(&format!("{SMALL}[gateway]\ndrain_timeout = \"5m\"\n"));
     let mut cdp = Cdp::new(service.connect("/").await);
     let page = cdp.page("about:blank").await;
     service.signal(Signal::TERM);
-    service.until_logged("draining");
-    assert_eq!(service.get("/readyz").await.status, 503);
+    until("it drains", async || service.get("/readyz").await.status == 503).await;
     assert_eq!(service.get("/livez").await.status, 200);
     assert_eq!(cdp.evaluate(&page, "6 * 7").await, 42);
     cdp.client.close(None).await.expect("it was open");
-    assert!(service.wait(Duration::from_secs(5)).success(), "{}", service.log());
+    assert!(service.wait(PATIENCE).success(), "{}", service.log());
     assert_eq!(service.browsers(), [] as [u32; 0]);
     let left = std::fs::read_dir(service.state_dir().join("run")).expect("it is there").count();
     assert_eq!(left, 0, "directories of browsers");
@@ -62,12 +63,10 @@ async fn a_second_signal_ends_it_at_once() {
     cdp.page("about:blank").await;
     service.signal(Signal::INT);
     service.until_logged("draining");
-    let second = Instant::now();
     service.signal(Signal::INT);
-    let status = service.wait(Duration::from_secs(3));
-    assert!(second.elapsed() < Duration::from_secs(2), "{:?}", second.elapsed());
-    assert_eq!(status.code(), Some(1));
-    until("no browser is left", Duration::from_secs(2), || service.browsers().is_empty()).await;
+    // The client stays, so that the first signal alone would end it later, and with 0.
+    assert_eq!(service.wait(PATIENCE).code(), Some(1));
+    until("no browser is left", async || service.browsers().is_empty()).await;
 }
 
 #[tokio::test]
@@ -77,7 +76,7 @@ async fn a_killed_pool_leaves_no_browser_behind() {
     cdp.page("about:blank").await;
     assert!(!service.browsers().is_empty());
     service.signal(Signal::KILL);
-    until("no browser is left", Duration::from_secs(2), || service.browsers().is_empty()).await;
+    until("no browser is left", async || service.browsers().is_empty()).await;
 }
 
 #[tokio::test]
@@ -90,9 +89,7 @@ async fn a_killed_browser_is_told_with_4500_and_replaced() {
     let leased = browsers.iter().find(|browser| browser["state"] == "leased").unwrap();
     let pid = rustix::process::Pid::from_raw(leased["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
-    let killed = Instant::now();
     let (code, reason) = closed(&mut cdp.client).await;
-    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     assert_eq!((code, reason.split(':').next()), (4500, Some("browser_crashed")));
     let mut next = Cdp::new(service.connect("/").await);
     let page = next.page("about:blank").await;
@@ -196,7 +193,7 @@ async fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("it is open");
+    socket.set_read_timeout(Some(PATIENCE)).expect("it is open");
     let path = path.to_str().expect("it is text");
     let mut service =
         Service::start_with(SMALL, &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "400000")]);
@@ -216,5 +213,5 @@ async fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
     }
     service.signal(Signal::TERM);
     hear("STOPPING=1");
-    assert!(service.wait(Duration::from_secs(5)).success());
+    assert!(service.wait(PATIENCE).success());
 }

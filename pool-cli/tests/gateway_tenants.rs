@@ -326,13 +326,13 @@ async fn kernels_acquire_says_429_at_the_tenants_own_limit_and_204_where_the_poo
     let pool = two(2).await;
     let acquire = "/browser_pools/default/acquire";
     let soon = r#"{"acquire_timeout_seconds":0.1}"#;
-    let _adas = post(&pool, "ada-token", acquire, soon).await.json();
+    let _adas = post(&pool, "ada-token", acquire, "{}").await.json();
     let full = post(&pool, "ada-token", acquire, soon).await;
     assert_eq!((full.status, full.code().as_str()), (429, "tenant_full"), "{}", full.body);
     assert!(full.head.to_ascii_lowercase().contains("retry-after: "), "{}", full.head);
     let problem = full.json();
     assert_eq!((&problem["held"], &problem["limit"]), (&1.into(), &1.into()), "{problem}");
-    let _bens = post(&pool, "ben-token", acquire, soon).await.json();
+    let _bens = post(&pool, "ben-token", acquire, "{}").await.json();
     assert_eq!(post(&pool, "ben-token", acquire, soon).await.status, 204, "nothing is free");
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway_support::{Cdp, PATIENCE, Service, ask, start_node};
+use gateway_support::{Cdp, PATIENCE, Service, ask, start_node, unused_port};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -222,9 +222,7 @@ async fn a_trace_goes_on_at_the_node_of_a_fleet_that_has_the_browser() {
 
 #[tokio::test]
 async fn a_collector_that_is_not_there_keeps_nobody_from_a_browser() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
-    drop(listener);
+    let endpoint = format!("http://127.0.0.1:{}", unused_port());
     let config = format!("{CONFIG}[telemetry]\notlp_endpoint = \"{endpoint}\"\n");
     let service = Service::start(&config);
     lease(&service, &traceparent("01")).await;

@@ -62,7 +62,7 @@ async fn rules_are_read_however_they_are_served() {
             assert_eq!(denied["error"]["code"], "robots_denied", "{engine}: {denied}\n{told}");
             assert_eq!(visit.record(&pair[1])["title"], "page", "{engine}: {told}");
         }
-        assert_eq!(visit.processes(), [] as [u32; 0], "{engine}");
+        visit.until_gone().await;
     }
 }
 

@@ -9,7 +9,7 @@ mod service;
 mod site;
 mod visit;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ pub(crate) use service::{Cdp, Service, command, processes_below};
 pub(crate) use site::Site;
 pub(crate) use visit::{Visit, end};
 
-/// Longer than anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than anything here may take, such as the end of a pool whose browsers are still starting.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) type Client = WebSocketStream<TcpStream>;
 
@@ -189,6 +189,14 @@ impl Running {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Returns a port of loopback at which nobody listens, below those that the kernel gives to whoever asks for any and
+/// to each connection: of those, another test may get it before it is used.
+pub(crate) fn unused_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(free).expect("one of them is free")
 }
 
 /// Sends a message and returns the answer.

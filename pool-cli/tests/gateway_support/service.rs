@@ -29,12 +29,17 @@ impl Service {
 
     /// The same with variables in its environment.
     pub(crate) fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1:0", config, variables)
+    }
+
+    /// The same at an address, so that it can be started there again.
+    pub(crate) fn start_at(listen: &str, config: &str, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let variables =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let variables: Vec<(String, String)> = variables.collect();
         std::fs::write(directory.path().join("pool.toml"), config).expect("it can be written");
-        let (child, address) = launch(directory.path(), "127.0.0.1:0", &variables);
+        let (child, address) = launch(directory.path(), listen, &variables);
         let service = Self { child, directory, variables, address };
         assert!(!service.address.is_empty(), "it did not start:\n{}", service.log());
         service
@@ -204,6 +209,13 @@ impl Cdp {
         method: &str,
         params: Value,
     ) -> Value {
+        let answer = self.ask(session, method, params).await;
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Sends a command and returns its answer, which may be an error.
+    async fn ask(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
         use futures_util::{SinkExt, StreamExt};
         let id = self.next;
         self.next += 1;
@@ -218,15 +230,14 @@ impl Cdp {
                 let Message::Text(text) = message else { panic!("{method}: {message:?}") };
                 let message: Value = serde_json::from_str(&text).expect("it is JSON");
                 if message["id"] == json!(id) {
-                    assert!(message["error"].is_null(), "{method}: {message}");
-                    return message["result"].clone();
+                    return message;
                 }
             }
         };
         tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
     }
 
-    /// Opens a page and returns the session to it.
+    /// Opens a page, waits until it is loaded, and returns the session to it.
     pub(crate) async fn page(&mut self, url: &str) -> String {
         let target = self.call(None, "Target.createTarget", json!({ "url": "about:blank" })).await;
         let params = json!({ "targetId": target["targetId"], "flatten": true });
@@ -234,16 +245,27 @@ impl Cdp {
         let session = session["sessionId"].as_str().expect("a session").to_owned();
         if url != "about:blank" {
             self.call(Some(&session), "Page.navigate", json!({ "url": url })).await;
+            self.loaded(&session).await;
         }
         session
     }
 
-    /// The title of a page once it is loaded. What `Target.getTargets` tells of a page lags behind
-    /// the page: it may still be that of `about:blank` when `Page.navigate` has answered.
-    pub(crate) async fn title(&mut self, session: &str) -> Value {
-        let script = "new Promise(done => document.title ? done(document.title) \
-                      : addEventListener('load', () => done(document.title)))";
-        self.evaluate(session, script).await
+    /// Waits until a page that was sent elsewhere is there. `Page.navigate` answers before the page
+    /// has its new document: until then a script runs in the empty one, or is cut off.
+    async fn loaded(&mut self, session: &str) {
+        let there = "document.URL !== 'about:blank' && document.readyState === 'complete'";
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let params = json!({ "expression": there, "returnByValue": true });
+            let answer = self.ask(Some(session), "Runtime.evaluate", params).await;
+            if answer["result"]["result"]["value"] == true {
+                return;
+            }
+            let error = answer["error"]["message"].as_str();
+            assert!(error.is_none_or(|error| CUT_OFF.contains(&error)), "{answer}");
+            assert!(Instant::now() < deadline, "the page does not load: {answer}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(crate) async fn evaluate(&mut self, session: &str, script: &str) -> Value {
@@ -252,3 +274,11 @@ impl Cdp {
         answer["result"]["value"].clone()
     }
 }
+
+/// Chromium's answers to an evaluation whose document goes while it is under way, or has not come
+/// yet.
+const CUT_OFF: [&str; 3] = [
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+];

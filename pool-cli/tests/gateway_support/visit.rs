@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::PATIENCE;
 use super::service::{command, processes_below};
 
 /// A folder with what one visit reads and writes.
@@ -59,6 +61,16 @@ impl Visit {
     /// The Chromium processes of this visit.
     pub(crate) fn processes(&self) -> Vec<u32> {
         processes_below(&self.path("browser-pool"))
+    }
+
+    /// Waits until none of them is left. A visit does not wait long for one that takes its time: the
+    /// pool's reaper sees to it.
+    pub(crate) async fn until_gone(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.processes().is_empty() {
+            assert!(Instant::now() < deadline, "{}: {:?} live on", self.engine, self.processes());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
