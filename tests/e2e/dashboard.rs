@@ -1,8 +1,8 @@
 //! What a person sees who opens the pool's address in a browser.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
+use browser_pool_tests::sockets::unused_port;
 use browser_pool_tests::{Case, Cdp, Script, Setup, case, eventually};
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ async fn the_dashboard_shows_the_pool_and_acts_on_it() {
             let outcome = Script::new("dashboard.mjs")
                 .args([&format!("http://{}/", case.service.address), "--token", TOKEN])
                 .args(["--look", &lease(&looked_at), "--end", &lease(&ended)])
-                .run(Duration::from_secs(90))
+                .run(Duration::from_secs(300))
                 .await;
             assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
             let lines = outcome.lines;
@@ -98,18 +98,16 @@ async fn the_dashboard_shows_the_pool_and_acts_on_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_of_a_node_shows_its_fleet_and_drains_it() {
     // Nobody listens there.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let nowhere = listener.local_addr().expect("it is bound");
-    drop(listener);
+    let nowhere = unused_port();
     let setup = Setup::new()
-        .set("fleet.nats", vec![format!("nats://{nowhere}")])
+        .set("fleet.nats", vec![format!("nats://127.0.0.1:{nowhere}")])
         .set("fleet.node", "worker-7.test")
         .set("fleet.secret", "the secret of a fleet in a test")
         .set("fleet.labels.zone", "eu-1a");
     case(setup, async |case| {
         let url = format!("http://{}/", case.service.address);
         let script = Script::new("dashboard-nodes.mjs").args([&url, "--node", "worker-7.test"]);
-        let outcome = script.run(Duration::from_secs(90)).await;
+        let outcome = script.run(Duration::from_secs(300)).await;
         assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
         let lines = outcome.lines;
         let alone = step(&lines, "alone");

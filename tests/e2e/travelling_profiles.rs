@@ -98,8 +98,16 @@ async fn saved(fleet: &Fleet, node: usize) {
     })
     .await;
     fleet.nodes[node].until_released(SOON).await;
-    // The next beat says so.
-    sleep(Duration::from_millis(1100)).await;
+    let saver = &*fleet.nodes[node].name;
+    for told in &fleet.nodes {
+        eventually("its place is known to be free", SOON, async || {
+            let heard = told.service.get("/api/fleet").await.json();
+            let nodes = heard["nodes"].as_array().cloned().unwrap_or_default();
+            let has_room = nodes.iter().any(|it| it["name"] == saver && it["room"] == 1);
+            if has_room { Ok(()) } else { Err(heard) }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,9 +88,7 @@ async fn f09_browser_killed_during_a_lease(kind: LeaseKind) {
         for (client, _) in &spared {
             works(client).await.expect("another Chromium's death is not theirs");
         }
-        let crashed =
-            case.service.metric("browserpool_leases_ended_total", "browser_crashed").await;
-        assert_eq!(crashed, hit.len() as f64);
+        case.service.until_ended("browser_crashed", |crashed| crashed == hit.len() as f64).await;
         drop(leases);
         until_full(&case.service).await;
     })

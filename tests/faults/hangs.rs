@@ -32,8 +32,14 @@ fn checked(kind: LeaseKind) -> Setup {
 async fn an_idle_browser(case: &Case) -> ProcessId {
     // Longer than the interval, so that it is due for a check at hand-out too.
     sleep(Duration::from_millis(1200)).await;
-    let pids = case.service.browser_pids("idle").await;
-    ProcessId::of(pids[0]).expect("it lives")
+    let mut idle = None;
+    // At one moment all may be under a check.
+    eventually("one is idle", Duration::from_secs(20), async || {
+        idle = case.service.browser_pids("idle").await.first().copied();
+        idle.map(drop).ok_or("none")
+    })
+    .await;
+    idle.and_then(ProcessId::of).expect("it lives")
 }
 
 async fn until_replaced(browser: ProcessId, limit: Duration) -> Duration {

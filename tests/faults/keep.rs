@@ -127,19 +127,21 @@ async fn f03_a_client_that_waits_is_not_idle(kind: LeaseKind) {
     let allowed = vec![directory.display().to_string()];
     let setup = Setup::new().kind(kind).size(4).set("pool.lease_idle_timeout", "2s");
     case_in(home, setup.set("chrome.directories", allowed), async |case| {
-        let patient = case.service.connect("/").await;
-        let loading = case.service.connect("/").await;
+        let limit = Duration::from_secs(15);
         let longer = case.service.connect("/?idle_timeout=60000").await;
-        let shorter = case.service.connect("/?idle_timeout=500").await;
-        let began = Instant::now();
-
-        let page = patient.page("about:blank").await;
-        let slow = "new Promise(done => setTimeout(done, 5000, 42))";
+        // Each begins as soon as it has its browser: none is silent while another one is waited for.
         let asks = async {
+            let patient = case.service.connect("/").await;
+            let page = patient.page("about:blank").await;
+            let slow = "new Promise(done => setTimeout(done, 5000, 42))";
             assert_eq!(page.eval(slow).await, 42);
-            Instant::now()
+            let answered = Instant::now();
+            let idle = patient.closed(limit).await;
+            assert_eq!(idle.code, 4408, "{idle:?}");
+            assert!(idle.at - answered >= IDLE, "too early: {:?}", idle.at - answered);
         };
         let downloads = async {
+            let loading = case.service.connect("/").await;
             let page = loading.page("about:blank").await;
             let allow = json!({ "behavior": "allow", "downloadPath": directory });
             loading.call("Browser.setDownloadBehavior", allow).await.expect("it is allowed");
@@ -147,14 +149,16 @@ async fn f03_a_client_that_waits_is_not_idle(kind: LeaseKind) {
             page.call("Page.navigate", url).await.expect("it is answered");
             sleep(IDLE * 3).await;
             assert!(loading.has_closed().is_none(), "a download is no silence");
+            loading
         };
-        let limit = Duration::from_secs(15);
-        let (answered, (), short) = tokio::join!(asks, downloads, shorter.closed(limit));
-        assert_eq!(short.code, 4408, "{short:?}");
-        assert!(short.at - began < IDLE, "{:?}", short.at - began);
-        let idle = patient.closed(limit).await;
-        assert_eq!(idle.code, 4408, "{idle:?}");
-        assert!(idle.at - answered >= IDLE, "too early: {:?}", idle.at - answered);
+        let gives_up = async {
+            let shorter = case.service.connect("/?idle_timeout=500").await;
+            let began = Instant::now();
+            let short = shorter.closed(limit).await;
+            assert_eq!(short.code, 4408, "{short:?}");
+            assert!(short.at - began < IDLE, "{:?}", short.at - began);
+        };
+        let ((), loading, ()) = tokio::join!(asks, downloads, gives_up);
         assert!(loading.has_closed().is_none() && longer.has_closed().is_none());
         drop((loading, longer));
         until_released(&case.service, Duration::from_secs(5)).await;

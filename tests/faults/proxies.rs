@@ -23,9 +23,18 @@ fn setup(proxy: &Proxy) -> Setup {
         .set("regions.eu.proxies", vec![Value::Table(table)])
 }
 
-/// A lease by the region and a page by that lease: the page's title, or whatever went wrong.
-async fn title(case: &Case) -> Result<Json, String> {
-    let client = case.service.try_connect("/?region=eu&acquire_timeout=8000").await;
+/// Time in which a region's browser is there, on a machine that has much else to do, where nothing is
+/// wrong with its proxy.
+const LAUNCHED: Duration = Duration::from_secs(60);
+
+/// Time that a client waits where something may be wrong.
+const WAIT: Duration = Duration::from_secs(8);
+
+/// A lease by the region, within this time, and a page by that lease: the page's title, or whatever went
+/// wrong.
+async fn title(case: &Case, wait: Duration) -> Result<Json, String> {
+    let path = format!("/?region=eu&acquire_timeout={}", wait.as_millis());
+    let client = case.service.try_connect(&path).await;
     let client = client.map_err(|refused| {
         assert!([408, 503].contains(&refused.status), "{refused:?}");
         assert!(!refused.code().is_empty(), "no typed error: {refused:?}");
@@ -50,7 +59,7 @@ async fn fails_and_heals(fault: ProxyFault) {
     case(setup(&proxy), async |case| {
         proxy.fail(fault);
         let began = Instant::now();
-        let found = title(case).await;
+        let found = title(case, WAIT).await;
         println!("{fault:?}: {found:?} after {:?}", began.elapsed());
         // An error page of the proxy's own making has no title of the site's.
         assert_ne!(found.as_ref().ok(), Some(&Json::from(TITLE)), "it went through");
@@ -71,7 +80,7 @@ async fn fails_and_heals(fault: ProxyFault) {
 
 async fn heals(case: &Case) {
     browser_pool_tests::eventually("the region heals", Duration::from_secs(120), async || {
-        match title(case).await {
+        match title(case, WAIT).await {
             Ok(title) if title == TITLE => Ok(()),
             other => Err(other),
         }
@@ -107,7 +116,7 @@ async fn f41_proxy_is_slow() {
     let proxy = Proxy::start(CREDENTIALS).await;
     case(setup(&proxy), async |case| {
         proxy.fail(ProxyFault::Slow);
-        assert_eq!(title(case).await, Ok(Json::from(TITLE)), "slow is not down");
+        assert_eq!(title(case, LAUNCHED).await, Ok(Json::from(TITLE)), "slow is not down");
     })
     .await;
 }
@@ -116,10 +125,10 @@ async fn f41_proxy_is_slow() {
 async fn f41_proxy_dies() {
     let proxy = Proxy::start(CREDENTIALS).await;
     case(setup(&proxy), async |case| {
-        assert_eq!(title(case).await, Ok(Json::from(TITLE)));
+        assert_eq!(title(case, LAUNCHED).await, Ok(Json::from(TITLE)));
         proxy.stop().await;
         case.site.forget();
-        let found = title(case).await;
+        let found = title(case, WAIT).await;
         println!("{found:?}");
         assert!(found.is_err() || found != Ok(Json::from(TITLE)), "it went through");
         assert!(case.site.seen().is_empty(), "it went round: {:?}", case.site.seen());

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 /// How long a pool may take to be full again, on a machine that has much else to do.
-pub(crate) const REFILL: Duration = Duration::from_secs(20);
+pub(crate) const REFILL: Duration = Duration::from_secs(60);
 
 /// Waits until the minimum of browsers is idle, and returns how long that took.
 pub(crate) async fn until_full(service: &Service) -> Duration {
@@ -55,7 +55,7 @@ pub(crate) async fn kill_idle(case: &Case) -> Vec<ProcessId> {
     for process in &processes {
         process.signal(Signal::KILL);
     }
-    eventually("the deaths are noticed", Duration::from_secs(5), async || {
+    eventually("the deaths are noticed", REFILL, async || {
         let known = case.service.browser_pids("").await;
         let dead: Vec<_> = processes.iter().filter(|it| known.contains(&it.pid)).collect();
         if dead.is_empty() { Ok(()) } else { Err(format!("{dead:?}")) }

@@ -56,8 +56,7 @@ async fn f04_client_stops_reading_while_the_page_floods(kind: LeaseKind) {
             assert!(held >= Duration::from_secs(30), "cut after {held:?}: it could be held back");
         }
         assert!(peak <= before + BUFFER_KIB + MORE_KIB, "{before} KiB became {peak} KiB");
-        let ended = case.service.metric("browserpool_leases_ended_total", "slow_reader").await;
-        assert_eq!(ended, 1.0);
+        case.service.until_ended("slow_reader", |ended| ended == 1.0).await;
 
         // It is told when it reads again.
         deaf.read_on(true);

@@ -49,8 +49,11 @@ async fn shown(page: &Page<'_>) -> String {
                         ? document.documentElement.textContent : null";
     let text = async {
         loop {
-            if let Json::String(text) = page.eval(TEXT).await {
-                return text;
+            match page.try_eval(TEXT).await {
+                Ok(Json::String(text)) => return text,
+                // The error is that of a document that goes meanwhile.
+                Ok(_) | Err(CdpError::Answer { .. }) => {}
+                Err(error) => panic!("a page is shown: {error:?}"),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -98,7 +101,9 @@ async fn s03_a_browser_never_reaches_the_pool(kind: LeaseKind) {
             assert_eq!(page.eval(&attempts).await, "refused", "{host}");
         }
         let refused = case.service.metric("browserpool_egress_requests_total", "refused").await;
-        assert!(refused > 100.0, "{refused}");
+        // Of each name those that were waited for: a visit, a redirect, three fetches and a WebSocket. Others
+        // may have been given up with their page.
+        assert!(refused >= 12.0 * 6.0, "{refused}");
         assert_eq!(case.service.sessions().await.len(), 2, "a lease was taken or ended");
         assert!(witness.has_closed().is_none());
         let log = case.home.log();
@@ -263,10 +268,12 @@ async fn look(case: &Case, stop: &AtomicBool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let (mut looks, mut seen) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
-        let own = sockets::listening(case.service.process.pid);
+        let mut own = sockets::listening(case.service.process.pid);
         let chromium = case.oracle.ours.chromium();
         let peers = sockets::peers(chromium.iter().map(|process| process.id.pid));
-        // One that was just given up is no listener any more: what is asked of it leads nowhere.
+        // One that was just given up is no listener any more: what is asked of it leads nowhere. One that is
+        // new was none before.
+        own.extend(sockets::listening(case.service.process.pid));
         let is_own = |table: &str, peer: &std::net::SocketAddr| {
             table == "tcp" && peer.ip().is_loopback() && own.contains(&peer.port())
         };
@@ -307,14 +314,23 @@ async fn s11_whatever_a_page_does_is_judged(kind: LeaseKind) {
                 let blank = json!({ "url": secret.at("/made"), "browserContextId": context });
                 client.call("Target.createTarget", blank).await.expect("a page");
                 attempt(&page, &own, &other, 6000).await;
+                // Such as workers, which take a while to start.
+                eventually(&format!("{engine}: all are let through"), SOON, async || {
+                    let seen = other.paths();
+                    let missing: Vec<_> =
+                        SEEN.iter().filter(|path| !seen.contains(**path)).collect();
+                    if missing.is_empty() {
+                        Ok(())
+                    } else {
+                        Err(format!("no {missing:?} in {seen:?}"))
+                    }
+                })
+                .await;
                 stop.store(true, Ordering::Relaxed);
             };
             let ((), found) = tokio::join!(doing, look(case, &stop));
             let caught = (secret.connections(), secret.datagrams(), secret.paths());
             assert_eq!(caught, (0, 0, BTreeSet::new()), "{engine}: it was reached");
-            let seen = other.paths();
-            let missing: Vec<_> = SEEN.iter().filter(|path| !seen.contains(**path)).collect();
-            assert!(missing.is_empty(), "{engine}: {missing:?} were not let through: {seen:?}");
             assert_eq!(other.datagrams(), 0, "{engine}: a datagram goes through no proxy");
             assert!(found.is_empty(), "{engine}: went round the pool: {found:?}");
             assert!(names.asked().is_empty(), "{engine}: resolved: {:?}", names.asked());
@@ -333,7 +349,10 @@ async fn s11_without_a_guard_datagrams_do_go_out() {
         let client = case.service.connect("/").await;
         let page = client.page(&own.at("/")).await;
         attempt(&page, &own, &other, 4000).await;
-        assert!(other.datagrams() > 0);
+        eventually("a datagram is seen", SOON, async || {
+            if other.datagrams() > 0 { Ok(()) } else { Err("none") }
+        })
+        .await;
         client.close().await;
     })
     .await;

@@ -1,4 +1,6 @@
 use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A machine of its own for a client or a node, as far as the network is concerned: a network namespace at
 /// the other end of a cable, which can be cut without either side being told.
@@ -14,12 +16,16 @@ pub struct FarMachine {
     pub far: String,
 }
 
+/// The block of addresses of the next machine. Two that are there at once have different ones; those of
+/// another program begin somewhere else.
+static NEXT: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..)));
+
 impl FarMachine {
     /// Lays the cable; `None`, with the reason printed, where this user or kernel may not.
     #[must_use]
     pub fn connect() -> Option<Self> {
         // Of a block that is set aside for documentation, so that nobody else has them.
-        let (number, block) = (fastrand::u16(..), 4 * fastrand::u8(0..64));
+        let (number, block) = (fastrand::u16(..), 4 * (NEXT.fetch_add(1, Ordering::Relaxed) % 64));
         let (near, far) = (format!("192.0.2.{}", block + 1), format!("192.0.2.{}", block + 2));
         let (namespace, cable) = (format!("pool-far-{number}"), format!("pool{number}"));
         ip(&["netns", "add", &namespace])?;

@@ -94,9 +94,19 @@ impl Fleet {
         });
         let mut fleet = Self { nodes: join_all(started).await, nats, site };
         fleet.acquainted().await;
-        let begun = fleet.nodes.iter_mut().map(|node| node.oracle.begin(&node.service));
-        join_all(begun).await;
+        fleet.begin().await;
         fleet
+    }
+
+    /// As each [oracle](crate::oracle) does by itself, but all hold their leases until the last one has its
+    /// own: a node may be served by another one's browser, while its own is looked at.
+    async fn begin(&mut self) {
+        join_all(self.nodes.iter().map(|node| node.oracle.at_rest(&node.service))).await;
+        let leases = self.nodes.iter().map(|node| node.oracle.lease_all(&node.service));
+        let leases = join_all(leases).await;
+        join_all(leases.into_iter().flatten().map(Cdp::close)).await;
+        let taken = self.nodes.iter_mut().map(|node| node.oracle.take_down(&node.service));
+        join_all(taken).await;
     }
 
     /// Waits until every node hears all others, and returns how long that took.

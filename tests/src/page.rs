@@ -68,6 +68,9 @@ impl<'a> Page<'a> {
         let mut events = self.cdp.events();
         let answer = self.call("Page.navigate", json!({ "url": url })).await?;
         if answer["errorText"].is_null() {
+            // The load that is told first may be that of the page before, such as an error page.
+            let its = |event: &Value| event["params"]["frame"]["loaderId"] == answer["loaderId"];
+            self.wait_for(&mut events, "Page.frameNavigated", its, GENEROUS).await?;
             self.wait(&mut events, "Page.loadEventFired", GENEROUS).await?;
         }
         Ok(answer)
@@ -84,11 +87,23 @@ impl<'a> Page<'a> {
         method: &str,
         limit: Duration,
     ) -> Result<Arc<Value>, CdpError> {
+        self.wait_for(events, method, |_| true, limit).await
+    }
+
+    async fn wait_for(
+        &self,
+        events: &mut Receiver<Arc<Value>>,
+        method: &str,
+        fits: impl Fn(&Value) -> bool,
+        limit: Duration,
+    ) -> Result<Arc<Value>, CdpError> {
         let wanted = async {
             loop {
                 match events.recv().await {
                     Ok(event)
-                        if event["method"] == method && event["sessionId"] == *self.session =>
+                        if event["method"] == method
+                            && event["sessionId"] == *self.session
+                            && fits(&event) =>
                     {
                         return Ok(event);
                     }

@@ -204,6 +204,20 @@ impl Service {
         series.sum()
     }
 
+    /// Waits until as many leases as there must be are counted that ended for this reason: a client may
+    /// learn of the end before it is counted.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get so.
+    pub async fn until_ended(&self, reason: &str, are: impl Fn(f64) -> bool) {
+        crate::eventually("their ends are counted", GENEROUS, async || {
+            let ended = self.metric("browserpool_leases_ended_total", reason).await;
+            if are(ended) { Ok(()) } else { Err(format!("{ended} ended with {reason}")) }
+        })
+        .await;
+    }
+
     /// The process ids of the Chromiums, as the pool says, those of one state or (`""`) of all.
     pub async fn browser_pids(&self, state: &str) -> Vec<u32> {
         let snapshot = self.state().await;

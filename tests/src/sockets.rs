@@ -1,10 +1,15 @@
 //! Sockets of processes, as the kernel shows them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
-/// A port of 127.0.0.1 that nobody has, and that the kernel gives to nobody who asks for any.
+/// The ports that were given out: until somebody listens there, they look as free as before.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port of 127.0.0.1 that nobody has, and that the kernel gives to nobody who asks for any; another
+/// one each time.
 ///
 /// For what must be found at its port again after a restart.
 ///
@@ -14,8 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 #[must_use]
 pub fn unused_port() -> u16 {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    ports.find(free).expect("one of them is free")
+    ports.find(|port| free(port) && given.insert(*port)).expect("one of them is free")
 }
 
 /// The state of a TCP socket that listens.

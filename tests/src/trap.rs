@@ -36,9 +36,16 @@ impl Trap {
     /// If the port is taken.
     pub async fn set(address: impl Into<IpAddr>, port: u16) -> Self {
         let at = SocketAddr::new(address.into(), port);
-        let listener = TcpListener::bind(at).await.expect("the port is free");
+        let (listener, datagrams) = loop {
+            let listener = TcpListener::bind(at).await.expect("the port is free");
+            let address = listener.local_addr().expect("it is bound");
+            match UdpSocket::bind(address).await {
+                Ok(datagrams) => break (listener, datagrams),
+                // One that is free for TCP may be somebody's for UDP.
+                Err(error) => assert!(port == 0, "the port is free: {error}"),
+            }
+        };
         let address = listener.local_addr().expect("it is bound");
-        let datagrams = UdpSocket::bind(address).await.expect("the port is free");
         let caught = Arc::<Caught>::default();
         let mut tasks = JoinSet::new();
         let heard = Arc::clone(&caught);

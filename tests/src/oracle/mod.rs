@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::patience::GENEROUS;
 use crate::process::ProcessId;
-use crate::{Canary, Home, Service};
+use crate::{Canary, Cdp, Home, Service};
 use accounting::accounting;
 use litter::SharedMemory;
 pub use ours::Ours;
@@ -112,6 +112,14 @@ impl Oracle {
     /// the first lease of each starts processes and threads that stay.
     pub(crate) async fn begin(&mut self, service: &Service) {
         self.at_rest(service).await;
+        for lease in self.lease_all(service).await {
+            lease.close().await;
+        }
+        self.take_down(service).await;
+    }
+
+    /// Leases as many browsers as there are at rest, and uses each.
+    pub(crate) async fn lease_all(&self, service: &Service) -> Vec<Cdp> {
         let mut leases = Vec::new();
         for _ in 0..self.min_size {
             leases.push(service.connect("/").await);
@@ -119,9 +127,11 @@ impl Oracle {
         for lease in &leases {
             lease.page("about:blank").await;
         }
-        for lease in leases {
-            lease.close().await;
-        }
+        leases
+    }
+
+    /// Takes down what a service holds once it is at rest.
+    pub(crate) async fn take_down(&mut self, service: &Service) {
         self.at_rest(service).await;
         self.rest = Some(self.steady(service).await);
     }
