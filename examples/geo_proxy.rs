@@ -15,13 +15,13 @@ use axum::response::{Html, IntoResponse};
 use pool_chrome::{ChromeConfig, ChromeDriver};
 use pool_core::{Pool, Request};
 use pool_policies::{ConnectProbe, GeoProxy, Proxy, Region};
-use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let eu_west = Proxy::parse(&proxy("eu-west").await?)?.credentials("pool", "secret");
     let us_east = Proxy::parse(&proxy("us-east").await?)?.credentials("pool", "secret");
-    let down = Proxy::parse(&nobody_listens().await?)?;
+    // Nobody listens at that port.
+    let down = Proxy::parse("http://127.0.0.1:1")?;
 
     let regions = GeoProxy::builder()
         .region("eu-west", Region::new().proxy(eu_west))
@@ -72,10 +72,4 @@ async fn proxy(region: &'static str) -> io::Result<String> {
         Html(format!("<title>{host} as {region} sees it</title>")).into_response()
     };
     browser_pool_examples::serve(Router::new().fallback(answer)).await
-}
-
-/// An address at which nothing answers: a port that was free a moment ago.
-async fn nobody_listens() -> io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    Ok(format!("http://{}", listener.local_addr()?))
 }

@@ -226,7 +226,8 @@ async fn the_death_of_a_chromium_is_told_at_once_and_made_good() {
         let client = Client::new(browser.connect().await.unwrap());
         let pid = browser.pid();
         kill(pid, "KILL");
-        let ended = timeout(Duration::from_secs(1), browser.ended()).await.expect("told at once");
+        // Not as late as one is that says nothing for the 10 s of `hang_timeout`.
+        let ended = timeout(Duration::from_secs(5), browser.ended()).await.expect("told at once");
         assert_eq!(ended, EndReason::Crashed);
         assert_eq!(client.end().await, EndReason::Crashed);
         drop(browser);
@@ -241,7 +242,7 @@ async fn the_death_of_a_chromium_is_told_at_once_and_made_good() {
 #[tokio::test]
 async fn a_leased_chromium_that_hangs_is_killed_and_one_that_comes_back_is_not() {
     let (driver, _root) =
-        driver(ENGINES[0], |config| config.hang_timeout(Duration::from_secs(2))).await;
+        driver(ENGINES[0], |config| config.hang_timeout(Duration::from_secs(3))).await;
     let pool = Pool::builder(driver).max_size(1).build().unwrap();
     let browser = pool.acquire().await.unwrap();
     let mut client = Client::new(browser.connect().await.unwrap());
@@ -250,7 +251,7 @@ async fn a_leased_chromium_that_hangs_is_killed_and_one_that_comes_back_is_not()
     kill(browser.pid(), "STOP");
     tokio::time::sleep(Duration::from_secs(1)).await;
     kill(browser.pid(), "CONT");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(client.evaluate(&page, "6*7").await, json!(42));
 
     kill(browser.pid(), "STOP");
@@ -301,7 +302,8 @@ async fn a_persistent_profile_keeps_its_cookies_and_its_next_browser_has_them() 
         }
     }
     for engine in ENGINES {
-        let (driver, root) = driver(engine, |config| config).await;
+        // A Chromium that is killed has not stored everything.
+        let (driver, root) = driver(engine, |config| config.close_grace(LONG)).await;
         let pool = Pool::builder(driver)
             .policy(InProfile(root.path().join("work")))
             .max_size(1)
@@ -351,7 +353,8 @@ async fn chromiumoxide_comes_with_each_browser() {
                 assert!(shot.starts_with(b"\x89PNG"));
                 let seen = browser.screenshot(None).await.unwrap();
                 assert!(seen.starts_with(b"\x89PNG"));
-                assert_eq!(browser.targets()[0].title, "hello");
+                // Chromium tells of a title by itself.
+                eventually("it is listed", async || browser.targets()[0].title == "hello").await;
                 assert_eq!(browser.browser().await.unwrap().pages().await.unwrap().len(), 1);
             }
             pool.close().await;
@@ -365,7 +368,7 @@ async fn a_revoked_lease_is_ended_under_its_holder() {
         let (driver, _root) = driver(ENGINES[0], |config| config.lease(kind)).await;
         let pool = Pool::builder(driver)
             .max_size(1)
-            .hold_limit(Some(Duration::from_millis(300)))
+            .hold_limit(Some(Duration::from_secs(2)))
             .tick_interval(Duration::from_millis(50))
             .build()
             .unwrap();

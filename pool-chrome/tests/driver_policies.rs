@@ -16,7 +16,8 @@ async fn a_profile_is_exclusive_and_keeps_its_cookies_over_a_restart_of_the_pool
         let root = tempfile::tempdir().unwrap();
         for round in 0..2 {
             let config = ChromeConfig::new().engine(engine).state_dir(root.path().join("s"));
-            let driver = ChromeDriver::start(config).await.unwrap();
+            // A Chromium that is killed has not stored everything.
+            let driver = ChromeDriver::start(config.close_grace(LONG)).await.unwrap();
             let profiles = Profiles::builder(root.path().join("profiles"))
                 .profile("work", Profile::new().max_size(1))
                 .profile("play", Profile::new().max_size(1))
@@ -26,6 +27,7 @@ async fn a_profile_is_exclusive_and_keeps_its_cookies_over_a_restart_of_the_pool
                 .policy(profiles)
                 .max_size(2)
                 .recycle_timeout(LONG)
+                .close_timeout(LONG)
                 .build()
                 .unwrap();
             for (profile, expected) in [("work", round), ("play", 0)] {
@@ -82,9 +84,8 @@ async fn a_region_whose_proxy_is_down_is_an_error_and_never_a_direct_connection(
     let root = tempfile::tempdir().unwrap();
     let config = ChromeConfig::new().engine(ENGINES[0]).state_dir(root.path().join("s"));
     let driver = ChromeDriver::start(config).await.unwrap();
-    // Nobody listens there any more.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let proxy = Proxy::parse(&format!("http://user:secret@127.0.0.1:{port}")).unwrap();
+    // Nobody listens there.
+    let proxy = Proxy::parse("http://user:secret@127.0.0.1:1").unwrap();
     let regions = GeoProxy::builder().region("eu", Region::new().proxy(proxy)).build().unwrap();
     let pool = Pool::builder(driver)
         .policy(regions)

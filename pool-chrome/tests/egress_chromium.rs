@@ -6,12 +6,12 @@ mod process_support;
 use std::fs;
 use std::time::Duration;
 
-use egress_support::{HttpProxy, Manner, PASSWORD, SOON, Site, SocksProxy};
+use egress_support::{HttpProxy, Manner, NOBODY, PASSWORD, SOON, Site, SocksProxy};
 use pool_chrome::egress::{Forwarder, Upstream};
 use pool_chrome::process::{Chromium, Engine, LaunchOptions, Pipe};
 use process_support::{ENGINES, State, ask, evaluate, navigate, open_page};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 
 /// WebRTC leaves loopback out unless it is told to take it.
 fn with_loopback(engine: Engine) -> LaunchOptions {
@@ -99,10 +99,9 @@ async fn the_password_is_in_no_argument_and_no_environment() {
 
 #[tokio::test]
 async fn a_dead_proxy_fails_the_page_and_nothing_reaches_the_site() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let denies = HttpProxy::start(Manner::Denies).await;
     for engine in ENGINES {
-        for proxy in [format!("http://{gone}"), format!("socks5://{gone}"), denies.url()] {
+        for proxy in [format!("http://{NOBODY}"), format!("socks5://{NOBODY}"), denies.url()] {
             let site = Site::start().await;
             let mut browser = Proxied::start(engine, &proxy).await;
             let plain = browser.go(&site.url("/a")).await;

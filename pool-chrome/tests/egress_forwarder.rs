@@ -6,11 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use egress_support::{
-    BASIC, HttpProxy, Manner, PASSWORD, SOON, Site, SocksProxy, exchange, read_head,
+    BASIC, HttpProxy, Manner, NOBODY, PASSWORD, SOON, Site, SocksProxy, exchange, read_head,
 };
 use pool_chrome::egress::{Forwarder, ProxyError, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 fn upstream(url: &str) -> Upstream {
     Upstream::parse(url).unwrap().credentials("user".to_owned(), PASSWORD.to_owned())
@@ -146,9 +146,8 @@ async fn assert_fails(forwarder: &Forwarder, site: &Site) -> ProxyError {
 #[tokio::test]
 async fn a_proxy_that_is_down_is_an_error_and_never_passed_by() {
     let site = Site::start().await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for scheme in ["http", "socks5"] {
-        let forwarder = forwarder(&format!("{scheme}://{gone}")).await;
+        let forwarder = forwarder(&format!("{scheme}://{NOBODY}")).await;
         let error = assert_fails(&forwarder, &site).await;
         assert!(matches!(error, ProxyError::Connect { .. }), "{error}");
         assert!(matches!(forwarder.probe(SOON).await, Err(ProxyError::Connect { .. })));
@@ -211,15 +210,14 @@ async fn a_good_proxy_passes_the_probe_without_a_word_to_any_site() {
 
 #[tokio::test]
 async fn a_site_that_cannot_be_reached_is_not_blamed_on_the_proxy() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (http, socks) = (HttpProxy::start(Manner::Good).await, SocksProxy::start().await);
     for proxy in [http.url(), socks.url()] {
         let forwarder = forwarder(&proxy).await;
-        let (head, _) = exchange(&mut client(&forwarder).await, &connect(gone)).await.unwrap();
+        let (head, _) = exchange(&mut client(&forwarder).await, &connect(NOBODY)).await.unwrap();
         assert_eq!(head.word(1), "502");
         let error = forwarder.last_error().unwrap();
         assert!(matches!(error, ProxyError::Refused { .. }) && !error.blames_proxy(), "{error}");
-        assert!(error.to_string().contains(&gone.to_string()), "{error}");
+        assert!(error.to_string().contains(NOBODY), "{error}");
     }
 }
 

@@ -6,10 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_support::{HttpProxy, Manner, PASSWORD, SOON, Site, SocksProxy, exchange};
+use egress_support::{HttpProxy, Manner, NOBODY, PASSWORD, SOON, Site, SocksProxy, exchange};
 use pool_chrome::egress::{Forwarder, Guard, Pass, Pattern, Private, Rules, Upstream};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 fn patterns(list: &[&str]) -> Vec<Pattern> {
@@ -180,11 +180,10 @@ async fn a_lease_is_narrowed_to_its_domains() {
 
 #[tokio::test]
 async fn a_site_that_cannot_be_reached_fails_a_page_and_is_no_page() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let guard = Guard::new(Rules::new());
     let forwarder = opened(&guard, Pass::new()).await;
-    for host in [gone.to_string(), "no-such-name.invalid:80".to_owned()] {
-        assert_eq!(ask(&forwarder, &connect(&host)).await.unwrap().0, "502");
+    for host in [NOBODY, "no-such-name.invalid:80"] {
+        assert_eq!(ask(&forwarder, &connect(host)).await.unwrap().0, "502");
         let plain = ask(&forwarder, &get(&format!("http://{host}/"))).await;
         assert_eq!(plain.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }

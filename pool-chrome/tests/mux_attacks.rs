@@ -20,6 +20,7 @@ impl Witness {
     async fn new(rig: &Rig) -> (pool_chrome::mux::MuxLease, Self) {
         let (lease, mut client) = rig.client(LeaseKind::Shared).await;
         let (target, session) = client.page("data:text/html,<title>witness</title>").await;
+        client.evaluates_to(&session, "document.title", &json!("witness")).await;
         let contexts = client.ok(None, "Target.getBrowserContexts", json!({})).await;
         let context = contexts["defaultBrowserContextId"].as_str().unwrap().to_owned();
         let params = json!({ "targetId": target });
@@ -168,8 +169,6 @@ async fn nothing_of_another_lease_is_learned_or_changed() {
     for engine in ENGINES {
         let rig = Rig::new(engine).await;
         let (_lease, mut witness) = Witness::new(&rig).await;
-        let title = json!("witness");
-        witness.client.evaluates_to(&witness.session, "document.title", &title).await;
         // A page that has no title is called by its address, a moment after it is there.
         eventually("every page of the witness has its title", async || {
             let targets = witness.state().await["targets"].clone();
@@ -415,6 +414,7 @@ async fn s06_no_number_and_no_window_state_ends_a_neighbour() {
         let (_lease, mut witness) = Witness::new(&rig).await;
         let (_own, mut client) = rig.client(LeaseKind::Shared).await;
         let (target, page) = client.page("data:text/html,<body style='height:9000px'>x").await;
+        client.evaluates_to(&page, "document.body.style.height", &json!("9000px")).await;
         let window = json!({ "targetId": target });
         let window =
             client.ok(None, "Browser.getWindowForTarget", window).await["windowId"].clone();

@@ -191,7 +191,7 @@ async fn a_page_that_has_crashed_is_not_held_by_its_last_client() {
             let url = "data:text/html,<title>back</title>";
             next.ok(Some(page), "Page.navigate", json!({ "url": url })).await;
             let script = "fetch('http://127.0.0.1:1/').catch(() => document.title)";
-            assert_eq!(next.evaluate(page, script).await, "back");
+            next.evaluates_to(page, script, &json!("back")).await;
         },
     )
     .await;

@@ -251,7 +251,9 @@ async fn s06_a_file_that_is_opened_all_the_same_is_closed() {
         let all = json!({ "discover": true, "filter": [{}] });
         client.ok(None, "Target.setDiscoverTargets", all).await;
         let body = "data:text/html,<body style='height:500px'>x";
+        let height = "document.body.style.height";
         let (_, page) = client.page(body).await;
+        client.evaluates_to(&page, height, &json!("500px")).await;
         // Its own file, which no page takes: the browser opens it.
         let data = json!({ "items": [], "files": [files.path().join("own.html")], "dragOperationsMask": 1 });
         let files = async || {
@@ -261,6 +263,7 @@ async fn s06_a_file_that_is_opened_all_the_same_is_closed() {
         // As an exclusive lease shows, which may have it.
         let (control, mut free) = rig.client(LeaseKind::Exclusive).await;
         let (_, shown) = free.page(body).await;
+        free.evaluates_to(&shown, height, &json!("500px")).await;
         // A page that has not been painted yet takes no drop.
         free.ok(Some(&shown), "Page.captureScreenshot", json!({})).await;
         drop_on(&mut free, &shown, data.clone()).await;

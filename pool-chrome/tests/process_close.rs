@@ -6,11 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use pool_chrome::process::{Chromium, LaunchOptions};
-use process_support::{ENGINES, State, ask, comes_true, holds_within, signal, state_of};
+use process_support::{ENGINES, SOON, State, ask, comes_true, holds_within, signal, state_of};
 use rustix::process::Signal;
 use serde_json::json;
-
-const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn closing_lets_it_exit_by_itself_and_leaves_nothing() {

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use pool_chrome::ChromeError;
 use pool_chrome::process::LaunchOptions;
-use process_support::{State, ask, comes_true, next_message, zombies};
+use process_support::{SOON, State, ask, comes_true, next_message, zombies};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
-
-const SOON: Duration = Duration::from_secs(5);
 
 fn fake(modes: &[&str]) -> LaunchOptions {
     LaunchOptions::new()

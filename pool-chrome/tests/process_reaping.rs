@@ -4,16 +4,12 @@
 
 mod process_support;
 
-use std::time::Duration;
-
 use pool_chrome::process::LaunchOptions;
 use process_support::{
-    ENGINES, State, ask, comes_true, group_of, parent_of, pids, signal, zombies,
+    ENGINES, SOON, State, ask, comes_true, group_of, parent_of, pids, signal, zombies,
 };
 use rustix::process::{Signal, getpid, set_child_subreaper};
 use serde_json::json;
-
-const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn orphans_of_a_browser_do_not_stay_zombies() {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use pool_chrome::ChromeError;
 use pool_chrome::process::{Chromium, LaunchOptions, StateDir, UserData};
-use process_support::{ENGINES, State, comes_true, holds_within, processes_of, signal, state_of};
+use process_support::{
+    ENGINES, SOON, State, comes_true, holds_within, processes_of, signal, state_of,
+};
 use rustix::process::Signal;
-
-const SOON: Duration = Duration::from_secs(5);
 
 /// A second process of ours that holds a browser until it is killed.
 struct Pool {

@@ -75,6 +75,10 @@ async fn serve(node: &str, nats: &str) -> Result<()> {
         }
     });
 
+    // Alone it would do all jobs itself.
+    fleet.nodes().wait_for(|others| others.len() == NODES.len() - 1).await?;
+    println!("ready");
+
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(part) = lines.next_line().await? {
         let fleet = fleet.clone();
@@ -132,29 +136,33 @@ async fn work_for_another(fleet: &Fleet<Pool<Lathes>>, stream: TcpStream) -> Res
     Ok(())
 }
 
+const NODES: [&str; 3] = ["a", "b", "c"];
+
 /// Starts three nodes, and brings six jobs to the first one.
 async fn show() -> Result<()> {
     let (url, _server) = server().await?;
-    let mut nodes = Vec::new();
-    for name in ["a", "b", "c"] {
-        let node = Command::new(std::env::current_exe()?)
+    let (mut nodes, mut outputs) = (Vec::new(), Vec::new());
+    for name in NODES {
+        let mut node = Command::new(std::env::current_exe()?)
             .args([name, &url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
+        let output = node.stdout.take().ok_or("a node without an output")?;
+        outputs.push(BufReader::new(output).lines());
         nodes.push(node);
     }
     // They ask for a second whether their names are free, and then hear each other.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    for output in &mut outputs {
+        output.next_line().await?.ok_or("a node has ended")?;
+    }
 
     let started = Instant::now();
     let jobs = nodes[0].stdin.as_mut().ok_or("a node without an input")?;
     jobs.write_all(b"a bolt\na nut\na shaft\na wheel\na screw\na bell\n").await?;
-    let output = nodes[0].stdout.take().ok_or("a node without an output")?;
-    let mut done = BufReader::new(output).lines();
     for _ in 0..6 {
-        let line = tokio::time::timeout(Duration::from_secs(10), done.next_line()).await??;
+        let line = tokio::time::timeout(Duration::from_secs(10), outputs[0].next_line()).await??;
         println!("{:4} ms  {}", started.elapsed().as_millis(), line.ok_or("the node has ended")?);
     }
     for node in &mut nodes {

@@ -23,6 +23,9 @@ pub(crate) const BASIC: &str = "Basic dXNlcjpjYW5hcnktNWYxYw==";
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
+/// An address at which nobody listens. A port that was free a moment ago may be another test's by now.
+pub(crate) const NOBODY: &str = "127.0.0.1:1";
+
 /// The first line of a message and its headers, up to the empty line; `None` at the end.
 pub(crate) async fn read_head(
     stream: &mut (impl AsyncBufRead + Unpin),

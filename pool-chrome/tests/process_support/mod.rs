@@ -16,6 +16,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// Both engines are installed by `make test`; a test on one of them is no test of the other.
 pub(crate) const ENGINES: [Engine; 2] = [Engine::Shell, Engine::Chromium];
 
+/// Longer than anything takes, also on a machine that does three other things: a Chromium that exits
+/// by itself takes more than a second where it is alone.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
 /// A state directory of its own for one test.
 pub(crate) struct State {
     pub(crate) root: TempDir,

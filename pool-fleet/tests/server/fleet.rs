@@ -106,7 +106,8 @@ async fn a_client_gets_what_is_free_at_another_node_at_once() {
     }
     waits.sort();
     println!("a grant at another node: {:?} at the median", waits[10]);
-    assert!(waits[10] < Duration::from_millis(100), "{waits:?}");
+    // What waits for a timer, such as that of the next beat, waits for half a second at least.
+    assert!(waits[10] < Duration::from_millis(250), "{waits:?}");
     drop(lease);
     all_is_back(&[&a, &b]).await;
 }
@@ -122,7 +123,7 @@ async fn equals_are_served_in_the_order_of_their_coming_within_one_place() {
     let clients = (0..30_u64).map(|client| {
         let (a, b, served) = (&a, &b, &served);
         async move {
-            tokio::time::sleep(Duration::from_millis(20) * client as u32).await;
+            tokio::time::sleep(Duration::from_millis(60) * client as u32).await;
             let mut waiter = a.acquire(wanted(LONG));
             let lease = match waiter.next().await.unwrap() {
                 Grant::Here { lease, .. } => lease,
@@ -134,7 +135,9 @@ async fn equals_are_served_in_the_order_of_their_coming_within_one_place() {
                 _ => unreachable!("there is no third place"),
             };
             served.lock().unwrap().push(client);
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            // For much longer than it takes to connect to the other node: who is granted a place there
+            // is on the way when a place here serves the next.
+            tokio::time::sleep(Duration::from_millis(180)).await;
             drop(lease);
         }
     });
@@ -236,7 +239,8 @@ async fn a_goodbye_is_heard_from_a_program_that_ends_at_once() {
                 }
             }
         };
-        let heard = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        // One that was not sent never comes.
+        let heard = tokio::time::timeout(LONG, goodbye).await;
         assert!(heard.is_ok(), "no goodbye in round {round}");
     }
 }

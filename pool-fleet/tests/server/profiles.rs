@@ -267,9 +267,7 @@ async fn a_server_that_comes_back_empty_loses_nothing_that_a_live_node_has() {
     let held = b.claim("held").await;
     write(&held, "login", "after");
 
-    nats.restart_empty();
-    let mut connection = c.transport.connection();
-    connection.wait_for(pool_fleet::Connection::is_connected).await.unwrap();
+    nats.restart_empty(&c.transport).await;
 
     // Neither is new: the newest copies of both are still there.
     let one = c.claim("one").await;
@@ -303,9 +301,7 @@ async fn a_profile_is_not_new_while_a_node_that_may_have_it_is_silent() {
     drop(a);
 
     // By command it is, with the other node silent.
-    nats.restart_empty();
-    let mut connection = b.transport.connection();
-    connection.wait_for(pool_fleet::Connection::is_connected).await.unwrap();
+    nats.restart_empty(&b.transport).await;
     until("it is made new", LONG, async || {
         b.profiles.make_new(&ProfileId::new("work", 0)).await.is_ok()
     })
@@ -344,8 +340,8 @@ async fn a_node_that_was_away_does_not_overwrite_a_profile_that_was_made_new() {
 async fn what_failed_uploads_and_replaced_saves_have_left_is_removed_in_time() {
     let nats = Nats::start();
     let dir = tempfile::tempdir().unwrap();
-    let settings =
-        ProfileSettings::new(dir.path().join("profiles")).unused(Duration::from_millis(600));
+    // Long enough to see it first.
+    let settings = ProfileSettings::new(dir.path().join("profiles")).unused(Duration::from_secs(3));
     let a = node_with("a", nats.url(), &FLEET[..1], dir, settings).await;
     for words in ["first", "last"] {
         let on_a = a.claim("work").await;

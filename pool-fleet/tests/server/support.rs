@@ -1,7 +1,6 @@
 //! A real NATS server on a free loopback port, and a pool of numbers.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use pool_core::{Driver, Meta, Pool, Reporter, async_trait};
 use pool_fleet::engine::Waiting;
-use pool_fleet::{Fleet, Member, NatsOptions, NatsTransport, Transport, Wanted};
+use pool_fleet::{Connection, Fleet, Member, NatsOptions, NatsTransport, Transport, Wanted};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Returns the path of a server; installs it where it is missing.
 pub(crate) fn server(name: &str) -> PathBuf {
@@ -29,7 +29,9 @@ pub(crate) struct Nats {
     program: PathBuf,
     config: String,
     child: Option<Child>,
-    port: u16,
+    /// Keeps the port from everybody who asks for a free one: it is taken, and nobody listens at it
+    /// while the server is gone.
+    port: TcpSocket,
     dir: TempDir,
 }
 
@@ -41,7 +43,10 @@ impl Nats {
 
     /// Starts a version with more lines in its configuration.
     pub(crate) fn start_with(name: &str, config: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpSocket::new_v4().unwrap();
+        // The server, which does the same, can listen beside it.
+        port.set_reuseaddr(true).unwrap();
+        port.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut nats =
             Self { program: server(name), config: config.to_owned(), child: None, port, dir };
@@ -50,11 +55,11 @@ impl Nats {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://127.0.0.1:{}", self.port())
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.local_addr().unwrap().port()
     }
 
     /// Starts it again on its port, with what it has stored.
@@ -64,7 +69,9 @@ impl Nats {
         let store = self.dir.path().join("store");
         let text = format!(
             "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?}, max_mem: 64MB, max_file: 1GB }}\n{}\n",
-            self.port, store, self.config
+            self.port(),
+            store,
+            self.config
         );
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
@@ -88,11 +95,15 @@ impl Nats {
         }
     }
 
-    /// Starts it again with nothing stored.
-    pub(crate) fn restart_empty(&mut self) {
+    /// Starts it again with nothing stored. Returns when a client that was connected is so again.
+    pub(crate) async fn restart_empty(&mut self, client: &NatsTransport) {
+        let mut connection = client.connection();
         self.kill();
+        // Or it would be taken for connected before it has noticed anything.
+        connection.wait_for(|connection| !connection.is_connected()).await.unwrap();
         std::fs::remove_dir_all(self.dir.path().join("store")).unwrap();
         self.restart();
+        connection.wait_for(Connection::is_connected).await.unwrap();
     }
 
     /// Kills it with SIGKILL.

@@ -11,7 +11,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::support::{Failing, Nats, server, until};
 
-const SOON: Duration = Duration::from_secs(1);
+/// Longer than a server takes for anything, also on a machine that does three other things.
+const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn the_current_and_the_oldest_server_do_all_that_is_needed() {
@@ -118,7 +119,7 @@ async fn a_bucket_that_the_server_does_not_answer_for_holds_up_no_other() {
     let ann = NatsTransport::connect(NatsOptions::new([nats.url()]).auth(auth)).await.unwrap();
     let kept = ann.put("b", "k", "1".into(), None).await.unwrap();
     let mut looking = std::pin::pin!(ann.get("denied", "k"));
-    let waiting = tokio::time::timeout(SOON / 10, &mut looking).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(100), &mut looking).await;
     assert!(waiting.is_err(), "the server says nothing, and it is given time");
     let others = async {
         assert_eq!(ann.get("b", "k").await.unwrap().unwrap().revision, kept);
@@ -249,8 +250,7 @@ async fn without_a_server_nothing_is_queued_and_its_return_is_noticed_within_fiv
     assert_eq!(ann.get("b", "k").await.unwrap().unwrap().revision, kept);
 
     // A server that comes back empty counts on from elsewhere: no revision means two things.
-    nats.restart_empty();
-    of_ann.wait_for(Connection::is_connected).await.unwrap();
+    nats.restart_empty(&ann).await;
     until("the store is back", Duration::from_secs(5), async || {
         matches!(ann.get("b", "k").await, Ok(None))
     })
