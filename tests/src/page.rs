@@ -94,7 +94,7 @@ impl<'a> Page<'a> {
         &self,
         events: &mut Receiver<Arc<Value>>,
         method: &str,
-        fits: impl Fn(&Value) -> bool,
+        fits: impl Fn(&Value) -> bool + Send + Sync,
         limit: Duration,
     ) -> Result<Arc<Value>, CdpError> {
         let wanted = async {

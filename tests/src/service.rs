@@ -210,7 +210,7 @@ impl Service {
     /// # Panics
     ///
     /// If it does not get so.
-    pub async fn until_ended(&self, reason: &str, are: impl Fn(f64) -> bool) {
+    pub async fn until_ended(&self, reason: &str, are: impl Fn(f64) -> bool + Send + Sync) {
         crate::eventually("their ends are counted", GENEROUS, async || {
             let ended = self.metric("browserpool_leases_ended_total", reason).await;
             if are(ended) { Ok(()) } else { Err(format!("{ended} ended with {reason}")) }
