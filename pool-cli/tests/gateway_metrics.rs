@@ -66,6 +66,10 @@ async fn a_fleet_has_its_series_from_the_start_and_no_other_pool_has_them() {
         r#"grants_total{pool="default",where="remote"} 0"#,
         r#"relayed_connections{pool="default"} 0"#,
         r#"grant_seconds_count{pool="default",where="remote"} 0"#,
+        r#"profile_transfers_total{pool="default",direction="in",outcome="cancelled"} 0"#,
+        r#"profile_transfers_total{pool="default",direction="out",outcome="error"} 0"#,
+        r#"profile_transfer_seconds_count{pool="default",direction="out"} 0"#,
+        r#"profile_transfer_bytes_total{pool="default",direction="in"} 0"#,
     ] {
         let line = format!("browserpool_fleet_{name}");
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");

@@ -92,7 +92,7 @@ pub use node::{
 #[cfg(feature = "profiles")]
 pub use profiles::{
     ClaimTimes, ClaimedProfile, Holder, Members, Packing, ProfileError, ProfileId, ProfileSettings,
-    Profiles, Record, unpack,
+    Profiles, Record, Transfer, TransferDirection, TransferOutcome, unpack,
 };
 pub use sessions::{Named, Session, SessionEntry, SessionError, Sessions, Shape};
 pub use transport::memory::{Faults, MemoryNetwork, MemoryTransport};

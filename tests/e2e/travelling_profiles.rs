@@ -131,6 +131,16 @@ async fn a_login_goes_to_another_node_and_back() {
         client.close().await;
         other.close().await;
         saved(fleet, 0).await;
+        for (node, saves) in [(0, 2.0), (1, 1.0)] {
+            let service = &fleet.nodes[node].service;
+            let transfers = async |labels| {
+                service.metric("browserpool_fleet_profile_transfers_total", labels).await
+            };
+            assert_eq!(transfers(r#"direction="out",outcome="ok""#).await, saves, "{node}");
+            assert!(transfers(r#"direction="in",outcome="ok""#).await >= 1.0, "{node}");
+            let bytes = service.metric("browserpool_fleet_profile_transfer_bytes_total", "").await;
+            assert!(bytes > 0.0, "{node}");
+        }
 
         // The node that has the newest copy is asked before the own one.
         let client = leased(fleet, 1, 0).await;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::config::{Config, FleetConfig, ProfileConfig};
 use crate::exit::chain;
 use crate::gateway::Code;
+use crate::metrics::Metrics;
 
 /// The label of requests, and of classes, that names a profile.
 pub(super) const LABEL: &str = "profile";
@@ -97,6 +98,7 @@ struct Inner {
     ready: Mutex<HashMap<Arc<str>, Ready>>,
     /// Number of claims that have not been given up yet.
     claims: watch::Sender<usize>,
+    metrics: Arc<Metrics>,
 }
 
 /// The place of each profile in a configuration.
@@ -224,9 +226,9 @@ async fn give_up(claimed: ClaimedProfile, used: u8) {
 }
 
 impl TravellingProfiles {
-    /// Returns the travelling profiles of a configuration: none if it has no fleet.
+    /// Returns the travelling profiles of a configuration: none if it has no fleet. Their transfers are counted.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Self {
         let inner = Inner {
             places: RwLock::new(Places::new(config)),
             joined: OnceLock::new(),
@@ -234,6 +236,7 @@ impl TravellingProfiles {
             lines: Mutex::default(),
             ready: Mutex::default(),
             claims: watch::Sender::new(0),
+            metrics: Arc::clone(metrics),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -251,9 +254,11 @@ impl TravellingProfiles {
         joined: &pool_fleet::Fleet<P>,
         store: Arc<dyn Store>,
     ) -> AbortHandle {
+        let metrics = Arc::clone(&self.inner.metrics);
         // Next to the profiles that stay, and under a name that none of them can have.
         let settings = ProfileSettings::new(self.inner.directory.join(".travelling"))
-            .packing(Packing::new().without(CACHES));
+            .packing(Packing::new().without(CACHES))
+            .on_transfer(move |transfer| metrics.profile_transferred(transfer));
         let nodes = joined.nodes();
         let profiles = Profiles::new(
             settings,

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{
 };
 use pool_chrome::egress::Requests;
 use pool_core::{Event, Stats};
+use pool_fleet::{Transfer, TransferDirection, TransferOutcome};
 
 use crate::api::{Fleet, Tenant};
 use crate::pool::LeaseEnd;
@@ -125,6 +126,8 @@ impl Metrics {
         let builder = buckets(builder, "browser_reset_duration_seconds", &WORK);
         let builder = buckets(builder, "work_duration_seconds", &LEASES);
         let builder = buckets(builder, "fleet_grant_seconds", &WAITS);
+        // A large profile on a slow line takes as long as a lease does.
+        let builder = buckets(builder, "fleet_profile_transfer_seconds", &LEASES);
         let recorder = builder.build_recorder();
         let make = Maker(&recorder);
         let version = [env!("CARGO_PKG_VERSION")];
@@ -264,6 +267,15 @@ impl Metrics {
     pub(crate) fn fleet_granted(&self, is_local: bool, took: Duration) {
         if let Some(fleet) = self.fleet.get() {
             fleet.granted(is_local, took);
+        }
+    }
+
+    /// Counts a profile that went to this node or from it, or was to.
+    pub(crate) fn profile_transferred(&self, transfer: &Transfer) {
+        // A node that joins puts copies back, before its gateway knows of the fleet.
+        self.join_fleet();
+        if let Some(fleet) = self.fleet.get() {
+            fleet.transferred(transfer);
         }
     }
 
@@ -530,6 +542,9 @@ const PHASES: [&str; 3] = ["starting", "running", "draining"];
 /// Places of a lease, as seen from the node that its client came to.
 const PLACES: [&str; 2] = ["local", "remote"];
 
+/// Directions of a profile, as seen from this node.
+const DIRECTIONS: [&str; 2] = ["in", "out"];
+
 /// The series of a pool that is in a fleet.
 struct FleetSeries {
     nodes: Family<Gauge>,
@@ -539,6 +554,10 @@ struct FleetSeries {
     grants: Family<Counter>,
     relayed: Gauge,
     seconds: Family<Histogram>,
+    /// In and out.
+    transfers: [Family<Counter>; 2],
+    transfer_seconds: Family<Histogram>,
+    transfer_bytes: Family<Counter>,
 }
 
 impl FleetSeries {
@@ -580,7 +599,44 @@ impl FleetSeries {
                 "where",
                 PLACES,
             ),
+            transfers: DIRECTIONS.map(|direction| {
+                make.counters_of(
+                    "browserpool_fleet_profile_transfers_total",
+                    "Profiles that went to this node (in) and from it to the store (out), by outcome.",
+                    ("direction", direction),
+                    "outcome",
+                    ["ok", "error", "cancelled"],
+                )
+            }),
+            transfer_seconds: make.seconds_by(
+                "browserpool_fleet_profile_transfer_seconds",
+                "Duration of such transfers, packing and unpacking included.",
+                "direction",
+                DIRECTIONS,
+            ),
+            transfer_bytes: make.counters(
+                "browserpool_fleet_profile_transfer_bytes_total",
+                "Size of the profiles that arrived, packed.",
+                "direction",
+                DIRECTIONS,
+            ),
         }
+    }
+
+    /// Counts a profile that went to the node or from it, or was to.
+    fn transferred(&self, transfer: &Transfer) {
+        let at = match transfer.direction {
+            TransferDirection::In => 0,
+            TransferDirection::Out => 1,
+        };
+        let outcome = match transfer.outcome {
+            TransferOutcome::Ok => "ok",
+            TransferOutcome::Error => "error",
+            TransferOutcome::Cancelled => "cancelled",
+        };
+        self.transfers[at].of(outcome).increment(1);
+        self.transfer_seconds.of(DIRECTIONS[at]).record(transfer.took.as_secs_f64());
+        self.transfer_bytes.of(DIRECTIONS[at]).increment(transfer.bytes);
     }
 
     /// Counts a lease of a client.

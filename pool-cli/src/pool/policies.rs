@@ -66,7 +66,7 @@ impl<D: Steerable> Policies<D> {
         let policies = Self {
             // First, since a profile may name its region.
             profiles: ReloadablePolicy::new(profiles(config)?),
-            travelling: TravellingProfiles::new(config),
+            travelling: TravellingProfiles::new(config, observer.metrics()),
             regions: ReloadablePolicy::new(regions(config)?),
             tenants: ReloadablePolicy::new(Nothing),
             priority: ReloadablePolicy::new(priority(&config.priority)?),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::claim::{Hold, Record, Standing, Version};
 use super::copies::{Mark, ProfileId, private_dir};
 use super::pack::{Scratch, unpack};
-use super::{Busy, Inner, ProfileError, boot_time, chain, lock};
+use super::{Busy, Inner, ProfileError, TransferDirection, boot_time, chain, lock};
 use crate::transport::TransportError;
 
 /// A profile that this node holds, renewed in the background.
@@ -232,14 +232,20 @@ impl Claimed {
         });
         let missing = missing.await?;
         let Some(object) = object.filter(|_| missing) else { return Ok(()) };
+        let transfers = &self.inner().settings.transfers;
+        transfers.count(TransferDirection::In, self.fetch_object(&object)).await
+    }
+
+    /// Puts the content of an object in the place of the copy. Returns its size.
+    async fn fetch_object(&self, object: &str) -> Result<((), u64), ProfileError> {
         let inner = self.inner();
-        let source = inner.store.object(&inner.bucket(), &object).await;
+        let source = inner.store.object(&inner.bucket(), object).await;
         let Some(mut source) = source.map_err(ProfileError::Unavailable)? else {
             return Err(ProfileError::ContentLost);
         };
         let packed = Scratch(inner.copies.scratch(self.id(), "fetched"));
         let mut file = tokio::fs::File::create(&packed.0).await?;
-        tokio::io::copy(&mut source, &mut file).await?;
+        let bytes = tokio::io::copy(&mut source, &mut file).await?;
         file.sync_all().await?;
         drop(file);
         let from = packed.0.clone();
@@ -249,7 +255,8 @@ impl Claimed {
             unpack(&from, &unpacked)?;
             copies.replace(id, Some(&unpacked))
         });
-        Ok(unpacking.await?)
+        unpacking.await?;
+        Ok(((), bytes))
     }
 
     async fn mark(&self, version: Version, object: String) -> io::Result<()> {
@@ -270,13 +277,24 @@ impl Claimed {
     /// Packs and stores the directory, and gives the profile up with that content.
     async fn save(&self, deadline: Instant) -> Result<u64, ProfileError> {
         let inner = self.inner();
-        let packed = inner.pack(&self.busy).await?;
+        let mut packed = None;
         let mut object = None;
         loop {
             let stored = async {
                 let name = match &object {
                     Some(name) => String::clone(name),
-                    None => object.insert(inner.store_packed(self.id(), &packed.0).await?).clone(),
+                    None => {
+                        let storing = async {
+                            let packed = match &mut packed {
+                                Some(packed) => packed,
+                                none => none.insert(inner.pack(&self.busy).await?),
+                            };
+                            inner.store_packed(self.id(), &packed.0).await
+                        };
+                        let transfers = &inner.settings.transfers;
+                        let stored = transfers.count(TransferDirection::Out, storing).await?;
+                        object.insert(stored).clone()
+                    }
                 };
                 self.write(|hold| hold.release(Some(name.clone()))).await?;
                 Ok(name)

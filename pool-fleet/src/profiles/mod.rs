@@ -20,17 +20,20 @@ mod claimed;
 mod copies;
 mod pack;
 mod sweep;
+mod transfer;
 
 pub use claim::{ClaimTimes, Holder, Record};
 pub use claimed::ClaimedProfile;
 pub use copies::ProfileId;
 pub use pack::{Packing, unpack};
+pub use transfer::{Transfer, TransferDirection, TransferOutcome};
 
 use attempt::Attempt;
 use claim::Version;
 use copies::{Copies, Mark};
 use pack::Scratch;
 use sweep::Sweeper;
+use transfer::Transfers;
 
 use crate::message::{Incarnation, NodeName};
 use crate::subject::Subjects;
@@ -48,6 +51,7 @@ pub struct ProfileSettings {
     times: ClaimTimes,
     settle: Duration,
     unused: Duration,
+    transfers: Transfers,
 }
 
 impl ProfileSettings {
@@ -59,6 +63,7 @@ impl ProfileSettings {
             times: ClaimTimes::default(),
             settle: Duration::from_secs(5),
             unused: Duration::from_secs(60 * 60),
+            transfers: Transfers::default(),
         }
     }
 
@@ -87,6 +92,13 @@ impl ProfileSettings {
     /// sweeps in that time. Default: an hour.
     pub fn unused(mut self, unused: Duration) -> Self {
         self.unused = unused;
+        self
+    }
+
+    /// Sets what is told of each [`Transfer`] at its end. It must not wait: the transfer's task does
+    /// meanwhile. Default: nothing.
+    pub fn on_transfer(mut self, report: impl Fn(&Transfer) + Send + Sync + 'static) -> Self {
+        self.transfers = Transfers::told_to(report);
         self
     }
 }
@@ -623,8 +635,11 @@ impl Inner {
     ) -> Result<(), ProfileError> {
         let id = &busy.id;
         let Some(mark) = self.mark(id).await? else { return Ok(()) };
-        let packed = self.pack(busy).await?;
-        let object = self.store_packed(id, &packed.0).await?;
+        let storing = async {
+            let packed = self.pack(busy).await?;
+            self.store_packed(id, &packed.0).await
+        };
+        let object = self.settings.transfers.count(TransferDirection::Out, storing).await?;
         let Version { generation, content } = mark.version;
         let record = Record {
             content,
@@ -657,13 +672,17 @@ impl Inner {
         Ok(packed)
     }
 
-    /// Stores a packed directory as a new object. Returns its name.
-    async fn store_packed(&self, id: &ProfileId, file: &Path) -> Result<String, ProfileError> {
+    /// Stores a packed directory as a new object. Returns its name and its size.
+    async fn store_packed(
+        &self,
+        id: &ProfileId,
+        file: &Path,
+    ) -> Result<(String, u64), ProfileError> {
         let object = id.new_object();
         let source = Box::pin(tokio::fs::File::open(file).await?);
         let stored = self.store.put_object(&self.bucket(), &object, source).await;
-        stored.map_err(ProfileError::Unavailable)?;
-        Ok(object)
+        let bytes = stored.map_err(ProfileError::Unavailable)?;
+        Ok((object, bytes))
     }
 }
 

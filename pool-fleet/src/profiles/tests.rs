@@ -243,3 +243,60 @@ async fn a_disk_that_is_slow_holds_up_no_other_task() {
         assert!(disk.join().unwrap(), "nothing else ran while the disk was slow");
     }
 }
+
+/// Returns a node, and the transfers that it tells of.
+fn counted(
+    network: &MemoryNetwork,
+    name: &'static str,
+) -> (Node, std::sync::mpsc::Receiver<Transfer>) {
+    let (told, transfers) = std::sync::mpsc::channel();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ProfileSettings::new(dir.path().join("profiles"))
+        .on_transfer(move |transfer| told.send(*transfer).unwrap_or_default());
+    (node_with(network, name, dir, settings), transfers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_transfer_is_told_of_once_with_its_size_and_its_end() {
+    let network = MemoryNetwork::new();
+    let ((a, of_a), (b, of_b)) = (counted(&network, "a"), counted(&network, "b"));
+    let told = |transfers: &std::sync::mpsc::Receiver<Transfer>| -> Vec<_> {
+        transfers.try_iter().map(|told| (told.direction, told.outcome, told.bytes)).collect()
+    };
+    a.save("login").await;
+    let saved = told(&of_a);
+    let [(TransferDirection::Out, TransferOutcome::Ok, bytes)] = saved[..] else {
+        panic!("one save, and nothing to fetch: {saved:?}");
+    };
+    assert!(bytes > 0);
+
+    assert_eq!(b.saved().await, (Some("login".into()), 1));
+    assert_eq!(told(&of_b), [(TransferDirection::In, TransferOutcome::Ok, bytes)]);
+    // Its copy is the newest by now, and nothing was changed.
+    assert_eq!(b.saved().await, (Some("login".into()), 1));
+    assert_eq!((told(&of_a), told(&of_b)), (vec![], vec![]));
+
+    // What is tried again is told of again.
+    let claimed = b.claim().await;
+    network.cut("b", true);
+    let saving = claimed.release(LONG);
+    let back = async {
+        // Before the second try.
+        sleep(ClaimTimes::default().renew / 4).await;
+        network.cut("b", false);
+    };
+    assert_eq!(tokio::join!(saving, back).0.unwrap(), 2);
+    let saved = told(&of_b);
+    let ends: Vec<_> = saved.iter().map(|(direction, outcome, _)| (direction, outcome)).collect();
+    let out = &TransferDirection::Out;
+    let [failed, ok] = [&TransferOutcome::Error, &TransferOutcome::Ok];
+    assert_eq!(ends, [(out, failed), (out, ok)], "{saved:?}");
+    assert_eq!(saved[0].2, 0, "nothing arrived");
+
+    // The entry is read and written, then the object is asked for.
+    network.set_faults(Faults::none().store_delay(SLOW), 1);
+    let id = work();
+    let claiming = a.profiles.claim(&id, LONG);
+    assert!(tokio::time::timeout(SLOW * 5 / 2, claiming).await.is_err());
+    assert_eq!(told(&of_a), [(TransferDirection::In, TransferOutcome::Cancelled, 0)]);
+}
