@@ -447,6 +447,20 @@ pub(crate) struct Killed {
     pub(crate) killed: usize,
 }
 
+/// The state of a profile that is to be made new: of those with more than one, the first if it is left out.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MakeNew {
+    pub(crate) instance: u32,
+}
+
+/// A state of a profile that is new.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MadeNew {
+    pub(crate) profile: String,
+    pub(crate) instance: u32,
+}
+
 /// Outcome of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {

@@ -43,6 +43,9 @@ pub enum Command {
     Drain(commands::operate::DrainArgs),
     /// Let a node of a fleet that was drained offer its browsers again.
     Undrain(commands::operate::UndrainArgs),
+    /// Change a profile that travels between the nodes of a fleet.
+    #[command(subcommand)]
+    Profile(commands::operate::ProfileArgs),
     /// Visit many URLs, each in a virtual browser of its own.
     Visit(Box<commands::visit::Args>),
     /// Write the HTML of a page.
@@ -87,6 +90,7 @@ impl Command {
             Self::Reload(args) => commands::operate::reload(&args),
             Self::Drain(args) => commands::operate::drain(&args),
             Self::Undrain(args) => commands::operate::undrain(&args),
+            Self::Profile(args) => commands::operate::profile(&args),
             Self::Visit(args) => commands::visit::run(&args),
             Self::Content(args) => commands::work::content(&args),
             Self::Screenshot(args) => commands::work::screenshot(&args),
@@ -172,6 +176,21 @@ mod tests {
             let option = of.get_arguments().find(|arg| arg.get_id() == option);
             let option = option.expect("it has such an option");
             assert_eq!(option.get_help_heading(), heading, "{command}: {option}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_made_new_by_name_and_its_first_state_unless_told() {
+        let parse = |arguments: &[&str]| {
+            let line = ["pool-cli", "profile", "make-new"].iter().chain(arguments);
+            Cli::try_parse_from(line).map(|cli| format!("{:?}", cli.command))
+        };
+        let first = parse(&["work"]).expect("a name is enough");
+        assert!(first.contains("profile: \"work\", instance: 0"), "{first}");
+        let third = parse(&["work", "--instance", "2"]).expect("it has such an option");
+        assert!(third.contains("profile: \"work\", instance: 2"), "{third}");
+        for wrong in [&[][..], &["work", "home"], &["work", "--instance", "first"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -2,12 +2,18 @@
 
 mod gateway_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_support::{Answer, PATIENCE, Running, ask, command, request, start, start_node};
-use pool_cli::config::{Config, Scope, Secret, TenantConfig};
-use pool_fleet::MemoryNetwork;
+use pool_cli::config::{Config, ProfileConfig, Scope, Secret, TenantConfig};
+use pool_fleet::subject::Subjects;
+use pool_fleet::{
+    ClaimedProfile, Incarnation, MemoryNetwork, ProfileId, ProfileSettings, Profiles, Store,
+    Transport,
+};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// Two nodes of one place each, which hear each other.
@@ -108,6 +114,118 @@ async fn a_node_is_drained_and_undrained_from_any() {
     assert_eq!(a.post("/api/fleet/b.test/drain", "{}").await.json()["name"], "b.test");
     let unknown = a.post("/api/fleet/c/drain", "{}").await;
     assert_eq!((unknown.status, &unknown.json()["code"]), (503, &json!("node_lost")));
+}
+
+/// A node that has nothing but profiles, and that the others do not hear.
+struct Holder {
+    profiles: Profiles,
+    _dir: TempDir,
+}
+
+impl Holder {
+    fn new(network: &MemoryNetwork, name: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let transport = network.member(name);
+        let profiles = Profiles::new(
+            ProfileSettings::new(dir.path()).settle(Duration::ZERO),
+            Arc::clone(&transport) as Arc<dyn Transport>,
+            transport as Arc<dyn Store>,
+            Subjects::new("test").expect("it is a name"),
+            (name.into(), Incarnation::new(Duration::from_secs(1), 0)),
+            Arc::new(Vec::new),
+        );
+        Self { profiles, _dir: dir }
+    }
+
+    async fn claim(&self, profile: &str) -> ClaimedProfile {
+        let claimed = self.profiles.claim(&ProfileId::new(profile, 0), PATIENCE).await;
+        claimed.expect("nobody has it")
+    }
+}
+
+/// The command is a process of its own, which this one must answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_is_made_new_where_nobody_has_anything_of_it() {
+    let network = MemoryNetwork::new();
+    let a = start_node(&network, "a", |config| {
+        let mut profile = |name: &str, profile| config.profiles.named.insert(name.into(), profile);
+        profile("work", ProfileConfig::default());
+        profile("two", ProfileConfig { max_size: Some(2), ..ProfileConfig::default() });
+        profile("at-home", ProfileConfig { home: Some("a".into()), ..ProfileConfig::default() });
+    })
+    .await;
+    let make_new = async |profile: &str, body: &str| {
+        let answer = a.post(&format!("/api/profiles/{profile}/make-new"), body).await;
+        (answer.status, answer.json())
+    };
+    let refused = async |profile: &str, body: &str| {
+        let (status, problem) = make_new(profile, body).await;
+        (status, problem["code"].clone())
+    };
+    assert_eq!(refused("nobody", "{}").await, (404, json!("unknown_profile")));
+    assert_eq!(refused("work", r#"{"instance":1}"#).await, (404, json!("unknown_profile")));
+    assert_eq!(refused("work", r#"{"force":true}"#).await, (400, json!("bad_body")));
+    assert_eq!(refused("at-home", "{}").await, (409, json!("profile_stays")));
+    let made = make_new("two", r#"{"instance":1}"#).await;
+    assert_eq!(made, (200, json!({"profile": "two", "instance": 1})));
+
+    let holder = Holder::new(&network, "holder");
+    let claimed = holder.claim("work").await;
+    let (status, problem) = make_new("work", "").await;
+    let expected = (409, &json!("profile_in_use"), &json!("holder"));
+    assert_eq!((status, &problem["code"], &problem["node"]), expected);
+    claimed.release(PATIENCE).await.expect("the store is there");
+    let (status, problem) = make_new("work", "").await;
+    assert_eq!((status, &problem["code"]), (409, &json!("profile_kept")));
+    assert!(
+        problem["detail"].as_str().is_some_and(|why| why.contains("in the store")),
+        "{problem}"
+    );
+
+    let url = format!("http://{}", a.address());
+    let run = async |profile: &'static str| {
+        let mut command = command();
+        command.args(["profile", "make-new", profile]).env("POOL_URL", &url);
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        let output = output.expect("no panic").expect("the binary is built");
+        let text = |bytes| String::from_utf8(bytes).expect("it is text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, error) = run("work").await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("still has a copy: in the store"), "{error}");
+
+    let store = network.member("store");
+    for object in store.objects("bp-test-profiles").await.expect("it is there") {
+        store.delete_object("bp-test-profiles", &object).await.expect("it is there");
+    }
+    assert_eq!(run("work").await, (Some(0), "work is new\n".into(), String::new()));
+    assert_eq!(holder.claim("work").await.content(), 0, "for every node");
+    let events = a.get("/api/state").await.json()["events"].to_string();
+    assert!(events.contains("profile_made_new"), "{events}");
+
+    network.cut("a", true);
+    assert_eq!(refused("work", "{}").await, (503, json!("profile_store_unavailable")));
+}
+
+#[tokio::test]
+async fn a_profile_that_comes_to_a_node_is_counted() {
+    let network = MemoryNetwork::new();
+    let a = start_node(&network, "a", |config| {
+        config.profiles.named.insert("work".into(), ProfileConfig::default());
+    })
+    .await;
+    let holder = Holder::new(&network, "holder");
+    holder.claim("work").await.release(PATIENCE).await.expect("the store is there");
+    let _client = a.connect("/?profile=work").await;
+    let text = a.get("/metrics").await.body;
+    for line in [
+        r#"transfers_total{pool="default",direction="in",outcome="ok"} 1"#,
+        r#"transfer_seconds_count{pool="default",direction="in"} 1"#,
+    ] {
+        let line = format!("browserpool_fleet_profile_{line}\n");
+        assert!(text.contains(&line), "no {line} in\n{text}");
+    }
 }
 
 /// The commands are processes of their own, which this one must answer.
@@ -285,9 +403,10 @@ async fn a_tenant_sees_its_own_leases_of_all_nodes_and_changes_none() {
             let bearer = format!("Bearer {token}");
             let headers =
                 [("authorization", bearer.as_str()), ("content-type", "application/json")];
-            let path = format!("/api/fleet/{node}/drain");
-            let answer = request(a.address(), "POST", &path, &headers, "{}").await;
-            assert_eq!(answer.status, status, "{node} {token}");
+            for path in [format!("/api/fleet/{node}/drain"), "/api/profiles/x/make-new".into()] {
+                let answer = request(a.address(), "POST", &path, &headers, "{}").await;
+                assert_eq!(answer.status, status, "{path} {token}");
+            }
         }
     }
     assert_eq!(each(&a, "phase").await, ["running", "running"]);
@@ -296,7 +415,11 @@ async fn a_tenant_sees_its_own_leases_of_all_nodes_and_changes_none() {
 #[tokio::test]
 async fn a_pool_that_is_in_no_fleet_says_so_and_speaks_for_itself() {
     let pool = start(|config| config.pool.min_size = 1).await;
-    for answer in [pool.get("/api/fleet").await, pool.post("/api/fleet/a/drain", "{}").await] {
+    for answer in [
+        pool.get("/api/fleet").await,
+        pool.post("/api/fleet/a/drain", "{}").await,
+        pool.post("/api/profiles/work/make-new", "{}").await,
+    ] {
         assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("no_fleet")));
     }
     let _client = pool.connect("/").await;

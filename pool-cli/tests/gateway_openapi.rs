@@ -5,7 +5,7 @@ mod gateway_support;
 use std::collections::BTreeSet;
 
 use gateway_support::{request, start, start_node};
-use pool_cli::config::Secret;
+use pool_cli::config::{ProfileConfig, Secret};
 use pool_fleet::MemoryNetwork;
 use serde_json::{Map, Value};
 
@@ -105,9 +105,13 @@ async fn what_is_answered_has_the_shape_in_the_document() {
     check("Pool", &resized.await.json());
     check("Killed", &pool.post("/kill/all", "").await.json());
     check("Autoscale", &pool.get("/api/autoscale").await.json());
-    let node = start_node(&MemoryNetwork::new(), "a", |_| ()).await;
+    let node = start_node(&MemoryNetwork::new(), "a", |config| {
+        config.profiles.named.insert("work".to_owned(), ProfileConfig::default());
+    })
+    .await;
     check("Fleet", &node.get("/api/fleet").await.json());
     check("Node", &node.post("/api/fleet/a/drain", "{}").await.json());
+    check("MadeNew", &node.post("/api/profiles/work/make-new", "{}").await.json());
     let _client = node.connect("/").await;
     check("Session", &node.get("/sessions").await.json()[0]);
 }

@@ -1,10 +1,10 @@
-//! `pool-cli resize`, `reload`, `drain`, `undrain` and `lease`: changes to a pool that runs.
+//! `pool-cli resize`, `reload`, `drain`, `undrain`, `profile` and `lease`: changes to a pool that runs.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::{Killed, Lease, Node, Reloaded, Resize, Resized};
+use crate::api::{Killed, Lease, MadeNew, MakeNew, Node, Reloaded, Resize, Resized};
 use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
 use crate::stdout;
@@ -117,12 +117,55 @@ pub fn undrain(args: &UndrainArgs) -> Result<(), Failure> {
     change_node(&args.pool.client()?, &args.node, "undrain")
 }
 
+/// Writes a name as a part of a path.
+fn encoded(name: &str) -> percent_encoding::PercentEncode<'_> {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
+}
+
 fn change_node(client: &Client, node: &str, change: &str) -> Result<(), Failure> {
-    let name = percent_encoding::utf8_percent_encode(node, percent_encoding::NON_ALPHANUMERIC);
-    let path = format!("/api/fleet/{name}/{change}");
+    let path = format!("/api/fleet/{}/{change}", encoded(node));
     let node: Option<Node> = client.post(&path, &json!({}), Duration::from_secs(10))?;
     let Some(Node { name, phase, leased, .. }) = node else { return Ok(()) };
     stdout::print(&format!("{name}: {phase}, {leased} leased\n"))
+}
+
+/// Subcommands about the profiles that travel between the nodes of a fleet.
+#[derive(Debug, clap::Subcommand)]
+pub enum ProfileArgs {
+    /// Make a profile new whose content is lost: its next lease begins without a login.
+    MakeNew(MakeNewArgs),
+}
+
+/// Arguments of `profile make-new`.
+#[derive(Debug, clap::Args)]
+pub struct MakeNewArgs {
+    /// The profile. It is left as it is if anybody holds it, or any node that is heard has a copy.
+    #[arg(value_name = "NAME")]
+    profile: String,
+    /// Which of its states, for a profile with a `max_size` of more than 1.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    instance: u32,
+    #[command(flatten)]
+    pool: ClientArgs,
+}
+
+/// Time within which a node says whether a profile is lost: it waits for a holder that may be dead.
+const MADE_NEW: Duration = Duration::from_secs(30);
+
+/// Changes a profile that travels.
+///
+/// # Errors
+///
+/// If no pool answers, or the profile is not lost.
+pub fn profile(args: &ProfileArgs) -> Result<(), Failure> {
+    let ProfileArgs::MakeNew(MakeNewArgs { profile, instance, pool }) = args;
+    let path = format!("/api/profiles/{}/make-new", encoded(profile));
+    let made = pool.client()?.post(&path, &MakeNew { instance: *instance }, MADE_NEW)?;
+    let Some(MadeNew { profile, instance }) = made else { return Ok(()) };
+    stdout::print(&match instance {
+        0 => format!("{profile} is new\n"),
+        _ => format!("{profile}, state {instance}, is new\n"),
+    })
 }
 
 /// Subcommands about the leases that clients hold.

@@ -22,11 +22,11 @@ use url::{Host, Url};
 
 use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
-use crate::pool::{LeaseEnd, Leased, Opened};
+use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
 
-pub use pool::NodePool;
-use pool::TravellingPool;
+pub use pool::{NodePool, TravellingPool};
 use profiles::Choice;
+pub(crate) use profiles::NotMadeNew;
 pub use profiles::{ProfileClaim, ProfileInUse, TravelSpec, TravellingProfiles};
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
 
@@ -35,7 +35,7 @@ pub struct Fleet {
     node: Arc<dyn Node>,
     relay: Relay,
     sessions: Sessions,
-    /// `None` if no profile travels, as in tests.
+    /// `None` if the pool has no profiles, as in tests.
     profiles: Option<TravellingProfiles>,
     /// Tasks that remove the names that dead nodes have left behind, and answer about profiles.
     tasks: Vec<AbortHandle>,
@@ -268,18 +268,13 @@ impl Entry {
         for (name, value) in &settings.labels {
             member = member.label(name, value);
         }
-        let profiles = opened.travelling();
-        let pool = TravellingPool::new(opened.pool().clone(), profiles.clone());
+        let pool = TravellingPool::new(opened.pool().clone(), opened.travelling().clone());
         let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
         let joined = joined.map_err(|error| match &error {
             JoinError::NameTaken { other } => taken(&other.node, &other.address),
             _ => Failure::from(error),
         })?;
-        let tasks = [profiles.join(&joined, transport.clone()), joined.pool().close_idle()];
-        let mut fleet = Fleet::of(joined, transport, &secret);
-        fleet.tasks.extend(tasks);
-        fleet.profiles = Some(profiles.clone());
-        Ok(Arc::new(fleet))
+        Ok(Fleet::with_profiles(joined, transport, &secret))
     }
 }
 
@@ -322,6 +317,24 @@ impl Fleet {
         secret: &Secret,
     ) -> Arc<Self> {
         Arc::new(Self::of(joined, store, secret))
+    }
+
+    /// Wraps a node that has joined its fleet, and whose profiles travel; they are kept in the store,
+    /// too.
+    pub fn with_profiles<D: BrowserDriver>(
+        joined: pool_fleet::Fleet<TravellingPool<D>>,
+        store: Arc<dyn Store>,
+        secret: &Secret,
+    ) -> Arc<Self>
+    where
+        D::Resource: Browser,
+    {
+        let profiles = joined.pool().profiles().clone();
+        let tasks = [profiles.join(&joined, Arc::clone(&store)), joined.pool().close_idle()];
+        let mut fleet = Self::of(joined, store, secret);
+        fleet.tasks.extend(tasks);
+        fleet.profiles = Some(profiles);
+        Arc::new(fleet)
     }
 
     fn of<P: NodePool>(
@@ -442,6 +455,14 @@ impl Fleet {
             None => Choice::default(),
         };
         self.node.acquire(request, wait, elsewhere, choice).await
+    }
+
+    /// Makes a state of a profile new if its content is lost.
+    pub(crate) async fn make_new(&self, profile: &str, instance: u32) -> Result<(), NotMadeNew> {
+        match &self.profiles {
+            Some(profiles) => profiles.make_new(profile, instance).await,
+            None => Err(NotMadeNew::Unknown),
+        }
     }
 
     /// Takes the lease of this node that was offered to another one; this works once.

@@ -55,7 +55,7 @@ where
 }
 
 /// A pool that claims a travelling profile before it creates a browser for it.
-pub(crate) struct TravellingPool<D: Driver> {
+pub struct TravellingPool<D: Driver> {
     pool: Pool<D>,
     profiles: TravellingProfiles,
     memory: Memory,
@@ -83,8 +83,14 @@ impl<D: BrowserDriver> TravellingPool<D>
 where
     D::Resource: Browser,
 {
-    pub(super) fn new(pool: Pool<D>, profiles: TravellingProfiles) -> Self {
+    /// Returns a pool whose browsers get their profiles from these.
+    #[must_use]
+    pub fn new(pool: Pool<D>, profiles: TravellingProfiles) -> Self {
         Self { pool, profiles, memory: Memory::default() }
+    }
+
+    pub(super) fn profiles(&self) -> &TravellingProfiles {
+        &self.profiles
     }
 
     /// Closes browsers of travelling profiles that nobody has taken, for as long as the task runs.
@@ -173,6 +179,12 @@ where
 
     fn load(&self) -> Load {
         Load { memory: self.memory.in_use(), ..LocalPool::load(&self.pool) }
+    }
+}
+
+impl<D: Driver> fmt::Debug for TravellingPool<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TravellingPool").field("profiles", &self.profiles).finish_non_exhaustive()
     }
 }
 

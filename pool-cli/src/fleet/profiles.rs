@@ -125,9 +125,28 @@ impl Places {
     }
 
     fn of(&self, profile: &str) -> Place {
-        let place = self.named.get(profile).or(self.on_demand.as_ref());
-        place.cloned().unwrap_or(Place::Everywhere)
+        self.known(profile).unwrap_or(Place::Everywhere)
     }
+
+    /// Returns the place of a profile that the configuration has, or lets clients make.
+    fn known(&self, profile: &str) -> Option<Place> {
+        self.named.get(profile).or(self.on_demand.as_ref()).cloned()
+    }
+}
+
+/// Reasons why a profile was not made new.
+#[derive(Debug)]
+pub(crate) enum NotMadeNew {
+    /// The configuration has no such profile.
+    Unknown,
+    /// It has so many states, and not this one.
+    NoInstance { instances: usize },
+    /// It does not travel.
+    Stays,
+    /// The store cannot be reached.
+    Alone,
+    /// It is not lost, or that cannot be said.
+    Profile(ProfileError),
 }
 
 /// A claim held by a client that waits for a browser.
@@ -299,6 +318,10 @@ impl TravellingProfiles {
         matches!(self.place(profile), Place::Travels { .. })
     }
 
+    fn known_place(&self, profile: &str) -> Option<Place> {
+        self.inner.places.read().unwrap_or_else(PoisonError::into_inner).known(profile)
+    }
+
     pub(super) fn place(&self, profile: &str) -> Place {
         self.inner.places.read().unwrap_or_else(PoisonError::into_inner).of(profile)
     }
@@ -336,13 +359,29 @@ impl TravellingProfiles {
     }
 
     fn profiles(&self) -> Result<&Profiles, Cannot> {
+        self.connected().ok_or_else(|| {
+            unavailable("the NATS server of the fleet, which has the profiles, cannot be reached")
+        })
+    }
+
+    fn connected(&self) -> Option<&Profiles> {
         let joined = self.inner.joined.get();
-        match joined.filter(|(_, connection)| connection.borrow().is_connected()) {
-            Some((profiles, _)) => Ok(profiles),
-            None => Err(unavailable(
-                "the NATS server of the fleet, which has the profiles, cannot be reached",
-            )),
+        let joined = joined.filter(|(_, connection)| connection.borrow().is_connected());
+        joined.map(|(profiles, _)| profiles)
+    }
+
+    /// Makes a state of a profile new whose content is lost.
+    pub(super) async fn make_new(&self, profile: &str, instance: u32) -> Result<(), NotMadeNew> {
+        let instances = match self.known_place(profile).ok_or(NotMadeNew::Unknown)? {
+            Place::Travels { instances } => instances,
+            Place::Home(_) | Place::Everywhere => return Err(NotMadeNew::Stays),
+        };
+        if numbers(instances).all(|number| number != instance) {
+            return Err(NotMadeNew::NoInstance { instances });
         }
+        let profiles = self.connected().ok_or(NotMadeNew::Alone)?;
+        let made = profiles.make_new_if_lost(&ProfileId::new(profile, instance)).await;
+        made.map_err(NotMadeNew::Profile)
     }
 
     /// Claims an instance of a profile: one that has content, or the first new one if those are in

@@ -9,12 +9,17 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
-use pool_fleet::{Beat, ClassLoad, Connection, Phase, Snapshot};
+use pool_fleet::{Beat, ClassLoad, Connection, Phase, ProfileError, Snapshot};
 use url::form_urlencoded;
 
 use super::relay::Detour;
+use super::request::Body;
 use super::{Code, Gateway, Problem};
-use crate::api::{Autoscale, Fleet, FleetCounters, Killed, Lease, Node};
+use crate::api::{
+    Autoscale, Fleet, FleetCounters, Killed, Lease, MadeNew, MakeNew, Node, Severity,
+};
+use crate::exit::chain;
+use crate::fleet::NotMadeNew;
 
 /// The nodes that a request is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +128,65 @@ pub(super) async fn undrain(
 ) -> Result<Json<Node>, Problem> {
     gateway.fleet().ok_or_else(no_fleet)?.undrain();
     gateway.own_node(&node).await
+}
+
+/// `POST /api/profiles/{profile}/make-new`: of a profile that travels, and whose content is lost.
+pub(super) async fn make_new(
+    State(gateway): State<Arc<Gateway>>,
+    Path(profile): Path<String>,
+    Body(MakeNew { instance }): Body<MakeNew>,
+) -> Result<Json<MadeNew>, Problem> {
+    let fleet = gateway.fleet().ok_or_else(no_fleet)?;
+    let made = fleet.make_new(&profile, instance).await;
+    made.map_err(|why| not_made_new(&profile, &why))?;
+    tracing::warn!(profile, instance, "a profile whose content was lost was made new");
+    let reason = format!("{profile}, state {instance}: its content was lost");
+    gateway.observer().journal().note("profile_made_new", Severity::Info, reason);
+    Ok(Json(MadeNew { profile, instance }))
+}
+
+/// The problem of an operator whose profile was not made new.
+fn not_made_new(profile: &str, why: &NotMadeNew) -> Problem {
+    let error = match why {
+        NotMadeNew::Unknown => {
+            let detail = format!("there is no profile {profile:?}");
+            return Problem::new(Code::UnknownProfile, detail);
+        }
+        NotMadeNew::NoInstance { instances } => {
+            let detail = match instances {
+                1 => format!("{profile:?} has one state, 0"),
+                _ => format!("{profile:?} has {instances} states, 0 to {}", instances - 1),
+            };
+            return Problem::new(Code::UnknownProfile, detail);
+        }
+        NotMadeNew::Stays => {
+            let detail = format!("{profile:?} does not travel: each node has it as it is there");
+            return Problem::new(Code::ProfileStays, detail);
+        }
+        NotMadeNew::Alone => {
+            let detail = "the NATS server of the fleet, which has the profiles, cannot be reached";
+            return store_away(detail);
+        }
+        NotMadeNew::Profile(error) => error,
+    };
+    match error {
+        ProfileError::Busy { holder } => {
+            let problem = Problem::new(Code::ProfileInUse, error.to_string());
+            match holder {
+                Some(holder) => problem.at_node(&holder.node),
+                None => problem,
+            }
+        }
+        ProfileError::Kept { .. } => Problem::new(Code::ProfileKept, error.to_string()),
+        ProfileError::Unavailable(_) | ProfileError::Unknown { .. } => store_away(chain(error)),
+        // Of the disk of this node; there is nothing else that it does.
+        _ => Problem::new(Code::Unavailable, chain(error)).retry_after(Duration::from_secs(1)),
+    }
+}
+
+fn store_away(detail: impl Into<String>) -> Problem {
+    let problem = Problem::new(Code::ProfileStoreUnavailable, detail);
+    problem.retry_after(Duration::from_secs(2))
 }
 
 /// `GET /api/autoscale`, for the whole fleet, or for a pool that is not in one.

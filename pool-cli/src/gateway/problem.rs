@@ -64,6 +64,7 @@ codes! {
     UnknownFile: "unknown_file", NOT_FOUND, "The dashboard has no such file.";
     UnknownLease: "unknown_lease", NOT_FOUND, "There is no lease with this id or name.";
     UnknownPage: "unknown_page", NOT_FOUND, "No held lease has a page with this id.";
+    UnknownProfile: "unknown_profile", NOT_FOUND, "There is no profile with this name, or it has no such state.";
     UnknownBrowser: "unknown_browser", NOT_FOUND, "There is no browser with this number.";
     NoFleet: "no_fleet", NOT_FOUND, "This pool is not in a fleet.";
     NoNode: "no_node", NOT_FOUND, "No node of the fleet has what was requested.";
@@ -80,6 +81,9 @@ codes! {
     NameTaken: "name_taken", CONFLICT, "A held browser already has this name.";
     SessionDiffers: "session_differs", CONFLICT, "The held session has a different profile, region, kind or `allow_domains`.";
     SessionElsewhere: "session_elsewhere", CONFLICT, "Another node of the fleet has the lease of this session; `node` says which.";
+    ProfileInUse: "profile_in_use", CONFLICT, "A lease has the profile; `node` says where, if that is known.";
+    ProfileKept: "profile_kept", CONFLICT, "The profile still has a copy, which its next lease gets; the answer says where.";
+    ProfileStays: "profile_stays", CONFLICT, "The profile does not travel between the nodes of the fleet.";
     OfferOver: "offer_over", CONFLICT, "The lease that was offered to another node is no longer available: that node asks again.";
     LeaseOver: "lease_over", GONE, "The lease at this address has ended; the answer says how.";
     NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared as such.";

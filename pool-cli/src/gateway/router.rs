@@ -76,6 +76,7 @@ pub(super) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/api/reload", post(api::reload))
         .route("/api/fleet/{node}/drain", post(fleet::drain))
         .route("/api/fleet/{node}/undrain", post(fleet::undrain))
+        .route("/api/profiles/{profile}/make-new", post(fleet::make_new))
         .merge(work::routes())
         .route_layer(from_fn_with_state(gateway.clone(), may_change));
     Router::new()

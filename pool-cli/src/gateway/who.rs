@@ -150,7 +150,8 @@ impl Need {
             | "/api/reload"
             | "/api/fleet"
             | "/api/fleet/{node}/drain"
-            | "/api/fleet/{node}/undrain" => Self::Scope(Scope::Operate),
+            | "/api/fleet/{node}/undrain"
+            | "/api/profiles/{profile}/make-new" => Self::Scope(Scope::Operate),
             _ => Self::Operator,
         }
     }

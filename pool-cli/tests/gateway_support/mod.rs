@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use pool_cli::config::{Config, FleetConfig, Secret};
-use pool_cli::fleet::Fleet;
+use pool_cli::fleet::{Fleet, TravellingPool, TravellingProfiles};
 use pool_cli::gateway::{Gateway, Server, Settings};
 use pool_cli::metrics::Observer;
 use pool_cli::pool::tenants;
 use pool_core::Pool;
 use pool_fleet::{Member, MemoryNetwork};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -48,6 +49,7 @@ pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) browsers: FakeBrowsers,
     _alerts: JoinSet<()>,
+    _state: TempDir,
 }
 
 /// Starts a gateway with these settings: two browsers at most, none kept ready.
@@ -74,7 +76,9 @@ pub(crate) async fn start_node(
 }
 
 async fn start_in(network: Option<&MemoryNetwork>, change: impl FnOnce(&mut Config)) -> Running {
+    let state = tempfile::tempdir().expect("a directory");
     let mut config = Config::default();
+    config.pool.state_dir = state.path().to_owned();
     config.pool.min_size = 0;
     config.pool.max_size = 2;
     change(&mut config);
@@ -96,6 +100,7 @@ async fn start_in(network: Option<&MemoryNetwork>, change: impl FnOnce(&mut Conf
     observer.alerts().set_tenants(config.tenants.keys());
     let alerts = observer.alerts().run();
     let settings = Settings::new(&config).expect("the settings are right");
+    let profiles = TravellingProfiles::new(&config, observer.metrics());
     let gateway = Gateway::new(settings, Arc::new(pool.clone()), observer);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::start(&gateway, listen).await.expect("a port is free");
@@ -103,12 +108,18 @@ async fn start_in(network: Option<&MemoryNetwork>, change: impl FnOnce(&mut Conf
         let (node, address) = (fleet.node_name(), format!("ws://{}", server.address()));
         let member = Member::new("test", &node, &address).version("1.2.3").label("zone", "here");
         let transport = network.member(&node);
-        let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
-        let joined = joined.expect("the name is free");
         let secret = fleet.secret.as_ref().expect("it is set");
-        gateway.join(Fleet::new(joined, transport, secret));
+        gateway.join(if config.profiles.named.is_empty() {
+            let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
+            Fleet::new(joined.expect("the name is free"), transport, secret)
+        } else {
+            let member = member.profiles(config.profiles.named.keys().map(String::as_str), false);
+            let pool = TravellingPool::new(pool, profiles);
+            let joined = pool_fleet::Fleet::join(member, pool, transport.clone()).await;
+            Fleet::with_profiles(joined.expect("the name is free"), transport, secret)
+        });
     }
-    Running { gateway, server, browsers, _alerts: alerts }
+    Running { gateway, server, browsers, _alerts: alerts, _state: state }
 }
 
 impl Running {

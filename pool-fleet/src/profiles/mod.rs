@@ -29,7 +29,7 @@ pub use pack::{Packing, unpack};
 pub use transfer::{Transfer, TransferDirection, TransferOutcome};
 
 use attempt::Attempt;
-use claim::Version;
+use claim::{Claimant, Step, Version};
 use copies::{Copies, Mark};
 use pack::Scratch;
 use sweep::Sweeper;
@@ -128,6 +128,12 @@ pub enum ProfileError {
     /// The saved content is gone from the store, and no node has a copy.
     #[error("the content of the profile is gone from the store, and no node has a copy")]
     ContentLost,
+    /// The profile is not lost, so it is not made new: its next lease gets the copy.
+    #[error("the profile still has a copy: {}", at.join(", "))]
+    Kept {
+        /// Where its copies are.
+        at: Vec<String>,
+    },
     /// Somebody else has the profile by now: changes made since cannot be saved.
     #[error("the profile was lost to another holder")]
     Lost,
@@ -329,8 +335,81 @@ impl Profiles {
         Ok(claimed)
     }
 
-    /// Makes a profile anew on an operator's command, even though its content may only be out of
-    /// reach.
+    /// Makes a profile new, on an operator's command, if nobody has a copy that a lease could get.
+    ///
+    /// The store must not have its content, all nodes that are heard must say that they have no copy
+    /// either, and nobody may hold it; it takes [`ClaimTimes::takeover`] to tell that a holder is dead.
+    /// It becomes a new generation: the copy of a node that is not heard is never used again. A
+    /// profile that has nothing saved is new already.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Busy`], [`ProfileError::Kept`], [`ProfileError::Unknown`] if a node does not
+    /// say what it has, [`ProfileError::Unavailable`], and [`ProfileError::Io`]. The profile is as it
+    /// was then.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the profile is as it was, or new.
+    pub async fn make_new_if_lost(&self, id: &ProfileId) -> Result<(), ProfileError> {
+        let inner = &self.inner;
+        while !inner.has_settled() {
+            sleep(inner.settings.times.look).await;
+        }
+        let entry = inner.unheld(id).await?;
+        let record = entry.as_ref().map(|(_, record)| record);
+        if record.is_some_and(|record| record.content == 0) {
+            return Ok(());
+        }
+        if let Some(Record { object: Some(object), .. }) = record {
+            let stored = inner.store.object(&inner.bucket(), object).await;
+            if stored.map_err(ProfileError::Unavailable)?.is_some() {
+                return Err(ProfileError::Kept { at: vec!["in the store".to_owned()] });
+            }
+        }
+        // As a claim would find it.
+        let is_kept = |copy: Version| match record {
+            None => true,
+            Some(record) if record.lacks_object() => copy.generation >= record.generation,
+            Some(record) => copy == record.version(),
+        };
+        let mut known = record.map_or(0, |record| record.generation);
+        let (mut at, mut silent) = (Vec::new(), Vec::new());
+        let held = lock(&inner.busy).get(id) == Some(&Use::Held);
+        let copy = inner.mark(id).await?.map(|mark| mark.version);
+        let own = (Arc::clone(&inner.node), Some(CopyAnswer { copy, held }));
+        for (node, answer) in inner.ask_all(id).await.into_iter().chain([own]) {
+            match answer {
+                None => silent.push(node.to_string()),
+                Some(CopyAnswer { held: true, .. }) => {
+                    return Err(ProfileError::Busy { holder: None });
+                }
+                Some(CopyAnswer { copy: Some(copy), .. }) => {
+                    known = known.max(copy.generation);
+                    if is_kept(copy) {
+                        at.push(format!("at {node}"));
+                    }
+                }
+                Some(CopyAnswer { copy: None, .. }) => {}
+            }
+        }
+        if !at.is_empty() {
+            return Err(ProfileError::Kept { at });
+        }
+        if !silent.is_empty() {
+            return Err(ProfileError::Unknown { nodes: silent });
+        }
+        let expected = entry.map(|(revision, _)| revision);
+        match inner.write(id, &Record::new(generation_after(known)), expected).await {
+            Ok(_) => Ok(()),
+            // Somebody has claimed it meanwhile, or has put a copy back.
+            Err(TransportError::Conflict { .. }) => Err(ProfileError::Busy { holder: None }),
+            Err(error) => Err(ProfileError::Unavailable(error)),
+        }
+    }
+
+    /// Makes a profile new on an operator's command, even though its content may only be out of reach, and
+    /// whatever there is of it is lost. [`make_new_if_lost`](Self::make_new_if_lost) looks first.
     ///
     /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. If
     /// neither the store nor any node that answers knows the earlier generation, the clock of this
@@ -536,6 +615,24 @@ impl Inner {
         expected: Option<u64>,
     ) -> Result<u64, TransportError> {
         self.store.put(&self.bucket(), &id.key(), json(record), expected).await
+    }
+
+    /// Returns the entry of an instance that nobody holds; a claim that is overdue holds nothing.
+    async fn unheld(&self, id: &ProfileId) -> Result<Option<(u64, Record)>, ProfileError> {
+        // It claims nothing: no claim has this number.
+        let me = Holder { node: Arc::clone(&self.node), incarnation: self.incarnation, claim: 0 };
+        let mut claimant = Claimant::new(me, self.settings.times);
+        let mut first = None;
+        loop {
+            let entry = self.read(id).await?;
+            let step = claimant.look(entry.clone(), boot_time());
+            let (Step::Wait, Some((revision, record))) = (step, &entry) else { return Ok(entry) };
+            // One that lives renews its claim.
+            if *first.get_or_insert(*revision) != *revision {
+                return Err(ProfileError::Busy { holder: record.holder.clone() });
+            }
+            sleep(self.settings.times.look).await;
+        }
     }
 
     fn has_settled(&self) -> bool {

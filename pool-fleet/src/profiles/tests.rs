@@ -300,3 +300,107 @@ async fn each_transfer_is_told_of_once_with_its_size_and_its_end() {
     assert!(tokio::time::timeout(SLOW * 5 / 2, claiming).await.is_err());
     assert_eq!(told(&of_a), [(TransferDirection::In, TransferOutcome::Cancelled, 0)]);
 }
+
+impl Node {
+    async fn make_new_if_lost(&self) -> Result<(), ProfileError> {
+        self.profiles.make_new_if_lost(&work()).await
+    }
+
+    /// Removes the saved content from the store, which goes on naming it.
+    async fn lose_object(&self) {
+        for object in self.transport.objects("bp-test-profiles").await.unwrap() {
+            self.transport.delete_object("bp-test-profiles", &object).await.unwrap();
+        }
+    }
+}
+
+/// Returns where a profile was found when it was to be made new.
+#[track_caller]
+fn kept(made: Result<(), ProfileError>) -> Vec<String> {
+    match made {
+        Err(ProfileError::Kept { at }) => at,
+        other => panic!("it is kept: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_of_which_there_is_something_is_not_made_new() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("login").await;
+    assert_eq!(kept(b.make_new_if_lost().await), ["in the store"]);
+    b.lose_object().await;
+    assert_eq!(kept(b.make_new_if_lost().await), ["at a"], "the copy that the entry counts");
+    assert_eq!(kept(a.make_new_if_lost().await), ["at a"], "its own copy");
+    network.wipe();
+    assert_eq!(kept(b.make_new_if_lost().await), ["at a"], "any copy, where the entry is gone");
+
+    let held = a.claim().await;
+    let busy = b.make_new_if_lost().await;
+    assert!(matches!(busy, Err(ProfileError::Busy { holder: Some(_) })), "{busy:?}");
+    network.wipe();
+    // The store knows of nothing; the node that has it does.
+    for node in [&a, &b] {
+        let busy = node.make_new_if_lost().await;
+        assert!(matches!(busy, Err(ProfileError::Busy { .. })), "{busy:?}");
+    }
+    held.release_untouched().await.unwrap();
+
+    network.wipe();
+    network.cut("a", true);
+    let silent = b.make_new_if_lost().await;
+    let Err(ProfileError::Unknown { nodes }) = silent else { panic!("{silent:?}") };
+    assert_eq!(nodes, ["a"]);
+    network.cut("b", true);
+    let away = b.make_new_if_lost().await;
+    assert!(matches!(away, Err(ProfileError::Unavailable(_))), "{away:?}");
+    network.cut("a", false);
+    network.cut("b", false);
+    assert_eq!(b.saved().await, (Some("login".into()), 1), "all of it is as it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_is_lost_is_made_new_for_good() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("older").await;
+    b.save("old").await;
+    // Its directory was in use, and nobody has saved it.
+    drop(b.claim().await);
+    sleep(Duration::from_secs(1)).await;
+    b.lose_object().await;
+    for node in [&a, &b] {
+        let lost = node.profiles.claim(&work(), LONG).await;
+        assert!(matches!(lost, Err(ProfileError::ContentLost)), "{lost:?}");
+    }
+    sleep(Duration::from_secs(1)).await;
+    b.make_new_if_lost().await.unwrap();
+    assert_eq!(a.saved().await, (None, 0));
+    // What is new already stays as it is, as does what there has never been.
+    a.make_new_if_lost().await.unwrap();
+    a.profiles.make_new_if_lost(&ProfileId::new("never", 0)).await.unwrap();
+    assert_eq!(a.save("new").await, 1);
+    b.lose_object().await;
+    assert_eq!(kept(b.make_new_if_lost().await), ["at a"]);
+    assert_eq!(a.saved().await, (Some("new".into()), 1));
+}
+
+#[tokio::test]
+async fn a_dead_holder_does_not_keep_a_profile_from_being_made_new() {
+    let network = MemoryNetwork::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut times = ClaimTimes::default();
+    (times.look, times.takeover) = (Duration::from_millis(10), Duration::from_millis(200));
+    let settings =
+        ProfileSettings::new(dir.path().join("profiles")).times(times).settle(Duration::ZERO);
+    let b = node_with(&network, "b", dir, settings);
+    let _a = node(&network, "a");
+    let holder =
+        Holder { node: "dead".into(), incarnation: b.profiles.inner.incarnation, claim: 1 };
+    let lost = Record { content: 3, holder: Some(holder), ..Record::new(1) };
+    b.profiles.inner.write(&work(), &lost, None).await.unwrap();
+    let began = std::time::Instant::now();
+    b.make_new_if_lost().await.unwrap();
+    assert!(began.elapsed() >= times.takeover, "it may have been alive");
+    assert_eq!(b.saved().await, (None, 0));
+}
