@@ -179,6 +179,8 @@ pub(crate) struct Waiter {
     pub(crate) waited_ms: u64,
     /// Expected wait at the pace of the last minute.
     pub(crate) expected_ms: Option<u64>,
+    /// Why a free browser does not serve it, if that is so.
+    pub(crate) why: Option<String>,
 }
 
 /// Numbers of one configured tenant, at present and since the start.
@@ -468,6 +470,16 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// The settings that changed and apply after a restart.
     pub needs_restart: Vec<String>,
+}
+
+impl Waiter {
+    /// Describes what it waits for: its class, and why a free browser does not serve it.
+    pub(crate) fn wanted(&self) -> String {
+        match &self.why {
+            Some(why) => format!("{}: {why}", self.class),
+            None => self.class.clone(),
+        }
+    }
 }
 
 impl Holder {

@@ -208,6 +208,87 @@ async fn a_profile_is_made_new_where_nobody_has_anything_of_it() {
     assert_eq!(refused("work", "{}").await, (503, json!("profile_store_unavailable")));
 }
 
+/// The command is a process of its own, which this one must answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_waits_for_a_profile_is_seen_wherever_waiting_is_counted() {
+    let network = MemoryNetwork::new();
+    let a = start_node(&network, "a", |config| {
+        config.pool.max_size = 4;
+        config.profiles.named.insert("work".into(), ProfileConfig::default());
+        config.gateway.token = Some(Secret::new("operator"));
+        for name in ["ada", "ben"] {
+            let (token, allow) = (Some(Secret::new(name)), vec![Scope::Lease, Scope::View]);
+            let tenant = TenantConfig { token, allow, ..TenantConfig::default() };
+            config.tenants.insert(name.into(), tenant);
+        }
+    })
+    .await;
+    let holder = Holder::new(&network, "holder");
+    let claimed = holder.claim("work").await;
+    let get = async |path: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        request(a.address(), "GET", path, &[("authorization", &bearer)], "").await
+    };
+    let seen = async {
+        let state = async || get("/api/state", "operator").await.json();
+        until("it waits, and why is known", async || {
+            state().await["waiters"][0]["why"] == "profile in use at holder"
+        })
+        .await;
+        let state = state().await;
+        let waiter = &state["waiters"][0];
+        let shown = (&waiter["profile"], &waiter["tenant"], &waiter["priority"]);
+        assert_eq!(shown, (&json!("work"), &json!("ada"), &json!(3)));
+        assert_eq!((&waiter["position"], &waiter["expected_ms"]), (&json!(1), &json!(null)));
+        assert_eq!(state["load"]["waiting"], 1);
+        assert!(state["oldest_wait_ms"].is_u64(), "{state}");
+        let tenants = state["tenants"].as_array().expect("a list").iter();
+        let waiting: Vec<_> = tenants.map(|tenant| (&tenant["name"], &tenant["waiting"])).collect();
+        let [ada, ben] = [json!("ada"), json!("ben")];
+        assert_eq!(waiting, [(&ada, &json!(1)), (&ben, &json!(0))]);
+        assert_eq!(get("/api/state", "ben").await.json()["waiters"], json!([]), "not its own");
+
+        assert_eq!(get("/pressure", "operator").await.json()["pressure"]["queued"], 1);
+        let text = get("/metrics", "operator").await.body;
+        assert!(text.contains("browserpool_pending_requests{pool=\"default\"} 1\n"), "{text}");
+        let oldest = "browserpool_oldest_pending_request_age_seconds{pool=\"default\"} 0\n";
+        assert!(!text.contains(oldest), "{text}");
+        until("the fleet hears of it", async || {
+            (each(&a, "waiting").await, each(&a, "queued").await)
+                == (vec![1.into()], vec![1.into()])
+        })
+        .await;
+        let figures = get("/api/autoscale", "operator").await.json();
+        assert_eq!(figures["waiting"], 1, "{figures}");
+        let all = get("/pressure?scope=fleet", "operator").await.json();
+        let pressure = (&all["pressure"]["queued"], &all["pressure"]["isAvailable"]);
+        assert_eq!(pressure, (&json!(1), &json!(true)), "and there is room for others");
+
+        let url = format!("http://{}", a.address());
+        let mut command = command();
+        command.arg("status").env("POOL_URL", url).env("POOL_TOKEN", "operator");
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        let output = output.expect("no panic").expect("the binary is built");
+        let screen = String::from_utf8(output.stdout).expect("it is text");
+        assert!(screen.contains("1 waiting"), "{screen}");
+        assert!(screen.contains("profile in use at holder"), "{screen}");
+        claimed.release_untouched().await.expect("the store is there");
+    };
+    let (mut client, ()) = tokio::join!(a.connect("/?profile=work&priority=3&token=ada"), seen);
+    ask(&mut client, "hello").await;
+    let state = get("/api/state", "operator").await.json();
+    assert_eq!((&state["load"]["waiting"], &state["waiters"]), (&json!(0), &json!([])));
+    assert_eq!(state["oldest_wait_ms"], json!(null));
+
+    // One that gives up leaves nothing behind.
+    drop(client);
+    let held = holder.claim("work").await;
+    let (status, _) = a.refused("/?profile=work&token=ada&acquire_timeout=300").await;
+    assert_eq!(status, 408);
+    assert_eq!(get("/api/state", "operator").await.json()["load"]["waiting"], 0);
+    drop(held);
+}
+
 #[tokio::test]
 async fn a_profile_that_comes_to_a_node_is_counted() {
     let network = MemoryNetwork::new();

@@ -48,7 +48,7 @@ impl<D: Driver> LocalPool for Pool<D> {
     type Lease = Lease<D>;
 
     async fn acquire(&self, asked: &Acquire) -> Result<Lease<D>, Cannot> {
-        self.acquire_with(request(asked)).await.map_err(|error| cannot(&error))
+        self.acquire_with(Request::from(asked)).await.map_err(|error| cannot(&error))
     }
 
     fn return_untouched(&self, lease: Lease<D>) {
@@ -98,13 +98,16 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn request(asked: &Acquire) -> Request {
-    let mut request = Request::new().timeout(asked.left).waited(asked.waited);
-    for (label, value) in &asked.request.labels {
-        request.set(Arc::clone(label), Arc::clone(value));
+/// The request as [`Pool::acquire_with`] takes it.
+impl From<&Acquire> for Request {
+    fn from(asked: &Acquire) -> Self {
+        let mut request = Self::new().timeout(asked.left).waited(asked.waited);
+        for (label, value) in &asked.request.labels {
+            request.set(Arc::clone(label), Arc::clone(value));
+        }
+        request.priority = asked.request.priority;
+        if asked.creates { request } else { request.without_creating() }
     }
-    request.priority = asked.request.priority;
-    if asked.creates { request } else { request.without_creating() }
 }
 
 /// Translates an error of the pool into the terms of the fleet.

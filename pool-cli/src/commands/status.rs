@@ -206,7 +206,7 @@ fn waiters(waiters: &[Waiter]) -> Table<5> {
         rows.add([
             waiter.position.to_string(),
             waiter.priority.map(|priority| priority.to_string()).unwrap_or_default(),
-            waiter.class.clone(),
+            waiter.wanted(),
             table::duration(waiter.waited_ms),
             waiter.tenant.clone().unwrap_or_default(),
         ]);

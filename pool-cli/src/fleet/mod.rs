@@ -3,6 +3,7 @@
 mod pool;
 mod profiles;
 mod relay;
+mod waiters;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -26,7 +27,7 @@ use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
 
 pub use pool::{NodePool, TravellingPool};
 use profiles::Choice;
-pub(crate) use profiles::NotMadeNew;
+pub(crate) use profiles::{NotMadeNew, ProfileWaiter};
 pub use profiles::{ProfileClaim, ProfileInUse, TravelSpec, TravellingProfiles};
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
 
@@ -455,6 +456,11 @@ impl Fleet {
             None => Choice::default(),
         };
         self.node.acquire(request, wait, elsewhere, choice).await
+    }
+
+    /// Returns the requests that wait at this node for a profile which is in use, and are not in the queue of its pool.
+    pub(crate) fn profile_waiters(&self) -> Vec<ProfileWaiter> {
+        self.profiles.as_ref().map(TravellingProfiles::waiting).unwrap_or_default()
     }
 
     /// Makes a state of a profile new if its content is lost.

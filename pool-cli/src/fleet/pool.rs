@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pool_core::{AcquireError, Class, Driver, Lease, Pool, Request, async_trait};
 use pool_fleet::engine::Acquire;
-use pool_fleet::{Cannot, Load, LocalPool, Reason};
+use pool_fleet::{Cannot, ClassLoad, Load, LocalPool, Reason};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -121,9 +121,28 @@ where
         let began = Instant::now();
         let deadline = began + asked.left;
         let late = || Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE);
-        let line = self.profiles.line(profile);
-        let _turn = timeout_at(deadline, line.lock()).await.map_err(|_| late())?;
-        let claim = self.profiles.claim(profile, instances, deadline).await?;
+        let mut request = Request::from(asked);
+        let Ok(decided) = self.pool.decide(&mut request) else {
+            // It says why not, in the words of the fleet.
+            return LocalPool::acquire(&self.pool, asked).await;
+        };
+        let wait = self.profiles.waiters().join(profile, &request, decided);
+        if !asked.creates {
+            // None is ever idle: whoever may create one gets it.
+            sleep(asked.left).await;
+            return Err(late());
+        }
+        let (claim, _taken) = loop {
+            timeout_at(deadline, wait.first()).await.map_err(|_| late())?;
+            let claim = tokio::select! {
+                biased;
+                claim = self.profiles.claim(profile, instances, deadline) => claim?,
+                () = wait.overtaken() => continue,
+            };
+            if let Some(taken) = wait.take() {
+                break (claim, taken);
+            }
+        };
         let _offered = Offered::new(&self.profiles, profile, claim);
         let mut asked = asked.clone();
         asked.waited += began.elapsed();
@@ -147,13 +166,8 @@ where
         let label = asked.request.labels.get(LABEL);
         let place = label.map(|profile| (&**profile, self.profiles.place(profile)));
         match place {
-            Some((profile, Place::Travels { instances })) if asked.creates => {
+            Some((profile, Place::Travels { instances })) => {
                 self.acquire_travelling(profile, instances, asked).await
-            }
-            Some((_, Place::Travels { .. })) => {
-                // No such browser is ever idle: whoever may create one gets it.
-                sleep(asked.left).await;
-                Err(Cannot::new(Reason::Timeout, Code::AcquireTimeout.word(), LATE))
             }
             Some((_, Place::Home(_) | Place::Everywhere)) | None => {
                 LocalPool::acquire(&self.pool, asked).await
@@ -178,7 +192,14 @@ where
     }
 
     fn load(&self) -> Load {
-        Load { memory: self.memory.in_use(), ..LocalPool::load(&self.pool) }
+        let mut load = Load { memory: self.memory.in_use(), ..LocalPool::load(&self.pool) };
+        for waiter in self.profiles.waiters().all() {
+            // A class that the pool has nothing of may have what any other one may.
+            let unlisted = ClassLoad { room: load.room, ..ClassLoad::default() };
+            let class = load.classes.entry(waiter.class.to_string().into()).or_insert(unlisted);
+            class.waiting = class.waiting.saturating_add(1);
+        }
+        load
     }
 }
 

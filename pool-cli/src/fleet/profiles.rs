@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::waiters::{ProfileWaiters, Waiter};
 use crate::config::{Config, FleetConfig, ProfileConfig};
 use crate::exit::chain;
 use crate::gateway::Code;
@@ -69,6 +70,19 @@ pub(super) enum Place {
     Everywhere,
 }
 
+/// A request that waits for a profile, as users and operators see it.
+#[derive(Clone, Debug)]
+pub(crate) struct ProfileWaiter {
+    pub(crate) profile: Arc<str>,
+    pub(crate) class: Class,
+    /// Name of its tenant in the configuration.
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) waited: Duration,
+    /// Why it waits, as far as this node knows.
+    pub(crate) why: Option<String>,
+}
+
 /// The nodes where a request may be served, and the best ones among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
@@ -92,8 +106,8 @@ struct Inner {
     /// The directories of profiles that do not travel, and of those from before the pool was in a
     /// fleet.
     directory: PathBuf,
-    /// The clients of each profile, who are served one after another.
-    lines: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
+    /// The requests that wait for a profile, which are served one after another.
+    waiters: ProfileWaiters,
     /// The claims for which browsers are about to be created.
     ready: Mutex<HashMap<Arc<str>, Ready>>,
     /// Number of claims that have not been given up yet.
@@ -252,7 +266,7 @@ impl TravellingProfiles {
             places: RwLock::new(Places::new(config)),
             joined: OnceLock::new(),
             directory: config.pool.state_dir.join("profiles"),
-            lines: Mutex::default(),
+            waiters: ProfileWaiters::default(),
             ready: Mutex::default(),
             claims: watch::Sender::new(0),
             metrics: Arc::clone(metrics),
@@ -473,10 +487,32 @@ impl TravellingProfiles {
         Ok(ProfileInUse { claim: Arc::clone(&ready.claim), _used: used })
     }
 
-    pub(super) fn line(&self, profile: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lines = lock(&self.inner.lines);
-        lines.retain(|_, line| Arc::strong_count(line) > 1);
-        Arc::clone(lines.entry(profile.into()).or_default())
+    pub(super) fn waiters(&self) -> &ProfileWaiters {
+        &self.inner.waiters
+    }
+
+    /// Returns the requests that wait here for a profile, best first.
+    pub(super) fn waiting(&self) -> Vec<ProfileWaiter> {
+        let seen = |waiter: Waiter| ProfileWaiter {
+            waited: waiter.since.elapsed(),
+            why: match self.in_use_at(&waiter.profile) {
+                Some(node) => Some(format!("profile in use at {node}")),
+                None if waiter.creates => None,
+                None => Some("profile asked for at another node".to_owned()),
+            },
+            profile: waiter.profile,
+            class: waiter.class,
+            group: waiter.group,
+            priority: waiter.priority,
+        };
+        self.inner.waiters.all().into_iter().map(seen).collect()
+    }
+
+    /// Returns a node at which a profile is in use, as far as this one has seen.
+    fn in_use_at(&self, profile: &str) -> Option<NodeName> {
+        let Place::Travels { instances } = self.place(profile) else { return None };
+        let (profiles, _) = self.inner.joined.get()?;
+        numbers(instances).find_map(|number| profiles.in_use_at(&ProfileId::new(profile, number)))
     }
 }
 

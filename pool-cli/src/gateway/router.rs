@@ -189,7 +189,7 @@ async fn as_it_is(mut response: Response) -> Response {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
-    let stats = gateway.pool().stats();
+    let stats = gateway.stats();
     let tenants = gateway.tenant_numbers(&stats);
     let fleet = gateway.see_fleet().await;
     let (memory, requests) = (gateway.memory(), gateway.pool().requests());

@@ -15,6 +15,7 @@ use super::who::{Tenant as TenantOfConfig, Who};
 use crate::api::{
     Browser, Check, Class, Counters, Holder, Lease, Load, Point, State, Tenant, Waiter, ms, unix_ms,
 };
+use crate::fleet::ProfileWaiter;
 use crate::metrics::Metrics;
 
 /// Number of events and errors in a snapshot.
@@ -28,7 +29,7 @@ impl Gateway {
     /// Returns everything that there is to see; a tenant sees the numbers of the pool and the
     /// details of what is its own.
     pub(super) fn snapshot(&self, who: &Who) -> State {
-        let stats = self.pool().stats();
+        let stats = self.stats();
         let mut sessions = self.leases.all();
         sessions.retain(|session| who.sees(session));
         let is_operator = who.tenant().is_none();
@@ -56,6 +57,24 @@ impl Gateway {
             events: self.observer().journal().latest(if is_operator { EVENTS } else { 0 }),
             errors: self.observer().journal().errors(if is_operator { ERRORS } else { 0 }),
         }
+    }
+
+    /// Returns the numbers of the pool; who waits for a profile that is in use counts as who waits for a browser.
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = self.pool().stats();
+        for waiter in self.profile_waiters() {
+            stats.load.waiting += 1;
+            stats.oldest_wait = stats.oldest_wait.max(Some(waiter.waited));
+            let classes = &mut stats.classes;
+            if let Some(class) = classes.iter_mut().find(|held| held.class == waiter.class) {
+                class.load.waiting += 1;
+            }
+        }
+        stats
+    }
+
+    fn profile_waiters(&self) -> Vec<ProfileWaiter> {
+        self.fleet().map(|fleet| fleet.profile_waiters()).unwrap_or_default()
     }
 
     fn load(&self, stats: &Stats, max_waiting: usize) -> Load {
@@ -124,10 +143,28 @@ impl Gateway {
             priority: info.priority,
             waited_ms: ms(info.waited),
             expected_ms: (rate > 0.0).then(|| ((index + 1) as f64 / rate * 1000.0) as u64),
+            why: None,
         };
         let mut waiters = self.pool().waiters();
         waiters.retain(|info| who.sees_tenant(info.group.as_deref()));
-        waiters.into_iter().take(WAITERS).enumerate().map(view).collect()
+        let mut waiters: Vec<_> = waiters.into_iter().take(WAITERS).enumerate().map(view).collect();
+        // A browser that is free is of no use to them: behind all that one would serve.
+        for waiter in self.profile_waiters() {
+            if waiters.len() < WAITERS && who.sees_tenant(waiter.group.as_deref()) {
+                waiters.push(Waiter {
+                    position: waiters.len() + 1,
+                    class: waiter.class.to_string(),
+                    profile: Some(waiter.profile.to_string()),
+                    region: part(&waiter.class, "region"),
+                    tenant: waiter.group.as_deref().map(str::to_owned),
+                    priority: waiter.priority,
+                    waited_ms: ms(waiter.waited),
+                    expected_ms: None,
+                    why: waiter.why,
+                });
+            }
+        }
+        waiters
     }
 
     fn tenants(&self, who: &Who, stats: &Stats) -> Vec<Tenant> {
@@ -145,13 +182,16 @@ impl Gateway {
         self.book_all();
         let groups: HashMap<&str, &GroupStats> =
             stats.groups.iter().map(|group| (&*group.name, group)).collect();
+        let for_profiles = self.profile_waiters();
         let numbers = |tenant: &TenantOfConfig| {
             let group = groups.get(&*tenant.name);
+            let of_it = |waiter: &&ProfileWaiter| waiter.group.as_deref() == Some(&*tenant.name);
             let used = self.usage.total(Some(&tenant.name));
             Tenant {
                 name: tenant.name.clone(),
                 leased: group.map_or(0, |group| group.leased),
-                waiting: group.map_or(0, |group| group.waiting),
+                waiting: group.map_or(0, |group| group.waiting)
+                    + for_profiles.iter().filter(of_it).count(),
                 max_leases: tenant.config.max_leases,
                 share: tenant.config.share,
                 leases: used.leases,
@@ -285,7 +325,7 @@ pub(super) async fn run(gateway: Weak<Gateway>) {
     loop {
         ticks.tick().await;
         let Some(gateway) = gateway.upgrade() else { return };
-        let stats = gateway.pool().stats();
+        let stats = gateway.stats();
         let wait = gateway.observer().waits().summary();
         let point = Point {
             at_ms: unix_ms(),

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::claim::{Claimant, Hold, Holder, Record, Step};
 use super::copies::ProfileId;
-use super::{Busy, Found, Inner, ProfileError, boot_time, generation_after};
+use super::{Busy, Found, Inner, ProfileError, boot_time, generation_after, lock};
 use crate::transport::TransportError;
 
 /// A claim being made. If it is dropped while it may have been written, it is withdrawn.
@@ -46,6 +46,7 @@ impl Attempt {
         loop {
             let entry = inner.read(&busy.id).await?;
             let holder = entry.as_ref().and_then(|(_, record)| record.holder.clone());
+            self.saw(holder.as_ref());
             let now = boot_time();
             let (record, expected) = match claimant.look(entry, now) {
                 Step::Claimed { record, revision } => {
@@ -88,6 +89,15 @@ impl Attempt {
                 return Ok(hold);
             }
         }
+    }
+
+    /// Notes the holder that it waits for.
+    fn saw(&self, holder: Option<&Holder>) {
+        let mut holders = lock(&self.inner.holders);
+        match holder {
+            Some(holder) => holders.insert(self.id.clone(), Arc::clone(&holder.node)),
+            None => holders.remove(&self.id),
+        };
     }
 
     /// Waits before the next look, unless the time is up.
@@ -133,6 +143,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        self.saw(None);
         if !self.in_doubt {
             return;
         }

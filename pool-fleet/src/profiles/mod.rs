@@ -203,6 +203,8 @@ struct Inner {
     claims: AtomicU64,
     /// Instances that are being worked on here.
     busy: Mutex<HashMap<ProfileId, Use>>,
+    /// Holders of instances that are waited for here, as last seen.
+    holders: Mutex<HashMap<ProfileId, NodeName>>,
     /// Time at which the store was last seen to come back.
     returned: Mutex<Instant>,
 }
@@ -228,6 +230,7 @@ impl Profiles {
             settings,
             claims: AtomicU64::new(0),
             busy: Mutex::default(),
+            holders: Mutex::default(),
             returned: Mutex::new(Instant::now()),
         };
         Self { inner: Arc::new(inner) }
@@ -299,6 +302,17 @@ impl Profiles {
     /// [`ProfileError::Unavailable`].
     pub async fn record(&self, id: &ProfileId) -> Result<Option<Record>, ProfileError> {
         Ok(self.inner.read(id).await?.map(|(_, record)| record))
+    }
+
+    /// Returns the node at which an instance is in use that is in use here, or that a
+    /// [`claim`](Self::claim) of this node waits for. Asks nobody.
+    #[must_use]
+    pub fn in_use_at(&self, id: &ProfileId) -> Option<NodeName> {
+        let inner = &self.inner;
+        if lock(&inner.busy).get(id) == Some(&Use::Held) {
+            return Some(Arc::clone(&inner.node));
+        }
+        lock(&inner.holders).get(id).cloned()
     }
 
     /// Claims an instance of a profile and updates its directory to the saved content.

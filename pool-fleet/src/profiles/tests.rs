@@ -244,6 +244,32 @@ async fn a_disk_that_is_slow_holds_up_no_other_task() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_knows_where_the_profile_is_in_use() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    let at = |node: &Node| node.profiles.in_use_at(&work()).map(|node| node.to_string());
+    assert_eq!((at(&a), at(&b)), (None, None));
+    let held = a.claim().await;
+    assert_eq!((at(&a), at(&b)), (Some("a".into()), None), "b has not asked");
+    let profiles = b.profiles.clone();
+    let waiting = tokio::spawn(async move { profiles.claim(&work(), LONG).await });
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(at(&b), Some("a".into()));
+    held.release_untouched().await.unwrap();
+    let held = waiting.await.unwrap().unwrap();
+    assert_eq!((at(&a), at(&b)), (None, Some("b".into())));
+    held.release_untouched().await.unwrap();
+
+    // One that gives up knows no more.
+    let held = a.claim().await;
+    let profiles = b.profiles.clone();
+    let gone = profiles.claim(&work(), Duration::from_secs(1)).await;
+    assert!(matches!(gone, Err(ProfileError::Busy { .. })), "{gone:?}");
+    assert_eq!(at(&b), None);
+    held.release_untouched().await.unwrap();
+}
+
 /// Returns a node, and the transfers that it tells of.
 fn counted(
     network: &MemoryNetwork,

@@ -263,7 +263,7 @@ fn waiter(waiter: &Waiter) -> Row<'_> {
         Cell::from(waiter.priority.map(|priority| priority.to_string()).unwrap_or_default()),
         Cell::from(duration(waiter.waited_ms)),
         Cell::from(waiter.expected_ms.map(duration).unwrap_or_default()),
-        Cell::from(waiter.class.as_str()),
+        Cell::from(waiter.wanted()),
         Cell::from(waiter.tenant.as_deref().unwrap_or_default()),
     ])
 }

@@ -122,13 +122,14 @@ pub(in crate::gateway) async fn pressure(
             let figures = Autoscale::of(&fleet.nodes);
             (figures.leased, figures.waiting, figures.places)
         }
-        None => (load.leased, load.waiting, load.max_size),
+        None => (load.leased, gateway.stats().load.waiting, load.max_size),
     };
     let settings = gateway.settings();
     let max_queued = settings.max_waiting;
     let reason = if gateway.is_draining() {
         "draining"
     } else if load.waiting >= max_queued {
+        // Those who wait for a profile keep nobody out of the queue of the pool.
         "full"
     } else {
         ""

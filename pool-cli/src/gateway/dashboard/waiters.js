@@ -12,7 +12,7 @@ const COLUMNS = [
   { label: 'Waited', kind: 'number', text: ({ waited_ms: waited }) => duration(waited) },
   {
     label: 'Expected wait', kind: 'number',
-    text: ({ expected_ms: expected }) => (expected === null ? NOTHING : `about ${duration(expected)}`),
+    text: ({ expected_ms: expected, why }) => (expected === null ? why ?? NOTHING : `about ${duration(expected)}`),
     hint: () => 'if leases end at the rate of the last minute',
   },
 ];
