@@ -16,17 +16,23 @@ pub struct FarMachine {
     pub far: String,
 }
 
-/// The block of addresses of the next machine. Two that are there at once have different ones; those of
-/// another program begin somewhere else.
-static NEXT: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..)));
+/// Networks that are set aside for documentation: others hardly have them.
+const NETWORKS: [&str; 3] = ["198.51.100", "203.0.113", "192.0.2"];
+
+/// The number of blocks of four addresses in them.
+const BLOCKS: u8 = 3 * 64;
+
+/// The block of the next machine. Two that are there at once have different ones; those of another program
+/// begin somewhere else.
+static NEXT: LazyLock<AtomicU8> = LazyLock::new(|| AtomicU8::new(fastrand::u8(..BLOCKS)));
 
 impl FarMachine {
     /// Lays the cable; `None`, with the reason printed, where this user or kernel may not.
     #[must_use]
     pub fn connect() -> Option<Self> {
-        // Of a block that is set aside for documentation, so that nobody else has them.
-        let (number, block) = (fastrand::u16(..), 4 * (NEXT.fetch_add(1, Ordering::Relaxed) % 64));
-        let (near, far) = (format!("192.0.2.{}", block + 1), format!("192.0.2.{}", block + 2));
+        let number = fastrand::u16(..);
+        let mut pairs = std::iter::repeat_with(next_pair).take(BLOCKS.into());
+        let (near, far) = pairs.find(|(near, far)| !is_near(near) && !is_near(far))?;
         let (namespace, cable) = (format!("pool-far-{number}"), format!("pool{number}"));
         ip(&["netns", "add", &namespace])?;
         let machine = Self { namespace, cable, near, far };
@@ -78,6 +84,23 @@ impl Drop for FarMachine {
     fn drop(&mut self) {
         ip(&["link", "del", &self.cable]);
         ip(&["netns", "del", &self.namespace]);
+    }
+}
+
+/// Returns the next two addresses of a block.
+fn next_pair() -> (String, String) {
+    let block = NEXT.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+    let (network, first) = (NETWORKS[usize::from(block / 64)], 4 * (block % 64));
+    (format!("{network}.{}", first + 1), format!("{network}.{}", first + 2))
+}
+
+/// Returns `true` if this machine has an address, or reaches it without a router: then it is somebody's.
+fn is_near(address: &str) -> bool {
+    match Command::new("ip").args(["route", "get", address]).output() {
+        Ok(output) => {
+            output.status.success() && !String::from_utf8_lossy(&output.stdout).contains(" via ")
+        }
+        Err(_) => false,
     }
 }
 
