@@ -189,6 +189,12 @@ async fn a_trace_goes_on_at_the_node_of_a_fleet_that_has_the_browser() {
     let network = MemoryNetwork::new();
     let gateway = start_node(&network, "front", |config| config.pool.max_size = 0).await;
     let _node = start_node(&network, "back", |config| config.pool.max_size = 1).await;
+    // A node that hears no other one refuses: it hears of this one a moment after that has joined.
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.get("/readyz").await.status != 200 {
+        assert!(Instant::now() < deadline, "it hears no node with browsers");
+        sleep(Duration::from_millis(20)).await;
+    }
 
     let header = traceparent("01");
     let connected = gateway.try_connect("/", &[("traceparent", &header)]).await;
