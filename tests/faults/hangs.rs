@@ -188,8 +188,10 @@ async fn f52_a_busy_machine_is_not_a_hung_browser(kind: LeaseKind) {
         let failed =
             case.service.metric("browserpool_health_checks_total", "outcome=\"error\"").await;
         assert_eq!(failed, 0.0, "checks have failed");
-        let exits = case.service.metric("browserpool_browser_exits_total", "hung").await;
-        assert_eq!(exits, 0.0, "browsers were ended");
+        for reason in ["check_failed", "broken"] {
+            let exits = case.service.metric("browserpool_browser_exits_total", reason).await;
+            assert_eq!(exits, 0.0, "browsers were ended as {reason}");
+        }
         assert_eq!(case.service.browser_pids("").await, known, "browsers were replaced");
 
         // One that stands still is found all the same.

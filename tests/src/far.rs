@@ -17,10 +17,10 @@ pub struct FarMachine {
 }
 
 /// Networks that are set aside for documentation: others hardly have them.
-const NETWORKS: [&str; 3] = ["198.51.100", "203.0.113", "192.0.2"];
+const NETWORKS: [&str; 2] = ["198.51.100", "192.0.2"];
 
 /// The number of blocks of four addresses in them.
-const BLOCKS: u8 = 3 * 64;
+const BLOCKS: u8 = 2 * 64;
 
 /// The block of the next machine. Two that are there at once have different ones; those of another program
 /// begin somewhere else.
