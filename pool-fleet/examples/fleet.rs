@@ -62,7 +62,8 @@ async fn main() -> Result<()> {
 async fn serve(node: &str, nats: &str) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let pool = Pool::builder(Lathes { node: node.to_owned() }).max_size(1).build()?;
+    // Made ahead, so that the others hear that it is free.
+    let pool = Pool::builder(Lathes { node: node.to_owned() }).min_size(1).max_size(1).build()?;
     let transport = NatsTransport::connect(NatsOptions::new([nats]).name(node)).await?;
     let fleet = Fleet::join(Member::new("workshop", node, &address), pool, transport).await?;
 
