@@ -494,12 +494,44 @@ async fn a_tenant_sees_its_own_leases_of_all_nodes_and_changes_none() {
 }
 
 #[tokio::test]
+async fn a_client_waits_on_whose_offer_is_of_a_node_that_begins_to_drain() {
+    let network = MemoryNetwork::new();
+    let (gateway, place) = (
+        |config: &mut Config| config.pool.max_size = 0,
+        |config: &mut Config| config.pool.max_size = 1,
+    );
+    let (front, drains, stays) = tokio::join!(
+        start_node(&network, "front", gateway),
+        start_node(&network, "drains", place),
+        start_node(&network, "stays", place),
+    );
+    until("all are heard", async || names(&front).await.len() == 3).await;
+    let mut taken = stays.connect("/").await;
+    ask(&mut taken, "hello").await;
+    until("it is known to be taken", async || each(&front, "leased").await == [0, 0, 1]).await;
+    // As between SIGTERM and the word of it that the fleet gets.
+    drains.gateway.ask_drain();
+    let waits = front.connect("/");
+    let freed = async {
+        until("the offer is redeemed in vain", async || {
+            let fleet = front.get("/api/fleet").await.json();
+            fleet["counters"]["connections_failed"].as_u64().is_some_and(|failed| failed > 0)
+        })
+        .await;
+        drop(taken);
+    };
+    let (mut client, ()) = tokio::join!(waits, freed);
+    ask(&mut client, "hello").await;
+    assert_eq!(stays.get("/sessions").await.json().as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
 async fn a_pool_that_is_in_no_fleet_says_so_and_speaks_for_itself() {
     let pool = start(|config| config.pool.min_size = 1).await;
     for answer in [
         pool.get("/api/fleet").await,
         pool.post("/api/fleet/a/drain", "{}").await,
-        pool.post("/api/profiles/work/make-new", "{}").await,
+        pool.post("/api/profiles/x/make-new", "{}").await,
     ] {
         assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("no_fleet")));
     }

@@ -214,7 +214,12 @@ impl Gateway {
     ) -> Result<Arc<ClientLease>, NoLease> {
         let settings = self.settings();
         if self.is_draining() {
-            return Err(NoLease::Refused(draining(settings.drain_timeout)));
+            // The node that passed the request on has others to ask; only its own drain is its client's.
+            let refusal = match caller.offer() {
+                Some(_) => Problem::new(Code::OfferOver, OFFER_OVER),
+                None => draining(settings.drain_timeout),
+            };
+            return Err(NoLease::Refused(refusal));
         }
         let kind = settings.kind(&asked).map_err(NoLease::Refused)?;
         let limit = settings.limit(&asked, start).map_err(NoLease::Refused)?;
