@@ -3,8 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::patience::GENEROUS;
 
 /// A process that cannot be taken for another: ids are used again, start times are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,10 +32,35 @@ impl ProcessId {
         Process::read(self.pid).is_some_and(|now| now.id == self && !now.is_zombie())
     }
 
-    /// Sends it a signal, if it is still the same process. Whether there was one to signal.
+    /// Sends it a signal, if it is still the same process. Returns `true` if there was one to signal.
+    ///
+    /// A process that is told to stop has stopped when this returns: its threads take a moment, in which they
+    /// would still serve a request.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stop.
     pub fn signal(self, signal: Signal) -> bool {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
-        Self::of(self.pid) == Some(self) && kill_process(pid, signal).is_ok()
+        let sent = Self::of(self.pid) == Some(self) && kill_process(pid, signal).is_ok();
+        if sent && signal == Signal::STOP {
+            let deadline = Instant::now() + GENEROUS;
+            while self.is_alive() && !self.has_stopped() {
+                assert!(Instant::now() < deadline, "{} does not stop", self.pid);
+                sleep(Duration::from_millis(1));
+            }
+        }
+        sent
+    }
+
+    /// Returns `true` if none of its threads runs.
+    fn has_stopped(self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten();
+        let states = threads.flatten().filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            stat.rsplit_once(") ")?.1.chars().next()
+        });
+        states.into_iter().all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
     }
 
     /// Its open descriptors.
