@@ -27,9 +27,10 @@ use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
 
 pub use pool::{NodePool, TravellingPool};
 use profiles::Choice;
-pub(crate) use profiles::{NotMadeNew, ProfileWaiter};
+pub(crate) use profiles::NotMadeNew;
 pub use profiles::{ProfileClaim, ProfileInUse, TravelSpec, TravellingProfiles};
 pub(crate) use relay::{RELAY, Relay, Relayed, Unreachable};
+pub(crate) use waiters::ProfileWaiter;
 
 /// A node's part in its fleet.
 pub struct Fleet {
@@ -460,7 +461,12 @@ impl Fleet {
 
     /// Returns the requests that wait at this node for a profile which is in use, and are not in the queue of its pool.
     pub(crate) fn profile_waiters(&self) -> Vec<ProfileWaiter> {
-        self.profiles.as_ref().map(TravellingProfiles::waiting).unwrap_or_default()
+        self.profiles.as_ref().map(|profiles| profiles.waiters().all()).unwrap_or_default()
+    }
+
+    /// Returns the reason why a request waits for a profile, as far as this node knows.
+    pub(crate) fn reason_of(&self, waiter: &ProfileWaiter) -> Option<String> {
+        self.profiles.as_ref()?.reason(waiter)
     }
 
     /// Makes a state of a profile new if its content is lost.

@@ -126,7 +126,11 @@ where
             // It says why not, in the words of the fleet.
             return LocalPool::acquire(&self.pool, asked).await;
         };
-        let wait = self.profiles.waiters().join(profile, &request, decided);
+        let joined = self.profiles.waiters().join(profile, &request, decided);
+        let wait = joined.map_err(|waiting| {
+            let why = format!("the queue for profiles is full: {waiting} requests are waiting");
+            Cannot::new(Reason::Full, Code::QueueFull.word(), &why)
+        })?;
         if !asked.creates {
             // None is ever idle: whoever may create one gets it.
             sleep(asked.left).await;

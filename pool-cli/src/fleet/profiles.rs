@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::waiters::{ProfileWaiters, Waiter};
+use super::waiters::{ProfileWaiter, ProfileWaiters};
 use crate::config::{Config, FleetConfig, ProfileConfig};
 use crate::exit::chain;
 use crate::gateway::Code;
@@ -68,19 +68,6 @@ pub(super) enum Place {
     Home(NodeName),
     /// Any node, each with directories of its own.
     Everywhere,
-}
-
-/// A request that waits for a profile, as users and operators see it.
-#[derive(Clone, Debug)]
-pub(crate) struct ProfileWaiter {
-    pub(crate) profile: Arc<str>,
-    pub(crate) class: Class,
-    /// Name of its tenant in the configuration.
-    pub(crate) group: Option<Arc<str>>,
-    pub(crate) priority: Option<u8>,
-    pub(crate) waited: Duration,
-    /// Why it waits, as far as this node knows.
-    pub(crate) why: Option<String>,
 }
 
 /// The nodes where a request may be served, and the best ones among them.
@@ -266,7 +253,7 @@ impl TravellingProfiles {
             places: RwLock::new(Places::new(config)),
             joined: OnceLock::new(),
             directory: config.pool.state_dir.join("profiles"),
-            waiters: ProfileWaiters::default(),
+            waiters: ProfileWaiters::new(config.pool.max_waiting),
             ready: Mutex::default(),
             claims: watch::Sender::new(0),
             metrics: Arc::clone(metrics),
@@ -491,21 +478,13 @@ impl TravellingProfiles {
         &self.inner.waiters
     }
 
-    /// Returns the requests that wait here for a profile, best first.
-    pub(super) fn waiting(&self) -> Vec<ProfileWaiter> {
-        let seen = |waiter: Waiter| ProfileWaiter {
-            waited: waiter.since.elapsed(),
-            why: match self.in_use_at(&waiter.profile) {
-                Some(node) => Some(format!("profile in use at {node}")),
-                None if waiter.creates => None,
-                None => Some("profile asked for at another node".to_owned()),
-            },
-            profile: waiter.profile,
-            class: waiter.class,
-            group: waiter.group,
-            priority: waiter.priority,
-        };
-        self.inner.waiters.all().into_iter().map(seen).collect()
+    /// Returns the reason why a request waits, as far as this node knows.
+    pub(super) fn reason(&self, waiter: &ProfileWaiter) -> Option<String> {
+        match self.in_use_at(&waiter.profile) {
+            Some(node) => Some(format!("profile in use at {node}")),
+            None if waiter.creates => None,
+            None => Some("profile asked for at another node".to_owned()),
+        }
     }
 
     /// Returns a node at which a profile is in use, as far as this one has seen.

@@ -12,14 +12,18 @@ use tokio::time::Instant;
 ///
 /// As in the pool, the best one is that with the lowest rank: its age, and its handicap by priority. It alone looks
 /// whether the profile is free; one that is better takes its turn.
-#[derive(Debug, Default)]
-pub(super) struct ProfileWaiters(watch::Sender<State>);
+#[derive(Debug)]
+pub(super) struct ProfileWaiters {
+    state: watch::Sender<State>,
+    /// Maximum number of them, beside the one whose turn it is.
+    max: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
     last: u64,
     /// Best first.
-    waiting: BTreeMap<Place, Waiter>,
+    waiting: BTreeMap<Place, ProfileWaiter>,
     /// Profiles that somebody was given, and of which there is no browser yet.
     taken: BTreeSet<Arc<str>>,
 }
@@ -29,30 +33,36 @@ type Place = (Instant, u64);
 
 /// A request that waits for a profile.
 #[derive(Clone, Debug)]
-pub(super) struct Waiter {
-    pub(super) profile: Arc<str>,
-    pub(super) class: Class,
+pub(crate) struct ProfileWaiter {
+    pub(crate) profile: Arc<str>,
+    pub(crate) class: Class,
     /// Name of its tenant in the configuration.
-    pub(super) group: Option<Arc<str>>,
-    pub(super) priority: Option<u8>,
-    /// When its client began to wait, wherever that was.
-    pub(super) since: Instant,
-    /// It may have the profile here. One that may not stands here in case that this changes.
-    pub(super) creates: bool,
+    pub(crate) group: Option<Arc<str>>,
+    pub(crate) priority: Option<u8>,
+    /// Time at which its client began to wait, wherever that was.
+    pub(crate) since: Instant,
+    /// It may have the profile here. One that may not stands here in case that changes.
+    pub(crate) creates: bool,
 }
 
 impl ProfileWaiters {
-    /// Adds a request, with the class and the handicap that the policies give it.
+    /// Creates an empty list of at most `max` requests, beside the one whose turn it is.
+    pub(super) fn new(max: usize) -> Self {
+        Self { state: watch::Sender::default(), max }
+    }
+
+    /// Adds a request, with the class and the handicap that the policies give it, or returns the number of those that
+    /// wait if they are as many as may.
     pub(super) fn join(
         &self,
         profile: &str,
         request: &Request,
         (class, handicap): (Class, Duration),
-    ) -> Wait<'_> {
+    ) -> Result<Wait<'_>, usize> {
         let now = Instant::now();
         let since = now.checked_sub(request.waited).unwrap_or(now);
         let profile: Arc<str> = profile.into();
-        let waiter = Waiter {
+        let waiter = ProfileWaiter {
             profile: Arc::clone(&profile),
             class,
             group: request.group.as_ref().map(|group| Arc::clone(&group.name)),
@@ -61,17 +71,23 @@ impl ProfileWaiters {
             creates: request.creates,
         };
         let mut place = (since + handicap, 0);
-        self.0.send_modify(|state| {
+        let mut waiting = 0;
+        let joined = self.state.send_if_modified(|state| {
+            waiting = state.waiting.len();
+            if waiting > self.max {
+                return false;
+            }
             state.last += 1;
             place.1 = state.last;
             state.waiting.insert(place, waiter);
+            true
         });
-        Wait { waiters: self, profile, place }
+        if joined { Ok(Wait { waiters: self, profile, place }) } else { Err(waiting) }
     }
 
     /// Returns those that wait, best first.
-    pub(super) fn all(&self) -> Vec<Waiter> {
-        self.0.borrow().waiting.values().cloned().collect()
+    pub(super) fn all(&self) -> Vec<ProfileWaiter> {
+        self.state.borrow().waiting.values().cloned().collect()
     }
 }
 
@@ -104,7 +120,7 @@ impl<'a> Wait<'a> {
     }
 
     async fn until(&self, is_first: bool) {
-        let mut state = self.waiters.0.subscribe();
+        let mut state = self.waiters.state.subscribe();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| state.is_first(&self.profile, self.place) == is_first).await;
     }
@@ -112,7 +128,7 @@ impl<'a> Wait<'a> {
     /// Ends the wait with the profile, unless another one was given it meanwhile: then it goes on.
     pub(super) fn take(&self) -> Option<Taken<'a>> {
         let mut taken = false;
-        self.waiters.0.send_modify(|state| {
+        self.waiters.state.send_modify(|state| {
             taken = state.taken.insert(Arc::clone(&self.profile));
             if taken {
                 state.waiting.remove(&self.place);
@@ -125,7 +141,7 @@ impl<'a> Wait<'a> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        self.waiters.0.send_if_modified(|state| state.waiting.remove(&self.place).is_some());
+        self.waiters.state.send_if_modified(|state| state.waiting.remove(&self.place).is_some());
     }
 }
 
@@ -138,7 +154,7 @@ pub(super) struct Taken<'a> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.waiters.0.send_modify(|state| {
+        self.waiters.state.send_modify(|state| {
             state.taken.remove(&self.profile);
         });
     }
@@ -155,7 +171,8 @@ mod tests {
     const NONE: Duration = Duration::ZERO;
 
     fn join<'a>(waiters: &'a ProfileWaiters, profile: &str, handicap: Duration) -> Wait<'a> {
-        waiters.join(profile, &Request::new(), (Class::default(), handicap))
+        let decided = (Class::default(), handicap);
+        waiters.join(profile, &Request::new(), decided).expect("there is room")
     }
 
     fn is_over(wait: impl Future<Output = ()>) -> bool {
@@ -164,7 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_is_first_and_the_next_one_when_it_has_a_browser_or_has_gone() {
-        let waiters = ProfileWaiters::default();
+        let waiters = ProfileWaiters::new(10);
         let first = join(&waiters, "work", NONE);
         tokio::time::advance(Duration::from_millis(1)).await;
         let [second, third] = [(); 2].map(|()| join(&waiters, "work", NONE));
@@ -186,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_more_urgent_takes_the_turn_of_an_older_one() {
-        let waiters = ProfileWaiters::default();
+        let waiters = ProfileWaiters::new(10);
         let low = join(&waiters, "work", Duration::from_secs(5));
         assert!(is_over(low.first()) && !is_over(low.overtaken()));
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -208,13 +225,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_may_not_have_it_here_is_counted_and_passed_over() {
-        let waiters = ProfileWaiters::default();
+        let waiters = ProfileWaiters::new(10);
         let request = Request::new().without_creating().waited(Duration::from_secs(3));
         let elsewhere = waiters.join("work", &request, (Class::default(), NONE));
+        let elsewhere = elsewhere.expect("there is room");
         let here = join(&waiters, "work", NONE);
         assert!(is_over(here.first()) && !is_over(elsewhere.first()));
         let all = waiters.all();
         assert_eq!(all.iter().map(|waiter| waiter.creates).collect::<Vec<_>>(), [false, true]);
         assert_eq!(all[0].since.elapsed(), Duration::from_secs(3), "its age is brought along");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_wait_than_may() {
+        let waiters = ProfileWaiters::new(1);
+        let ask = || waiters.join("work", &Request::new(), (Class::default(), NONE));
+        let (first, second) = (ask().expect("there is room"), ask().expect("there is room"));
+        assert_eq!(ask().err(), Some(2));
+        // One that was given the profile waits for the pool, which has a limit of its own.
+        let taken = first.take().expect("nobody else has it");
+        let third = ask().expect("there is room again");
+        drop((first, taken, second, third));
+        assert!(waiters.all().is_empty());
     }
 }

@@ -59,12 +59,12 @@ impl Gateway {
         }
     }
 
-    /// Returns the numbers of the pool; who waits for a profile that is in use counts as who waits for a browser.
+    /// Returns the numbers of the pool; a client that waits for a profile counts as one that waits for a browser.
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.pool().stats();
         for waiter in self.profile_waiters() {
             stats.load.waiting += 1;
-            stats.oldest_wait = stats.oldest_wait.max(Some(waiter.waited));
+            stats.oldest_wait = stats.oldest_wait.max(Some(waiter.since.elapsed()));
             let classes = &mut stats.classes;
             if let Some(class) = classes.iter_mut().find(|held| held.class == waiter.class) {
                 class.load.waiting += 1;
@@ -149,6 +149,7 @@ impl Gateway {
         waiters.retain(|info| who.sees_tenant(info.group.as_deref()));
         let mut waiters: Vec<_> = waiters.into_iter().take(WAITERS).enumerate().map(view).collect();
         // A browser that is free is of no use to them: behind all that one would serve.
+        let fleet = self.fleet();
         for waiter in self.profile_waiters() {
             if waiters.len() < WAITERS && who.sees_tenant(waiter.group.as_deref()) {
                 waiters.push(Waiter {
@@ -158,9 +159,9 @@ impl Gateway {
                     region: part(&waiter.class, "region"),
                     tenant: waiter.group.as_deref().map(str::to_owned),
                     priority: waiter.priority,
-                    waited_ms: ms(waiter.waited),
+                    waited_ms: ms(waiter.since.elapsed()),
                     expected_ms: None,
-                    why: waiter.why,
+                    why: fleet.and_then(|fleet| fleet.reason_of(&waiter)),
                 });
             }
         }
