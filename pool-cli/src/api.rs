@@ -179,7 +179,7 @@ pub(crate) struct Waiter {
     pub(crate) waited_ms: u64,
     /// Expected wait at the pace of the last minute.
     pub(crate) expected_ms: Option<u64>,
-    /// Why a free browser does not serve it, if that is so.
+    /// Reason for which a free browser does not serve it, if that is so.
     pub(crate) why: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! How commands end: failures with their message and exit code, and the signals that stop them.
+//! Ends of commands: failures with their message and exit code, and the signals that stop them.
 
 use std::error::Error;
 use std::fmt;

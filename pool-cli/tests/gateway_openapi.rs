@@ -106,12 +106,12 @@ async fn what_is_answered_has_the_shape_in_the_document() {
     check("Killed", &pool.post("/kill/all", "").await.json());
     check("Autoscale", &pool.get("/api/autoscale").await.json());
     let node = start_node(&MemoryNetwork::new(), "a", |config| {
-        config.profiles.named.insert("work".to_owned(), ProfileConfig::default());
+        config.profiles.named.insert("shop".to_owned(), ProfileConfig::default());
     })
     .await;
     check("Fleet", &node.get("/api/fleet").await.json());
     check("Node", &node.post("/api/fleet/a/drain", "{}").await.json());
-    check("MadeNew", &node.post("/api/profiles/work/make-new", "{}").await.json());
+    check("MadeNew", &node.post("/api/profiles/shop/make-new", "{}").await.json());
     let _client = node.connect("/").await;
     check("Session", &node.get("/sessions").await.json()[0]);
 }

@@ -202,7 +202,7 @@ struct Area {
     most: f64,
 }
 
-/// How the pixel density of an emulated screen enters into an area.
+/// Ways in which the pixel density of an emulated screen enters into an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Density {
     /// The command sets it, or it plays no role.

@@ -213,14 +213,15 @@ impl Config {
         false
     }
 
-    /// Returns `true` if a reload from `self` to `next` does not change a key: one that [holds](Self::is_held), or the
-    /// size where a pool without browsers, for which no Chromium was looked for, would get some or the reverse.
+    /// Returns `true` for a key that a reload from `self` to `next` leaves as it is: one that is [held](Self::is_held),
+    /// or the size of a pool if it has browsers and would have none, or the reverse. A pool without browsers starts
+    /// without looking for a Chromium.
     pub(crate) fn holds(&self, next: &Self, key: &str) -> bool {
         Self::is_held(key)
             || (matches!(key, "pool.min_size" | "pool.max_size") && self.differs_in_kind(next))
     }
 
-    /// Returns `true` if one of two pools has browsers and the other one has none.
+    /// Returns `true` if one of two pools has browsers and the other has none.
     fn differs_in_kind(&self, other: &Self) -> bool {
         (self.pool.max_size == 0) != (other.pool.max_size == 0)
     }

@@ -10,9 +10,9 @@ use super::ProfileError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transfer {
-    /// Where it went.
+    /// Direction in which it went.
     pub direction: TransferDirection,
-    /// How it ended.
+    /// Outcome of it.
     pub outcome: TransferOutcome,
     /// Size of what arrived, packed; 0 if it did not.
     pub bytes: u64,
@@ -40,7 +40,7 @@ pub enum TransferOutcome {
     Cancelled,
 }
 
-/// Tells whoever counts them of transfers.
+/// Reports transfers to whoever counts them.
 #[derive(Clone, Default)]
 pub(super) struct Transfers(Option<Arc<Report>>);
 
@@ -51,8 +51,8 @@ impl Transfers {
         Self(Some(Arc::new(report)))
     }
 
-    /// Does what moves a profile, and returns the first part of what it returns; the second one is
-    /// the size.
+    /// Awaits what moves a profile, reports it, and returns the first part of its value; the second
+    /// part is the size in bytes.
     pub(super) async fn count<T>(
         &self,
         direction: TransferDirection,

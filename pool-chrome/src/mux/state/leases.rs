@@ -96,7 +96,7 @@ impl Warm {
     }
 }
 
-/// What remains of a closed lease, and must be gone before the lease is.
+/// Remains of a closed lease, which must be gone before the lease is.
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
     /// Sessions of ours on the root session, to be detached.

@@ -84,7 +84,7 @@ pub(crate) struct Relay {
     pub(crate) id: i32,
 }
 
-/// What to learn from an answer on its way to a client.
+/// Facts to learn from an answer on its way to a client.
 #[derive(Debug)]
 pub(crate) enum Watch {
     Nothing,
