@@ -130,9 +130,14 @@ impl Oracle {
         leases
     }
 
-    /// Takes down what a service holds once it is at rest.
+    /// Takes down what a service holds once it is at rest, without the browsers that it launched
+    /// beside the first leases: it may close them whenever it wants to.
     pub(crate) async fn take_down(&mut self, service: &Service) {
         self.at_rest(service).await;
+        if Rest::of(service, &self.ours).browsers > self.min_size as i64 {
+            flush(service).await;
+            self.at_rest(service).await;
+        }
         self.rest = Some(self.steady(service).await);
     }
 
@@ -173,9 +178,11 @@ impl Oracle {
         assert!(service.is_running(), "the service has ended by itself");
         fresh_lease(service).await;
         crate::eventually("the oracle finds nothing", RECOVERY, async || {
-            self.flush_surplus(service).await;
             let mut findings = Findings::new();
             accounting(service, &self.ours, self.min_size, &mut findings).await;
+            if findings.0.is_empty() {
+                self.flush_surplus(service, &mut findings).await;
+            }
             litter::of_a_service(home, &self.ours, &mut findings);
             self.shared_memory.litter(&mut findings);
             self.compare(service, &mut findings);
@@ -216,17 +223,26 @@ impl Oracle {
     }
 
     /// More browsers than before hold more descriptors: closes those above the minimum.
-    async fn flush_surplus(&self, service: &Service) {
-        let Some(rest) = self.rest.filter(|rest| rest.process == service.process) else { return };
-        if Rest::of(service, &self.ours).browsers > rest.browsers {
-            service.post("/api/flush", &serde_json::json!({})).await;
+    async fn flush_surplus(&self, service: &Service, findings: &mut Findings) {
+        let Some(before) = self.before(service) else { return };
+        let browsers = Rest::of(service, &self.ours).browsers;
+        if browsers > before.browsers {
+            findings.add(format!("there were {} browsers and are {browsers}", before.browsers));
+            flush(service).await;
         }
     }
 
+    /// What this process held when it was taken down.
+    fn before(&self, service: &Service) -> Option<Rest> {
+        self.rest.filter(|rest| rest.process == service.process)
+    }
+
     fn compare(&self, service: &Service, findings: &mut Findings) {
-        let Some(before) = self.rest.filter(|rest| rest.process == service.process) else { return };
+        let Some(before) = self.before(service) else { return };
         let now = Rest::of(service, &self.ours);
-        if (now.descriptors - before.descriptors).abs() > SLACK {
+        let more = now.descriptors - before.descriptors;
+        // Fewer browsers hold fewer.
+        if more > SLACK || (more < -SLACK && now.browsers >= before.browsers) {
             let (had, has) = (before.descriptors, now.descriptors);
             findings.add(format!("the pool had {had} descriptors and has {has}"));
         }
@@ -272,6 +288,11 @@ impl Rest {
             browsers: ours.browsers().len() as i64,
         }
     }
+}
+
+/// Has all browsers closed that nobody holds; as many as the minimum are launched again.
+async fn flush(service: &Service) {
+    service.post("/api/flush", &serde_json::json!({})).await;
 }
 
 /// How soon a lease is asked for again that was refused.
