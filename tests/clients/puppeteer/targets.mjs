@@ -1,3 +1,17 @@
+/**
+ * Waits for an element of a frame. While a frame goes to a process of its own, Puppeteer may look in the document that
+ * it leaves, on any Chromium, and never finds what is in the next one.
+ */
+async function waitIn(frame, selector) {
+  for (let left = 10; ; left -= 1) {
+    try {
+      return await frame.waitForSelector(selector, { timeout: 3_000 });
+    } catch (error) {
+      if (error.name !== 'TimeoutError' || left === 0) throw error;
+    }
+  }
+}
+
 /** Everything that is a target of its own: popups, frames of other sites, workers, the browser itself. */
 export const targets = {
   async 'browser-target'({ browser }) {
@@ -59,7 +73,7 @@ export const targets = {
     const found = {};
     for (const path of ['/frame.html?same', '/frame.html?localhost', '/frame.html?ipv6', '/frame.html?inner']) {
       const frame = await page.waitForFrame((candidate) => candidate.url().includes(path));
-      const button = await frame.waitForSelector('#hit');
+      const button = await waitIn(frame, '#hit');
       // The frames move while the others load: click until one has hit.
       while ((await button.evaluate((element) => element.textContent)) !== 'hit') await button.click();
       found[path] = await frame.$eval('#who', (element) => element.textContent);
@@ -74,7 +88,7 @@ export const targets = {
     const move = async (url) => {
       await page.$eval('iframe[name=same]', (frame, to) => { frame.src = to; }, url);
       const frame = await page.waitForFrame((candidate) => candidate.url() === url);
-      await frame.waitForSelector('#text');
+      await waitIn(frame, '#text');
       return frame.evaluate(() => location.hostname);
     };
     return [await move(`http://localhost:${port}/title.html`), await move(`${site}/title.html?back`)];
