@@ -358,7 +358,7 @@ impl Asker {
             preferred.then_with(|| standing(a).cmp(&standing(b))).then(a_chance.cmp(b_chance))
         });
         let busy = found.partition_point(|(candidate, preferred, _)| {
-            preferred.is_some() || candidate.free > 0 || candidate.room > 0
+            preferred.is_some() || candidate.free > 0 || candidate.open_room > 0
         });
         let sample = found.len().min(busy + self.settings.width * 2);
         found[busy..sample]
@@ -395,6 +395,7 @@ impl Asker {
         if creates {
             waiter.creator = Some(Creator::Node(Arc::clone(node)));
             waiter.launching = false;
+            members.claim_room(node);
             let at = now + self.settings.creator;
             if let Some(old) = waiter.silence_at.replace(at) {
                 self.timers.remove(&(old, Timer::Silence(id)));
@@ -482,7 +483,7 @@ impl Asker {
             .filter(|node| waiter.may_ask(node) && !waiter.was_refused_by(node, now))
             .find(|node| {
                 let candidate = members.candidate(node, &waiter.waiting.request);
-                candidate.is_some_and(|candidate| candidate.room > 0)
+                candidate.is_some_and(|candidate| candidate.open_room > 0)
             })
             .cloned()
     }
@@ -495,7 +496,7 @@ impl Asker {
             .candidates(request)
             .filter(|candidate| {
                 let node = &*candidate.beat.node;
-                candidate.room > 0 && waiter.may_ask(node) && !waiter.was_refused_by(node, now)
+                candidate.open_room > 0 && waiter.may_ask(node) && !waiter.was_refused_by(node, now)
             })
             .map(|candidate| {
                 let stands = waiter.stands_at(&candidate.beat.node);
@@ -526,7 +527,7 @@ impl Asker {
 /// Orders nodes by what they can offer: something free, room, and being in the same zone.
 fn standing(candidate: &Candidate<'_>) -> (bool, bool, bool) {
     let free = candidate.free > 0;
-    (!free, !free && candidate.room == 0, !candidate.near)
+    (!free, !free && candidate.open_room == 0, !candidate.near)
 }
 
 /// Answers, offers and losses of other nodes.

@@ -54,6 +54,8 @@ struct Known {
     heard: Instant,
     /// Asks that this node has sent there since that beat: they use up free places.
     claimed: u32,
+    /// Those of them that may create: what exceeds the free places uses up room.
+    claimed_to_create: u32,
 }
 
 /// The effect of a beat on another node.
@@ -145,7 +147,7 @@ impl Membership {
                 let same = beat.incarnation == known.beat.incarnation;
                 known.beat = Arc::clone(beat);
                 known.heard = now;
-                known.claimed = 0;
+                (known.claimed, known.claimed_to_create) = (0, 0);
                 if same && beat.phase == Phase::Running { Heard::Alive } else { Heard::Gone }
             }
             None if beat.phase == Phase::Gone => return Heard::Nothing,
@@ -156,7 +158,8 @@ impl Membership {
                 }
                 let beat = Arc::clone(beat);
                 let node = Arc::clone(&beat.node);
-                self.nodes.insert(node, Known { beat, shard, heard: now, claimed: 0 });
+                let known = Known { beat, shard, heard: now, claimed: 0, claimed_to_create: 0 };
+                self.nodes.insert(node, known);
                 Heard::Alive
             }
         };
@@ -274,6 +277,13 @@ impl Membership {
         }
     }
 
+    /// Counts an ask that may create against a node's room until its next beat.
+    pub(super) fn claim_room(&mut self, node: &str) {
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.claimed_to_create += 1;
+        }
+    }
+
     /// Iterates over the other nodes that could serve a request.
     pub(super) fn candidates<'a>(
         &'a self,
@@ -282,14 +292,14 @@ impl Membership {
         let zone = self.own.zone();
         self.nodes.values().filter(|known| can_serve(&known.beat, wanted)).map(move |known| {
             Candidate::new(&known.beat, wanted, zone.is_some() && known.beat.zone() == zone)
-                .claimed(known.claimed)
+                .claimed(known)
         })
     }
 
     /// Returns another node, if it could serve a request.
     pub(super) fn candidate<'a>(&'a self, node: &str, wanted: &'a Wanted) -> Option<Candidate<'a>> {
         let known = self.nodes.get(node).filter(|known| can_serve(&known.beat, wanted))?;
-        Some(Candidate::new(&known.beat, wanted, false).claimed(known.claimed))
+        Some(Candidate::new(&known.beat, wanted, false).claimed(known))
     }
 
     /// Returns this node as one that could serve a request.
@@ -321,8 +331,10 @@ pub(super) struct Candidate<'a> {
     pub(super) beat: &'a Beat,
     /// Idle resources of the class, minus waiting requests and the asks sent there since the beat.
     pub(super) free: u32,
-    /// Number of resources that could be created for it.
+    /// Number of resources that could be created for it at the time of the beat.
     pub(super) room: u32,
+    /// The same, minus the asks since the beat that may create.
+    pub(super) open_room: u32,
     /// Waiting requests for each place.
     pub(super) crowd: f32,
     /// It is in the zone of the node that asks.
@@ -337,11 +349,14 @@ impl<'a> Candidate<'a> {
             None => (0, 0, load.room),
         };
         let crowd = waiting as f32 / load.places.max(1) as f32;
-        Self { beat, free: idle.saturating_sub(waiting), room, crowd, near }
+        Self { beat, free: idle.saturating_sub(waiting), room, open_room: room, crowd, near }
     }
 
-    fn claimed(mut self, asks: u32) -> Self {
-        self.free = self.free.saturating_sub(asks);
+    fn claimed(mut self, known: &Known) -> Self {
+        // Nothing is created for an ask that finds something free.
+        let creating = known.claimed_to_create.saturating_sub(self.free);
+        self.free = self.free.saturating_sub(known.claimed);
+        self.open_room = self.room.saturating_sub(creating);
         self
     }
 }

@@ -326,6 +326,23 @@ fn a_request_for_one_node_waits_nowhere_else() {
 }
 
 #[test]
+fn clients_that_come_together_are_created_for_at_nodes_with_room_for_each() {
+    let mut rig = Rig::new();
+    for (name, room) in [("a", 1), ("b", 1), ("c", 2)] {
+        rig.node(name, 0, room);
+    }
+    let mut creators: Vec<_> = (0..4)
+        .map(|_| {
+            let (id, _) = rig.wait();
+            rig.asker.waiters[&id].creator.clone()
+        })
+        .collect();
+    creators.sort_by_key(|creator| format!("{creator:?}"));
+    let expected = ["a", "b", "c", "c"].map(|name| Some(Creator::Node(Arc::from(name))));
+    assert_eq!(creators, expected);
+}
+
+#[test]
 fn a_node_that_is_preferred_creates_in_place_of_the_own_one_while_it_has_room() {
     let mut rig = Rig::new();
     let class = ClassLoad { room: 1, ..ClassLoad::default() };
