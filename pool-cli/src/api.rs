@@ -454,6 +454,8 @@ pub(crate) struct Killed {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct MakeNew {
     pub(crate) instance: u32,
+    /// It is made new even if there is a copy of it, which is discarded.
+    pub(crate) discard: bool,
 }
 
 /// A state of a profile that is new.

@@ -183,23 +183,28 @@ async fn a_profile_is_made_new_where_nobody_has_anything_of_it() {
     );
 
     let url = format!("http://{}", a.address());
-    let run = async |profile: &'static str| {
+    let run = async |arguments: &'static [&'static str]| {
         let mut command = command();
-        command.args(["profile", "make-new", profile]).env("POOL_URL", &url);
+        command.args(["profile", "make-new"]).args(arguments).env("POOL_URL", &url);
         let output = tokio::task::spawn_blocking(move || command.output()).await;
         let output = output.expect("no panic").expect("the binary is built");
         let text = |bytes| String::from_utf8(bytes).expect("it is text");
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
-    let (code, _, error) = run("work").await;
+    let (code, _, error) = run(&["work"]).await;
     assert_eq!(code, Some(1));
     assert!(error.contains("still has a copy: in the store"), "{error}");
+    let new = (Some(0), "work is new\n".into(), String::new());
+    assert_eq!(run(&["work", "--discard"]).await, new);
+    let claimed = holder.claim("work").await;
+    assert_eq!(claimed.content(), 0, "its copy is discarded");
+    claimed.release(PATIENCE).await.expect("the store is there");
 
     let store = network.member("store");
     for object in store.objects("bp-test-profiles").await.expect("it is there") {
         store.delete_object("bp-test-profiles", &object).await.expect("it is there");
     }
-    assert_eq!(run("work").await, (Some(0), "work is new\n".into(), String::new()));
+    assert_eq!(run(&["work"]).await, new);
     assert_eq!(holder.claim("work").await.content(), 0, "for every node");
     let events = a.get("/api/state").await.json()["events"].to_string();
     assert!(events.contains("profile_made_new"), "{events}");

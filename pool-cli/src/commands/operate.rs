@@ -132,19 +132,22 @@ fn change_node(client: &Client, node: &str, change: &str) -> Result<(), Failure>
 /// Subcommands about the profiles that travel between the nodes of a fleet.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProfileArgs {
-    /// Make a profile new whose content is lost: its next lease begins without a login.
+    /// Make a profile new whose content is lost or damaged: its next lease begins without a login.
     MakeNew(MakeNewArgs),
 }
 
 /// Arguments of `profile make-new`.
 #[derive(Debug, clap::Args)]
 pub struct MakeNewArgs {
-    /// The profile. It is left as it is if anybody holds it, or any node that is heard has a copy.
+    /// The profile. It is left as it is if anybody holds it, or if there is a copy of it.
     #[arg(value_name = "NAME")]
     profile: String,
     /// Which of its states, for a profile with a `max_size` of more than 1.
     #[arg(long, value_name = "N", default_value_t = 0)]
     instance: u32,
+    /// Discard what there is of it: content that is damaged, or that nobody wants any more.
+    #[arg(long)]
+    discard: bool,
     #[command(flatten)]
     pool: ClientArgs,
 }
@@ -158,9 +161,10 @@ const MADE_NEW: Duration = Duration::from_secs(30);
 ///
 /// If no pool answers, or the profile is not lost.
 pub fn profile(args: &ProfileArgs) -> Result<(), Failure> {
-    let ProfileArgs::MakeNew(MakeNewArgs { profile, instance, pool }) = args;
+    let ProfileArgs::MakeNew(MakeNewArgs { profile, instance, discard, pool }) = args;
     let path = format!("/api/profiles/{}/make-new", encoded(profile));
-    let made = pool.client()?.post(&path, &MakeNew { instance: *instance }, MADE_NEW)?;
+    let body = MakeNew { instance: *instance, discard: *discard };
+    let made = pool.client()?.post(&path, &body, MADE_NEW)?;
     let Some(MadeNew { profile, instance }) = made else { return Ok(()) };
     stdout::print(&match instance {
         0 => format!("{profile} is new\n"),

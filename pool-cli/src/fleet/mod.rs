@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use url::{Host, Url};
 
+use crate::api::MakeNew;
 use crate::config::{Config, FleetConfig, Secret};
 use crate::exit::{self, Failure};
 use crate::pool::{Browser, BrowserDriver, LeaseEnd, Leased, Opened};
@@ -469,10 +470,10 @@ impl Fleet {
         self.profiles.as_ref()?.reason(waiter)
     }
 
-    /// Makes a state of a profile new if its content is lost.
-    pub(crate) async fn make_new(&self, profile: &str, instance: u32) -> Result<(), NotMadeNew> {
+    /// Makes a state of a profile new if its content is lost, or is to be discarded.
+    pub(crate) async fn make_new(&self, profile: &str, of: &MakeNew) -> Result<(), NotMadeNew> {
         match &self.profiles {
-            Some(profiles) => profiles.make_new(profile, instance).await,
+            Some(profiles) => profiles.make_new(profile, of).await,
             None => Err(NotMadeNew::Unknown),
         }
     }

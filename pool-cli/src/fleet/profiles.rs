@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::waiters::{ProfileWaiter, ProfileWaiters};
+use crate::api::MakeNew;
 use crate::config::{Config, FleetConfig, ProfileConfig};
 use crate::exit::chain;
 use crate::gateway::Code;
@@ -371,8 +372,9 @@ impl TravellingProfiles {
         joined.map(|(profiles, _)| profiles)
     }
 
-    /// Makes a state of a profile new whose content is lost.
-    pub(super) async fn make_new(&self, profile: &str, instance: u32) -> Result<(), NotMadeNew> {
+    /// Makes a state of a profile new whose content is lost, or is to be discarded.
+    pub(super) async fn make_new(&self, profile: &str, of: &MakeNew) -> Result<(), NotMadeNew> {
+        let MakeNew { instance, discard } = *of;
         let instances = match self.known_place(profile).ok_or(NotMadeNew::Unknown)? {
             Place::Travels { instances } => instances,
             Place::Home(_) | Place::Everywhere => return Err(NotMadeNew::Stays),
@@ -381,7 +383,11 @@ impl TravellingProfiles {
             return Err(NotMadeNew::NoInstance { instances });
         }
         let profiles = self.connected().ok_or(NotMadeNew::Alone)?;
-        let made = profiles.make_new_if_lost(&ProfileId::new(profile, instance)).await;
+        let id = ProfileId::new(profile, instance);
+        let made = match discard {
+            true => profiles.make_new(&id).await,
+            false => profiles.make_new_if_lost(&id).await,
+        };
         made.map_err(NotMadeNew::Profile)
     }
 

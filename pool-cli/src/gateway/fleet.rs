@@ -130,17 +130,20 @@ pub(super) async fn undrain(
     gateway.own_node(&node).await
 }
 
-/// `POST /api/profiles/{profile}/make-new`: of a profile that travels, and whose content is lost.
+/// `POST /api/profiles/{profile}/make-new`: of a profile that travels, and whose content is lost or
+/// is to be discarded.
 pub(super) async fn make_new(
     State(gateway): State<Arc<Gateway>>,
     Path(profile): Path<String>,
-    Body(MakeNew { instance }): Body<MakeNew>,
+    Body(body): Body<MakeNew>,
 ) -> Result<Json<MadeNew>, Problem> {
     let fleet = gateway.fleet().ok_or_else(no_fleet)?;
-    let made = fleet.make_new(&profile, instance).await;
+    let made = fleet.make_new(&profile, &body).await;
     made.map_err(|why| not_made_new(&profile, &why))?;
-    tracing::warn!(profile, instance, "a profile whose content was lost was made new");
-    let reason = format!("{profile}, state {instance}: its content was lost");
+    let MakeNew { instance, discard } = body;
+    let content = if discard { "discarded" } else { "lost" };
+    tracing::warn!(profile, instance, content, "a profile was made new");
+    let reason = format!("{profile}, state {instance}: its content was {content}");
     gateway.observer().journal().note("profile_made_new", Severity::Info, reason);
     Ok(Json(MadeNew { profile, instance }))
 }

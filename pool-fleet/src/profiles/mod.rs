@@ -163,6 +163,14 @@ struct CopyAnswer {
     held: bool,
 }
 
+/// When a profile is made new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// Only if there is no copy of it.
+    IfLost,
+    Always,
+}
+
 /// The location of a profile that the store does not have.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -366,6 +374,29 @@ impl Profiles {
     ///
     /// When the future is dropped, the profile is as it was, or new.
     pub async fn make_new_if_lost(&self, id: &ProfileId) -> Result<(), ProfileError> {
+        self.renew(id, Renewal::IfLost).await
+    }
+
+    /// Makes a profile new, on an operator's command, whatever there is of it: for content that is
+    /// damaged, or that nobody wants any more. [`make_new_if_lost`](Self::make_new_if_lost) looks first.
+    ///
+    /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. If
+    /// neither the store nor any node that answers knows the earlier generation, the clock of this
+    /// node decides which of the two is newer.
+    ///
+    /// # Errors
+    ///
+    /// [`ProfileError::Busy`] if somebody holds it, [`ProfileError::Unavailable`], and
+    /// [`ProfileError::Io`]. The profile is as it was then.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the profile is as it was, or new.
+    pub async fn make_new(&self, id: &ProfileId) -> Result<(), ProfileError> {
+        self.renew(id, Renewal::Always).await
+    }
+
+    async fn renew(&self, id: &ProfileId, renewal: Renewal) -> Result<(), ProfileError> {
         let inner = &self.inner;
         while !inner.has_settled() {
             sleep(inner.settings.times.look).await;
@@ -375,7 +406,9 @@ impl Profiles {
         if record.is_some_and(|record| record.content == 0) {
             return Ok(());
         }
-        if let Some(Record { object: Some(object), .. }) = record {
+        if let Some(Record { object: Some(object), .. }) = record
+            && renewal == Renewal::IfLost
+        {
             let stored = inner.store.object(&inner.bucket(), object).await;
             if stored.map_err(ProfileError::Unavailable)?.is_some() {
                 return Err(ProfileError::Kept { at: vec!["in the store".to_owned()] });
@@ -407,11 +440,13 @@ impl Profiles {
                 Some(CopyAnswer { copy: None, .. }) => {}
             }
         }
-        if !at.is_empty() {
-            return Err(ProfileError::Kept { at });
-        }
-        if !silent.is_empty() {
-            return Err(ProfileError::Unknown { nodes: silent });
+        if renewal == Renewal::IfLost {
+            if !at.is_empty() {
+                return Err(ProfileError::Kept { at });
+            }
+            if !silent.is_empty() {
+                return Err(ProfileError::Unknown { nodes: silent });
+            }
         }
         let expected = entry.map(|(revision, _)| revision);
         match inner.write(id, &Record::new(generation_after(known)), expected).await {
@@ -420,42 +455,6 @@ impl Profiles {
             Err(TransportError::Conflict { .. }) => Err(ProfileError::Busy { holder: None }),
             Err(error) => Err(ProfileError::Unavailable(error)),
         }
-    }
-
-    /// Makes a profile new on an operator's command, even though its content may only be out of reach, and
-    /// whatever there is of it is lost. [`make_new_if_lost`](Self::make_new_if_lost) looks first.
-    ///
-    /// It becomes a new generation, which no copy and no holder of an earlier one overwrites. If
-    /// neither the store nor any node that answers knows the earlier generation, the clock of this
-    /// node decides which of the two is newer.
-    ///
-    /// # Errors
-    ///
-    /// [`ProfileError::Busy`] if somebody holds it, [`ProfileError::Unavailable`], and
-    /// [`ProfileError::Io`].
-    pub async fn make_new(&self, id: &ProfileId) -> Result<(), ProfileError> {
-        let inner = &self.inner;
-        let entry = inner.read(id).await?;
-        if let Some((_, Record { holder: Some(holder), .. })) = entry {
-            return Err(ProfileError::Busy { holder: Some(holder) });
-        }
-        let mut known = inner.mark(id).await?.map_or(0, |mark| mark.version.generation);
-        for (_, answer) in inner.ask_all(id).await {
-            match answer {
-                Some(CopyAnswer { held: true, .. }) => {
-                    return Err(ProfileError::Busy { holder: None });
-                }
-                Some(CopyAnswer { copy: Some(copy), .. }) => known = known.max(copy.generation),
-                Some(CopyAnswer { copy: None, .. }) | None => {}
-            }
-        }
-        if let Some((_, record)) = &entry {
-            known = known.max(record.generation);
-        }
-        let record = Record::new(generation_after(known));
-        let expected = entry.map(|(revision, _)| revision);
-        inner.write(id, &record, expected).await.map_err(ProfileError::Unavailable)?;
-        Ok(())
     }
 
     async fn answer(&self, question: &[u8], reply: &str) {

@@ -386,6 +386,16 @@ async fn a_profile_of_which_there_is_something_is_not_made_new() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_profile_that_is_kept_is_made_new_if_its_copies_are_discarded() {
+    let network = MemoryNetwork::new();
+    let (a, b) = (node(&network, "a"), node(&network, "b"));
+    a.save("damaged").await;
+    assert_eq!(kept(b.make_new_if_lost().await), ["in the store"]);
+    b.profiles.make_new(&work()).await.unwrap();
+    assert_eq!(a.saved().await, (None, 0), "its own copy is of an earlier generation");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_profile_that_is_lost_is_made_new_for_good() {
     let network = MemoryNetwork::new();
     let (a, b) = (node(&network, "a"), node(&network, "b"));
