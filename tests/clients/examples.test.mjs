@@ -24,7 +24,11 @@ const WORK = {
   'work.php': ['php'],
   'work.go': ['go', 'run'],
 };
-const installed = (command) => existsSync(command) || spawnSync('sh', ['-c', 'command -v "$0"', command]).status === 0;
+/** With what the example says that it needs. */
+const installed = (command) => {
+  if (command === 'php') return spawnSync('php', ['-r', 'exit(extension_loaded("curl") ? 0 : 1);']).status === 0;
+  return existsSync(command) || spawnSync('sh', ['-c', 'command -v "$0"', command]).status === 0;
+};
 
 let pool;
 let folder;
