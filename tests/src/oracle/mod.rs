@@ -134,7 +134,9 @@ impl Oracle {
     /// beside the first leases: it may close them whenever it wants to.
     pub(crate) async fn take_down(&mut self, service: &Service) {
         self.at_rest(service).await;
-        if Rest::of(service, &self.ours).browsers > self.min_size as i64 {
+        // It keeps one idle, whatever the minimum is.
+        let kept = self.min_size.max(1) as i64;
+        if Rest::of(service, &self.ours).browsers > kept {
             flush(service).await;
             self.at_rest(service).await;
         }
