@@ -159,7 +159,7 @@ const MADE_NEW: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// If no pool answers, or the profile is not lost.
+/// If no pool answers, or the profile stays as it is.
 pub fn profile(args: &ProfileArgs) -> Result<(), Failure> {
     let ProfileArgs::MakeNew(MakeNewArgs { profile, instance, discard, pool }) = args;
     let path = format!("/api/profiles/{}/make-new", encoded(profile));

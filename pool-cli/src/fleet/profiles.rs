@@ -384,9 +384,10 @@ impl TravellingProfiles {
         }
         let profiles = self.connected().ok_or(NotMadeNew::Alone)?;
         let id = ProfileId::new(profile, instance);
-        let made = match discard {
-            true => profiles.make_new(&id).await,
-            false => profiles.make_new_if_lost(&id).await,
+        let made = if discard {
+            profiles.make_new(&id).await
+        } else {
+            profiles.make_new_if_lost(&id).await
         };
         made.map_err(NotMadeNew::Profile)
     }

@@ -54,7 +54,7 @@ struct Known {
     heard: Instant,
     /// Asks that this node has sent there since that beat: they use up free places.
     claimed: u32,
-    /// Those of them that may create: what exceeds the free places uses up room.
+    /// Asks since that beat that may create: those beyond its free places use up room.
     claimed_to_create: u32,
 }
 

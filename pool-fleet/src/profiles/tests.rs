@@ -386,10 +386,17 @@ async fn a_profile_of_which_there_is_something_is_not_made_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_that_is_kept_is_made_new_if_its_copies_are_discarded() {
+async fn a_profile_whose_content_is_damaged_is_made_new_if_it_is_discarded() {
     let network = MemoryNetwork::new();
     let (a, b) = (node(&network, "a"), node(&network, "b"));
-    a.save("damaged").await;
+    a.save("login").await;
+    for object in b.transport.objects("bp-test-profiles").await.unwrap() {
+        let damaged = Box::pin(&b"no archive"[..]);
+        b.transport.put_object("bp-test-profiles", &object, damaged).await.unwrap();
+    }
+    let refused = b.profiles.claim(&work(), LONG).await;
+    assert!(matches!(refused, Err(ProfileError::Io(_))), "{refused:?}");
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(kept(b.make_new_if_lost().await), ["in the store"]);
     b.profiles.make_new(&work()).await.unwrap();
     assert_eq!(a.saved().await, (None, 0), "its own copy is of an earlier generation");
