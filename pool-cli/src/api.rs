@@ -526,7 +526,7 @@ impl Tenant {
 
     /// Returns the time for which it has held browsers.
     pub(crate) fn time(&self) -> String {
-        crate::table::duration((self.browser_seconds * 1000.0) as u64)
+        crate::stdout::duration((self.browser_seconds * 1000.0) as u64)
     }
 }
 

@@ -20,7 +20,6 @@ pub mod pool;
 pub mod reloader;
 pub mod service;
 pub mod stdout;
-mod table;
 pub mod telemetry;
 mod visit;
 mod work;

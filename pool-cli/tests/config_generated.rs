@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use pool_cli::config::template::Template;
-use pool_cli::config::{Config, Loader, reference, schema};
+use pool_cli::config::template::{Template, reference};
+use pool_cli::config::{Config, Loader, schema};
 
 /// The configuration that `make run` starts.
 fn example() -> String {
@@ -39,7 +39,7 @@ fn the_committed_schema_is_current() {
 
 #[test]
 fn the_reference_is_current() {
-    is_current("../docs/configuration.md", &reference::markdown());
+    is_current("../docs/configuration.md", &reference());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dial::{Io, Meter, Metered, open};
-use super::error::Failure;
 use super::guard::Direct;
+use super::rules::Failure;
 use super::target::Target;
 use super::upstream::Upstream;
 use super::{Guard, Pattern, ProxyError, Refusal};

@@ -21,8 +21,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::dial::{Io, broken, check_status, dial};
-use super::error::Failure;
 use super::exit::{Exit, Pass};
+use super::rules::Failure;
 use super::target::Target;
 use super::upstream::{Protocol, Upstream};
 use super::{Guard, ProxyError, Refusal, Rules, Traffic};

@@ -14,9 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use url::Host;
 
-use super::error::Failure;
 use super::pattern::undotted;
-use super::rules::{ByName, Refusal};
+use super::rules::{ByName, Failure, Refusal};
 use super::target::{Target, embedded, is_of_this_machine};
 use super::{Pattern, Rules};
 

@@ -33,7 +33,6 @@
 //! network namespace of its own, such as that of a container.
 
 mod dial;
-mod error;
 mod exit;
 mod forwarder;
 mod guard;
@@ -43,10 +42,9 @@ mod target;
 mod upstream;
 
 pub use dial::Traffic;
-pub use error::ProxyError;
 pub use exit::Pass;
 pub use forwarder::Forwarder;
 pub use guard::{Guard, Requests};
 pub use pattern::{Pattern, PatternError};
 pub use rules::{Private, Refusal, Rules};
-pub use upstream::Upstream;
+pub use upstream::{ProxyError, Upstream};

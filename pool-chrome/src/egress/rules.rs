@@ -1,11 +1,12 @@
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use url::Host;
 
-use super::Pattern;
 use super::pattern::undotted;
 use super::target::{Target, is_public};
+use super::{Pattern, ProxyError};
 
 /// An operator's rules for where browsers may go.
 ///
@@ -210,6 +211,48 @@ impl fmt::Display for Refusal {
         })
     }
 }
+
+/// Reasons why a browser's request was not carried out.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It is against the rules.
+    Refused(Refusal),
+    /// Its target could not be reached.
+    Unreachable(Arc<dyn std::error::Error + Send + Sync>),
+    /// The proxy does not work, or cannot reach the target.
+    Proxy(ProxyError),
+}
+
+impl Failure {
+    pub(super) fn unreachable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unreachable(Arc::new(error))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
+    }
+}
+
+/// Lets hyper close the connection of a request that ends in an error.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
 
 #[cfg(test)]
 mod tests {

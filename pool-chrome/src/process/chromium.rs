@@ -12,8 +12,7 @@ use tokio::sync::watch;
 
 use super::cgroup::Cgroup;
 use super::contents::{Contents, DOWNLOADS, Directories};
-use super::exit::{StderrTail, last_lines};
-use super::supervisor::{KillOnDrop, Launched, Stage, launch};
+use super::supervisor::{KillOnDrop, Launched, Stage, StderrTail, last_lines, launch};
 use super::sweep::remove;
 use super::tree::{ProcessId, Tree, proportional_set_size};
 use super::{Engine, Exit, LaunchOptions, StateDir, Work};

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::shared::{Memory, RoundTrips};
 use super::{Step, Steps};
-use crate::table::Table;
+use crate::stdout::Table;
 
 const MIB: f64 = 1024.0 * 1024.0;
 

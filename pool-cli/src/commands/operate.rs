@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use crate::api::{Killed, Lease, MadeNew, MakeNew, Node, Reloaded, Resize, Resized};
 use crate::client::{Client, ClientArgs};
 use crate::exit::Failure;
-use crate::stdout;
-use crate::table::{self, Table};
+use crate::stdout::{self, Table};
 
 /// Arguments of `resize`.
 #[derive(Debug, clap::Args)]
@@ -232,8 +231,8 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
             session.browser_id.to_string(),
             session.kind.into_owned(),
             session.class,
-            table::duration(session.time_alive_ms),
-            table::duration(session.idle_ms),
+            stdout::duration(session.time_alive_ms),
+            stdout::duration(session.idle_ms),
             session.connections.to_string(),
             who.join(" "),
         ]);

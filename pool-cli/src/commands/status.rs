@@ -7,8 +7,7 @@ use serde_json::Value;
 use crate::api::{Browser, Fleet, Holder, Node, State, Tenant, Waiter};
 use crate::client::{Client, ClientArgs};
 use crate::exit::{Failure, Signals};
-use crate::stdout;
-use crate::table::{self, Table};
+use crate::stdout::{self, Table};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -90,7 +89,7 @@ fn screen(state: &State) -> Result<String, Failure> {
         "pool {:?}, version {}, up {}{draining}",
         state.pool,
         state.version,
-        table::duration(state.uptime_ms)
+        stdout::duration(state.uptime_ms)
     )?;
     writeln!(
         text,
@@ -101,7 +100,7 @@ fn screen(state: &State) -> Result<String, Failure> {
         load.leased,
         load.idle,
         load.utilization * 100.0,
-        table::mebibytes(state.memory_bytes)
+        stdout::mebibytes(state.memory_bytes)
     )?;
     writeln!(
         text,
@@ -153,7 +152,7 @@ fn nodes(fleet: &Fleet) -> Result<String, Failure> {
             idle.to_string(),
             waiting.to_string(),
             node.memory.map_or("-".to_owned(), |percent| format!("{percent} %")),
-            table::duration(node.uptime_ms),
+            stdout::duration(node.uptime_ms),
             node.version.clone(),
             node.address.clone(),
         ]);
@@ -172,11 +171,11 @@ fn browsers(browsers: &[Browser]) -> Table<8> {
         rows.add([
             browser.id.to_string(),
             browser.state.to_string(),
-            table::duration(browser.since_ms),
+            stdout::duration(browser.since_ms),
             browser.class.clone(),
-            table::duration(browser.age_ms),
+            stdout::duration(browser.age_ms),
             browser.uses.to_string(),
-            browser.memory_bytes.map(table::mebibytes).unwrap_or_default(),
+            browser.memory_bytes.map(stdout::mebibytes).unwrap_or_default(),
             browser.lease.as_ref().map(Holder::who).unwrap_or_default(),
         ]);
     }
@@ -207,7 +206,7 @@ fn waiters(waiters: &[Waiter]) -> Table<5> {
             waiter.position.to_string(),
             waiter.priority.map(|priority| priority.to_string()).unwrap_or_default(),
             waiter.wanted(),
-            table::duration(waiter.waited_ms),
+            stdout::duration(waiter.waited_ms),
             waiter.tenant.clone().unwrap_or_default(),
         ]);
     }

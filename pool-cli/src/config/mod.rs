@@ -15,7 +15,6 @@ pub(crate) mod machine;
 mod named;
 mod overrides;
 mod pool;
-pub mod reference;
 mod rules;
 pub mod schema;
 mod secret;

@@ -18,7 +18,13 @@
 mod address;
 mod api;
 mod bridge;
-mod compat;
+mod compat {
+    //! Routes in the shape of other services, for the clients that know them.
+
+    pub(super) mod browserless;
+    pub(super) mod chromium;
+    pub(super) mod kernel;
+}
 mod connect;
 mod dashboard;
 mod fleet;

@@ -10,17 +10,17 @@ mod furniture;
 mod load;
 mod notes;
 mod page;
-mod resource;
 mod trace;
 mod trouble;
 mod wipe;
 
-pub(crate) use capture::{Encoding, Pdf, PdfOptions, Picture, PictureFormat, PictureOptions};
+pub(crate) use capture::{
+    Encoding, Pdf, PdfOptions, Picture, PictureFormat, PictureOptions, Resource,
+};
 pub(crate) use furniture::{
     Cookie, Credentials, Filter, Furniture, Interceptor, ResourceType, UserAgent, Viewport,
 };
 pub(crate) use load::{Answer, Load, Wait};
 pub(crate) use page::Page;
-pub(crate) use resource::Resource;
 pub(crate) use trouble::{Blame, NoBrowser, Outlook, Trouble};
 pub(crate) use wipe::Wiped;

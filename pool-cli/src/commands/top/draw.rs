@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Cell, Row, Sparkline, Table as Widget, TableState}
 
 use super::view::{KEYS, SECONDS, Table, View};
 use crate::api::{Browser, Fleet, Holder, Node, Point, Tenant, Waiter};
-use crate::table::{duration, mebibytes};
+use crate::stdout::{duration, mebibytes};
 
 /// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
