@@ -175,38 +175,64 @@ impl LaunchOptions {
     }
 }
 
-/// Kind of Chromium: the small headless shell, or the whole browser.
-///
-/// The shell is what Playwright launches when headless: it starts in a third of the time and opens
-/// a page in a fresh context four times as fast. The whole browser is needed for a window and for
-/// extensions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "config",
-    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
-    serde(rename_all = "lowercase")
-)]
-pub enum Engine {
+/// Declares [`Engine`]: each engine with its word in the configuration, its Debian package, the names
+/// of its executable, and what messages call it.
+macro_rules! engines {
+    ($($(#[$meta:meta])+ $engine:ident: $word:literal, $package:literal, $names:expr, $title:literal;)+) => {
+        /// Kind of Chromium: the small headless shell, or the whole browser.
+        ///
+        /// The shell is what Playwright launches when headless: it starts in a third of the time and opens
+        /// a page in a fresh context four times as fast. The whole browser is needed for a window and for
+        /// extensions.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        #[cfg_attr(
+            feature = "config",
+            derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+            serde(rename_all = "lowercase")
+        )]
+        pub enum Engine {
+            $($(#[$meta])+ $engine,)+
+        }
+
+        impl Engine {
+            const ALL: &'static [Self] = &[$(Self::$engine),+];
+
+            /// Returns the name used in configuration: `auto`, `shell` or `chromium`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$engine => $word,)+ }
+            }
+
+            pub(crate) const fn package(self) -> &'static str {
+                match self { $(Self::$engine => $package,)+ }
+            }
+
+            pub(super) const fn names(self) -> &'static [&'static str] {
+                match self { $(Self::$engine => &$names,)+ }
+            }
+
+            const fn title(self) -> &'static str {
+                match self { $(Self::$engine => $title,)+ }
+            }
+        }
+    };
+}
+
+engines! {
     /// The shell when headless and where it is installed, else Chromium.
     #[default]
-    Auto,
+    Auto: "auto", "chromium", [], "Chromium";
     /// `chromium-headless-shell`: starts fastest and takes the least memory; headless only.
-    Shell,
+    Shell: "shell", "chromium-headless-shell",
+        ["chromium-headless-shell", "chrome-headless-shell", "headless_shell"],
+        "headless shell of Chromium";
     /// `chromium`: the whole browser, with extensions and windows.
-    Chromium,
+    Chromium: "chromium", "chromium",
+        ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"],
+        "Chromium browser";
 }
 
 impl Engine {
-    /// Returns the name used in configuration: `auto`, `shell` or `chromium`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Shell => "shell",
-            Self::Chromium => "chromium",
-        }
-    }
-
     /// Returns `true` if it has neither windows nor extensions.
     #[must_use]
     pub const fn is_headless_only(self) -> bool {
@@ -216,21 +242,8 @@ impl Engine {
         }
     }
 
-    pub(crate) const fn package(self) -> &'static str {
-        match self {
-            Self::Shell => "chromium-headless-shell",
-            Self::Auto | Self::Chromium => "chromium",
-        }
-    }
-
-    pub(super) const fn names(self) -> &'static [&'static str] {
-        match self {
-            Self::Auto => &[],
-            Self::Shell => &["chromium-headless-shell", "chrome-headless-shell", "headless_shell"],
-            Self::Chromium => {
-                &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"]
-            }
-        }
+    fn words() -> String {
+        Self::ALL.iter().map(|engine| engine.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn of(executable: &Path) -> Self {
@@ -250,11 +263,7 @@ impl Engine {
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "Chromium",
-            Self::Shell => "headless shell of Chromium",
-            Self::Chromium => "Chromium browser",
-        })
+        f.write_str(self.title())
     }
 }
 
@@ -262,14 +271,12 @@ impl FromStr for Engine {
     type Err = UnknownEngine;
 
     fn from_str(name: &str) -> Result<Self, UnknownEngine> {
-        [Self::Auto, Self::Shell, Self::Chromium]
-            .into_iter()
-            .find(|engine| engine.as_str() == name)
-            .ok_or_else(|| UnknownEngine(name.to_owned()))
+        let found = Self::ALL.iter().find(|engine| engine.as_str() == name);
+        found.copied().ok_or_else(|| UnknownEngine(name.to_owned()))
     }
 }
 
 /// The name of an engine that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown engine {0:?}: expected \"auto\", \"shell\" or \"chromium\"")]
+#[error("unknown engine {0:?}: expected one of {words}", words = Engine::words())]
 pub struct UnknownEngine(String);

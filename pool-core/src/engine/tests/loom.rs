@@ -360,7 +360,7 @@ fn loom_revocation_against_release_against_acquire() {
             let shell = Arc::clone(&shell);
             move || {
                 let late = shell.now + Duration::from_secs(2);
-                shell.apply(|state, fx| drop(state.tick(late, fx)));
+                shell.apply(|state, fx| state.tick(late, fx));
                 shell.create();
             }
         });
