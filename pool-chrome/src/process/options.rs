@@ -247,6 +247,9 @@ impl Engine {
     }
 
     pub(super) fn of(executable: &Path) -> Self {
+        if let Some(known) = Self::ALL.iter().find(|engine| engine.is_name(executable)) {
+            return *known;
+        }
         let name = executable.file_name().unwrap_or_default().to_string_lossy();
         if name.contains("headless-shell") || name.contains("headless_shell") {
             Self::Shell
