@@ -86,7 +86,8 @@ pub enum ChromeError {
 
     /// Extensions are to be loaded, and only the headless shell is there.
     #[error(
-        "{} has no extensions; leave the arguments that load them out, or set another `engine`",
+        "{} does not support extensions; leave out the arguments that load them, or set another \
+         `engine`",
         executable.display()
     )]
     NoExtensions {
@@ -121,7 +122,7 @@ pub enum ChromeError {
     Exited(Exit),
 
     /// Chromium did not answer its first command in time.
-    #[error("Chromium did not get ready within {waited:?}{}", quoted(stderr))]
+    #[error("Chromium was not ready within {waited:?}{}", quoted(stderr))]
     LaunchTimeout {
         /// The time limit that was exceeded.
         waited: Duration,

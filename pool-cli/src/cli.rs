@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve browsers to clients until a signal ends the pool.
     Run(commands::run::Args),
-    /// Run a command with a browser of its own, whose address is in CDP_URL.
+    /// Run a command with its own browser, whose address is in CDP_URL.
     Exec(commands::exec::Args),
     /// Show the status of a running pool.
     Status(commands::status::Args),
@@ -39,14 +39,14 @@ pub enum Command {
     Resize(commands::operate::ResizeArgs),
     /// Reload the configuration of a running pool.
     Reload(commands::operate::ReloadArgs),
-    /// Let a running pool finish its leases and end, or a node of its fleet offer nothing more.
+    /// Drain a running pool, which then ends, or a node of its fleet, which keeps running.
     Drain(commands::operate::DrainArgs),
-    /// Let a node of a fleet that was drained offer its browsers again.
+    /// Let a drained node of a fleet offer its browsers again.
     Undrain(commands::operate::UndrainArgs),
     /// Change a profile that travels between the nodes of a fleet.
     #[command(subcommand)]
     Profile(commands::operate::ProfileArgs),
-    /// Visit many URLs, each in a virtual browser of its own.
+    /// Visit many URLs, each in its own virtual browser.
     Visit(Box<commands::visit::Args>),
     /// Write the HTML of a page.
     Content(Box<commands::work::ContentArgs>),

@@ -224,9 +224,9 @@ impl Client {
             return Ok(None);
         }
         let parsed = serde_json::from_str(&text);
-        parsed
-            .map(Some)
-            .map_err(|error| Failure::new(format!("the pool's answer is not understood: {error}")))
+        parsed.map(Some).map_err(|error| {
+            Failure::new(format!("the pool's answer could not be understood: {error}"))
+        })
     }
 
     /// Turns a refusal of the pool into a failure, using its body.
@@ -275,7 +275,9 @@ impl<R: BufRead> Iterator for Stream<R> {
                     }
                 }
                 Err(error) => {
-                    return Some(Err(Failure::new(format!("the pool is gone: {error}"))));
+                    return Some(Err(Failure::new(format!(
+                        "the connection to the pool was lost: {error}"
+                    ))));
                 }
             }
         }

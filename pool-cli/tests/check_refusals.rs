@@ -330,7 +330,7 @@ const ADDRESSES: &[Case] = &[
         "[gateway]\nallowed_hosts = [\"pool.internal:80\"]",
         (2, 18),
         "`pool.internal:80` has a port",
-        "write \"pool.internal\": it holds for every port",
+        "write \"pool.internal\": it applies to every port",
     ),
     (
         "[warming]\nurl = \"file:///etc/passwd\"",
@@ -405,7 +405,7 @@ const PATTERNS: &[Case] = &[
         "[egress]\ndeny = [\"ads.*\"]",
         (2, 9),
         "`ads.*` cannot be matched",
-        "a `*` stands before the first dot and nowhere else: \"*.ads.example\"",
+        "a `*` may stand only before the first dot: \"*.ads.example\"",
     ),
     (
         "[egress]\nclient_proxies = [\"proxy.example:http\"]",
@@ -427,7 +427,7 @@ const PATHS: &[Case] = &[
         "[pool]\nstate_dir = \"~/pool\"",
         (2, 13),
         "`~/pool` begins with `~`",
-        "a shell would expand it, a file does not: write the whole path",
+        "a shell would expand it, but the pool does not: write the whole path",
     ),
 ];
 
@@ -448,7 +448,7 @@ const DIRECTORIES: &[Case] = &[
         "[pool]\nlease = \"shared\"\n[chrome]\ndirectories = [\"~/uploads\"]",
         (4, 16),
         "`~/uploads` begins with `~`",
-        "a shell would expand it, a file does not: write the whole path",
+        "a shell would expand it, but the pool does not: write the whole path",
     ),
 ];
 
@@ -478,13 +478,13 @@ const FLAGS: &[Case] = &[
     (
         "[chrome]\nargs = [\"--lang=de\", \"--remote-debugging-port=9222\"]",
         (2, 22),
-        "`--remote-debugging-port` is not yours to set",
-        "browsers are spoken to over a pipe: no port is ever opened",
+        "`--remote-debugging-port` cannot be set here",
+        "the pool talks to browsers over a pipe: no port is ever opened",
     ),
     (
         "[chrome]\nargs = [\"--no-sandbox\"]",
         (2, 9),
-        "`--no-sandbox` is not yours to set",
+        "`--no-sandbox` cannot be set here",
         "use `sandbox = \"off\"` in [chrome]",
     ),
     (
@@ -596,8 +596,8 @@ const TENANTS: &[Case] = &[
         "[tenants.ada]\ntoken = { env = \"SECRET\" }",
         (1, 2),
         "there are tenants, but the operator has no token",
-        "a request without a token would be the operator's: add token = { env = \"POOL_TOKEN\" } to \
-         [gateway]",
+        "a request without a token would count as the operator's: add token = \
+         { env = \"POOL_TOKEN\" } to [gateway]",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\nshare = 2",
@@ -629,8 +629,8 @@ const TENANTS: &[Case] = &[
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
          leases = [\"shared\"]",
         (5, 10),
-        "tenant `ada` may have no lease that this pool gives",
-        "set lease_choice = true in [pool], or name the kind that is its `lease`",
+        "tenant `ada` may have none of the leases that this pool offers",
+        "set lease_choice = true in [pool], or allow the kind in `lease` there",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n[tenants.ada]\ntoken = { env = \"OTHER\" }\n\
@@ -657,7 +657,7 @@ const FLEETS: &[Case] = &[
     (
         "[fleet]\nnats = [\"nats://me:canary@127.0.0.1\"]\nsecret = { env = \"LONG\" }",
         (2, 9),
-        "an address of a NATS server holds a user or a password; set them by themselves",
+        "an address of a NATS server contains a user or a password; set these separately",
         "write one such as \"nats://10.0.0.5:4222\", and credentials in keys of their own",
     ),
     (
@@ -681,15 +681,15 @@ const FLEETS: &[Case] = &[
     (
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nname = \"a.b\"",
         (4, 8),
-        "a fleet's name has 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '-', which \"a.b\" has \
-         not",
+        "\"a.b\" is not a name for a fleet: use 1 to 32 of the characters A-Z, a-z, 0-9, '_' and \
+         '-'",
         "write one such as name = \"production\"",
     ),
     (
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\nnode = \"a/b\"",
         (4, 8),
-        "a node's name has 1 to 128 characters, none of them a space, a control character or one of / \
-         ? # %, which \"a/b\" has not",
+        "\"a/b\" is not a name for a node: use 1 to 128 characters, none of them a space, a control \
+         character or one of / ? # %",
         "write one such as node = \"worker-7\"",
     ),
     (
@@ -703,7 +703,7 @@ const FLEETS: &[Case] = &[
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
          [profiles.work]\nmin_size = 1",
         (5, 12),
-        "profile `work` travels between the nodes of the fleet, so that no node can keep 1 of its \
+        "profile `work` travels between the nodes of the fleet, so no node can keep 1 of its \
          browsers",
         "leave `min_size` out, or keep the profile on one node: home = \"worker-7\"",
     ),
@@ -711,8 +711,8 @@ const FLEETS: &[Case] = &[
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
          [profiles.work]\nhome = \"a/b\"",
         (5, 8),
-        "a node's name has 1 to 128 characters, none of them a space, a control character or one of \
-         / ? # %, which \"a/b\" has not",
+        "\"a/b\" is not a name for a node: use 1 to 128 characters, none of them a space, a control \
+         character or one of / ? # %",
         "write the name of a node, such as home = \"worker-7\"",
     ),
     (
@@ -803,15 +803,15 @@ const FLEETS: &[Case] = &[
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
          advertise = \"wss://pool.example/node\"",
         (4, 13),
-        "`wss://pool.example/node` must be a host and a port alone",
+        "`wss://pool.example/node` must be a host and a port, and nothing else",
         "write \"wss://pool.example\"",
     ),
     (
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
          advertise = \"ws://0.0.0.0:3000\"",
         (4, 13),
-        "`ws://0.0.0.0:3000` is no address that another node can reach",
-        "write that of this machine, such as \"wss://worker-7.example:3000\"",
+        "`ws://0.0.0.0:3000` is not an address that another node can reach",
+        "write the address of this machine, such as \"wss://worker-7.example:3000\"",
     ),
     (
         "[gateway]\ntoken = { env = \"SECRET\" }\n\
@@ -819,16 +819,16 @@ const FLEETS: &[Case] = &[
          advertise = \"ws://10.0.1.7:3000\"",
         (6, 13),
         "what nodes and clients send to ws://10.0.1.7:3000 travels without TLS",
-        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network in \
-         which nobody else reads",
+        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network \
+         whose traffic nobody else can read",
     ),
     (
         "[gateway]\nlisten = \"10.0.1.7:3000\"\ntoken = { env = \"SECRET\" }\n\
          [fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }",
         (2, 10),
         "what nodes and clients send to ws://10.0.1.7:3000 travels without TLS",
-        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network in \
-         which nobody else reads",
+        "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a network \
+         whose traffic nobody else can read",
     ),
     (
         "[fleet]\nnats = [\"nats://127.0.0.1\"]\nsecret = { env = \"LONG\" }\n\
@@ -1017,7 +1017,7 @@ fn what_has_no_effect_is_a_warning() {
     let shown = warning("[pool]\nlease = \"shared\"\nmax_size = 4\nleases_per_browser = 8");
     assert!(shown.contains("no Chromium ever has 8 leases"), "{shown}");
     let shown = warning("[pool]\nlease_timeout = \"2m\"\nlease_idle_timeout = \"3m\"");
-    assert!(shown.contains("`lease_idle_timeout` never comes"), "{shown}");
+    assert!(shown.contains("`lease_idle_timeout` has no effect"), "{shown}");
     assert_eq!(warning("[pool]\nlease_timeout = \"2m\""), "", "it was not written");
     let shown = warning("[pool]\nlease = \"shared\"\nreset = \"relaunch\"");
     assert!(shown.contains("`reset` has no effect on shared leases"), "{shown}");
@@ -1069,7 +1069,7 @@ fn a_fleet_without_a_server_is_none() {
         (loaded.config.fleet, loaded.warnings)
     };
     assert_eq!(config, None);
-    assert_eq!(warnings[0].message, "`nats` is empty, so that this pool is in no fleet");
+    assert_eq!(warnings[0].message, "`nats` is empty, so this pool is not in a fleet");
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn a_node_of_a_fleet_is_examined_with_its_server_and_without_a_chromium() {
     let server = check("nats");
     assert!(found(&server).starts_with("version 2.1"), "{server}");
     assert!(found(&server).ends_with(" ms, with JetStream"), "{server}");
-    assert_eq!(found(&check("node")), "worker-7 is free in the fleet default");
+    assert_eq!(found(&check("node")), "the name worker-7 is free in the fleet default");
     let address = check("advertise");
     assert!(found(&address).starts_with("ws://127.0.0.1:"), "{address}");
     assert!(found(&address).ends_with(" leads to this node"), "{address}");

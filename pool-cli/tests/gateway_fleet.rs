@@ -349,7 +349,7 @@ async fn commands_show_the_nodes_and_leases_of_all_and_change_any_of_them() {
     }
     let (code, _, error) = run(&["drain", "--node", "c"]).await;
     assert_eq!(code, Some(1));
-    assert!(error.contains("\"c\" is not heard"), "{error}");
+    assert!(error.contains("nothing is heard from the node \"c\""), "{error}");
     assert_eq!(run(&["undrain", "--node", "b.test"]).await.1, "b.test: running, 0 leased\n");
 
     let _client = b.connect("/?trackingId=job-7").await;
@@ -435,7 +435,7 @@ async fn a_node_without_browsers_is_ready_once_it_hears_one_with_them_and_counts
     let network = MemoryNetwork::new();
     let gateway = start_node(&network, "gateway", |config| config.pool.max_size = 0).await;
     let answer = gateway.get("/readyz").await;
-    assert_eq!((answer.status, &*answer.body), (503, "no node with browsers is heard\n"));
+    assert_eq!((answer.status, &*answer.body), (503, "no live node with browsers is known\n"));
     let _node = start_node(&network, "node", |_| ()).await;
     until("it is ready", async || status(&gateway, "/readyz").await == 200).await;
 

@@ -10,8 +10,8 @@ use crate::engine::{Listen, Topic};
 pub enum NameError {
     /// The name of a fleet has characters that a bucket of the store may not have.
     #[error(
-        "a fleet's name has 1 to 32 of the characters A-Z, a-z, 0-9, '_' and '-', which {name:?} \
-         has not"
+        "{name:?} is not a name for a fleet: use 1 to 32 of the characters A-Z, a-z, 0-9, '_' and \
+         '-'"
     )]
     Fleet {
         /// The name.
@@ -19,8 +19,8 @@ pub enum NameError {
     },
     /// The name of a node is empty, too long, or has characters that an address may not have.
     #[error(
-        "a node's name has 1 to 128 characters, none of them a space, a control character or one of \
-         / ? # %, which {name:?} has not"
+        "{name:?} is not a name for a node: use 1 to 128 characters, none of them a space, a \
+         control character or one of / ? # %"
     )]
     Node {
         /// The name.

@@ -95,10 +95,10 @@ const BAD: [(&str, &str, &str, &str); 40] = [
         "`engine` must be \"auto\", \"shell\" or \"chromium\", not \"firefox\"",
         ""),
     ("[chrome]\nargs = [\"--remote-debugging-port=9222\"]", "2:9",
-        "`--remote-debugging-port` is not yours to set",
-        "browsers are spoken to over a pipe: no port is ever opened"),
+        "`--remote-debugging-port` cannot be set here",
+        "the pool talks to browsers over a pipe: no port is ever opened"),
     ("[chrome]\nargs = [\"--user-data-dir=/x\"]", "2:9",
-        "`--user-data-dir` is not yours to set",
+        "`--user-data-dir` cannot be set here",
         "use a profile: [profiles.NAME]"),
     ("[chrome]\nargs = \"--lang=de\"", "2:8",
         "`args` must be a list, not \"--lang=de\"",
@@ -168,7 +168,7 @@ fn hopeless() -> Vec<Hopeless> {
         },
         Hopeless {
             toml: "[chrome]\nengine = \"shell\"\nargs = [\"--load-extension=/x\"]",
-            named: "has no extensions",
+            named: "does not support extensions",
             ..PLAIN
         },
         Hopeless { toml: "[chrome]\nheadless = false", named: "DISPLAY", ..PLAIN },
@@ -184,7 +184,7 @@ fn hopeless() -> Vec<Hopeless> {
         },
         Hopeless {
             variables: &[("POOL__POOL__STATE_DIR", "/dev/null/pool")],
-            named: "/dev/null is no directory",
+            named: "/dev/null is not a directory",
             ..PLAIN
         },
         Hopeless {

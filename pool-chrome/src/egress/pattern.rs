@@ -77,7 +77,7 @@ impl Pattern {
             match (&pattern.hosts, pattern.port) {
                 (_, Some(_)) => Err(PatternError::new(
                     format!("`{text}` has a port"),
-                    "write the host alone: it holds for every port",
+                    "write only the host: it applies to every port",
                 )),
                 (Hosts::All, _) => Err(PatternError::new(
                     format!("`{text}` narrows nothing"),
@@ -220,7 +220,7 @@ fn hosts(text: &str) -> Result<Hosts, PatternError> {
     }
     if text.contains('/') {
         let host = text.split('/').next().unwrap_or_default();
-        let hint = format!("write \"{host}\": a path cannot be seen in what is encrypted");
+        let hint = format!("write \"{host}\": a path cannot be seen in encrypted traffic");
         return Err(PatternError::new(format!("`{text}` has a path"), hint));
     }
     let (name, is_below) = match text.strip_prefix("*.") {
@@ -228,7 +228,7 @@ fn hosts(text: &str) -> Result<Hosts, PatternError> {
         None => (text, false),
     };
     if name.contains('*') {
-        let hint = "a `*` stands before the first dot and nowhere else: \"*.ads.example\"";
+        let hint = "a `*` may stand only before the first dot: \"*.ads.example\"";
         return Err(PatternError::new(format!("`{text}` cannot be matched"), hint));
     }
     match Host::parse(undotted(name)) {

@@ -36,7 +36,7 @@ pub enum Private {
     /// They may be visited.
     #[default]
     Allow,
-    /// They may not: this machine, private networks, and metadata services of clouds.
+    /// They may not be visited: this machine, private networks, and cloud metadata services.
     Deny,
 }
 

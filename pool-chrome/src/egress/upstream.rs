@@ -112,7 +112,7 @@ impl Upstream {
         let (username, password) = (username.expose_secret(), password.expose_secret());
         let (is_bad, why) = match self.protocol {
             Protocol::Http => {
-                (username.contains(':'), "the user name of an HTTP proxy cannot hold a colon")
+                (username.contains(':'), "the user name of an HTTP proxy cannot contain a colon")
             }
             Protocol::Socks5 => (
                 username.is_empty() || username.len() > 255 || password.len() > 255,

@@ -76,7 +76,7 @@ impl fmt::Display for EndReason {
             Self::SlowReader => "the client did not read",
             Self::Protocol => "the client broke the protocol",
             Self::Crashed => "the browser has crashed",
-            Self::OutOfMemory => "the browser needed more memory than it may have",
+            Self::OutOfMemory => "the browser needed more memory than it is allowed",
             Self::Hung => "the browser did not answer",
             Self::Closed => "the browser was closed",
         })

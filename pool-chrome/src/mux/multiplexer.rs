@@ -316,7 +316,7 @@ async fn read_frames<R: AsyncRead + Unpin>(hub: Arc<Hub>, reader: R) {
     let mut frames = FrameReader::new(reader, hub.budget());
     loop {
         if gate.is_shut() {
-            tracing::debug!("the clients of a browser take nothing: it is held back");
+            tracing::debug!("the clients of a browser read nothing: the browser is held back");
             tokio::select! {
                 () = gate.opened() => {}
                 _ = ending.wait() => return,

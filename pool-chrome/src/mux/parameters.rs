@@ -287,7 +287,7 @@ pub(crate) fn judge(
             (Number(least, most), Value::Number(number)) => {
                 let within = number.as_f64().is_some_and(|it| (*least..=*most).contains(&it));
                 if !within {
-                    let bounds = format!("`{path}` is {number} and may be {least} to {most}");
+                    let bounds = format!("`{path}` is {number}, but must be {least} to {most}");
                     return Err(OutOfBounds(bounds));
                 }
             }
@@ -306,7 +306,7 @@ pub(crate) fn judge(
             }
             (Address, Value::String(address)) => {
                 if !allows(address) {
-                    return Err(OutOfBounds(format!("`{path}` is not an address of the web")));
+                    return Err(OutOfBounds(format!("`{path}` is not a web address")));
                 }
             }
             (Number(..) | Length(_) | Word(_) | Address, _) => {
@@ -343,7 +343,7 @@ pub(crate) fn judge(
         let pixels = area * scale * scale;
         if pixels > most {
             let sides = sides.join("` by `");
-            let sizes = format!("`{sides}` are {pixels} pixels, and may be {most}");
+            let sizes = format!("`{sides}` are {pixels} pixels, but may be at most {most}");
             return Err(OutOfBounds(sizes));
         }
         largest = largest.max(pixels);
@@ -410,7 +410,7 @@ mod tests {
             (
                 "Target.createTarget",
                 json!({ "width": 10_000_000 }),
-                "`width` is 10000000 and may be 0 to 8192 in a shared browser lease",
+                "`width` is 10000000, but must be 0 to 8192 in a shared browser lease",
             ),
             (
                 "Target.createTarget",
@@ -420,7 +420,7 @@ mod tests {
             (
                 "Network.loadNetworkResource",
                 json!({ "url": "file:///etc/passwd" }),
-                "`url` is not an address of the web in a shared browser lease",
+                "`url` is not a web address in a shared browser lease",
             ),
         ] {
             assert_eq!(judged(method, &params), Err(message.to_owned()), "{method} {params}");

@@ -108,7 +108,11 @@ pub(super) fn sweep(run: &Path) -> Result<Sweep, ChromeError> {
             Ok(()) => done.directories += 1,
             Err(error) => {
                 done.failed += 1;
-                tracing::warn!(directory = %path.display(), %error, "cannot remove what a killed pool left");
+                tracing::warn!(
+                    directory = %path.display(),
+                    %error,
+                    "cannot remove what a killed pool left behind",
+                );
             }
         }
     }

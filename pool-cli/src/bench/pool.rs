@@ -130,7 +130,9 @@ impl Pool {
         while !waiting.is_empty() {
             if began.elapsed() > PATIENCE {
                 let waited = PATIENCE.as_secs();
-                return Err(Failure::new(format!("the pool has no browser back after {waited} s")));
+                return Err(Failure::new(format!(
+                    "the pool did not get its browser back within {waited} s"
+                )));
             }
             tokio::time::sleep(LOOK).await;
             let browsers = self.state().await?.browsers;

@@ -147,10 +147,10 @@ impl Own {
         while self.service.opened().pool().load().idle < clients {
             if began.elapsed() > patience {
                 return Err(Failure::new(format!(
-                    "the pool has not got {clients} browsers ready within {} s",
+                    "the pool did not have {clients} browsers ready within {} s",
                     patience.as_secs()
                 ))
-                .hint("see all that it needs: pool-cli doctor"));
+                .hint("check all requirements: pool-cli doctor"));
             }
             tokio::time::sleep(LOOK).await;
         }

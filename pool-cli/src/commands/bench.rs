@@ -11,22 +11,22 @@ use crate::{logging, stdout};
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Sessions of the pool and sessions with a Chromium launched for each take turns; both are driven by \
-the same raw client, over the same engine with the same flags. The steps:
+Sessions of the pool alternate with sessions for which a Chromium is launched; both use the same \
+raw client and the same engine with the same flags. The steps:
 
   connect     from nothing to the first answer of the browser
-  first page  from nothing to the first answer of the page that a lease begins with, connecting included
+  first page  from nothing to the first answer of the page that a lease begins with, including the connection
   new page    from nothing to the first answer of a page that the client opens at once
   goto        from the first page until a small page on loopback is loaded
   release     from closing the connection until the pool has the browser back, clean and idle, or \
-until nothing is left of the one that was launched
+until every trace of the launched one is gone
 
 For shared leases also: round trips of Runtime.evaluate('1') through the gateway and over a WebSocket \
 to the debugging port of another Chromium; and, in a pool of its own, the memory (PSS) that each \
-further client takes and that of a Chromium of its own.
+further client takes, and the memory of a separate Chromium.
 
 Tables come first, then a line of JSON for each figure. Ratios are the pool's \
-figure divided by the other: only they carry over to another machine.")]
+figure divided by the other; only ratios carry over to another machine.")]
 pub struct Args {
     /// Number of sessions, and of launches to compare them with.
     #[arg(short = 's', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]

@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let (config, configuration) = configuration(&args.config);
     let mut diagnoses = vec![configuration];
     if config.pool.max_size == 0 {
-        let found = "none needed: `max_size` is 0, and browsers are those of other nodes";
+        let found = "none needed: `max_size` is 0, and clients get the browsers of other nodes";
         diagnoses.push(Diagnosis::ok("engine", found));
     } else {
         diagnoses.extend(examine(&config)?);
@@ -90,8 +90,10 @@ fn configuration(args: &ConfigArgs) -> (Config, Diagnosis) {
             (loaded.config, Diagnosis::warn("configuration", found, remedy.trim_end()))
         }
         Err(findings) => {
-            let found =
-                format!("{name}: {} findings; the rest is with defaults", findings.iter().len());
+            let found = format!(
+                "{name}: {} findings; the other checks assume the defaults",
+                findings.iter().len()
+            );
             let remedy = format!("see them: pool-cli check {}", file.unwrap_or_default());
             (Config::default(), Diagnosis::fail("configuration", found, remedy.trim_end()))
         }
@@ -212,8 +214,8 @@ async fn sandbox(config: &Config, state: &StateDir) -> Diagnosis {
                 Failed::Chrome(ChromeError::NoSandbox { reason }) => reason.clone(),
                 other => other.to_string(),
             };
-            let remedy = "run as a user that is not root, with user namespaces allowed; let only \
-                          pages that you trust into browsers without a sandbox";
+            let remedy = "run as a user that is not root, with user namespaces allowed; open only \
+                          pages that you trust in browsers without a sandbox";
             match config.chrome.sandbox {
                 Sandbox::On => Diagnosis::fail("sandbox", found, remedy),
                 Sandbox::Auto | Sandbox::Off => {
@@ -337,8 +339,11 @@ fn open_files(config: &Config) -> Diagnosis {
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < wanted => Diagnosis::warn(
             NAME,
-            format!("at most {limit}; {wanted} if all {} may wait", pool.max_waiting),
-            format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in a unit of systemd"),
+            format!(
+                "at most {limit}, but {wanted} are needed if all {} clients wait",
+                pool.max_waiting
+            ),
+            format!("ulimit -n {wanted}, or LimitNOFILE={wanted} in a systemd unit"),
         ),
         Some(limit) => Diagnosis::ok(NAME, format!("at most {limit}")),
         None => Diagnosis::ok(NAME, "no limit"),
@@ -354,7 +359,7 @@ fn processes(config: &Config) -> Diagnosis {
     match limit {
         Some(limit) if limit < wanted => Diagnosis::warn(
             NAME,
-            format!("at most {limit}; {} browsers have about {wanted}", config.pool.max_size),
+            format!("at most {limit}; {} browsers need about {wanted}", config.pool.max_size),
             format!("ulimit -u {wanted}, TasksMax={wanted} in a unit, or docker run --pids-limit"),
         ),
         Some(limit) => Diagnosis::ok(NAME, format!("at most {limit}")),
@@ -368,11 +373,11 @@ fn limits(config: &Config) -> Diagnosis {
     let limits = config.chrome.kernel_limits();
     let reason = match delegated_cgroup(&limits) {
         Ok(path) if limits.is_none() => {
-            let found = format!("{} is this user's to divide; no limits are set", path.display());
+            let found = format!("{} is delegated to this user; no limits are set", path.display());
             return Diagnosis::ok(NAME, found);
         }
         Ok(path) => {
-            let found = format!("the limits of browsers hold, below {}", path.display());
+            let found = format!("the limits of browsers are enforced, below {}", path.display());
             return Diagnosis::ok(NAME, found);
         }
         Err(reason) => reason,
@@ -383,11 +388,11 @@ fn limits(config: &Config) -> Diagnosis {
     let remedy = match reason {
         NoCgroup::NotMounted => "boot with systemd.unified_cgroup_hierarchy=1",
         _ => {
-            "Delegate=yes and ProtectControlGroups=no in a unit of systemd; a container needs a \
-             /sys/fs/cgroup that it may write, and the pool as its only process at first"
+            "Delegate=yes and ProtectControlGroups=no in a systemd unit; a container needs a \
+             writable /sys/fs/cgroup, and the pool as its only process at first"
         }
     };
-    let found = format!("the limits of browsers do not hold: {reason}");
+    let found = format!("the limits of browsers are not enforced: {reason}");
     match config.chrome.limits {
         Limits::Auto => Diagnosis::warn(NAME, found, remedy),
         Limits::Required => Diagnosis::fail(NAME, found, remedy),
@@ -461,8 +466,11 @@ fn port(listen: SocketAddr) -> Diagnosis {
         Ok(_) => Diagnosis::ok(NAME, format!("{listen} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Diagnosis::fail(
             NAME,
-            format!("{listen} is in use, perhaps by a pool that runs"),
-            format!("see by whom: ss -ltnp 'sport = :{}', or use --listen", listen.port()),
+            format!("{listen} is in use, perhaps by a running pool"),
+            format!(
+                "see which process has it: ss -ltnp 'sport = :{}', or use --listen",
+                listen.port()
+            ),
         ),
         Err(error) => {
             Diagnosis::fail(NAME, format!("{listen}: {error}"), "set `listen` in [gateway]")
@@ -485,8 +493,8 @@ async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
         Ok(connected) => connected,
         Err(error) => {
             let found = format!("{}: {}", fleet.nats.join(", "), exit::chain(&error));
-            let remedy = "see that a server runs there and takes these credentials, or change \
-                          [fleet]; without one a node has only its own browsers";
+            let remedy = "make sure that a server runs there and accepts these credentials, or \
+                          change [fleet]; without a server a node has only its own browsers";
             return vec![Diagnosis::fail(NAME, found, remedy)];
         }
     };
@@ -495,7 +503,8 @@ async fn nats(fleet: &FleetConfig) -> Vec<Diagnosis> {
     let server = if server.stores {
         Diagnosis::ok(NAME, format!("{found}, with JetStream"))
     } else {
-        let remedy = "start it with -js: profiles that travel and names of sessions are kept there";
+        let remedy =
+            "start it with -js: JetStream keeps the profiles that travel and the names of sessions";
         Diagnosis::warn(NAME, format!("{found}, without JetStream"), remedy)
     };
     vec![server, name(fleet, &*transport).await]
@@ -507,7 +516,10 @@ async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
     let node = fleet.node_name();
     let place = match namesake(fleet, transport).await {
         Ok(None) => {
-            return Diagnosis::ok(NAME, format!("{node} is free in the fleet {}", fleet.name));
+            return Diagnosis::ok(
+                NAME,
+                format!("the name {node} is free in the fleet {}", fleet.name),
+            );
         }
         Ok(Some(address)) if address.is_empty() => String::new(),
         Ok(Some(address)) => format!(" at {address}"),
@@ -518,7 +530,7 @@ async fn name(fleet: &FleetConfig, transport: &dyn Transport) -> Diagnosis {
     };
     Diagnosis::fail(
         NAME,
-        format!("{node} is a live node{place}, perhaps a pool that runs here"),
+        format!("{node} is a live node{place}, perhaps a pool running here"),
         "set another `node` in [fleet], or end that one",
     )
 }

@@ -44,8 +44,8 @@ struct Wanted {
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
-    /// Domains that the browser may reach, such as example.com,*.example.org. The pool must have
-    /// [egress].
+    /// Domains that the browser may reach, such as example.com,*.example.org. This requires a
+    /// section [egress] in the configuration of the pool.
     #[arg(long, value_name = "DOMAINS", help_heading = HEADING)]
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_domains: Option<String>,

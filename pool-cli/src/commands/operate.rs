@@ -71,8 +71,8 @@ pub fn reload(args: &ReloadArgs) -> Result<(), Failure> {
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
-    /// A node of the fleet, which offers no browsers to other nodes from now on, and goes on running.
-    /// By default the pool at the address is drained, and ends.
+    /// Drain this node of the fleet: it stops offering browsers to other nodes, but keeps running.
+    /// By default the pool at the address is drained, and then ends.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub fn drain(args: &DrainArgs) -> Result<(), Failure> {
     }
     client.post::<()>("/api/drain", &json!({}), Duration::from_secs(10))?;
     anstream::eprintln!(
-        "the pool is draining: it ends with its last lease, or when the grace is over"
+        "the pool is draining: it ends with its last lease, or when the grace period is over"
     );
     Ok(())
 }
@@ -131,7 +131,7 @@ fn change_node(client: &Client, node: &str, change: &str) -> Result<(), Failure>
 /// Subcommands about the profiles that travel between the nodes of a fleet.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProfileArgs {
-    /// Make a profile new whose content is lost or damaged: its next lease begins without a login.
+    /// Reset a profile whose content is lost or damaged: its next lease begins without a login.
     MakeNew(MakeNewArgs),
 }
 
@@ -144,7 +144,7 @@ pub struct MakeNewArgs {
     /// Which of its states, for a profile with a `max_size` of more than 1.
     #[arg(long, value_name = "N", default_value_t = 0)]
     instance: u32,
-    /// Discard what there is of it: content that is damaged, or that nobody wants any more.
+    /// Discard any existing content, because it is damaged or no longer wanted.
     #[arg(long)]
     discard: bool,
     #[command(flatten)]
@@ -193,7 +193,7 @@ pub struct ListArgs {
 /// Arguments of `lease kill`.
 #[derive(Debug, clap::Args)]
 pub struct KillArgs {
-    /// The id of a lease or its beginning, a tracking id, or "all".
+    /// The id of a lease or the beginning of one, a tracking id, or "all".
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]

@@ -94,7 +94,7 @@ async fn serve(args: Args, loaded: crate::config::Loaded) -> Result<(), Failure>
     tell(&[NotifyState::Stopping]);
     let leases = service.gateway().pool().load().leased;
     let grace = service.gateway().settings().drain_timeout();
-    info!(leases, ?grace, "draining; a second signal ends it at once");
+    info!(leases, ?grace, "draining; a second signal ends the pool at once");
     tokio::select! {
         ended = service.stop(grace) => info!(ended, "drained"),
         () = signals.end() => {

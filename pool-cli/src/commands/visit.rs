@@ -24,7 +24,7 @@ Results are JSON lines with url, final_url, status, title, ms, error (code and m
 the names of the files stored, and what --script, --extract, --links, --text and --markdown take \
 from the page. A page that answers with an HTTP error is a result, not a failure: check its status.
 
-Run again with the same --out, it resumes where it was stopped.
+When run again with the same --out, it resumes where it stopped.
 
 Exit codes: 0 all pages were visited, 1 some failed or something went wrong, 2 invalid arguments, \
 78 invalid configuration, 130 and 143 stopped by a signal.")]
@@ -32,8 +32,8 @@ pub struct Args {
     /// URLs, files with one URL per line, or - for stdin, the default.
     #[arg(value_name = "URL|FILE")]
     urls: Vec<String>,
-    /// Append the results to this file and skip what it has already; by default they go to
-    /// stdout.
+    /// Append the results to this file and skip the URLs that it already has; by default the
+    /// results go to stdout.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Store a screenshot of each page, as PNG.
@@ -95,7 +95,7 @@ pub struct Args {
     /// Number of retries of a URL that failed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     retries: u32,
-    /// Visit URLs again that failed according to --out.
+    /// Visit again the URLs that failed according to --out.
     #[arg(long, requires = "out")]
     retry_failed: bool,
     /// Timeout for loading a page.
@@ -110,8 +110,8 @@ pub struct Args {
     /// Visit through the proxies of this region.
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
-    /// Domains that pages may reach, such as example.com,*.example.org. The configuration must have
-    /// [egress].
+    /// Domains that pages may reach, such as example.com,*.example.org. This requires a section
+    /// [egress] in the configuration.
     #[arg(long, value_name = "DOMAINS")]
     allow_domains: Option<String>,
     #[command(flatten)]

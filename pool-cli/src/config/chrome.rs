@@ -40,9 +40,9 @@ pub struct ChromeConfig {
     pub launch_timeout: Duration,
     /// A leased browser that does not answer is killed when it has made no progress for this long.
     ///
-    /// Progress is anything that it says, bytes that it takes, and CPU time that its processes use
-    /// or wait for: on a machine with much else to do it is slow, and not hung. One that works and
-    /// answers nothing is killed after six times as long; time in which it waits for a CPU counts
+    /// Progress is any message that it sends, any bytes that it reads, and CPU time that its
+    /// processes use or wait for: on a busy machine it is slow rather than hung. One that works but
+    /// answers nothing is killed after six times as long; time spent waiting for a CPU counts only
     /// a twentieth.
     #[serde(with = "AsDuration")]
     pub hang_timeout: Duration,
@@ -57,26 +57,26 @@ pub struct ChromeConfig {
     /// The kernel ends a browser that needs more memory than this, or "off".
     ///
     /// Its clients get `browser_out_of_memory`. Above nine tenths it is slowed down. Unlike
-    /// `max_memory` this holds during a lease, and one that is too small ends sites that work. It
-    /// takes a control group (cgroup v2) that is the pool's own to divide: `pool-cli doctor` says
-    /// whether there is one.
+    /// `max_memory`, this applies during a lease, so a limit that is too small ends browsers on
+    /// sites that would otherwise work. It requires a control group (cgroup v2) that is delegated
+    /// to the pool: `pool-cli doctor` says whether there is one.
     #[serde(with = "AsSizeOrOff")]
     pub memory_max: Option<ByteSize>,
-    /// The kernel gives a browser no more than so many CPUs, such as 1.5, or "off".
+    /// The kernel gives a browser no more than this many CPUs, such as 1.5, or "off".
     #[serde(with = "AsCpusOrOff")]
     pub cpu_max: Option<f64>,
-    /// The kernel lets a browser have no more than so many processes and threads, or "off".
+    /// The kernel lets a browser have no more than this many processes and threads, or "off".
     ///
-    /// One has some 120 with a page or two.
+    /// A browser with a page or two has about 120.
     #[serde(with = "AsCountOrOff")]
     pub pids_max: Option<u64>,
-    /// Action where the kernel cannot hold `memory_max`, `cpu_max` and `pids_max`.
+    /// What to do where the kernel cannot enforce `memory_max`, `cpu_max` and `pids_max`.
     pub limits: Limits,
     /// Directories that shared leases may upload from and download to.
     ///
-    /// A download to anywhere else ends as canceled, and an upload from there is refused.
-    /// Each has one of its own besides, which goes with it. An exclusive lease may name any file
-    /// that the pool's user can reach.
+    /// A download to anywhere else ends as canceled, and an upload from there is refused. In
+    /// addition, each lease has its own directory, which is deleted with it. An exclusive lease may
+    /// name any file that the pool's user can reach.
     #[schemars(example = ["/srv/uploads"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "path" }))]
     pub directories: Vec<PathBuf>,
@@ -86,7 +86,7 @@ pub struct ChromeConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Limits {
-    /// Start, and say in the log which limits do not hold.
+    /// Start, and log which limits are not enforced.
     #[default]
     Auto,
     /// Refuse to start.
@@ -179,7 +179,7 @@ impl ChromeConfig {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-optional" = true))]
 pub struct EgressConfig {
-    /// Treatment of addresses that are not of the public Internet.
+    /// Treatment of addresses outside the public Internet.
     pub private: PrivateAddresses,
     /// Patterns of what may be visited, whatever `private` and `deny` say.
     #[schemars(example = ["10.1.2.0/24", "intranet.example:443"])]
@@ -192,7 +192,7 @@ pub struct EgressConfig {
     /// Patterns of proxies that clients may name for contexts of their own.
     ///
     /// The requests of such a context go to that proxy, and bypass these rules and the proxy of a
-    /// region. Others are refused.
+    /// region. Other proxies are refused.
     #[schemars(example = ["proxy.example:*"])]
     #[schemars(with = "Vec<String>", extend("items" = { "type": "string", "x-kind": "host pattern" }))]
     #[schemars(extend("x-reload" = false))]

@@ -25,8 +25,8 @@ pub struct FleetConfig {
     #[schemars(example = ["tls://nats.example:4222"])]
     #[schemars(extend("items" = { "type": "string", "x-kind": "nats url" }))]
     pub nats: Vec<String>,
-    /// The name of the fleet, up to 32 letters, digits, `_` and `-`. Servers of NATS may carry
-    /// several fleets.
+    /// The name of the fleet, up to 32 letters, digits, `_` and `-`. The same NATS servers may
+    /// carry several fleets.
     pub name: String,
     /// The name of this node, which no other node of the fleet may have. Ids of leases begin with
     /// it.
@@ -50,8 +50,8 @@ pub struct FleetConfig {
     /// By default none.
     #[schemars(example = serde_json::json!({ "zone": "eu-1a" }))]
     pub labels: BTreeMap<String, String>,
-    /// The user at the NATS servers. This with `password`, `token`, `nkey` and `credentials` are
-    /// four ways to authenticate, of which at most one is set.
+    /// The user name for the NATS servers. There are four ways to authenticate, of which at most
+    /// one may be set: this with `password`, `token`, `nkey`, or `credentials`.
     #[schemars(example = "browser-pool")]
     pub user: Option<String>,
     /// The password of `user`.
@@ -63,7 +63,7 @@ pub struct FleetConfig {
     /// The seed of an nkey, `SU…`.
     #[schemars(example = serde_json::json!({ "env": "NATS_NKEY" }))]
     pub nkey: Option<Secret>,
-    /// A file of credentials, as `nsc` writes it.
+    /// A credentials file, as `nsc` writes it.
     #[serde(with = "AsPath")]
     #[schemars(example = "/etc/browser-pool/nats.creds")]
     pub credentials: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub struct FleetConfig {
     #[serde(with = "AsPath")]
     #[schemars(example = "/etc/browser-pool/nats-ca.pem")]
     pub root_certificates: Option<PathBuf>,
-    /// A PEM file of the certificate that this node shows to the NATS servers.
+    /// A PEM file of the certificate that this node presents to the NATS servers.
     #[serde(with = "AsPath")]
     #[schemars(example = "/etc/browser-pool/nats.pem")]
     pub client_certificate: Option<PathBuf>,
@@ -81,10 +81,11 @@ pub struct FleetConfig {
     #[serde(with = "AsPath")]
     #[schemars(example = "/etc/browser-pool/nats.key")]
     pub client_key: Option<PathBuf>,
-    /// Speak to no NATS server without TLS, whatever its address begins with.
+    /// Never talk to a NATS server without TLS, whatever its address begins with.
     pub require_tls: bool,
     /// Allow an `advertise` beyond loopback without TLS, and NATS servers without TLS or without
-    /// credentials, for a network in which nobody else reads: whoever does can take leases.
+    /// credentials, for a network whose traffic nobody else can read: anyone who can read it can
+    /// take leases.
     pub allow_insecure: bool,
     /// Number of NATS servers of the cluster that keep what must outlive nodes, such as profiles.
     #[schemars(range(min = 1, max = 5))]

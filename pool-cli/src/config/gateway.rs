@@ -34,16 +34,16 @@ pub struct GatewayConfig {
     /// Maximum number of bytes that wait in the pool for all clients together: messages of browsers
     /// that clients have not taken yet, and commands on their way to browsers.
     ///
-    /// A client with much waiting is held back where it has its browser to itself, and queued for
-    /// in a shared one. When all of this is used up, the connection with the most waiting is cut
-    /// with close code 1008.
+    /// When a client falls behind, the pool stops reading from its browser if that is exclusive; if
+    /// it is shared, the messages are queued. When the whole buffer is used up, the connection with
+    /// the most waiting bytes is closed with code 1008.
     #[serde(with = "AsSize")]
     pub buffer: ByteSize,
-    /// Maximum time leases may go on after SIGTERM before they are ended.
+    /// Maximum time that leases may continue after SIGTERM before they are ended.
     #[serde(with = "AsDuration")]
     pub drain_timeout: Duration,
-    /// Hosts, names or addresses, that requests may be addressed to besides `127.0.0.1`, `[::1]`,
-    /// `localhost`, the address in `listen` and the host of `external_url`.
+    /// Hosts (names or addresses) that requests may be addressed to, in addition to `127.0.0.1`,
+    /// `[::1]`, `localhost`, the address in `listen` and the host of `external_url`.
     ///
     /// Others are refused, which stops DNS rebinding. With a token, any host is accepted.
     #[schemars(example = ["pool.internal"])]
@@ -84,7 +84,7 @@ pub struct AlertsConfig {
     /// Called when a client is refused at once, because the queue is full or a policy says so.
     #[schemars(example = serde_json::json!({ "env": "REJECT_WEBHOOK" }))]
     pub reject_url: Option<Secret>,
-    /// Called when a client has waited for a browser until its timeout.
+    /// Called when a client times out waiting for a browser.
     #[schemars(example = serde_json::json!({ "env": "TIMEOUT_WEBHOOK" }))]
     pub timeout_url: Option<Secret>,
     /// Called when a browser cannot be launched, crashes or hangs.
@@ -100,7 +100,7 @@ pub struct AlertsConfig {
     /// Maximum time a call may take.
     #[serde(with = "AsDuration")]
     pub request_timeout: Duration,
-    /// Number of attempts at a call, the first included, before it is given up.
+    /// Number of attempts at a call, including the first, before the pool gives up on it.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: usize,
 }

@@ -188,7 +188,7 @@ fn path(text: &str) -> Result<(), Complaint> {
         return Err(complaint("a path must not be empty"));
     }
     if text == "~" || text.starts_with("~/") {
-        let hint = "a shell would expand it, a file does not: write the whole path";
+        let hint = "a shell would expand it, but the pool does not: write the whole path";
         return Err(complaint(format!("`{text}` begins with `~`")).hint(hint));
     }
     Ok(())
@@ -250,7 +250,7 @@ pub(super) fn public_url(text: &str) -> Result<(), Complaint> {
     const SCHEMES: [&str; 4] = ["ws", "wss", "http", "https"];
     let url = parse(text, "wss://pool.example")?;
     scheme(&url, &SCHEMES)?;
-    no_credentials(&url, "clients bring their token in the query or a header")?;
+    no_credentials(&url, "clients send their token in the query or in a header")?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(complaint(format!("`{text}` has a query"))
             .hint("leave it out: the query of each request is kept"));
@@ -317,14 +317,14 @@ fn node_url(text: &str) -> Result<(), Complaint> {
         Some(Host::Domain(_)) | None => false,
     };
     if is_nowhere {
-        return Err(complaint(format!("`{text}` is no address that another node can reach"))
-            .hint(format!("write that of this machine, such as \"{EXAMPLE}\"")));
+        return Err(complaint(format!("`{text}` is not an address that another node can reach"))
+            .hint(format!("write the address of this machine, such as \"{EXAMPLE}\"")));
     }
     let origin = url.origin().ascii_serialization();
     if origin == text {
         return Ok(());
     }
-    Err(complaint(format!("`{text}` must be a host and a port alone"))
+    Err(complaint(format!("`{text}` must be a host and a port, and nothing else"))
         .hint(format!("write \"{origin}\"")))
 }
 
@@ -345,7 +345,7 @@ pub(super) fn host(text: &str) -> Result<(), Complaint> {
     match Host::parse(text) {
         Ok(_) => Ok(()),
         Err(_) if Host::parse(bare).is_ok() => Err(complaint(format!("`{text}` has a port"))
-            .hint(format!("write \"{bare}\": it holds for every port"))),
+            .hint(format!("write \"{bare}\": it applies to every port"))),
         Err(_) => {
             match Url::parse(text).ok().and_then(|url| url.host().map(|host| host.to_owned())) {
                 Some(host) => Err(complaint(format!("`{text}` is not a host name"))
@@ -395,7 +395,7 @@ fn no_credentials(url: &Url, hint: &str) -> Result<(), Complaint> {
     Err(complaint("credentials do not belong in a url").hint(hint))
 }
 
-const PIPE: &str = "browsers are spoken to over a pipe: no port is ever opened";
+const PIPE: &str = "the pool talks to browsers over a pipe: no port is ever opened";
 const PROFILE: &str = "use a profile: [profiles.NAME]";
 const REGION: &str = "use a region: `proxies` in [regions.NAME]";
 const WEBRTC: &str = "WebRTC is confined wherever a region has proxies";
@@ -435,7 +435,7 @@ pub(super) fn flag(text: &str) -> Result<(), Complaint> {
     let name = &text[..2 + bare.find('=').unwrap_or(bare.len())];
     match OWN_FLAGS.iter().find(|(own, _)| *own == name) {
         Some((own, instead)) => {
-            Err(complaint(format!("`{own}` is not yours to set")).hint(*instead))
+            Err(complaint(format!("`{own}` cannot be set here")).hint(*instead))
         }
         None => Ok(()),
     }

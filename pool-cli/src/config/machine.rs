@@ -73,7 +73,7 @@ pub(crate) fn directory_obstacle(path: &Path) -> Option<String> {
         return Some("no such place".to_owned());
     };
     if !there.is_dir() {
-        return Some(format!("{} is no directory", there.display()));
+        return Some(format!("{} is not a directory", there.display()));
     }
     match access(there, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => None,

@@ -68,15 +68,15 @@ pub struct Config {
     pub sizing: SizingConfig,
     /// Preparation of a new browser before its first lease.
     pub warming: WarmingConfig,
-    /// Many machines that are one pool.
+    /// Several machines that act as one pool.
     ///
     /// Each of them, a node, runs this program with the same `nats`, `name` and `secret`. A client
-    /// connects to any node and gets the browser that is free first, wherever it is. While no NATS
-    /// server can be reached, every node goes on alone with its own browsers. Without a server in
-    /// `nats` the pool is in no fleet.
+    /// connects to any node and gets the first browser that is free, wherever it is. While no NATS
+    /// server can be reached, every node continues alone with its own browsers. Without a server in
+    /// `nats` the pool is not in a fleet.
     #[schemars(extend("x-reload" = false))]
     pub fleet: Option<FleetConfig>,
-    /// Webhooks that are called when clients wait, are refused, or browsers fail.
+    /// Webhooks that are called when clients wait or are refused, or when browsers fail.
     pub alerts: AlertsConfig,
     /// Traces for an OpenTelemetry collector.
     #[schemars(extend("x-reload" = false))]

@@ -15,7 +15,7 @@ pub use pool_policies::ProfileMode;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[schemars(default)]
 pub struct ProfilesConfig {
-    /// Make a profile of any name that `?profile=…` asks for; else an unknown one is a 404.
+    /// Create any profile that `?profile=…` asks for; otherwise an unknown one gets a 404.
     pub on_demand: bool,
     /// A profile, by its name.
     #[serde(flatten)]
@@ -30,12 +30,12 @@ pub struct ProfileConfig {
     ///
     /// It is 0 for a profile that travels between the nodes of a fleet.
     pub min_size: usize,
-    /// Maximum number of browsers of this profile. Each is a directory of its own, with a login of its own.
+    /// Maximum number of browsers of this profile. Each has its own directory, with its own login.
     ///
     /// By default 2; 1, in the whole fleet, for a profile that travels between its nodes.
     #[schemars(range(min = 1, max = 1000), example = 2)]
     pub max_size: Option<usize>,
-    /// State that the next lease finds.
+    /// State that the next lease starts from.
     pub mode: ProfileMode,
     /// The region of leases that ask for none.
     #[schemars(example = "eu-west")]
@@ -126,8 +126,8 @@ pub struct RegionConfig {
     pub max_size: usize,
     /// Regions to try, in this order, when every proxy of this one is down.
     ///
-    /// Their own fallbacks do not count, so two regions may name each other. With none it is an
-    /// error: nothing ever goes out directly.
+    /// Their own fallbacks do not count, so two regions may name each other. Without any, requests
+    /// are refused: nothing ever goes out directly.
     #[schemars(example = ["us-east"])]
     pub fallback: Vec<String>,
 }
@@ -221,18 +221,19 @@ pub struct TenantConfig {
     /// Further tokens that are valid as well, so that one can be replaced while clients run.
     #[schemars(example = serde_json::json!([{ "env": "SCRAPERS_OLD" }]))]
     pub tokens: Vec<Secret>,
-    /// Maximum number of leases at the same time. A client beyond it waits, and other tenants pass.
+    /// Maximum number of leases at the same time. A client beyond that waits, and clients of other
+    /// tenants may pass it.
     ///
     /// By default as many as the pool has.
     #[schemars(range(min = 1), example = 20)]
     pub max_leases: Option<usize>,
     /// Maximum number of its clients that wait; one more is refused at once with 429.
     ///
-    /// By default its part, by `share`, of `max_waiting` in `[pool]`.
+    /// By default its portion, according to `share`, of `max_waiting` in `[pool]`.
     #[schemars(example = 50)]
     pub max_waiting: Option<usize>,
-    /// Its part of the leases while others wait too, relative to theirs. Time in which it does not
-    /// wait is not saved up.
+    /// Its part of the leases while other tenants wait too, relative to their `share`. Time in
+    /// which it does not wait earns no credit.
     #[schemars(range(min = 0.001, max = 1000))]
     pub share: f64,
     /// The priorities that its clients may have: `default` for those that state none, by default that
@@ -288,7 +289,7 @@ impl Default for TenantPriority {
 pub enum Scope {
     /// To lease browsers, and to find and end its own leases.
     Lease,
-    /// Pages, pictures and documents by one HTTP request.
+    /// To get a page's content, screenshot, PDF or elements with one HTTP request.
     Work,
     /// To see its own leases: the dashboard, the API and its usage.
     View,

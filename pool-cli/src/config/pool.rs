@@ -35,10 +35,10 @@ pub struct PoolConfig {
     pub min_size: usize,
     /// Maximum number of browsers, those of all profiles and regions included.
     ///
-    /// With shared leases it counts leases, not browsers: up to `leases_per_browser` of them share a
-    /// Chromium. With 0, which is for a fleet alone, a node has no browsers, requires no Chromium, and
-    /// passes its clients on to the other nodes. By default 4 for each core, and no more than one for
-    /// each 512 MiB of memory.
+    /// With shared leases it counts leases, not browsers: up to `leases_per_browser` of them share
+    /// a Chromium. With 0, which is only valid in a fleet, a node has no browsers, requires no
+    /// Chromium, and passes its clients on to the other nodes. By default 4 per core, but no more
+    /// than one per 512 MiB of memory.
     #[schemars(range(min = 0, max = MOST_BROWSERS), example = 8, transform = machine::computed)]
     pub max_size: usize,
     /// Kind of lease that clients get.
@@ -56,19 +56,20 @@ pub struct PoolConfig {
     pub reset: Reset,
     /// Maximum time a client waits for a browser before it is refused (query: `acquire_timeout`).
     ///
-    /// Shorter than the 30 s of Playwright's own timeout, which would hide the reason.
+    /// The default is shorter than Playwright's own timeout of 30 s, which would hide the reason.
     #[serde(with = "AsDuration")]
     pub acquire_timeout: Duration,
     /// Maximum number of clients that wait; one more is refused at once with 429.
     #[schemars(extend("x-reload" = false))]
     pub max_waiting: usize,
-    /// A browser above the minimum that was idle for this long is closed, or "off".
+    /// A browser above the minimum that has been idle for this long is closed, or "off".
     #[serde(with = "AsDurationOrOff")]
     #[schemars(extend("x-reload" = false))]
     pub max_idle_time: Option<Duration>,
     /// A browser is replaced when it gets this old, or "off".
     ///
-    /// Shortened at random by up to a tenth, so that browsers made together do not end together.
+    /// Shortened at random by up to a tenth, so that browsers launched together are not replaced
+    /// together.
     #[serde(with = "AsDurationOrOff")]
     #[schemars(extend("x-reload" = false))]
     pub max_lifetime: Option<Duration>,
@@ -78,7 +79,7 @@ pub struct PoolConfig {
     pub max_use_count: Option<u64>,
     /// Maximum number of browsers launched at the same time.
     ///
-    /// More than the machine has cores gains nothing: launches share them.
+    /// More than the number of cores gains nothing, because launches share them.
     #[schemars(range(min = 1, max = 64))]
     #[schemars(extend("x-reload" = false))]
     pub max_creating: usize,
@@ -89,19 +90,20 @@ pub struct PoolConfig {
     /// Maximum time a lease may last, or "off" (query: `timeout`, in ms, which may only shorten it).
     #[serde(with = "AsDurationOrOff")]
     pub lease_timeout: Option<Duration>,
-    /// A lease whose clients send nothing, while no command of theirs is unanswered and no download
-    /// runs, is ended after this long, or "off" (query: `idle_timeout`, in ms).
+    /// A lease is ended when its clients have sent nothing for this long, with no command
+    /// unanswered and no download in progress, or "off" (query: `idle_timeout`, in ms).
     #[serde(with = "AsDurationOrOff")]
     pub lease_idle_timeout: Option<Duration>,
     /// Maximum time that a lease may go on without a connection (query: `keep`, in ms).
     ///
-    /// A lease with a name (query: `session`) is kept for 60 s, or for this where it is shorter.
+    /// A lease with a name (query: `session`) is kept for 60 s, or for this time if that is
+    /// shorter.
     #[serde(with = "AsDuration")]
     pub keep_limit: Duration,
     /// Directory of the profiles and of the pool's own records.
     ///
-    /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`.
-    /// One pool at a time uses it.
+    /// By default `$XDG_STATE_HOME/browser-pool`, which is `~/.local/state/browser-pool`. Only one
+    /// pool at a time can use it.
     #[schemars(extend("x-kind" = "path"), example = "/var/lib/browser-pool", transform = machine::computed)]
     #[schemars(extend("x-reload" = false))]
     pub state_dir: PathBuf,
@@ -136,7 +138,7 @@ impl Default for PoolConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PriorityConfig {
-    /// One level of priority is worth this much waiting, so that nobody waits for ever.
+    /// One level of priority is worth this much waiting, so that nobody waits forever.
     #[serde(with = "AsDuration")]
     pub step: Duration,
     /// The priority of requests that state none: 1 is served first, 10 last.
@@ -154,9 +156,9 @@ impl Default for PriorityConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SizingConfig {
-    /// Add browsers ahead of need, and take them away when they are not used.
+    /// Add browsers ahead of need, and remove them when they are not used.
     pub enabled: bool,
-    /// Interval at which the size is decided anew.
+    /// Interval at which the size is reconsidered.
     #[serde(with = "AsDuration")]
     pub interval: Duration,
     /// Number of the latest waits and utilizations that a decision looks at.
@@ -168,10 +170,10 @@ pub struct SizingConfig {
     /// Browsers added at a time.
     #[schemars(range(min = 1, max = 1000))]
     pub scale_up_by: usize,
-    /// Browsers are taken away when less than this share of them is leased: 0.0 to 1.0.
+    /// Browsers are removed when less than this share of them is leased: 0.0 to 1.0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub scale_down_utilization: f64,
-    /// Browsers taken away at a time.
+    /// Browsers removed at a time.
     #[schemars(range(min = 1, max = 1000))]
     pub scale_down_by: usize,
 }

@@ -182,7 +182,7 @@ impl Rules<'_> {
             && let Some(at) = self.value(&["pool", "lease_idle_timeout"])
         {
             let message = format!(
-                "`lease_idle_timeout` never comes: `lease_timeout` ends every lease after {}",
+                "`lease_idle_timeout` has no effect: `lease_timeout` ends every lease after {}",
                 humantime::format_duration(limit)
             );
             let hint = "make it shorter than `lease_timeout`";
@@ -258,12 +258,12 @@ impl Rules<'_> {
             let message = format!(
                 "every browser is above {max} from its start, and is replaced after each lease"
             );
-            let hint = format!("one that idles takes about {idle}; set several times that");
+            let hint = format!("an idle one takes about {idle}; set several times that");
             self.problems.push(Problem::warning(at, message).hint(hint));
         }
         if chrome.launch_timeout < SHORT_LAUNCH {
             let at = self.value(&["chrome", "launch_timeout"]);
-            let message = "on a busy machine a launch takes longer, and is ended for it";
+            let message = "on a busy machine a launch takes longer, and the browser is killed";
             let hint = "set \"5s\" or more; a browser that dies is noticed at once anyway";
             self.problems.push(Problem::warning(at, message).hint(hint));
         }
@@ -305,7 +305,7 @@ impl Rules<'_> {
             _ => "executable",
         };
         let at = self.value(&["chrome", key]);
-        let hint = "see all that it needs: pool-cli doctor";
+        let hint = "check all requirements: pool-cli doctor";
         self.problems.push(Problem::error(at, error.to_string()).hint(hint));
     }
 
@@ -347,7 +347,7 @@ impl Rules<'_> {
             "a pool with {leases} leases takes {needed} open files, but at most {limit} are allowed"
         );
         let hint = format!(
-            "ulimit -n {needed} or more, LimitNOFILE={needed} in a unit of systemd, or a smaller \
+            "ulimit -n {needed} or more, LimitNOFILE={needed} in a systemd unit, or a smaller \
              `max_size`"
         );
         self.problems.push(Problem::error(at, message).hint(hint));
@@ -378,8 +378,8 @@ impl Rules<'_> {
         let path = ["profiles", name, "min_size"];
         if profile.travels(self.is_in_fleet()) && profile.min_size > 0 {
             let message = format!(
-                "profile `{name}` travels between the nodes of the fleet, so that no node can keep \
-                 {} of its browsers",
+                "profile `{name}` travels between the nodes of the fleet, so no node can keep {} \
+                 of its browsers",
                 profile.min_size
             );
             let hint = "leave `min_size` out, or keep the profile on one node: home = \"worker-7\"";
@@ -389,10 +389,11 @@ impl Rules<'_> {
         let problem = match check_node(home) {
             Err(error) => Problem::error(self.value(&path), error.to_string())
                 .hint("write the name of a node, such as home = \"worker-7\""),
-            Ok(()) if !self.is_in_fleet() => {
-                Problem::warning(self.key(&path), "`home` has no effect: this pool is in no fleet")
-                    .hint("leave it out, or name the servers of a fleet: `nats` in [fleet]")
-            }
+            Ok(()) if !self.is_in_fleet() => Problem::warning(
+                self.key(&path),
+                "`home` has no effect: this pool is not in a fleet",
+            )
+            .hint("leave it out, or name the servers of a fleet: `nats` in [fleet]"),
             Ok(()) => return,
         };
         self.problems.push(problem);
@@ -436,8 +437,8 @@ impl Rules<'_> {
         }
         if self.config.gateway.token.is_none() && !self.is_refused(&["gateway", "token"]) {
             let message = "there are tenants, but the operator has no token";
-            let hint = "a request without a token would be the operator's: add token = { env = \
-                        \"POOL_TOKEN\" } to [gateway]";
+            let hint = "a request without a token would count as the operator's: add token = \
+                        { env = \"POOL_TOKEN\" } to [gateway]";
             self.problems.push(Problem::error(self.key(&["tenants"]), message).hint(hint));
         }
         let mut seen: Vec<(&Secret, String)> = Vec::new();
@@ -480,15 +481,16 @@ impl Rules<'_> {
         {
             let message =
                 format!("{own} clients never wait: `max_waiting` in [pool] is {max_waiting}");
-            let hint = "raise that, or lower this";
+            let hint = "raise `max_waiting` in [pool], or lower that of the tenant";
             let at = self.value(&path("max_waiting"));
             self.problems.push(Problem::warning(at, message).hint(hint));
         }
         let pool = &self.config.pool;
         let gets = |kind: &LeaseKind| *kind == pool.lease || pool.lease_choice;
         if tenant.leases.as_ref().is_some_and(|leases| !leases.iter().any(gets)) {
-            let message = format!("tenant `{name}` may have no lease that this pool gives");
-            let hint = "set lease_choice = true in [pool], or name the kind that is its `lease`";
+            let message =
+                format!("tenant `{name}` may have none of the leases that this pool offers");
+            let hint = "set lease_choice = true in [pool], or allow the kind in `lease` there";
             self.problems.push(Problem::error(self.value(&path("leases")), message).hint(hint));
         }
     }
@@ -532,7 +534,7 @@ impl Rules<'_> {
         }
         let hint = "name them, nats = [\"nats://10.0.0.5:4222\"], or leave the section out";
         let problem = match self.value(&["fleet", "nats"]) {
-            Some(at) => Problem::warning(at, "`nats` is empty, so that this pool is in no fleet"),
+            Some(at) => Problem::warning(at, "`nats` is empty, so this pool is not in a fleet"),
             None => Problem::error(self.key(&["fleet"]), "[fleet] names no NATS servers"),
         };
         self.problems.push(problem.hint(hint));
@@ -625,7 +627,7 @@ impl Rules<'_> {
         match fleet.nats_options().and_then(|options| options.check()) {
             Ok(warnings) => {
                 let at = self.value(&path);
-                let hint = "use tls:// and credentials where somebody else may read";
+                let hint = "use tls:// and credentials where others could read the traffic";
                 self.problems.extend(
                     warnings
                         .into_iter()
@@ -670,7 +672,7 @@ impl Rules<'_> {
             };
             self.problems.push(problem.hint(
                 "put TLS before it and set advertise = \"wss://…\"; allow_insecure = true is for a \
-                 network in which nobody else reads",
+                 network whose traffic nobody else can read",
             ));
         }
         let is_guarded = gateway.token.is_some() || self.is_refused(&["gateway", "token"]);

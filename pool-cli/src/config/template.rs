@@ -9,15 +9,15 @@ use super::overrides::{ALIASES, PREFIX};
 use super::schema::{self, Key, ROOT, Shape, Table};
 
 const HEAD: &str = "\
-# The configuration of a browser pool. Every key is here, with what it is when it is left out, in
-# lines without a space after the `#`: take the `#` away to change one.
+# The configuration of a browser pool. Every key is listed with its default, in
+# lines without a space after the `#`: remove the `#` to change one.
 #
 #   check it:   pool-cli check pool.toml
 #   start it:   pool-cli run --config pool.toml
 #
 # Durations are written \"30s\", \"5m\" or \"1h 30m\", sizes \"512MiB\" or \"1GiB\", secrets
 # { env = \"NAME\" } or { file = \"PATH\" }. Each key can also be set by an environment variable,
-# POOL__SECTION__KEY, which is stronger than this file.
+# POOL__SECTION__KEY, which takes precedence over this file.
 ";
 
 /// A template of the file, in which some keys may be set.
@@ -171,7 +171,7 @@ A setting is taken from the first of these that has it:
 4. the default.
 
 An unknown key, a value of the wrong type or out of its range, and settings that contradict each
-other are refused, all at once, with exit code 78, and nothing is started. On SIGHUP the file is read
+other are all reported at once, with exit code 78, and nothing is started. On SIGHUP the file is read
 again; if anything in it is wrong, the old configuration stays. A key whose change needs a restart says so.
 
 | | written as |
@@ -180,9 +180,9 @@ again; if anything in it is wrong, the old configuration stays. A key whose chan
 | size | `"512MiB"`, `"1GiB"`, `"500MB"` |
 | secret | `{{ env = "NAME" }}` or `{{ file = "PATH" }}`; the value itself works too, with a warning. Never printed |
 | name | up to 64 letters, digits, `.`, `-` and `_`, the first a letter or digit |
-| `"off"` | where it is allowed: no such limit |
+| `"off"` | where it is allowed: no limit |
 
-These variables of browserless, and that of OpenTelemetry, are understood as well; the pool's own names take precedence:
+These variables of browserless, and one of OpenTelemetry, are understood as well; the pool's own names take precedence:
 
 | variable | setting |
 |---|---|

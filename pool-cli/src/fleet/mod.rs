@@ -145,7 +145,7 @@ impl<P: NodePool> Node for pool_fleet::Fleet<P> {
         waiting.only = choice.only;
         if elsewhere.is_none() {
             if let Some(home) = waiting.only.as_deref().filter(|home| *home != &**self.node()) {
-                let why = format!("the profile is at {home}, where this request cannot be sent");
+                let why = format!("the profile is at {home}, to which this request cannot be sent");
                 let cannot = Cannot::new(Reason::Unavailable, "node_unavailable", &why);
                 return Err(NotPlaced::Cannot(cannot));
             }
@@ -167,7 +167,7 @@ impl<P: NodePool> Node for pool_fleet::Fleet<P> {
                     Ok(Err(why)) => why,
                     Err(_) => "it does not answer in time".to_owned(),
                 },
-                None => "this request can be served here only".to_owned(),
+                None => "this request can only be served here".to_owned(),
             };
             tracing::debug!(node = &*remote.node, why, "a lease of another node was not used");
             waiter.failed();

@@ -213,4 +213,4 @@ impl<D: Driver> fmt::Debug for TravellingPool<D> {
     }
 }
 
-const LATE: &str = "the profile was in use for all of the time";
+const LATE: &str = "the profile was in use the whole time";

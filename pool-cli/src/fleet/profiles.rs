@@ -241,7 +241,7 @@ async fn give_up(claimed: ClaimedProfile, used: u8) {
             profile,
             instance,
             error = chain(&error),
-            "a profile was not saved: the next lease has it as it was before the last one"
+            "a profile was not saved: the next lease gets it as it was before the last one"
         ),
     }
 }
@@ -297,7 +297,7 @@ impl TravellingProfiles {
                 if let Err(error) = serving.serve().await {
                     tracing::warn!(
                         error = chain(&error),
-                        "other nodes are not told about profiles"
+                        "cannot answer the questions of other nodes about profiles"
                     );
                 }
                 sleep(LOOK).await;
@@ -362,7 +362,9 @@ impl TravellingProfiles {
 
     fn profiles(&self) -> Result<&Profiles, Cannot> {
         self.connected().ok_or_else(|| {
-            unavailable("the NATS server of the fleet, which has the profiles, cannot be reached")
+            unavailable(
+                "the NATS server of the fleet, which stores the profiles, cannot be reached",
+            )
         })
     }
 

@@ -64,7 +64,7 @@ pub(crate) enum Unreachable {
     Address(Arc<str>),
     #[error("no connection to {address}")]
     Connect { address: Arc<str>, source: std::io::Error },
-    #[error("no answer of {address}")]
+    #[error("no answer from {address}")]
     Http { address: Arc<str>, source: hyper::Error },
 }
 

@@ -138,7 +138,7 @@ impl Gateway {
             .find(|session| session.browser == id && who.sees(session));
         let held = session.and_then(|session| session.leased().map(|leased| (session, leased)));
         held.ok_or_else(|| {
-            let detail = "only a browser that a client has leased has something to show";
+            let detail = "only a browser that a client has leased can be shown";
             Problem::new(Code::NotLeased, detail)
         })
     }

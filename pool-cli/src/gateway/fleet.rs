@@ -163,11 +163,12 @@ fn not_made_new(profile: &str, why: &NotMadeNew) -> Problem {
             return Problem::new(Code::UnknownProfile, detail);
         }
         NotMadeNew::Stays => {
-            let detail = format!("{profile:?} does not travel: each node has it as it is there");
+            let detail = format!("{profile:?} does not travel: it stays on each node that has it");
             return Problem::new(Code::ProfileStays, detail);
         }
         NotMadeNew::Alone => {
-            let detail = "the NATS server of the fleet, which has the profiles, cannot be reached";
+            let detail =
+                "the NATS server of the fleet, which stores the profiles, cannot be reached";
             return store_away(detail);
         }
         NotMadeNew::Profile(error) => error,
@@ -214,7 +215,7 @@ pub(super) async fn autoscale(
     };
     if !fleet.connected {
         let detail =
-            format!("NATS is {}, so this node cannot speak for its fleet", fleet.connection);
+            format!("NATS is {}, so this node cannot answer for its fleet", fleet.connection);
         let problem = Problem::new(Code::FleetUnavailable, detail);
         return Err(problem.retry_after(Duration::from_secs(5)));
     }

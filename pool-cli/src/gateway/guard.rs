@@ -91,12 +91,12 @@ impl Settings {
             Method::PUT | Method::PATCH | Method::DELETE => Ok(()),
             Method::GET | Method::HEAD => forged(
                 "any web page could send this GET: use POST with Content-Type: application/json, \
-                 or configure a token and show it",
+                 or configure a token and send it",
             ),
             _ if is_json(headers) => Ok(()),
             _ => forged(
                 "any web page could send this: add the header Content-Type: application/json, or \
-                 configure a token and show it",
+                 configure a token and send it",
             ),
         }
     }

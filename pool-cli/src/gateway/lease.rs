@@ -504,7 +504,7 @@ pub struct LeaseId(u128);
 
 /// The text is not a lease id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a lease is named by 32 hexadecimal digits")]
+#[error("the id of a lease is 32 hexadecimal digits")]
 pub struct NotALeaseId;
 
 impl LeaseId {

@@ -241,7 +241,7 @@ impl Leases {
         };
         let own = (tenant.map(str::to_owned), label.to_owned());
         if held.leases.values().any(is_its) || !held.labels.insert(own.clone()) {
-            let detail = format!("a browser that is held has the name {label:?} already");
+            let detail = format!("a held browser already has the name {label:?}");
             return Err(Problem::new(Code::NameTaken, detail));
         }
         Ok(OnlyLabel { leases: self, label: own })
@@ -320,8 +320,8 @@ fn differs(
     let differs = |name: &str, held: Option<&str>| {
         let held = held.map_or_else(|| "none".to_owned(), |held| format!("{held:?}"));
         let detail = format!(
-            "the session that is held has another {name} ({held}): leave the parameter out to \
-             join it, or take another name"
+            "the held session has a different {name} ({held}): leave the parameter out to join it, \
+             or choose another name"
         );
         Err(Problem::new(Code::SessionDiffers, detail))
     };

@@ -77,7 +77,7 @@ impl From<NoLease> for Problem {
             NoLease::TimedOut(problem) | NoLease::Refused(problem) => problem,
             NoLease::Elsewhere => Self::elsewhere(),
             NoLease::Outrun => {
-                let detail = "another lease has got the name of this session in the meantime";
+                let detail = "another lease has taken the name of this session in the meantime";
                 Self::new(Code::SessionElsewhere, detail)
             }
         }
@@ -394,8 +394,7 @@ impl Settings {
         if asked.allow_domains.is_none() || self.egress {
             return Ok(());
         }
-        let detail = "allow_domains needs a pool that guards its browsers: its configuration has \
-                      no section [egress]";
+        let detail = "allow_domains requires a section [egress] in the configuration of the pool";
         Err(Problem::new(Code::BadParameter, detail))
     }
 

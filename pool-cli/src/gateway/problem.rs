@@ -52,7 +52,7 @@ codes! {
     BadParameter: "bad_parameter", BAD_REQUEST, "A parameter has an invalid value; the answer names it.";
     BadBody: "bad_body", BAD_REQUEST, "The body is not what the route accepts: 400, or 413 if it is too long.";
     BadSize: "bad_size", BAD_REQUEST, "The pool cannot have this size.";
-    Refused: "refused", BAD_REQUEST, "The browser has refused the command.";
+    Refused: "refused", BAD_REQUEST, "The browser refused the command.";
     Unauthorized: "unauthorized", UNAUTHORIZED, "The request has no token, or a wrong one.";
     ForeignHost: "foreign_host", FORBIDDEN, "The request was sent to a host that is not the pool's; see `gateway.allowed_hosts`.";
     ForeignOrigin: "foreign_origin", FORBIDDEN, "The request comes from a web page; see `gateway.allowed_origins`.";
@@ -82,13 +82,13 @@ codes! {
     SessionDiffers: "session_differs", CONFLICT, "The held session has a different profile, region, kind or `allow_domains`.";
     SessionElsewhere: "session_elsewhere", CONFLICT, "Another node of the fleet has the lease of this session; `node` says which.";
     ProfileInUse: "profile_in_use", CONFLICT, "A lease has the profile; `node` says where, if that is known.";
-    ProfileKept: "profile_kept", CONFLICT, "The profile still has a copy, which its next lease gets; the answer says where.";
+    ProfileKept: "profile_kept", CONFLICT, "There is still a copy of the profile, which its next lease gets; the answer says where.";
     ProfileStays: "profile_stays", CONFLICT, "The profile does not travel between the nodes of the fleet.";
     OfferOver: "offer_over", CONFLICT, "The lease that was offered to another node is no longer available: that node asks again.";
     LeaseOver: "lease_over", GONE, "The lease at this address has ended; the answer says how.";
-    NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and be declared as such.";
+    NotJson: "not_json", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, with the header `Content-Type: application/json`.";
     BadConfiguration: "bad_configuration", UNPROCESSABLE_ENTITY, "The new configuration is wrong; the old one stays.";
-    WebsocketWanted: "websocket_wanted", UPGRADE_REQUIRED, "A WebSocket is opened here.";
+    WebsocketWanted: "websocket_wanted", UPGRADE_REQUIRED, "This route only accepts WebSocket connections.";
     QueueFull: "queue_full", TOO_MANY_REQUESTS, "No more clients may wait, or other calls take up all the room for bodies and answers.";
     TenantFull: "tenant_full", TOO_MANY_REQUESTS, "The tenant already holds its maximum number of leases; `held`, `limit` and `queue_position` say how many.";
     TenantQueueFull: "tenant_queue_full", TOO_MANY_REQUESTS, "No more clients of the tenant may wait; `held`, `queue_limit` and `queue_position` say how many.";
@@ -104,8 +104,8 @@ codes! {
     Draining: "draining", SERVICE_UNAVAILABLE, "The pool is shutting down.";
     BrowserUnavailable: "browser_unavailable", SERVICE_UNAVAILABLE, "No browser can be launched, or one ended before it could be used.";
     Unavailable: "unavailable", SERVICE_UNAVAILABLE, "The pool cannot give a lease; the answer says why.";
-    NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or not in time.";
-    FleetUnavailable: "fleet_unavailable", SERVICE_UNAVAILABLE, "This node is cut off from its fleet, and cannot speak for it.";
+    NoScreenshot: "no_screenshot", SERVICE_UNAVAILABLE, "The page could not be drawn, or was not drawn in time.";
+    FleetUnavailable: "fleet_unavailable", SERVICE_UNAVAILABLE, "This node is cut off from its fleet, and cannot answer for it.";
     NodeLost: "node_lost", SERVICE_UNAVAILABLE, "The node of the fleet that has the lease cannot be reached.";
     Elsewhere: "elsewhere", SERVICE_UNAVAILABLE, "Another node of the fleet answers in place of this one.";
     SessionsUnavailable: "sessions_unavailable", SERVICE_UNAVAILABLE, "Session names belong to the whole fleet, and its NATS server cannot be reached.";
@@ -140,10 +140,10 @@ pub fn reference() -> String {
 ## Refusals
 
 The answer to a request that is refused has the type `application/problem+json`: `detail` is a sentence for people, `code`
-one of these words. Retry on 408, 429 and 503, after `Retry-After`; the others will be the same the next time. Policies
+is one of these words. Retry on 408, 429 and 503, after `Retry-After`; the others will fail again in the same way. Policies
 refuse with codes of their own: 404 `unknown_profile` and `unknown_region`, 403 `profile_not_allowed` and
 `region_not_allowed`. A call for a page's content, screenshot, PDF or elements whose browser ends is answered with 503 and
-the reason of the end.
+the reason why it ended.
 
 | status | code | |
 |---|---|---|
@@ -151,7 +151,7 @@ the reason of the end.
 ## Ends of a lease
 
 A WebSocket is closed with a code and a reason: the word, which is also the label of `browserpool_leases_ended_total` and
-stands in the log as `ended`, and a sentence.
+appears in the log as `ended`, and a sentence.
 
 | close code | reason | |
 |---|---|---|
@@ -219,7 +219,7 @@ impl Problem {
 
     /// Refuses a call whose browser has ended during it.
     pub(super) fn browser_ended(end: LeaseEnd) -> Self {
-        let detail = format!("the browser ended while it had the page ({})", end.code());
+        let detail = format!("the browser ended while it was processing the page ({})", end.code());
         let problem = Self::with(StatusCode::SERVICE_UNAVAILABLE, end.code(), detail);
         problem.retry_after(Duration::from_secs(1))
     }

@@ -27,7 +27,7 @@ use crate::api::Node;
 use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 
 /// The message for a node that comes too late for a lease that it was offered.
-pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer there";
+pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer available";
 
 /// Time within which a node reports that the lease of an offer belongs to somebody else by now.
 /// After that, a call takes as long as its page does.
@@ -56,7 +56,7 @@ pub(super) async fn receive(
         .and_then(|fleet| fleet.relay().verify(&header, request.method(), request.uri()));
     let Some(relayed) = relayed else {
         let detail = "the header browser-pool-relay is for the nodes of one fleet, and this one \
-                      was not made with its secret and for this node";
+                      was not signed for this node with its secret";
         return Problem::new(Code::Unauthorized, detail).into_response();
     };
     request.headers_mut().remove(header::HOST);
@@ -239,7 +239,7 @@ impl Detour {
         match nodes.into_iter().find(|beat| beat.load.places > 0) {
             Some(beat) => self.go(&beat.node).await.err().unwrap_or_else(Problem::elsewhere),
             None => {
-                let detail = "no node of the fleet with browsers of its own is heard";
+                let detail = "no live node of the fleet with browsers is known";
                 Problem::new(Code::BrowserUnavailable, detail).retry_after(Duration::from_secs(1))
             }
         }
@@ -372,8 +372,9 @@ async fn taken(response: Response) -> Taken {
 }
 
 pub(super) fn node_lost(node: &str) -> Problem {
-    let detail =
-        format!("the node {node:?} is not heard: its leases have ended, or cannot be reached");
+    let detail = format!(
+        "nothing is heard from the node {node:?}: its leases have ended, or cannot be reached"
+    );
     Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
 }
 
@@ -496,7 +497,7 @@ where
         }
     }
     if let Err(error) = written {
-        tracing::trace!(%error, "the node takes no more of a relayed connection");
+        tracing::trace!(%error, "the node accepts no more data of a relayed connection");
     }
     // The other direction learns how it ends.
     std::future::pending::<()>().await;

@@ -276,7 +276,7 @@ fn find(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
     for at in (*scanned).max(begin)..bytes.len() {
         let before = at.checked_sub(1).and_then(|at| bytes.get(at));
         if (bytes[at] == b'\n') != (before == Some(&b'\r')) {
-            return Err(malformed("each line of a request ends in CR LF"));
+            return Err(malformed("each line of a request must end in CR LF"));
         }
         if at >= MAX_HEAD {
             return Err(too_large());
@@ -310,7 +310,7 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
 
     let hosts = all(&header::HOST);
     if hosts.len() > 1 || is_11 && hosts.is_empty() {
-        return Err(malformed("a request has one Host header"));
+        return Err(malformed("a request must have exactly one Host header"));
     }
     let lengths = all(&header::CONTENT_LENGTH);
     let codings = all(&header::TRANSFER_ENCODING);
@@ -319,7 +319,7 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
         ([length], []) => read_length(length)?,
         ([], [coding]) if is_11 && coding.eq_ignore_ascii_case(b"chunked") => 0,
         _ => {
-            let detail = "a body has one Content-Length, or one Transfer-Encoding: chunked";
+            let detail = "a body must have one Content-Length, or one Transfer-Encoding: chunked";
             return Err(malformed(detail));
         }
     };
@@ -335,7 +335,9 @@ fn judge(head: &[u8]) -> Result<(Vec<u8>, Next), Problem> {
     if let (Some(_), Some(authority)) = (uri.scheme(), uri.authority())
         && !hosts.iter().all(|host| host.eq_ignore_ascii_case(authority.as_str().as_bytes()))
     {
-        return Err(malformed("the address of the request has another host than its Host header"));
+        return Err(malformed(
+            "the host in the address of the request differs from its Host header",
+        ));
     }
 
     let begin = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or_default();
@@ -370,7 +372,7 @@ fn malformed(detail: &str) -> Problem {
 
 fn too_large() -> Problem {
     let detail =
-        format!("a request has {MAX_HEADERS} headers and {MAX_HEAD} bytes of them at most");
+        format!("a request may have at most {MAX_HEADERS} headers and {MAX_HEAD} bytes of them");
     Problem::new(Code::HeadTooLarge, detail)
 }
 

@@ -232,7 +232,7 @@ pub(super) async fn readyz(State(gateway): State<Arc<Gateway>>) -> (StatusCode, 
     let is_served = others.any(|node| node.is_running() && node.places > 0);
     let stats = gateway.pool().stats();
     if stats.load.max_size == 0 && !is_served {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no node with browsers is heard\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, "no live node with browsers is known\n");
     }
     let usable = stats.load.total() - stats.load.closing - stats.load.creating;
     let failing = stats.classes.iter().any(|class| class.class.is_default() && class.failing);

@@ -174,7 +174,7 @@ impl Settings {
             return Ok(());
         }
         if asked.tenant.is_some() {
-            let detail = "leave out the parameter \"tenant\": the token says who asks";
+            let detail = "leave out the parameter \"tenant\": the token identifies the tenant";
             return Err(Problem::new(Code::BadParameter, detail));
         }
         asked.tenant = who.tenant().map(str::to_owned);

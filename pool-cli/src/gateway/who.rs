@@ -186,8 +186,8 @@ impl Who {
         let missing = match need {
             Need::Token => return Ok(()),
             Need::Scope(scope) if allowed.contains(&scope) => return Ok(()),
-            Need::Scope(scope) => format!("it does not have {:?}", scope_word(scope)),
-            Need::Operator => "it is for the pool's operator".to_owned(),
+            Need::Scope(scope) => format!("it lacks the right {:?}", scope_word(scope)),
+            Need::Operator => "only the pool's operator may".to_owned(),
         };
         let detail = format!("tenant {:?} may not do this: {missing}", tenant.name);
         Err(Problem::new(Code::NotAllowed, detail))

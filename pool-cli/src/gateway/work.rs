@@ -68,8 +68,8 @@ fn route(kind: WorkKind) -> MethodRouter<Arc<Gateway>> {
 
 /// Answers `/function`, `/download` and `/performance` of browserless, which are not offered.
 async fn not_offered() -> Problem {
-    let detail = "this route of browserless runs code in Node, which this pool has not: connect a \
-                  client of your own to /, or see /content, /screenshot, /pdf and /scrape";
+    let detail = "this route of browserless runs code in Node, which this pool does not have: \
+                  connect your own client to /, or see /content, /screenshot, /pdf and /scrape";
     Problem::new(Code::NotOffered, detail)
 }
 
@@ -140,7 +140,7 @@ async fn call(kind: WorkKind, gateway: &Arc<Gateway>, request: Request) -> Resul
             (asked, Order::of_url(kind, url).map_err(bad_body)?, room)
         }
         _ => {
-            let detail = "this route is for GET and POST";
+            let detail = "this route accepts only GET and POST";
             let problem = Problem::new(Code::WrongMethod, detail);
             return Err(Fault::invalid(problem));
         }
@@ -241,7 +241,7 @@ async fn read(
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length = length.and_then(|length| length.parse().ok()).unwrap_or(BODY).min(BODY);
     let room = timeout(PATIENCE, gateway.room.of(length)).await.map_err(|_| {
-        let detail = "other calls take all the room that there is for bodies and answers";
+        let detail = "other calls take up all the room for bodies and answers";
         let problem = Problem::new(Code::QueueFull, detail);
         Fault::refused(problem.retry_after(Duration::from_secs(1)))
     })?;
@@ -299,7 +299,7 @@ fn ended(gateway: &Gateway, session: &ClientLease, end: LeaseEnd) -> Fault {
         LeaseEnd::LeaseLimit => {
             let limit = session.limit.unwrap_or_default();
             let detail = format!(
-                "the call was not done within {limit:?}: it may be given more by ?timeout=, in ms"
+                "the call did not finish within {limit:?}: set ?timeout=, in ms, to allow more"
             );
             let problem = Problem::new(Code::WorkTimeout, detail);
             Fault(WorkOutcome::Timeout, problem)

@@ -149,7 +149,7 @@ impl Metrics {
                 "browserpool_browser_memory_bytes",
                 "Proportional set size of all processes of all browsers.",
             ),
-            draining: make.gauge("browserpool_draining", "1 while the pool takes no new leases."),
+            draining: make.gauge("browserpool_draining", "1 while the pool gives no new leases."),
             acquires: make.counters(
                 "browserpool_acquires_total",
                 "Requests for a lease, by outcome.",
@@ -571,7 +571,7 @@ impl FleetSeries {
             ),
             connected: make.gauge(
                 "browserpool_fleet_connected",
-                "1 while this node is connected to NATS; without, it goes on alone.",
+                "1 while this node is connected to NATS; otherwise it works alone.",
             ),
             asks: make.counter(
                 "browserpool_fleet_asks_total",

@@ -58,21 +58,21 @@ ends! {
     /// Its client's last connection was one to a page, which was closed.
     PageClosed: "released", 1000, Connection, "the page was closed";
     /// Its client's connection broke off.
-    ClientGone: "client_gone", 1000, Connection, "the connection broke off";
+    ClientGone: "client_gone", 1000, Connection, "the connection was lost";
     /// No client came back within the time that it was kept for.
     KeepOver: "keep_over", 1000, Lease, "no client came back in time";
     /// Its client sent nothing for too long.
     IdleTimeout: "idle_timeout", 4408, Lease, "nothing was sent for too long";
     /// It lasted as long as it may.
-    LeaseLimit: "lease_limit", 4410, Lease, "the lease lasted as long as it may";
+    LeaseLimit: "lease_limit", 4410, Lease, "the lease reached its maximum duration";
     /// An operator or its tenant ended it by `/kill`.
     Killed: "killed", 1000, Lease, "the lease was ended by an operator";
     /// The pool drained and the grace was over.
-    Drained: "drained", 1001, Lease, "the pool shuts down";
+    Drained: "drained", 1001, Lease, "the pool is shutting down";
     /// The browser's process died.
     BrowserCrashed: "browser_crashed", 4500, Lease, "the browser's process died";
     /// The kernel ended the browser, which needed more memory than it may have.
-    BrowserOutOfMemory: "browser_out_of_memory", 4500, Lease, "the browser needed more memory than it may have";
+    BrowserOutOfMemory: "browser_out_of_memory", 4500, Lease, "the browser needed more memory than it is allowed";
     /// The browser stopped answering.
     BrowserHung: "browser_hung", 4500, Lease, "the browser stopped answering";
     /// The node of the fleet that has the browser broke off.

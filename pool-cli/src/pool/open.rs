@@ -53,7 +53,7 @@ impl OpenError {
     pub(crate) fn failure(self) -> Failure {
         match &self {
             Self::Chrome(error) if error.is_permanent() => Failure::from(self)
-                .hint("see all that it needs: pool-cli doctor")
+                .hint("check all requirements: pool-cli doctor")
                 .code(exit::CONFIG),
             Self::Chrome(_) | Self::Policy(_) | Self::Build(_) => Failure::from(self),
         }

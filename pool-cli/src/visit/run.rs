@@ -191,7 +191,7 @@ impl Run {
         }
         failure.hint(match browsers {
             Browsers::Far(_) => "see that pool: pool-cli status --url URL",
-            Browsers::Own(_) => "see all that it needs: pool-cli doctor",
+            Browsers::Own(_) => "check all requirements: pool-cli doctor",
         })
     }
 }

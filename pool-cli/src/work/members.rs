@@ -137,7 +137,7 @@ pub(super) struct Tag {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a text, or an object with the member userAgent")]
+#[serde(untagged, expecting = "expected a string, or an object with the member userAgent")]
 pub(super) enum GivenAgent {
     Text(String),
     Whole(Box<UserAgent>),

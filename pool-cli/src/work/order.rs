@@ -259,12 +259,15 @@ fn task(kind: WorkKind, members: &mut Members) -> Result<Task, BadOrder> {
 }
 
 fn path(member: &str) -> BadOrder {
-    BadOrder::member(member, "is refused: the files of the pool's machine are not for pages")
+    BadOrder::member(member, "is refused: pages may not read files on the pool's machine")
 }
 
 fn few(member: &str, count: usize) -> Result<(), BadOrder> {
     if count > MOST {
-        return Err(BadOrder::member(member, format!("lists {count}, and may list {MOST}")));
+        return Err(BadOrder::member(
+            member,
+            format!("lists {count}, but may list at most {MOST}"),
+        ));
     }
     Ok(())
 }
@@ -287,15 +290,16 @@ impl Members {
             let (width, height) = (f64::from(view.width), f64::from(view.height));
             let density = view.device_scale_factor;
             if !(width >= 1.0 && height >= 1.0 && (0.0..=100.0).contains(&density)) {
-                let why = "must have a width and a height of 1 at least, and a deviceScaleFactor \
-                           of 100 at most";
+                let why = "must have a width and a height of at least 1, and a deviceScaleFactor \
+                           of at most 100";
                 return Err(BadOrder::member("viewport", why));
             }
             let density = if density == 0.0 { 1.0 } else { density };
             let (width, height) = (width * density, height * density);
             if width.max(height) > SIDE || width * height > AREA {
                 let why = format!(
-                    "is of {width} by {height} pixels, and may be of {SIDE} a side and {AREA} in all"
+                    "is {width} by {height} pixels, but may have at most {SIDE} per side and \
+                     {AREA} in all"
                 );
                 return Err(BadOrder::member("viewport", why));
             }
@@ -316,7 +320,7 @@ impl Tag {
         }
         match (&self.url, &self.content) {
             (Some(_), None) | (None, Some(_)) => Ok(()),
-            _ => Err(BadOrder::member(member, "must have one of url and content")),
+            _ => Err(BadOrder::member(member, "must have either url or content")),
         }
     }
 }
@@ -455,7 +459,7 @@ async fn for_event(page: &mut Page, wait: &WaitForEvent) -> Result<(), Trouble> 
          target.addEventListener({event}, () => resolve(0), {{ once: true }}); }})"
     );
     let come = async { page.evaluate(&expression).await.map(drop) };
-    let what = || format!("waitForEvent: the event {event} did not come");
+    let what = || format!("waitForEvent: the event {event} did not occur");
     within(wait.timeout, what, come).await
 }
 
@@ -469,7 +473,7 @@ async fn for_function(page: &mut Page, wait: &WaitForFunction) -> Result<(), Tro
         Some(Polling::Every(every)) => every.0.max(Duration::from_millis(10)),
         Some(Polling::Named(NamedPolling::Raf | NamedPolling::Mutation)) | None => OFTEN,
     };
-    let what = || "waitForFunction: it did not return a true value".to_owned();
+    let what = || "waitForFunction: it did not return a truthy value".to_owned();
     let come = until(page, "waitForFunction", &expression, every);
     within(wait.timeout, what, come).await
 }

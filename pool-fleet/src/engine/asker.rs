@@ -811,7 +811,8 @@ impl Asker {
     pub(super) fn close(&mut self, now: Instant, fx: &mut Effects) {
         let waiters: Vec<WaiterId> = self.waiters.keys().copied().collect();
         for id in waiters {
-            let draining = Cannot::new(Reason::Draining, "draining", "the node leaves the fleet");
+            let draining =
+                Cannot::new(Reason::Draining, "draining", "the node is leaving the fleet");
             self.refuse(id, draining, now, fx);
         }
     }

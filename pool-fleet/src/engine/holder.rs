@@ -200,7 +200,7 @@ impl Holder {
             return;
         }
         if !self.open {
-            let draining = Cannot::new(Reason::Draining, "draining", "the node drains");
+            let draining = Cannot::new(Reason::Draining, "draining", "the node is draining");
             return self.refuse(gateway, *id, draining, fx);
         }
         let asked = Standing {
@@ -489,7 +489,7 @@ impl Holder {
             .collect();
         for (gateway, ask) in waiting {
             self.remove(&gateway, ask, fx);
-            let draining = Cannot::new(Reason::Draining, "draining", "the node drains");
+            let draining = Cannot::new(Reason::Draining, "draining", "the node is draining");
             self.refuse(&gateway, ask, draining, fx);
         }
     }

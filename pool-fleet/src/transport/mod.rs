@@ -302,7 +302,7 @@ pub enum TransportError {
     #[error("no answer came in time")]
     TimedOut,
     /// The message is larger than the server takes.
-    #[error("a message of {size} bytes is larger than the {limit} that the server takes")]
+    #[error("a message of {size} bytes is larger than the {limit} that the server accepts")]
     TooLarge {
         /// Size of the message.
         size: usize,

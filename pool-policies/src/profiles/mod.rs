@@ -208,7 +208,8 @@ impl Inner {
         }
         if made.len() >= on_demand.limit {
             let limit = on_demand.limit;
-            let message = format!("there are {limit} profiles already, no more are made on demand");
+            let message =
+                format!("there are already {limit} profiles, and no more are created on demand");
             return Err(Rejection::new(RejectionKind::Exhausted, "too_many_profiles", message));
         }
         let entry = Arc::new(Entry::new(name.into(), on_demand.like.clone()));

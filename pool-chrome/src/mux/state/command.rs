@@ -181,8 +181,8 @@ impl State {
         let method = &request.method;
         if request.on == SessionKind::Browser && rules::is_of_pages(method, request.kind) {
             let message = format!(
-                "'{method}' wasn't found: it is about a page, and the message names no session \
-                 of one (\"sessionId\")"
+                "'{method}' wasn't found: it applies to a page, but the message does not name the \
+                 session of one (\"sessionId\")"
             );
             return self.refuse(request, NOT_FOUND, &message);
         }

@@ -66,8 +66,8 @@ impl State {
     /// Refuses a file that a shared lease may not name, and tells the holder of the lease.
     fn refuse_file(&mut self, request: &Request<'_>, file: Option<&Value>) {
         const MESSAGE: &str = "this file is outside of the directories that shared leases may \
-            name (`[chrome] directories`): send what is in it, as a buffer, or have its directory \
-            added there";
+            name (`[chrome] directories`): send its content as a buffer, or have its \
+            directory added there";
         let path = file.and_then(Value::as_str).unwrap_or_default();
         self.file_refused(request.lease, FileUse::Upload, path);
         self.refuse(request, INVALID_PARAMS, MESSAGE);

@@ -147,7 +147,7 @@ pub(in crate::gateway) async fn pressure(
         reason,
         message: match reason {
             "" => "ready for new clients",
-            "draining" => "the pool shuts down",
+            "draining" => "the pool is shutting down",
             _ => "the queue is full",
         },
         counts: "leases",

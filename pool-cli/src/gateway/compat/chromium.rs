@@ -300,9 +300,9 @@ async fn answer(wire: Wire, command: Utf8Bytes) -> Result<Value, LeaseEnd> {
 }
 
 fn no_lease() -> Problem {
-    let detail = "a page is opened in a lease that is held: add ?session= with its name, or ask \
-                  below its address, /devtools/browser/<lease>/json/new; a lease begins when a \
-                  WebSocket is opened";
+    let detail = "a page can only be opened in a held lease: add ?session= with its name, or use \
+                  the route below its address, /devtools/browser/<lease>/json/new; a lease begins \
+                  when a WebSocket is opened";
     Problem::new(Code::NoLease, detail)
 }
 
@@ -377,5 +377,5 @@ pub(in crate::gateway) async fn version_of_lease(
 }
 
 fn no_version() -> Problem {
-    Problem::new(Code::BrowserUnavailable, "no browser has said its version yet")
+    Problem::new(Code::BrowserUnavailable, "no browser has reported its version yet")
 }

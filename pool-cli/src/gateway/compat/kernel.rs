@@ -309,8 +309,8 @@ pub(in crate::gateway) async fn delete(
 
 /// Answers requests that Kernel supports and this pool does not.
 pub(in crate::gateway) async fn not_offered() -> Problem {
-    let detail = "this part of Kernel is not offered: there are /browser_pools with acquire, \
-                  release and flush, and /browsers; profiles are set up in the configuration";
+    let detail = "this part of Kernel is not offered, only /browser_pools with acquire, release \
+                  and flush, and /browsers; profiles are set up in the configuration";
     Problem::new(Code::NotOffered, detail)
 }
 
@@ -552,12 +552,14 @@ impl Acquire {
         let name = self.name.take().map(|name| word("name", &name)).transpose()?;
         let start_url = self.start_url.take().filter(|address| !address.is_empty());
         if start_url.as_ref().is_some_and(|address| address.len() > MAX_ADDRESS) {
-            return bad(format!("start_url has {MAX_ADDRESS} bytes at most"));
+            return bad(format!("start_url may have at most {MAX_ADDRESS} bytes"));
         }
         let tags = std::mem::take(&mut self.tags);
         let is_long = |(tag, value): (&String, &String)| tag.len().max(value.len()) > MAX_TAG;
         if tags.len() > MAX_TAGS || tags.iter().any(is_long) {
-            return bad(format!("there are {MAX_TAGS} tags at most, of {MAX_TAG} bytes each"));
+            return bad(format!(
+                "there may be at most {MAX_TAGS} tags, of at most {MAX_TAG} bytes each"
+            ));
         }
         Ok(Label { name, start_url, tags })
     }
@@ -597,7 +599,7 @@ fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>, Problem> 
         None => Ok(None),
         Some(seconds) if valid(&seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
         Some(_) => {
-            let detail = format!("{name} must be a number of seconds, a day's at most");
+            let detail = format!("{name} must be a number of seconds, at most a day");
             Err(Problem::new(Code::BadParameter, detail))
         }
     }

@@ -16,12 +16,12 @@ export async function retire({ id, state }) {
     {
       title: `Retire browser ${id}?`,
       text: leased
-        ? 'Its client keeps it; it is closed when it comes back, and a new one takes its place where one is needed.'
-        : 'It is closed now, and a new one takes its place where one is needed.',
+        ? 'Its client keeps it; it is closed when its lease ends, and replaced by a new one if needed.'
+        : 'It is closed now, and replaced by a new one if needed.',
       action: 'Retire',
     },
     () => post(`api/browsers/${id}/retire`),
-    () => `Browser ${id} ${leased ? 'will be closed when it comes back' : 'is being closed'}.`,
+    () => `Browser ${id} ${leased ? 'will be closed when its lease ends' : 'is being closed'}.`,
   );
 }
 
@@ -61,7 +61,7 @@ export async function drain() {
   await perform(
     {
       title: 'Drain the pool?',
-      text: 'It gives no new leases, lets those that are held finish for a while, and ends. It does not come back by itself.',
+      text: 'It gives no new leases, allows those that are held some time to finish, and ends. It does not restart by itself.',
       action: 'Drain',
     },
     () => post('api/drain'),
@@ -74,7 +74,7 @@ export async function changeNode({ name, phase }) {
   const path = `api/fleet/${encodeURIComponent(name)}`;
   if (phase === 'draining') {
     await perform(
-      { title: `Let ${name} offer its browsers again?`, text: 'Clients of all nodes get them from then on.', action: 'Undrain' },
+      { title: `Let ${name} offer its browsers again?`, text: 'Clients of all nodes can get them again.', action: 'Undrain' },
       () => post(`${path}/undrain`),
       () => `${name} offers its browsers again.`,
     );
@@ -83,7 +83,7 @@ export async function changeNode({ name, phase }) {
   await perform(
     {
       title: `Drain ${name}?`,
-      text: 'It offers no browsers to other nodes, and is no longer ready for a load balancer. Its leases go on, and so does its process: stop it when they are over, or undrain it.',
+      text: 'It offers no browsers to other nodes, and is no longer ready for a load balancer. Its leases go on, and its process keeps running: stop it when they are over, or undrain it.',
       action: 'Drain',
     },
     () => post(`${path}/drain`),

@@ -42,10 +42,10 @@ const COLUMNS = [
   { label: 'Idle', kind: 'number', text: ({ idle }) => count(idle) },
   {
     label: 'Waiting', kind: 'number', text: ({ waiting }) => count(waiting),
-    hint: ({ queued }) => `clients that came to it; ${queued} requests of all nodes are in its queue`,
+    hint: ({ queued }) => `clients that connected to it; ${queued} requests from all nodes are in its queue`,
   },
   { label: 'Longest wait', kind: 'number', text: ({ waiting, oldest_wait_ms: oldest }) => (waiting === 0 ? NOTHING : duration(oldest)) },
-  { label: 'Memory', kind: 'number', text: ({ memory }) => (memory === null ? NOTHING : `${memory} %`), hint: () => 'memory of its machine that is in use' },
+  { label: 'Memory', kind: 'number', text: ({ memory }) => (memory === null ? NOTHING : `${memory} %`), hint: () => 'memory in use on its machine' },
   { label: 'Age', kind: 'number', text: ({ uptime_ms: uptime }) => duration(uptime), hint: () => 'since it joined the fleet' },
   { label: 'Labels', text: ({ labels }) => Object.entries(labels).map(([name, value]) => `${name}: ${value}`).join(', ') || NOTHING },
   { label: 'Version', text: ({ version }) => version },
@@ -77,7 +77,7 @@ export class Nodes {
     const { nodes, connected, connection, relayed } = fleet;
     const sum = (of) => nodes.reduce((all, node) => all + node[of], 0);
     const about = connected
-      ? `${count(nodes.length)} ${nodes.length === 1 ? 'node' : 'nodes'}, ${count(sum('leased'))} of ${count(sum('places'))} leased, ${count(sum('waiting'))} waiting; ${count(relayed)} connections go on from here to other nodes`
+      ? `${count(nodes.length)} ${nodes.length === 1 ? 'node' : 'nodes'}, ${count(sum('leased'))} of ${count(sum('places'))} leased, ${count(sum('waiting'))} waiting; ${count(relayed)} connections are passed on from here to other nodes`
       : `alone: NATS is ${connection}`;
     setText(byId('nodes-about'), about);
     byId('nodes-about').classList.toggle('bad', !connected);

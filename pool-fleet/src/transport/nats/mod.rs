@@ -202,7 +202,7 @@ impl NatsTransport {
         });
         if let Err(error) = made.await {
             // Another node may have been quicker.
-            tracing::debug!(bucket = name, error = root(&error), "the bucket was not made");
+            tracing::debug!(bucket = name, error = root(&error), "the bucket could not be created");
         }
     }
 

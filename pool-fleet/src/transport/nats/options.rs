@@ -221,7 +221,7 @@ pub(super) fn parse(server: &str) -> Result<ServerAddr, TransportError> {
     };
     let addr = ServerAddr::from_str(server).map_err(|_| refuse("is not like nats://host:port"))?;
     if addr.has_user_pass() || addr.password().is_some() {
-        return Err(refuse("holds a user or a password; set them by themselves"));
+        return Err(refuse("contains a user or a password; set these separately"));
     }
     match addr.scheme() {
         "nats" | "tls" if !addr.host().is_empty() => Ok(addr),
