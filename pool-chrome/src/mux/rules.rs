@@ -50,6 +50,8 @@ pub(crate) enum Rule {
     Message,
     /// Own targets only.
     OwnTarget,
+    /// Own targets only; told again if a target is changing documents and stays.
+    CloseTarget,
     /// Own sessions only, sent by whoever made the session.
     Detach,
     /// Passes; the session is registered as a browser session.
@@ -124,7 +126,7 @@ static TABLE: &[Row] = &[
     both("Target.createTarget",                   CreateTarget,      CreateTarget),
     both("Target.attachToTarget",                 Attach,            Attach),
     both("Target.sendMessageToTarget",            Message,           Message),
-    both("Target.closeTarget",                    OwnTarget,         OwnTarget),
+    both("Target.closeTarget",                    CloseTarget,       CloseTarget),
     both("Target.activateTarget",                 OwnTarget,         OwnTarget),
     both("Target.detachFromTarget",               Detach,            Detach),
     both("Target.attachToBrowserTarget",          AttachBrowser,     NotAllowed),

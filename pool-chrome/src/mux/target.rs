@@ -38,6 +38,9 @@ pub(crate) struct Target {
     pub(crate) invented: bool,
     /// It shows what its lease may not see, and is being closed.
     pub(crate) banned: bool,
+    /// Chromium was told to close it. A page that is changing documents at that moment stays open,
+    /// so it is told again once the page has changed.
+    pub(crate) closing: bool,
     /// Physical pixels of its emulated screen for each of the page's own, per side.
     pub(crate) density: f64,
 }
@@ -51,6 +54,7 @@ impl Target {
             tab: None,
             invented: false,
             banned: false,
+            closing: false,
             density: 1.0,
         }
     }
@@ -84,6 +88,7 @@ impl Target {
             tab: None,
             invented: true,
             banned: false,
+            closing: false,
             density: 1.0,
         }
     }

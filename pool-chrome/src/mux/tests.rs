@@ -30,6 +30,7 @@ const OWNED: &[(&str, &[Rule])] = &[
         "Target.TargetID",
         &[
             Rule::OwnTarget,
+            Rule::CloseTarget,
             Rule::Attach,
             Rule::TargetInfo,
             Rule::WindowOfTarget,

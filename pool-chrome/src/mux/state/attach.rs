@@ -62,7 +62,7 @@ impl State {
         let lease = lease.filter(|_| info.kind != "browser_ui");
         let Some(lease) = lease.filter(|lease| self.leases.contains(*lease)) else {
             if self.is_stray(info) {
-                self.close_stray(&target);
+                self.close_target(&target);
             }
             return self.release(session, Some(target), None);
         };

@@ -27,6 +27,9 @@ pub(super) const SERVER_ERROR: i32 = -32000;
 pub(super) const INVALID_PARAMS: i32 = -32602;
 pub(super) const NOT_FOUND: i32 = -32601;
 
+/// Chromium's message about a target that does not exist.
+pub(super) const NO_TARGET: &str = "No target with given id found";
+
 pub(super) type Params = Map<String, Value>;
 
 /// A command of a client, with everything that the rules need to know about its origin.

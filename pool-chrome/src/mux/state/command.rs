@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::attach::DiscoverParams;
-use super::client::{INVALID_PARAMS, NOT_FOUND, Params, Request, SERVER_ERROR, write};
+use super::client::{INVALID_PARAMS, NO_TARGET, NOT_FOUND, Params, Request, SERVER_ERROR, write};
 use super::{Reply, State, Watch};
 use crate::mux::lease_options::{ClientProxies, LeaseKind};
 use crate::mux::link::{Frame, LARGE};
@@ -58,10 +58,12 @@ impl State {
             Rule::AttachBelow => self.auto_attach_below(request),
             Rule::Message => self.send_to_target(request),
             Rule::OwnTarget => {
-                let Some((params, _)) = self.own_target(request, "No target with given id found")
-                else {
-                    return;
-                };
+                let Some((params, _)) = self.own_target(request, NO_TARGET) else { return };
+                self.send(request, &params);
+            }
+            Rule::CloseTarget => {
+                let Some((params, target)) = self.own_target(request, NO_TARGET) else { return };
+                self.note_closing(&target);
                 self.send(request, &params);
             }
             Rule::Detach => self.client_detach(request),

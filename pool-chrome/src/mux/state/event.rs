@@ -60,7 +60,13 @@ impl State {
         let Ok(info) = serde_json::from_str::<Info>(raw.get()) else { return };
         let id = info.target_id.clone();
         match self.registry.target_mut(&id) {
-            Some(target) => target.update(info, raw),
+            Some(target) => {
+                let stays = target.closing && target.info.url != info.url;
+                target.update(info, raw);
+                if stays {
+                    self.close_target(&id);
+                }
+            }
             // It was forgotten because it never started, so it is not new: see `forget_ghost`.
             None if method == "Target.targetInfoChanged" && info.kind.ends_with("worker") => return,
             None => self.insert_target(info, raw),
@@ -368,7 +374,7 @@ impl State {
         if let Some(target) = self.registry.target_mut(id) {
             target.banned = true;
         }
-        self.close_stray(id);
+        self.close_target(id);
         // Nobody may read it until it is closed.
         for session in self.sessions.pages_on(id) {
             self.session_gone(session);
@@ -376,8 +382,17 @@ impl State {
         true
     }
 
-    pub(super) fn close_stray(&mut self, target: &Id) {
+    /// Has Chromium close a target, without waiting for it.
+    pub(super) fn close_target(&mut self, target: &Id) {
+        self.note_closing(target);
         let params = json!({ "targetId": &**target });
         self.own_command(None, "Target.closeTarget", &params, Reply::Nothing);
+    }
+
+    /// Notes that Chromium is about to be told to close a target.
+    pub(super) fn note_closing(&mut self, target: &Id) {
+        if let Some(target) = self.registry.target_mut(target) {
+            target.closing = true;
+        }
     }
 }

@@ -322,8 +322,7 @@ impl State {
     /// Issues the commands that end what remains of a lease, without waiting for them.
     pub(crate) fn dispose(&mut self, remains: &Remains) {
         for page in &remains.pages {
-            let params = json!({ "targetId": &**page });
-            self.own_command(None, "Target.closeTarget", &params, Reply::Nothing);
+            self.close_target(page);
         }
         for session in &remains.sessions {
             let params = json!({ "sessionId": session.as_str() });

@@ -347,6 +347,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_that_changes_documents_as_it_is_closed_is_closed_again() {
+        let mut stage = Stage::new();
+        let mine = stage.actor("mine");
+        let goes = |stage: &mut Stage, url: &str, title: &str| {
+            let info = json!({ "targetId": mine.page, "type": "page", "title": title, "url": url,
+                "attached": true, "browserContextId": "context-mine" });
+            stage.say(
+                &json!({ "method": "Target.targetInfoChanged", "params": { "targetInfo": info } }),
+            );
+            let written = stage.written();
+            written.iter().filter(|it| it["method"] == "Target.closeTarget").count()
+        };
+        assert_eq!(goes(&mut stage, "http://a/", "a"), 0, "nobody has closed it");
+        let close = json!({ "id": 7, "method": "Target.closeTarget",
+            "params": { "targetId": mine.page } });
+        stage.hear(&mine, &close.to_string());
+        assert_eq!(stage.written().len(), 1);
+        assert_eq!(goes(&mut stage, "http://a/", "another"), 0, "the same document");
+        assert_eq!(goes(&mut stage, "http://b/", "b"), 1);
+    }
+
     fn methods() -> impl Strategy<Value = String> {
         let mut known: Vec<String> = crate::mux::rules::methods().map(ToOwned::to_owned).collect();
         known.extend(

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::attach::AutoAttachParams;
-use super::client::{INVALID_PARAMS, Params, Request, SERVER_ERROR, write};
+use super::client::{INVALID_PARAMS, NO_TARGET, Params, Request, SERVER_ERROR, write};
 use super::{LeaseId, Owner, Reply, State, Warm, Watch};
 use crate::mux::address::Judgement;
 use crate::mux::lease_options::{ClientProxies, DefaultContext};
@@ -25,7 +25,7 @@ impl State {
                     self.send(request, &params);
                 }
             }
-            _ => self.refuse(request, INVALID_PARAMS, "No target with given id found"),
+            _ => self.refuse(request, INVALID_PARAMS, NO_TARGET),
         }
     }
 
@@ -126,7 +126,6 @@ impl State {
     }
 
     pub(super) fn attach(&mut self, request: &Request<'_>) {
-        let missing = "No target with given id found";
         let Some(mut params) = self.read::<Params>(request) else { return };
         let Some(nested) = self.takes_nested(request, &mut params) else { return };
         let named = params.get("targetId").and_then(Value::as_str).unwrap_or_default();
@@ -137,7 +136,7 @@ impl State {
         let target = if own_browser {
             named.into()
         } else {
-            let Some((_, own)) = self.own_target(request, missing) else { return };
+            let Some((_, own)) = self.own_target(request, NO_TARGET) else { return };
             params.insert("targetId".to_owned(), json!(&*own));
             own
         };
