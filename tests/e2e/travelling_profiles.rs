@@ -1,16 +1,19 @@
 //! A login that goes from node to node of a fleet, whatever breaks on the way.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use browser_pool_tests::{
-    Cdp, Fleet, Refused, Setup, SmallDisk, eventually, fleet, rounds, within,
+    Cdp, Engine, Fleet, Refused, Setup, SmallDisk, eventually, fleet, rounds, within,
 };
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use rustix::process::Signal;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use toml::Table;
 
@@ -316,6 +319,32 @@ async fn without_the_store_profiles_are_refused_and_what_live_nodes_have_comes_b
         .await;
         other.close().await;
         fleet.acquainted().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_comes_too_late_for_one_client_is_the_next_ones() {
+    let slow = TempDir::new().expect("a directory for a script");
+    let script = slow.path().join("chromium-headless-shell");
+    let body = format!("#!/bin/sh\nsleep 2; exec {} \"$@\"\n", Engine::any_executable().display());
+    fs::write(&script, body).expect("it is ours");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("it is ours");
+    let node = node().set("chrome.executable", script.display().to_string());
+    fleet([node], async |fleet| {
+        save(fleet, 0, "saved").await;
+        let pool = &fleet.nodes[0].service;
+        let late = pool.try_connect("/?profile=work&acquire_timeout=1000").await;
+        assert_eq!(late.expect_err("no launch is that quick").code(), "acquire_timeout");
+        let client = leased(fleet, 0, 0).await;
+        let held = pool.sessions().await;
+        assert_eq!(held[0]["browserId"], 2, "the one that was launched for the first: {held:?}");
+        assert_eq!(logins(fleet, &client).await, ["saved"]);
+        log_in(fleet, &client, "last").await;
+        client.close().await;
+        saved(fleet, 0).await;
+        let client = leased(fleet, 0, 0).await;
+        assert_eq!(logins(fleet, &client).await, ["last", "saved"], "it is saved");
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pool_core::{AcquireError, Class, Driver, Lease, Pool, Request, async_trait};
+use pool_core::{AcquireError, Class, Driver, Event, Lease, Pool, Request, async_trait};
 use pool_fleet::engine::Acquire;
 use pool_fleet::{Cannot, ClassLoad, Load, LocalPool, Reason};
 use tokio::task::AbortHandle;
@@ -126,13 +126,14 @@ where
             // It says why not, in the words of the fleet.
             return LocalPool::acquire(&self.pool, asked).await;
         };
+        let class = decided.0.clone();
         let joined = self.profiles.waiters().join(profile, &request, decided);
         let wait = joined.map_err(|waiting| {
             let why = format!("the queue for profiles is full: {waiting} requests are waiting");
             Cannot::new(Reason::Full, Code::QueueFull.word(), &why)
         })?;
         if !asked.creates {
-            // None is ever idle: whoever may create one gets it.
+            // None stays idle: whoever may create one gets it.
             sleep(asked.left).await;
             return Err(late());
         }
@@ -141,6 +142,7 @@ where
             let claim = tokio::select! {
                 biased;
                 claim = self.profiles.claim(profile, instances, deadline) => claim?,
+                lease = self.untaken(&class, asked) => return Ok(lease),
                 () = wait.overtaken() => continue,
             };
             if let Some(taken) = wait.take() {
@@ -151,11 +153,33 @@ where
         let mut asked = asked.clone();
         asked.waited += began.elapsed();
         asked.left = asked.left.saturating_sub(began.elapsed());
-        let lease = LocalPool::acquire(&self.pool, &asked).await?;
-        if let Some(used) = lease.travelling() {
-            used.claim.used(LEASED);
+        Ok(in_use(LocalPool::acquire(&self.pool, &asked).await?))
+    }
+
+    /// Waits for a browser whose client did not wait for it, and takes it with its profile, which
+    /// is not free until then.
+    async fn untaken(&self, class: &Class, asked: &Acquire) -> Lease<D> {
+        let mut events = self.pool.events();
+        let asked = Acquire { creates: false, left: Duration::ZERO, ..asked.clone() };
+        loop {
+            let classes = self.pool.stats().classes;
+            // A request that finds none would be counted as refused.
+            if classes.iter().any(|held| held.class == *class && held.load.idle > 0)
+                && let Ok(lease) = LocalPool::acquire(&self.pool, &asked).await
+            {
+                return in_use(lease);
+            }
+            let created =
+                |event: &Event| matches!(event, Event::Created { class: of, .. } if of == class);
+            loop {
+                match events.next().await {
+                    Some(event) if created(&event) => break,
+                    Some(_) => {}
+                    // The pool is gone; the claim tells its client.
+                    None => std::future::pending().await,
+                }
+            }
         }
-        Ok(lease)
     }
 }
 
@@ -211,6 +235,14 @@ impl<D: Driver> fmt::Debug for TravellingPool<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TravellingPool").field("profiles", &self.profiles).finish_non_exhaustive()
     }
+}
+
+/// Notes that a client has the browser, so that its profile is worth saving.
+fn in_use<D: Driver<Resource: Browser>>(lease: Lease<D>) -> Lease<D> {
+    if let Some(used) = lease.travelling() {
+        used.claim.used(LEASED);
+    }
+    lease
 }
 
 const LATE: &str = "the profile was in use the whole time";
