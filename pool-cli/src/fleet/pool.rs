@@ -160,10 +160,10 @@ where
     /// is not free until then.
     async fn untaken(&self, class: &Class, asked: &Acquire) -> Lease<D> {
         let mut events = self.pool.events();
-        let asked = Acquire { creates: false, left: Duration::ZERO, ..asked.clone() };
+        let asked = Acquire { creates: false, ..asked.clone() };
         loop {
             let classes = self.pool.stats().classes;
-            // A request that finds none would be counted as refused.
+            // A request that finds none would be counted among those that wait.
             if classes.iter().any(|held| held.class == *class && held.load.idle > 0)
                 && let Ok(lease) = LocalPool::acquire(&self.pool, &asked).await
             {
