@@ -86,7 +86,7 @@ async fn watching_as_json_prints_an_object_a_line_until_a_signal_or_the_end_of_t
     let output = left.wait_with_output().expect("it is ours");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("error: the pool"), "{error}");
+    assert!(error.contains("error: the connection to the pool was lost"), "{error}");
 }
 
 #[tokio::test]

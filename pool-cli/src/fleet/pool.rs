@@ -167,7 +167,11 @@ where
             if classes.iter().any(|held| held.class == *class && held.load.idle > 0)
                 && let Ok(lease) = LocalPool::acquire(&self.pool, &asked).await
             {
-                return in_use(lease);
+                match lease.travelling() {
+                    Some(profile) if !profile.is_lost() => return in_use(lease),
+                    // Another node may have its profile by now.
+                    Some(_) | None => self.return_untouched(lease),
+                }
             }
             let created =
                 |event: &Event| matches!(event, Event::Created { class: of, .. } if of == class);
