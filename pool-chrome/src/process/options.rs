@@ -175,15 +175,15 @@ impl LaunchOptions {
     }
 }
 
-/// Declares [`Engine`]: each engine with its word in the configuration, its Debian package, the names
-/// of its executable, and what messages call it.
+/// Declares [`Engine`]: each engine with its word in the configuration, its Debian package, the
+/// names of its executable, and what messages call it.
 macro_rules! engines {
     ($($(#[$meta:meta])+ $engine:ident: $word:literal, $package:literal, $names:expr, $title:literal;)+) => {
         /// Kind of Chromium: the small headless shell, or the whole browser.
         ///
-        /// The shell is what Playwright launches when headless: it starts in a third of the time and opens
-        /// a page in a fresh context four times as fast. The whole browser is needed for a window and for
-        /// extensions.
+        /// The shell is what Playwright launches when headless: it starts in a third of the time
+        /// and opens a page in a fresh context four times as fast. The whole browser is needed for
+        /// a window and for extensions.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         #[cfg_attr(
             feature = "config",

@@ -131,7 +131,7 @@ fn change_node(client: &Client, node: &str, change: &str) -> Result<(), Failure>
 /// Subcommands about the profiles that travel between the nodes of a fleet.
 #[derive(Debug, clap::Subcommand)]
 pub enum ProfileArgs {
-    /// Reset a profile whose content is lost or damaged: its next lease begins without a login.
+    /// Make a profile new if its content is lost or damaged: its next lease begins without a login.
     MakeNew(MakeNewArgs),
 }
 

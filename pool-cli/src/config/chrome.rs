@@ -70,7 +70,7 @@ pub struct ChromeConfig {
     /// A browser with a page or two has about 120.
     #[serde(with = "AsCountOrOff")]
     pub pids_max: Option<u64>,
-    /// What to do where the kernel cannot enforce `memory_max`, `cpu_max` and `pids_max`.
+    /// Action to take where the kernel cannot enforce `memory_max`, `cpu_max` and `pids_max`.
     pub limits: Limits,
     /// Directories that shared leases may upload from and download to.
     ///

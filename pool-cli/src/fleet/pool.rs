@@ -157,7 +157,7 @@ where
     }
 
     /// Waits for a browser whose client did not wait for it, and takes it with its profile, which
-    /// is not free until then.
+    /// is not free until then. Cancelled halfway, it gives the browser back.
     async fn untaken(&self, class: &Class, asked: &Acquire) -> Lease<D> {
         let mut events = self.pool.events();
         let asked = Acquire { creates: false, ..asked.clone() };
