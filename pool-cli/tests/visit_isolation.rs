@@ -51,6 +51,7 @@ async fn site() -> String {
         .route("/fetch-later", get(|| async { Html(FETCH_LATER) }))
         .route("/socket", get(|| async { Html(SOCKET) }))
         .route("/late", get(late))
+        .route("/", get(|| async { Html("<title>root</title>") }))
         .route("/links", get(|| async { Html(LINKS) }))
         .route("/click", get(|| async { Html(CLICK) }))
         .route("/clicked", get(|| async { Html(CLICKED) }))
@@ -304,6 +305,24 @@ async fn a_page_that_leaves_more_than_storage_costs_its_context() {
             let (scripts, wiped) = run(&visit, &urls, "wiped", "document.cookie").await;
             assert_eq!(wiped.used, 0, "{engine}: {page}");
             assert!(scripts.iter().all(|cookie| cookie == ""), "{engine}: {page}: {scripts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_loaded_even_if_it_differs_in_its_fragment_only() {
+    for engine in ENGINES {
+        let site = site().await;
+        for how in ["context", "wiped", "none"] {
+            let visit = Visit::new(engine);
+            let urls: Vec<String> = ["page", "page#1", "page#2", "", "#1", "page#3"]
+                .map(|rest| format!("{site}/{rest}"))
+                .into();
+            let (scripts, _) = run(&visit, &urls, how, "location.href").await;
+            assert_eq!(scripts, urls.iter().map(|url| json!(url)).collect::<Vec<_>>());
+            for record in visit.records() {
+                assert_eq!(record["status"], 200, "{engine} {how}: {record}");
+            }
         }
     }
 }

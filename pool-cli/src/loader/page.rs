@@ -279,10 +279,10 @@ impl Page {
     /// Makes the empty document anew, since a document keeps the screen that it was made with.
     async fn renew(&mut self) -> Result<(), Trouble> {
         let fresh = Load::new(self.load.frame(), &self.furniture.waits);
-        let answer = self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
         self.load = Load::new(fresh.frame(), &[Wait::Load]);
-        self.load.shows(answer["loaderId"].as_str());
         self.load.expect_empty();
+        let answer = self.call("Page.navigate", json!({ "url": "about:blank" })).await?;
+        self.load.shows(answer["loaderId"].as_str());
         self.loaded().await?;
         self.load = fresh;
         Ok(())
@@ -379,7 +379,12 @@ impl Page {
         if let Some(referrer) = &self.furniture.referrer {
             params["referrer"] = json!(referrer);
         }
-        let answer = self.call("Page.navigate", params).await?;
+        let mut answer = self.call("Page.navigate", params.clone()).await?;
+        if answer["loaderId"].is_null() && answer["errorText"].is_null() {
+            // Chromium loads nothing if only the fragment differs from the present address.
+            self.renew().await?;
+            answer = self.call("Page.navigate", params).await?;
+        }
         match answer["errorText"].as_str() {
             Some(error) => self.load.failed(error),
             None => self.load.shows(answer["loaderId"].as_str()),
