@@ -41,6 +41,7 @@ async fn site() -> String {
         .route("/cached", get(cached))
         .route("/echo", get(|| async { axum::Json(json!({ "path": "/echo" })) }))
         .route("/with/{name}", get(with_header))
+        .route("/policy/{name}", get(with_policy))
         .route("/frame", get(frame))
         .route(
             "/popup",
@@ -51,7 +52,11 @@ async fn site() -> String {
         .route("/fetch-later", get(|| async { Html(FETCH_LATER) }))
         .route("/socket", get(|| async { Html(SOCKET) }))
         .route("/late", get(late))
+        .route("/farewell", get(|| async { Html(FAREWELL) }))
+        .route("/finds", get(|| async { Html(FINDS) }))
         .route("/", get(|| async { Html("<title>root</title>") }))
+        .route("/leaves", get(|| async { Html(LEAVES) }))
+        .route("/next", get(next))
         .route("/links", get(|| async { Html(LINKS) }))
         .route("/click", get(|| async { Html(CLICK) }))
         .route("/clicked", get(|| async { Html(CLICKED) }))
@@ -74,6 +79,25 @@ const FETCH_LATER: &str = "<title>page</title><script>\
 /// A page whose connection the server refuses, with whatever that answer may say.
 const SOCKET: &str =
     "<title>page</title><script>new WebSocket(`ws://${location.host}/page`)</script>";
+
+/// A page that writes for as long as it is there, and once more when it is left.
+const FAREWELL: &str = "<title>page</title><iframe srcdoc='<script>\
+    onpagehide = () => { parent.localStorage.frame = 1 }</script>'></iframe><script>\
+    const write = () => { localStorage.left = 1; document.cookie = 'left=1' }; \
+    setInterval(write, 1); \
+    for (const end of ['pagehide', 'unload', 'visibilitychange']) addEventListener(end, write)</script>";
+
+/// A page that keeps what it finds.
+const FINDS: &str = "<title>page</title><script>\
+    var found = Object.keys(localStorage).join() + document.cookie</script>";
+
+/// A page that goes to another one by itself, which writes something as soon as it is there.
+const LEAVES: &str = "<title>page</title><script>onload = () => { location = '/next' }</script>";
+
+async fn next() -> Response {
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    Html("<title>page</title><script>localStorage.left = 1</script>").into_response()
+}
 
 async fn late(uri: Uri) -> Response {
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
@@ -131,6 +155,18 @@ async fn cached() -> Response {
 async fn with_header(UrlPath(name): UrlPath<String>) -> Response {
     let name: HeaderName = name.parse().expect("a test names a header");
     ([(name, "max-age=31536000")], Html("<title>page</title>")).into_response()
+}
+
+/// A page with a policy that forbids scripts that are not files, or that puts it into a sandbox.
+async fn with_policy(UrlPath(name): UrlPath<String>) -> Response {
+    let policy = match &*name {
+        "self" => "default-src 'self'",
+        "types" => "require-trusted-types-for 'script'; script-src 'self'",
+        "sandbox" => "sandbox",
+        "scripts" => "sandbox allow-scripts",
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html("<title>page</title>")).into_response()
 }
 
 /// A page with a page of another origin in a frame.
@@ -305,6 +341,42 @@ async fn a_page_that_leaves_more_than_storage_costs_its_context() {
             let (scripts, wiped) = run(&visit, &urls, "wiped", "document.cookie").await;
             assert_eq!(wiped.used, 0, "{engine}: {page}");
             assert!(scripts.iter().all(|cookie| cookie == ""), "{engine}: {page}: {scripts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_wiped_whatever_its_policy_forbids() {
+    const WRITE: &str = "(() => { try { return localStorage.length } \
+        catch { return 0 } finally { try { localStorage.left = 1 } catch {} } })()";
+    for engine in ENGINES {
+        let (site, visit) = (site().await, Visit::new(engine));
+        for policy in ["self", "types", "sandbox", "scripts"] {
+            let urls = visits(&site, &format!("policy/{policy}"), 6);
+            let (scripts, wiped) = run(&visit, &urls, "wiped", WRITE).await;
+            assert!(scripts.iter().all(|left| left == 0), "{engine}: {policy}: {scripts:?}");
+            // A request of the browser's own, such as that for an icon, may cost a context.
+            assert!(wiped.any(), "{engine}: {policy}: {wiped:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_does_while_it_is_wiped_reaches_no_other_page() {
+    // Before the page writes anything itself.
+    const LOOK: &str = "globalThis.found";
+    for engine in ENGINES {
+        let site = site().await;
+        for page in ["farewell", "leaves"] {
+            let visit = Visit::new(engine);
+            // Every other page looks at what it finds.
+            let urls: Vec<String> = (0..12)
+                .map(|n| format!("{site}/{}?{n}", if n % 2 == 0 { page } else { "finds" }))
+                .collect();
+            let (scripts, wiped) = run(&visit, &urls, "wiped", LOOK).await;
+            let found: Vec<&Value> = scripts.iter().filter(|found| !found.is_null()).collect();
+            assert_eq!(found, [&json!(""); 6], "{engine}: {page}");
+            assert!(wiped.any(), "{engine}: {page}: {wiped:?}");
         }
     }
 }

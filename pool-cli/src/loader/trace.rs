@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::Value;
 use url::Url;
@@ -44,8 +44,11 @@ const OPEN: usize = 10_000;
 pub(super) struct Trace {
     /// The origin of all its documents.
     pub(super) origin: Option<String>,
-    /// Requests without an answer: one that outlives its page may still store a cookie.
-    open: HashSet<String>,
+    /// Number of documents that it has shown, those of its frames included.
+    documents: usize,
+    /// Requests without an answer, since one that outlives its page may still store a cookie, and
+    /// whether they are for documents, which are open until they are shown.
+    open: HashMap<String, bool>,
     pub(super) stain: Option<Cow<'static, str>>,
 }
 
@@ -53,12 +56,16 @@ impl Trace {
     /// Processes an event of the page's session.
     pub(super) fn event(&mut self, method: &str, params: &Value) {
         match method {
-            "Page.frameNavigated" => self.document(&params["frame"]),
+            "Page.frameNavigated" => {
+                let frame = &params["frame"];
+                self.open.remove(frame["loaderId"].as_str().unwrap_or_default());
+                self.document(frame);
+            }
             "Network.requestWillBeSent" => {
                 self.headers(&params["redirectResponse"]["headers"]);
                 self.request(&params["request"]["url"]);
                 if self.open.len() < OPEN {
-                    self.open.insert(id(params));
+                    self.open.insert(id(params), params["type"] == "Document");
                 } else {
                     self.stain("more requests than can be followed");
                 }
@@ -70,8 +77,10 @@ impl Trace {
                 }
             }
             "Network.responseReceived" => {
-                // Its body may never be read, and then its end is not reported.
-                self.open.remove(&id(params));
+                if params["type"] != "Document" {
+                    // Its body may never be read, and then its end is not reported.
+                    self.open.remove(&id(params));
+                }
                 let response = &params["response"];
                 self.headers(&response["headers"]);
                 if response["fromServiceWorker"] == true {
@@ -103,6 +112,16 @@ impl Trace {
         }
     }
 
+    /// Returns the number of documents that it has shown, those of its frames included.
+    pub(super) fn documents(&self) -> usize {
+        self.documents
+    }
+
+    /// Returns `true` if a document is on its way.
+    pub(super) fn navigates(&self) -> bool {
+        self.open.values().any(|is_document| *is_document)
+    }
+
     /// Returns what is left, or may be left, once the page has gone.
     pub(super) fn left(&self) -> Option<Cow<'static, str>> {
         let open = || (!self.open.is_empty()).then_some("a request that outlived it".into());
@@ -121,6 +140,7 @@ impl Trace {
     }
 
     fn document(&mut self, frame: &Value) {
+        self.documents += 1;
         let url = frame["url"].as_str().and_then(|url| Url::parse(url).ok());
         let Some(url) = url else { return self.stain("a document without an address") };
         // They have the origin of the document that they are in, or one that cannot store anything.
@@ -230,6 +250,22 @@ mod tests {
         ] {
             assert!(stain(&[(method, params.clone())]).is_some(), "{method} {params}");
         }
+    }
+
+    #[test]
+    fn a_document_is_on_its_way_until_it_is_shown() {
+        let mut trace = Trace::default();
+        let request =
+            json!({ "requestId": "1", "type": "Document", "request": { "url": "http://a/" } });
+        trace.event("Network.requestWillBeSent", &request);
+        let response =
+            json!({ "requestId": "1", "type": "Document", "response": { "url": "http://a/" } });
+        trace.event("Network.responseReceived", &response);
+        assert!(trace.navigates());
+        let frame = json!({ "frame": { "url": "http://a/", "loaderId": "1" } });
+        trace.event("Page.frameNavigated", &frame);
+        assert!(!trace.navigates());
+        assert_eq!((trace.left(), trace.documents()), (None, 1));
     }
 
     #[test]
