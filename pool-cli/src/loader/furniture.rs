@@ -253,7 +253,8 @@ impl Furniture {
         match &self.blank {
             Some(path) if url.ends_with(path.as_str()) => {
                 let headers = json!([{ "name": "content-type", "value": "text/html" }]);
-                let empty = BASE64_STANDARD.encode("<!doctype html>");
+                // With an icon, so that the whole browser does not ask the site for one.
+                let empty = BASE64_STANDARD.encode("<!doctype html><link rel=icon href=data:,>");
                 let answer = json!({
                     "requestId": id,
                     "responseCode": 200,
