@@ -10,7 +10,7 @@ use pool_chrome::egress::Pattern;
 use crate::client::{Client, RunningPoolArgs};
 use crate::config::{Config, ConfigArgs, LeaseKind, lease_kind};
 use crate::exit::{Failure, USAGE};
-use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait};
+use crate::loader::{Filter, Furniture, UserAgent, Viewport, Wait, blank_path};
 use crate::logging;
 use crate::visit::{
     Extract, Files, Isolation, Journal, Options, Output, Place, Results, Run, Table, Take, UrlList,
@@ -246,13 +246,6 @@ impl Args {
         }
         Ok(filter)
     }
-}
-
-/// Returns a path at which no server has a page, and which no page can guess.
-fn blank_path() -> String {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-    format!("/.well-known/blank-{:016x}", u64::from_ne_bytes(bytes))
 }
 
 fn script(path: &Path) -> Result<String, Failure> {

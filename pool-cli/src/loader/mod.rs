@@ -23,4 +23,4 @@ pub(crate) use furniture::{
 pub(crate) use load::{Answer, Load, Wait};
 pub(crate) use page::Page;
 pub(crate) use trouble::{Blame, NoBrowser, Outlook, Trouble};
-pub(crate) use wipe::Wiped;
+pub(crate) use wipe::{Wiped, blank_path};

@@ -246,6 +246,7 @@ impl Page {
         try_join_all(furniture.fittings().into_iter().map(fit)).await?;
         let viewport = &furniture.viewport;
         if written && (viewport.has_touch || viewport.is_mobile) {
+            // A document keeps the screen that it was made with.
             page.renew().await?;
         }
         Ok(page)
@@ -276,7 +277,7 @@ impl Page {
         }
     }
 
-    /// Makes the empty document anew, since a document keeps the screen that it was made with.
+    /// Sends the page to a new empty document.
     async fn renew(&mut self) -> Result<(), Trouble> {
         let fresh = Load::new(self.load.frame(), &self.furniture.waits);
         self.load = Load::new(fresh.frame(), &[Wait::Load]);

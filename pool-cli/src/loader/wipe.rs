@@ -142,10 +142,12 @@ impl Page {
             "awaitPromise": true,
             "returnByValue": true,
         });
-        match timeout(STAYS, self.call("Runtime.evaluate", params)).await {
+        let session = self.session.clone();
+        let replaced = timeout(STAYS, session.call("Runtime.evaluate", params));
+        match self.meanwhile(async { Ok(replaced.await) }).await? {
             // The world has gone with its document.
-            Ok(Err(Trouble::Protocol(CdpError::Refused { .. }))) => {}
-            Ok(Err(trouble)) => return Err(trouble),
+            Ok(Err(CdpError::Refused { .. })) => {}
+            Ok(Err(error)) => return Err(error.into()),
             Ok(Ok(_)) | Err(_) => return Ok(false),
         }
         // In a sandbox, it has another origin.
@@ -180,6 +182,11 @@ impl Page {
         let answer = self.meanwhile(async { Ok(answer.await?) }).await?;
         Ok(answer["cookies"].as_array().map_or(usize::MAX, Vec::len))
     }
+}
+
+/// Returns a path for an empty document, which no server has and no site knows.
+pub(crate) fn blank_path() -> String {
+    format!("/.well-known/blank-{}", token())
 }
 
 /// Returns text that nobody can guess.
