@@ -91,7 +91,8 @@ const FAREWELL: &str = "<title>page</title><iframe srcdoc='<script>\
 const FINDS: &str = "<title>page</title><script>\
     var found = Object.keys(localStorage).join() + document.cookie</script>";
 
-/// A page that goes to another one after so many milliseconds, which writes something as soon as it is there.
+/// A page that goes to another one, which writes something as soon as it is there. Each visit of it leaves a little
+/// later than the one before, so that some meet the wipe.
 const LEAVES: &str = "<title>page</title><script>onload = () => \
     setTimeout(() => { location = '/next' }, location.search.slice(1) / 2)</script>";
 
