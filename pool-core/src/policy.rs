@@ -132,7 +132,8 @@ pub trait Policy<D: Driver>: Send + Sync + 'static {
         true
     }
 
-    /// Receives every transition, with its reason.
+    /// Receives every transition, with its reason, in the order of
+    /// [`Pool::events`](crate::Pool::events).
     fn event(&self, event: &Event) {
         let _ = event;
     }

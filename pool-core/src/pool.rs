@@ -165,6 +165,10 @@ impl<D: Driver> Pool<D> {
     }
 
     /// Returns a stream of every transition from now on.
+    ///
+    /// The events of one lease come in order. Threads that act at the same time report
+    /// independently of each other, so a lease may begin in the stream before the previous lease of
+    /// its resource has ended there.
     #[must_use]
     pub fn events(&self) -> EventStream {
         EventStream::new(self.shell.subscribe())
