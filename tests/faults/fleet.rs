@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use browser_pool_tests::{
-    CableState, Cdp, Closed, FarMachine, Fleet, Holders, Node, Refused, Service, Setup, eventually,
-    fleet, request, rounds, within,
+    CableState, Cdp, Closed, FarMachine, Fleet, Holders, Node, Refused, Service, Setup, Site,
+    eventually, fleet, request, rounds, within,
 };
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -27,6 +27,10 @@ const TOGETHER: Duration = Duration::from_secs(7);
 
 /// Maximum time until a fleet is whole again, once what was broken is mended.
 const MENDED: Duration = Duration::from_secs(15);
+
+/// Maximum time until the client of a call of three seconds knows that its node says nothing: ten
+/// seconds more, and some for the machine.
+const CALL_LOST: Duration = Duration::from_secs(20);
 
 /// A node with one browser.
 fn one() -> Setup {
@@ -158,6 +162,34 @@ async fn f61_node_stopped_while_it_has_a_lease() {
         other.close().await;
         fleet.acquainted().await;
         fleet.nodes[1].until_released(MENDED).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f61_node_stopped_during_a_call() {
+    fleet([gateway(), one()], async |fleet| {
+        let site = Site::start().await;
+        let address = fleet.nodes[0].address();
+        let body = json!({ "url": site.at("/hang") }).to_string();
+        let call = tokio::spawn(async move {
+            let json = [("content-type", "application/json")];
+            request(&address, "POST", "/content?timeout=3000", &json, &body).await
+        });
+        fleet.nodes[1].until_leased(1).await;
+        // The call is the other node's by now, and not merely offered to it.
+        eventually("the page loads", SERVED, async || {
+            if site.seen().is_empty() { Err("nothing was asked for") } else { Ok(()) }
+        })
+        .await;
+        fleet.nodes[1].service.signal(Signal::STOP);
+        let told = within("its client is told", CALL_LOST, call).await.expect("it does not panic");
+        let told = told.expect("an answer");
+        assert_eq!((told.status, &told.json()["code"]), (503, &json!("node_lost")), "{told:?}");
+        fleet.nodes[1].service.signal(Signal::CONT);
+        fleet.nodes[1].until_released(MENDED).await;
+        fleet.acquainted().await;
+        works(&fleet.lease(0, 1).await[0]).await.expect("the node serves again");
     })
     .await;
 }

@@ -223,6 +223,9 @@ impl Gateway {
         }
         let kind = settings.kind(&asked).map_err(NoLease::Refused)?;
         let limit = settings.limit(&asked, start).map_err(NoLease::Refused)?;
+        if let (Start::Work(_), Some(limit), Some(detour)) = (start, limit, &caller.detour) {
+            detour.allow(limit);
+        }
         let idle_limit = settings.idle_limit(&asked, start).map_err(NoLease::Refused)?;
         let kept = settings.keep(&asked, start).map_err(NoLease::Refused)?;
         settings.check_narrowing(&asked).map_err(NoLease::Refused)?;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -30,7 +30,7 @@ use crate::fleet::{Connect, Fleet, RELAY, Relayed, Unreachable};
 pub(super) const OFFER_OVER: &str = "the lease that was offered is no longer available";
 
 /// Time within which a node reports that the lease of an offer belongs to somebody else by now.
-/// After that, a call takes as long as its page does.
+/// After that, a call takes as long as its page does, and no longer than its limit.
 const TAKEN: Duration = Duration::from_millis(1500);
 
 /// Time within which a node begins to answer a request about a lease that it has.
@@ -123,6 +123,8 @@ pub(super) struct Detour {
     client: SocketAddr,
     body: KeptBody,
     answer: Mutex<Option<Answer>>,
+    /// Time for which the request may have a browser, if the answer takes that long.
+    call_limit: OnceLock<Duration>,
     began: Instant,
     /// Set if it was tried before, and the lease that was offered for it was gone.
     is_late: AtomicBool,
@@ -146,6 +148,7 @@ impl Detour {
             client: client.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             body: KeptBody::default(),
             answer: Mutex::default(),
+            call_limit: OnceLock::new(),
             began: Instant::now(),
             is_late: AtomicBool::new(false),
         }
@@ -164,6 +167,11 @@ impl Detour {
     /// Returns how long the request had waited before this attempt.
     pub(super) fn waited(&self) -> Duration {
         if self.is_late.load(Ordering::Relaxed) { self.began.elapsed() } else { Duration::ZERO }
+    }
+
+    /// Lets the answer take as long as the request may have a browser.
+    pub(super) fn allow(&self, limit: Duration) {
+        self.call_limit.get_or_init(|| limit);
     }
 
     /// Returns the facts that the other node is told about the request.
@@ -324,7 +332,13 @@ impl Connect for Detour {
             Err(_) if self.headers.contains_key(header::UPGRADE) => {
                 return Err("it does not answer in time".to_owned());
             }
-            Err(_) => Answer::UnderWay(sending),
+            Err(_) => {
+                let limit = self.call_limit.get().copied().unwrap_or_default() + HEAD;
+                let silent = silent(&lease.node, limit);
+                Answer::UnderWay(Box::pin(async move {
+                    timeout(limit, sending).await.unwrap_or(Err(silent))
+                }))
+            }
             Ok(Err(problem)) => return Err(problem.detail().to_owned()),
             // The nodes have different tokens, as happens while these are being changed.
             Ok(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => {
@@ -374,6 +388,15 @@ async fn taken(response: Response) -> Taken {
 pub(super) fn node_lost(node: &str) -> Problem {
     let detail = format!(
         "nothing is heard from the node {node:?}: its leases have ended, or cannot be reached"
+    );
+    Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
+}
+
+/// Returns the problem of a call whose node says nothing, although its limit has passed there.
+fn silent(node: &str, waited: Duration) -> Problem {
+    let detail = format!(
+        "the node {node:?} has not answered within {waited:?}, which is longer than a call may \
+         take there: it stands still, or cannot be reached"
     );
     Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
 }
