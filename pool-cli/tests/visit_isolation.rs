@@ -9,7 +9,7 @@ use axum::extract::{Path as UrlPath, Request};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use gateway_support::{Service, Visit};
+use gateway_support::{Service, Visit, end, renderers};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -521,6 +521,25 @@ async fn pages_that_share_a_context_are_several_at_a_time_and_a_bad_one_costs_it
         }
         assert_eq!(visit.record(&urls[6])["error"]["code"], "timeout", "{engine}: {told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_replaced_by_a_new_one_ends() {
+    // Five pages are replaced, each after a hundred addresses.
+    let (site, visit) = (site().await, Visit::new("shell"));
+    let urls = visits(&site, "page", 550);
+    let child = visit.start(&urls, &["--isolation", "none", "-n", "1"]);
+    let pid = child.id();
+    let visited = tokio::spawn(end(child));
+    let mut most = 0;
+    while !visited.is_finished() {
+        most = most.max(renderers(pid).len());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let (code, told) = visited.await.expect("it does not panic");
+    assert_eq!((code, visit.records().len()), (Some(0), urls.len()), "{told}");
+    // The page, one that is ending, and one that is about to begin.
+    assert!((1..=3).contains(&most), "{most} renderers at a time");
 }
 
 #[tokio::test(flavor = "multi_thread")]

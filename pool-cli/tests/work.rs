@@ -14,7 +14,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use gateway_support::{PATIENCE, Service};
+use gateway_support::{PATIENCE, Service, renderers};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
@@ -652,23 +652,6 @@ async fn a_page_that_misbehaves_costs_its_own_call_only() {
         assert!(content(&service, at("/")).await.contains("Hello"));
         assert!(!service.log().contains("panic"), "{}", service.log());
     }
-}
-
-/// The renderers among the descendants of a process.
-fn renderers(of: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("a linux").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let parent = |pid: u32| -> Option<u32> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-    };
-    pids.filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let ancestors = std::iter::successors(Some(*pid), |pid| parent(*pid));
-        String::from_utf8_lossy(&line).contains("--type=renderer")
-            && ancestors.take(10).any(|ancestor| ancestor == of)
-    })
-    .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

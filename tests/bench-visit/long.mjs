@@ -46,16 +46,19 @@ function resident(pid) {
   }
 }
 
-/** The processes that this visit's browsers consist of. */
-function browsers() {
-  const isOurs = (pid) => {
+/** The processes below a command: its reaper, and all those of its browsers. */
+function below(command) {
+  const parents = new Map();
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number)) {
     try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${folder}/`);
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      parents.set(pid, Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
     } catch {
-      return false;
+      // It has just ended.
     }
-  };
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isOurs(name));
+  }
+  const isBelow = (pid) => parents.has(pid) && (parents.get(pid) === command || isBelow(parents.get(pid)));
+  return [...parents.keys()].filter(isBelow);
 }
 
 const done = () => {
@@ -79,9 +82,7 @@ async function run(until) {
   while (!over) {
     await Promise.race([ended, new Promise((later) => { setTimeout(later, 1000); })]);
     if (over) break;
-    // The command itself names the folder, too.
-    const others = browsers().filter((pid) => Number(pid) !== child.pid);
-    marks.push({ own: resident(child.pid), browsers: others.map(resident).reduce((a, b) => a + b, 0) });
+    marks.push({ own: resident(child.pid), browsers: below(child.pid).map(resident).reduce((a, b) => a + b, 0) });
     if (done() >= until) child.kill('SIGKILL');
   }
   const [code] = await ended;

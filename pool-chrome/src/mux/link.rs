@@ -345,7 +345,14 @@ impl Frame {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     own: VecDeque<Vec<u8>>,
-    clients: VecDeque<(Arc<Link>, Frame)>,
+    clients: VecDeque<Queued>,
+}
+
+/// A frame that keeps its place among those of clients.
+#[derive(Debug)]
+enum Queued {
+    Client(Arc<Link>, Frame),
+    Own(Vec<u8>),
 }
 
 /// A large frame on its way to Chromium. Its bytes count as unsent until it is dropped.
@@ -384,17 +391,31 @@ impl Outbox {
     #[must_use = "room must be made once no lock is held"]
     pub(crate) fn push_client(&mut self, link: &Arc<Link>, frame: Frame) -> bool {
         let spent = link.sent(frame.len());
-        self.clients.push_back((Arc::clone(link), frame));
+        self.clients.push_back(Queued::Client(Arc::clone(link), frame));
         spent
+    }
+
+    /// Returns the number of our own commands that wait.
+    pub(crate) fn own(&self) -> usize {
+        self.own.len()
+    }
+
+    /// Moves our own commands, but for the first `kept`, behind everything that a client has sent.
+    pub(crate) fn put_behind(&mut self, link: &Arc<Link>, kept: usize) {
+        let is_its =
+            |queued: &Queued| matches!(queued, Queued::Client(of, _) if Arc::ptr_eq(of, link));
+        if self.clients.iter().any(is_its) {
+            self.clients.extend(self.own.drain(kept..).map(Queued::Own));
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.own.is_empty() && self.clients.is_empty()
     }
 
-    /// Moves frames to `batch` until it holds `limit` bytes: all of our own, then those of clients
-    /// in the order in which they came. Small batches keep ours from waiting behind a client's
-    /// flood.
+    /// Moves frames to `batch` until it holds `limit` bytes: all of our own, then those of clients,
+    /// and what was put behind them, in the order in which they came. Small batches keep ours from
+    /// waiting behind a client's flood.
     ///
     /// A large frame ends the batch and is returned, to be written after it. `roomy` is called with
     /// each link that has [room](Link::tell_room) again.
@@ -408,7 +429,14 @@ impl Outbox {
             batch.extend_from_slice(&frame);
         }
         while batch.len() < limit {
-            let Some((link, frame)) = self.clients.pop_front() else { break };
+            let (link, frame) = match self.clients.pop_front() {
+                Some(Queued::Client(link, frame)) => (link, frame),
+                Some(Queued::Own(frame)) => {
+                    batch.extend_from_slice(&frame);
+                    continue;
+                }
+                None => break,
+            };
             if frame.len() >= LARGE {
                 return Some(LargeFrame { link, frame: Some(frame) });
             }

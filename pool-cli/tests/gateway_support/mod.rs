@@ -34,7 +34,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 pub(crate) use browser::FakeBrowsers;
 pub(crate) use hooks::{Call, Hooks};
 pub(crate) use http::{Answer, request};
-pub(crate) use service::{Cdp, Service, command, processes_below};
+pub(crate) use service::{Cdp, Service, command, processes_below, renderers};
 pub(crate) use site::Site;
 pub(crate) use visit::{Visit, end};
 

@@ -191,6 +191,23 @@ pub(crate) fn processes_below(directory: &Path) -> Vec<u32> {
     .collect()
 }
 
+/// The renderers among the descendants of a process.
+pub(crate) fn renderers(of: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("a linux").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ancestors = std::iter::successors(Some(*pid), |pid| parent(*pid));
+        String::from_utf8_lossy(&line).contains("--type=renderer")
+            && ancestors.take(10).any(|ancestor| ancestor == of)
+    })
+    .collect()
+}
+
 /// Speaks the protocol over a connection, one command at a time.
 pub(crate) struct Cdp {
     pub(crate) client: WebSocketStream<TcpStream>,

@@ -7,6 +7,8 @@
 //! The discovery of a browser session, which is its view of the targets, is answered from the
 //! registry.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -230,6 +232,14 @@ impl State {
         self.own_command(held.maker, "Target.detachFromTarget", &params, Reply::Nothing);
     }
 
+    /// Detaches a session that its client no longer wants.
+    pub(super) fn detach_for_client(&mut self, client: ConnectionId, session: SessionId) {
+        let Some(link) = self.leases.client(client).map(|client| Arc::clone(&client.link)) else {
+            return;
+        };
+        self.behind_client(&link, |state| state.detach(session));
+    }
+
     /// Turns auto-attach on or off for a browser session. The client gets its answer when all
     /// existing targets are attached.
     pub(super) fn set_auto_attach(
@@ -242,7 +252,7 @@ impl State {
         if !params.auto_attach {
             held.auto_attach = None;
             for session in self.sessions.handed_to(browser) {
-                self.detach(session);
+                self.detach_for_client(reply.connection, session);
             }
             return self.answer(&reply, "{}");
         }

@@ -178,7 +178,7 @@ impl State {
             }
             "Runtime.runIfWaitingForDebugger" => self.answer(&reply, "{}"),
             "Target.detachFromTarget" => {
-                self.detach(page);
+                self.detach_for_client(connection, page);
                 self.answer(&reply, "{}");
             }
             "Target.getTargetInfo" => {

@@ -257,20 +257,22 @@ impl State {
     /// Ends a connection. What the lease keeps lives on; paused targets are resumed.
     pub(crate) fn close_connection(&mut self, id: ConnectionId, reason: EndReason) {
         let Some(client) = self.leases.disconnect(id) else { return };
-        let (lease, root) = (client.lease, client.root);
+        let (lease, root, link) = (client.lease, client.root, Arc::clone(&client.link));
         client.close(reason, &mut self.effects);
         // Looked up before the first session is forgotten, with everything that depends on it.
         let sessions = self.sessions.of(id);
         let pages: Vec<_> = sessions.iter().filter_map(|id| self.left_on(*id)).collect();
-        for session in sessions {
-            self.forget_session(session);
-        }
-        for left in pages {
-            self.leave(&left);
-        }
-        self.registry.forget_contexts_of(root);
-        self.sessions.insert(root, Owner::Own, None, None);
-        self.detach(root);
+        self.behind_client(&link, |state| {
+            for session in sessions {
+                state.forget_session(session);
+            }
+            for left in pages {
+                state.leave(&left);
+            }
+            state.registry.forget_contexts_of(root);
+            state.sessions.insert(root, Owner::Own, None, None);
+            state.detach(root);
+        });
         if reason == EndReason::BrowserClosed
             && let Some(lease) = self.leases.get(lease)
         {

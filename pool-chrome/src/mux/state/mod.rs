@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 use super::budget::{Budget, Gate};
 use super::end::{EndReason, Ending};
-use super::link::{Closed, Frame, LargeFrame, Outbox, Pushed};
+use super::link::{Closed, Frame, LargeFrame, Link, Outbox, Pushed};
 use super::target::{Id, Message, SessionId, Target};
 use super::{envelope, framing};
 use crate::cdp::CdpError;
@@ -224,6 +224,14 @@ impl State {
         let id = self.pending.insert(Unanswered::new(session, method, reply));
         let frame = envelope::write(id, method, Some(&params.to_string()), session);
         self.outbox.push_own(frame);
+    }
+
+    /// Sends commands of our own that end sessions of a client, behind everything that the client
+    /// has sent: on a session that has ended, its commands would fail.
+    fn behind_client(&mut self, link: &Arc<Link>, send: impl FnOnce(&mut Self)) {
+        let before = self.outbox.own();
+        send(self);
+        self.outbox.put_behind(link, before);
     }
 
     /// Sends a command of our own for an outside caller, who waits for the answer.

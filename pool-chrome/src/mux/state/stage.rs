@@ -369,6 +369,31 @@ mod tests {
         assert_eq!(goes(&mut stage, "http://b/", "b"), 1);
     }
 
+    #[test]
+    fn what_a_client_has_sent_is_done_before_its_sessions_end() {
+        let close = |actor: &Actor| {
+            json!({ "id": 7, "method": "Target.closeTarget", "params": { "targetId": actor.page } })
+                .to_string()
+        };
+        let places = |stage: &mut Stage| {
+            let written = stage.written();
+            let place = |method: &str| written.iter().position(|it| it["method"] == method);
+            let places = [place("Target.closeTarget"), place("Target.detachFromTarget")];
+            places.map(|place| place.unwrap_or_else(|| panic!("not sent: {written:?}")))
+        };
+        let mut stage = Stage::new();
+        let [mine, other] = ["mine", "other"].map(|name| stage.actor(name));
+        stage.hear(&mine, &close(&mine));
+        stage.state.close_connection(mine.connection, EndReason::ClientClosed);
+        assert!(places(&mut stage).is_sorted(), "it closed a page and left");
+
+        stage.hear(&other, &close(&other));
+        let off = json!({ "id": 8, "method": "Target.setAutoAttach", "params": {
+            "autoAttach": false, "waitForDebuggerOnStart": false, "flatten": true } });
+        stage.hear(&other, &off.to_string());
+        assert!(places(&mut stage).is_sorted(), "it wants no sessions any more");
+    }
+
     fn methods() -> impl Strategy<Value = String> {
         let mut known: Vec<String> = crate::mux::rules::methods().map(ToOwned::to_owned).collect();
         known.extend(
