@@ -28,9 +28,9 @@ const TOGETHER: Duration = Duration::from_secs(7);
 /// Maximum time until a fleet is whole again, once what was broken is mended.
 const MENDED: Duration = Duration::from_secs(15);
 
-/// Maximum time until the client of a call of three seconds knows that its node says nothing: ten
+/// Maximum time until the client of a call of six seconds knows that its node says nothing: ten
 /// seconds more, and some for the machine.
-const CALL_LOST: Duration = Duration::from_secs(20);
+const CALL_LOST: Duration = Duration::from_secs(25);
 
 /// A node with one browser.
 fn one() -> Setup {
@@ -174,7 +174,7 @@ async fn f61_node_stopped_during_a_call() {
         let body = json!({ "url": site.at("/hang") }).to_string();
         let call = tokio::spawn(async move {
             let json = [("content-type", "application/json")];
-            request(&address, "POST", "/content?timeout=3000", &json, &body).await
+            request(&address, "POST", "/content?timeout=6000", &json, &body).await
         });
         fleet.nodes[1].until_leased(1).await;
         // The call is the other node's by now, and not merely offered to it.

@@ -396,7 +396,7 @@ impl Outbox {
     }
 
     /// Returns the number of our own commands that wait.
-    pub(crate) fn own(&self) -> usize {
+    pub(crate) fn own_count(&self) -> usize {
         self.own.len()
     }
 

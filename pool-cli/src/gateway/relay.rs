@@ -389,6 +389,10 @@ pub(super) fn node_lost(node: &str) -> Problem {
     let detail = format!(
         "nothing is heard from the node {node:?}: its leases have ended, or cannot be reached"
     );
+    lost(detail)
+}
+
+fn lost(detail: String) -> Problem {
     Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
 }
 
@@ -398,12 +402,12 @@ fn silent(node: &str, waited: Duration) -> Problem {
         "the node {node:?} has not answered within {waited:?}, which is longer than a call may \
          take there: it stands still, or cannot be reached"
     );
-    Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
+    lost(detail)
 }
 
 fn unreachable(node: &str, error: &Unreachable) -> Problem {
     let detail = format!("the node {node:?} cannot be reached: {}", crate::exit::chain(error));
-    Problem::new(Code::NodeLost, detail).retry_after(Duration::from_secs(3))
+    lost(detail)
 }
 
 /// Passes the answer of another node on to the client, and whatever follows an upgrade.

@@ -229,7 +229,7 @@ impl State {
     /// Sends commands of our own that end sessions of a client, behind everything that the client
     /// has sent: on a session that has ended, its commands would fail.
     fn behind_client(&mut self, link: &Arc<Link>, send: impl FnOnce(&mut Self)) {
-        let before = self.outbox.own();
+        let before = self.outbox.own_count();
         send(self);
         self.outbox.put_behind(link, before);
     }
