@@ -1,11 +1,15 @@
 /**
- * Waits for an element of a frame. While a frame goes to a process of its own, Puppeteer may look in the document that
- * it leaves, on any Chromium, and never finds what is in the next one.
+ * Opens a page with frames and resolves to what `use` makes of it, on a fresh page if an element of a frame does not
+ * come. Where two frames go to processes of their own at once, Puppeteer may take one for a frame of its parent's
+ * process again, and then never finds anything in it: on any Chromium, in a few of a hundred pages on a busy machine.
  */
-async function waitIn(frame, selector) {
-  for (let left = 10; ; left -= 1) {
+async function withFrames(newPage, url, use) {
+  for (let left = 4; ; left -= 1) {
+    const page = await newPage();
+    await page.goto(url);
+    page.setDefaultTimeout(5_000);
     try {
-      return await frame.waitForSelector(selector, { timeout: 3_000 });
+      return await use(page);
     } catch (error) {
       if (error.name !== 'TimeoutError' || left === 0) throw error;
     }
@@ -67,31 +71,31 @@ export const targets = {
     return { title: await popup.title(), url: popup.url() };
   },
 
-  async frames({ newPage, site }) {
-    const page = await newPage();
-    await page.goto(`${site}/frames.html`);
-    const found = {};
-    for (const path of ['/frame.html?same', '/frame.html?localhost', '/frame.html?ipv6', '/frame.html?inner']) {
-      const frame = await page.waitForFrame((candidate) => candidate.url().includes(path));
-      const button = await waitIn(frame, '#hit');
-      // The frames move while the others load: click until one has hit.
-      while ((await button.evaluate((element) => element.textContent)) !== 'hit') await button.click();
-      found[path] = await frame.$eval('#who', (element) => element.textContent);
-    }
-    return found;
+  frames({ newPage, site }) {
+    return withFrames(newPage, `${site}/frames.html`, async (page) => {
+      const found = {};
+      for (const path of ['/frame.html?same', '/frame.html?localhost', '/frame.html?ipv6', '/frame.html?inner']) {
+        const frame = await page.waitForFrame((candidate) => candidate.url().includes(path));
+        const button = await frame.waitForSelector('#hit');
+        // The frames move while the others load: click until one has hit.
+        while ((await button.evaluate((element) => element.textContent)) !== 'hit') await button.click();
+        found[path] = await frame.$eval('#who', (element) => element.textContent);
+      }
+      return found;
+    });
   },
 
-  async 'frame-navigates-across-sites'({ newPage, site }) {
-    const page = await newPage();
-    await page.goto(`${site}/frames.html`);
-    const { port } = new URL(site);
-    const move = async (url) => {
-      await page.$eval('iframe[name=same]', (frame, to) => { frame.src = to; }, url);
-      const frame = await page.waitForFrame((candidate) => candidate.url() === url);
-      await waitIn(frame, '#text');
-      return frame.evaluate(() => location.hostname);
-    };
-    return [await move(`http://localhost:${port}/title.html`), await move(`${site}/title.html?back`)];
+  'frame-navigates-across-sites'({ newPage, site }) {
+    return withFrames(newPage, `${site}/frames.html`, async (page) => {
+      const { port } = new URL(site);
+      const move = async (url) => {
+        await page.$eval('iframe[name=same]', (frame, to) => { frame.src = to; }, url);
+        const frame = await page.waitForFrame((candidate) => candidate.url() === url);
+        await frame.waitForSelector('#text');
+        return frame.evaluate(() => location.hostname);
+      };
+      return [await move(`http://localhost:${port}/title.html`), await move(`${site}/title.html?back`)];
+    });
   },
 
   async 'dedicated-worker'({ newPage, site }) {
