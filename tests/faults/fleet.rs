@@ -11,6 +11,8 @@ use browser_pool_tests::{
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,6 +33,9 @@ const MENDED: Duration = Duration::from_secs(15);
 /// Maximum time until the client of a call of six seconds knows that its node says nothing: ten
 /// seconds more, and some for the machine.
 const CALL_LOST: Duration = Duration::from_secs(25);
+
+/// Size of an answer that the sockets on its way cannot hold, in bytes.
+const LARGE: usize = 40_000_000;
 
 /// A node with one browser.
 fn one() -> Setup {
@@ -186,6 +191,36 @@ async fn f61_node_stopped_during_a_call() {
         let told = within("its client is told", CALL_LOST, call).await.expect("it does not panic");
         let told = told.expect("an answer");
         assert_eq!((told.status, &told.json()["code"]), (503, &json!("node_lost")), "{told:?}");
+        fleet.nodes[1].service.signal(Signal::CONT);
+        fleet.nodes[1].until_released(MENDED).await;
+        fleet.acquainted().await;
+        works(&fleet.lease(0, 1).await[0]).await.expect("the node serves again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f61_node_stopped_during_an_answer() {
+    fleet([gateway(), one()], async |fleet| {
+        let address = fleet.nodes[0].address();
+        let html = format!("<script>document.write(`<!--${{'x'.repeat({LARGE})}}-->`)</script>");
+        let body = json!({ "html": html }).to_string();
+        let mut client = TcpStream::connect(&address).await.expect("it listens");
+        let head = format!(
+            "POST /content?timeout=6000 HTTP/1.1\r\nhost: {address}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all((head + &body).as_bytes()).await.expect("it takes a request");
+        let mut status = [0; 12];
+        let begun = within("its answer begins", MENDED, client.read_exact(&mut status)).await;
+        begun.expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 200");
+        fleet.nodes[1].service.signal(Signal::STOP);
+        let mut rest = Vec::new();
+        let ended = within("its answer ends", CALL_LOST, client.read_to_end(&mut rest)).await;
+        println!("the answer of the stopped node: {} bytes, {ended:?}", rest.len());
+        assert!(rest.len() < LARGE, "all of it was on its way: nothing was held up");
         fleet.nodes[1].service.signal(Signal::CONT);
         fleet.nodes[1].until_released(MENDED).await;
         fleet.acquainted().await;

@@ -1,6 +1,7 @@
 //! Requests between the nodes of a fleet: those that others pass on to this one, and those of
 //! clients here that another node serves.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use pool_core::async_trait;
@@ -93,7 +95,9 @@ pub(super) async fn send(
         let response = next.clone().run(request).await;
         match detour.answer().await {
             None => return response,
-            Some(Ok(Taken::Answer(answer))) => return pass_on(&detour.fleet, answer, upgrade),
+            Some(Ok(Taken::Answer(answer))) => {
+                return pass_on(&detour.fleet, detour.watched(answer), upgrade);
+            }
             Some(Ok(Taken::By(_) | Taken::Gone)) => request = detour.again(),
             Some(Err(problem)) => return problem.into_response(),
         }
@@ -172,6 +176,27 @@ impl Detour {
     /// Lets the answer take as long as the request may have a browser.
     pub(super) fn allow(&self, limit: Duration) {
         self.call_limit.get_or_init(|| limit);
+    }
+
+    /// Returns how long a node may be silent during a call. A node that runs ends a call at its
+    /// limit; a connection or a stream of events has none, and may be quiet for as long as it likes.
+    fn longest_silence(&self) -> Option<Duration> {
+        self.call_limit.get().map(|limit| *limit + HEAD)
+    }
+
+    /// Ends the answer to a call if its node stops in the middle of it.
+    fn watched(&self, answer: Response) -> Response {
+        let Some(limit) = self.longest_silence() else { return answer };
+        answer.map(|body| {
+            let pieces = stream::unfold(body.into_data_stream(), move |mut pieces| async move {
+                let piece = match timeout(limit, pieces.next()).await {
+                    Ok(piece) => piece?.map_err(io::Error::other),
+                    Err(late) => Err(late.into()),
+                };
+                Some((piece, pieces))
+            });
+            Body::from_stream(pieces)
+        })
     }
 
     /// Returns the facts that the other node is told about the request.
@@ -333,7 +358,7 @@ impl Connect for Detour {
                 return Err("it does not answer in time".to_owned());
             }
             Err(_) => {
-                let limit = self.call_limit.get().copied().unwrap_or_default() + HEAD;
+                let limit = self.longest_silence().unwrap_or(HEAD);
                 let silent = silent(&lease.node, limit);
                 Answer::UnderWay(Box::pin(async move {
                     timeout(limit, sending).await.unwrap_or(Err(silent))
