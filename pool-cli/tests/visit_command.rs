@@ -11,7 +11,7 @@ use axum::response::{Html, Redirect};
 use axum::routing::get;
 use gateway_support::{Visit, end};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const ENGINES: [&str; 2] = ["shell", "chromium"];
@@ -52,12 +52,23 @@ async fn site() -> String {
         .route("/tall", get(|| async { Html("<title>tall</title><p style='height: 20000px'>x") }))
         .route("/moved", get(|| async { Redirect::to("/article?from=moved") }))
         .route("/robots.txt", get(|| async { ROBOTS }))
+        .route("/empty", get(|| async { StatusCode::GONE }))
+        .route("/no-content", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/download", get(|| async { ([("content-disposition", "attachment")], "bytes") }))
+        .route("/endless", get(|| async { Redirect::to("/endless") }))
+        .route("/onward/{port}/{*path}", get(async |Path(to)| onward(to)))
         .route("/silence", get(|| async { std::future::pending::<()>().await }))
         .fallback(|| async { (StatusCode::NOT_FOUND, Html("<title>none</title>")) });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}")
+}
+
+/// A page whose script goes elsewhere before it is loaded.
+fn onward((port, path): (u16, String)) -> Html<String> {
+    let to = format!("http://127.0.0.1:{port}/{path}");
+    Html(format!("<title>on its way</title><script>location = '{to}'</script>"))
 }
 
 fn pages(site: &str, count: u32) -> Vec<String> {
@@ -161,6 +172,51 @@ async fn a_page_that_hangs_or_never_comes_costs_only_itself() {
         }
         for url in &urls[2..] {
             assert_eq!(visit.record(url)["title"], "clean", "{engine}: {url}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_ends_alike_whether_its_requests_are_reported_or_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let nobody = listener.local_addr().expect("it is bound").port();
+    drop(listener);
+    for engine in ENGINES {
+        let site = site().await;
+        let port = site.rsplit(':').next().expect("it has a port");
+        let expected = [
+            (format!("{site}/page/1"), json!([200, "clean", null])),
+            (format!("{site}/missing"), json!([404, "none", null])),
+            (format!("{site}/moved"), json!([200, "An article", null])),
+            (format!("{site}/onward/{port}/missing"), json!([404, "none", null])),
+            (format!("{site}/no-content"), json!([null, null, "no_page"])),
+            (format!("{site}/download"), json!([null, null, "no_page"])),
+            (format!("{site}/endless"), json!([null, null, "too_many_redirects"])),
+            (format!("{site}/onward/{nobody}/x"), json!([null, null, "connection_refused"])),
+            (format!("http://127.0.0.1:{nobody}/"), json!([null, null, "connection_refused"])),
+            ("http://nowhere.invalid/".to_owned(), json!([null, null, "name_not_resolved"])),
+        ];
+        let mut urls: Vec<String> = expected.iter().map(|(url, _)| url.clone()).collect();
+        // Chromium shows a page of its own, whose title is no concern of ours.
+        let empty = format!("{site}/empty");
+        urls.push(empty.clone());
+        let visit = Visit::new(engine);
+        let archives = visit.path("archives");
+        let archives = archives.to_str().expect("it is text");
+        for how in [
+            ["--isolation", "context"].as_slice(),
+            &["--isolation", "none"],
+            &["--isolation", "wiped"],
+            &["--har", archives],
+        ] {
+            let _ = std::fs::remove_file(visit.path("out.jsonl"));
+            let (_, told) = visit.run(&urls, &[how, &["-n", "2", "--retries", "0"]].concat()).await;
+            for (url, outcome) in &expected {
+                let record = visit.record(url);
+                let seen = json!([record["status"], record["title"], record["error"]["code"]]);
+                assert_eq!(seen, *outcome, "{engine} {how:?}: {url}\n{told}");
+            }
+            assert_eq!(visit.record(&empty)["status"], 410, "{engine} {how:?}: {told}");
         }
     }
 }

@@ -31,9 +31,19 @@ pub(crate) struct Furniture {
     pub(crate) console: bool,
     /// Keeps an archive of its requests.
     pub(crate) har: bool,
+    /// Has its requests not reported, which saves Chromium a twentieth of its work or more. Then
+    /// the page itself is asked for its status, and a page that failed is asked for once more, to
+    /// learn the reason.
+    pub(crate) unreported: bool,
     /// The path of the empty document that it shows while it is wiped; `None` for a page that is
     /// not wiped.
     pub(crate) blank: Option<String>,
+}
+
+/// Returns the command after which Chromium reports the requests of a page. Nobody asks for bodies,
+/// so none are kept.
+pub(super) fn report() -> (&'static str, Value) {
+    ("Network.enable", json!({ "maxTotalBufferSize": 0, "maxResourceBufferSize": 0 }))
 }
 
 /// The size of a page, in CSS pixels, and its device.
@@ -205,9 +215,10 @@ impl Furniture {
         let mut fittings = Vec::new();
         let mut fit = |member, method, params| fittings.push(Fitting { member, method, params });
         fit("url", "Page.enable", json!({}));
-        // Nobody asks for bodies, so none are kept.
-        let buffers = json!({ "maxTotalBufferSize": 0, "maxResourceBufferSize": 0 });
-        fit("url", "Network.enable", buffers);
+        if !self.unreported {
+            let (method, params) = report();
+            fit("url", method, params);
+        }
         fit("url", "Inspector.enable", json!({}));
         if self.console {
             fit("debugOpts", "Runtime.enable", json!({}));

@@ -46,6 +46,8 @@ pub(crate) struct Load {
     document: Option<String>,
     /// It is shown.
     committed: bool,
+    /// It, or one before it, was shown.
+    has_shown: bool,
     /// It was written rather than requested, so its address means nothing.
     written: bool,
     answer: Option<Answer>,
@@ -77,6 +79,9 @@ pub(crate) enum LoadEnd {
     Crashed,
 }
 
+/// The error of a page that shows that it has failed, as long as nobody has said why.
+pub(crate) const UNEXPLAINED: &str = "net::ERR_FAILED";
+
 /// Chromium's error for an answer without a body and with an error status, for which it shows a
 /// page of its own.
 const EMPTY_ERROR: &str = "net::ERR_HTTP_RESPONSE_CODE_FAILURE";
@@ -90,6 +95,7 @@ impl Load {
             had: Vec::new(),
             document: None,
             committed: false,
+            has_shown: false,
             written: false,
             answer: None,
             end: None,
@@ -132,19 +138,21 @@ impl Load {
             }
             "Network.loadingFailed" if self.is_of_document(params) && !self.committed => {
                 let error = params["errorText"].as_str().unwrap_or("net::ERR_FAILED");
-                self.end = Some(self.failure(error));
+                self.end = Some(Self::failure(error));
             }
             "Page.frameNavigated" if params["frame"]["id"].as_str() == Some(&self.frame) => {
                 let frame = &params["frame"];
                 if frame["unreachableUrl"].is_string() {
-                    // This is Chromium's own error page; the error itself came before.
-                    self.end.get_or_insert(LoadEnd::Failed("net::ERR_FAILED".to_owned()));
+                    // This is Chromium's own error page; if requests are reported, the error itself
+                    // came before.
+                    self.end.get_or_insert(LoadEnd::Failed(UNEXPLAINED.to_owned()));
                     return;
                 }
                 if self.document.as_deref() != frame["loaderId"].as_str() {
                     self.begin(frame["loaderId"].as_str());
                 }
                 self.committed = true;
+                self.has_shown = true;
             }
             "Page.domContentEventFired" => self.has_had(Wait::DomContentLoaded),
             "Page.loadEventFired" => self.has_had(Wait::Load),
@@ -158,13 +166,40 @@ impl Load {
 
     /// Processes Chromium's report that the page does not start to load.
     pub(crate) fn failed(&mut self, error: &str) {
-        let failure = self.failure(error);
-        self.end.get_or_insert(failure);
+        if self.end.is_none() || self.is_unexplained() {
+            self.end = Some(Self::failure(error));
+        }
     }
 
-    fn failure(&self, error: &str) -> LoadEnd {
+    /// Returns `true` if it has failed, and nobody has said why.
+    pub(crate) fn is_unexplained(&self) -> bool {
+        matches!(&self.end, Some(LoadEnd::Failed(error)) if error == UNEXPLAINED)
+    }
+
+    /// Processes an event of a page whose requests are not reported. `fresh` is a page that was made
+    /// with its address.
+    pub(crate) fn event_unreported(&mut self, method: &str, params: &Value, fresh: bool) {
+        if params["frameId"].as_str() != Some(&self.frame) {
+            return;
+        }
+        match method {
+            "Page.frameStartedNavigating" => {
+                let kind = params["navigationType"].as_str().unwrap_or_default();
+                if !matches!(kind, "sameDocument" | "historySameDocument") {
+                    self.begin(params["loaderId"].as_str());
+                }
+            }
+            // It has become a download, or there is nothing to show.
+            "Page.frameStoppedLoading" if fresh && self.document.is_some() && !self.has_shown => {
+                self.end.get_or_insert(LoadEnd::Failed("net::ERR_ABORTED".to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    fn failure(error: &str) -> LoadEnd {
         // The status says more than the fact that there is nothing to show.
-        if error == EMPTY_ERROR && self.answer.is_some() {
+        if error == EMPTY_ERROR {
             return LoadEnd::Loaded;
         }
         LoadEnd::Failed(error.to_owned())
@@ -313,6 +348,53 @@ mod tests {
 
     fn loaded(load: &mut Load) {
         load.event("Page.loadEventFired", &json!({}));
+    }
+
+    fn departs(load: &mut Load, document: &str, kind: &str) {
+        let params = json!({ "frameId": "F", "loaderId": document, "navigationType": kind });
+        load.event_unreported("Page.frameStartedNavigating", &params, true);
+    }
+
+    fn stops(load: &mut Load, frame: &str, fresh: bool) {
+        load.event_unreported("Page.frameStoppedLoading", &json!({ "frameId": frame }), fresh);
+    }
+
+    #[test]
+    fn without_reports_of_requests_a_page_is_followed_to_its_last_document() {
+        let mut load = Load::new("F", &[Wait::Load]);
+        departs(&mut load, "1", "differentDocument");
+        commit(&mut load, "1");
+        departs(&mut load, "1b", "sameDocument");
+        departs(&mut load, "2", "differentDocument");
+        loaded(&mut load);
+        assert_eq!(load.end(), None, "that was the first one");
+        stops(&mut load, "F", true);
+        assert_eq!(load.end(), None, "it still shows the first one");
+        commit(&mut load, "2");
+        loaded(&mut load);
+        assert_eq!(load.end(), Some(&LoadEnd::Loaded));
+    }
+
+    #[test]
+    fn without_reports_of_requests_a_page_says_that_it_failed_and_not_why() {
+        let mut load = Load::new("F", &[Wait::Load]);
+        stops(&mut load, "F", true);
+        assert_eq!(load.end(), None, "that was the empty page before it");
+        departs(&mut load, "1", "differentDocument");
+        stops(&mut load, "a frame of it", true);
+        assert_eq!(load.end(), None);
+        stops(&mut load, "F", false);
+        assert_eq!(load.end(), None, "the answer to the command says so");
+        stops(&mut load, "F", true);
+        assert_eq!(load.end(), Some(&LoadEnd::Failed("net::ERR_ABORTED".to_owned())));
+
+        let mut load = Load::new("F", &[Wait::Load]);
+        departs(&mut load, "1", "differentDocument");
+        let unreachable = json!({ "id": "F", "loaderId": "1", "unreachableUrl": "http://a/" });
+        load.event("Page.frameNavigated", &json!({ "frame": unreachable }));
+        assert!(load.is_unexplained());
+        load.failed("net::ERR_EMPTY_RESPONSE");
+        assert_eq!(load.end(), Some(&LoadEnd::Failed("net::ERR_EMPTY_RESPONSE".to_owned())));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{sleep, timeout};
 
-use super::furniture::{Asked, Fitting, never_granted};
+use super::furniture::{Asked, Fitting, never_granted, report};
 use super::load::LoadEnd;
 use super::notes::{Har, Notes};
 use super::trace::Trace;
@@ -56,8 +56,8 @@ pub(crate) struct Page {
 /// The way in which a page is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Start {
-    /// It was made with its address, and is held before its first request.
-    Held,
+    /// It was made with this address, and is held before its first request.
+    Held(String),
     /// It is empty, and is sent to this address.
     Empty(String),
     /// It is empty, and this document is written into it.
@@ -99,7 +99,8 @@ impl Page {
         const METHOD: &str = "Target.createTarget";
         let mut events = client.events();
         let root = client.browser();
-        let start = if held { Start::Held } else { Start::Empty(url.to_owned()) };
+        let address = url.to_owned();
+        let start = if held { Start::Held(address) } else { Start::Empty(address) };
         // If the context is used again, nothing in it may go unnoticed.
         let kinds: &[&str] = if furniture.blank.is_some() { &[] } else { &["page"] };
         root.send("Target.setAutoAttach", auto_attach(held, kinds)).await?;
@@ -349,9 +350,10 @@ impl Page {
     /// Starts the page, waits until it is loaded, and asks for its details.
     pub(crate) async fn load(&mut self) -> Result<Details, Trouble> {
         // An element with that name cannot shadow the title.
-        const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href]";
+        const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href, \
+            globalThis.performance?.getEntriesByType?.('navigation')?.[0]?.responseStatus]";
         match self.start.clone() {
-            Start::Held => self.session.send(RUN, json!({})).await?,
+            Start::Held(_) => self.session.send(RUN, json!({})).await?,
             Start::Empty(url) => self.navigate(&url).await?,
             Start::Written(html) => {
                 self.load.begin_writing();
@@ -359,16 +361,39 @@ impl Page {
                 self.call("Page.setDocumentContent", params).await?;
             }
         }
-        self.loaded().await?;
+        match self.loaded().await {
+            Err(Trouble::Net { .. }) if self.load.is_unexplained() => self.ask_why().await?,
+            loaded => loaded?,
+        }
         let details = self.evaluate(DETAILS).await?;
         let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
-        Ok(Details { status: self.load.status(), title: text(0), final_url: text(1) })
+        let status = if self.furniture.unreported {
+            let status = details[2].as_u64().and_then(|status| status.try_into().ok());
+            status.filter(|status| *status != 0)
+        } else {
+            self.load.status()
+        };
+        Ok(Details { status, title: text(0), final_url: text(1) })
+    }
+
+    /// Sends a page that has failed to its address again, to learn why. It may load this time.
+    async fn ask_why(&mut self) -> Result<(), Trouble> {
+        if let Start::Held(url) | Start::Empty(url) = self.start.clone()
+            && self.furniture.unreported
+        {
+            let (method, params) = report();
+            self.session.send(method, params).await?;
+            self.load = Load::new(self.load.frame(), &self.furniture.waits);
+            self.start = Start::Empty(url.clone());
+            self.navigate(&url).await?;
+        }
+        self.loaded().await
     }
 
     /// Starts the page, and does not wait for the outcome.
     pub(super) async fn depart(&self) -> Result<(), CdpError> {
         match &self.start {
-            Start::Held => self.session.send(RUN, json!({})).await,
+            Start::Held(_) => self.session.send(RUN, json!({})).await,
             Start::Empty(url) => self.session.send("Page.navigate", json!({ "url": url })).await,
             Start::Written(_) => Err(odd("Page.navigate", "the page has no address")),
         }
@@ -550,6 +575,10 @@ impl Page {
         }
         if session == self.id {
             self.load.event(&event.method, &event.params);
+            if self.furniture.unreported {
+                let fresh = matches!(self.start, Start::Held(_));
+                self.load.event_unreported(&event.method, &event.params, fresh);
+            }
             if self.furniture.blank.is_some() {
                 self.trace.event(&event.method, &event.params);
             }

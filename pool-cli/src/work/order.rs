@@ -370,6 +370,7 @@ fn furniture(
         filter,
         console,
         har: false,
+        unreported: false,
         blank: None,
     })
 }
