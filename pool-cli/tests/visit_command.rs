@@ -34,6 +34,13 @@ const ARTICLE: &str = "<title>An article</title><script>document.cookie = 'read=
     <style>p { color: red }</style><h1>Heading</h1><p>Some <b>bold</b> text, \
     <a href=/page/1>a link</a>.</p><ul><li>one</li></ul><img src=/nothing.png alt=picture>";
 
+/// Has nothing in the place of what knows its status.
+const HIDES: &str = "<title>hides</title><script>
+    Object.defineProperty(window, 'performance', { value: null })</script>";
+
+/// Opens another program.
+const MAIL: &str = "<title>mail</title><script>location = 'mailto:a@b.example'</script>";
+
 /// Keeps some pages from all, and others from those of one name.
 const ROBOTS: &str = "User-agent: *\nDisallow: /page/1\nCrawl-delay: 1\n\n\
     User-agent: ours\nDisallow: /shop\n";
@@ -52,6 +59,8 @@ async fn site() -> String {
         .route("/tall", get(|| async { Html("<title>tall</title><p style='height: 20000px'>x") }))
         .route("/moved", get(|| async { Redirect::to("/article?from=moved") }))
         .route("/robots.txt", get(|| async { ROBOTS }))
+        .route("/hides", get(|| async { Html(HIDES) }))
+        .route("/mail", get(|| async { Html(MAIL) }))
         .route("/empty", get(|| async { StatusCode::GONE }))
         .route("/no-content", get(|| async { StatusCode::NO_CONTENT }))
         .route("/download", get(|| async { ([("content-disposition", "attachment")], "bytes") }))
@@ -189,6 +198,9 @@ async fn a_page_ends_alike_whether_its_requests_are_reported_or_not() {
             (format!("{site}/missing"), json!([404, "none", null])),
             (format!("{site}/moved"), json!([200, "An article", null])),
             (format!("{site}/onward/{port}/missing"), json!([404, "none", null])),
+            (format!("{site}/hides"), json!([200, "hides", null])),
+            (format!("{site}/mail"), json!([200, "mail", null])),
+            (format!("{site}/onward/{port}/download"), json!([200, "on its way", null])),
             (format!("{site}/no-content"), json!([null, null, "no_page"])),
             (format!("{site}/download"), json!([null, null, "no_page"])),
             (format!("{site}/endless"), json!([null, null, "too_many_redirects"])),

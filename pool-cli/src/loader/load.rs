@@ -46,12 +46,20 @@ pub(crate) struct Load {
     document: Option<String>,
     /// It is shown.
     committed: bool,
-    /// It, or one before it, was shown.
-    has_shown: bool,
+    /// The document that it leaves for the requested one.
+    left: Option<Left>,
     /// It was written rather than requested, so its address means nothing.
     written: bool,
     answer: Option<Answer>,
     end: Option<LoadEnd>,
+}
+
+/// A document that was shown, as far as it had come.
+#[derive(Debug)]
+struct Left {
+    document: Option<String>,
+    had: Vec<Wait>,
+    answer: Option<Answer>,
 }
 
 /// A server's answer to the request for a document.
@@ -82,6 +90,10 @@ pub(crate) enum LoadEnd {
 /// The error of a page that shows that it has failed, as long as nobody has said why.
 pub(crate) const UNEXPLAINED: &str = "net::ERR_FAILED";
 
+/// Chromium's error for an address that gives no document: a download, an answer without content,
+/// or something for another program.
+const ABORTED: &str = "net::ERR_ABORTED";
+
 /// Chromium's error for an answer without a body and with an error status, for which it shows a
 /// page of its own.
 const EMPTY_ERROR: &str = "net::ERR_HTTP_RESPONSE_CODE_FAILURE";
@@ -95,7 +107,7 @@ impl Load {
             had: Vec::new(),
             document: None,
             committed: false,
-            has_shown: false,
+            left: None,
             written: false,
             answer: None,
             end: None,
@@ -137,8 +149,11 @@ impl Load {
                 self.answer = Answer::of(&params["response"]);
             }
             "Network.loadingFailed" if self.is_of_document(params) && !self.committed => {
-                let error = params["errorText"].as_str().unwrap_or("net::ERR_FAILED");
-                self.end = Some(Self::failure(error));
+                let error = params["errorText"].as_str().unwrap_or(UNEXPLAINED);
+                match self.left.take() {
+                    Some(left) if error == ABORTED => self.stay(left),
+                    _ => self.end = Some(Self::failure(error)),
+                }
             }
             "Page.frameNavigated" if params["frame"]["id"].as_str() == Some(&self.frame) => {
                 let frame = &params["frame"];
@@ -152,7 +167,6 @@ impl Load {
                     self.begin(frame["loaderId"].as_str());
                 }
                 self.committed = true;
-                self.has_shown = true;
             }
             "Page.domContentEventFired" => self.has_had(Wait::DomContentLoaded),
             "Page.loadEventFired" => self.has_had(Wait::Load),
@@ -190,8 +204,10 @@ impl Load {
                 }
             }
             // It has become a download, or there is nothing to show.
-            "Page.frameStoppedLoading" if fresh && self.document.is_some() && !self.has_shown => {
-                self.end.get_or_insert(LoadEnd::Failed("net::ERR_ABORTED".to_owned()));
+            "Page.frameStoppedLoading"
+                if fresh && self.document.is_some() && !self.committed && self.left.is_none() =>
+            {
+                self.end.get_or_insert(LoadEnd::Failed(ABORTED.to_owned()));
             }
             _ => {}
         }
@@ -250,6 +266,16 @@ impl Load {
         }
     }
 
+    /// Goes on with the document that it was about to leave.
+    fn stay(&mut self, left: Left) {
+        let Left { document, had, answer } = left;
+        self.document = document;
+        self.had = had;
+        self.answer = answer;
+        self.committed = true;
+        self.settle();
+    }
+
     fn has_had(&mut self, wait: Wait) {
         if !self.committed {
             return;
@@ -257,6 +283,10 @@ impl Load {
         if !self.had.contains(&wait) {
             self.had.push(wait);
         }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         if self.waits.iter().all(|wait| self.had.contains(wait)) {
             self.end.get_or_insert(LoadEnd::Loaded);
         }
@@ -282,10 +312,11 @@ impl Load {
             // A redirect continues with the same document.
             return;
         }
-        self.document = document.map(str::to_owned);
-        self.committed = false;
-        self.had.clear();
-        self.answer = None;
+        let document = std::mem::replace(&mut self.document, document.map(str::to_owned));
+        let (had, answer) = (std::mem::take(&mut self.had), self.answer.take());
+        if std::mem::take(&mut self.committed) {
+            self.left = Some(Left { document, had, answer });
+        }
         self.end = None;
     }
 
@@ -357,6 +388,20 @@ mod tests {
 
     fn stops(load: &mut Load, frame: &str, fresh: bool) {
         load.event_unreported("Page.frameStoppedLoading", &json!({ "frameId": frame }), fresh);
+    }
+
+    #[test]
+    fn a_page_that_goes_to_what_is_no_document_stays_where_it_is() {
+        let mut load = Load::new("F", &[Wait::Load]);
+        request(&mut load, "1");
+        response(&mut load, "1", 200);
+        commit(&mut load, "1");
+        request(&mut load, "2");
+        response(&mut load, "2", 204);
+        failed(&mut load, "2", "net::ERR_ABORTED");
+        assert_eq!((load.end(), load.status()), (None, Some(200)));
+        loaded(&mut load);
+        assert_eq!(load.end(), Some(&LoadEnd::Loaded));
     }
 
     #[test]

@@ -29,6 +29,10 @@ const OFTEN: Duration = Duration::from_millis(50);
 const HTML: &str = "[...document.childNodes].map(node => node === document.documentElement \
     ? node.outerHTML : new XMLSerializer().serializeToString(node)).join('')";
 
+/// The HTTP status of the document.
+const STATUS: &str = "(() => { try { return \
+    performance.getEntriesByType('navigation')[0].responseStatus } catch { return null } })()";
+
 /// Maximum number of windows opened by a page that are remembered.
 const POPUPS: usize = 1_000;
 
@@ -350,8 +354,7 @@ impl Page {
     /// Starts the page, waits until it is loaded, and asks for its details.
     pub(crate) async fn load(&mut self) -> Result<Details, Trouble> {
         // An element with that name cannot shadow the title.
-        const DETAILS: &str = "[Reflect.get(Document.prototype, 'title', document), location.href, \
-            globalThis.performance?.getEntriesByType?.('navigation')?.[0]?.responseStatus]";
+        const TITLE: &str = "Reflect.get(Document.prototype, 'title', document)";
         match self.start.clone() {
             Start::Held(_) => self.session.send(RUN, json!({})).await?,
             Start::Empty(url) => self.navigate(&url).await?,
@@ -365,15 +368,29 @@ impl Page {
             Err(Trouble::Net { .. }) if self.load.is_unexplained() => self.ask_why().await?,
             loaded => loaded?,
         }
-        let details = self.evaluate(DETAILS).await?;
+        let details = self.evaluate(&format!("[{TITLE}, location.href, {STATUS}]")).await?;
         let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
         let status = if self.furniture.unreported {
-            let status = details[2].as_u64().and_then(|status| status.try_into().ok());
-            status.filter(|status| *status != 0)
+            self.own_status(&details[2]).await?
         } else {
             self.load.status()
         };
         Ok(Details { status, title: text(0), final_url: text(1) })
+    }
+
+    /// Returns the status that the page `said` it has. If its scripts have put something else in the
+    /// place of what knows that, it is asked where they cannot reach.
+    async fn own_status(&mut self, said: &Value) -> Result<Option<u16>, Trouble> {
+        let mut status = said.as_u64();
+        if status.is_none() {
+            let frame = json!({ "frameId": self.load.frame() });
+            let world = self.call("Page.createIsolatedWorld", frame).await?;
+            let id = &world["executionContextId"];
+            let params = json!({ "expression": STATUS, "contextId": id, "returnByValue": true });
+            status = self.call("Runtime.evaluate", params).await?["result"]["value"].as_u64();
+        }
+        // Only HTTP has one.
+        Ok(status.and_then(|status| status.try_into().ok()).filter(|status| *status != 0))
     }
 
     /// Sends a page that has failed to its address again, to learn why. It may load this time.
