@@ -194,7 +194,7 @@ async fn a_page_ends_alike_whether_its_requests_are_reported_or_not() {
         let site = site().await;
         let port = site.rsplit(':').next().expect("it has a port");
         let expected = [
-            (format!("{site}/page/1"), json!([200, "clean", null])),
+            (format!("{site}/shop"), json!([200, "shop", null])),
             (format!("{site}/missing"), json!([404, "none", null])),
             (format!("{site}/moved"), json!([200, "An article", null])),
             (format!("{site}/onward/{port}/missing"), json!([404, "none", null])),
