@@ -224,7 +224,7 @@ impl Args {
             viewport: Viewport::new(width, height),
             user_agent: config.warming.user_agent.clone().map(UserAgent::new),
             har: self.har.is_some(),
-            // An archive is made of these reports, and so is the proof that nothing is left of a page.
+            // An archive is made of these reports, and so is the proof that nothing is left.
             unreported: self.har.is_none() && self.isolation != Isolation::Wiped,
             blank: (self.isolation == Isolation::Wiped).then(blank_path),
             ..Furniture::default()

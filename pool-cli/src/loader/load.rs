@@ -88,7 +88,7 @@ pub(crate) enum LoadEnd {
 }
 
 /// The error of a page that shows that it has failed, as long as nobody has said why.
-pub(crate) const UNEXPLAINED: &str = "net::ERR_FAILED";
+const UNEXPLAINED: &str = "net::ERR_FAILED";
 
 /// Chromium's error for an address that gives no document: a download, an answer without content,
 /// or something for another program.

@@ -364,9 +364,11 @@ impl Page {
                 self.call("Page.setDocumentContent", params).await?;
             }
         }
-        match self.loaded().await {
-            Err(Trouble::Net { .. }) if self.load.is_unexplained() => self.ask_why().await?,
-            loaded => loaded?,
+        let loaded = self.loaded().await;
+        if self.furniture.unreported && self.load.is_unexplained() {
+            self.ask_why().await?;
+        } else {
+            loaded?;
         }
         let details = self.evaluate(&format!("[{TITLE}, location.href, {STATUS}]")).await?;
         let text = |i: usize| details[i].as_str().unwrap_or_default().to_owned();
@@ -395,12 +397,11 @@ impl Page {
 
     /// Sends a page that has failed to its address again, to learn why. It may load this time.
     async fn ask_why(&mut self) -> Result<(), Trouble> {
-        if let Start::Held(url) | Start::Empty(url) = self.start.clone()
-            && self.furniture.unreported
-        {
+        if let Start::Held(url) | Start::Empty(url) = self.start.clone() {
             let (method, params) = report();
             self.session.send(method, params).await?;
             self.load = Load::new(self.load.frame(), &self.furniture.waits);
+            // From here on, the answer to the command says what becomes of it.
             self.start = Start::Empty(url.clone());
             self.navigate(&url).await?;
         }
